@@ -1,0 +1,30 @@
+"""hftrace shows what happens between ``from_pretrained(...)`` and a model that is ready to run.
+
+Importing this package imports neither torch nor transformers: they come in
+with the load that is traced, so that their import can be measured too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hftrace._version import __version__
+from hftrace.errors import HftraceError, TraceError
+from hftrace.schema.model import Trace
+
+if TYPE_CHECKING:
+    from hftrace.launch.inprocess import trace
+
+__all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "trace":
+        from hftrace.launch.inprocess import trace
+
+        return trace
+    raise AttributeError(f"module 'hftrace' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""Pure functions of traces: what the views need and the file does not hold."""

@@ -1,0 +1,1 @@
+"""The command line: one module per command, and one place for options, output and exit codes."""

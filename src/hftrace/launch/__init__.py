@@ -1,0 +1,1 @@
+"""Starts and supervises loads: child process, sampler, supervisor, in-process tracing."""

@@ -1,0 +1,1 @@
+"""Hook points as data: one small file per library."""

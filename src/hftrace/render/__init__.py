@@ -1,0 +1,1 @@
+"""Views as rich renderables. They return; the command line prints."""

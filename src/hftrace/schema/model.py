@@ -1,0 +1,310 @@
+"""The trace in memory: columnar tables with typed rows, and a few blocks of facts.
+
+Words and columns are those of DESIGN.md section 3. Times are integer
+nanoseconds from the clock base of the trace, bytes are integers, dtypes and
+devices go by torch's names (``bfloat16``, ``cuda:0``), and an unknown value is
+``None``, never a guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+PHASES = (
+    "load",
+    "import",
+    "config",
+    "resolve",
+    "download",
+    "quantizer",
+    "instantiate",
+    "device_map",
+    "warmup",
+    "weights",
+    "shard",
+    "convert",
+    "offload",
+    "initialize",
+    "tie",
+    "finalize",
+    "generation_config",
+    "dispatch",
+    "adapter",
+    "tokenizer",
+    "processor",
+    "forward",
+    "generate",
+    "release",
+)
+"""What a span can be for. ``load`` is the outermost span itself: time that lies
+in it and in no child is unattributed; every other word is a named phase."""
+
+
+class Facts(Mapping[str, Any]):
+    """A read-only block of named facts, readable as ``facts.name`` and ``facts["name"]``.
+
+    A fact that the file does not have is an ``AttributeError`` as an attribute
+    and a ``KeyError`` as a key; use :meth:`get` where it may be missing.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(f"this trace has no fact {name!r}") from None
+
+    def __repr__(self) -> str:
+        return f"Facts({self._values!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One timed piece of a load.
+
+    Memory of the host is the loading process's own: ``rss_anon_bytes`` and
+    ``rss_file_bytes`` are current at the span's end (``..._start_bytes`` at its
+    start), ``rss_peak_bytes`` is the exact watermark of total resident memory
+    between the two. Device columns map a device's name to bytes.
+    """
+
+    id: int
+    parent: int | None
+    phase: str
+    name: str
+    function: str | None
+    source: str | None
+    start_ns: int
+    end_ns: int
+    pid: int
+    thread: int
+    rank: int
+    status: str
+    """``ok``, ``error`` (an exception passed through), ``killed`` or ``interrupted``."""
+    attributes: dict[str, Any]
+    rss_anon_start_bytes: int | None = None
+    rss_anon_bytes: int | None = None
+    rss_file_start_bytes: int | None = None
+    rss_file_bytes: int | None = None
+    rss_peak_bytes: int | None = None
+    device_allocated_bytes: dict[str, int] | None = None
+    device_reserved_bytes: dict[str, int] | None = None
+    device_peak_bytes: dict[str, int] | None = None
+
+    @property
+    def duration_ns(self) -> int:
+        """Wall time of the span."""
+        return self.end_ns - self.start_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One row of the tensor ledger: a parameter, a buffer, or a checkpoint key that went nowhere."""
+
+    name: str | None
+    kind: str
+    """``parameter``, ``buffer`` or ``unused``."""
+    provenance: str | None
+    """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
+    None where a load died before the tensor's turn came."""
+    keys: list[str]
+    file: str | None
+    offset: int | None
+    """Byte offset of the first key's data in ``file``."""
+    shape: list[int] | None
+    stored_dtype: str | None
+    dtype: str | None
+    stored_bytes: int | None
+    bytes: int | None
+    device: str | None
+    tied_to: str | None
+    read_start_ns: int | None
+    """Start of the call that reads and casts the tensor. With a memory map and an
+    equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file."""
+    read_end_ns: int | None
+    placed_ns: int | None
+    """When the tensor was in the model."""
+    thread: int | None
+    """The thread that read it."""
+    span: int | None
+    """The innermost span that it was read in."""
+    convert_start_ns: int | None = None
+    """Start of the loader's conversion call on the placing thread (5.x). Where another
+    thread reads, that call waits for it: the two times overlap."""
+    convert_end_ns: int | None = None
+    offload: str | None = None
+    """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One row of the file ledger: a file that a load asked for, found or not."""
+
+    name: str
+    path: str | None
+    asked_by: int | None
+    """Id of the span that asked first."""
+    result: str
+    """``local, cached, downloaded, missing`` or ``error``."""
+    size_bytes: int | None
+    downloaded_bytes: int | None
+    requests: int | None
+    """HTTP requests that were sent on behalf of this file."""
+    shard: int | None
+    """Position among the weight files, from 0; None for other files."""
+    format: str | None
+    """``safetensors, pickle, gguf, json`` or the file's suffix."""
+    resident_before: float | None
+    """Share of the file in the page cache when it was resolved, 0 to 1."""
+    resident_after: float | None
+    """The same when the load returned."""
+    opened: bool | None
+    read_bytes: int | None
+    """Bytes of this file's tensors that the loader read or mapped."""
+    asked: int = 1
+    """How often the load asked for it."""
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading of the loading process's counters."""
+
+    time_ns: int
+    rss_anon_bytes: int | None
+    rss_file_bytes: int | None
+    rss_shmem_bytes: int | None
+    swap_bytes: int | None
+    device_allocated_bytes: dict[str, int] | None
+    device_reserved_bytes: dict[str, int] | None
+    device_used_bytes: dict[str, int] | None
+    storage_read_bytes: int | None
+    """Bytes that this process caused to be read from storage so far."""
+    cpu_ns: int | None
+    """Processor time of the process so far, user and system."""
+    pid: int | None = None
+
+
+Row = TypeVar("Row", Span, Tensor, File, Sample)
+
+
+class Table(Sequence[Row], Generic[Row]):
+    """A columnar table whose rows are built when asked for.
+
+    Args:
+        row_type: The dataclass of a row; its fields are the known columns.
+        columns: One list per column, all of one length. Columns that the
+            row type does not know are kept and written back, and are
+            readable through :meth:`column`.
+    """
+
+    def __init__(self, row_type: type[Row], columns: Mapping[str, list[Any]]) -> None:
+        self.row_type = row_type
+        self.columns: dict[str, list[Any]] = dict(columns)
+        self._length = len(next(iter(self.columns.values()))) if self.columns else 0
+        for field in dataclasses.fields(row_type):
+            if field.name not in self.columns:
+                filler = None if field.default is dataclasses.MISSING else field.default
+                self.columns[field.name] = [filler] * self._length
+        self._fields = [self.columns[field.name] for field in dataclasses.fields(row_type)]
+
+    @classmethod
+    def of(cls, row_type: type[Row], rows: Sequence[Row]) -> Table[Row]:
+        """Builds a table from rows."""
+        names = [field.name for field in dataclasses.fields(row_type)]
+        return cls(row_type, {name: [getattr(row, name) for row in rows] for name in names})
+
+    def column(self, name: str) -> list[Any]:
+        """Returns one column, one value per row.
+
+        Raises:
+            KeyError: There is no such column.
+        """
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Row]: ...
+
+    def __getitem__(self, index: int | slice) -> Row | list[Row]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        row: Row = self.row_type(*[column[index] for column in self._fields])
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        row_type = self.row_type
+        if self._length:
+            for values in zip(*self._fields, strict=True):
+                yield row_type(*values)
+
+    def __repr__(self) -> str:
+        return f"Table({self.row_type.__name__}, {self._length} rows)"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A finished trace: facts about one or more loads, and nothing derived from them."""
+
+    header: Facts
+    environment: Facts
+    request: Facts
+    outcome: Facts
+    spans: Table[Span]
+    tensors: Table[Tensor]
+    files: Table[File]
+    samples: Table[Sample]
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Trace:
+        """Reads a trace from ``.json`` or ``.json.gz``.
+
+        Raises:
+            TraceError: The file cannot be read, is no trace, is damaged, or
+                was written by a newer major version of the format.
+        """
+        from hftrace.schema import document
+
+        return document.read(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the trace; a name ending in ``.gz`` is compressed.
+
+        Raises:
+            HftraceError: The file cannot be written.
+        """
+        from hftrace.schema import document
+
+        document.write(self, path)
+
+    @property
+    def loads(self) -> list[Span]:
+        """The outermost spans of phase ``load``, in order of time."""
+        return [span for span in self.spans if span.phase == "load" and span.parent is None]

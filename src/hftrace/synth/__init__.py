@@ -1,0 +1,1 @@
+"""Real checkpoints with random weights, in the shape of known architectures."""
