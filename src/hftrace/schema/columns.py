@@ -18,22 +18,29 @@ everything else is an object that names its encoding:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hftrace.errors import TraceError
 
-MAX_ROWS = 20_000_000
+MAX_ROWS = 5_000_000
 """More rows than any real trace has; guards against a hostile ``length``."""
 
 
-def _hashable(value: Any) -> Any:
-    """Returns a key that stands for ``value``; lists become tuples."""
-    if isinstance(value, list):
-        return tuple(_hashable(item) for item in value)
-    if isinstance(value, dict):
-        return tuple((key, _hashable(item)) for key, item in value.items())
-    return value
+def _key(value: Any) -> Any:
+    """Returns a key that is equal for two values only where their JSON is the same.
+
+    The type is part of it: True, 1 and 1.0 are equal in Python but not in JSON.
+    """
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return (kind, *map(_key, value))
+    if kind is dict:
+        return (kind, *((key, _key(item)) for key, item in value.items()))
+    if kind is float:
+        return (kind, value.hex())  # 0.0 == -0.0
+    return (kind, value)
 
 
 def encode(values: Sequence[Any], *, integers: bool = False) -> Any:
@@ -51,9 +58,7 @@ def encode(values: Sequence[Any], *, integers: bool = False) -> Any:
     indexes: list[int] = []
     limit = min(4096, count // 2)
     for value in values:
-        # bool and int are equal in Python but not in JSON, hence the type.
-        key = (type(value), _hashable(value))
-        indexes.append(distinct.setdefault(key, len(distinct)))
+        indexes.append(distinct.setdefault(_key(value), len(distinct)))
         if len(distinct) > limit:
             break
     else:
@@ -89,9 +94,47 @@ def encode_reference(values: Sequence[Any], column: str, other: Sequence[Any]) -
 
 
 def _integers(values: Any, what: str) -> list[Any]:
-    if not isinstance(values, list) or not all(item is None or type(item) is int for item in values):
+    if not isinstance(values, list) or not set(map(type, values)) <= {int, type(None)}:
         raise TraceError(f"damaged trace: {what} must be a list of integers")
     return values
+
+
+def _shown(text: Any) -> str:
+    """Returns something from a file as it may stand in an error message: quoted, and short."""
+    quoted = repr(text[:80]) if isinstance(text, str) else f"of type {type(text).__name__}"
+    return quoted if len(quoted) <= 60 else f"{quoted[:57]}..."
+
+
+def length(raw: Any, name: str) -> int | None:
+    """Returns how many rows an encoded column claims to have, without decoding it.
+
+    None stands for a reference, which has as many rows as the column it points to.
+
+    Raises:
+        TraceError: See :func:`decode`.
+    """
+    if isinstance(raw, list):
+        return len(raw)
+    name = _shown(name)
+    if not isinstance(raw, dict):
+        raise TraceError(f"damaged trace: column {name} is neither a list nor an encoded column")
+    encoding = raw.get("encoding")
+    if encoding == "constant":
+        count = raw.get("length")
+        if type(count) is not int or not 0 <= count <= MAX_ROWS:
+            raise TraceError(f"damaged trace: column {name} has an impossible length")
+        return count
+    if encoding == "reference":
+        return None
+    part = {"dictionary": "indexes", "delta": "deltas"}.get(encoding) if isinstance(encoding, str) else None
+    if part is None:
+        raise TraceError(
+            f"this trace uses the column encoding {_shown(encoding)}, unknown here: upgrade hftrace"
+        )
+    rows = raw.get(part)
+    if not isinstance(rows, list):
+        raise TraceError(f"damaged trace: column {name} must be a list of integers")
+    return len(rows)
 
 
 def decode(raw: Any, name: str, decoded: Mapping[str, list[Any]]) -> list[Any]:
@@ -100,58 +143,51 @@ def decode(raw: Any, name: str, decoded: Mapping[str, list[Any]]) -> list[Any]:
     Args:
         raw: The column as it stands in the file.
         name: Its name, for error messages.
-        decoded: The columns of the same table read so far; a reference
-            points to one of these.
+        decoded: The other columns of the same table; a reference points to
+            one of these.
 
     Raises:
         TraceError: The column is not what this module's encodings allow.
     """
     if isinstance(raw, list):
         return raw
-    if not isinstance(raw, dict):
-        raise TraceError(f"damaged trace: column {name!r} is neither a list nor an encoded column")
-    encoding = raw.get("encoding")
+    count = length(raw, name)
+    name = _shown(name)
+    encoding = raw["encoding"]
     if encoding == "constant":
-        length = raw.get("length")
-        if type(length) is not int or not 0 <= length <= MAX_ROWS:
-            raise TraceError(f"damaged trace: column {name!r} has an impossible length")
-        return [raw.get("value")] * length
+        assert count is not None
+        return [raw.get("value")] * count
     if encoding == "dictionary":
         values = raw.get("values")
-        indexes = _integers(raw.get("indexes"), f"column {name!r}")
+        indexes = _integers(raw["indexes"], f"column {name}")
         if not isinstance(values, list):
-            raise TraceError(f"damaged trace: column {name!r} has no values")
-        if indexes and not (
-            all(index is not None for index in indexes) and min(indexes) >= 0 and max(indexes) < len(values)
-        ):
-            raise TraceError(f"damaged trace: column {name!r} points outside its values")
+            raise TraceError(f"damaged trace: column {name} has no values")
+        if indexes and (None in indexes or min(indexes) < 0 or max(indexes) >= len(values)):
+            raise TraceError(f"damaged trace: column {name} points outside its values")
         return [values[index] for index in indexes]
     if encoding == "delta":
         current = raw.get("start", 0)
         if type(current) is not int:
-            raise TraceError(f"damaged trace: column {name!r} has no integer start")
-        result: list[Any] = []
-        for delta in _integers(raw.get("deltas"), f"column {name!r}"):
-            if delta is None:
-                result.append(None)
-            else:
-                current += delta
-                result.append(current)
-        return result
-    if encoding == "reference":
-        other = decoded.get(str(raw.get("column")))
-        exceptions = raw.get("exceptions")
-        if other is None or not isinstance(exceptions, list):
-            raise TraceError(f"damaged trace: column {name!r} refers to a column that is not there")
-        result = [[value] for value in other] if raw.get("list") else list(other)
-        for exception in exceptions:
-            if not (
-                isinstance(exception, list)
-                and len(exception) == 2
-                and type(exception[0]) is int
-                and 0 <= exception[0] < len(result)
-            ):
-                raise TraceError(f"damaged trace: column {name!r} has an exception outside its rows")
-            result[exception[0]] = exception[1]
-        return result
-    raise TraceError(f"this trace uses the column encoding {encoding!r}, unknown here: upgrade hftrace")
+            raise TraceError(f"damaged trace: column {name} has no integer start")
+        deltas = _integers(raw["deltas"], f"column {name}")
+        if None not in deltas:
+            return list(itertools.accumulate(deltas, initial=current))[1:]
+        totals = itertools.accumulate([delta or 0 for delta in deltas], initial=current)
+        next(totals)
+        return [None if delta is None else total for delta, total in zip(deltas, totals, strict=True)]
+    target = raw.get("column")
+    other = decoded.get(target) if isinstance(target, str) else None
+    exceptions = raw.get("exceptions")
+    if other is None or not isinstance(exceptions, list):
+        raise TraceError(f"damaged trace: column {name} refers to a column that is not there")
+    result = [[value] for value in other] if raw.get("list") is True else list(other)
+    for exception in exceptions:
+        if not (
+            isinstance(exception, list)
+            and len(exception) == 2
+            and type(exception[0]) is int
+            and 0 <= exception[0] < len(result)
+        ):
+            raise TraceError(f"damaged trace: column {name} has an exception outside its rows")
+        result[exception[0]] = exception[1]
+    return result

@@ -8,43 +8,72 @@ in a trace is ever executed: a trace is data.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import gc
 import gzip
+import io
+import itertools
 import json
+import math
 import os
 import tempfile
 import typing
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any
+from typing import Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
-from hftrace.schema.columns import decode, encode, encode_reference
+from hftrace.schema.columns import decode, encode, encode_reference, length
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor, Trace
 
 SCHEMA = "hftrace.trace"
 VERSION = "1.0"
 """1.0: the first version (2026-11)."""
-MAX_DOCUMENT_BYTES = 4 << 30
-"""A larger document is refused instead of being unpacked into memory."""
+MAX_DOCUMENT_BYTES = 512 << 20
+"""A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
+MAX_CELLS = 50_000_000
+"""Rows times columns of one table. A constant column costs the file nothing, and memory a lot."""
+MAX_INTEGER = 2**64
+"""No count, time or address is as large; a larger one would overflow where it is divided."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
 _TABLES: dict[str, type[Any]] = {"spans": Span, "tensors": Tensor, "files": File, "samples": Sample}
 
 
-def _kinds(row_type: type[Any]) -> dict[str, tuple[tuple[type, ...], bool]]:
-    """Returns, by column, the Python types that a value may have, and whether it is an integer column."""
-    kinds: dict[str, tuple[tuple[type, ...], bool]] = {}
-    for name, hint in typing.get_type_hints(row_type).items():
-        parts = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+class _Kind(typing.NamedTuple):
+    """What a column may hold."""
+
+    types: tuple[type, ...]
+    items: type | None
+    """The type of the items of a list, or of the values of an object; None where they may be anything."""
+    default: Any
+    required: bool
+
+    @property
+    def integers(self) -> bool:
+        return set(self.types) <= {int, NoneType}
+
+
+@functools.cache
+def _kinds(table_name: str) -> dict[str, _Kind]:
+    """Returns what each known column of a table may hold, from the type hints of its rows."""
+    row_type = _TABLES[table_name]
+    hints = typing.get_type_hints(row_type)
+    kinds: dict[str, _Kind] = {}
+    for field in dataclasses.fields(row_type):
+        hint = hints[field.name]
         types: list[type] = []
-        for part in parts:
-            origin = typing.get_origin(part) or part
-            types.append(NoneType if origin is type(None) else origin)
-            if origin is float:
+        items: type | None = None
+        for part in typing.get_args(hint) if isinstance(hint, UnionType) else (hint,):
+            types.append(typing.get_origin(part) or part)
+            if part is float:
                 types.append(int)
-        kinds[name] = (tuple(types), set(types) <= {int, NoneType})
+            arguments = typing.get_args(part)
+            if arguments and arguments[-1] is not Any:
+                items = arguments[-1]
+        required = NoneType not in types and field.default is dataclasses.MISSING
+        kinds[field.name] = _Kind(tuple(types), items, field.default, required)
     return kinds
 
 
@@ -56,15 +85,15 @@ def to_json(trace: Trace) -> dict[str, Any]:
         "request": dict(trace.request),
         "outcome": dict(trace.outcome),
     }
-    for table_name, row_type in _TABLES.items():
+    for table_name in _TABLES:
         table: Table[Any] = getattr(trace, table_name)
-        kinds = _kinds(row_type)
+        kinds = _kinds(table_name)
         encoded: dict[str, Any] = {}
         for name, values in table.columns.items():
             if table_name == "tensors" and name == "keys":
                 encoded[name] = encode_reference(values, "name", table.column("name"))
             else:
-                encoded[name] = encode(values, integers=kinds.get(name, ((), False))[1])
+                encoded[name] = encode(values, integers=name in kinds and kinds[name].integers)
         document[table_name] = encoded
     return document
 
@@ -82,28 +111,38 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     try:
         text = json.dumps(to_json(trace), allow_nan=False, separators=(",", ":"))
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise HftraceError(f"the trace cannot be written as JSON: {error}") from None
-    data = text.encode("utf-8", "backslashreplace")
+    data = text.encode("ascii")
     if target.name.endswith(".gz"):
         # mtime=0: the same trace gives the same bytes.
         data = gzip.compress(data, compresslevel=6, mtime=0)
-    temporary = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as handle:
-            temporary = handle.name
+        # A link stays a link: what it points to is written.
+        target = Path(os.path.realpath(target))
+        if target.exists() and not target.is_file():
+            # A pipe or a device (/dev/null) cannot be replaced, only written to.
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HftraceError(
+            f"cannot write the trace to {target}: {reason}; choose another place with -o"
+        ) from None
+
+
+def _replace(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".hftrace-", suffix=".tmp")
+    try:
+        with open(descriptor, "wb") as handle:
             handle.write(data)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-        raise HftraceError(
-            f"cannot write the trace to {target}: {error.strerror or error}; choose another place with -o"
-        ) from None
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def _umask() -> int:
@@ -119,38 +158,63 @@ def read(path: str | os.PathLike[str]) -> Trace:
     Raises:
         TraceError: See :meth:`hftrace.schema.model.Trace.open`.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         with open(name, "rb") as handle:
-            data = handle.read(MAX_DOCUMENT_BYTES + 1)
+            data = _read_all(handle, name)
     except FileNotFoundError:
         raise TraceError(f"there is no trace at {name}: check the path", 2) from None
     except IsADirectoryError:
         raise TraceError(f"{name} is a directory: name a trace file in it", 2) from None
-    except OSError as error:
-        raise TraceError(f"cannot read {name}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TraceError(f"cannot read {name!r}: {reason}", 2) from None
     if data[:2] == b"\x1f\x8b":
         data = _decompress(data, name)
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise TraceError(f"{name} is larger than {MAX_DOCUMENT_BYTES >> 30} GiB: this is no trace of ours")
-    return from_bytes(data, name)
+    collecting = gc.isenabled()
+    # A large document is a million new objects and no garbage: the collector would
+    # walk them again and again, for an eighth of the time.
+    gc.disable()
+    try:
+        return from_bytes(data, name)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _read_all(handle: BinaryIO, name: str) -> bytes:
+    """Reads to the end, in pieces: Python reserves what a single read may return at most."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := handle.read(1 << 20):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_DOCUMENT_BYTES:
+            raise TraceError(
+                f"{name} holds more than {MAX_DOCUMENT_BYTES / (1 << 20):,.0f} MiB: this is no trace of ours"
+            )
+    return b"".join(pieces)
 
 
 def _decompress(data: bytes, name: str) -> bytes:
-    decompressor = zlib.decompressobj(wbits=31)
     try:
-        unpacked = decompressor.decompress(data, MAX_DOCUMENT_BYTES)
-    except zlib.error as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
+            return _read_all(typing.cast(BinaryIO, unpacked), name)
+    except EOFError:
+        raise TraceError(f"{name} is cut off: its gzip data has no end") from None
+    except (OSError, zlib.error) as error:
         raise TraceError(f"{name} is damaged: its gzip data cannot be unpacked ({error})") from None
-    if decompressor.unconsumed_tail:
-        raise TraceError(f"{name} unpacks to more than {MAX_DOCUMENT_BYTES >> 30} GiB: no trace of ours")
-    if not decompressor.eof:
-        raise TraceError(f"{name} is cut off: its gzip data has no end")
-    return unpacked
 
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def from_bytes(data: bytes, name: str) -> Trace:
@@ -164,7 +228,7 @@ def from_bytes(data: bytes, name: str) -> Trace:
         TraceError: The bytes are not a trace that this version can read.
     """
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError:
         raise TraceError(f"{name} is not UTF-8 text: this is no trace, or a damaged one") from None
     except RecursionError:
@@ -186,7 +250,7 @@ def from_document(document: Any, name: str) -> Trace:
         raise TraceError(f"{name} is damaged: it does not say its version")
     if int(major) > int(VERSION.partition(".")[0]):
         raise TraceError(
-            f"{name} has format version {version[:20]}, newer than the {VERSION} that this hftrace reads: "
+            f"{name} has format version {version[:20]!r}, newer than the {VERSION} that this hftrace reads: "
             "upgrade hftrace"
         )
     blocks = {}
@@ -197,49 +261,78 @@ def from_document(document: Any, name: str) -> Trace:
         blocks[block] = Facts(value)
     return Trace(
         **blocks,
-        spans=_table(document, "spans", Span, name, _check_span),
-        tensors=_table(document, "tensors", Tensor, name, None),
-        files=_table(document, "files", File, name, None),
-        samples=_table(document, "samples", Sample, name, None),
+        spans=_table(document, "spans", Span, name),
+        tensors=_table(document, "tensors", Tensor, name),
+        files=_table(document, "files", File, name),
+        samples=_table(document, "samples", Sample, name),
     )
 
 
-def _table(
-    document: dict[str, Any],
-    table_name: str,
-    row_type: type[Row],
-    name: str,
-    check: Callable[[dict[str, list[Any]], str], None] | None,
-) -> Table[Row]:
+def _table(document: dict[str, Any], table_name: str, row_type: type[Row], name: str) -> Table[Row]:
     raw = document.get(table_name, {})
     if not isinstance(raw, dict):
         raise TraceError(f"{name} is damaged: its table {table_name} is not an object of columns")
-    columns: dict[str, list[Any]] = {}
-    for column, encoded in raw.items():
-        columns[column] = decode(encoded, f"{table_name}.{column}", columns)
-    if len({len(values) for values in columns.values()}) > 1:
-        raise TraceError(f"{name} is damaged: the columns of {table_name} have different lengths")
-    kinds = _kinds(row_type)
-    required = [field.name for field in dataclasses.fields(row_type) if NoneType not in kinds[field.name][0]]
-    for column, (types, _) in kinds.items():
-        if column not in columns:
-            default = next(f.default for f in dataclasses.fields(row_type) if f.name == column)
-            if column in required and default is dataclasses.MISSING and columns:
-                raise TraceError(f"{name} is damaged: {table_name} has no column {column}")
-            continue
-        present = set(map(type, columns[column]))
-        if not present <= set(types):
-            wrong = ", ".join(sorted(kind.__name__ for kind in present - set(types)))
-            raise TraceError(f"{name} is damaged: {table_name}.{column} holds values of type {wrong}")
-    if check is not None and columns:
-        check(columns, name)
+    try:
+        columns = _columns(raw, table_name)
+        _check_columns(columns, table_name)
+        if row_type is Span and columns:
+            _check_tree(columns)
+    except TraceError as error:
+        raise TraceError(f"{name}: {error.message}") from None
     return Table(row_type, columns)
 
 
-def _check_span(columns: dict[str, list[Any]], name: str) -> None:
+def _columns(raw: dict[str, Any], table_name: str) -> dict[str, list[Any]]:
+    """Returns the decoded columns, in the order of the file."""
+    lengths = {column: length(encoded, f"{table_name}.{column}") for column, encoded in raw.items()}
+    counts = {count for count in lengths.values() if count is not None}
+    if len(counts) > 1:
+        raise TraceError(f"damaged trace: the columns of {table_name} have different lengths")
+    if counts and max(counts) * len(raw) > MAX_CELLS:
+        raise TraceError(f"damaged trace: {table_name} has more rows than any load")
+    # References come last: JSON objects have no order, and a tool may have sorted the keys.
+    decoded: dict[str, list[Any]] = {}
+    for column in sorted(raw, key=lambda column: lengths[column] is None):
+        encoded = raw[column]
+        if lengths[column] is None and lengths.get(str(encoded.get("column"))) is None:
+            raise TraceError(f"damaged trace: a column of {table_name} refers to one that is not there")
+        decoded[column] = decode(encoded, f"{table_name}.{column}", decoded)
+    return {column: decoded[column] for column in raw}
+
+
+def _check_columns(columns: dict[str, list[Any]], table_name: str) -> None:
+    """Every known column holds what its type says, so that no reader of rows has to check."""
+    for column, kind in _kinds(table_name).items():
+        if column not in columns:
+            if columns and kind.required:
+                raise TraceError(f"damaged trace: {table_name} has no column {column}")
+            continue
+        values = columns[column]
+        what = f"damaged trace: {table_name}.{column} holds values"
+        _check_types(values, kind.types, what)
+        if kind.items is not None:
+            items = itertools.chain.from_iterable(
+                value.values() if isinstance(value, dict) else value for value in values if value
+            )
+            _check_types(list(items), (kind.items,), f"{what} with items")
+
+
+def _check_types(values: list[Any], allowed: tuple[type, ...], what: str) -> None:
+    present = set(map(type, values))
+    if not present <= set(allowed):
+        wrong = ", ".join(sorted(kind.__name__ for kind in present - set(allowed)))
+        raise TraceError(f"{what} of type {wrong}")
+    if int in present:
+        integers = values if len(present) == 1 else [value for value in values if type(value) is int]
+        if max(integers) >= MAX_INTEGER or min(integers) <= -MAX_INTEGER:
+            raise TraceError(f"{what} that are too large")
+
+
+def _check_tree(columns: dict[str, list[Any]]) -> None:
     """A tree of spans must be a tree: ids are unique and a parent comes before its children."""
     seen: set[int] = set()
-    for identity, parent in zip(columns["id"], columns.get("parent", columns["id"]), strict=True):
+    identities = columns["id"]
+    for identity, parent in zip(identities, columns.get("parent", [None] * len(identities)), strict=True):
         if identity in seen or (parent is not None and parent not in seen):
-            raise TraceError(f"{name} is damaged: its spans do not form a tree")
+            raise TraceError("damaged trace: its spans do not form a tree")
         seen.add(identity)

@@ -1,0 +1,173 @@
+"""Runs pytest with one transformers version after the other, and prints a table.
+
+    python tests/environments/run.py --ci                          what CI runs
+    python tests/environments/run.py --all                         the same for every version
+    python tests/environments/run.py --only 4.48.3 -- tests/integration -k sharded
+
+Without pytest arguments the newest version runs the whole suite and every
+other one what depends on the version: tests/integration and tests/patching.
+`--checks` runs ruff and mypy first. `make.py` makes the environments.
+
+The last line printed is the total: `N passed, N failed, N skipped`. The exit
+code is 0 where nothing failed, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from make import ROOT, add_selection, base_python, is_complete, overlay, selected
+from versions import BASE
+
+WHOLE_SUITE = ("tests",)
+PER_VERSION = ("tests/integration", "tests/patching")
+CHECKS = (
+    ("ruff check", ("-m", "ruff", "check", ".")),
+    ("ruff format", ("-m", "ruff", "format", "--check", ".")),
+    ("mypy", ("-m", "mypy")),
+)
+NO_TESTS = 5
+"""Pytest's exit code for having found no test."""
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    name: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+
+def _environment(directory: Path, version: str) -> dict[str, str]:
+    environment = dict(os.environ)
+    place = overlay(directory, version)
+    # The overlay comes first, and the variable is inherited by every process that a test starts.
+    environment.pop("PYTHONPATH", None)
+    if place is not None:
+        environment["PYTHONPATH"] = str(place)
+    environment["PATH"] = f"{base_python(directory).parent}{os.pathsep}{environment.get('PATH', '')}"
+    environment["HFTRACE_TEST_TRANSFORMERS"] = version
+    return environment
+
+
+def _holds_tests(path: Path) -> bool:
+    return path.is_file() or any(path.rglob("test_*.py"))
+
+
+def _count(report: Path, row: Row) -> None:
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+        total, failures, errors, skipped = (
+            int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")
+        )
+        row.failed += failures + errors
+        row.skipped += skipped
+        # A test that passes and whose teardown fails is in the file once, as an error.
+        row.passed += max(0, total - failures - errors - skipped)
+
+
+def run_version(directory: Path, version: str, arguments: list[str]) -> Row:
+    """Runs pytest in the environment of one version."""
+    row = Row(f"transformers {version}")
+    if not arguments:
+        arguments = list(WHOLE_SUITE if version == BASE else PER_VERSION)
+    print(f"\n=== transformers {version}: pytest {' '.join(arguments)}", flush=True)
+    if not is_complete(directory, version):
+        row.failed, row.note = 1, f"no environment: make.py --only {version}"
+        print(row.note, flush=True)
+        return row
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as temporary:
+        report = Path(temporary, "report.xml")
+        code = subprocess.run(
+            [str(base_python(directory)), "-m", "pytest", f"--junitxml={report}", *arguments],
+            cwd=ROOT,
+            env=_environment(directory, version),
+            stdin=subprocess.DEVNULL,
+        ).returncode
+        if report.exists():
+            _count(report, row)
+    row.seconds = time.monotonic() - started
+    if code == NO_TESTS:
+        # Nothing collected is a failure, unless the directories named hold no test at all.
+        if any(_holds_tests(ROOT / part.partition("::")[0]) for part in arguments if part[:1] != "-"):
+            row.failed += 1
+        row.note = "no tests"
+    elif code and not row.failed:
+        row.failed, row.note = 1, f"pytest left with exit code {code}"
+    elif not code and row.failed:
+        row.note = "pytest left with exit code 0 all the same"
+    return row
+
+
+def run_check(directory: Path, name: str, command: tuple[str, ...]) -> Row:
+    """Runs one static check."""
+    print(f"\n=== {name}", flush=True)
+    started = time.monotonic()
+    code = subprocess.run(
+        [str(base_python(directory)), *command],
+        cwd=ROOT,
+        env=_environment(directory, BASE),
+        stdin=subprocess.DEVNULL,
+    ).returncode
+    return Row(
+        name,
+        failed=int(code != 0),
+        seconds=time.monotonic() - started,
+        note=f"exit code {code}" if code else "fine",
+    )
+
+
+def table(rows: list[Row]) -> str:
+    """Returns the rows as aligned text."""
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'':{width}}  passed  failed  skipped  seconds"]
+    for row in rows:
+        numbers = f"{row.passed:6}  {row.failed:6}  {row.skipped:7}  {row.seconds:7.1f}"
+        lines.append(f"{row.name:{width}}  {numbers}  {row.note}".rstrip())
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_selection(parser)
+    parser.add_argument("--checks", action="store_true", help="run ruff and mypy first")
+    own, after = _split(sys.argv[1:])
+    options = parser.parse_args(own)
+    versions = selected(parser, options)
+    rows = []
+    if options.checks:
+        rows += [run_check(options.directory, name, command) for name, command in CHECKS]
+    rows += [run_version(options.directory, version, after) for version in versions]
+    passed, failed, skipped = (
+        sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "skipped")
+    )
+    print(f"\n{table(rows)}\n")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+    return 1 if failed or not passed else 0
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Divides the command line at ``--``: our options, pytest's arguments."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

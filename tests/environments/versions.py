@@ -1,0 +1,55 @@
+"""The transformers versions that hftrace is tested with, and the pins that each needs.
+
+Data, not code: a new version is one line here. `make.py` makes the
+environments, `run.py` runs pytest in them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Pins(NamedTuple):
+    """What goes into the overlay of one transformers version; None means the base environment's own."""
+
+    tokenizers: str | None
+    huggingface_hub: str | None
+
+
+BASE = "5.23.0"
+"""The version in the base environment itself; the same as in constraints.txt (a test compares them)."""
+
+OVERLAYS: dict[str, Pins] = {
+    "4.36.2": Pins("0.15.2", "0.36.2"),
+    "4.41.2": Pins("0.19.1", "0.36.2"),
+    "4.44.2": Pins("0.19.1", "0.36.2"),
+    "4.46.3": Pins("0.20.3", "0.36.2"),
+    "4.48.3": Pins("0.21.4", "0.36.2"),
+    "4.49.0": Pins("0.21.4", "0.36.2"),
+    "4.50.3": Pins("0.21.4", "0.36.2"),
+    "4.51.3": Pins("0.21.4", "0.36.2"),
+    "4.52.4": Pins("0.21.4", "0.36.2"),
+    "4.53.3": Pins("0.21.4", "0.36.2"),
+    "4.55.4": Pins("0.21.4", "0.36.2"),
+    "4.56.2": Pins("0.22.2", "0.36.2"),
+    "4.57.6": Pins("0.22.2", "0.36.2"),
+    "5.0.0": Pins("0.22.2", "1.33.0"),
+    "5.3.0": Pins("0.22.2", "1.33.0"),
+    "5.8.1": Pins("0.22.2", "1.33.0"),
+    "5.12.1": Pins("0.22.2", "1.33.0"),
+    "5.17.0": Pins("0.23.2", "1.33.0"),
+    "5.20.2": Pins(None, None),
+}
+
+ALL: tuple[str, ...] = (*OVERLAYS, BASE)
+"""Every version, oldest first."""
+
+CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
+"""One version of each loader generation, for every change."""
+
+FIRST = ("torch==2.13.0",)
+"""Installed before anything else: a looser range would bring in gigabytes of CUDA packages."""
+
+WITH = ("transformers", "accelerate", "safetensors", "requests", "httpx", "types-psutil")
+"""Installed in the base besides hftrace and its test extra. huggingface_hub 0.x needs
+requests and 1.x needs httpx; mypy needs the types of psutil."""
