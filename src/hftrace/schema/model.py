@@ -219,7 +219,7 @@ class Table(Sequence[Row], Generic[Row]):
     """
 
     def __init__(self, row_type: type[Row], columns: Mapping[str, list[Any]]) -> None:
-        self.row_type = row_type
+        self.row_type: type[Row] = row_type
         self.columns: dict[str, list[Any]] = dict(columns)
         self._length = len(next(iter(self.columns.values()))) if self.columns else 0
         for field in dataclasses.fields(row_type):

@@ -1,0 +1,67 @@
+"""Per-thread lists for what happens once per tensor.
+
+The rules of the hot path (DESIGN.md section 5, promise 4): two readings of
+the clock, integers and strings that exist already, one ``list.extend`` of a
+flat list. ``extend`` and the slicing in :meth:`ThreadBuffers.drain` are each
+one step under the interpreter's lock, so no lock of ours is needed, and a
+flat list of integers and strings is nothing that the garbage collector walks.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from hftrace.schema import journal
+
+
+class Buffer:
+    """The lists of one thread."""
+
+    __slots__ = ("converts", "initializes", "modules", "moves", "places", "reads", "thread")
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+        self.reads: list[Any] = []
+        self.converts: list[Any] = []
+        self.places: list[Any] = []
+        self.modules: list[Any] = []
+        self.moves: list[Any] = []
+        self.initializes: list[Any] = []
+
+    def kinds(self) -> tuple[tuple[str, list[Any]], ...]:
+        """Returns each list with the kind of its journal line."""
+        return (
+            (journal.READS, self.reads),
+            (journal.CONVERTS, self.converts),
+            (journal.PLACES, self.places),
+            (journal.MODULES, self.modules),
+            (journal.MOVES, self.moves),
+            (journal.INITIALIZES, self.initializes),
+        )
+
+
+class ThreadBuffers(threading.local):
+    """Gives each thread its own :class:`Buffer`; ``threading.local`` runs ``__init__`` once per thread.
+
+    Args:
+        registry: Where each new buffer is also kept, so that the journal's
+            thread can empty all of them.
+    """
+
+    def __init__(self, registry: list[tuple[Buffer, str]]) -> None:
+        self.buffer = Buffer(threading.get_native_id())
+        registry.append((self.buffer, threading.current_thread().name))
+
+
+def drain(registry: list[tuple[Buffer, str]]) -> list[list[Any]]:
+    """Takes what all threads have buffered, as journal lines."""
+    lines: list[list[Any]] = []
+    for buffer, _ in list(registry):
+        for kind, items in buffer.kinds():
+            count = len(items)
+            if count:
+                chunk = items[:count]
+                del items[:count]
+                lines.append([kind, buffer.thread, chunk])
+    return lines

@@ -1,0 +1,138 @@
+"""Facts about the loading process: versions, machine, limits and the variables that matter."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from hftrace.schema.redact import redact_value
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "huggingface_hub",
+    "tokenizers",
+    "peft",
+    "bitsandbytes",
+    "torchao",
+    "compressed_tensors",
+    "gguf",
+    "hqq",
+    "numpy",
+)
+VARIABLES = ("HF_", "TRANSFORMERS_", "SAFETENSORS_", "CUDA_", "PYTORCH_", "HUGGINGFACE_", "OMP_NUM_THREADS")
+
+
+def library_versions() -> dict[str, str | None]:
+    """Returns the versions of the libraries that are imported; others are None, and are not imported for this."""
+    return {
+        name: str(getattr(sys.modules[name], "__version__", "")) or None if name in sys.modules else None
+        for name in LIBRARIES
+    }
+
+
+def relevant_variables() -> dict[str, Any]:
+    """Returns the environment variables that change a load, without secrets."""
+    return {
+        name: redact_value(value, name)
+        for name, value in sorted(os.environ.items())
+        if name.startswith(VARIABLES)
+    }
+
+
+def ram_bytes() -> int | None:
+    """Returns the machine's memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def cgroup_limit_bytes() -> int | None:
+    """Returns the memory limit of this process's control group, version 2 or 1; None without one."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    limits: list[int] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, name = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        # A limit anywhere above applies too. Inside a container the path may not exist below the mount.
+        group = path.strip("/")
+        while True:
+            try:
+                text = (base / group / name).read_text().strip()
+                if text.isdigit():
+                    limits.append(int(text))
+            except OSError:
+                pass
+            if not group:
+                break
+            group = group.rpartition("/")[0]
+    total = ram_bytes()
+    # Version 1 says "no limit" with a number near 2**63.
+    real = [limit for limit in limits if limit < (total or 1 << 62)]
+    return min(real) if real else None
+
+
+def file_system_of(path: str) -> str | None:
+    """Returns the type of the file system that holds ``path`` (``ext4``, ``nfs4``, ``fuse.x``); None if unknown."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    real = os.path.realpath(path)
+    best = ("", None)
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        fields = left.split()
+        if len(fields) < 5 or not right:
+            continue
+        point = fields[4].replace("\\040", " ")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best[0]):
+            best = (point, right.split()[0])  # type: ignore[assignment]
+    return best[1]
+
+
+def devices() -> list[dict[str, Any]]:
+    """Returns the accelerators that torch has in use; never initialises one."""
+    torch = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not getattr(cuda, "is_initialized", bool)():
+        return []
+    found = []
+    for index in range(cuda.device_count()):
+        properties = cuda.get_device_properties(index)
+        found.append(
+            {"device": f"cuda:{index}", "name": properties.name, "memory_bytes": properties.total_memory}
+        )
+    return found
+
+
+def collect() -> dict[str, Any]:
+    """Returns the environment block of a trace, short of what only the caller knows."""
+    return {
+        "python": platform.python_version(),
+        **library_versions(),
+        "os": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "usable_cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "ram_bytes": ram_bytes(),
+        "cgroup_limit_bytes": cgroup_limit_bytes(),
+        "devices": devices(),
+        "variables": relevant_variables(),
+        "executable": sys.executable,
+    }

@@ -1,0 +1,292 @@
+"""The handlers that stand around hook points.
+
+All of them follow the same contract: the first thing is to ask whether
+anything is being recorded; the original is called exactly once, with the
+arguments as they came; its result and its exceptions pass through untouched;
+an error of our own is shielded and written down.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from hftrace.record.hooks.points import Call, HookPoint, parameter_names
+from hftrace.record.patching import transparent
+from hftrace.record.recorder import Recorder, clock, shielded
+
+
+@transparent
+def span_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """A span from call to return, inside a load."""
+    names = parameter_names(function)
+    state = recorder.state
+    display = point.function
+
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        stack = state.stack
+        if point.once and stack and stack[-1].phase == point.phase:
+            return None
+        # The clock first: what it costs to look at the arguments belongs to the span.
+        started = clock()
+        call = Call(names, args, kwargs)
+        name = point.label(call) if point.label else display.rpartition(".")[2]
+        attributes = point.begin(recorder, call) if point.begin else None
+        return recorder.begin(point.phase, name, number, attributes, started)
+
+    def finish(span: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        attributes = None
+        try:
+            if point.finish is not None:
+                attributes = point.finish(recorder, span, Call(names, args, kwargs), result)
+        finally:
+            recorder.end(span, "ok", attributes)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Worker threads of a load have no stack of their own: any open load will do for them.
+        if not recorder.open_loads or state.busy:
+            return original(*args, **kwargs)
+        span = shielded(recorder, point.target, begin, args, kwargs)
+        if span is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            shielded(recorder, point.target, recorder.fail, span, error)
+            raise
+        shielded(recorder, point.target, finish, span, args, kwargs, result)
+        return result
+
+    return call
+
+
+@transparent
+def read_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """One tensor is read from its lazy slice, and cast: ``_materialize_copy(tensor, device, dtype)``."""
+    local = recorder.local
+
+    def call(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(tensor, *args, **kwargs)
+        started = clock()
+        result = original(tensor, *args, **kwargs)
+        local.buffer.reads.extend((id(tensor), started, clock()))
+        return result
+
+    return call
+
+
+@transparent
+def shard_tensor_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """The same for tensor parallel and FSDP: ``DtensorShardOperation.shard_tensor(self, tensor, ...)``."""
+    local = recorder.local
+
+    def call(operation: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(operation, tensor, *args, **kwargs)
+        started = clock()
+        result = original(operation, tensor, *args, **kwargs)
+        local.buffer.reads.extend((id(tensor), started, clock()))
+        return result
+
+    return call
+
+
+@transparent
+def rename_convert_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``WeightRenaming.convert(self, layer_name, ...)``: one checkpoint key becomes one parameter.
+
+    On the main thread this is mostly waiting for the worker that reads the
+    tensor. The transform's patterns are the two full names.
+    """
+    local = recorder.local
+
+    def call(transform: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(transform, *args, **kwargs)
+        started = clock()
+        result = original(transform, *args, **kwargs)
+        ended = clock()
+        try:
+            target = transform.target_patterns[0]
+            source = transform.source_patterns[0]
+            # 0 for "the same": most keys keep their name, and 0 is cheap to write.
+            local.buffer.converts.extend((target, 0 if source == target else source, started, ended))
+        except Exception as error:
+            recorder.error(point.target, error)
+        return result
+
+    return call
+
+
+@transparent
+def weight_convert_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``WeightConverter.convert(self, layer_name, ...)``: N checkpoint keys become M parameters."""
+    local = recorder.local
+
+    def call(transform: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(transform, *args, **kwargs)
+        started = clock()
+        result = original(transform, *args, **kwargs)
+        ended = clock()
+        try:
+            sources = [key for keys in transform.layer_targets.values() for key in keys]
+            operations = [type(operation).__name__ for operation in transform.operations]
+            buffer = local.buffer.converts
+            for target in result:
+                buffer.extend((target, [sources, operations], started, ended))
+        except Exception as error:
+            recorder.error(point.target, error)
+        return result
+
+    return call
+
+
+def _place_handler(position: int, keyword: str) -> Callable[..., Callable[..., Any]]:
+    """Builds a handler factory for a function that puts the tensor named by one of its arguments into a model."""
+
+    @transparent
+    def factory(
+        recorder: Recorder,
+        point: HookPoint,
+        number: int,
+        function: types.FunctionType,
+        original: Callable[..., Any],
+    ) -> Callable[..., Any]:
+        local = recorder.local
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not recorder.open_loads:
+                return original(*args, **kwargs)
+            started = clock()
+            result = original(*args, **kwargs)
+            ended = clock()
+            try:
+                name = args[position] if len(args) > position else kwargs[keyword]
+                local.buffer.places.extend((name, started, ended))
+            except Exception as error:
+                recorder.error(point.target, error)
+            return result
+
+        return call
+
+    return factory
+
+
+place_second = _place_handler(1, "target_name")
+"""``set_param_for_module(model, target_name, ...)``, ``_load_parameter_into_model(model, param_name, tensor)``."""
+place_first = _place_handler(0, "target_name")
+"""``offload_and_maybe_resave_param(target_name, ...)``."""
+place_third = _place_handler(2, "param_name")
+"""``HfQuantizer.create_quantized_param(self, model, ...)`` takes the name third or fourth."""
+
+
+@transparent
+def module_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``nn.Module._load_from_state_dict(self, state_dict, prefix, ...)``: a module copies its own tensors."""
+    local = recorder.local
+
+    def call(module: Any, state_dict: Any, prefix: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(module, state_dict, prefix, *args, **kwargs)
+        started = clock()
+        result = original(module, state_dict, prefix, *args, **kwargs)
+        local.buffer.modules.extend((prefix, started, clock()))
+        return result
+
+    return call
+
+
+@transparent
+def move_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
+    local = recorder.local
+    devices: dict[Any, str] = {}
+
+    def call(module: Any, tensor_name: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads:
+            return original(module, tensor_name, device, *args, **kwargs)
+        started = clock()
+        result = original(module, tensor_name, device, *args, **kwargs)
+        ended = clock()
+        try:
+            text = devices.get(device)
+            if text is None:
+                text = devices[device] = str(device)
+            local.buffer.moves.extend((tensor_name, text, started, ended))
+        except Exception as error:
+            recorder.error(point.target, error)
+        return result
+
+    return call
+
+
+@transparent
+def initialize_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``_init_weights(self, module)`` and the like: called once per module.
+
+    Neighbouring calls become one span of phase ``initialize`` when the trace
+    is made; calls inside a span of that phase are left out here.
+    """
+    local = recorder.local
+    state = recorder.state
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads or not state.stack or state.stack[-1].phase == "initialize":
+            return original(*args, **kwargs)
+        started = clock()
+        result = original(*args, **kwargs)
+        local.buffer.initializes.extend((started, clock()))
+        return result
+
+    return call

@@ -1,0 +1,95 @@
+"""Imports inside a load, as spans of phase ``import``, and the notice that a module has arrived.
+
+Every ``import`` that does not find its module in ``sys.modules`` ends in
+``importlib._bootstrap._find_and_load``, from the statement and from
+``importlib.import_module`` alike, looked up anew at each import. Its frames
+are cut from tracebacks by the interpreter itself.
+"""
+
+from __future__ import annotations
+
+import importlib._bootstrap as bootstrap
+import types
+from collections.abc import Callable
+from typing import Any
+
+from hftrace.record.hooks.points import HookPoint
+from hftrace.record.patching import transparent
+from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+
+PACKAGES_KEPT = 12
+
+
+@transparent
+def import_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Times the outermost import and, inside it, each package's own share."""
+    state = recorder.state
+    watched = recorder.watched_modules
+
+    def begin(name: str) -> OpenSpan:
+        state.import_packages = {}
+        state.import_modules = 0
+        return recorder.begin("import", f"import {name}", number)
+
+    def end(span: OpenSpan, status: str) -> None:
+        ranked = sorted(state.import_packages.items(), key=lambda item: -item[1])
+        attributes: dict[str, Any] = {
+            "modules": state.import_modules,
+            "packages": [[package, cost] for package, cost in ranked[:PACKAGES_KEPT]],
+        }
+        recorder.end(span, status, attributes)
+
+    def arrived(name: str) -> None:
+        if recorder.on_module is not None:
+            recorder.on_module(name)
+
+    def call(name: Any, *args: Any) -> Any:
+        if not recorder.active or state.busy:
+            return original(name, *args)
+        stack = state.import_stack
+        if not state.stack:
+            # Not in a load on this thread: only the arrival counts.
+            result = original(name, *args)
+            if name in watched:
+                shielded(recorder, point.target, arrived, name)
+            return result
+        span = shielded(recorder, point.target, begin, name) if not stack else None
+        stack.append(0)
+        started = clock()
+        try:
+            result = original(name, *args)
+            if name in watched:
+                shielded(recorder, point.target, arrived, name)
+        except BaseException:
+            _account(state, name, clock() - started)
+            if span is not None:
+                # An import that fails is often a probe for an optional package.
+                shielded(recorder, point.target, end, span, "error")
+            raise
+        _account(state, name, clock() - started)
+        if span is not None:
+            shielded(recorder, point.target, end, span, "ok")
+        return result
+
+    return call
+
+
+def _account(state: Any, name: str, elapsed: int) -> None:
+    """Books the time of one module to its package, less what its own imports took."""
+    stack = state.import_stack
+    inner = stack.pop()
+    package = name.partition(".")[0]
+    packages = state.import_packages
+    packages[package] = packages.get(package, 0) + elapsed - inner
+    state.import_modules += 1
+    if stack:
+        stack[-1] += elapsed
+
+
+POINTS = (HookPoint(f"{bootstrap.__name__}:_find_and_load", "import", special=import_handler),)

@@ -1,0 +1,101 @@
+"""What a hook point is: data that says which function, what for, and what to keep of a call."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hftrace.record.recorder import OpenSpan, Recorder
+
+ALL = "ABCD"
+
+
+class Call:
+    """The arguments of one call, by parameter name.
+
+    Args:
+        names: The positional parameters of the function, in order.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+
+    __slots__ = ("args", "kwargs", "names")
+
+    def __init__(self, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.names = names
+        self.args = args
+        self.kwargs = kwargs
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Returns the argument of this name, however it was passed."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        try:
+            return self.args[self.names.index(name)]
+        except (ValueError, IndexError):
+            return default
+
+    def first(self) -> Any:
+        """Returns the first positional argument (``cls`` or ``self`` of a method)."""
+        return self.args[0] if self.args else None
+
+
+def parameter_names(function: types.FunctionType) -> tuple[str, ...]:
+    """Returns the positional parameters of a function, looking through decorators."""
+    wrapped = inspect.unwrap(function)
+    code = wrapped.__code__ if isinstance(wrapped, types.FunctionType) else function.__code__
+    return code.co_varnames[: code.co_argcount]
+
+
+Label = Callable[[Call], str]
+Begin = Callable[[Recorder, Call], "dict[str, Any] | None"]
+Finish = Callable[[Recorder, OpenSpan, Call, Any], "dict[str, Any] | None"]
+Special = Callable[[Recorder, "HookPoint", int, types.FunctionType, Callable[..., Any]], Callable[..., Any]]
+"""Builds a handler that is not a plain span: (recorder, point, hook number, function, original) -> handler."""
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """A function or method of another library that is wrapped while tracing.
+
+    Args:
+        target: ``module:name`` or ``module:Class.name``, where it is *defined*.
+        phase: What the time in it is for.
+        generations: The loader generations that have it; elsewhere its absence is no news.
+        optional: True where only some versions of these generations have it.
+        label: Names the span from the call; the function's own name otherwise.
+        begin: Returns attributes at the start.
+        finish: Returns attributes at a successful end.
+        special: Builds another handler than a span's.
+        within: Only inside an open load; False for what begins one.
+        once: No second span where the parent is a span of the same phase and
+            function name (overrides calling ``super()``).
+    """
+
+    target: str
+    phase: str
+    generations: str = ALL
+    optional: bool = False
+    label: Label | None = None
+    begin: Begin | None = None
+    finish: Finish | None = None
+    special: Special | None = None
+    once: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module whose import makes the point available."""
+        return self.target.partition(":")[0]
+
+    @property
+    def function(self) -> str:
+        """The qualified name inside the module."""
+        return self.target.partition(":")[2]
+
+    @property
+    def library(self) -> str:
+        """The package that it belongs to."""
+        return self.target.partition(".")[0].partition(":")[0]

@@ -1,0 +1,118 @@
+"""Writes the journal of this process.
+
+Edges of spans are written at once by the thread that makes them: they are
+few, and they are what a killed load must not lose. Everything that happens
+per tensor goes into per-thread lists (see :mod:`hftrace.record.buffers`) that
+a background thread empties every :data:`FLUSH_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FLUSH_SECONDS = 0.02
+"""At most this much of the per-tensor events is lost when the process is killed (DESIGN.md: 50 ms)."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=str, ensure_ascii=True).encode
+
+
+class JournalWriter:
+    """Appends lines to one file; never raises into its caller.
+
+    Args:
+        path: The journal's file; made new.
+        drain: Called by the background thread; returns the lines that wait
+            in buffers.
+    """
+
+    def __init__(self, path: Path, drain: Callable[[], list[list[Any]]]) -> None:
+        self.path = path
+        self.lost = 0
+        self.failure: str | None = None
+        self._drain = drain
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._stopping = threading.Event()
+        self._draining = threading.Lock()
+        self._pending: list[list[Any]] = []
+        self._writing = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="hftrace-journal", daemon=True)
+
+    def start(self) -> None:
+        """Starts the background thread."""
+        self._thread.start()
+
+    def write(self, line: list[Any]) -> None:
+        """Writes one line now, behind whatever waits, in one system call."""
+        with self._writing:
+            waiting, self._pending = self._pending, []
+            waiting.append(line)
+            self._write("".join([_encode(item) + "\n" for item in waiting]), len(waiting))
+
+    def write_soon(self, line: list[Any]) -> None:
+        """Writes a line with the next one, or with the next flush.
+
+        For the end of a span, whose time has been taken: what writing it
+        costs would else fall between two spans.
+        """
+        with self._writing:
+            self._pending.append(line)
+
+    def _write(self, text: str, count: int) -> None:
+        file = self._file
+        if file is None:
+            self.lost += count
+            return
+        data = text.encode("ascii")
+        try:
+            # A regular file takes all of it at once, short of a full disk.
+            written = os.write(file, data)
+            while written < len(data):
+                data = data[written:]
+                written = os.write(file, data)
+        except OSError as error:
+            self.lost += count
+            self.failure = str(error)
+
+    def flush(self) -> None:
+        """Empties the buffers into the file."""
+        with self._draining:
+            lines = self._drain()
+            text = "".join([_encode(line) + "\n" for line in lines])
+            with self._writing:
+                waiting, self._pending = self._pending, []
+                if waiting:
+                    text = "".join([_encode(line) + "\n" for line in waiting]) + text
+                if text:
+                    self._write(text, len(waiting) + len(lines))
+
+    def _run(self) -> None:
+        while not self._stopping.wait(FLUSH_SECONDS):
+            try:
+                self.flush()
+            except Exception as error:  # a broken flush must not end the thread
+                self.lost += 1
+                self.failure = f"{type(error).__name__}: {error}"
+
+    def close(self) -> None:
+        """Stops the background thread, writes what is left, and closes the file."""
+        self._stopping.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+        try:
+            self.flush()
+        except Exception as error:
+            self.lost += 1
+            self.failure = f"{type(error).__name__}: {error}"
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def abandon(self) -> None:
+        """Forgets the file without touching it: for the child after a fork."""
+        self._file = None
+        self._stopping.set()

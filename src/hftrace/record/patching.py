@@ -1,0 +1,276 @@
+"""Puts handlers around functions of other libraries, and takes them off without a trace.
+
+**How.** A hook point is a Python function object. Instead of replacing the
+names that are bound to it, the function's *code* is exchanged
+(``function.__code__``) for a trampoline with the same parameters that calls a
+handler; the handler gets a twin of the function that runs the original code.
+That one assignment covers every binding site there is or ever will be: the
+``from X import name`` copies in thirty other modules, lazy imports that happen
+later, tables of functions, bound methods, inherited attributes and decorators'
+closures. No module or class attribute changes at all while tracing, so
+
+* ``vars()`` of everything is what it was, during the trace and after it;
+* classmethods, staticmethods and inherited methods keep their kind by themselves;
+* comparing functions by identity, subclassing a traced class and
+  ``inspect.signature`` see nothing new;
+* whoever replaces or wraps the function meanwhile keeps what they did: their
+  wrapper calls our trampoline while tracing, and the plain original afterwards.
+
+The exchange works for functions written in Python. A builtin (``safe_open`` is
+a builtin type) has no code to exchange; :func:`resolve` says so, and what such
+a function does is recorded around it.
+
+**Frames.** Trampoline and handler are two frames more on the stack. Python's
+``warnings.warn(stacklevel=2)`` and ``logging``'s caller lookup skip frames
+whose file name holds ``importlib`` and ``_bootstrap`` (``warnings.c``,
+``is_internal_frame``; the same rule in ``logging``), so both frames carry such
+a name and a warning of the host still names the user's line.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+FRAME_FILE = "<hftrace importlib._bootstrap>"
+"""The file name of our frames; see the module's text."""
+
+Handler = Callable[..., Any]
+HandlerFactory = Callable[[Handler], Handler]
+"""Gets a callable that runs the original, returns the one to be called in its place."""
+
+_HANDLER_PLACEHOLDER = "hftrace: the handler stands here"
+
+
+def transparent(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the code of ``factory`` and of all functions in it the file name that warnings skip."""
+    factory.__code__ = _renamed(factory.__code__)
+    return factory
+
+
+def _renamed(code: types.CodeType) -> types.CodeType:
+    constants = tuple(
+        _renamed(constant) if isinstance(constant, types.CodeType) else constant
+        for constant in code.co_consts
+    )
+    return code.replace(co_filename=FRAME_FILE, co_consts=constants)
+
+
+@functools.lru_cache(maxsize=None)
+def _template(parameters: str, call: str, free_names: tuple[str, ...]) -> types.CodeType:
+    """Compiles a trampoline that takes ``parameters`` and passes them on as ``call``.
+
+    A function's code can only be exchanged for one with as many free
+    variables, so the template closes over the same names without using them.
+    """
+    body = [f"        hftrace_handler = {_HANDLER_PLACEHOLDER!r}", f"        return hftrace_handler({call})"]
+    lines = ["def outer():"]
+    lines += [f"    {name} = None" for name in free_names]
+    lines += [f"    def trampoline({parameters}):", *body]
+    # Never reached; naming them is what makes them free variables.
+    lines += [f"        {name}" for name in free_names]
+    lines += ["    return trampoline"]
+    namespace: dict[str, Any] = {}
+    exec(compile("\n".join(lines), FRAME_FILE, "exec"), namespace)
+    code: types.CodeType = namespace["outer"]().__code__
+    return code
+
+
+def _signature(code: types.CodeType) -> tuple[str, str]:
+    """Returns the parameter list of ``code`` and the call that passes all of it on.
+
+    Defaults are left out: they belong to the function object, which keeps them.
+    """
+    names = code.co_varnames
+    positional = names[: code.co_argcount]
+    keyword_only = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    index = code.co_argcount + code.co_kwonlyargcount
+    parameters: list[str] = []
+    call: list[str] = []
+    for position, name in enumerate(positional):
+        parameters.append(name)
+        call.append(name)
+        if position + 1 == code.co_posonlyargcount:
+            parameters.append("/")
+    if code.co_flags & inspect.CO_VARARGS:
+        parameters.append(f"*{names[index]}")
+        call.append(f"*{names[index]}")
+        index += 1
+    elif keyword_only:
+        parameters.append("*")
+    for name in keyword_only:
+        parameters.append(name)
+        call.append(f"{name}={name}")
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        parameters.append(f"**{names[index]}")
+        call.append(f"**{names[index]}")
+    return ", ".join(parameters), ", ".join(call)
+
+
+def _trampoline(function: types.FunctionType, handler: Handler) -> types.CodeType:
+    code = function.__code__
+    parameters, call = _signature(code)
+    template = _template(parameters, call, code.co_freevars)
+    changes: dict[str, Any] = {
+        "co_name": code.co_name,
+        "co_consts": tuple(
+            handler if constant == _HANDLER_PLACEHOLDER else constant for constant in template.co_consts
+        ),
+        # inspect.iscoroutinefunction and friends look here; hook points are plain functions.
+        "co_firstlineno": code.co_firstlineno,
+    }
+    if sys.version_info >= (3, 11):
+        changes["co_qualname"] = code.co_qualname
+    return template.replace(**changes)
+
+
+class _Site:
+    """One patched function: its original code, and the handlers around it, innermost first."""
+
+    def __init__(self, function: types.FunctionType) -> None:
+        self.function = function
+        self.code = function.__code__
+        self.installed: types.CodeType | None = None
+        self.factories: list[HandlerFactory] = []
+
+    def compose(self) -> Handler:
+        twin = types.FunctionType(
+            self.code,
+            self.function.__globals__,
+            self.function.__name__,
+            self.function.__defaults__,
+            self.function.__closure__,
+        )
+        twin.__kwdefaults__ = self.function.__kwdefaults__
+        twin.__qualname__ = self.function.__qualname__
+        twin.__module__ = self.function.__module__
+        handler: Handler = twin
+        for factory in self.factories:
+            handler = factory(handler)
+        return handler
+
+    def update(self) -> None:
+        current = self.function.__code__
+        if self.installed is not None and current is not self.installed:
+            return  # someone else has exchanged the code since: theirs to keep
+        if self.factories:
+            self.installed = _trampoline_for(self)
+            self.function.__code__ = self.installed
+        else:
+            self.function.__code__ = self.code
+            self.installed = None
+
+
+def _trampoline_for(site: _Site) -> types.CodeType:
+    reference = types.FunctionType(
+        site.code, site.function.__globals__, site.function.__name__, None, site.function.__closure__
+    )
+    return _trampoline(reference, site.compose())
+
+
+_sites: dict[types.FunctionType, _Site] = {}
+_lock = threading.Lock()
+
+
+def patch(function: types.FunctionType, factory: HandlerFactory) -> Callable[[], None]:
+    """Puts a handler around a function, and returns the way to take it off.
+
+    Several handlers may stand around one function (nested traces); they come
+    off in any order. The undo is idempotent.
+
+    Args:
+        function: The function object, as stored in its module or class.
+        factory: Called with a callable that runs what is inside; returns the handler.
+
+    Raises:
+        TypeError: ``function`` is not a Python function, or one whose calls
+            cannot be wrapped (a generator, a coroutine).
+    """
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(f"{function!r} is not a Python function")
+    if function.__code__.co_flags & (
+        inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    ):
+        raise TypeError(f"{function!r} is a generator or coroutine")
+    with _lock:
+        site = _sites.get(function)
+        if site is None or (site.installed is not None and function.__code__ is not site.installed):
+            site = _Site(function)
+            _sites[function] = site
+        site.factories.append(factory)
+        try:
+            site.update()
+        except BaseException:
+            site.factories.remove(factory)
+            if not site.factories:
+                _sites.pop(function, None)
+            raise
+
+    def undo() -> None:
+        with _lock:
+            if factory not in site.factories:
+                return
+            site.factories.remove(factory)
+            site.update()
+            if not site.factories and _sites.get(function) is site:
+                del _sites[function]
+
+    return undo
+
+
+def function_of(owner: Any, name: str) -> types.FunctionType | None:
+    """Returns the Python function behind an attribute of a module or class.
+
+    Looks in ``vars(owner)``, so that an inherited method counts as absent, and
+    looks through classmethod and staticmethod.
+    """
+    raw = vars(owner).get(name)
+    if isinstance(raw, (classmethod, staticmethod)):
+        raw = raw.__func__
+    return raw if isinstance(raw, types.FunctionType) else None
+
+
+def resolve(target: str) -> tuple[types.FunctionType | None, str]:
+    """Finds the function that a hook point names, if its module has been imported.
+
+    Args:
+        target: ``package.module:name`` or ``package.module:Class.name``.
+
+    Returns:
+        The function and ``"found"``; or None and ``"not imported"``,
+        ``"absent"`` or ``"builtin"`` (there, but without Python code).
+    """
+    module_name, _, path = target.partition(":")
+    owner: Any = sys.modules.get(module_name)
+    if owner is None:
+        return None, "not imported"
+    *classes, name = path.split(".")
+    for part in classes:
+        # vars and not getattr: transformers' lazy modules import on getattr.
+        owner = vars(owner).get(part)
+        if not isinstance(owner, type):
+            return None, "absent"
+    function = function_of(owner, name)
+    if function is not None:
+        return function, "found"
+    return None, "builtin" if name in vars(owner) else "absent"
+
+
+def source_of(function: types.FunctionType) -> str:
+    """Returns where a function is defined, as ``file.py:line`` below its package's parent folder."""
+    site = _sites.get(function)
+    code = site.code if site is not None else function.__code__
+    wrapped = inspect.unwrap(function)
+    if wrapped is not function and isinstance(wrapped, types.FunctionType):
+        # A decorator's closure stands in another file; the reader wants the function itself.
+        inner = _sites.get(wrapped)
+        code = inner.code if inner is not None else wrapped.__code__
+    module = str(getattr(function, "__module__", "") or "")
+    depth = module.count(".") + 1
+    parts = code.co_filename.replace("\\", "/").split("/")
+    return f"{'/'.join(parts[-depth:])}:{code.co_firstlineno}"

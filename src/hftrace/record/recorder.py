@@ -1,0 +1,311 @@
+"""The recorder: spans, events and the state of each thread.
+
+It knows nothing of transformers; what to record is said by the hook tables in
+:mod:`hftrace.record.hooks`. Everything it is told goes to the journal as it
+happens, and nothing of the host (no tensor, no module, no exception) is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hftrace.record import buffers
+from hftrace.record.device import DeviceMemory
+from hftrace.record.journal import JournalWriter
+from hftrace.record.memory import HostMemory
+from hftrace.schema import journal
+from hftrace.schema.redact import redact
+
+clock = time.monotonic_ns
+
+MAX_ERRORS = 100
+"""Own errors written out in full; beyond that they are only counted."""
+
+
+class OpenSpan:
+    """A span that has begun and not ended, on the thread that began it."""
+
+    __slots__ = ("hook", "id", "name", "notes", "phase")
+
+    def __init__(self, identity: int, phase: str, hook: int | None, name: str) -> None:
+        self.id = identity
+        self.phase = phase
+        self.hook = hook
+        self.name = name
+        self.notes: dict[str, Any] = {}
+        """Facts that hooks below leave for the end of this span."""
+
+
+class ThreadState(threading.local):
+    """What is open on this thread."""
+
+    def __init__(self) -> None:
+        self.stack: list[OpenSpan] = []
+        self.import_stack: list[int] = []
+        self.import_packages: dict[str, int] = {}
+        self.import_modules = 0
+        self.busy = False
+        """True while our own code runs on this thread: its calls are not the host's."""
+
+
+class Recorder:
+    """Records one process.
+
+    Args:
+        directory: Where the journal goes.
+        rank: The rank of this process, 0 where there is only one.
+        exact_peaks: Whether to reset the kernel's and the allocators'
+            watermarks at each edge, which gives exact peaks per span.
+        facts: What to say in the journal's header.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        rank: int = 0,
+        exact_peaks: bool = True,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.pid = os.getpid()
+        self.active = False
+        self.open_loads = 0
+        self.error_count = 0
+        self._lock = threading.Lock()
+        self._spans = itertools.count(1)
+        self._hooks = itertools.count(1)
+        self._threads: list[tuple[buffers.Buffer, str]] = []
+        self._announced = 0
+        self.checkpoint_paths: list[str] = []
+        """Weight files of the open load: their place in the page cache is read again when it returns."""
+        self.watched_modules: set[str] = set()
+        """Modules whose import :attr:`on_module` wants to hear of."""
+        self.on_module: Callable[[str], None] | None = None
+        self.on_model_class: Callable[[Any], None] | None = None
+        self.local = buffers.ThreadBuffers(self._threads)
+        self.state = ThreadState()
+        self.load_stack: list[OpenSpan] | None = None
+        """The stack of the thread whose load began last: where workers' spans hang."""
+        self._exact_peaks = exact_peaks
+        self.memory = HostMemory(reset=exact_peaks)
+        self.devices = DeviceMemory()
+        self.writer = JournalWriter(journal.journal_path(directory, self.pid, rank), self._drain)
+        self.writer.write(
+            [
+                journal.HEADER,
+                {
+                    "schema": journal.SCHEMA,
+                    "version": journal.VERSION,
+                    "pid": self.pid,
+                    "rank": rank,
+                    "clock_base_ns": clock(),
+                    "wall_clock_ns": time.time_ns(),
+                    "exact_peaks": self.memory.exact,
+                    **(facts or {}),
+                },
+            ]
+        )
+
+    # -- start and stop ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to record."""
+        self.writer.start()
+        self.active = True
+
+    def stop(self) -> None:
+        """Ends recording and closes the journal."""
+        self.active = False
+        self.writer.flush()
+        if self.writer.lost:
+            self.writer.write([journal.LOST, self.writer.lost])
+        if self.error_count > MAX_ERRORS:
+            self.writer.write([journal.ERROR, "", f"{self.error_count - MAX_ERRORS} more errors of hftrace"])
+        self.writer.write([journal.STOP, clock()])
+        self.writer.close()
+        self.memory.close()
+
+    def abandon(self) -> None:
+        """Forgets everything: called in the child after a fork, where nothing of this may run."""
+        self.active = False
+        self.open_loads = 0
+        self.writer.abandon()
+
+    # -- spans -------------------------------------------------------------------------------
+
+    def edge(self) -> list[Any]:
+        """Reads all memory at an edge of a span."""
+        anon, file, shmem, mark = self.memory.read()
+        return [anon, file, shmem, mark, self.devices.read(reset=self._exact_peaks)]
+
+    def begin(
+        self,
+        phase: str,
+        name: str,
+        hook: int | None = None,
+        attributes: dict[str, Any] | None = None,
+        started: int | None = None,
+    ) -> OpenSpan:
+        """Begins a span on this thread.
+
+        Args:
+            phase: One of the phases of DESIGN.md.
+            name: What the reader sees.
+            hook: The number of the hook point.
+            attributes: What is known at the start.
+            started: The time, where the caller took it already.
+
+        The clock is read before the memory, so that the cost of reading lies
+        inside the span and no time falls between two spans.
+        """
+        if started is None:
+            started = clock()
+        stack = self.state.stack
+        if stack:
+            parent: int | None = stack[-1].id
+        else:
+            above = self.load_stack if phase != "load" else None
+            parent = above[-1].id if above else None
+        span = OpenSpan(next(self._spans), phase, hook, name)
+        thread = self.local.buffer.thread
+        if phase == "load":
+            with self._lock:
+                self.open_loads += 1
+                self.load_stack = stack
+        stack.append(span)
+        self.writer.write(
+            [
+                journal.BEGIN,
+                span.id,
+                parent,
+                phase,
+                name,
+                hook,
+                thread,
+                started,
+                self.edge(),
+                attributes or {},
+            ]
+        )
+        return span
+
+    def end(self, span: OpenSpan, status: str = "ok", attributes: dict[str, Any] | None = None) -> None:
+        """Ends a span, and whatever was left open above it on this thread."""
+        stack = self.state.stack
+        while stack:
+            top = stack.pop()
+            if top.phase == "load":
+                with self._lock:
+                    self.open_loads -= 1
+                    if self.open_loads == 0:
+                        self.load_stack = None
+            if top is span:
+                break
+        if attributes:
+            span.notes.update(attributes)
+        edge = self.edge()
+        self.writer.write_soon([journal.END, span.id, clock(), edge, status, span.notes])
+
+    def fail(self, span: OpenSpan, error: BaseException) -> None:
+        """Ends a span through which an exception passes; the exception itself is not kept."""
+        status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
+        described = redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]
+        notes: dict[str, Any] = {"error": described}
+        if span.phase == "load" and len(self.state.stack) == 1:
+            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            self.facts(
+                "outcome",
+                {
+                    "status": status,
+                    "error": {
+                        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix(
+                            "builtins."
+                        ),
+                        "message": redact(str(error))[:10_000],
+                        "traceback": redact(text)[-50_000:],
+                    },
+                },
+            )
+        self.end(span, status, notes)
+
+    def current(self) -> OpenSpan | None:
+        """Returns the innermost open span of this thread, or of the load that this worker serves."""
+        if self.state.stack:
+            return self.state.stack[-1]
+        above = self.load_stack
+        return above[-1] if above else None
+
+    def current_id(self) -> int | None:
+        """Returns the id of :meth:`current`."""
+        span = self.current()
+        return span.id if span else None
+
+    # -- everything else -----------------------------------------------------------------------
+
+    def hook(self, target: str, function: str, source: str, phase: str) -> int:
+        """Announces a hook point that has been installed; returns its number."""
+        number = next(self._hooks)
+        self.writer.write([journal.HOOK, number, target, function, source, phase])
+        return number
+
+    def write(self, kind: str, *fields: Any) -> None:
+        """Writes a line of any kind at once."""
+        self.writer.write([kind, *fields])
+
+    def facts(self, block: str, values: dict[str, Any]) -> None:
+        """Adds facts to a block of the trace."""
+        self.writer.write([journal.FACTS, block, values])
+
+    def error(self, where: str, error: BaseException) -> None:
+        """Counts an error of our own; the host never sees it."""
+        self.error_count += 1
+        if self.error_count <= MAX_ERRORS:
+            frame = traceback.extract_tb(error.__traceback__)[-1:]
+            place = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
+            self.writer.write(
+                [journal.ERROR, where, f"{type(error).__name__}: {redact(str(error))[:300]}{place}"]
+            )
+
+    def _drain(self) -> list[list[Any]]:
+        lines = buffers.drain(self._threads)
+        while self._announced < len(self._threads):
+            buffer, name = self._threads[self._announced]
+            lines.append([journal.THREAD, buffer.thread, name])
+            self._announced += 1
+        if self.open_loads and "torch" in sys.modules:
+            reading = self.devices.read(reset=False)
+            if reading:
+                lines.append(
+                    [journal.DEVICE, clock(), {name: values[:2] for name, values in reading.items()}]
+                )
+        return lines
+
+
+def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls one of our own functions; an error in it is recorded, and None returned.
+
+    Args:
+        recorder: Who records the error.
+        where: The hook point, for the report.
+        action: What to call.
+        *arguments: Its arguments.
+    """
+    state = recorder.state
+    if state.busy:
+        return None
+    state.busy = True
+    try:
+        return action(*arguments)
+    except Exception as error:
+        recorder.error(where, error)
+        return None
+    finally:
+        state.busy = False

@@ -1,0 +1,174 @@
+"""Installs the hook points around a recorder, keeps up with late imports, and takes all of it off again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hftrace.record.environment import collect
+from hftrace.record.hooks import POINTS, HookPoint, loader_generation
+from hftrace.record.hooks.entry import instantiate_handler
+from hftrace.record.hooks.handlers import initialize_handler, span_handler
+from hftrace.record.patching import function_of, patch, resolve, source_of
+from hftrace.record.recorder import Recorder
+
+_active: weakref.WeakSet[Tracer] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for tracer in list(_active):
+        tracer.recorder.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    # Cannot be taken back, so it is done once and knows the tracers by weak reference.
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Tracer:
+    """Traces the loads of this process from :meth:`start` to :meth:`stop`.
+
+    Args:
+        directory: Where the journal is written.
+        rank: The rank of this process.
+        exact_peaks: See :class:`hftrace.record.recorder.Recorder`.
+        facts: What else the journal's header says.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        rank: int = 0,
+        exact_peaks: bool = True,
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        self.recorder = Recorder(directory, rank=rank, exact_peaks=exact_peaks, facts=facts)
+        self.found: list[str] = []
+        self._undo: list[Callable[[], None]] = []
+        self._waiting: dict[str, list[HookPoint]] = {}
+        self._classes: set[type] = set()
+        self._functions: set[types.FunctionType] = set()
+        self._lock = threading.RLock()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Installs the hook points that can be, watches for the rest, and begins to record."""
+        self.recorder.on_module = self._module_arrived
+        self.recorder.on_model_class = self._model_class
+        with self._lock:
+            for point in POINTS:
+                self._install(point)
+            self.recorder.watched_modules.update(self._waiting)
+        _active.add(self)
+        self.recorder.start()
+
+    def _install(self, point: HookPoint) -> None:
+        function, state = resolve(point.target)
+        if function is not None:
+            self._attach(point, function)
+        elif state == "not imported":
+            self._waiting.setdefault(point.module, []).append(point)
+
+    def _attach(self, point: HookPoint, function: types.FunctionType) -> None:
+        if function in self._functions:
+            # The same function by another name, as PretrainedConfig is PreTrainedConfig in 5.x.
+            self.found.append(point.target)
+            return
+        recorder = self.recorder
+        try:
+            number = recorder.hook(point.target, point.function, source_of(function), point.phase)
+            build = point.special or span_handler
+            self._undo.append(
+                patch(function, lambda original: build(recorder, point, number, function, original))
+            )
+        except Exception as error:
+            recorder.error(point.target, error)
+            return
+        self._functions.add(function)
+        self.found.append(point.target)
+
+    def _module_arrived(self, name: str) -> None:
+        with self._lock:
+            if self._stopped:
+                return
+            for point in self._waiting.pop(name, []):
+                function, _ = resolve(point.target)
+                if function is not None:
+                    self._attach(point, function)
+
+    def _model_class(self, model_class: Any) -> None:
+        """Hooks what a concrete model class defines itself: its ``__init__`` and its overrides."""
+        if not isinstance(model_class, type):
+            return
+        with self._lock:
+            if self._stopped or model_class in self._classes:
+                return
+            self._classes.add(model_class)
+            generation = loader_generation()
+            initialised = False
+            for owner in model_class.__mro__:
+                if owner.__module__.partition(".")[0] == "torch" or owner is object:
+                    break
+                target = f"{owner.__module__}:{owner.__qualname__}"
+                function = function_of(owner, "__init__")
+                if function is not None and not initialised:
+                    # The nearest __init__ is the one that cls(config) calls.
+                    initialised = True
+                    self._attach(
+                        HookPoint(f"{target}.__init__", "instantiate", special=instantiate_handler), function
+                    )
+                function = function_of(owner, "tie_weights")
+                if function is not None:
+                    self._attach(HookPoint(f"{target}.tie_weights", "tie", once=True), function)
+                function = function_of(owner, "_init_weights")
+                # In 5.x it runs for every module and changes nothing that was loaded; the
+                # spans of initialize_weights and _initialize_missing_keys hold it anyway.
+                if function is not None and generation != "D":
+                    self._attach(
+                        HookPoint(f"{target}._init_weights", "initialize", special=initialize_handler),
+                        function,
+                    )
+
+    def missing(self) -> list[str]:
+        """Returns the hook points that the loader generation at hand should have and has not."""
+        generation = loader_generation()
+        found = set(self.found)
+        return [
+            point.target
+            for point in POINTS
+            if not point.optional
+            and generation is not None
+            and generation in point.generations
+            and point.target not in found
+            and point.module in sys.modules
+        ]
+
+    def stop(self) -> None:
+        """Takes every hook off and closes the journal; a second call does nothing."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+            recorder = self.recorder
+            recorder.active = False
+            for undo in reversed(self._undo):
+                undo()
+            self._undo.clear()
+        _active.discard(self)
+        if os.getpid() != recorder.pid:
+            return
+        try:
+            facts = collect()
+            facts["generation"] = loader_generation()
+            facts["hooks"] = {"found": len(self.found), "missing": self.missing()}
+            recorder.facts("environment", facts)
+        except Exception as error:
+            recorder.error("environment", error)
+        recorder.stop()

@@ -1,0 +1,670 @@
+"""Makes a trace from the journals and samples that a run left behind.
+
+Runs after the load and outside of it: in the supervisor, at the end of
+``hftrace.trace(...)``, or much later on what a killed process has left.
+"""
+
+from __future__ import annotations
+
+import bisect
+import datetime
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hftrace._version import __version__
+from hftrace.errors import TraceError
+from hftrace.schema import journal
+from hftrace.schema.ledger import LoadRecord, Placement, Timeline, build_ledger
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+
+MERGE_GAP_NS = 1_000_000
+"""Calls of ``_init_weights`` that lie closer than this become one span."""
+SHORTEST_IMPORT_NS = 100_000
+"""Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
+
+
+@dataclass
+class _Span:
+    """A span while it is put together."""
+
+    id: int
+    parent: int | None
+    phase: str
+    name: str
+    hook: int | None
+    thread: int
+    start: int
+    edge: list[Any]
+    attributes: dict[str, Any]
+    end: int | None = None
+    end_edge: list[Any] | None = None
+    status: str | None = None
+    peak: int | None = None
+    device_peak: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Process:
+    """One journal, read."""
+
+    header: dict[str, Any]
+    spans: dict[int, _Span] = field(default_factory=dict)
+    hooks: dict[int, tuple[str, str]] = field(default_factory=dict)
+    threads: dict[int, str] = field(default_factory=dict)
+    events: dict[str, list[tuple[int, list[Any]]]] = field(default_factory=lambda: defaultdict(list))
+    lines: dict[str, list[list[Any]]] = field(default_factory=lambda: defaultdict(list))
+    facts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    errors: list[list[Any]] = field(default_factory=list)
+    lost: int = 0
+    last_time: int = 0
+    stopped: bool = False
+
+    @property
+    def pid(self) -> int:
+        return int(self.header["pid"])
+
+    @property
+    def rank(self) -> int:
+        return int(self.header.get("rank", 0))
+
+
+_EVENT_WIDTH = {
+    journal.READS: 3,
+    journal.CONVERTS: 4,
+    journal.PLACES: 3,
+    journal.MODULES: 3,
+    journal.MOVES: 4,
+    journal.INITIALIZES: 2,
+}
+
+
+def _total(edge: list[Any] | None) -> int | None:
+    if edge is None or edge[0] is None:
+        return None
+    return int(edge[0]) + int(edge[1] or 0) + int(edge[2] or 0)
+
+
+def _greater(left: int | None, right: int | None) -> int | None:
+    return right if left is None else left if right is None else max(left, right)
+
+
+def _read_process(path: Path) -> _Process | None:
+    process: _Process | None = None
+    open_spans: dict[int, _Span] = {}
+    for line in journal.lines(path):
+        kind = line[0]
+        if kind == journal.HEADER:
+            if line[1].get("schema") != journal.SCHEMA or int(line[1].get("version", 0)) > journal.VERSION:
+                raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
+            process = _Process(line[1])
+            process.last_time = int(line[1]["clock_base_ns"])
+            continue
+        if process is None:
+            continue
+        if kind == journal.BEGIN:
+            span = _Span(
+                line[1], line[2], line[3], line[4], line[5], line[6], line[7], line[8], dict(line[9])
+            )
+            _mark(open_spans.values(), span.edge)
+            span.peak = _total(span.edge)
+            process.spans[span.id] = span
+            open_spans[span.id] = span
+            process.last_time = max(process.last_time, span.start)
+        elif kind == journal.END:
+            ended = process.spans.get(line[1])
+            if ended is None:
+                continue
+            _mark(open_spans.values(), line[3])
+            open_spans.pop(ended.id, None)
+            ended.end, ended.end_edge, ended.status = line[2], line[3], line[4]
+            notes = {key: value for key, value in line[5].items() if not key.startswith("hftrace_")}
+            ended.attributes.update(notes)
+            process.last_time = max(process.last_time, ended.end or 0)
+        elif kind in _EVENT_WIDTH:
+            width = _EVENT_WIDTH[kind]
+            items = line[2]
+            process.events[kind].append((line[1], items[: len(items) - len(items) % width]))
+            if items:
+                process.last_time = max(process.last_time, int(items[-1]))
+        elif kind == journal.HOOK:
+            process.hooks[line[1]] = (line[3], line[4])
+        elif kind == journal.THREAD:
+            process.threads[line[1]] = line[2]
+        elif kind == journal.FACTS:
+            process.facts[line[1]].append(line[2])
+        elif kind == journal.ERROR:
+            process.errors.append(line[1:])
+        elif kind == journal.LOST:
+            process.lost += int(line[1])
+        elif kind == journal.STOP:
+            process.stopped = True
+            process.last_time = max(process.last_time, line[1])
+        else:
+            process.lines[kind].append(line)
+    return process
+
+
+def _mark(spans: Iterable[_Span], edge: list[Any]) -> None:
+    """Folds a watermark into every span that was open since the last one: a parent's peak holds its child's."""
+    mark, devices = edge[3], edge[4]
+    if mark is None:
+        mark = _total(edge)
+    for span in spans:
+        span.peak = _greater(span.peak, mark)
+        for name, values in (devices or {}).items():
+            span.device_peak[name] = max(span.device_peak.get(name, 0), values[2])
+
+
+def _close_open_spans(process: _Process, status: str, last_time: int) -> None:
+    for span in process.spans.values():
+        if span.end is None:
+            span.end = max(last_time, span.start)
+            span.status = status
+    # A child never outlives its parent on its own thread: a parent that was ended by an
+    # exception in our own code takes its children with it.
+    for span in process.spans.values():
+        parent = process.spans.get(span.parent) if span.parent is not None else None
+        if parent is not None and parent.thread == span.thread:
+            assert span.end is not None and parent.end is not None
+            span.end = min(span.end, parent.end)
+
+
+def _add_initialize_spans(process: _Process) -> None:
+    """Turns neighbouring calls of ``_init_weights`` into spans below the one they happened in."""
+    calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for thread, items in process.events.get(journal.INITIALIZES, []):
+        calls[thread] += zip(items[0::2], items[1::2], strict=True)
+    number = max(process.spans, default=0)
+    for thread, pairs in calls.items():
+        timeline = Timeline(
+            [(s.id, s.start, s.end or s.start) for s in process.spans.values() if s.thread == thread]
+        )
+        groups: list[list[int]] = []  # parent, start, end, calls
+        for start, end in sorted(pairs):
+            parent = timeline.innermost(start)
+            last = groups[-1] if groups else None
+            if (
+                last is not None
+                and last[0] == parent
+                and start - last[2] < MERGE_GAP_NS
+                and not timeline.edge_between(last[2], start)
+            ):
+                last[2] = end
+                last[3] += 1
+            elif parent is not None:
+                groups.append([parent, start, end, 1])
+        for parent, start, end, count in groups:
+            if end - start < SHORTEST_IMPORT_NS:
+                continue  # calls that skip what is loaded already
+            number += 1
+            above = process.spans[parent]
+            process.spans[number] = _Span(
+                number,
+                parent,
+                "initialize",
+                "_init_weights",
+                None,
+                thread,
+                start,
+                [None] * 5,
+                {"modules": count},
+                end=end,
+                status="ok",
+                # No edge of its own was read; its parent's watermark is the bound that is known.
+                peak=above.peak,
+            )
+
+
+def _drop_short_imports(process: _Process) -> None:
+    short = {
+        span.id
+        for span in process.spans.values()
+        if span.phase == "import"
+        and span.parent is not None
+        and span.end is not None
+        and span.end - span.start < SHORTEST_IMPORT_NS
+    }
+    if any(span.parent in short for span in process.spans.values()):
+        short -= {span.parent for span in process.spans.values() if span.parent is not None}
+    for identity in short:
+        del process.spans[identity]
+
+
+def replay(
+    directory: str | os.PathLike[str],
+    *,
+    header: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    request: Mapping[str, Any] | None = None,
+    outcome: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Builds the trace of a run.
+
+    Args:
+        directory: Where the journals and the samples of the run are.
+        header: What the caller knows beyond the journals (command, argv).
+        environment: The same for the environment.
+        request: The same for the request; wins over what the hooks saw.
+        outcome: How the process ended, where someone watched it: ``status``,
+            ``signal``, ``exit_code``. Without it, a journal that was not
+            stopped in order belongs to a process that was killed.
+
+    Raises:
+        TraceError: There is no readable journal.
+    """
+    folder = Path(directory)
+    paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
+    processes = [process for process in map(_read_process, paths) if process is not None]
+    if not processes:
+        raise TraceError(f"{folder} holds no journal: the traced process ended before it recorded anything")
+    processes.sort(key=lambda process: process.rank)
+    samples, sampling = _read_samples(folder, processes)
+    base = min(int(process.header["clock_base_ns"]) for process in processes)
+    result = _outcome(processes, outcome)
+    open_status = {"ok": "ok", "error": "error", "interrupted": "interrupted"}.get(result["status"], "killed")
+    spans: list[Span] = []
+    tensors: list[Tensor] = []
+    files: list[File] = []
+    offset = 0
+    for process in processes:
+        process_samples = [sample for sample in samples if sample.pid == process.pid]
+        last = max([process.last_time, *(sample.time_ns for sample in process_samples)])
+        if result["status"] != "ok" and "died_in" not in result:
+            result.update(_last_words(process, base))
+        _close_open_spans(process, open_status, last)
+        _add_initialize_spans(process)
+        _drop_short_imports(process)
+        records = _load_records(process)
+        for record in records:
+            ledger, rows = build_ledger(record, complete=result["status"] == "ok")
+            tensors += _shifted_tensors(ledger, base, offset, process.rank)
+            files += _shifted_files(rows, offset, process.rank)
+        for span in sorted(process.spans.values(), key=lambda item: (item.start, item.id)):
+            spans.append(_finished(span, process, base, offset))
+        offset += max(process.spans, default=0)
+    first = processes[0]
+    wall = datetime.datetime.fromtimestamp(int(first.header["wall_clock_ns"]) / 1e9, tz=datetime.timezone.utc)
+    combined_header: dict[str, Any] = {
+        "schema": "hftrace.trace",
+        "version": "1.0",
+        "hftrace": __version__,
+        "start_time": wall.isoformat(timespec="milliseconds"),
+        "clock_base_ns": base,
+        "processes": [{"pid": process.pid, "rank": process.rank} for process in processes],
+        "ranks": sorted({process.rank for process in processes}),
+        "threads": [
+            {"pid": process.pid, "thread": thread, "name": name}
+            for process in processes
+            for thread, name in process.threads.items()
+        ],
+        "peaks": "kernel watermark" if first.header.get("exact_peaks") else "sampled",
+        "sampling": sampling,
+        "lost": {"events": sum(process.lost for process in processes)},
+        "errors": [
+            {"hook": error[0], "message": error[1]} for process in processes for error in process.errors
+        ],
+        **(header or {}),
+    }
+    asked: dict[str, Any] = {}
+    for fact in first.facts.get("request", [])[:1]:
+        asked.update(fact)
+    asked.update({key: value for key, value in (request or {}).items() if value is not None})
+    around: dict[str, Any] = {}
+    for fact in first.facts.get("environment", []):
+        around.update(fact)
+    around.update(environment or {})
+    return Trace(
+        header=Facts(combined_header),
+        environment=Facts(around),
+        request=Facts(asked),
+        outcome=Facts(result),
+        spans=Table.of(Span, _parents_first(spans)),
+        tensors=Table.of(Tensor, tensors),
+        files=Table.of(File, files),
+        samples=Table.of(Sample, [_shifted_sample(sample, base) for sample in samples]),
+    )
+
+
+def _parents_first(spans: list[Span]) -> list[Span]:
+    """Orders spans so that a parent comes before its children, whatever their clocks say."""
+    known = {span.id for span in spans}
+    placed: set[int] = set()
+    ordered: list[Span] = []
+    waiting: dict[int, list[Span]] = defaultdict(list)
+    for span in spans:
+        if span.parent is None or span.parent in placed or span.parent not in known:
+            pending = [span]
+            while pending:
+                current = pending.pop()
+                ordered.append(current)
+                placed.add(current.id)
+                pending.extend(reversed(waiting.pop(current.id, [])))
+        else:
+            waiting[span.parent].append(span)
+    return ordered
+
+
+def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
+    function, source = process.hooks.get(span.hook or 0, (None, None))
+    start, end = span.edge, span.end_edge or [None] * 5
+    assert span.end is not None
+    devices = end[4] or {}
+    return Span(
+        id=span.id + offset,
+        parent=span.parent + offset if span.parent in process.spans and span.parent is not None else None,
+        phase=span.phase,
+        name=span.name,
+        function=function,
+        source=source,
+        start_ns=span.start - base,
+        end_ns=span.end - base,
+        pid=process.pid,
+        thread=span.thread,
+        rank=process.rank,
+        status=span.status or "ok",
+        attributes=span.attributes,
+        rss_anon_start_bytes=start[0],
+        rss_anon_bytes=end[0],
+        rss_file_start_bytes=start[1],
+        rss_file_bytes=end[1],
+        rss_peak_bytes=span.peak,
+        device_allocated_bytes={name: values[0] for name, values in devices.items()} or None,
+        device_reserved_bytes={name: values[1] for name, values in devices.items()} or None,
+        device_peak_bytes=span.device_peak or None,
+    )
+
+
+# -- samples ------------------------------------------------------------------------------------
+
+
+def _read_samples(folder: Path, processes: list[_Process]) -> tuple[list[Sample], dict[str, Any]]:
+    rows: list[Sample] = []
+    sampling: dict[str, Any] = {"rate_asked_hz": None, "rate_reached_hz": None, "source": None}
+    for path in sorted(folder.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}")):
+        pid = 0
+        count, first, last = 0, None, None
+        for line in journal.lines(path):
+            if line[0] == journal.HEADER:
+                pid = int(line[1]["pid"])
+                sampling["rate_asked_hz"] = line[1].get("rate_hz")
+                sampling["source"] = line[1].get("source")
+            elif line[0] == journal.SAMPLE:
+                time_ns, anon, file, shmem, swap, storage, cpu = line[1:8]
+                rows.append(Sample(time_ns, anon, file, shmem, swap, None, None, None, storage, cpu, pid))
+                count += 1
+                first = time_ns if first is None else first
+                last = time_ns
+        if count > 1 and first is not None and last is not None and last > first:
+            sampling["rate_reached_hz"] = round((count - 1) * 1e9 / (last - first), 1)
+    for process in processes:
+        for line in process.lines.get(journal.DEVICE, []):
+            rows.append(
+                Sample(
+                    line[1],
+                    None,
+                    None,
+                    None,
+                    None,
+                    {name: values[0] for name, values in line[2].items()},
+                    {name: values[1] for name, values in line[2].items()},
+                    None,
+                    None,
+                    None,
+                    process.pid,
+                )
+            )
+    rows.sort(key=lambda sample: sample.time_ns)
+    return rows, sampling
+
+
+def _shifted_sample(sample: Sample, base: int) -> Sample:
+    values = [getattr(sample, name) for name in sample.__slots__]
+    values[0] = sample.time_ns - base
+    return Sample(*values)
+
+
+# -- outcome --------------------------------------------------------------------------------------
+
+
+def _outcome(processes: list[_Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "status": "ok" if all(process.stopped for process in processes) else "killed",
+        "error": None,
+        "signal": None,
+        "exit_code": None,
+        "last_phase": None,
+        "last_tensor": None,
+        "last_file": None,
+        "memory_at_death_bytes": None,
+    }
+    for process in processes:
+        for fact in process.facts.get("outcome", []):
+            result.update(fact)
+    result.update({key: value for key, value in (given or {}).items() if value is not None})
+    return result
+
+
+def _last_words(process: _Process, base: int) -> dict[str, Any]:
+    """Says what a process that did not end well was doing: innermost open span, last tensor, last file."""
+    # The spans that have no end, or that an exception left last.
+    unfinished = [span for span in process.spans.values() if span.end is None]
+    failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]
+    deepest = max(
+        unfinished or failed,
+        key=lambda span: (span.end or process.last_time, span.start, span.id),
+        default=None,
+    )
+    if not unfinished and failed:
+        # The exception rose from the span that began last and failed first.
+        deepest = max(failed, key=lambda span: (span.start, span.id))
+    words: dict[str, Any] = {"died_in": None}
+    if deepest is not None:
+        words = {
+            "died_in": deepest.name,
+            "last_phase": deepest.phase if deepest.phase != "load" else None,
+        }
+        above: _Span | None = deepest
+        while above is not None:
+            if words.get("last_phase") is None and above.phase != "load":
+                words["last_phase"] = above.phase
+            if "file" in above.attributes:
+                words["last_file"] = above.attributes["file"]
+                break
+            above = process.spans.get(above.parent) if above.parent is not None else None
+    slices: dict[int, str] = {}
+    for line in process.lines.get(journal.SLICES, []):
+        slices.update(zip(line[2][0::2], line[2][1::2], strict=False))
+    last: tuple[int, str | None] = (-1, None)
+    for kind, width in ((journal.READS, 3), (journal.PLACES, 3), (journal.MODULES, 3), (journal.MOVES, 4)):
+        for _, items in process.events.get(kind, []):
+            if items:
+                when, what = int(items[-1]), items[-width]
+                name = slices.get(what) if kind == journal.READS else what
+                if when > last[0] and isinstance(name, str):
+                    last = (when, name)
+    words["last_tensor"] = last[1]
+    if last[1] is not None:
+        words["last_tensor_ns"] = last[0] - base
+    return words
+
+
+# -- loads ----------------------------------------------------------------------------------------
+
+
+def _load_records(process: _Process) -> list[LoadRecord]:
+    """Sorts what was recorded by the outermost load that it belongs to."""
+    roots = sorted(
+        (span for span in process.spans.values() if span.phase == "load" and span.parent is None),
+        key=lambda span: span.start,
+    )
+    root_of: dict[int, int] = {}
+    for span in sorted(process.spans.values(), key=lambda item: item.id):
+        root_of[span.id] = root_of.get(span.parent, span.id) if span.parent is not None else span.id
+    # Ids grow with time, but a merged span's parent may have a greater id than it would need.
+    for span in process.spans.values():
+        above = span
+        while above.parent is not None and above.parent in process.spans:
+            above = process.spans[above.parent]
+        root_of[span.id] = above.id
+    records: dict[int, LoadRecord] = {}
+    for root in roots:
+        assert root.end is not None
+        mine = [span for span in process.spans.values() if root_of[span.id] == root.id]
+        by_thread: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        for span in mine:
+            by_thread[span.thread].append((span.id, span.start, span.end or span.start))
+        records[root.id] = LoadRecord(
+            span=root.id,
+            thread=root.thread,
+            start=root.start,
+            end=root.end,
+            status=root.status or "ok",
+            timelines={thread: Timeline(items) for thread, items in by_thread.items()},
+            phases={span.id: span.phase for span in mine},
+            span_files={
+                span.id: str(span.attributes["file"]) for span in mine if span.attributes.get("file")
+            },
+            span_starts={span.id: span.start for span in mine},
+            parents={span.id: span.parent for span in mine},
+            requests={
+                span.id: span.parent for span in mine if span.attributes.get("request") and span.parent
+            },
+        )
+    ordered = [records[root.id] for root in roots]
+
+    def record_for(span: int | None) -> LoadRecord | None:
+        return records.get(root_of.get(span, -1)) if span is not None else None
+
+    for line in process.lines.get(journal.SLICES, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.slices.update(zip(line[2][0::2], line[2][1::2], strict=False))
+    for line in process.lines.get(journal.KEYS, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.add_keys(line[2], line[3])
+    for line in process.lines.get(journal.RENAMES, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.renames.update(zip(line[2][0::2], line[2][1::2], strict=False))
+    for line in process.lines.get(journal.FILE, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.asked.append((line[1], line[2]))
+    for line in process.lines.get(journal.DOWNLOAD, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.downloads.append(line[2])
+    for line in process.lines.get(journal.CHECKPOINT, []):
+        record = record_for(line[1])
+        if record is not None:
+            for path, share in zip(line[2], line[3], strict=False):
+                record.checkpoint.setdefault(path, [share, None, line[1]])
+    for line in process.lines.get(journal.RESIDENT, []):
+        record = record_for(line[1])
+        if record is not None:
+            for path, share in zip(line[2], line[3], strict=False):
+                if path in record.checkpoint:
+                    record.checkpoint[path][1] = share
+    for line in process.lines.get(journal.MODEL, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.model = line[2]
+    for line in process.lines.get(journal.LAYOUTS, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.layouts += line[2]
+    for line in process.lines.get(journal.TENSORS, []):
+        record = record_for(line[1])
+        if record is not None:
+            record.rows += line[2]
+    for fact in process.facts.get("ties", []):
+        for record in ordered:
+            record.tie_groups += fact.get("groups", [])
+    _sort_events(process, ordered)
+    return ordered
+
+
+def _sort_events(process: _Process, records: list[LoadRecord]) -> None:
+    """Gives each per-tensor event to its load: by thread where the load's own did it, else by time."""
+    starts = [record.start for record in records]
+
+    def at(thread: int, time_ns: int) -> LoadRecord | None:
+        index = bisect.bisect_right(starts, time_ns) - 1
+        candidates = [record for record in records[: index + 1] if record.end >= time_ns]
+        for record in candidates:
+            if record.thread == thread:
+                return record
+        return candidates[-1] if candidates else None
+
+    single = records[0] if len(records) == 1 else None
+    for thread, items in process.events.get(journal.READS, []):
+        for what, start, end in zip(items[0::3], items[1::3], items[2::3], strict=True):
+            record = single or next(
+                (r for r in records if r.start <= start <= r.end and what in r.slices), at(thread, start)
+            )
+            key = record.slices.get(what) if record is not None else None
+            if record is not None and key is not None:
+                record.reads[key] = (start, end, thread)
+    for thread, items in process.events.get(journal.CONVERTS, []):
+        for target, source, start, end in zip(
+            items[0::4], items[1::4], items[2::4], items[3::4], strict=True
+        ):
+            record = single or at(thread, start)
+            if record is None:
+                continue
+            if isinstance(source, list):
+                record.converts[target] = (list(source[0]), list(source[1]), start, end)
+            else:
+                record.converts[target] = ([source or target], [], start, end)
+    for kind, into in ((journal.PLACES, "places"), (journal.MODULES, "modules")):
+        for thread, items in process.events.get(kind, []):
+            for name, start, end in zip(items[0::3], items[1::3], items[2::3], strict=True):
+                record = single or at(thread, start)
+                if record is not None:
+                    getattr(record, into).append(Placement(name, start, end, thread))
+    for thread, items in process.events.get(journal.MOVES, []):
+        for name, _, start, end in zip(items[0::4], items[1::4], items[2::4], items[3::4], strict=True):
+            record = single or at(thread, start)
+            if record is None:
+                continue
+            inside = record.innermost(thread, start)
+            if record.phases.get(inside or -1) == "shard":
+                record.places.append(Placement(name, start, end, thread))
+            if inside is not None and inside in process.spans:
+                attributes = process.spans[inside].attributes
+                attributes["moved"] = attributes.get("moved", 0) + 1
+
+
+def _shifted_tensors(rows: list[Tensor], base: int, offset: int, rank: int) -> list[Tensor]:
+    names = Tensor.__slots__
+    times = [names.index(name) for name in names if name.endswith("_ns")]
+    span, rank_index = names.index("span"), names.index("rank")
+    shifted = []
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        for index in times:
+            if values[index] is not None:
+                values[index] -= base
+        if values[span] is not None:
+            values[span] += offset
+        values[rank_index] = rank
+        shifted.append(Tensor(*values))
+    return shifted
+
+
+def _shifted_files(rows: list[File], offset: int, rank: int) -> list[File]:
+    names = File.__slots__
+    asked_by, rank_index = names.index("asked_by"), names.index("rank")
+    shifted = []
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        if values[asked_by] is not None:
+            values[asked_by] += offset
+        values[rank_index] = rank
+        shifted.append(File(*values))
+    return shifted
