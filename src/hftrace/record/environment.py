@@ -29,7 +29,7 @@ VARIABLES = ("HF_", "TRANSFORMERS_", "SAFETENSORS_", "CUDA_", "PYTORCH_", "HUGGI
 
 
 def library_versions() -> dict[str, str | None]:
-    """Returns the versions of the libraries that are imported; others are None, and are not imported for this."""
+    """Returns the versions of the imported libraries; others are None, and are not imported for this."""
     return {
         name: str(getattr(sys.modules[name], "__version__", "")) or None if name in sys.modules else None
         for name in LIBRARIES
@@ -87,7 +87,7 @@ def cgroup_limit_bytes() -> int | None:
 
 
 def file_system_of(path: str) -> str | None:
-    """Returns the type of the file system that holds ``path`` (``ext4``, ``nfs4``, ``fuse.x``); None if unknown."""
+    """Returns the type of the file system of ``path`` (``ext4``, ``nfs4``, ``fuse.x``); None if unknown."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:

@@ -24,12 +24,15 @@ a function does is recorded around it.
 ``warnings.warn(stacklevel=2)`` and ``logging``'s caller lookup skip frames
 whose file name holds ``importlib`` and ``_bootstrap`` (``warnings.c``,
 ``is_internal_frame``; the same rule in ``logging``), so both frames carry such
-a name and a warning of the host still names the user's line.
+a name and a warning of the host still names the user's line. The frames around
+an import carry the very name that the interpreter cuts from the traceback of a
+failed import.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 import sys
 import threading
@@ -40,6 +43,9 @@ from typing import Any
 FRAME_FILE = "<hftrace importlib._bootstrap>"
 """The file name of our frames; see the module's text."""
 
+IMPORT_FRAME_FILE = "<frozen importlib._bootstrap>"
+"""The same for frames inside the import machinery (``import.c``, ``remove_importlib_frames``)."""
+
 Handler = Callable[..., Any]
 HandlerFactory = Callable[[Handler], Handler]
 """Gets a callable that runs the original, returns the one to be called in its place."""
@@ -47,21 +53,21 @@ HandlerFactory = Callable[[Handler], Handler]
 _HANDLER_PLACEHOLDER = "hftrace: the handler stands here"
 
 
-def transparent(factory: Callable[..., Any]) -> Callable[..., Any]:
+def transparent(factory: Callable[..., Any], file: str = FRAME_FILE) -> Callable[..., Any]:
     """Gives the code of ``factory`` and of all functions in it the file name that warnings skip."""
-    factory.__code__ = _renamed(factory.__code__)
+    factory.__code__ = _renamed(factory.__code__, file)
     return factory
 
 
-def _renamed(code: types.CodeType) -> types.CodeType:
+def _renamed(code: types.CodeType, file: str) -> types.CodeType:
     constants = tuple(
-        _renamed(constant) if isinstance(constant, types.CodeType) else constant
+        _renamed(constant, file) if isinstance(constant, types.CodeType) else constant
         for constant in code.co_consts
     )
-    return code.replace(co_filename=FRAME_FILE, co_consts=constants)
+    return code.replace(co_filename=file, co_consts=constants)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _template(parameters: str, call: str, free_names: tuple[str, ...]) -> types.CodeType:
     """Compiles a trampoline that takes ``parameters`` and passes them on as ``call``.
 
@@ -124,6 +130,8 @@ def _trampoline(function: types.FunctionType, handler: Handler) -> types.CodeTyp
         # inspect.iscoroutinefunction and friends look here; hook points are plain functions.
         "co_firstlineno": code.co_firstlineno,
     }
+    if code.co_filename == IMPORT_FRAME_FILE:
+        changes["co_filename"] = IMPORT_FRAME_FILE
     if sys.version_info >= (3, 11):
         changes["co_qualname"] = code.co_qualname
     return template.replace(**changes)
@@ -158,12 +166,35 @@ class _Site:
         current = self.function.__code__
         if self.installed is not None and current is not self.installed:
             return  # someone else has exchanged the code since: theirs to keep
+        before, self.installed = self.installed, None
         if self.factories:
             self.installed = _trampoline_for(self)
-            self.function.__code__ = self.installed
-        else:
-            self.function.__code__ = self.code
-            self.installed = None
+        self.function.__code__ = self.installed or self.code
+        del current
+        if before is not None and not self.factories:
+            _restore_copies(before, self.code)
+
+
+def _restore_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
+    """Gives functions that were copied from a patched one the original code too.
+
+    transformers builds the ``from_pretrained`` of its auto classes that way
+    (``copy_func``, ``auto_factory.py``): a new function from another one's
+    code. Such a copy made while tracing holds the trampoline. It is found by
+    the reference it holds; without a stray reference nothing is searched.
+    """
+    # Ours: the parameter, the caller's variable, and the argument of getrefcount.
+    if sys.getrefcount(trampoline) <= 3:
+        return
+    for referrer in gc.get_referrers(trampoline):
+        if isinstance(referrer, types.FunctionType) and referrer.__code__ is trampoline:
+            referrer.__code__ = code
+
+
+def is_patched(function: types.FunctionType) -> bool:
+    """Returns whether a function carries a trampoline: its own, or that of one it was copied from."""
+    code = function.__code__
+    return any(site.installed is code for site in _sites.values())
 
 
 def _trampoline_for(site: _Site) -> types.CodeType:
@@ -263,13 +294,13 @@ def resolve(target: str) -> tuple[types.FunctionType | None, str]:
 
 def source_of(function: types.FunctionType) -> str:
     """Returns where a function is defined, as ``file.py:line`` below its package's parent folder."""
-    site = _sites.get(function)
-    code = site.code if site is not None else function.__code__
+    # A decorator's closure stands in another file; the reader wants the function itself.
     wrapped = inspect.unwrap(function)
-    if wrapped is not function and isinstance(wrapped, types.FunctionType):
-        # A decorator's closure stands in another file; the reader wants the function itself.
-        inner = _sites.get(wrapped)
-        code = inner.code if inner is not None else wrapped.__code__
+    innermost = getattr(wrapped, "__func__", wrapped)
+    if not isinstance(innermost, types.FunctionType):
+        innermost = function
+    site = _sites.get(innermost)
+    code = site.code if site is not None else innermost.__code__
     module = str(getattr(function, "__module__", "") or "")
     depth = module.count(".") + 1
     parts = code.co_filename.replace("\\", "/").split("/")

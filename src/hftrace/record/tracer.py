@@ -13,9 +13,9 @@ from typing import Any
 
 from hftrace.record.environment import collect
 from hftrace.record.hooks import POINTS, HookPoint, loader_generation
-from hftrace.record.hooks.entry import instantiate_handler
+from hftrace.record.hooks.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.handlers import initialize_handler, span_handler
-from hftrace.record.patching import function_of, patch, resolve, source_of
+from hftrace.record.patching import function_of, is_patched, patch, resolve, source_of
 from hftrace.record.recorder import Recorder
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -65,7 +65,9 @@ class Tracer:
         with self._lock:
             for point in POINTS:
                 self._install(point)
-            self.recorder.watched_modules.update(self._waiting)
+            if AUTO_MODULE in sys.modules:
+                self._auto_classes()
+            self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
 
@@ -102,6 +104,19 @@ class Tracer:
                 function, _ = resolve(point.target)
                 if function is not None:
                     self._attach(point, function)
+            if name == AUTO_MODULE:
+                self._auto_classes()
+
+    def _auto_classes(self) -> None:
+        """Hooks each auto class's own copy of ``from_pretrained`` (``copy_func`` in ``auto_class_update``)."""
+        base = vars(sys.modules.get(AUTO_FACTORY, sys)).get("_BaseAutoModelClass")
+        for name, value in list(vars(sys.modules[AUTO_MODULE]).items()):
+            if not isinstance(value, type) or base is None or not issubclass(value, base):
+                continue
+            function = function_of(value, "from_pretrained")
+            if function is not None and not is_patched(function):
+                target = f"{AUTO_MODULE}:{name}.from_pretrained"
+                self._attach(HookPoint(target, "load", special=entry_handler), function)
 
     def _model_class(self, model_class: Any) -> None:
         """Hooks what a concrete model class defines itself: its ``__init__`` and its overrides."""

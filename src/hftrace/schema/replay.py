@@ -22,7 +22,7 @@ from hftrace.schema.ledger import LoadRecord, Placement, Timeline, build_ledger
 from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
 
 MERGE_GAP_NS = 1_000_000
-"""Calls of ``_init_weights`` that lie closer than this become one span."""
+"""Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
 SHORTEST_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
 
@@ -219,19 +219,57 @@ def _add_initialize_spans(process: _Process) -> None:
             )
 
 
-def _drop_short_imports(process: _Process) -> None:
-    short = {
-        span.id
-        for span in process.spans.values()
-        if span.phase == "import"
-        and span.parent is not None
-        and span.end is not None
-        and span.end - span.start < SHORTEST_IMPORT_NS
-    }
-    if any(span.parent in short for span in process.spans.values()):
-        short -= {span.parent for span in process.spans.values() if span.parent is not None}
-    for identity in short:
-        del process.spans[identity]
+def _merge_imports(process: _Process) -> None:
+    """Makes one span of neighbouring imports, and leaves single short ones in their parent's time.
+
+    ``AutoModel`` of 4.x imports the configuration modules of a hundred
+    architectures one after the other to find a class.
+    """
+    children: dict[tuple[int | None, int], list[_Span]] = defaultdict(list)
+    parents = {span.parent for span in process.spans.values()}
+    for child in process.spans.values():
+        if child.parent is not None:
+            children[child.parent, child.thread].append(child)
+    for siblings in children.values():
+        siblings.sort(key=lambda item: item.start)
+        group: list[_Span] = []
+        candidates: list[_Span | None] = [*siblings, None]
+        for span in candidates:
+            if (
+                span is not None
+                and span.phase == "import"
+                and span.id not in parents
+                and (not group or span.start - (group[-1].end or 0) < MERGE_GAP_NS)
+            ):
+                group.append(span)
+                continue
+            _merge_group(process, group)
+            group = [span] if span is not None and span.phase == "import" and span.id not in parents else []
+
+
+def _merge_group(process: _Process, group: list[_Span]) -> None:
+    if not group:
+        return
+    first, last = group[0], group[-1]
+    if len(group) > 1:
+        packages: dict[str, int] = defaultdict(int)
+        for span in group:
+            for package, cost in span.attributes.get("packages", []):
+                packages[package] += cost
+            first.peak = _greater(first.peak, span.peak)
+        ranked = sorted(packages.items(), key=lambda item: -item[1])
+        longest = max(group, key=lambda span: (span.end or 0) - span.start)
+        first.attributes = {
+            "modules": sum(span.attributes.get("modules", 0) for span in group),
+            "packages": [[package, cost] for package, cost in ranked[:12]],
+            "imports": len(group),
+        }
+        first.name = f"{longest.name} and {len(group) - 1} more"
+        first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
+        for span in group[1:]:
+            del process.spans[span.id]
+    if first.end is not None and first.end - first.start < SHORTEST_IMPORT_NS:
+        del process.spans[first.id]
 
 
 def replay(
@@ -277,7 +315,7 @@ def replay(
             result.update(_last_words(process, base))
         _close_open_spans(process, open_status, last)
         _add_initialize_spans(process)
-        _drop_short_imports(process)
+        _merge_imports(process)
         records = _load_records(process)
         for record in records:
             ledger, rows = build_ledger(record, complete=result["status"] == "ok")

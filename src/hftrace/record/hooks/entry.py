@@ -15,6 +15,8 @@ from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.schema import journal
 
+AUTO_FACTORY = "transformers.models.auto.auto_factory"
+AUTO_MODULE = "transformers.models.auto.modeling_auto"
 MODEL_FUNCTION = "PreTrainedModel.from_pretrained"
 
 
@@ -38,7 +40,7 @@ def entry_handler(
     function: types.FunctionType,
     original: Callable[..., Any],
 ) -> Callable[..., Any]:
-    """A load: the outermost call gets a root span of phase ``load``, calls inside it a span of their own phase."""
+    """A load: the outermost call is a root span of phase ``load``, calls inside it spans of their phase."""
     names = parameter_names(function)
     state = recorder.state
 
@@ -115,7 +117,7 @@ def instantiate_handler(
     function: types.FunctionType,
     original: Callable[..., Any],
 ) -> Callable[..., Any]:
-    """The concrete model class's ``__init__``, called by ``from_pretrained`` itself and not by a submodule."""
+    """The concrete model class's ``__init__``, called by ``from_pretrained`` and not by a submodule."""
     state = recorder.state
 
     def begin(instance: Any) -> OpenSpan | None:
@@ -159,14 +161,7 @@ def _entry(target: str, phase: str, generations: str = "ABCD", *, optional: bool
 POINTS = (
     _entry("transformers.modeling_utils:PreTrainedModel.from_pretrained", "load"),
     _entry("transformers.models.auto.auto_factory:_BaseAutoModelClass.from_pretrained", "load"),
-    # 5.x gives this auto class a from_pretrained of its own beside the base class's.
-    _entry("transformers.models.auto.modeling_auto:AutoModelForCausalLM.from_pretrained", "load", "D"),
-    _entry(
-        "transformers.models.auto.modeling_auto:AutoModelForImageTextToText.from_pretrained",
-        "load",
-        "D",
-        optional=True,
-    ),
+    # The auto classes' own copies of that function are found by the tracer.
     _entry("transformers.models.auto.configuration_auto:AutoConfig.from_pretrained", "config"),
     _entry("transformers.models.auto.tokenization_auto:AutoTokenizer.from_pretrained", "tokenizer"),
     _entry("transformers.tokenization_utils_base:PreTrainedTokenizerBase.from_pretrained", "tokenizer"),

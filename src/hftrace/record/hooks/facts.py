@@ -78,6 +78,7 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     if current is None:
         return None
     recorder.write(journal.CHECKPOINT, current.id, paths, [resident_share(path) for path in paths])
+    recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
     recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
     sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
     return {"files": len(paths), "bytes": sum(sizes)}
@@ -191,10 +192,10 @@ def renaming(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dic
 
 
 def _names(values: Any) -> list[str]:
-    names = []
-    for value in list(values or [])[:10_000]:
-        names.append(str(value[0]) if isinstance(value, tuple) and value else str(value))
-    return sorted(names)
+    return sorted(
+        str(value[0]) if isinstance(value, tuple) and value else str(value)
+        for value in list(values or [])[:10_000]
+    )
 
 
 def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:

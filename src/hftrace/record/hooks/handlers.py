@@ -175,7 +175,7 @@ def weight_convert_handler(
 
 
 def _place_handler(position: int, keyword: str) -> Callable[..., Callable[..., Any]]:
-    """Builds a handler factory for a function that puts the tensor named by one of its arguments into a model."""
+    """Builds a handler factory for a function that puts the tensor that an argument names into a model."""
 
     @transparent
     def factory(
@@ -206,7 +206,7 @@ def _place_handler(position: int, keyword: str) -> Callable[..., Callable[..., A
 
 
 place_second = _place_handler(1, "target_name")
-"""``set_param_for_module(model, target_name, ...)``, ``_load_parameter_into_model(model, param_name, tensor)``."""
+"""``set_param_for_module(model, target_name, ...)``, ``_load_parameter_into_model(model, param_name, ...)``."""
 place_first = _place_handler(0, "target_name")
 """``offload_and_maybe_resave_param(target_name, ...)``."""
 place_third = _place_handler(2, "param_name")

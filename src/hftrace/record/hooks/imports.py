@@ -8,19 +8,20 @@ are cut from tracebacks by the interpreter itself.
 
 from __future__ import annotations
 
+import functools
 import importlib._bootstrap as bootstrap
 import types
 from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import transparent
+from hftrace.record.patching import IMPORT_FRAME_FILE, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 
 PACKAGES_KEPT = 12
 
 
-@transparent
+@functools.partial(transparent, file=IMPORT_FRAME_FILE)
 def import_handler(
     recorder: Recorder,
     point: HookPoint,

@@ -54,7 +54,7 @@ Label = Callable[[Call], str]
 Begin = Callable[[Recorder, Call], "dict[str, Any] | None"]
 Finish = Callable[[Recorder, OpenSpan, Call, Any], "dict[str, Any] | None"]
 Special = Callable[[Recorder, "HookPoint", int, types.FunctionType, Callable[..., Any]], Callable[..., Any]]
-"""Builds a handler that is not a plain span: (recorder, point, hook number, function, original) -> handler."""
+"""Builds a handler that is no plain span: (recorder, point, hook number, function, original) -> handler."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,6 @@ class HookPoint:
         begin: Returns attributes at the start.
         finish: Returns attributes at a successful end.
         special: Builds another handler than a span's.
-        within: Only inside an open load; False for what begins one.
         once: No second span where the parent is a span of the same phase and
             function name (overrides calling ``super()``).
     """

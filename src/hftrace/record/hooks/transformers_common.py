@@ -32,6 +32,14 @@ POINTS = (
     HookPoint(f"{CONFIGURATION}:PretrainedConfig.get_config_dict", "config", "ABC"),
     HookPoint(f"{CONFIGURATION}:PreTrainedConfig.get_config_dict", "config", "D"),
     HookPoint("transformers.models.auto.auto_factory:_get_model_class", "config"),
+    # "Is this config's class in the mapping?" walks, and in 4.x imports, all architectures.
+    HookPoint("transformers.models.auto.auto_factory:_LazyAutoMapping.keys", "config", once=True),
+    HookPoint(
+        "transformers.models.auto.auto_factory:_LazyAutoMapping.__contains__",
+        "config",
+        optional=True,
+        once=True,
+    ),
     HookPoint("transformers.dynamic_module_utils:get_class_from_dynamic_module", "config"),
     HookPoint("transformers.dynamic_module_utils:resolve_trust_remote_code", "config"),
     HookPoint(f"{MODEL}._set_default_torch_dtype", "config", "ABC", optional=True),
