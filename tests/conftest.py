@@ -25,7 +25,6 @@ FOREIGN = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_", "SAFETENSORS
 """Variables that change what is tested, or that hold a token: none of them reaches a test."""
 KEPT = ("HFTRACE_ENVIRONMENTS", "HFTRACE_TEST_TRANSFORMERS")
 SCREEN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
-PER_VERSION = ("integration", "patching")
 HOST_WARNINGS = (
     # transformers 4.36 under torch 2.2 and newer, while it is imported.
     r"ignore:`torch\.utils\._pytree\._register_pytree_node` is deprecated:FutureWarning",
@@ -52,6 +51,9 @@ def _isolated(place: Path) -> dict[str, str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for warning in HOST_WARNINGS:
+        # Not a mark on the tests: a module that imports transformers does so while it is collected.
+        config.addinivalue_line("filterwarnings", warning)
     # Now, not in a fixture: huggingface_hub reads these variables when it is imported.
     place = Path(tempfile.mkdtemp(prefix="hftrace-tests-"))
     config.stash[_session] = (dict(os.environ), place)
@@ -87,10 +89,6 @@ def pytest_sessionstart() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if folder in PER_VERSION:
-            for warning in HOST_WARNINGS:
-                # First in the list: what a test itself says has the last word.
-                item.add_marker(pytest.mark.filterwarnings(warning), append=False)
         if folder == "integration":
             item.add_marker(pytest.mark.integration)
 
