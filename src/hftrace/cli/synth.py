@@ -1,0 +1,232 @@
+"""``hftrace synth NAME``: writes a real checkpoint with random weights."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hftrace.errors import UsageError
+from hftrace.synth.architectures import ARCHITECTURES
+from hftrace.synth.planning import (
+    DEFAULT_MAX_SHARD_SIZE,
+    ELEMENT_BYTES,
+    FORMATS,
+    CheckpointPlan,
+    describe_changes,
+    describe_size,
+    plan,
+)
+from hftrace.synth.sizes import format_size
+from hftrace.synth.writer import Progress
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("name", required=False)
+@click.option(
+    "--size", metavar="SIZE", help="Scale down to about this size of weights, such as 500MB or 1GiB."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(list(ELEMENT_BYTES)),
+    help="Store the weights in this dtype.  [default: bfloat16 for language models, else as published]",
+)
+@click.option(
+    "--max-shard-size",
+    metavar="SIZE",
+    default=DEFAULT_MAX_SHARD_SIZE,
+    show_default=True,
+    help="Begin another file above this size.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(list(FORMATS)),
+    default="safetensors",
+    show_default=True,
+    help="Format of the weight files.",
+)
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Set a value of the config (JSON)."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random weights."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write into this directory.  [default: the cache, where it is written once]",
+)
+@click.option("--force", is_flag=True, help="Replace the checkpoint that is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--list", "list_names", is_flag=True, help="List the known names and leave.")
+def command(
+    name: str | None,
+    size: str | None,
+    dtype: str | None,
+    max_shard_size: str,
+    file_format: str,
+    settings: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+    force: bool,
+    as_json: bool,
+    list_names: bool,
+) -> None:
+    """Write a real checkpoint with random weights.
+
+    NAME is an architecture such as llama-2-7b: its published configuration,
+    tensor names and shapes, at full size or scaled down with --size. Layers go
+    first, then the width, and the vocabulary and the experts last.
+    """
+    if list_names:
+        _print_names(as_json)
+        return
+    if name is None:
+        raise UsageError("say which architecture to write; hftrace synth --list names them")
+    planned = plan(name, size, dtype, max_shard_size, _overrides(settings))
+    started = time.perf_counter()
+    with _progress(planned) as progress:
+        directory, was_there, files = _write(planned, file_format, seed, output, force, progress)
+    seconds = time.perf_counter() - started
+    if as_json:
+        click.echo(
+            json.dumps(_result(planned, directory, files, file_format, seed, was_there, seconds), indent=2)
+        )
+    else:
+        _print_result(planned, directory, was_there, seconds)
+
+
+def _write(
+    planned: CheckpointPlan,
+    file_format: str,
+    seed: int,
+    output: Path | None,
+    force: bool,
+    progress: Progress | None,
+) -> tuple[Path, bool, list[str]]:
+    """Returns the directory, whether the checkpoint was there already, and the names of the weight files."""
+    files = [planned.file_name(index, file_format) for index in range(len(planned.shards))]
+    if output is not None:
+        from hftrace.synth.writer import write
+
+        write(planned, output, format=file_format, seed=seed, force=force, progress=progress)
+        return output, False, files
+    from hftrace.synth.cache import cache_path, cached_plan, is_complete
+
+    was_there = not force and is_complete(cache_path(planned, format=file_format, seed=seed))
+    directory = cached_plan(planned, format=file_format, seed=seed, force=force, progress=progress)
+    return directory, was_there, files
+
+
+def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting}: write it as KEY=VALUE")
+        try:
+            overrides[key] = json.loads(value)
+        except ValueError:
+            overrides[key] = value
+    return overrides
+
+
+@contextlib.contextmanager
+def _progress(planned: CheckpointPlan) -> Iterator[Progress | None]:
+    """Yields a callback that draws a bar on stderr; None where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"Writing {planned.name}", total=planned.data_bytes)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _result(
+    planned: CheckpointPlan,
+    directory: Path,
+    files: list[str],
+    file_format: str,
+    seed: int,
+    was_there: bool,
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "name": planned.name,
+        "directory": str(directory),
+        "cached": was_there,
+        "format": file_format,
+        "dtype": planned.dtype,
+        "seed": seed,
+        "parameters": planned.parameters,
+        "tensors": len(planned.tensors),
+        "data_bytes": planned.data_bytes,
+        "target_bytes": planned.target_bytes,
+        "files": files,
+        "file_bytes": sum((directory / file).stat().st_size for file in files),
+        "changes": {
+            change.key: {"published": change.published, "written": change.planned}
+            for change in planned.changes
+        },
+        "auto_class": planned.auto_class,
+        "transformers": f">={planned.since}",
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print_result(planned: CheckpointPlan, directory: Path, was_there: bool, seconds: float) -> None:
+    shards = len(planned.shards)
+    facts = [
+        f"{planned.parameters:,} parameters",
+        f"{format_size(planned.data_bytes)} of {planned.dtype} in {shards} shard{'s' if shards > 1 else ''}",
+    ]
+    if not was_there:
+        facts.append(f"{seconds:.1f} s, {format_size(round(planned.data_bytes / max(seconds, 1e-9)))}/s")
+    relation = describe_size(planned)
+    if relation:
+        click.echo(f"Size: {relation}")
+    if planned.changes:
+        click.echo(f"Scaled: {describe_changes(planned.changes)}")
+    if planned.since != "4.36":
+        click.echo(f"Loads with transformers {planned.since} and later")
+    verb, place = ("Found", "in") if was_there else ("Wrote", "to")
+    click.echo(f"{verb} {planned.name} {place} {directory}: {', '.join(facts)}")
+
+
+def _print_names(as_json: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    for known in ARCHITECTURES.values():
+        planned = plan(known.name)
+        rows.append(
+            {
+                "name": known.name,
+                "parameters": planned.parameters,
+                "data_bytes": planned.data_bytes,
+                "dtype": known.dtype,
+                "source": known.source,
+                "transformers": f">={known.since}",
+            }
+        )
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max(len(known) for known in ARCHITECTURES)
+    click.echo(f"{'name':<{width}}  {'parameters':>14}  {'size':>7}  {'dtype':<8}  published as")
+    for row in rows:
+        size = format_size(row["data_bytes"])
+        click.echo(
+            f"{row['name']:<{width}}  {row['parameters']:>14,}  {size:>7}  {row['dtype']:<8}  {row['source']}"
+        )
