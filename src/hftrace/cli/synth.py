@@ -94,7 +94,7 @@ def command(
         raise UsageError("say which architecture to write; hftrace synth --list names them")
     planned = plan(name, size, dtype, max_shard_size, _overrides(settings))
     started = time.perf_counter()
-    with _progress(planned) as progress:
+    with progress_bar(planned) as progress:
         directory, was_there, files = _write(planned, file_format, seed, output, force, progress)
     seconds = time.perf_counter() - started
     if as_json:
@@ -141,7 +141,7 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _progress(planned: CheckpointPlan) -> Iterator[Progress | None]:
+def progress_bar(planned: CheckpointPlan) -> Iterator[Progress | None]:
     """Yields a callback that draws a bar on stderr; None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None

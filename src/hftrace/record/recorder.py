@@ -86,6 +86,8 @@ class Recorder:
         self._announced = 0
         self.checkpoint_paths: list[str] = []
         """Weight files of the open load: their place in the page cache is read again when it returns."""
+        self.record_imports = False
+        """Whether imports outside of a load are spans too, as ``hftrace load`` wants for its own."""
         self.first_checkpoint: str | None = None
         self.watched_modules: set[str] = set()
         """Modules whose import :attr:`on_module` wants to hear of."""

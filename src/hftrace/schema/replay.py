@@ -348,7 +348,8 @@ def replay(
         **(header or {}),
     }
     asked: dict[str, Any] = {}
-    for fact in first.facts.get("request", [])[:1]:
+    # The first load that was asked for; later ones stand in their spans.
+    for fact in reversed(first.facts.get("request", [])):
         asked.update(fact)
     asked.update({key: value for key, value in (request or {}).items() if value is not None})
     around: dict[str, Any] = {}
@@ -388,6 +389,8 @@ def _parents_first(spans: list[Span]) -> list[Span]:
 
 def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
     function, source = process.hooks.get(span.hook or 0, (None, None))
+    if span.phase == "import":
+        function = source = None  # the import machinery's own line says nothing; the name says which import
     start, end = span.edge, span.end_edge or [None] * 5
     assert span.end is not None
     devices = end[4] or {}

@@ -54,7 +54,7 @@ def import_handler(
         if not recorder.active or state.busy:
             return original(name, *args)
         stack = state.import_stack
-        if not state.stack:
+        if not state.stack and not recorder.record_imports:
             # Not in a load on this thread: only the arrival counts.
             result = original(name, *args)
             if name in watched:

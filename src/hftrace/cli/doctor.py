@@ -1,0 +1,142 @@
+"""``hftrace doctor``: says what hftrace finds and misses here."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from hftrace._version import __version__
+from hftrace.cli.output import make_console, output_options, print_json
+from hftrace.errors import EXIT_FAILED, EXIT_OK
+
+GENERATIONS = {"A": "4.36 to 4.49", "B": "4.50", "C": "4.51 to 4.57", "D": "5.x"}
+COUNTERS = {
+    "rss": ("resident memory of the process", "/proc/self/status cannot be read: no CPU memory figures"),
+    "watermark_reset": (
+        "exact peaks (clear_refs)",
+        "/proc/self/clear_refs cannot be written: peaks come from samples",
+    ),
+    "io": ("bytes read from storage", "/proc/self/io cannot be read"),
+    "page_cache": (
+        "page cache residency (cachestat)",
+        "cold and warm cannot be told apart: Linux 6.5 or later is needed",
+    ),
+    "pressure": ("memory pressure (PSI)", "/proc/pressure is not there"),
+}
+
+
+@click.command("doctor", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--python",
+    default=sys.executable,
+    metavar="PATH",
+    help="The interpreter to ask about.  [default: this one]",
+)
+@click.option("--all", "show_all", is_flag=True, help="List every hook point, the found ones too.")
+@output_options
+def command(python: str, show_all: bool, as_json: bool, color: str, width: int | None) -> int:
+    """Say what hftrace finds and misses here: versions, hook points, devices, counters.
+
+    Leaves with 1 if something is missing without which a load cannot be traced.
+    """
+    from hftrace.launch.interpreter import inspect_python
+
+    found = inspect_python(python)
+    verdict = problems(found)
+    if as_json:
+        print_json({"hftrace": __version__, **found, "essential": verdict})
+        return EXIT_FAILED if verdict else EXIT_OK
+    from hftrace.render.text import clean
+
+    console = make_console(color, width)
+    for style, text in report(found, show_all):
+        console.print(clean(text), style=style)
+    if verdict:
+        console.print()
+        for problem in verdict:
+            console.print(clean(f"essential: {problem}"), style="bold red")
+    return EXIT_FAILED if verdict else EXIT_OK
+
+
+def problems(found: dict[str, Any]) -> list[str]:
+    """Returns what makes tracing impossible, as sentences; empty where all is well."""
+    result = [
+        f"{name} cannot be imported ({why}): pip install {name}" for name, why in found["problems"].items()
+    ]
+    missing = [row["target"] for row in found["hooks"] if row["status"] == "missing"]
+    entry = [target for target in missing if target.endswith((".from_pretrained", "._load_pretrained_model"))]
+    result += [
+        f"hook point {target} is not there: this transformers is too new or too old" for target in entry
+    ]
+    if not found["counters"]["rss"] and sys.platform.startswith("linux"):
+        result.append("/proc is not mounted: no memory can be read")
+    return result
+
+
+def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]]:
+    """Returns the lines of the report, each with its style."""
+    lines: list[tuple[str | None, str]] = [("bold", f"hftrace {__version__} on Python {found['python']}")]
+    lines.append((None, f"  {found['executable']}"))
+    lines.append((None, ""))
+    lines.append(("bold", "Libraries"))
+    for name, version in found["versions"].items():
+        if version is not None:
+            lines.append((None, f"  ✓ {name:<18} {version}"))
+        elif name in found["problems"]:
+            lines.append(("red", f"  ✗ {name:<18} {found['problems'][name]}"))
+        elif name in found["absent"]:
+            lines.append(("dim", f"  - {name:<18} not installed"))
+    generation = found["generation"]
+    lines.append((None, ""))
+    if generation:
+        lines.append(("bold", f"Loader generation {generation} (transformers {GENERATIONS[generation]})"))
+        counts: dict[str, Counter[str]] = {}
+        for row in found["hooks"]:
+            counts.setdefault(row["library"], Counter())[row["status"]] += 1
+        for library, counter in counts.items():
+            expected = counter["found"] + counter["missing"]
+            mark = "✗" if counter["missing"] else "✓" if counter["found"] else "-"
+            style = "red" if counter["missing"] else None if counter["found"] else "dim"
+            other = counter["not in this version"] + counter["builtin"]
+            note = f", {other} not in this version" if other else ""
+            lines.append(
+                (style, f"  {mark} {library:<18} {counter['found']} of {expected} hook points found{note}")
+            )
+        for row in found["hooks"]:
+            if row["status"] == "missing" or show_all:
+                mark = {"found": "✓", "missing": "✗"}.get(row["status"], "-")
+                style = {"found": None, "missing": "red"}.get(row["status"], "dim")
+                lines.append((style, f"      {mark} {row['phase']:<17} {row['target']} ({row['status']})"))
+        if not show_all:
+            lines.append(("dim", "  --all lists every hook point"))
+    else:
+        lines.append(("red", "No loader generation: transformers.modeling_utils cannot be imported"))
+    lines.append((None, ""))
+    lines.append(("bold", "Counters"))
+    for name, (label, otherwise) in COUNTERS.items():
+        works = found["counters"].get(name)
+        lines.append(
+            (None if works else "yellow", f"  {'✓' if works else '✗'} {label if works else otherwise}")
+        )
+    lines.append((None, ""))
+    lines.append(("bold", "Machine"))
+    lines.append(
+        (None, f"  memory {_gigabytes(found['ram_bytes'])}, limit {_gigabytes(found['cgroup_limit_bytes'])}")
+    )
+    if found["devices"]:
+        lines += [
+            (None, f"  {device['device']} {device['name']}, {_gigabytes(device['memory_bytes'])}")
+            for device in found["devices"]
+        ]
+    else:
+        lines.append(("dim", "  no accelerator that torch can use"))
+    for name, value in found["variables"].items():
+        lines.append((None, f"  {name}={value}"))
+    return lines
+
+
+def _gigabytes(value: int | None) -> str:
+    return "none known" if value is None else f"{value / 1e9:.1f} GB"
