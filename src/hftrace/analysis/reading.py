@@ -1,0 +1,187 @@
+"""Where the weights came from and how fast: shards, reader threads, waiting, page cache.
+
+transformers 4.x reads a shard inside a span of its own. 5.x hands every
+tensor to a pool of threads and has no such span: there, a shard is all
+tensors of one file, from the start of its first read to the end of its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hftrace.analysis.spans import SpanIndex
+from hftrace.schema.model import File, Table, Trace
+
+WARM = 0.95
+COLD = 0.05
+
+
+@dataclass
+class ShardReading:
+    """The tensors of one file that were read inside one span."""
+
+    owner: int | None
+    """Row of the innermost ``shard`` span, else ``weights`` span, that the reads lie in."""
+    file: str
+    tensors: int = 0
+    bytes: int = 0
+    start_ns: int | None = None
+    end_ns: int | None = None
+    busy_ns: dict[int, int] = field(default_factory=dict)
+    """Time inside read calls, by thread."""
+
+    @property
+    def duration_ns(self) -> int | None:
+        """From the start of the first read to the end of the last."""
+        return None if self.start_ns is None or self.end_ns is None else self.end_ns - self.start_ns
+
+
+@dataclass
+class Reading:
+    """All that is derived from the read times of the tensor ledger."""
+
+    shards: list[ShardReading]
+    """In order of their first read."""
+    waiting_ns: dict[int, int]
+    """By row of a ``weights`` span: how long its thread waited for a thread that reads."""
+    waits: list[tuple[int, int]]
+    """The same as stretches of time, merged."""
+    reader_threads: dict[tuple[int, int], int]
+    """``(rank, thread)`` of each thread that read tensors for another one, with its busy time."""
+    rows: dict[tuple[int | None, str], list[int]]
+    """Ledger rows by owner and file."""
+
+
+def reading(trace: Trace, index: SpanIndex) -> Reading:
+    """Groups the reads of the tensor ledger by span and file."""
+    owners = index.nearest(("shard", "weights"))
+    weights_of = index.nearest(("weights",))
+    weights_rows = [row for row, phase in enumerate(index.phases) if phase == "weights"]
+    shards: dict[tuple[int | None, str], ShardReading] = {}
+    rows: dict[tuple[int | None, str], list[int]] = {}
+    readers: dict[tuple[int, int], int] = {}
+    waits: dict[int, list[tuple[int, int]]] = {}
+    tensors = trace.tensors
+    columns = ("span", "file", "provenance", "stored_bytes", "bytes", "read_start_ns", "read_end_ns")
+    more = ("thread", "rank", "convert_start_ns", "convert_end_ns", "kind")
+    values = zip(*(tensors.column(name) for name in columns + more), strict=True)
+    named = _shards_by_name(trace, index, weights_of)
+    for row, (
+        span,
+        file,
+        provenance,
+        stored,
+        size,
+        start,
+        end,
+        thread,
+        rank,
+        began,
+        ended,
+        kind,
+    ) in enumerate(values):
+        if file is None or provenance in ("tied", "meta"):
+            continue
+        if start is None and (provenance is None or kind == "unused"):
+            continue  # the load died before its turn, or nobody asked for it
+        span_row = index.row_of.get(span) if span is not None else None
+        if span_row is None:
+            span_row = _at(index, weights_rows, start, rank)
+        owner = None if span_row is None else owners[span_row]
+        if owner is not None and named:
+            # Read as one shard, placed later: the row names the span that it was placed in.
+            owner = named.get((owner, file), owner)
+        key = (owner, file)
+        shard = shards.get(key)
+        if shard is None:
+            shard = shards[key] = ShardReading(owner, file)
+            rows[key] = []
+        rows[key].append(row)
+        shard.tensors += 1
+        shard.bytes += stored if stored is not None else size or 0
+        if start is None or end is None:
+            continue
+        if shard.start_ns is None or start < shard.start_ns:
+            shard.start_ns = start
+        if shard.end_ns is None or end > shard.end_ns:
+            shard.end_ns = end
+        if thread is None:
+            continue
+        shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + end - start
+        weights = None if span_row is None else weights_of[span_row]
+        if weights is None or thread == index.lanes[weights].thread:
+            continue
+        readers[rank, thread] = readers.get((rank, thread), 0) + end - start
+        if began is not None and ended is not None:
+            # The conversion call waits for the read, then converts: only the first part is waiting.
+            until = min(ended, end)
+            if until > began:
+                waits.setdefault(weights, []).append((began, until))
+    merged = {row: merge(stretches) for row, stretches in waits.items()}
+    return Reading(
+        shards=sorted(shards.values(), key=lambda shard: (shard.start_ns is None, shard.start_ns or 0)),
+        waiting_ns={row: sum(end - start for start, end in stretches) for row, stretches in merged.items()},
+        waits=merge(stretch for stretches in merged.values() for stretch in stretches),
+        reader_threads=readers,
+        rows=rows,
+    )
+
+
+def _shards_by_name(
+    trace: Trace, index: SpanIndex, weights_of: list[int | None]
+) -> dict[tuple[int, str], int]:
+    """Returns the ``shard`` span of each file, by the ``weights`` span around it and the file's name."""
+    names = trace.spans.column("name")
+    result: dict[tuple[int, str], int] = {}
+    for row, phase in enumerate(index.phases):
+        weights = weights_of[row]
+        if phase == "shard" and weights is not None:
+            result.setdefault((weights, names[row].rpartition("/")[2]), row)
+    return result
+
+
+def _at(index: SpanIndex, weights_rows: list[int], time_ns: int | None, rank: int) -> int | None:
+    """Returns the ``weights`` span of a tensor that does not say its span."""
+    own = [row for row in weights_rows if index.lanes[row].rank == rank]
+    if time_ns is not None:
+        for row in own:
+            if index.starts[row] <= time_ns <= index.ends[row]:
+                return row
+    return own[0] if len(own) == 1 else None
+
+
+def merge(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns the union of stretches of time, in order."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(stretches):
+        if result and start <= result[-1][1]:
+            if end > result[-1][1]:
+                result[-1] = (result[-1][0], end)
+        else:
+            result.append((start, end))
+    return result
+
+
+def weight_files(files: Table[File]) -> list[File]:
+    """Returns the weight files that were found."""
+    return [file for file in files if file.shard is not None and file.result not in ("missing", "error")]
+
+
+def resident_share(files: Iterable[File], column: str) -> float | None:
+    """Returns the share of the files' bytes that was in the page cache, None where no file says it."""
+    known = 0
+    resident = 0.0
+    for file in files:
+        value = getattr(file, column)
+        if value is not None and file.size_bytes:
+            known += file.size_bytes
+            resident += min(1.0, max(0.0, value)) * file.size_bytes
+    return resident / known if known else None
+
+
+def cache_state(share: float | None) -> str | None:
+    """Returns ``cold``, ``warm`` or ``partly`` for the share of the checkpoint that was in RAM before."""
+    if share is None:
+        return None
+    return "warm" if share >= WARM else "cold" if share <= COLD else "partly"

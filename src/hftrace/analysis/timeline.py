@@ -1,0 +1,161 @@
+"""Lanes of time: what each thread did, who waited, who read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.spans import Lane
+
+
+@dataclass(frozen=True)
+class SpanLane:
+    """A thread that ran spans: stretches of ``(start_ns, end_ns, phase)`` without overlap, in order."""
+
+    lane: Lane
+    name: str
+    stretches: list[tuple[int, int, str]]
+
+
+@dataclass(frozen=True)
+class ReadLane:
+    """A thread that read tensors for another one: the stretches of its reads."""
+
+    rank: int
+    thread: int
+    name: str
+    stretches: list[tuple[int, int]]
+    busy_ns: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """All lanes, over the same time."""
+
+    start_ns: int
+    end_ns: int
+    spans: list[SpanLane]
+    reads: list[ReadLane]
+    waits: list[tuple[int, int]]
+
+
+def timeline(derived: Derived) -> Timeline:
+    """Returns the lanes of a trace: the main thread first, then by their first span or read."""
+    index = derived.index
+    main = index.main_lane
+    lanes: dict[Lane, list[tuple[int, int, str]]] = {}
+    thread_roots = [
+        row
+        for row in index.walk(index.roots)
+        if (parent := index.parents[row]) is None or index.lanes[parent] != index.lanes[row]
+    ]
+    thread_roots.sort(key=lambda row: (index.starts[row], row))
+    for start, end, row in index.exclusive(thread_roots):
+        lanes.setdefault(index.lanes[row], []).append((start, end, index.phases[row]))
+    names = derived.thread_names
+    ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, min(lanes[lane])))
+    several = len({lane.rank for lane in lanes}) > 1
+
+    def title(rank: int, thread: int, fallback: str) -> str:
+        name = names.get(thread) or fallback
+        return f"rank {rank} {name}" if several else name
+
+    reads: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in derived.reading.reader_threads}
+    tensors = derived.trace.tensors
+    if reads:
+        columns = ("rank", "thread", "read_start_ns", "read_end_ns")
+        for rank, thread, start_ns, end_ns in zip(*(tensors.column(name) for name in columns), strict=True):
+            stretches = reads.get((rank, thread))
+            if stretches is not None and start_ns is not None and end_ns is not None:
+                stretches.append((start_ns, end_ns))
+    first = min((index.starts[row] for row in index.roots), default=0)
+    last = max((index.ends[row] for row in index.roots), default=0)
+    span_lanes = [
+        SpanLane(
+            lane,
+            title(lane.rank, lane.thread, "main" if lane == main else f"thread {number}"),
+            sorted(lanes[lane]),
+        )
+        for number, lane in enumerate(ordered)
+    ]
+    read_lanes = [
+        ReadLane(
+            rank,
+            thread,
+            title(rank, thread, f"reader {number + 1}"),
+            stretches,
+            derived.reading.reader_threads[rank, thread],
+        )
+        for number, ((rank, thread), stretches) in enumerate(
+            sorted(reads.items(), key=lambda item: min(item[1], default=(0, 0)))
+        )
+    ]
+    return Timeline(first, max(first, last), span_lanes, read_lanes, derived.reading.waits)
+
+
+def coverage(stretches: Iterable[tuple[int, int]], start: int, end: int, cells: int) -> list[float]:
+    """Returns, for each of ``cells`` equal parts of the time, the share that the stretches cover."""
+    if end <= start or cells <= 0:
+        return [0.0] * max(0, cells)
+    length = (end - start) / cells
+    result = [0.0] * cells
+    for left, right in stretches:
+        left, right = max(left, start), min(right, end)
+        if right <= left:
+            continue
+        first = min(cells - 1, int((left - start) / length))
+        last = min(cells - 1, int((right - start) / length))
+        if first == last:
+            result[first] += (right - left) / length
+            continue
+        result[first] += first + 1 - (left - start) / length
+        for cell in range(first + 1, last):
+            result[cell] += 1.0
+        result[last] += (right - start) / length - last
+    return [min(1.0, value) for value in result]
+
+
+def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, cells: int) -> list[str | None]:
+    """Returns, for each part of the time, the phase that took most of it; None where nothing ran."""
+    shares: list[dict[str, float]] = [{} for _ in range(max(0, cells))]
+    if end <= start or cells <= 0:
+        return [None] * max(0, cells)
+    length = (end - start) / cells
+    for left, right, phase in stretches:
+        left, right = max(left, start), min(right, end)
+        if right <= left:
+            continue
+        first = min(cells - 1, int((left - start) / length))
+        last = min(cells - 1, int((right - start) / length))
+        for cell in range(first, last + 1):
+            covered = min(right, start + (cell + 1) * length) - max(left, start + cell * length)
+            shares[cell][phase] = shares[cell].get(phase, 0.0) + covered
+    # Less than a tenth of a cell is too little to call the cell its own.
+    return [
+        max(share, key=lambda phase: share[phase]) if share and sum(share.values()) > 0.1 * length else None
+        for share in shares
+    ]
+
+
+def resample(points: Sequence[tuple[int, int]], start: int, end: int, cells: int) -> list[int | None]:
+    """Returns the largest value in each part of the time; where there is none, the one before holds on."""
+    result: list[int | None] = [None] * max(0, cells)
+    if end <= start or cells <= 0:
+        return result
+    length = (end - start) / cells
+    before: int | None = None
+    for time, value in points:
+        if time < start:
+            before = value
+            continue
+        if time > end:
+            break
+        cell = min(cells - 1, int((time - start) / length))
+        known = result[cell]
+        result[cell] = value if known is None else max(known, value)
+    for cell in range(len(result)):
+        if result[cell] is None:
+            result[cell] = before
+        before = result[cell]
+    return result

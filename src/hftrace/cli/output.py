@@ -1,0 +1,119 @@
+"""Options and helpers of every command that prints a result.
+
+Results go to stdout, progress and warnings to stderr. Escape sequences are
+written to a terminal, and elsewhere only where somebody asked for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+PIPED_WIDTH = 80
+LEAST_WIDTH = 40
+
+
+def output_options(function: Function) -> Function:
+    """Adds ``--json``, ``--color`` and ``--width`` to a command, as ``as_json``, ``color`` and ``width``."""
+    decorators = (
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            show_default=True,
+            help="Colours: on a terminal, always, or never. NO_COLOR turns auto off.",
+        ),
+        click.option(
+            "--width",
+            type=click.IntRange(LEAST_WIDTH, 1000),
+            default=None,
+            metavar="N",
+            help=f"Columns to draw in [default: the terminal's, {PIPED_WIDTH} elsewhere].",
+        ),
+    )
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def wants_color(color: str, stream: TextIO) -> bool:
+    """Says whether escape sequences may be written to ``stream``."""
+    if color != "auto":
+        return color == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def output_width(width: int | None, stream: TextIO) -> int:
+    """Returns the width to draw in: as asked, COLUMNS, the terminal's own, or 80."""
+    if width is not None:
+        return width
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and 0 < int(columns) <= 1000:
+        return max(LEAST_WIDTH, int(columns))
+    try:
+        return max(LEAST_WIDTH, os.get_terminal_size(stream.fileno()).columns)
+    except (OSError, ValueError):
+        return PIPED_WIDTH
+
+
+def make_console(color: str = "auto", width: int | None = None, stderr: bool = False) -> Console:
+    """Returns a console for results (stdout) or for progress (stderr).
+
+    Without colour there is no escape sequence at all, bold and dim included.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    colored = wants_color(color, stream)
+    return Console(
+        file=stream,
+        width=output_width(width, stream),
+        # The sixteen colours of the terminal's own theme are all that the views use.
+        color_system="standard" if colored else None,
+        force_terminal=True if colored else None if stderr else False,
+        no_color=not colored,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+        legacy_windows=False,
+    )
+
+
+def print_result(console: Console, renderable: RenderableType) -> None:
+    """Prints a view."""
+    console.print(renderable, soft_wrap=False, overflow="ignore", crop=False)
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document; ASCII only, so that every stream can carry it."""
+    click.echo(json.dumps(value, allow_nan=False, indent=2))
+
+
+def print_json_rows(columns: dict[str, list[Any]], rows: Iterable[int]) -> None:
+    """Prints rows of a columnar table as a JSON list of objects, one a line, without building the list."""
+    write = sys.stdout.write
+    names = list(columns)
+    values = [columns[name] for name in names]
+    separator = "["
+    for row in rows:
+        text = json.dumps(
+            {name: column[row] for name, column in zip(names, values, strict=True)}, allow_nan=False
+        )
+        write(f"{separator}\n{text}")
+        separator = ","
+    write("[]\n" if separator == "[" else "\n]\n")

@@ -1,0 +1,246 @@
+"""``hftrace show``: draws a saved trace, or prints it as JSON."""
+
+from __future__ import annotations
+
+import fnmatch
+import gc
+import math
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+from hftrace.cli.output import make_console, output_options, print_json, print_json_rows, print_result
+from hftrace.errors import UsageError
+from hftrace.schema.model import Trace
+
+if TYPE_CHECKING:
+    from hftrace.analysis.derived import Derived
+    from hftrace.analysis.tree import TreeOptions
+    from hftrace.render.text import Block
+
+VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "all")
+TABLES = ("spans", "tensors", "files", "samples")
+FILTERED = (None, "tree", "spans", "tensors", "files", "all")
+"""Views that --filter applies to; None is the default screen, whose call tree it filters."""
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """Returns a function that says whether a name matches.
+
+    A pattern is a regular expression that is searched for in the name. One
+    that begins with ``*`` or ``?`` cannot be that, and is a glob for the whole name.
+
+    Raises:
+        UsageError: The pattern is neither.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if pattern[:1] in ("*", "?"):
+                return re.compile(fnmatch.translate(pattern)).match  # type: ignore[return-value]
+            return re.compile(pattern).search  # type: ignore[return-value]
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(f"--filter {pattern!r} is not a regular expression: {error}") from None
+
+
+@click.command("show")
+@click.argument("path", metavar="TRACE", type=click.Path())
+@click.option(
+    "--view",
+    type=click.Choice(VIEWS),
+    default=None,
+    help="One view alone [default: summary, call tree, timeline and findings].",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Levels of the call tree; 0 shows all.",
+)
+@click.option(
+    "--min-ms",
+    type=click.FloatRange(min=0),
+    default=None,
+    metavar="X",
+    help="Hide calls shorter than this [default: 0.1 % of the wall time].",
+)
+@click.option(
+    "--filter",
+    "pattern",
+    default=None,
+    metavar="PATTERN",
+    help="Only rows whose name matches: a regular expression, or a glob such as '*.weight'.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=None, metavar="N", help="Rows of a table; 0 shows all."
+)
+@output_options
+def command(
+    path: str,
+    view: str | None,
+    depth: int | None,
+    min_ms: float | None,
+    pattern: str | None,
+    limit: int | None,
+    as_json: bool,
+    color: str,
+    width: int | None,
+) -> None:
+    """Draw a saved trace.
+
+    Without --view: what was loaded, how long it took and what it cost, the
+    call tree, and the timeline with memory under it. --json prints facts
+    instead: the summary, or with --view all rows and columns of a table.
+    """
+    from hftrace.analysis.tree import TreeOptions
+
+    matches = matcher(pattern) if pattern is not None else None
+    if matches is not None and view not in FILTERED:
+        raise UsageError(
+            f"--filter does not apply to --view {view}: use it with tree, spans, tensors or files"
+        )
+    if min_ms is not None and not math.isfinite(min_ms):
+        raise UsageError("--min-ms must be a number of milliseconds")
+    whole = view in ("tree", "all")
+    options = TreeOptions(
+        depth=None if depth == 0 else depth if depth is not None else TreeOptions().depth,
+        min_ns=None if min_ms is None else round(min_ms * 1e6),
+        matches=matches,
+        everything=whole,
+    )
+    # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _show(path, view, options, limit, as_json, color, width)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _show(
+    path: str,
+    view: str | None,
+    options: TreeOptions,
+    limit: int | None,
+    as_json: bool,
+    color: str,
+    width: int | None,
+) -> None:
+    """Reads the trace and prints what was asked for."""
+    from hftrace.analysis.derived import Derived
+
+    derived = Derived(Trace.open(path))
+    if as_json:
+        _print_facts(derived, view, options)
+        return
+    console = make_console(color, width)
+    for number, block in enumerate(_blocks(derived, path, view, options, limit)):
+        if number:
+            console.print()
+        print_result(console, block)
+
+
+def _blocks(
+    derived: Derived,
+    path: str,
+    view: str | None,
+    options: TreeOptions,
+    limit: int | None,
+) -> list[Block]:
+    """Returns what to draw, in order."""
+    from hftrace.render import ledgers
+    from hftrace.render.screen import next_line, screen
+    from hftrace.render.summary import finding_list, summary
+    from hftrace.render.timeline import timeline_view
+    from hftrace.render.tree import tree
+
+    if view is None:
+        return [screen(derived, path, options)]
+    matches = options.matches
+    rows = ledgers.LIMIT if limit is None else limit or None
+    sample_rows = ledgers.SAMPLE_ROWS if limit is None else limit or None
+    makers: dict[str, Callable[[], list[Block]]] = {
+        "summary": lambda: [summary(derived), finding_list(derived)],
+        "tree": lambda: [tree(derived, options)],
+        "timeline": lambda: [timeline_view(derived, None)],
+        "spans": lambda: [ledgers.spans(derived, matches, rows)],
+        "tensors": lambda: [ledgers.tensors(derived, matches, rows)],
+        "files": lambda: [ledgers.files(derived, matches, rows)],
+        "samples": lambda: [ledgers.samples(derived, sample_rows)],
+    }
+    if view != "all":
+        return makers[view]()
+    blocks = [block for make in makers.values() for block in make()]
+    return [*blocks, next_line(derived, path)]
+
+
+def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> None:
+    """Prints facts as JSON: everything that a view would draw, and nothing shortened."""
+    from hftrace.analysis.summary import summary
+
+    trace, matches = derived.trace, options.matches
+    if view in (None, "summary"):
+        print_json(summary(derived))
+    elif view == "tree":
+        _print_tree(derived, options)
+    elif view == "timeline":
+        print_json(_timeline_facts(derived))
+    elif view in TABLES:
+        print_json_rows(getattr(trace, view).columns, _chosen(trace, view, matches))
+    else:
+        sys.stdout.write('{"summary": ')
+        print_json(summary(derived))
+        sys.stdout.write(', "tree": ')
+        _print_tree(derived, options)
+        for name in TABLES:
+            sys.stdout.write(f', "{name}": ')
+            print_json_rows(getattr(trace, name).columns, _chosen(trace, name, matches))
+        sys.stdout.write("}\n")
+
+
+def _print_tree(derived: Derived, options: TreeOptions) -> None:
+    from hftrace.analysis.tree import build, to_json
+
+    for text in to_json(build(derived, options)):
+        sys.stdout.write(text)
+    sys.stdout.write("\n")
+
+
+def _chosen(trace: Trace, table: str, matches: Callable[[str], bool] | None) -> list[int]:
+    """Returns the rows of a table that match."""
+    rows = getattr(trace, table)
+    if matches is None or table == "samples":
+        return list(range(len(rows)))
+    columns = {"spans": ("name", "function", "phase"), "tensors": ("name", "file"), "files": ("name",)}[table]
+    cells = [rows.column(name) for name in columns]
+    keys = rows.column("keys") if table == "tensors" else None
+    return [
+        row
+        for row in range(len(rows))
+        if any(column[row] and matches(column[row]) for column in cells)
+        or (keys is not None and any(matches(key) for key in keys[row]))
+    ]
+
+
+def _timeline_facts(derived: Derived) -> dict[str, object]:
+    from hftrace.analysis.timeline import timeline
+
+    made = timeline(derived)
+    return {
+        "start_ns": made.start_ns,
+        "end_ns": made.end_ns,
+        "lanes": [
+            {"name": lane.name, **lane.lane._asdict(), "stretches": lane.stretches} for lane in made.spans
+        ],
+        "readers": [
+            {"name": lane.name, "rank": lane.rank, "thread": lane.thread, "busy_ns": lane.busy_ns}
+            for lane in made.reads
+        ],
+        "waits": made.waits,
+    }

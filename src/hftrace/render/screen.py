@@ -1,0 +1,71 @@
+"""The default screen: summary, call tree, timeline, findings, and the next command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.findings import findings
+from hftrace.analysis.tree import TreeOptions
+from hftrace.render.summary import finding_list, summary
+from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
+from hftrace.render.timeline import timeline_view
+from hftrace.render.tree import tree
+from hftrace.schema.model import Trace
+
+
+def show_command(path: str | os.PathLike[str] | None) -> str:
+    """Returns the command that shows a trace, ready to be pasted into a shell."""
+    return f"hftrace show {shlex.quote(clean(os.fspath(path)))}" if path is not None else "hftrace show TRACE"
+
+
+def next_command(derived: Derived, path: str | os.PathLike[str] | None) -> str:
+    """Returns the command that answers the next question about this trace."""
+    trace = derived.trace
+    command = show_command(path)
+    status = trace.outcome.get("status", "ok")
+    if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
+        return f"{command} --view files"
+    if status == "killed" and len(trace.samples):
+        return f"{command} --view samples"
+    if not len(trace.tensors):
+        return f"{command} --view spans"
+    return f"{command} --view tensors"
+
+
+def next_line(derived: Derived, path: str | os.PathLike[str] | None) -> Block:
+    """Returns the last line of a screen."""
+
+    def draw(width: int) -> Iterable[Line]:
+        command = next_command(derived, path)
+        if len(command) + 6 <= width:
+            yield [("next: ", DIM), (command, STRONG)]
+            return
+        # A command that is cut cannot be pasted, so it is broken at its blanks and never shortened.
+        yield [("next:", DIM)]
+        yield [(command, STRONG)]
+
+    return Block(draw)
+
+
+def screen(
+    trace: Trace | Derived, path: str | os.PathLike[str] | None = None, options: TreeOptions | None = None
+) -> Block:
+    """Returns the default screen of a trace.
+
+    Args:
+        trace: The trace, or what was derived from it already.
+        path: Where it lies, for the commands that are named.
+        options: What to show of the call tree.
+    """
+    derived = trace if isinstance(trace, Derived) else Derived(trace)
+    blocks = [
+        summary(derived),
+        tree(derived, options, explain=False),
+        timeline_view(derived, explain_all=True),
+    ]
+    if findings(derived):
+        blocks.append(finding_list(derived))
+    return stack(*blocks, next_line(derived, path))

@@ -1,0 +1,290 @@
+"""Lines of styled text, and the one place where foreign text becomes safe to print.
+
+Views build lines out of ``(text, style)`` parts and hand them to a
+:class:`Block`, which knows the console: its width, and whether it can show
+more than ASCII. The glyphs of this package all have an ASCII stand-in of the
+same width, so both alphabets share one layout. Text is never parsed as rich
+markup, because it never passes through a markup parser.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+Line: TypeAlias = list[tuple[str, str]]
+"""One line: parts of text, each with a style in rich's words ("" is plain)."""
+
+PLAIN = ""
+DIM = "dim"
+STRONG = "bold"
+BAD = "bold red"
+WARN = "yellow"
+GOOD = "green"
+
+PHASES: dict[str, tuple[str, str]] = {
+    "load": ("?", "dim"),
+    "import": ("I", "blue"),
+    "config": ("C", "cyan"),
+    "resolve": ("R", "cyan"),
+    "download": ("D", "magenta"),
+    "quantizer": ("Q", "magenta"),
+    "instantiate": ("N", "yellow"),
+    "device_map": ("M", "magenta"),
+    "warmup": ("U", "magenta"),
+    "weights": ("W", "green"),
+    "shard": ("S", "green"),
+    "convert": ("V", "bright_green"),
+    "offload": ("O", "red"),
+    "initialize": ("Z", "yellow"),
+    "tie": ("T", "bright_blue"),
+    "finalize": ("F", "bright_blue"),
+    "generation_config": ("G", "bright_cyan"),
+    "dispatch": ("P", "bright_magenta"),
+    "adapter": ("A", "bright_yellow"),
+    "tokenizer": ("t", "bright_blue"),
+    "processor": ("p", "bright_blue"),
+    "forward": ("f", "bright_green"),
+    "generate": ("g", "bright_green"),
+    "release": ("r", "dim"),
+    "unattributed": ("?", "dim"),
+}
+"""Letter and colour of each phase; the letter alone tells phases apart."""
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+DENSITY = " ░▒▓█"
+HEIGHT = " ▁▂▃▄▅▆▇█"
+_ASCII = str.maketrans(
+    {
+        "─": "-",
+        "│": "|",
+        "├": "|",
+        "└": "`",
+        "━": "=",
+        TIMES: "x",
+        "\N{EN DASH}": "-",
+        "→": ">",
+        "…": "~",
+        "·": "-",
+        "✗": "x",
+        "↓": "v",
+        "█": "#",
+        "▌": "#",
+        "░": ".",
+        "▒": ":",
+        "▓": "+",
+        "▁": "_",
+        "▂": ".",
+        "▃": ":",
+        "▄": "-",
+        "▅": "=",
+        "▆": "+",
+        "▇": "*",
+        "µ": "u",
+    }
+)
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC and other strings
+    r"|\x1b[ -/]*[0-~]?"
+)
+_BLANKS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
+# Control characters, and the invisible ones that reorder or hide text (bidirectional
+# overrides, zero-width marks, tags), and surrogates, which no UTF-8 stream can carry.
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e0fff\ud800-\udfff]"
+)
+
+
+def clean(value: object) -> str:
+    """Returns text from a file as it may be printed: one line, nothing that steers a terminal.
+
+    Every string that comes from a trace passes through here before it is drawn.
+    """
+    text = value if type(value) is str else str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    text = _ESCAPES.sub("", text)
+    return _INVISIBLE.sub("", _BLANKS.sub(" ", text))
+
+
+def width_of(text: str) -> int:
+    """Returns the number of terminal cells that ``text`` takes."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def shorten(text: str, width: int) -> str:
+    """Shortens ``text`` to ``width`` cells in the middle, where names differ least."""
+    if width_of(text) <= width:
+        return text
+    if width <= 1:
+        return "…"[:width]
+    tail = (width - 1) // 2
+    head = width - 1 - tail
+    start = set_cell_size(text, head).rstrip()
+    end = _tail(text, tail)
+    return start + "…" + end
+
+
+def _tail(text: str, width: int) -> str:
+    """Returns the end of ``text`` that fits into ``width`` cells."""
+    used = 0
+    for position in range(len(text) - 1, -1, -1):
+        used += width_of(text[position])
+        if used > width:
+            return text[position + 1 :]
+    return text
+
+
+def fit(text: str, width: int, align: str = "left") -> str:
+    """Shortens or pads ``text`` to exactly ``width`` cells."""
+    text = shorten(text, width)
+    padding = " " * (width - width_of(text))
+    return padding + text if align == "right" else text + padding
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Breaks ``text`` at blanks into lines of at most ``width`` cells."""
+    lines: list[str] = []
+    current = ""
+    for word in text.split():
+        word = shorten(word, width)
+        if current and width_of(current) + 1 + width_of(word) > width:
+            lines.append(current)
+            current = word
+        else:
+            current = f"{current} {word}" if current else word
+    return [*lines, current] if current or not lines else lines
+
+
+def line_width(line: Line) -> int:
+    """Returns the number of cells of a line."""
+    return sum(width_of(text) for text, _ in line)
+
+
+def heading(title: str, width: int, note: str = "") -> Line:
+    """Returns a heading with a rule to the full width, and a note at its right end."""
+    note = shorten(note, max(0, width - width_of(title) - 6))
+    rule = width - width_of(title) - 1 - (width_of(note) + 1 if note else 0)
+    line: Line = [(title, STRONG), (" " + "─" * max(0, rule), DIM)]
+    if note:
+        line.append((" " + note, DIM))
+    return line
+
+
+def to_ascii(text: str) -> str:
+    """Replaces every glyph by an ASCII one of the same width."""
+    if text.isascii():
+        return text
+    return "".join(
+        character if character.isascii() else "?" * cell_len(character)
+        for character in text.translate(_ASCII)
+    )
+
+
+class Block:
+    """A renderable made of lines that are laid out when the width is known.
+
+    Args:
+        draw: Called with the width in cells; returns the lines.
+    """
+
+    def __init__(self, draw: Callable[[int], Iterable[Line]]) -> None:
+        self._draw = draw
+
+    def lines(self, width: int) -> list[Line]:
+        """Returns the lines for one width."""
+        return list(self._draw(width))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width = options.max_width
+        for line in self._draw(width):
+            for text, style in _trimmed(_cropped(line, width)):
+                shown = to_ascii(text) if options.ascii_only else text
+                yield Segment(shown, Style.parse(style) if style else None)
+            yield Segment.line()
+
+
+def _cropped(line: Line, width: int) -> Line:
+    """Cuts a line at the right end of the screen."""
+    if line_width(line) <= width:
+        return [part for part in line if part[0]]
+    parts: Line = []
+    for text, style in line:
+        left = width - line_width(parts)
+        if left <= 0:
+            break
+        parts.append((text if width_of(text) <= left else set_cell_size(text, left), style))
+    return parts
+
+
+def _trimmed(line: Line) -> Line:
+    """Drops blanks at the end of a line, which only get in the way of copying."""
+    parts = list(line)
+    while parts:
+        text, style = parts[-1]
+        stripped = text.rstrip(" ")
+        if stripped:
+            parts[-1] = (stripped, style)
+            break
+        parts.pop()
+    return parts
+
+
+def stack(*blocks: Block) -> Block:
+    """Returns one block that draws several, with an empty line between them."""
+
+    def draw(width: int) -> Iterable[Line]:
+        for number, block in enumerate(blocks):
+            if number:
+                yield []
+            yield from block.lines(width)
+
+    return Block(draw)
+
+
+def notes(texts: Iterable[str], width: int, indent: str = "") -> list[Line]:
+    """Returns the lines that say what is not shown, each with the option that shows it."""
+    return [
+        [(indent + text, DIM)] for note in texts for text in wrap(note, max(20, width - width_of(indent)))
+    ]
+
+
+def phase_letter(phase: str) -> str:
+    """Returns the letter that stands for a phase."""
+    known = PHASES.get(phase)
+    return known[0] if known else "."
+
+
+def phase_style(phase: str) -> str:
+    """Returns the colour of a phase."""
+    known = PHASES.get(phase)
+    return known[1] if known else PLAIN
+
+
+def legend(phases: Iterable[str], width: int) -> list[Line]:
+    """Returns the legend of the phases named, in the order of :data:`PHASES`."""
+    used = set(phases)
+    ordered = [phase for phase in PHASES if phase in used and phase != "load"]
+    ordered += sorted(clean(phase) for phase in used if phase not in PHASES)
+    if "load" in used and "unattributed" not in used:
+        ordered.append("unattributed")
+    lines: list[Line] = [[]]
+    for phase in ordered:
+        parts: Line = [(phase_letter(phase), phase_style(phase)), (f" {phase}", DIM)]
+        needed = line_width(parts) + (2 if lines[-1] else 0)
+        if lines[-1] and line_width(lines[-1]) + needed > width:
+            lines.append([])
+        if lines[-1]:
+            lines[-1].append(("  ", PLAIN))
+        lines[-1].extend(parts)
+    return lines if lines[0] else []

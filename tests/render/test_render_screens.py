@@ -1,0 +1,154 @@
+"""What people see, as files that people can read.
+
+``UPDATE_SNAPSHOTS=1 pytest tests/render`` writes the files anew; the
+difference is then read before it is committed.
+"""
+
+import difflib
+import io
+import os
+import re
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+import handmade
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.tree import TreeOptions
+from hftrace.render import ledgers, screen
+from hftrace.render.summary import summary
+from hftrace.render.timeline import timeline_view
+from hftrace.render.tree import tree
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def draw(renderable, width, encoding="utf-8", colors=None):
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
+    console = Console(
+        file=stream,
+        width=width,
+        color_system=colors,
+        force_terminal=colors is not None,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        _environ={},
+    )
+    console.print(renderable, overflow="ignore", crop=False)
+    stream.flush()
+    return raw.getvalue().decode(encoding)
+
+
+def compare(name, text):
+    path = SNAPSHOTS / f"{name}.txt"
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        SNAPSHOTS.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8")
+    expected = path.read_text("utf-8") if path.exists() else ""
+    if text != expected:
+        difference = "\n".join(difflib.unified_diff(expected.splitlines(), text.splitlines(), lineterm=""))
+        pytest.fail(f"{path.name} changed; UPDATE_SNAPSHOTS=1 accepts it\n{difference}", pytrace=False)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("name", handmade.ALL)
+def test_default_screen(name, width):
+    compare(f"{name}-{width}", draw(screen(handmade.ALL[name](), f"traces/{name}.json"), width))
+
+
+def test_default_screen_with_a_device():
+    compare("healthy-100", draw(screen(handmade.healthy(), "traces/healthy.json"), 100))
+
+
+@pytest.mark.parametrize("name", ["sharded", "killed", "hostile"])
+def test_default_screen_in_ascii(name):
+    text = draw(screen(EVERY[name](), f"traces/{name}.json"), 80, "ascii")
+    assert text.isascii()
+    compare(f"{name}-80-ascii", text)
+
+
+LEDGERS = {
+    "tensors": ledgers.tensors,
+    "tensors-filtered": lambda derived: ledgers.tensors(derived, re.compile("layers.1[01].*proj").search),
+    "files": ledgers.files,
+    "spans": ledgers.spans,
+    "samples": lambda derived: ledgers.samples(derived, 12),
+    "timeline": lambda derived: timeline_view(derived, None),
+    "tree": lambda derived: tree(derived, TreeOptions(everything=True)),
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("view", LEDGERS)
+def test_views(view, width):
+    compare(f"view-{view}-{width}", draw(LEDGERS[view](Derived(handmade.sharded())), width))
+
+
+@pytest.mark.parametrize("width", [40, 61, 80, 109, 110, 140, 300])
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_wider_than_the_screen(name, width):
+    derived = Derived(EVERY[name]())
+    command = f"hftrace show traces/{name}.json --view"
+    for view in (screen(derived, f"traces/{name}.json"), *(make(derived) for make in LEDGERS.values())):
+        for line in draw(view, width).splitlines():
+            # The command to copy is never cut.
+            assert cell_len(line) <= width or line.startswith(command)
+            assert line == line.rstrip()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_summary_fits_the_first_screen(name):
+    assert len(draw(summary(Derived(EVERY[name]())), 80).splitlines()) <= 23
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_colours_add_nothing_but_colours(name):
+    derived = Derived(EVERY[name]())
+    view = screen(derived, "traces/x.json")
+    colored = draw(view, 80, colors="standard")
+    assert ESCAPE.search(colored)
+    assert ESCAPE.sub("", colored) == draw(view, 80)
+
+
+def test_hostile_names_stay_text():
+    derived = Derived(handmade.hostile())
+    for view in (screen(derived, "x\x1b[2J.json"), *(make(derived) for make in LEDGERS.values())):
+        text = draw(view, 80)
+        assert "\x1b" not in text
+        assert "\x9b" not in text
+        assert "\u202e" not in text
+    assert "[red]evil[/red]" in draw(screen(derived), 80)
+
+
+def test_the_last_line_is_the_next_command():
+    for name, view in {
+        "sharded": "tensors",
+        "failing": "files",
+        "killed": "samples",
+        "deep": "spans",
+    }.items():
+        last = draw(screen(EVERY[name](), "my traces/x.json"), 80).splitlines()[-1]
+        assert last == f"next: hftrace show 'my traces/x.json' --view {view}"
+
+
+def test_deep_trees_are_drawn_whole_when_asked():
+    view = tree(Derived(handmade.deep()), TreeOptions(depth=None, min_ns=0))
+    assert "function_2999" in draw(view, 80)
+
+
+def test_a_load_on_several_ranks_names_them():
+    made = handmade.Builder()
+    for rank in range(2):
+        root = made.span(
+            None, "load", "Llama", 0, 100 + rank, "Llama.from_pretrained", rank=rank, pid=10 + rank
+        )
+        made.span(root, "weights", "w", 10, 90, rank=rank, pid=10 + rank)
+    text = draw(screen(made.trace()), 100)
+    assert "rank 0" in text
+    assert "rank 1" in text

@@ -1,0 +1,115 @@
+"""Findings: there where they belong, and nowhere else."""
+
+import pytest
+
+import handmade
+from handmade import MS, Builder
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.findings import RULES, findings
+from hftrace.schema.model import Facts, Trace
+
+
+def names(trace):
+    return [finding.name for finding in findings(trace)]
+
+
+def with_facts(trace, **blocks):
+    facts = {name: Facts({**getattr(trace, name), **values}) for name, values in blocks.items()}
+    values = {name: getattr(trace, name) for name in Trace.__dataclass_fields__}
+    return Trace(**{**values, **facts})
+
+
+def test_a_healthy_load_has_none():
+    assert names(handmade.healthy()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sharded", ["waiting-for-readers", "dtype-widened"]),
+        ("lazy", ["not-resident"]),
+        ("killed", ["killed-at-limit", "waiting-for-readers", "dtype-widened"]),
+        ("failing", []),
+        ("pickled", ["pickle-checkpoint", "hub-requests", "unused-keys", "missing-weights"]),
+        ("offloaded", ["waiting-for-readers", "offloaded-to-disk"]),
+        (
+            "generation_a",
+            ["init-then-overwrite", "dtype-widened", "ignored-keyword", "lost-events", "hook-errors"],
+        ),
+        ("empty", []),
+    ],
+)
+def test_what_is_found_and_in_which_order(name, expected):
+    assert names(getattr(handmade, name)()) == expected
+
+
+def test_costs():
+    found = {finding.name: finding for finding in findings(handmade.sharded())}
+    derived = Derived(handmade.sharded())
+    assert found["dtype-widened"].cost_bytes == derived.checkpoint_bytes - 3 * 8192
+    assert found["waiting-for-readers"].cost_ns == derived.waiting_ns
+
+
+def test_an_asked_dtype_is_named_only_if_it_is_the_reason():
+    asked = with_facts(handmade.sharded(), request={"keywords": {"dtype": "torch.float32"}})
+    ignored = with_facts(handmade.sharded(), request={"keywords": {"dtype": "bfloat16"}})
+    evidence = [
+        next(finding.evidence for finding in findings(trace) if finding.name == "dtype-widened")
+        for trace in (asked, ignored)
+    ]
+    assert "as dtype=float32 asked" in evidence[0]
+    assert "because dtype was not given" in evidence[1]
+
+
+def test_models_on_meta_are_not_initialised_twice():
+    trace = with_facts(handmade.generation_a(), request={"keywords": {"low_cpu_mem_usage": True}})
+    assert "init-then-overwrite" not in names(trace)
+    assert "init-then-overwrite" not in names(
+        with_facts(handmade.generation_a(), environment={"generation": "C"})
+    )
+
+
+def test_imports_that_dominate_name_their_packages():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 2000)
+    packages = [["transformers", 900 * MS], ["torch", 300 * MS]]
+    made.span(root, "import", "x", 0, 1500, attributes={"packages": packages})
+    (finding,) = findings(made.trace())
+    assert finding.name == "imports-dominate"
+    assert "transformers 900 ms, torch 300 ms" in finding.evidence
+    assert finding.cost_ns == 1500 * MS
+
+
+def test_parameters_without_data():
+    made = Builder()
+    made.span(None, "load", "A", 0, 100)
+    made.tensor("a", [4], device="meta", provenance="meta")
+    assert names(made.trace()) == ["left-on-meta"]
+
+
+def test_trouble_of_our_own_comes_last_and_costs_nothing():
+    own = [finding for finding in findings(handmade.generation_a()) if finding.internal]
+    assert own == findings(handmade.generation_a())[-len(own) :]
+    slow = with_facts(handmade.healthy(), header={"sampling": {"rate_asked_hz": 100, "rate_reached_hz": 12}})
+    assert names(slow) == ["slow-sampling"]
+
+
+@pytest.mark.parametrize("junk", [None, 3, "text", [], {}, [1], [[1, 2, 3]], {"a": "b"}, True])
+def test_facts_of_a_wrong_shape_do_no_harm(junk):
+    trace = with_facts(
+        handmade.killed(),
+        header={"lost": junk, "errors": junk, "sampling": junk, "threads": junk},
+        request={"ignored": junk, "keywords": junk},
+        outcome={"memory_at_death_bytes": junk, "limit_bytes": junk},
+        environment={"generation": junk, "cgroup_limit_bytes": junk},
+    )
+    assert isinstance(findings(trace), list)
+
+
+def test_every_rule_says_in_its_docstring_what_it_is_about():
+    assert all(rule.__doc__ for rule in RULES)
+    for name in handmade.ALL:
+        for finding in findings(handmade.ALL[name]()):
+            assert finding.evidence.endswith((".", "'shape'"))
+            assert finding.advice.endswith(".")
+            assert len(finding.title) <= 60
