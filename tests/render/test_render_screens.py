@@ -79,7 +79,7 @@ LEDGERS = {
     "files": ledgers.files,
     "spans": ledgers.spans,
     "samples": lambda derived: ledgers.samples(derived, 12),
-    "timeline": lambda derived: timeline_view(derived, None),
+    "timeline": lambda derived: timeline_view(derived, whole=True),
     "tree": lambda derived: tree(derived, TreeOptions(everything=True)),
 }
 
@@ -152,3 +152,25 @@ def test_a_load_on_several_ranks_names_them():
     text = draw(screen(made.trace()), 100)
     assert "rank 0" in text
     assert "rank 1" in text
+
+
+def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
+    made = handmade.Builder()
+    made.span(None, "import", "import torch", 0, 5000)
+    root = made.span(None, "load", "Llama", 5000, 5100, "Llama.from_pretrained")
+    made.span(root, "weights", "w", 5010, 5090)
+    derived = Derived(made.trace())
+    text = draw(timeline_view(derived), 80)
+    assert "+ 5.00 s of imports before the load: --view timeline" in text
+    assert "weights━━━" in text
+    assert "import━━━" in draw(timeline_view(derived, whole=True), 80)
+
+
+def test_many_threads_say_how_to_see_the_rest():
+    made = handmade.Builder()
+    root = made.span(None, "load", "Llama", 0, 100, "Llama.from_pretrained")
+    for thread in range(20):
+        made.span(root, "shard", f"shard {thread}", 10, 90, thread=thread)
+    derived = Derived(made.trace())
+    assert "+ 15 more threads: --view timeline" in draw(timeline_view(derived), 80)
+    assert "more threads" not in draw(timeline_view(derived, whole=True), 80)

@@ -113,3 +113,13 @@ def test_every_rule_says_in_its_docstring_what_it_is_about():
             assert finding.evidence.endswith((".", "'shape'"))
             assert finding.advice.endswith(".")
             assert len(finding.title) <= 60
+
+
+def test_pickle_files_that_were_mapped_are_no_finding():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 100)
+    memory = {"rss_anon_start_bytes": 10**8, "rss_anon_bytes": 10**8 + 5000}
+    made.span(weights, "shard", "load_state_dict", 0, 50, attributes={"file": "a.bin"}, **memory)
+    made.file("a.bin", size=10**9, shard=0, format="pickle")
+    assert names(made.trace()) == []

@@ -89,8 +89,8 @@ def reading(trace: Trace, index: SpanIndex) -> Reading:
         if span_row is None:
             span_row = _at(index, weights_rows, start, rank)
         owner = None if span_row is None else owners[span_row]
-        if owner is not None and named:
-            # Read as one shard, placed later: the row names the span that it was placed in.
+        if start is None and owner is not None:
+            # Read with its whole file, and placed later: the row names the span that it was placed in.
             owner = named.get((owner, file), owner)
         key = (owner, file)
         shard = shards.get(key)
@@ -132,12 +132,13 @@ def _shards_by_name(
     trace: Trace, index: SpanIndex, weights_of: list[int | None]
 ) -> dict[tuple[int, str], int]:
     """Returns the ``shard`` span of each file, by the ``weights`` span around it and the file's name."""
-    names = trace.spans.column("name")
+    names, attributes = trace.spans.column("name"), trace.spans.column("attributes")
     result: dict[tuple[int, str], int] = {}
     for row, phase in enumerate(index.phases):
         weights = weights_of[row]
         if phase == "shard" and weights is not None:
-            result.setdefault((weights, names[row].rpartition("/")[2]), row)
+            file = str(attributes[row].get("file") or names[row])
+            result.setdefault((weights, file.rpartition("/")[2]), row)
     return result
 
 

@@ -71,7 +71,7 @@ class TreeOptions:
     depth: int | None = 8
     """Levels of spans; None shows all."""
     min_ns: int | None = None
-    """Spans shorter than this are hidden; None hides those below one per mille of the wall time."""
+    """Spans shorter than this are hidden; None hides those below half a percent of the root they are in."""
     matches: Callable[[str], bool] | None = None
     """Where given, only spans whose name, function or phase matches are shown, and those above them."""
     everything: bool = False
@@ -86,8 +86,9 @@ def build(derived: Derived, options: TreeOptions | None = None) -> list[Node]:
     _attach_reading(derived, node_of, options)
     if options.matches is not None:
         roots = _matching(roots, options.matches)
-    min_ns = options.min_ns if options.min_ns is not None else derived.wall_ns // 1000
-    _hide(roots, options.depth, min_ns)
+    for root in roots:
+        least = options.min_ns if options.min_ns is not None else (root.duration_ns or 0) // 200
+        _hide(root, options.depth, least)
     return roots
 
 
@@ -281,7 +282,12 @@ def _limited_shards(nodes: list[Node], limit: int | None) -> list[Node]:
 def _tensor_groups(derived: Derived, rows: list[int], limit: int | None) -> list[Node]:
     """Returns nodes for the folded tensors of one span, the largest of them where there are many."""
     tensors = derived.trace.tensors
-    sizes, stored, dtypes = (tensors.column(name) for name in ("bytes", "stored_dtype", "dtype"))
+    stored, dtypes = tensors.column("stored_dtype"), tensors.column("dtype")
+    # A load that died has read tensors that were never placed: those weigh what they weigh in the file.
+    sizes = [
+        size if size is not None else in_file
+        for size, in_file in zip(tensors.column("bytes"), tensors.column("stored_bytes"), strict=True)
+    ]
     nodes = []
     for group in fold(tensors, rows):
         pairs = {(stored[row], dtypes[row]) for row in group.rows}
@@ -333,9 +339,9 @@ def _matching(roots: list[Node], matches: Callable[[str], bool]) -> list[Node]:
     return [root for root in roots if id(root) in keep]
 
 
-def _hide(roots: list[Node], depth: int | None, min_ns: int) -> None:
+def _hide(root: Node, depth: int | None, min_ns: int) -> None:
     """Replaces spans that are too deep or too short by one node that counts them; trouble stays visible."""
-    order = list(walk(roots))
+    order = list(walk([root]))
     troubled: set[int] = set()
     for _, node in reversed(order):
         if (
@@ -344,7 +350,7 @@ def _hide(roots: list[Node], depth: int | None, min_ns: int) -> None:
             or any(id(child) in troubled for child in node.children)
         ):
             troubled.add(id(node))
-    stack = [(0, root) for root in roots]
+    stack = [(0, root)]
     while stack:
         level, node = stack.pop()
         too_deep = depth is not None and level + 1 >= depth

@@ -67,7 +67,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     type=click.FloatRange(min=0),
     default=None,
     metavar="X",
-    help="Hide calls shorter than this [default: 0.1 % of the wall time].",
+    help="Hide calls shorter than this [default: 0.5 % of their load].",
 )
 @click.option(
     "--filter",
@@ -168,7 +168,7 @@ def _blocks(
     makers: dict[str, Callable[[], list[Block]]] = {
         "summary": lambda: [summary(derived), finding_list(derived)],
         "tree": lambda: [tree(derived, options)],
-        "timeline": lambda: [timeline_view(derived, None)],
+        "timeline": lambda: [timeline_view(derived, whole=True)],
         "spans": lambda: [ledgers.spans(derived, matches, rows)],
         "tensors": lambda: [ledgers.tensors(derived, matches, rows)],
         "files": lambda: [ledgers.files(derived, matches, rows)],

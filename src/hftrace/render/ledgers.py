@@ -187,7 +187,7 @@ def _tensor_row(derived: Derived, row: int, label: str, layers: int = 1, style: 
         else None
     )
     several = f" {TIMES} {layers}" if layers > 1 else ""
-    origin = tensor.provenance or "not reached"
+    origin = tensor.provenance or "not placed"
     if tensor.tied_to:
         origin = f"= {tensor.tied_to}" if layers == 1 else origin
     return Row(

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import findings
-from hftrace.analysis.tree import TreeOptions
+from hftrace.analysis.tree import TreeOptions, build
 from hftrace.render.summary import finding_list, summary
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
 from hftrace.render.timeline import timeline_view
-from hftrace.render.tree import tree
+from hftrace.render.tree import draw_tree, shown_phases
 from hftrace.schema.model import Trace
 
 
@@ -61,10 +61,12 @@ def screen(
         options: What to show of the call tree.
     """
     derived = trace if isinstance(trace, Derived) else Derived(trace)
+    roots = build(derived, options)
     blocks = [
         summary(derived),
-        tree(derived, options, explain=False),
-        timeline_view(derived, explain_all=True),
+        Block(lambda width: draw_tree(derived, roots, width)),
+        # One legend, under the timeline, explains the letters of both.
+        timeline_view(derived, explain=shown_phases(roots)),
     ]
     if findings(derived):
         blocks.append(finding_list(derived))

@@ -160,7 +160,7 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
     ]
     if versions:
         generation = environment.get("generation")
-        yield "with", ", ".join(versions) + (f" (generation {clean(generation)})" if generation else "")
+        yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
 
 
 def _took(derived: Derived) -> str:
@@ -169,7 +169,7 @@ def _took(derived: Derived) -> str:
     before = derived.wall_ns - loads
     text = units.duration(derived.wall_ns)
     if before and loads:
-        text += f": load {units.duration(loads)}, imports before it {units.duration(before)}"
+        text += f": imports {units.duration(before)}, load {units.duration(loads)}"
     if derived.attributed is not None:
         text += f"; {units.share(derived.attributed, precise=True)} in named phases"
     return text
@@ -199,7 +199,7 @@ def _tensors(derived: Derived) -> str:
     if not known:
         return ""
     parts = [
-        f"{total.count:,} {'not reached' if name == 'unknown' else clean(name)}"
+        f"{total.count:,} {'not placed' if name == 'unknown' else clean(name)}"
         for name, total in known.items()
     ]
     text = ", ".join(parts)

@@ -5,6 +5,7 @@ Phases are told apart by their words and letters; colour only helps.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from hftrace.analysis import memory
@@ -23,6 +24,7 @@ from hftrace.render.text import (
     fit,
     heading,
     legend,
+    notes,
     phase_letter,
     phase_style,
     width_of,
@@ -32,20 +34,33 @@ LANES = 6
 """Lanes of each sort on the default screen."""
 
 
-def timeline_view(derived: Derived, lanes: int | None = LANES, explain_all: bool = False) -> Block:
+def timeline_view(derived: Derived, whole: bool = False, explain: Iterable[str] = ()) -> Block:
     """Returns the timeline.
 
     Args:
         derived: The trace.
-        lanes: How many lanes of each sort to draw; None draws all.
-        explain_all: Has all phases of the trace in the legend, also those too short to be drawn.
+        whole: Draws all lanes from the first import on. Otherwise there are
+            some lanes of each sort, and imports that took longer than the
+            loads themselves are left out; what is left out is said.
+        explain: Further phases to have in the legend.
     """
     made = timeline(derived)
-    return Block(lambda width: _draw(derived, made, lanes, explain_all, width))
+    extra = frozenset(explain)
+    left_out = 0 if whole else _imports_before(derived, made)
+    if left_out:
+        made = dataclasses.replace(made, start_ns=made.start_ns + left_out)
+    return Block(lambda width: _draw(derived, made, None if whole else LANES, left_out, extra, width))
+
+
+def _imports_before(derived: Derived, made: Timeline) -> int:
+    """Returns the time before the first load where it is most of all time, else 0."""
+    first = min((derived.index.starts[row] for row in derived.index.load_rows), default=made.start_ns)
+    before = first - made.start_ns
+    return before if made.end_ns > first and before > 0.5 * (made.end_ns - made.start_ns) else 0
 
 
 def _draw(
-    derived: Derived, made: Timeline, limit: int | None, explain_all: bool, width: int
+    derived: Derived, made: Timeline, limit: int | None, left_out: int, extra: frozenset[str], width: int
 ) -> Iterable[Line]:
     labels = max(13, min(20, width // 5))
     cells = max(10, width - labels - 1)
@@ -54,11 +69,10 @@ def _draw(
         yield heading("Timeline", width)
         yield [("nothing to draw: this trace has no time in it", DIM)]
         return
-    yield heading(
-        "Timeline",
-        width,
-        f"1 column = {units.duration(span / cells)}" + ("; memory peaks at the left" if width >= 60 else ""),
-    )
+    note = f"1 column = {units.duration(span / cells)}"
+    yield heading("Timeline", width, note + ("; memory peaks at the left" if width >= 60 else ""))
+    if left_out:
+        yield from notes([f"+ {units.duration(left_out)} of imports before the load: --view timeline"], width)
     used: set[str] = set()
     for number, lane in enumerate(made.spans[:limit]):
         row = dominant(lane.stretches, made.start_ns, made.end_ns, cells)
@@ -76,10 +90,7 @@ def _draw(
             yield [(f"+ {units.count(rest, 'more thread')}: --view timeline", DIM)]
     yield from _memory(derived, made, labels, cells)
     yield _axis(span, labels, cells)
-    if explain_all:
-        used.update(phase for phase in derived.index.phases if phase != "load")
-        if derived.reading.shards:
-            used.add("shard")
+    used.update(extra)
     yield from legend(used, width)
     if made.reads or made.waits:
         yield [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.tree import Node, TreeOptions, build
+from hftrace.analysis.tree import Node, TreeOptions, build, walk
 from hftrace.render import units
 from hftrace.render.text import (
     BAD,
@@ -64,22 +64,31 @@ class _Layout(NamedTuple):
         return "   " if self.wide else "  "
 
 
-def tree(derived: Derived, options: TreeOptions | None = None, explain: bool = True) -> Block:
-    """Returns the call tree.
+def tree(derived: Derived, options: TreeOptions | None = None) -> Block:
+    """Returns the call tree, with a legend of its letters.
 
     Args:
         derived: The trace.
         options: What to show.
-        explain: Ends with a legend of the letters, where letters are used.
     """
     options = options or TreeOptions()
     roots = build(derived, options)
-    return Block(lambda width: _draw(derived, roots, options, explain, width))
+
+    def draw(width: int) -> Iterable[Line]:
+        yield from draw_tree(derived, roots, width)
+        if width < WIDE:
+            yield from legend(shown_phases(roots), width)
+
+    return Block(draw)
 
 
-def _draw(
-    derived: Derived, roots: list[Node], options: TreeOptions, explain: bool, width: int
-) -> Iterable[Line]:
+def shown_phases(roots: list[Node]) -> set[str]:
+    """Returns the phases that a tree shows, and a legend should explain."""
+    return {node.phase for _, node in walk(roots) if node.phase and node.phase != "load"}
+
+
+def draw_tree(derived: Derived, roots: list[Node], width: int) -> Iterable[Line]:
+    """Yields the lines of a tree, without a legend."""
     wide = width >= WIDE
     device = wide and bool(derived.peaks.device_bytes)
     layout = _Layout(width, width - 26 - (11 if device else 0), wide, device)
@@ -90,15 +99,12 @@ def _draw(
         (columns + (fit("device", 11, "right") if device else ""), DIM),
     ]
     if not roots:
-        nothing = "no span matches the filter" if options.matches else "this trace has no spans"
+        nothing = "no span matches the filter" if len(derived.index.ids) else "this trace has no spans"
         yield [(nothing, DIM)]
         return
-    used: set[str] = set()
     stack: list[tuple[Node, str, str, Node | None]] = [(root, "", "", None) for root in reversed(roots)]
     while stack:
         node, guide, below, parent = stack.pop()
-        if node.phase and node.kind == "span":
-            used.add(node.phase)
         yield from _node_lines(derived, node, parent, guide, below, layout)
         for position in range(len(node.children) - 1, -1, -1):
             last = position == len(node.children) - 1
@@ -110,8 +116,6 @@ def _draw(
                     node,
                 )
             )
-    if explain and not wide:
-        yield from legend(used - {"load"}, width)
 
 
 def _cut(guide: str, layout: _Layout) -> str:
@@ -178,10 +182,10 @@ def _label(derived: Derived, node: Node, parent: Node | None, room: int, layout:
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
     if node.kind == "packages":
-        text = ", ".join(
-            f"{clean(name)} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]
-        )
-        return [(shorten(text, room), DIM)]
+        costs = [f"{clean(name)} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
+        while len(costs) > 1 and width_of(", ".join(costs)) > room:
+            costs.pop()
+        return [(shorten(", ".join(costs), room), DIM)]
     size = f" ({units.byte_count(node.bytes)})" if node.bytes else ""
     return [(shorten(f"+ {node.count:,} {node.label}{size}: {node.hint}", room), DIM)]
 
@@ -230,7 +234,7 @@ def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, la
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
     left = room - line_width(line)
-    label = clean(node.name if phase == "shard" and node.name else node.label)
+    label = clean(_title(node))
     parts: list[str] = []
     if node.status not in ("ok", "error"):
         parts.append(f"{clean(node.status)} here")
@@ -270,6 +274,16 @@ def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, la
             parts.append(shorten(source, spare))
     main = STRONG if phase == "load" and node.status == "ok" else style if node.status != "ok" else PLAIN
     return [*line, *_named(label, parts, left, main)]
+
+
+def _title(node: Node) -> str:
+    """Returns what to call a span: its function, with the class that it was called on where that is known."""
+    if node.phase == "shard":
+        return str(node.attributes.get("file") or node.name or node.label)
+    method = node.label.rpartition(".")[2]
+    if node.name and node.phase == "load" and node.name.isidentifier() and method != node.label:
+        return f"{node.name}.{method}"
+    return node.label
 
 
 def _file_label(node: Node, room: int) -> Line:
