@@ -99,13 +99,17 @@ def coverage(stretches: Iterable[tuple[int, int]], start: int, end: int, cells: 
     if end <= start or cells <= 0:
         return [0.0] * max(0, cells)
     length = (end - start) / cells
-    result = [0.0] * cells
+    result = [0.0] * (cells + 1)
+    # Plain comparisons: this loop sees every read of every tensor.
     for left, right in stretches:
-        left, right = max(left, start), min(right, end)
+        if left < start:
+            left = start
+        if right > end:
+            right = end
         if right <= left:
             continue
-        first = min(cells - 1, int((left - start) / length))
-        last = min(cells - 1, int((right - start) / length))
+        first = int((left - start) / length)
+        last = int((right - start) / length)
         if first == last:
             result[first] += (right - left) / length
             continue
@@ -113,7 +117,8 @@ def coverage(stretches: Iterable[tuple[int, int]], start: int, end: int, cells: 
         for cell in range(first + 1, last):
             result[cell] += 1.0
         result[last] += (right - start) / length - last
-    return [min(1.0, value) for value in result]
+    # What ends with the last cell has nothing in the one after it.
+    return [min(1.0, value) for value in result[:cells]]
 
 
 def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, cells: int) -> list[str | None]:

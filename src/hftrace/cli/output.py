@@ -107,13 +107,12 @@ def print_json(value: Any) -> None:
 def print_json_rows(columns: dict[str, list[Any]], rows: Iterable[int]) -> None:
     """Prints rows of a columnar table as a JSON list of objects, one a line, without building the list."""
     write = sys.stdout.write
+    encode = json.JSONEncoder(allow_nan=False).encode
     names = list(columns)
-    values = [columns[name] for name in names]
+    values = list(columns.values())
     separator = "["
     for row in rows:
-        text = json.dumps(
-            {name: column[row] for name, column in zip(names, values, strict=True)}, allow_nan=False
-        )
+        text = encode(dict(zip(names, [column[row] for column in values], strict=True)))
         write(f"{separator}\n{text}")
         separator = ","
     write("[]\n" if separator == "[" else "\n]\n")
