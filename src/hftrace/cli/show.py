@@ -95,7 +95,7 @@ def command(
 
     Without --view: what was loaded, how long it took and what it cost, the
     call tree, and the timeline with memory under it. --json prints facts
-    instead: the summary, or with --view all rows and columns of a table.
+    instead: the summary, or every row and column of the table that --view names.
     """
     from hftrace.analysis.tree import TreeOptions
 
