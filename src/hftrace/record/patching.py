@@ -171,24 +171,36 @@ class _Site:
             self.installed = _trampoline_for(self)
         self.function.__code__ = self.installed or self.code
         del current
-        if before is not None and not self.factories:
-            _restore_copies(before, self.code)
+        if before is not None:
+            _update_copies(before, self.installed or self.code)
 
 
-def _restore_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
-    """Gives functions that were copied from a patched one the original code too.
+def _update_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
+    """Gives functions that were copied from a patched one its new code too, at the end the original.
 
     transformers builds the ``from_pretrained`` of its auto classes that way
     (``copy_func``, ``auto_factory.py``): a new function from another one's
     code. Such a copy made while tracing holds the trampoline. It is found by
     the reference it holds; without a stray reference nothing is searched.
     """
-    # Ours: the parameter, the caller's variable, and the argument of getrefcount.
-    if sys.getrefcount(trampoline) <= 3:
+    if sys.getrefcount(trampoline) <= _OWN_REFERENCES:
         return
     for referrer in gc.get_referrers(trampoline):
         if isinstance(referrer, types.FunctionType) and referrer.__code__ is trampoline:
             referrer.__code__ = code
+
+
+def _own_references() -> int:
+    """Returns what :func:`_update_copies` counts where nobody else holds the code; Pythons count differently."""
+
+    def count(trampoline: types.CodeType) -> int:
+        return sys.getrefcount(trampoline)
+
+    before = compile("0", FRAME_FILE, "eval")
+    return count(before)
+
+
+_OWN_REFERENCES = _own_references()
 
 
 def is_patched(function: types.FunctionType) -> bool:
@@ -242,10 +254,14 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Callable[[],
                 _sites.pop(function, None)
             raise
 
+    done = False
+
     def undo() -> None:
+        nonlocal done
         with _lock:
-            if factory not in site.factories:
+            if done:
                 return
+            done = True
             site.factories.remove(factory)
             site.update()
             if not site.factories and _sites.get(function) is site:
