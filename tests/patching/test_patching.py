@@ -692,3 +692,20 @@ def test_own_frames_never_stand_in_code_after_the_last_undo():
         and candidate.__code__.co_name in ("function", "wrapper")
     ]
     assert not left
+
+
+def test_the_original_code_is_known_at_any_time():
+    function = make_plain()
+    code, seen = function.__code__, []
+
+    def factory(original):
+        seen.append(patching.original_code(function))
+        return original
+
+    undos = [patch(function, factory), patch(function, factory)]
+    assert function.__code__ is not code
+    assert patching.original_code(function) is code
+    for undo in undos:
+        undo()
+    assert patching.original_code(function) is code
+    assert all(found is code for found in seen)

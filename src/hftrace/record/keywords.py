@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.record.patching import original_code
+
 
 def _model_function(name: str) -> types.FunctionType | None:
     modeling = sys.modules["transformers.modeling_utils"]
@@ -29,7 +31,7 @@ def _takes(function_name: str, parameter: str) -> bool:
 def _mentions(function_name: str, word: str) -> bool:
     """Returns whether a function's code holds the word, as ``kwargs.pop("word")`` makes it do."""
     function = _model_function(function_name)
-    return function is not None and word in function.__code__.co_consts
+    return function is not None and word in original_code(function).co_consts
 
 
 def dtype_keyword() -> str:

@@ -191,7 +191,7 @@ def _update_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
 
 
 def _own_references() -> int:
-    """Returns what :func:`_update_copies` counts where nobody else holds the code; Pythons count differently."""
+    """Returns what :func:`_update_copies` counts where nobody else holds the code."""
 
     def count(trampoline: types.CodeType) -> int:
         return sys.getrefcount(trampoline)
@@ -308,6 +308,14 @@ def resolve(target: str) -> tuple[types.FunctionType | None, str]:
     return None, "builtin" if name in vars(owner) else "absent"
 
 
+def original_code(function: types.FunctionType) -> types.CodeType:
+    """Returns a function's own code, whether it is patched now or not."""
+    site = _sites.get(function)
+    if site is not None and site.installed in (None, function.__code__):
+        return site.code  # not installed yet: its handlers are being built
+    return function.__code__
+
+
 def source_of(function: types.FunctionType) -> str:
     """Returns where a function is defined, as ``file.py:line`` below its package's parent folder."""
     # A decorator's closure stands in another file; the reader wants the function itself.
@@ -315,8 +323,7 @@ def source_of(function: types.FunctionType) -> str:
     innermost = getattr(wrapped, "__func__", wrapped)
     if not isinstance(innermost, types.FunctionType):
         innermost = function
-    site = _sites.get(innermost)
-    code = site.code if site is not None else innermost.__code__
+    code = original_code(innermost)
     module = str(getattr(function, "__module__", "") or "")
     depth = module.count(".") + 1
     parts = code.co_filename.replace("\\", "/").split("/")

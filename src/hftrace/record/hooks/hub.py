@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from hftrace.record.hooks.facts import basename, note_file, shard_files
 from hftrace.record.hooks.points import Call, HookPoint, parameter_names
-from hftrace.record.patching import transparent
+from hftrace.record.patching import original_code, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.schema import journal
 from hftrace.schema.redact import redact
@@ -79,7 +79,7 @@ def file_handler(
         span.notes["hftrace_asks"] = label
         return span
 
-    delegates = point.function == "cached_file" and "cached_files" in function.__code__.co_names
+    delegates = point.function == "cached_file" and "cached_files" in original_code(function).co_names
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not recorder.open_loads or state.busy or not state.stack:
