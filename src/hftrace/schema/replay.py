@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import datetime
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -173,6 +174,20 @@ def _close_open_spans(process: _Process, status: str, last_time: int) -> None:
             span.end = min(span.end, parent.end)
 
 
+def _sample_open_peaks(process: _Process, samples: list[Sample]) -> None:
+    """Lifts the peaks of spans that never ended: the kernel's mark died with the process, samples did not."""
+    unread = [span for span in process.spans.values() if span.end_edge is None]
+    if not unread or not samples:
+        return
+    times = [sample.time_ns for sample in samples]
+    for span in unread:
+        first, last = bisect.bisect_left(times, span.start), bisect.bisect_right(times, span.end or times[-1])
+        for sample in samples[first:last]:
+            if sample.rss_anon_bytes is not None:
+                total = sample.rss_anon_bytes + (sample.rss_file_bytes or 0) + (sample.rss_shmem_bytes or 0)
+                span.peak = _greater(span.peak, total)
+
+
 def _add_initialize_spans(process: _Process) -> None:
     """Turns neighbouring calls of ``_init_weights`` into spans below the one they happened in."""
     calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -314,6 +329,7 @@ def replay(
         if result["status"] != "ok" and "died_in" not in result:
             result.update(_last_words(process, base))
         _close_open_spans(process, open_status, last)
+        _sample_open_peaks(process, process_samples)
         _add_initialize_spans(process)
         _merge_imports(process)
         records = _load_records(process)
@@ -321,6 +337,8 @@ def replay(
             ledger, rows = build_ledger(record, complete=result["status"] == "ok")
             tensors += _shifted_tensors(ledger, base, offset, process.rank)
             files += _shifted_files(rows, offset, process.rank)
+        if result["status"] != "ok" and result.get("last_file") is None:
+            result["last_file"] = _file_of(result.get("last_tensor"), tensors)
         for span in sorted(process.spans.values(), key=lambda item: (item.start, item.id)):
             spans.append(_finished(span, process, base, offset))
         offset += max(process.spans, default=0)
@@ -352,6 +370,7 @@ def replay(
     for fact in reversed(first.facts.get("request", [])):
         asked.update(fact)
     asked.update({key: value for key, value in (request or {}).items() if value is not None})
+    asked.setdefault("commit", _commit(first, str(asked.get("model") or "")))
     around: dict[str, Any] = {}
     for fact in first.facts.get("environment", []):
         around.update(fact)
@@ -533,7 +552,36 @@ def _last_words(process: _Process, base: int) -> dict[str, Any]:
     return words
 
 
+_COMMIT = re.compile(r"[\\/]models--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]")
+
+
+def _commit(process: _Process, model: str) -> str | None:
+    """Returns the commit that the model's files were taken from: the cache keeps them under its name."""
+    for line in process.lines.get(journal.FILE, []):
+        match = _COMMIT.search(str(line[2].get("path") or ""))
+        if match and match[1] == model.replace("/", "--"):
+            return match[2]
+    return None
+
+
+def _file_of(name: str | None, tensors: list[Tensor]) -> str | None:
+    """Returns the file of a tensor, by its name or its checkpoint key."""
+    if name is None:
+        return None
+    return next((row.file for row in tensors if row.name == name or name in row.keys), None)
+
+
 # -- loads ----------------------------------------------------------------------------------------
+
+
+def _requests(spans: list[_Span]) -> dict[tuple[str, str], int]:
+    """Counts the HTTP requests by (repository, file name); those that are for no file are left out."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for span in spans:
+        attributes = span.attributes
+        if attributes.get("request") and attributes.get("name"):
+            counts[attributes.get("repo", ""), attributes["name"]] += 1 + attributes.get("redirects", 0)
+    return counts
 
 
 def _load_records(process: _Process) -> list[LoadRecord]:
@@ -571,9 +619,7 @@ def _load_records(process: _Process) -> list[LoadRecord]:
             },
             span_starts={span.id: span.start for span in mine},
             parents={span.id: span.parent for span in mine},
-            requests={
-                span.id: span.parent for span in mine if span.attributes.get("request") and span.parent
-            },
+            requests=_requests(mine),
         )
     ordered = [records[root.id] for root in roots]
 

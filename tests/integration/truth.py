@@ -1,0 +1,97 @@
+"""The truth about a load, found without hftrace: from the files' bytes and the finished model's tensors.
+
+Which checkpoint key a parameter came from is decided by its *content*: every
+tensor of a test checkpoint is random, so a parameter whose bytes equal a key's
+bytes (after the cast that the loader does) can only have come from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+def randomize(model, seed: int = 0) -> None:
+    """Gives every parameter and persistent buffer of floating dtype random values, norms and biases included."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = set()
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if id(tensor) in seen or not tensor.is_floating_point() or tensor.device.type == "meta":
+                continue
+            seen.add(id(tensor))
+            noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32)
+            tensor.copy_((noise * 0.05 + 0.01).to(tensor.dtype))
+
+
+def fingerprint(tensor: torch.Tensor) -> str:
+    """Returns a hash of a tensor's bytes, dtype and number of elements (a reshaped copy has the same)."""
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    digest = hashlib.sha256(bytes(flat.numpy().tobytes()))
+    return f"{tensor.dtype}:{tensor.numel()}:{digest.hexdigest()}"
+
+
+@dataclass
+class Stored:
+    """One tensor in a checkpoint's file, read by the safetensors library or torch itself."""
+
+    key: str
+    file: str
+    offset: int | None
+    tensor: torch.Tensor
+
+
+def read_checkpoint(directory: str | os.PathLike[str]) -> dict[str, Stored]:
+    """Reads all tensors of a local checkpoint."""
+    folder = Path(directory)
+    stored: dict[str, Stored] = {}
+    files = sorted(folder.glob("model*.safetensors"))
+    for path in files:
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+        with open(path, "rb") as handle:
+            length = int.from_bytes(handle.read(8), "little")
+            header = json.loads(handle.read(length))
+        for key, tensor in tensors.items():
+            stored[key] = Stored(key, path.name, 8 + length + header[key]["data_offsets"][0], tensor)
+    if not files:
+        for path in sorted(folder.glob("pytorch_model*.bin")):
+            for key, tensor in torch.load(path, weights_only=True).items():
+                stored[key] = Stored(key, path.name, None, tensor)
+    return stored
+
+
+def model_tensors(model) -> dict[str, tuple[str, torch.Tensor, bool]]:
+    """Returns every parameter and buffer by name: its kind, itself, and whether the state dict has it."""
+    state = set(model.state_dict().keys())
+    rows = {
+        name: ("parameter", tensor, True) for name, tensor in model.named_parameters(remove_duplicate=False)
+    }
+    for name, tensor in model.named_buffers(remove_duplicate=False):
+        rows[name] = ("buffer", tensor, name in state)
+    return rows
+
+
+def sources_by_content(model, stored: dict[str, Stored]) -> dict[str, set[str]]:
+    """Returns, for each tensor of a model on CPU, the keys whose cast content it has."""
+    dtypes = {tensor.dtype for _, tensor, _ in model_tensors(model).values()}
+    by_content: dict[str, set[str]] = {}
+    for key, entry in stored.items():
+        for dtype in dtypes | {entry.tensor.dtype}:
+            by_content.setdefault(fingerprint(entry.tensor.to(dtype)), set()).add(key)
+    return {
+        name: by_content.get(fingerprint(tensor), set())
+        for name, (_, tensor, _) in model_tensors(model).items()
+        if tensor.device.type != "meta"
+    }
+
+
+def torch_name(value) -> str:
+    """Returns torch's name of a dtype without the module."""
+    return str(value).removeprefix("torch.")
