@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from hftrace.cli.output import make_console, output_options, print_json, print_result
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, UsageError
+from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
+from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HftraceError, UsageError
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
 
@@ -181,14 +181,26 @@ def command(
             on_output=live.line if live else None,
         )
     trace = result.trace
-    if target is None:
+    if trace.outcome.get("usage"):
+        pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
+    elif target is None:
         from hftrace.schema.document import to_json
 
         click.echo(json.dumps(to_json(trace), allow_nan=False))
     else:
         trace.save(target)
-    _draw(trace, target, quiet, as_json, color, width)
-    return _report(trace, target, model)
+    try:
+        _draw(trace, target, quiet, as_json, color, width)
+    except (OSError, HftraceError):
+        raise  # the reader of our output has left
+    except Exception as error:
+        _report(trace, target)
+        complain(
+            f"drawing the trace failed, which is a bug of hftrace ({type(error).__name__}: {error}); "
+            f"the trace itself is whole"
+        )
+        return EXIT_FAILED
+    return _report(trace, target)
 
 
 def _draw(
@@ -206,45 +218,38 @@ def _draw(
     print_result(make_console(color, width), screen(trace, target))
 
 
-def _report(trace: Trace, target: Path | None, model: str) -> int:
+def _report(trace: Trace, target: Path | None) -> int:
     """Says on stderr where the trace is and what went wrong; returns the exit code."""
+    from hftrace.render.text import clean
+
     outcome = trace.outcome
     for keyword in trace.request.get("ignored") or []:
         version = trace.environment.get("transformers")
-        click.echo(
-            f"hftrace: transformers {version} ignores {keyword['keyword']}, "
-            f"which {keyword['versions']} honours",
-            err=True,
-        )
+        complain(f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours")
     if outcome.get("usage"):
-        error = outcome.get("error") or {}
-        if target is not None:
-            target.unlink(missing_ok=True)  # nothing was loaded: no trace worth keeping
-        click.echo(f"hftrace: {error.get('message')}", err=True)
+        complain(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
     where = f" The trace of what happened until then: {target}" if target is not None else ""
     status = outcome.get("status")
     if status == "ok":
         if target is not None:
-            click.echo(f"Wrote {target}", err=True)
+            click.echo(f"Wrote {clean(target)}", err=True)
         return EXIT_OK
     if status == "interrupted":
-        click.echo(f"hftrace: interrupted.{where}", err=True)
+        complain(f"interrupted.{where}")
         return EXIT_INTERRUPTED
     if status == "killed":
         phase, tensor = outcome.get("last_phase"), outcome.get("last_tensor")
         at = f" in phase {phase}" if phase else ""
         after = f", after tensor {tensor}" if tensor else ""
-        click.echo(
-            f"hftrace: the loading process was killed by {outcome.get('signal') or 'an unknown signal'}"
-            f"{at}{after}.{where}",
-            err=True,
-        )
+        code = outcome.get("exit_code")
+        how = f"was killed by {outcome['signal']}" if outcome.get("signal") else f"left with code {code}"
+        complain(f"the loading process {how}{at}{after}.{where}")
         return EXIT_FAILED
     from hftrace.launch.explain import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
-    click.echo(f"hftrace: the load failed{phase}: {explain_failure(trace)}.{where}", err=True)
+    complain(f"the load failed{phase}: {explain_failure(trace)}.{where}")
     return EXIT_FAILED
 
 
@@ -317,7 +322,7 @@ def _model(model: str, synthetic: dict[str, str | None]) -> str:
         return str(_synthetic(model[len(SYNTH_PREFIX) :], synthetic))
     given = [f"--{name.replace('_', '-')}" for name, value in synthetic.items() if value is not None]
     if given:
-        raise UsageError(f"{', '.join(given)} apply to synth:NAME alone, not to {model}")
+        raise UsageError(f"{', '.join(given)}: for synth:NAME alone, not to {model}")
     path = Path(model).expanduser()
     looks_like_path = (
         model.startswith(("/", "./", "../", "~", ".\\")) or model in (".", "..") or model.count("/") > 1
@@ -355,7 +360,7 @@ def _output_path(output: str | None, model: str, force: bool) -> Path | None:
         path = Path(output).expanduser()
         if path.is_dir():
             raise UsageError(f"{output} is a directory: name a file in it, ending in .json or .json.gz")
-        if path.suffix not in (".json", ".gz"):
+        if not path.name.endswith((".json", ".json.gz")):
             raise UsageError(f"a trace is JSON: let the name end in .json or .json.gz, not {output}")
         if path.exists() and not force:
             raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")

@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("hftrace: interrupted", err=True)
         code = EXIT_INTERRUPTED
     except HftraceError as error:
-        click.echo(f"hftrace: {error.message}", err=True)
+        from hftrace.cli.output import complain
+
+        complain(error.message)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of our output (head, less) has left; that is no failure. Python

@@ -94,6 +94,13 @@ def make_console(color: str = "auto", width: int | None = None, stderr: bool = F
     )
 
 
+def complain(message: str) -> None:
+    """Says on stderr what is wrong, in one line: names from files and from errors may hold anything."""
+    from hftrace.render.text import clean
+
+    click.echo(f"hftrace: {clean(message)}", err=True)
+
+
 def print_result(console: Console, renderable: RenderableType) -> None:
     """Prints a view."""
     console.print(renderable, soft_wrap=False, overflow="ignore", crop=False)

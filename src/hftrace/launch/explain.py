@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hftrace.errors import HftraceError
 from hftrace.schema.checkpoint import read_safetensors_header
 from hftrace.schema.model import Trace
 
+UNRELATED = (
+    "TypeError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "MemoryError",
+    "NotImplementedError",
+    "SystemExit",
+)
+"""Errors that no checkpoint is the cause of, whatever else may be wrong with it."""
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
 
 
@@ -25,16 +34,21 @@ def explain_failure(trace: Trace) -> str:
     message = str(error.get("message") or "").strip()
     first = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
     kind = str(error.get("type") or "error").rpartition(".")[2]
-    reason = _checkpoint_problem(str(trace.request.get("model") or ""))
-    if reason is not None:
-        return reason
-    return f"{kind}: {first[:300]}"
+    if kind not in UNRELATED:
+        keywords = trace.request.get("keywords") or {}
+        subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
+        gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
+        reason = None if gguf else _checkpoint_problem(str(trace.request.get("model") or ""), subfolder)
+        if reason is not None:
+            return reason
+    return f"{kind}: {first[:300]}".rstrip(".")
 
 
-def _checkpoint_problem(model: str) -> str | None:
-    folder = Path(model)
-    if not model or not folder.is_dir():
+def _checkpoint_problem(model: str, subfolder: object) -> str | None:
+    if not model or not Path(model).is_dir():
         return None
+    folder = Path(model, str(subfolder or ""))
+    model = str(folder)
     has_config = (folder / "config.json").is_file()
     if not has_config and not (folder / "adapter_config.json").is_file():
         return f"{model} has no config.json: this is not a model directory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -10,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +19,16 @@ from typing import IO, Any
 from hftrace.errors import HftraceError, TraceError, UsageError
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
-from hftrace.record.child import REQUEST_FILE
+from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE
+from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
 from hftrace.schema.replay import replay
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "bootstrap.py"
 INTERRUPT_GRACE_SECONDS = 10.0
 """How long an interrupted load may take to end before it is killed."""
+FORWARD_SECONDS = 1.0
+"""After this long it is sent the signal again, in case only this process got it."""
 LOOK_SECONDS = 0.1
 
 
@@ -94,9 +98,15 @@ def run_load(
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
     try:
         result = _run(request, header, run, on_progress, on_output)
-    except BaseException:
-        if not any(run.glob("journal-*")):
+    except BaseException as error:
+        if not any(run.glob(f"{JOURNAL_PREFIX}*")):
             shutil.rmtree(run, ignore_errors=True)
+        elif isinstance(error, Exception):
+            # What was recorded is worth more than a tidy folder.
+            reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
+            raise HftraceError(
+                f"no trace could be made from the journal of this load, which is kept in {run}: {reason}"
+            ) from error
         raise
     shutil.rmtree(run, ignore_errors=True)
     return result
@@ -142,7 +152,8 @@ def _run(
     if on_output is not None and child.stdout is not None:
         reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
         reader.start()
-    interrupted = _wait(child, JournalFollower(run), on_progress)
+    with _terminate_as_interrupt():
+        interrupted = _wait(child, JournalFollower(run), on_progress)
     ended = time.monotonic_ns()
     if reader is not None:
         reader.join(timeout=5)
@@ -156,24 +167,58 @@ def _run(
             outcome=_outcome(code, interrupted),
         )
     except TraceError:
-        raise HftraceError(
-            f"the loading process ended with code {code} before it could record anything; "
-            f"does {request.python} run, and can it import torch and transformers?"
-        ) from None
+        if any(run.glob(f"{JOURNAL_PREFIX}*")):
+            raise
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
+
+
+def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
+    """Says why a child left no journal: what it wrote itself, else how it ended."""
+    try:
+        problem = (run / PROBLEM_FILE).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        problem = ""
+    if problem:
+        return UsageError(f"{python} cannot run hftrace: {problem}")
+    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+    return HftraceError(f"{python} {how} before it could record anything: is it a Python interpreter?")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _outcome(code: int, interrupted: bool) -> dict[str, Any]:
     facts: dict[str, Any] = {"exit_code": code}
     if code < 0:
-        try:
-            facts["signal"] = signal.Signals(-code).name
-        except ValueError:
-            facts["signal"] = f"signal {-code}"
+        facts["signal"] = _signal_name(-code)
         facts["status"] = "killed"
     if interrupted:
         facts["status"] = "interrupted"
     return facts
+
+
+@contextlib.contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM end the load and leave its trace, as Ctrl-C does, and not this process alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def _wait(
@@ -182,29 +227,29 @@ def _wait(
     on_progress: Callable[[LiveState], None] | None,
 ) -> bool:
     """Waits for the child; returns whether the user interrupted it."""
-    interrupted = False
-    deadline: float | None = None
+    interrupted, forwarded = False, False
+    since = 0.0
     while True:
         try:
-            if on_progress is None:
-                child.wait(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-                return interrupted
-            try:
-                child.wait(timeout=LOOK_SECONDS)
-                return interrupted
-            except subprocess.TimeoutExpired:
-                on_progress(follower.look())
-            if deadline is not None and time.monotonic() > deadline:
-                child.kill()
+            if interrupted:
+                waited = time.monotonic() - since
+                if waited > INTERRUPT_GRACE_SECONDS:
+                    child.kill()
+                elif waited > FORWARD_SECONDS and not forwarded:
+                    forwarded = True
+                    child.send_signal(signal.SIGINT)
+            child.wait(timeout=LOOK_SECONDS if interrupted or on_progress is not None else None)
+            return interrupted
         except subprocess.TimeoutExpired:
-            child.kill()
+            if on_progress is not None:
+                on_progress(follower.look())
         except KeyboardInterrupt:
-            # The terminal has sent the same signal to the child, which ends by itself; a second
+            # A terminal has sent the same signal to the child, which ends by itself; a second
             # one, or patience at an end, kills it.
             if interrupted:
                 child.kill()
-            interrupted = True
-            deadline = time.monotonic() + INTERRUPT_GRACE_SECONDS
+            else:
+                interrupted, since = True, time.monotonic()
 
 
 def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
@@ -214,5 +259,5 @@ def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
 
 
 def working_directory(output: Path | None) -> Path:
-    """Returns where the journal of a run lives: beside its trace, or a temporary place for a trace to stdout."""
+    """Returns where the journal of a run lives: beside its trace, or in a temporary place."""
     return output.parent if output is not None else Path(tempfile.gettempdir())

@@ -1,15 +1,19 @@
 """Starts hftrace's child inside any interpreter, by path.
 
-Run as ``python bootstrap.py load DIRECTORY`` or ``python bootstrap.py inspect``. The interpreter need not have
-hftrace installed: the package is loaded from where this file lies, and
-``sys.path`` stays what it would be without us, so that nothing of the
-supervisor's environment leaks into the load.
+Run as ``python bootstrap.py load DIRECTORY`` or ``python bootstrap.py inspect``.
+The interpreter need not have hftrace installed: the package is loaded from
+where this file lies, and ``sys.path`` stays what it would be without us, so
+that nothing of the supervisor's environment leaks into the load.
+
+This file alone is written for any Python 3, so that one that is too old can
+say so.
 """
 
 import importlib.util
 import os
 import sys
 
+OLDEST = (3, 10)
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -28,12 +32,35 @@ def load_package() -> None:
     spec.loader.exec_module(module)
 
 
-if __name__ == "__main__":
+def complain(directory: str) -> None:
+    """Says in the run's directory, or on stderr, that this Python is too old."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    text = "it is Python %s, and %d.%d is the oldest that works" % (version, *OLDEST)  # noqa: UP031
+    if directory:
+        with open(os.path.join(directory, "problem.txt"), "w") as file:
+            file.write(text)
+    else:
+        sys.stderr.write(text + "\n")
+
+
+def run() -> int:
+    """Does what the arguments say; returns the exit code."""
+    if sys.version_info < OLDEST:
+        complain(sys.argv[2] if sys.argv[1] == "load" else "")
+        return 2
     load_package()
     if sys.argv[1] == "inspect":
         from hftrace.record.inspection import main as inspect_main
 
-        sys.exit(inspect_main())
+        return inspect_main()
     from hftrace.record.child import main as load_main
 
-    sys.exit(load_main(sys.argv[2]))
+    return load_main(sys.argv[2])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run())
+    except KeyboardInterrupt:
+        # Interrupted before there is a load that could say so.
+        sys.exit(130)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,8 @@ from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
 
 REQUEST_FILE = "request.json"
+PROBLEM_FILE = "problem.txt"
+"""Where bootstrap.py says why this interpreter cannot run hftrace at all."""
 
 TASKS = {
     "text-generation": "AutoModelForCausalLM",
@@ -86,6 +89,8 @@ def main(directory: str) -> int:
             },
         )
     except BaseException as error:
+        # A second signal must not cut off what is being written about the first.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupted = isinstance(error, KeyboardInterrupt)
         code = 130 if interrupted else 1
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
