@@ -88,8 +88,8 @@ class LoadRecord:
     span_files: dict[int, str]
     span_starts: dict[int, int]
     parents: dict[int, int | None]
-    requests: dict[int, int]
-    """HTTP request spans and the span that each was sent for."""
+    requests: dict[tuple[str, str], int]
+    """HTTP requests by the (repository, file name) that they were for."""
     slices: dict[int, str] = field(default_factory=dict)
     keys: dict[str, tuple[str, StoredTensor]] = field(default_factory=dict)
     """Tensors of pickles and state dicts: key to (path, what is stored)."""
@@ -503,41 +503,13 @@ def _file_ledger(record: LoadRecord, tensors: list[Tensor], *, finished: bool) -
             read_bytes[tensor.file] = read_bytes.get(tensor.file, 0) + (tensor.stored_bytes or 0)
             opened.add(tensor.file)
     opened.update(record.span_files.values())
-    requests: dict[int, int] = {}
-    for parent in record.requests.values():
-        above: int | None = parent
-        while above is not None:
-            requests[above] = requests.get(above, 0) + 1
-            above = record.parents.get(above)
-    merged: dict[tuple[str, str | None], dict[str, Any]] = {}
+    entries = _FileEntries()
     for span, fields in record.asked:
-        name, path = str(fields["name"]), fields.get("path")
-        key = (os.path.basename(path) if path else name, path)
-        if key in merged:
-            merged[key]["asked"] += 1
-            merged[key]["requests"] += requests.get(span, 0)
-            continue
-        merged[key] = {
-            "name": name,
-            "path": path,
-            "asked_by": span,
-            "result": fields.get("result", "error"),
-            "size_bytes": fields.get("size"),
-            "requests": requests.get(span, 0),
-            "asked": 1,
-        }
+        entries.add(span, fields)
     for index, (path, (before, after, span)) in enumerate(record.checkpoint.items()):
-        entry = merged.setdefault(
-            (os.path.basename(path), path),
-            {
-                "name": os.path.basename(path),
-                "path": path,
-                "asked_by": span,
-                "result": "local" if os.sep + "snapshots" + os.sep not in path else "cached",
-                "size_bytes": None,
-                "requests": 0,
-                "asked": 1,
-            },
+        result = "local" if os.sep + "snapshots" + os.sep not in path else "cached"
+        entry = entries.add(
+            span, {"name": os.path.basename(path), "path": path, "result": result}, again=False
         )
         entry.update(shard=index, resident_before=before, resident_after=after)
         if entry["size_bytes"] is None:
@@ -546,9 +518,10 @@ def _file_ledger(record: LoadRecord, tensors: list[Tensor], *, finished: bool) -
             except OSError:
                 pass
     for download in record.downloads:
-        _book_download(merged, download)
+        entries.book(download)
+    pending = dict(record.requests)
     ledger = []
-    for entry in merged.values():
+    for entry in entries.rows:
         base = os.path.basename(entry["path"]) if entry["path"] else entry["name"]
         is_weights = "shard" in entry
         ledger.append(
@@ -559,26 +532,83 @@ def _file_ledger(record: LoadRecord, tensors: list[Tensor], *, finished: bool) -
                 result=entry["result"],
                 size_bytes=entry["size_bytes"],
                 downloaded_bytes=entry.get("downloaded_bytes"),
-                requests=entry["requests"],
+                requests=pending.pop((entry["where"], entry["name"]), 0),
                 shard=entry.get("shard"),
                 format=file_format(entry["name"]),
                 resident_before=entry.get("resident_before"),
                 resident_after=entry.get("resident_after"),
                 opened=(base in opened) if is_weights else None,
                 read_bytes=read_bytes.get(base, 0) if is_weights and (finished or base in opened) else None,
-                asked=entry["asked"],
+                asked=max(1, entry["asked"]),
             )
         )
+    # Threads come back in any order; shards are shown in theirs.
+    ledger.sort(key=lambda row: (row.asked_by or 0, -1 if row.shard is None else row.shard))
     return ledger
 
 
-def _book_download(merged: dict[tuple[str, str | None], dict[str, Any]], download: dict[str, Any]) -> None:
-    """Finds the file that a download was for, by its name, and marks it as downloaded."""
-    shown = str(download.get("name") or "").removeprefix("(…)")
-    path = str(download.get("url_path") or "")
-    for entry in merged.values():
-        name = entry["name"]
-        if entry["path"] and (path.endswith(f"/{name}") or name == shown or (shown and name.endswith(shown))):
-            entry["result"] = "downloaded"
-            entry["downloaded_bytes"] = (entry.get("downloaded_bytes") or 0) + int(download.get("bytes") or 0)
+class _FileEntries:
+    """The rows of the file ledger while they are put together: one for each file, however often asked for.
+
+    A file is known by its path where it was found, else by its name and the
+    repository or directory that was asked.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._by_path: dict[str, dict[str, Any]] = {}
+        self._by_name: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(self, span: int, fields: dict[str, Any], *, again: bool = True) -> dict[str, Any]:
+        """Adds what was heard of a file to its row, and returns the row.
+
+        Args:
+            span: The span that asked.
+            fields: Of a line of kind :data:`~hftrace.schema.journal.FILE`.
+            again: Whether this is one more question for the file, and no more
+                than news of it.
+        """
+        name, path = str(fields["name"]), fields.get("path")
+        where = os.path.normpath(str(fields.get("where") or os.path.dirname(path or "") or "."))
+        row = self._by_path.get(path) if path else None
+        row = row or self._by_name.get((where, name))
+        if row is None or (path and row["path"] not in (None, path)):
+            row = {"name": name, "where": where, "path": None, "asked_by": span, "asked": 0, "certainty": -1}
+            self.rows.append(row)
+        certainty = _certainty(fields)
+        if certainty > row["certainty"]:
+            row.update(certainty=certainty, result=fields.get("result", "error"), path=path)
+        if row.get("size_bytes") is None:
+            row["size_bytes"] = fields.get("size")
+        if again and not fields.get("client"):
+            row["asked"] += 1
+        if path:
+            self._by_path.setdefault(path, row)
+        self._by_name.setdefault((where, name), row)
+        return row
+
+    def book(self, download: dict[str, Any]) -> None:
+        """Marks the file that a download was for."""
+        name = str(download.get("name") or "")
+        where = download.get("where")
+        if where is not None:
+            row = self._by_name.get((os.path.normpath(where), name))
+        else:
+            # Outside of hf_hub_download it is what the progress bar shows: the last 40 characters.
+            shown = name.removeprefix("(…)")
+            matches = (
+                row["name"] == name or (shown != name and row["name"].endswith(shown)) for row in self.rows
+            )
+            row = next((row for row, match in zip(self.rows, matches, strict=True) if match), None)
+        if row is None:
             return
+        row["downloaded_bytes"] = (row.get("downloaded_bytes") or 0) + int(download.get("bytes") or 0)
+        if download.get("ok", True) and row["path"]:
+            row["result"] = "downloaded"
+
+
+def _certainty(fields: dict[str, Any]) -> int:
+    """Returns how much a note says: a file found is certain; else the client knows better than the loader."""
+    if fields.get("path"):
+        return 4
+    return 2 * bool(fields.get("client")) + (fields.get("result") == "error")

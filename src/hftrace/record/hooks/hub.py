@@ -1,19 +1,36 @@
-"""Hook points of file resolution: transformers' hub helpers, and the Hub client below them."""
+"""Hook points of file resolution: transformers' hub helpers, and the Hub client below them.
+
+What a load asked for is seen at ``cached_file(s)``; what became of each file,
+also in the threads of ``snapshot_download``, at ``hf_hub_download``; bytes and
+requests below that. They find each other by (repository, file name).
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hftrace.record.hooks.facts import basename, note_file, shard_files
 from hftrace.record.hooks.points import Call, HookPoint, parameter_names
-from hftrace.record.patching import original_code, transparent
+from hftrace.record.patching import FRAME_FILE, original_code, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.schema import journal
 from hftrace.schema.redact import redact
+
+
+class _Asking(threading.local):
+    """The files that this thread is asking the Hub for, as (repository, name), innermost last."""
+
+    def __init__(self) -> None:
+        self.files: list[tuple[str, str]] = []
+
+
+_asking = _Asking()
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json", ".gguf", ".h5", ".msgpack", ".pt", ".pth", ".index")
 
@@ -50,23 +67,26 @@ def file_handler(
     names = parameter_names(function)
     state = recorder.state
 
-    def note(args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, failed: bool) -> None:
+    def note(
+        args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, error: BaseException | None = None
+    ) -> None:
         call = Call(names, args, kwargs)
-        asked = _asked(call)
         where = call.get("path_or_repo_id")
-        local = isinstance(where, (str, os.PathLike)) and os.path.isdir(where)
+        where = os.fspath(where) if isinstance(where, (str, os.PathLike)) else ""
+        local = os.path.isdir(where)
         if isinstance(result, (str, os.PathLike)):
             found = [os.fspath(result)]
         elif isinstance(result, list):
             found = [os.fspath(path) for path in result if isinstance(path, (str, os.PathLike))]
         else:
             found = []
-        for name in asked:
-            path = next((path for path in found if path.replace("\\", "/").endswith(name)), None)
-            if path is None:
-                note_file(recorder, name, None, "error" if failed else "missing")
+        for name in _asked(call):
+            path = next((path for path in found if _is_at(path, name)), None)
+            if path is not None:
+                note_file(recorder, name, path, "local" if local else "cached", where=where)
             else:
-                note_file(recorder, name, path, "local" if local else "cached")
+                lost = error is not None and not _says_missing(error, name)
+                note_file(recorder, name, None, "error" if lost else "missing", where=where)
 
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         started = clock()
@@ -89,12 +109,12 @@ def file_handler(
             result = original(*args, **kwargs)
         except BaseException as error:
             if not delegates:
-                shielded(recorder, point.target, note, args, kwargs, None, _is_failure(error))
+                shielded(recorder, point.target, note, args, kwargs, None, error)
             if span is not None:
                 shielded(recorder, point.target, recorder.fail, span, error)
             raise
         if not delegates:
-            shielded(recorder, point.target, note, args, kwargs, result, False)
+            shielded(recorder, point.target, note, args, kwargs, result)
         if span is not None:
             shielded(recorder, point.target, recorder.end, span)
         return result
@@ -102,14 +122,72 @@ def file_handler(
     return call
 
 
-def _is_failure(error: BaseException) -> bool:
+def _is_at(path: str, name: str) -> bool:
+    path, name = path.replace("\\", "/"), name.replace("\\", "/")
+    return path == name or path.endswith(f"/{name}")
+
+
+def _says_missing(error: BaseException, name: str) -> bool:
     """A file that is simply not there is missing; anything else is an error."""
-    return "does not appear to have a file named" not in str(error)
+    text = str(error)
+    return "does not appear to have" in text and name in text
+
+
+@transparent
+def download_file_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``hf_hub_download``: what became of one file, on whatever thread; the requests below are its own."""
+    names = parameter_names(function)
+    state = recorder.state
+    files = _asking
+
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str] | None:
+        call = Call(names, args, kwargs)
+        repo, asked = call.get("repo_id"), _asked(call)
+        if not isinstance(repo, str) or len(asked) != 1:
+            return None
+        files.files.append((repo, asked[0]))
+        return repo, asked[0]
+
+    def note(file: tuple[str, str], kwargs: dict[str, Any], result: Any, error: BaseException | None) -> None:
+        repo, name = file
+        if isinstance(result, (str, os.PathLike)):
+            note_file(recorder, name, os.fspath(result), "cached", where=repo, client=True)
+            return
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        # Without a network the client says "not found locally", whether it is there or not.
+        unknown = "LocalEntryNotFoundError" in kinds and not kwargs.get("local_files_only")
+        missing = "EntryNotFoundError" in kinds and not unknown
+        note_file(recorder, name, None, "missing" if missing else "error", where=repo, client=True)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads or state.busy:
+            return original(*args, **kwargs)
+        file = shielded(recorder, point.target, begin, args, kwargs)
+        if file is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            shielded(recorder, point.target, note, file, kwargs, None, error)
+            raise
+        finally:
+            files.files.pop()
+        shielded(recorder, point.target, note, file, kwargs, result, None)
+        return result
+
+    return call
 
 
 def _has_file(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
-    if not result:
-        note_file(recorder, basename(call.get("filename")), None, "missing")
+    where = call.get("path_or_repo")
+    if not result and isinstance(where, (str, os.PathLike)):
+        note_file(recorder, str(call.get("filename")), None, "missing", where=os.fspath(where))
     return {"found": bool(result)}
 
 
@@ -126,12 +204,22 @@ def probe_handler(
     A directory never goes through ``cached_file`` for its weights; the miss of
     ``model.safetensors`` before the index is found is seen here alone. The
     function serves the whole process, so only names that look like weights,
-    asked for on a thread with an open load, are kept.
+    asked for on a thread with an open load, are kept; and not those that the
+    Hub client asks for, which looks through its cache.
     """
     state = recorder.state
 
-    def note(path: str, found: bool) -> None:
-        note_file(recorder, basename(path), path if found else None, "local" if found else "missing")
+    def note(path: str, found: bool, caller: str) -> None:
+        folder = os.path.dirname(path)
+        if (
+            caller.partition(".")[0] == "huggingface_hub"
+            or any("hftrace_asks" in span.notes for span in state.stack)
+            # 4.x asks for "organisation/name.index" below the working directory.
+            or not os.path.isdir(folder)
+        ):
+            return
+        result = "local" if found else "missing"
+        note_file(recorder, basename(path), path if found else None, result, where=folder)
 
     def call(path: Any) -> Any:
         found = original(path)
@@ -143,16 +231,26 @@ def probe_handler(
             and path.endswith(WEIGHT_SUFFIXES)
             and state.stack[-1].phase in ("load", "resolve", "config")
         ):
-            shielded(recorder, point.target, note, path, bool(found))
+            shielded(recorder, point.target, note, path, bool(found), _caller())
         return found
 
     return call
+
+
+def _caller() -> str:
+    """Returns the module that called the function whose handler this is for."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename == FRAME_FILE:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))
 
 
 # -- downloads and requests -----------------------------------------------------------------------
 
 
 def _download_label(call: Call) -> str:
+    if _asking.files:
+        return _asking.files[-1][1]
     shown = call.get("displayed_filename")
     if shown:
         return str(shown)
@@ -160,31 +258,138 @@ def _download_label(call: Call) -> str:
     return basename(urlsplit(url).path) if isinstance(url, str) else "download"
 
 
-def _downloaded(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
-    size = call.get("expected_size")
-    handle = call.get("temp_file")
+def _position(call: Call) -> int:
+    """Returns how much of the file is there."""
+    handle, path = call.get("temp_file"), call.get("incomplete_path")
     try:
-        size = handle.tell() if size is None and handle is not None else size
+        if handle is not None:
+            return int(handle.tell())
+        return os.stat(path).st_size if path is not None else 0
     except (OSError, ValueError):
-        pass
-    url = call.get("url")
-    fields: dict[str, Any] = {"name": span.name, "bytes": size}
-    if isinstance(url, str):
-        # The path of the URL names the file; the query may hold a signature.
-        fields["url_path"] = redact(urlsplit(url).path)
-    recorder.write(journal.DOWNLOAD, span.id, fields)
-    return {"bytes": size}
+        return 0
 
 
-def _request_label(call: Call) -> str:
-    request = call.get("request")
-    method = getattr(request, "method", "?")
-    path = urlsplit(str(getattr(request, "url", ""))).path
-    return f"{method} {redact(path)}"
+@transparent
+def download_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``http_get`` and ``xet_get``: bytes come over the network; what came counts although it failed.
+
+    ``http_get`` calls itself to resume what broke off: one span, all bytes.
+    """
+    names = parameter_names(function)
+    state = recorder.state
+
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[OpenSpan, int] | None:
+        started = clock()
+        if state.stack and state.stack[-1].phase == point.phase:
+            return None
+        call = Call(names, args, kwargs)
+        span = recorder.begin(point.phase, _download_label(call), number, None, started)
+        return span, _position(call)
+
+    def finish(
+        token: tuple[OpenSpan, int],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        error: BaseException | None = None,
+    ) -> None:
+        span, before = token
+        size = None
+        try:
+            size = max(0, _position(Call(names, args, kwargs)) - before)
+            fields: dict[str, Any] = {"name": span.name, "bytes": size, "ok": error is None}
+            if _asking.files:
+                fields["where"] = _asking.files[-1][0]
+            recorder.write(journal.DOWNLOAD, span.id, fields)
+        finally:
+            span.notes["bytes"] = size
+            if error is not None:
+                recorder.fail(span, error)
+            else:
+                recorder.end(span)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads or state.busy:
+            return original(*args, **kwargs)
+        token = shielded(recorder, point.target, begin, args, kwargs)
+        if token is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            shielded(recorder, point.target, finish, token, args, kwargs, error)
+            raise
+        shielded(recorder, point.target, finish, token, args, kwargs)
+        return result
+
+    return call
 
 
-def _response(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
-    return {"status": getattr(result, "status_code", None), "request": True}
+def _requested(url: str) -> dict[str, Any]:
+    """Returns which file a request is for: the one being asked for on this thread, or what the URL says."""
+    attributes: dict[str, Any] = {"request": True}
+    if _asking.files:
+        attributes["repo"], attributes["name"] = _asking.files[-1]
+        return attributes
+    repo, found, rest = unquote(urlsplit(url).path).strip("/").partition("/resolve/")
+    if found:
+        attributes["repo"], attributes["name"] = repo, rest.partition("/")[2]
+    return attributes
+
+
+@transparent
+def request_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``Session.send`` and ``Client.send``: one request, until its headers are here.
+
+    Inside a download that is a part of it; else it is looking for a file.
+    """
+    names = parameter_names(function)
+    state = recorder.state
+    # requests sends each redirect through send again; httpx follows them inside.
+    follows_inside = not point.target.startswith("requests.")
+
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> OpenSpan:
+        started = clock()
+        request = Call(names, args, kwargs).get("request")
+        url = str(getattr(request, "url", ""))
+        # The path names the file; the rest of the URL may hold credentials and a signature.
+        label = f"{getattr(request, 'method', '?')} {redact(urlsplit(url).path)}"
+        phase = "download" if state.stack and state.stack[-1].phase == "download" else point.phase
+        return recorder.begin(phase, label, number, _requested(url), started)
+
+    def finish(span: OpenSpan, response: Any) -> None:
+        attributes: dict[str, Any] = {"status": getattr(response, "status_code", None)}
+        followed = len(getattr(response, "history", ())) if follows_inside else 0
+        if followed:
+            attributes["redirects"] = followed
+        recorder.end(span, "ok", attributes)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads or state.busy:
+            return original(*args, **kwargs)
+        span = shielded(recorder, point.target, begin, args, kwargs)
+        if span is None:
+            return original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            shielded(recorder, point.target, recorder.fail, span, error)
+            raise
+        shielded(recorder, point.target, finish, span, result)
+        return result
+
+    return call
 
 
 POINTS = (
@@ -202,18 +407,14 @@ POINTS = (
     HookPoint("transformers.utils.hub:list_repo_templates", "resolve", "CD", optional=True),
     HookPoint("genericpath:isfile", "resolve", special=probe_handler),
     HookPoint(
-        "huggingface_hub.file_download:http_get", "download", label=_download_label, finish=_downloaded
-    ),
-    HookPoint(
-        "huggingface_hub.file_download:xet_get",
-        "download",
+        "huggingface_hub.file_download:hf_hub_download",
+        "resolve",
         optional=True,
-        label=_download_label,
-        finish=_downloaded,
+        special=download_file_handler,
     ),
-    HookPoint(
-        "requests.sessions:Session.send", "resolve", optional=True, label=_request_label, finish=_response
-    ),
-    HookPoint("httpx._client:Client.send", "resolve", optional=True, label=_request_label, finish=_response),
-    HookPoint("httpx2._client:Client.send", "resolve", optional=True, label=_request_label, finish=_response),
+    HookPoint("huggingface_hub.file_download:http_get", "download", special=download_handler),
+    HookPoint("huggingface_hub.file_download:xet_get", "download", optional=True, special=download_handler),
+    HookPoint("requests.sessions:Session.send", "resolve", optional=True, special=request_handler),
+    HookPoint("httpx._client:Client.send", "resolve", optional=True, special=request_handler),
+    HookPoint("httpx2._client:Client.send", "resolve", optional=True, special=request_handler),
 )
