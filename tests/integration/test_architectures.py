@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The ledger for architectures of many families: nothing in it is keyed to one model's names."""
 
 from __future__ import annotations

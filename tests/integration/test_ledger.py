@@ -19,8 +19,6 @@ import hftrace
 pytestmark = pytest.mark.integration
 
 VERSION = Version(transformers.__version__)
-NON_META = VERSION < Version("4.51")
-"""Versions that still have a plain branch beside the meta one."""
 
 
 def small_llama(**changes):
@@ -117,7 +115,7 @@ def with_old_names(source: Path, directory: Path) -> Path:
 
 
 def dtype_keyword() -> str:
-    return "dtype" if VERSION >= Version("4.56") else "torch_dtype"
+    return "dtype" if Version("4.56") <= VERSION else "torch_dtype"
 
 
 def translated(keywords: dict) -> dict:
@@ -175,7 +173,7 @@ def check_ledger(trace, model, directory, plain_sources=None, from_state_dict=Fa
     stored = read_checkpoint(directory)
     truth = model_tensors(model)
     rows = {row.name: row for row in trace.tensors if row.name is not None}
-    assert list(rows) and set(rows) == set(truth)
+    assert set(rows) == set(truth)
     assert sum(row.name is not None for row in trace.tensors) == len(truth), "one row each"
     by_content = plain_sources or sources_by_content(model, stored)
     first_of: dict[int, str] = {}

@@ -17,7 +17,7 @@ import torch
 
 
 def randomize(model, seed: int = 0) -> None:
-    """Gives every parameter and persistent buffer of floating dtype random values, norms and biases included."""
+    """Gives every floating parameter and buffer random values, norms and biases included."""
     generator = torch.Generator().manual_seed(seed)
     seen = set()
     with torch.no_grad():

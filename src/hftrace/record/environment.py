@@ -134,5 +134,4 @@ def collect() -> dict[str, Any]:
         "cgroup_limit_bytes": cgroup_limit_bytes(),
         "devices": devices(),
         "variables": relevant_variables(),
-        "executable": sys.executable,
     }

@@ -95,8 +95,8 @@ class Recorder:
         self.on_model_class: Callable[[Any], None] | None = None
         self.local = buffers.ThreadBuffers(self._threads)
         self.state = ThreadState()
-        self.load_stack: list[OpenSpan] | None = None
-        """The stack of the thread whose load began last: where workers' spans hang."""
+        self._load_stacks: list[list[OpenSpan]] = []
+        """For each open load, innermost last, the stack of its thread."""
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
@@ -175,14 +175,14 @@ class Recorder:
         if stack:
             parent: int | None = stack[-1].id
         else:
-            above = self.load_stack if phase != "load" else None
-            parent = above[-1].id if above else None
+            above = self._serving() if phase != "load" else None
+            parent = above.id if above else None
         span = OpenSpan(next(self._spans), phase, hook, name)
         thread = self.local.buffer.thread
         if phase == "load":
             with self._lock:
                 self.open_loads += 1
-                self.load_stack = stack
+                self._load_stacks.append(stack)
         stack.append(span)
         self.writer.write(
             [
@@ -208,8 +208,10 @@ class Recorder:
             if top.phase == "load":
                 with self._lock:
                     self.open_loads -= 1
-                    if self.open_loads == 0:
-                        self.load_stack = None
+                    for index in range(len(self._load_stacks) - 1, -1, -1):
+                        if self._load_stacks[index] is stack:
+                            del self._load_stacks[index]
+                            break
             if top is span:
                 break
         if attributes:
@@ -241,10 +243,18 @@ class Recorder:
 
     def current(self) -> OpenSpan | None:
         """Returns the innermost open span of this thread, or of the load that this worker serves."""
-        if self.state.stack:
-            return self.state.stack[-1]
-        above = self.load_stack
-        return above[-1] if above else None
+        return self.state.stack[-1] if self.state.stack else self._serving()
+
+    def _serving(self) -> OpenSpan | None:
+        """Returns the span that a worker thread without spans of its own works for.
+
+        That is the innermost one of the load that began last: with several
+        loads at once a pool's thread cannot be told apart further.
+        """
+        try:
+            return self._load_stacks[-1][-1]
+        except IndexError:
+            return None
 
     def current_id(self) -> int | None:
         """Returns the id of :meth:`current`."""

@@ -139,7 +139,8 @@ class Tensor:
     tied_to: str | None
     read_start_ns: int | None
     """Start of the call that reads and casts the tensor. With a memory map and an
-    equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file."""
+    equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file.
+    Nothing is synchronised: a copy to an accelerator may still be under way at its end."""
     read_end_ns: int | None
     placed_ns: int | None
     """When the tensor was in the model."""

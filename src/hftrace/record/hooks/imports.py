@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib._bootstrap as bootstrap
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ def import_handler(
     """Times the outermost import and, inside it, each package's own share."""
     state = recorder.state
     watched = recorder.watched_modules
+    modules = sys.modules
 
     def begin(name: str) -> OpenSpan:
         state.import_packages = {}
@@ -51,7 +53,8 @@ def import_handler(
             recorder.on_module(name)
 
     def call(name: Any, *args: Any) -> Any:
-        if not recorder.active or state.busy:
+        # importlib.import_module comes here for modules that are there already, too.
+        if not recorder.active or name in modules or state.busy:
             return original(name, *args)
         stack = state.import_stack
         if not state.stack and not recorder.record_imports:

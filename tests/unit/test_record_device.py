@@ -1,0 +1,125 @@
+"""Device memory, with a stand-in for torch's allocators: there is no accelerator where the tests run."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from hftrace.record.device import DeviceMemory
+
+
+class Allocator:
+    """Accounts like torch.cuda: allocated, reserved, and the peak of allocated since the last reset."""
+
+    def __init__(self, count: int = 2) -> None:
+        self.allocated = [0] * count
+        self.reserved = [0] * count
+        self.peak = [0] * count
+        self.initialized = True
+        self.resets = 0
+
+    def allocate(self, index: int, size: int) -> None:
+        self.allocated[index] += size
+        self.reserved[index] = max(self.reserved[index], self.allocated[index])
+        self.peak[index] = max(self.peak[index], self.allocated[index])
+
+    def is_initialized(self) -> bool:
+        return self.initialized
+
+    def device_count(self) -> int:
+        return len(self.allocated)
+
+    def memory_allocated(self, index: int) -> int:
+        return self.allocated[index]
+
+    def memory_reserved(self, index: int) -> int:
+        return self.reserved[index]
+
+    def max_memory_allocated(self, index: int) -> int:
+        return self.peak[index]
+
+    def reset_peak_memory_stats(self, index: int) -> None:
+        self.resets += 1
+        self.peak[index] = self.allocated[index]
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_accelerator(self):
+        return types.SimpleNamespace(type="xpu")
+
+
+def pretend(monkeypatch, **attributes) -> None:
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(**attributes))
+
+
+def test_no_torch_no_reading(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert DeviceMemory().read(reset=True) is None
+
+
+def test_cuda_is_never_initialised_by_a_reading(monkeypatch):
+    allocator = Allocator()
+    allocator.initialized = False
+    pretend(monkeypatch, cuda=allocator)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure is None
+    assert allocator.resets == 0
+
+
+def test_peaks_between_readings(monkeypatch):
+    allocator = Allocator()
+    pretend(monkeypatch, cuda=allocator)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) == {"cuda:0": [0, 0, 0], "cuda:1": [0, 0, 0]}
+    allocator.allocate(0, 1000)
+    allocator.allocate(0, -600)
+    assert memory.read(reset=True)["cuda:0"] == [400, 1000, 1000]
+    assert memory.read(reset=True)["cuda:0"] == [400, 1000, 400], "a reading starts a new peak"
+
+
+def test_reading_between_edges_leaves_the_peak_alone(monkeypatch):
+    allocator = Allocator(1)
+    pretend(monkeypatch, cuda=allocator)
+    memory = DeviceMemory()
+    allocator.allocate(0, 7)
+    allocator.allocate(0, -7)
+    assert memory.read(reset=False) == {"cuda:0": [0, 7, 7]}
+    assert allocator.resets == 0
+
+
+def test_other_accelerators_through_torch_accelerator(monkeypatch):
+    allocator = Allocator(1)
+    idle = Allocator(1)
+    idle.initialized = False
+    pretend(monkeypatch, cuda=idle, accelerator=allocator)
+    allocator.allocate(0, 5)
+    assert DeviceMemory().read(reset=True) == {"xpu:0": [5, 5, 5]}
+
+
+@pytest.mark.parametrize("broken", ["memory_allocated", "device_count"])
+def test_a_backend_without_accounting_gives_no_figures_and_the_reason(monkeypatch, broken):
+    allocator = Allocator(1)
+
+    def fail(*_):
+        raise RuntimeError("not supported by this backend")
+
+    setattr(allocator, broken, fail)
+    pretend(monkeypatch, cuda=allocator)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure == "RuntimeError: not supported by this backend"
+
+
+@pytest.mark.gpu
+def test_a_real_gpu():
+    import torch
+
+    block = torch.zeros(1 << 20, device="cuda:0")
+    reading = DeviceMemory().read(reset=True)
+    assert reading is not None
+    assert reading["cuda:0"][0] >= block.numel() * 4
+    assert reading["cuda:0"][2] >= reading["cuda:0"][0]
