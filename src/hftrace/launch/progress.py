@@ -56,7 +56,21 @@ class JournalFollower:
             self._offsets[path] = offset + end
             for raw in data[:end].splitlines():
                 self._line(raw)
+        self._last_sample()
         return self.state
+
+    def _last_sample(self) -> None:
+        """Takes resident memory from the last whole line of the samples, which are newer than any edge."""
+        for path in self._directory.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}"):
+            try:
+                with open(path, "rb") as handle:
+                    handle.seek(max(0, os.fstat(handle.fileno()).st_size - 512))
+                    rows = handle.read().split(b"\n")
+                sample = json.loads(rows[-2])
+                if sample[0] == journal.SAMPLE and sample[2] is not None:
+                    self.state.rss_bytes = sample[2] + (sample[3] or 0)
+            except (OSError, ValueError, LookupError, TypeError):
+                continue
 
     def _line(self, raw: bytes) -> None:
         state = self.state
@@ -70,20 +84,18 @@ class JournalFollower:
                     state.tensors_total = attributes["tensors"]
                 if attributes.get("file"):
                     state.shard = attributes["file"]
-                edge = line[8]
-                if edge[0] is not None:
-                    state.rss_bytes = edge[0] + (edge[1] or 0)
             elif kind == journal.END:
                 self._open.pop(line[1], None)
+                if not self._open:
+                    state.tensors_done, state.tensors_total, state.shard = 0, None, None
+                    state.phase, state.name = "after", "the load"
             elif kind in (journal.PLACES, journal.MODULES):
                 state.tensors_done += len(line[2]) // 3
+                if state.tensors_total is not None:
+                    # Buffers that the checkpoint does not have are placed too.
+                    state.tensors_done = min(state.tensors_done, state.tensors_total)
         except (ValueError, LookupError, TypeError):
             return
         if self._open:
             phase, name = self._open[max(self._open)]
             state.phase, state.name = phase, name
-
-
-def journal_exists(directory: Path) -> bool:
-    """Returns whether any process has begun a journal there."""
-    return any(name.startswith(journal.JOURNAL_PREFIX) for name in os.listdir(directory))
