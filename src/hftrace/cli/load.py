@@ -14,6 +14,7 @@ import click
 
 from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HftraceError, UsageError
+from hftrace.record.child import TASKS
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
 
@@ -135,6 +136,8 @@ def command(
     """
     if class_name and task:
         raise UsageError("--class and --task both choose the class: give one of them")
+    if task and task not in TASKS:
+        raise UsageError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
     keywords = _keywords(options, extra)
     target = _output_path(output, model, force)
     synthetic = {
@@ -279,7 +282,8 @@ def _keywords(options: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]
     for item in extra:
         name, equals, value = item.partition("=")
         if not equals or not name.isidentifier():
-            raise UsageError(f"--kwarg takes KEY=JSON, such as attn_implementation='\"sdpa\"'; got {item!r}")
+            shown = redact_arguments([item])[0]
+            raise UsageError(f"--kwarg takes KEY=JSON, such as attn_implementation='\"sdpa\"'; got {shown!r}")
         keywords[name] = _json_value(value)
     return keywords
 

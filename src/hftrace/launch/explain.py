@@ -1,9 +1,10 @@
-"""Says in one sentence why a load failed, where the checkpoint itself shows it."""
+"""Says in one sentence why a load failed, where the checkpoint or the Hub's answers show it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,8 +28,9 @@ def explain_failure(trace: Trace) -> str:
     """Returns why the load failed, in one sentence.
 
     What can be seen in a local checkpoint (no config, no weights, a shard that
-    is missing or cut off) is said in its own words; anything else is the
-    first line of the exception.
+    is missing or cut off) or in the answers of the Hub (gated, unknown, not
+    reached) is said in its own words; anything else is the first line of the
+    exception.
     """
     error = trace.outcome.get("error") or {}
     message = str(error.get("message") or "").strip()
@@ -38,7 +40,10 @@ def explain_failure(trace: Trace) -> str:
         keywords = trace.request.get("keywords") or {}
         subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
         gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
-        reason = None if gguf else _checkpoint_problem(str(trace.request.get("model") or ""), subfolder)
+        model = str(trace.request.get("model") or "")
+        reason = None if gguf else _checkpoint_problem(model, subfolder)
+        if reason is None and model and not Path(model).exists():
+            reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")
         if reason is not None:
             return reason
     return f"{kind}: {first[:300]}".rstrip(".")
@@ -81,3 +86,69 @@ def _weight_problems(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.bin")):
         if os.path.getsize(path) == 0:
             yield f"{path} is empty: fetch it again"
+
+
+# -- the Hub ----------------------------------------------------------------------------------------
+
+
+def _hub_problem(trace: Trace, model: str, text: str) -> str | None:
+    """Returns what is wrong with a repository or the way to it.
+
+    Args:
+        trace: The trace.
+        model: The repository.
+        text: Type, message and traceback, in which the causes of the error have their names.
+    """
+    statuses = [span.attributes.get("status") for span in trace.spans if span.attributes.get("request")]
+    if "GatedRepoError" in text:
+        token = "use a token that has it" if 403 in statuses else "set HF_TOKEN"
+        return f"the repository {model} is gated: ask for access on its page and {token}"
+    if "RepositoryNotFoundError" in text or "is not a valid model identifier" in text:
+        return f"there is no repository {model}, or it is private: check the id, or set HF_TOKEN"
+    if "RevisionNotFoundError" in text or "is not a valid git identifier" in text:
+        return f"{model} has no revision {trace.request.get('revision') or 'of this name'}: check --revision"
+    if "HFValidationError" in text:
+        return f"{model} is no id of a repository, and no such directory is here either"
+    missing = re.search(
+        r"does not appear to have (?:a file|files) named [('\"]*([^\s'\",]+-\d+-of-\d+\.\w+)", text
+    )
+    if missing:
+        return f"{model} has no {missing[1]}, which its index names: the repository is incomplete"
+    if re.search(
+        r"Error: Consistency check failed|RemoteProtocolError|ChunkedEncodingError|IncompleteRead", text
+    ):
+        return _broken_download(trace)
+    return _no_way(trace, model, text, statuses)
+
+
+def _broken_download(trace: Trace) -> str:
+    file = next((file for file in trace.files if file.result == "error"), None)
+    if file is None:
+        return "the connection to the Hub broke off: load again, what is complete is kept"
+    after = f" after {file.downloaded_bytes:,} bytes" if file.downloaded_bytes else ""
+    return f"the download of {file.name} broke off{after}: load again, what is complete is kept"
+
+
+def _no_way(trace: Trace, model: str, text: str, statuses: list[object]) -> str | None:
+    """Returns why the Hub gave no answer that is of use: switched off, an error of its own, not reached."""
+    unreached = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "couldn't connect", "connection error")
+    if not any(word in text for word in unreached) and not re.search(
+        r"\b(HfHubHTTPError|HTTPStatusError|ConnectionError|ConnectError|ReadError|\w*Timeout(Exception)?): ",
+        text,
+    ):
+        return None
+    variables = trace.environment.get("variables") or {}
+    keywords = trace.request.get("keywords") or {}
+    switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_on(variables.get(name))]
+    switches += ["local_files_only"] if keywords.get("local_files_only") else []
+    if switches:
+        return f"{model} is not in the cache, or not all of it, and {switches[0]} forbids to ask the Hub"
+    endpoint = variables.get("HF_ENDPOINT") or "https://huggingface.co"
+    refused = [status for status in statuses if isinstance(status, int) and (status >= 500 or status == 429)]
+    if refused:
+        return f"the Hub at {endpoint} answered with status {refused[-1]}: try again later"
+    return f"the Hub at {endpoint} could not be reached: check the network and HF_ENDPOINT"
+
+
+def _is_on(value: object) -> bool:
+    return str(value or "").upper() in ("1", "ON", "YES", "TRUE")

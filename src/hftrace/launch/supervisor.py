@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from typing import IO, Any
 from hftrace.errors import HftraceError, TraceError, UsageError
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
-from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE
+from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
+from hftrace.schema.redact import redact, split_secrets
 from hftrace.schema.replay import replay
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "bootstrap.py"
@@ -119,13 +121,17 @@ def _run(
     on_progress: Callable[[LiveState], None] | None,
     on_output: Callable[[str], None] | None,
 ) -> LoadResult:
+    public, secret = split_secrets(request.keywords)
+    environment = {name: value for name, value in os.environ.items() if name != SECRETS_VARIABLE}
+    if secret:
+        environment[SECRETS_VARIABLE] = json.dumps(secret)
     (run / REQUEST_FILE).write_text(
         json.dumps(
             {
                 "model": request.model,
                 "class": request.class_name,
                 "task": request.task,
-                "keywords": dict(request.keywords),
+                "keywords": public,
                 "quiet_bars": request.quiet_bars,
             }
         ),
@@ -136,6 +142,7 @@ def _run(
         child = subprocess.Popen(
             [request.python, str(BOOTSTRAP), "load", str(run)],
             stdin=subprocess.DEVNULL,
+            env=environment,
             # Results are ours alone to print on stdout.
             stdout=subprocess.PIPE if on_output else sys.stderr,
             stderr=subprocess.STDOUT if on_output else sys.stderr,
@@ -255,7 +262,8 @@ def _wait(
 def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
     for raw in stream:
         text = raw.decode("utf-8", "replace").rstrip("\n")
-        on_output(text.rpartition("\r")[2])
+        # The client's own warnings name URLs with their signatures.
+        on_output(redact(text.rpartition("\r")[2]))
 
 
 def working_directory(output: Path | None) -> Path:

@@ -1,7 +1,9 @@
 """The loading process of ``hftrace load``: imports, resolves the class, loads, and leaves its journal.
 
-It is told what to do by ``request.json`` in its directory and talks to nobody
-but through the journal. It prints nothing of its own.
+It is told what to do by ``request.json`` in its directory, and talks to nobody
+but through the journal. Keywords that hold a secret are not in that file: they
+come in an environment variable of this process alone, which is taken out of
+the environment before anything else happens. It prints nothing of its own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
 
 REQUEST_FILE = "request.json"
+SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
+"""Holds the keywords that must not lie on disk, as a JSON object."""
 PROBLEM_FILE = "problem.txt"
 """Where bootstrap.py says why this interpreter cannot run hftrace at all."""
 
@@ -67,6 +71,9 @@ def main(directory: str) -> int:
         be, 130 for an interrupted load.
     """
     request = json.loads((Path(directory) / REQUEST_FILE).read_text(encoding="utf-8"))
+    secret = os.environ.pop(SECRETS_VARIABLE, None)
+    if secret is not None:
+        request["keywords"] = {**(request.get("keywords") or {}), **json.loads(secret)}
     tracer = Tracer(
         Path(directory),
         rank=int(request.get("rank", 0)),
