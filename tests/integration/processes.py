@@ -1,0 +1,147 @@
+"""Real processes of the command line, several at a time, and a load that can be stopped where one wants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMAND = (sys.executable, "-m", "hftrace.cli.main")
+
+SLOW_MODULE = '''
+"""Loads slowly, says when each tensor or module was placed, and dies where it is told to."""
+
+import ctypes
+import os
+import sys
+import time
+
+from transformers import AutoModelForCausalLM
+
+
+def places(modeling):
+    """Yields (owner, function name, position of the name of what is placed)."""
+    core = sys.modules.get("transformers.core_model_loading")
+    if core is not None:
+        yield core, "set_param_for_module", 1
+    elif hasattr(modeling, "_load_parameter_into_model"):
+        yield modeling, "_load_parameter_into_model", 1
+    else:
+        import torch
+
+        yield torch.nn.Module, "_load_from_state_dict", 2
+
+
+def slow_down(owner, name, position):
+    original = getattr(owner, name)
+    log = os.open(os.environ["SLOW_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    delay = float(os.environ.get("SLOW_DELAY", "0.01"))
+    last, how = int(os.environ.get("SLOW_LAST", "-1")), os.environ.get("SLOW_END", "")
+    count = 0
+
+    def slow(*args, **kwargs):
+        nonlocal count
+        result = original(*args, **kwargs)
+        os.write(log, f"{time.monotonic_ns()} {args[position]}\\n".encode())
+        count += 1
+        if count == last:
+            if how == "exit":
+                os._exit(3)
+            if how == "segv":
+                ctypes.string_at(0)
+            if how == "raise":
+                raise RuntimeError("told to fail \\x1b[31m[bold]here[/bold]")
+        time.sleep(delay)
+        return result
+
+    setattr(owner, name, slow)
+
+
+class Slow:
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        import transformers.modeling_utils as modeling
+
+        for place in places(modeling):
+            slow_down(*place)
+        return AutoModelForCausalLM.from_pretrained(*args, **kwargs)
+'''
+
+
+@dataclass
+class Done:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    cwd: Path
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines that hftrace itself wrote on stderr."""
+        return [line for line in self.stderr.splitlines() if line.startswith("hftrace: ")]
+
+
+def environment(extra: Mapping[str, str] | None = None, path: Path | None = None) -> dict[str, str]:
+    """Returns this process's environment, at 80 columns, with ``path`` before other modules."""
+    variables = {**os.environ, "COLUMNS": "80", "LINES": "24", **(extra or {})}
+    if path is not None:
+        after = os.environ.get("PYTHONPATH")
+        variables["PYTHONPATH"] = f"{path}{os.pathsep}{after}" if after else str(path)
+    return variables
+
+
+def start(arguments, cwd: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Starts the command in a process group of its own, as a terminal does."""
+    cwd.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [*COMMAND, *map(os.fspath, arguments)],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[bytes], cwd: Path, timeout: float = 180) -> Done:
+    """Waits for the command."""
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return Done(process.returncode, stdout.decode(), stderr.decode("utf-8", "backslashreplace"), cwd)
+
+
+def command(*arguments, cwd: Path, env: dict[str, str] | None = None) -> Done:
+    """Runs the command to its end."""
+    return finish(start(arguments, cwd, environment() if env is None else env), cwd)
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120, pause: float = 0.002):
+    """Returns the first true answer of ``condition``."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(pause)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def journal_of(folder: Path) -> Path | None:
+    """Returns the journal of the load that runs with its trace in ``folder``."""
+    return next(folder.glob(".hftrace-run-*/journal-*.jsonl"), None)
+
+
+def pid_of(journal: Path) -> int:
+    """Returns the loading process's id, which its journal's name holds."""
+    return int(journal.stem.rpartition("-")[2])
