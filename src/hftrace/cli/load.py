@@ -160,7 +160,9 @@ def command(
         task=task,
         python=python,
         sample_hz=sample_hz,
-        quiet_bars=live is not None,
+        # On a terminal the live view shows the progress; anywhere else a bar is noise, and
+        # leaves the line unfinished that a killed load was in.
+        quiet_bars=True,
     )
     with live or nullcontext():
         result = run_load(
