@@ -1,1 +1,0 @@
-"""Other formats of a trace."""
