@@ -1,0 +1,506 @@
+"""Loads from a Hub over HTTP: the file ledger tells what the server's own log and the disk say.
+
+Every load is a real one in a fresh process with an empty cache, from
+``tests/hub_server.py`` on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import hftrace
+from hftrace.synth import plan, write
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+_spec = importlib.util.spec_from_file_location(
+    "hftrace_tests_hub_server", Path(__file__).parents[1] / "hub_server.py"
+)
+_module = importlib.util.module_from_spec(_spec)
+sys.modules[_spec.name] = _module
+_spec.loader.exec_module(_module)
+Hub = _module.Hub
+
+REPO = "organisation/tiny-llama"
+VERSION = tuple(int(part) for part in importlib.metadata.version("transformers").split(".")[:2])
+TOKEN = "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"
+SCRIPT = """
+import sys, hftrace
+with hftrace.trace(sys.argv[1]) as recorded:
+    import transformers
+    keywords = eval(sys.argv[3])
+    transformers.AutoModelForCausalLM.from_pretrained(sys.argv[2], **keywords)
+"""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory):
+    """The server's folder: one tiny Llama in three shards."""
+    folder = tmp_path_factory.mktemp("repositories")
+    write(plan("llama-2-7b", size="5MB", max_shard_size="2MB"), folder / REPO)
+    return folder
+
+
+@pytest.fixture
+def hub(repositories):
+    with Hub(repositories, lifetime=300) as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "huggingface"
+
+
+class Loader:
+    """Loads in a fresh process, in one of two ways, and returns what came of it."""
+
+    def __init__(self, how, hub, cache, run_python, folder):
+        self.how, self.hub, self.cache, self.folder = how, hub, cache, folder
+        self.run_python = run_python
+        self.count = 0
+        self.trace = None
+
+    def environment(self, **variables):
+        return {**self.hub.variables, "HF_HOME": str(self.cache), **variables}
+
+    def arguments(self, path, repo, keywords):
+        if self.how == "trace":
+            return ["-c", SCRIPT, path, repo, repr(keywords)]
+        extra = [part for name, value in keywords.items() for part in ("--kwarg", f"{name}={value}")]
+        return ["-m", "hftrace.cli.main", "load", repo, "-o", path, *extra]
+
+    def __call__(self, repo=REPO, fails=False, keywords=None, **variables):
+        self.count += 1
+        path = self.folder / f"trace-{self.count}.json"
+        done = self.run_python(
+            *self.arguments(path, repo, keywords or {}), env=self.environment(**variables), timeout=150
+        )
+        assert done.returncode == (1 if fails else 0), done.stderr
+        self.trace = hftrace.Trace.open(path)
+        self.path = path
+        assert self.trace.outcome.status == ("error" if fails else "ok")
+        assert not self.trace.header.errors
+        assert self.trace.header.lost["events"] == 0
+        return done
+
+
+@pytest.fixture(params=["trace", "load"])
+def load(request, hub, cache, run_python, tmp_path):
+    """``load(REPO)`` by ``hftrace.trace`` in a script, and by the command ``hftrace load``."""
+    return Loader(request.param, hub, cache, run_python, tmp_path)
+
+
+@pytest.fixture
+def script(hub, cache, run_python, tmp_path):
+    """By ``hftrace.trace`` alone."""
+    return Loader("trace", hub, cache, run_python, tmp_path)
+
+
+@pytest.fixture
+def command(hub, cache, run_python, tmp_path):
+    """The same by the command alone."""
+    return Loader("load", hub, cache, run_python, tmp_path)
+
+
+def shards(repositories):
+    return sorted((repositories / REPO).glob("*.safetensors"))
+
+
+def rows(trace, name):
+    return [file for file in trace.files if file.name == name]
+
+
+def request_spans(trace):
+    return [span for span in trace.spans if span.attributes.get("request")]
+
+
+def check_against_the_log(trace, hub):
+    """Every request that the server saw is a span; each file's are in its rows."""
+    sent = sorted(f"{entry.method} {entry.path}" for entry in hub.log)
+    assert sorted(span.name for span in request_spans(trace)) == sent
+    names = {file.name for file in trace.files}
+    for name in names:
+        assert sum(file.requests for file in rows(trace, name)) == len(hub.of(name)), name
+    assert {entry.file for entry in hub.log if "/resolve/" in entry.path} <= names
+    for file in trace.files:
+        served = hub.served(file.name)
+        if file.result == "downloaded":
+            assert file.downloaded_bytes == served == file.size_bytes == os.path.getsize(file.path)
+        else:
+            assert not file.downloaded_bytes
+        assert file.downloaded_bytes is None or served
+
+
+def check_one_row_per_file(trace):
+    """Within one load; ``hftrace load`` reads the config first, in a load of its own."""
+    parents = {span.id: span.parent for span in trace.spans}
+
+    def root(span):
+        while parents[span] is not None:
+            span = parents[span]
+        return span
+
+    asked = [(root(file.asked_by), file.name) for file in trace.files]
+    assert len(asked) == len(set(asked))
+
+
+def sentence(done):
+    """The one line that says what went wrong; nothing that looks like a traceback beside it."""
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("hftrace: the load failed")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+# -- loads that work ------------------------------------------------------------------------------
+
+
+def test_first_second_and_offline_load(load, hub, repositories):
+    load()
+    first, log = load.trace, len(hub.log)
+    check_against_the_log(first, hub)
+    check_one_row_per_file(first)
+    assert first.request.model == REPO
+    assert first.request.commit == hub.commit(REPO)
+    for index, shard in enumerate(shards(repositories)):
+        (row,) = rows(first, shard.name)
+        assert (row.result, row.shard, row.format) == ("downloaded", index, "safetensors")
+        assert row.downloaded_bytes == row.size_bytes == shard.stat().st_size
+        assert row.requests == 2
+        assert Path(row.path).read_bytes() == shard.read_bytes()
+        assert row.opened
+        assert row.path.endswith(f"/snapshots/{hub.commit(REPO)}/{shard.name}")
+    (single,) = rows(first, "model.safetensors")
+    assert (single.result, single.path, single.size_bytes) == ("missing", None, None)
+    assert [row.result for row in rows(first, "model.safetensors.index.json")] == ["downloaded"]
+    assert rows(first, "config.json")[0].result == "downloaded"
+    assert rows(first, "generation_config.json")[0].result == "downloaded"
+    assert [file.name for file in first.files if file.result == "error"] == []
+    hub.forget()
+
+    load()
+    second = load.trace
+    check_against_the_log(second, hub)
+    check_one_row_per_file(second)
+    assert len(hub.log) <= log / 2
+    assert second.request.commit == hub.commit(REPO)
+    assert {file.result for file in second.files} == {"cached", "missing"}
+    assert [rows(second, shard.name)[0].result for shard in shards(repositories)] == ["cached"] * 3
+    assert not any(file.downloaded_bytes for file in second.files)
+    assert not [span for span in second.spans if span.phase == "download"]
+    hub.forget()
+
+    load(HF_HUB_OFFLINE="1")
+    offline = load.trace
+    assert hub.log == []
+    check_against_the_log(offline, hub)
+    assert sum(file.requests for file in offline.files) == 0
+    assert offline.request.commit == hub.commit(REPO)
+    assert {file.result for file in offline.files} == {"cached", "missing"}
+
+
+def test_the_ledger_of_tensors_is_that_of_a_local_load(script, repositories):
+    """Where the bytes were fetched from changes nothing about the model."""
+
+    def ledger():
+        return [
+            (row.name, row.provenance, row.keys, row.file, row.offset, row.bytes)
+            for row in script.trace.tensors
+        ]
+
+    script()
+    remote = ledger()
+    script(str(repositories / REPO))
+    assert ledger() == remote
+    assert len(remote) > 10
+    local = script.trace
+    assert local.request.commit is None
+    assert {file.result for file in local.files} <= {"local", "missing"}
+    assert [file.name for file in local.files if file.shard is not None] == [
+        shard.name for shard in shards(repositories)
+    ]
+
+
+def test_downloads_are_spans_with_bytes_inside_the_load(script, hub, repositories):
+    for shard in shards(repositories):
+        hub.slow(shard.name, 4_000_000)
+    script()
+    spans = {span.id: span for span in script.trace.spans}
+    downloads = [
+        span for span in script.trace.spans if span.phase == "download" and "bytes" in span.attributes
+    ]
+    sizes = {span.name: span.attributes["bytes"] for span in downloads}
+    files = [*shards(repositories), *(repositories / REPO).glob("*config.json")]
+    wanted = {path.name: path.stat().st_size for path in files if path.name != "tokenizer_config.json"}
+    assert {name: sizes.get(name) for name in wanted} == wanted
+    assert len(downloads) == len(sizes)
+    for span in downloads:
+        root = span
+        while root.parent is not None:
+            root = spans[root.parent]
+        assert root.phase == "load"
+        assert root.start_ns <= span.start_ns < span.end_ns <= root.end_ns
+    for shard in shards(repositories):
+        (span,) = (span for span in downloads if span.name == shard.name)
+        assert span.duration_ns > 0.5 * shard.stat().st_size / 4_000_000 * 1e9
+    mine = [span for span in downloads if span.name.endswith(".safetensors")]
+    threads = {span.thread for span in mine}
+    ordered = sorted(mine, key=lambda span: span.start_ns)
+    together = any(left.end_ns > right.start_ns for left, right in itertools.pairwise(ordered))
+    # snapshot_download fetches them in threads from 4.50 on; before that one follows the other.
+    assert together == (VERSION >= (4, 50))
+    assert (len(threads) > 1) == (VERSION >= (4, 50))
+
+
+def test_a_revision_by_its_commit(script, hub):
+    commit = hub.commit(REPO)
+    script(keywords={"revision": commit})
+    assert script.trace.request.revision == commit
+    assert script.trace.request.commit == commit
+    check_against_the_log(script.trace, hub)
+
+
+def test_the_tokenizer_is_a_load_with_files_of_its_own(hub, cache, run_python, tmp_path):
+    code = """
+import sys, hftrace
+with hftrace.trace(sys.argv[1]):
+    import transformers
+    transformers.AutoTokenizer.from_pretrained(sys.argv[2])
+"""
+    path = tmp_path / "trace.json"
+    loader = Loader("trace", hub, cache, run_python, tmp_path)
+    done = run_python("-c", code, path, REPO, env=loader.environment())
+    assert done.returncode == 0, done.stderr
+    trace = hftrace.Trace.open(path)
+    check_against_the_log(trace, hub)
+    check_one_row_per_file(trace)
+    assert [row.result for row in rows(trace, "tokenizer.json")] == ["downloaded"]
+    assert [row.result for row in rows(trace, "tokenizer_config.json")] == ["downloaded"]
+    assert trace.request.commit == hub.commit(REPO)
+
+
+# -- faults that pass -----------------------------------------------------------------------------
+
+
+def test_an_answer_of_503_that_passes_costs_requests_and_nothing_else(script, hub, repositories):
+    hub.fail(shards(repositories)[1].name, 503, times=2)
+    script()
+    check_against_the_log(script.trace, hub)
+    (row,) = rows(script.trace, shards(repositories)[1].name)
+    assert (row.result, row.requests) == ("downloaded", 4)
+    statuses = [span.attributes["status"] for span in request_spans(script.trace)]
+    assert statuses.count(503) == 2
+
+
+def test_a_download_that_breaks_off_once(load, hub, repositories):
+    """The client resumes it from 1.x on; before that the load fails."""
+    name = shards(repositories)[0].name
+    hub.truncate(name, times=1)
+    fails = VERSION < (5, 0)
+    load(fails=fails)
+    (row,) = rows(load.trace, name)
+    if fails:
+        assert (row.result, row.path) == ("error", None)
+        # What the client threw away is not counted.
+        assert 0 <= row.downloaded_bytes <= hub.served(name)
+    else:
+        assert row.result == "downloaded"
+        assert row.downloaded_bytes == row.size_bytes == shards(repositories)[0].stat().st_size
+        (span,) = (s for s in load.trace.spans if s.name == name and "bytes" in s.attributes)
+        assert span.attributes["bytes"] == row.size_bytes
+    assert row.requests == len(hub.of(name))
+
+
+# -- faults that end the load ---------------------------------------------------------------------
+
+
+def test_an_unknown_repository(command, hub):
+    done = command("organisation/no-such-model", fails=True)
+    assert "there is no repository organisation/no-such-model" in sentence(done)
+    check_against_the_log(command.trace, hub)
+    assert "error" in {file.result for file in command.trace.files}
+    assert command.trace.request.commit is None
+    assert command.trace.outcome.last_phase
+
+
+@pytest.mark.parametrize("token", [None, TOKEN])
+def test_a_gated_repository(command, hub, token):
+    hub.gate(REPO, "hf_TheOnlyTokenThatMayReadThisRepository")
+    done = command(fails=True, HF_TOKEN=token)
+    expected = "use a token that has it" if token else "set HF_TOKEN"
+    assert f"the repository {REPO} is gated: ask for access on its page and {expected}" in sentence(done)
+    check_against_the_log(command.trace, hub)
+    (row,) = rows(command.trace, "config.json")
+    assert (row.result, row.path) == ("error", None)
+    assert any(span.status == "error" for span in command.trace.spans if span.phase in ("config", "resolve"))
+
+
+def test_an_unknown_revision(command, hub):
+    done = command(fails=True, keywords={"revision": '"no-such-branch"'})
+    assert "has no revision no-such-branch: check --revision" in sentence(done)
+    check_against_the_log(command.trace, hub)
+
+
+def test_a_missing_shard(command, hub, repositories, tmp_path):
+    name = shards(repositories)[1].name
+    shutil.copytree(repositories, tmp_path / "broken")
+    (tmp_path / "broken" / REPO / name).unlink()
+    hub.folder = tmp_path / "broken"
+    done = command(fails=True)
+    assert f"{REPO} has no {name}, which its index names: the repository is incomplete" in sentence(done)
+    check_against_the_log(command.trace, hub)
+    (row,) = rows(command.trace, name)
+    assert (row.result, row.path) == ("missing", None)
+    assert [row.result for row in rows(command.trace, shards(repositories)[0].name)] == ["downloaded"]
+    assert command.trace.request.commit == hub.commit(REPO)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model-00002-of-00003.safetensors"])
+def test_answers_of_503_without_end(command, hub, file):
+    hub.fail(file, 503)
+    done = command(fails=True)
+    assert f"the Hub at {hub.url} answered with status 503: try again later" in sentence(done)
+    assert sum(row.requests for row in rows(command.trace, file)) == len(hub.of(file))
+    assert {row.result for row in rows(command.trace, file)} == {"error"}
+
+
+def test_a_download_that_always_breaks_off(command, hub, repositories):
+    name = shards(repositories)[2].name
+    hub.truncate(name, keep=0.1)
+    done = command(fails=True)
+    assert f"the download of {name} broke off" in sentence(done)
+    (row,) = rows(command.trace, name)
+    assert (row.result, row.path) == ("error", None)
+    assert 0 <= row.downloaded_bytes <= hub.served(name)
+    failed = [span for span in command.trace.spans if span.phase == "download" and span.status == "error"]
+    assert name in {span.name for span in failed}
+
+
+def test_no_hub_at_all(command, hub):
+    hub.url = "http://127.0.0.1:9"
+    done = command(fails=True)
+    assert "the Hub at http://127.0.0.1:9 could not be reached: check the network" in sentence(done)
+    assert request_spans(command.trace)
+    assert all(span.status == "error" for span in request_spans(command.trace))
+
+
+def test_offline_with_an_empty_cache(command, hub):
+    done = command(fails=True, HF_HUB_OFFLINE="1")
+    assert "is not in the cache, or not all of it, and HF_HUB_OFFLINE forbids" in sentence(done)
+    assert hub.log == []
+    assert sum(file.requests for file in command.trace.files) == 0
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+def everything_under(folder, seen):
+    """Adds the bytes of every file below a folder, to what was there before."""
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names):
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue  # gone since
+            if not data.startswith(seen.get(path, b"")):
+                data = seen[path] + data
+            seen[path] = data
+
+
+@pytest.mark.parametrize(
+    ("how", "where"),
+    [
+        ("trace", "environment"),
+        ("load", "environment"),
+        ("trace", "keyword"),
+        ("load", "keyword"),
+        ("load", "endpoint"),
+    ],
+)
+def test_no_secret_reaches_a_file_or_a_screen(how, where, hub, cache, run_python, tmp_path, repositories):
+    """Not while the load runs either: its journal is read again and again meanwhile."""
+    token = "0paque.TokenOf-no-known_shape" if where == "environment" else TOKEN
+    password = "pa55wordInTheEndpoint"
+    if where != "endpoint":
+        # Credentials in the endpoint's URL take the place of the token.
+        hub.gate(REPO, token)
+    for shard in shards(repositories):
+        hub.slow(shard.name, 1_000_000)
+    loader = Loader(how, hub, cache, run_python, tmp_path)
+    place = tmp_path / "work"
+    (place / "tmp").mkdir(parents=True)
+    path = place / "trace.json"
+    keywords = {"token": token} if where == "keyword" else {}
+    variables = loader.environment(
+        TMPDIR=str(place / "tmp"),
+        HF_TOKEN=token if where == "environment" else None,
+        HF_ENDPOINT=hub.url.replace("://", f"://user:{password}@") if where == "endpoint" else hub.url,
+        COLUMNS="200",
+    )
+    variables = {name: value for name, value in {**os.environ, **variables}.items() if value is not None}
+    seen = {}
+    process = subprocess.Popen(
+        [sys.executable, *map(str, loader.arguments(path, REPO, keywords))],
+        cwd=place,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        while process.poll() is None:
+            everything_under(place, seen)
+            time.sleep(0.05)
+        output = process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    everything_under(place, seen)
+    assert process.returncode == 0, output
+    assert path in seen
+    assert any(name.name.startswith("journal-") and data for name, data in seen.items())
+    assert any(entry.cdn for entry in hub.log)
+    assert not any(entry.cdn and entry.authorization for entry in hub.log)
+    sent = {entry.authorization for entry in hub.log} - {None}
+    expected = "Basic" if where == "endpoint" else f"Bearer {token}"
+    assert any(header.startswith(expected) for header in sent)
+    screens = output
+    for view in ([], ["--view", "files"], ["--view", "spans", "--json"], ["--json"]):
+        shown = run_python("-m", "hftrace.cli.main", "show", path, *view)
+        assert shown.returncode == 0, shown.stderr
+        screens += shown.stdout.encode() + shown.stderr.encode()
+    for secret in (token, password, *sent, hub.signature, "Bearer ", "KEYPAIR"):
+        for name, data in [*seen.items(), ("screen", screens)]:
+            assert secret.encode() not in data, (secret, name)
+    trace = hftrace.Trace.open(path)
+    if where == "keyword":
+        assert trace.request.keywords["token"] == "[removed]"
+        assert token not in str(trace.header.argv)
+    elif where == "endpoint":
+        assert "[removed]@127.0.0.1" in trace.environment.variables["HF_ENDPOINT"]
+    else:
+        assert trace.environment.variables["HF_TOKEN"] == "[removed]"
+
+
+def test_errors_carry_no_secret(command, hub, repositories, run_python):
+    """The messages of a failed download name its URL, with the signature."""
+    hub.truncate(shards(repositories)[0].name, keep=0.1)
+    command(fails=True, HF_TOKEN=TOKEN)
+    data = command.path.read_bytes()
+    for secret in (TOKEN, hub.signature):
+        assert secret.encode() not in data
+    shown = run_python("-m", "hftrace.cli.main", "show", command.path)
+    assert hub.signature not in shown.stdout + shown.stderr
