@@ -87,16 +87,20 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         prefix, module = pending.pop()
         children = module._modules
         if children:
-            pending.extend(
-                (f"{prefix}{name}.", child) for name, child in reversed(children.items()) if child is not None
-            )
+            for name in reversed(children):
+                child = children[name]
+                if child is not None:
+                    pending.append((f"{prefix}{name}.", child))
         parameters = module._parameters
         buffers = module._buffers
         if not parameters and not buffers:
             continue
         offloaded = "_hf_hook" in module.__dict__ and _offloads(module)
-        computed = module._non_persistent_buffers_set
         for kind, tensors in ((0, parameters), (1, buffers)):
+            if not tensors:
+                continue
+            # 2: a buffer outside of the state dict, which no checkpoint can hold.
+            computed = module._non_persistent_buffers_set if kind else ()
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
@@ -113,8 +117,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
                             offloaded,
                         ]
                     )
-                # 2: a buffer outside of the state dict, which no checkpoint can hold.
-                rows += (prefix + name, 2 if kind and name in computed else kind, layout, id(tensor))
+                rows += (prefix + name, 2 if name in computed else kind, layout, id(tensor))
         if len(rows) >= 4 * ROWS_PER_LINE:
             flush()
     if rows:

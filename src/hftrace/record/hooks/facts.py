@@ -17,6 +17,10 @@ from hftrace.schema import journal
 from hftrace.schema.redact import redact, redact_value
 
 
+SLICES_PER_LINE = 8000
+"""Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
+
+
 def basename(path: Any) -> str:
     """Returns the last part of a path or URL as text."""
     return os.path.basename(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else str(path)
@@ -177,7 +181,11 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     flat: list[Any] = []
     for key, value in state_dict.items():
         flat += (id(value), key)
-    recorder.write(journal.SLICES, current.id, flat)
+        if len(flat) >= SLICES_PER_LINE:
+            recorder.write(journal.SLICES, current.id, flat)
+            flat = []
+    if flat:
+        recorder.write(journal.SLICES, current.id, flat)
     return {"tensors": len(state_dict)}
 
 
