@@ -23,7 +23,7 @@ import weakref
 import pytest
 
 from hftrace.record import patching
-from hftrace.record.patching import function_of, is_patched, patch, resolve, source_of, transparent
+from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of, transparent
 
 
 def counting(calls, name="handler"):
@@ -298,7 +298,6 @@ def test_a_factory_that_raises_changes_nothing():
     with pytest.raises(ValueError, match="no handler"):
         patch(function, broken)
     assert function.__code__ is code
-    assert not is_patched(function)
     calls = []
     undo = patch(function, counting(calls))
     installed = function.__code__
@@ -439,7 +438,8 @@ def test_a_copy_made_while_patched_gets_the_original_code():
     undo = patch(function, counting(calls))
     code = function.__code__
     copied = types.FunctionType(code, function.__globals__, "copied", function.__defaults__)
-    assert is_patched(copied)
+    assert is_patched_copy(copied)
+    assert not is_patched_copy(function)
     assert copied(1) == 3
     assert len(calls) == 1
     undo()
@@ -687,7 +687,7 @@ def test_own_frames_never_stand_in_code_after_the_last_undo():
     left = [
         candidate
         for candidate in gc.get_objects()
-        if isinstance(candidate, types.FunctionType)
+        if type(candidate) is types.FunctionType
         and candidate.__code__.co_filename == patching.FRAME_FILE
         and candidate.__code__.co_name in ("function", "wrapper")
     ]

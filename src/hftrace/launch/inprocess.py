@@ -97,6 +97,10 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if tracer is None or directory is None:
             return
         tracer.stop()
+        if os.getpid() != tracer.recorder.pid:
+            # A child made by fork has left the block: recording and trace are its parent's.
+            self._sampler = None
+            return
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None

@@ -186,7 +186,8 @@ def _update_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
     if sys.getrefcount(trampoline) <= _OWN_REFERENCES:
         return
     for referrer in gc.get_referrers(trampoline):
-        if isinstance(referrer, types.FunctionType) and referrer.__code__ is trampoline:
+        # Not isinstance: it may run code of the host (__class__) on whatever is found.
+        if type(referrer) is types.FunctionType and referrer.__code__ is trampoline:
             referrer.__code__ = code
 
 
@@ -203,10 +204,10 @@ def _own_references() -> int:
 _OWN_REFERENCES = _own_references()
 
 
-def is_patched(function: types.FunctionType) -> bool:
-    """Returns whether a function carries a trampoline: its own, or that of one it was copied from."""
+def is_patched_copy(function: types.FunctionType) -> bool:
+    """Returns whether a function carries the trampoline of another one, from which it was copied."""
     code = function.__code__
-    return any(site.installed is code for site in _sites.values())
+    return function not in _sites and any(site.installed is code for site in _sites.values())
 
 
 def _trampoline_for(site: _Site) -> types.CodeType:

@@ -15,7 +15,7 @@ from hftrace.record.environment import collect
 from hftrace.record.hooks import POINTS, HookPoint, loader_generation
 from hftrace.record.hooks.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.handlers import initialize_handler, span_handler
-from hftrace.record.patching import function_of, is_patched, patch, resolve, source_of
+from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of
 from hftrace.record.recorder import Recorder
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -108,13 +108,13 @@ class Tracer:
                 self._auto_classes()
 
     def _auto_classes(self) -> None:
-        """Hooks each auto class's own copy of ``from_pretrained`` (``copy_func`` in ``auto_class_update``)."""
+        """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""
         base = vars(sys.modules.get(AUTO_FACTORY, sys)).get("_BaseAutoModelClass")
         for name, value in list(vars(sys.modules[AUTO_MODULE]).items()):
             if not isinstance(value, type) or base is None or not issubclass(value, base):
                 continue
             function = function_of(value, "from_pretrained")
-            if function is not None and not is_patched(function):
+            if function is not None and not is_patched_copy(function):
                 target = f"{AUTO_MODULE}:{name}.from_pretrained"
                 self._attach(HookPoint(target, "load", special=entry_handler), function)
 

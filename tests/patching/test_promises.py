@@ -1,0 +1,905 @@
+"""The promises of the recorder (DESIGN.md section 5) on real loads: it changes, leaves and breaks nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import inspect
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+import warnings
+import weakref
+from pathlib import Path
+
+import pytest
+
+import hftrace
+from hftrace.record import patching, recorder
+from hftrace.synth import plan, write
+
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+modeling = pytest.importorskip("transformers.modeling_utils")
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+PACKAGES = {
+    "transformers",
+    "accelerate",
+    "torch",
+    "safetensors",
+    "huggingface_hub",
+    "importlib",
+    "genericpath",
+    "posixpath",
+    "os",
+    "requests",
+    "httpx",
+    "httpx2",
+}
+OURS = (patching.FRAME_FILE, patching.IMPORT_FRAME_FILE)
+SIZES = {"llama-2-7b": "2MB", "bert-base": "2MB"}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    place = tmp_path_factory.mktemp("promises")
+    paths = {}
+    for name, size in SIZES.items():
+        paths[name] = place / name
+        write(plan(name, size=size, max_shard_size="800kB"), paths[name])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def llama(checkpoints):
+    return checkpoints["llama-2-7b"]
+
+
+@pytest.fixture(scope="module")
+def broken(checkpoints, tmp_path_factory):
+    """A checkpoint with a shard that is cut off."""
+    import shutil
+
+    path = tmp_path_factory.mktemp("broken") / "model"
+    shutil.copytree(checkpoints["llama-2-7b"], path)
+    shard = sorted(path.glob("*.safetensors"))[-1]
+    os.truncate(shard, shard.stat().st_size // 2)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    yield
+    assert not patching._sites
+
+
+def load(path, owner=None, **keywords):
+    keywords.setdefault("torch_dtype" if transformers.__version__ < "4.56" else "dtype", torch.float32)
+    return (owner or transformers.AutoModelForCausalLM).from_pretrained(str(path), **keywords)
+
+
+def trace(path=None, **options):
+    options.setdefault("sample_hz", 0)
+    return hftrace.trace(path, **options)
+
+
+# -- what is compared ---------------------------------------------------------------------------
+
+
+def names_now():
+    """Returns vars() of every module and class of the traced libraries: the values themselves."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if module is None or name.partition(".")[0] not in PACKAGES:
+            continue
+        found[module] = dict(vars(module))
+        for value in list(vars(module).values()):
+            # Not isinstance: a lazy or deprecated name of the host would be used by that.
+            if issubclass(type(value), type) and value not in found and "hftrace" not in value.__module__:
+                found[value] = dict(vars(value))
+    return found
+
+
+def functions_now():
+    """Returns every function of the process with what can be exchanged in it."""
+    return {
+        id(function): (
+            function,
+            function.__code__,
+            function.__defaults__,
+            function.__kwdefaults__,
+            dict(function.__dict__),
+            function.__closure__,
+        )
+        for function in gc.get_objects()
+        if type(function) is types.FunctionType
+    }
+
+
+def described(owner, name):
+    return f"{getattr(owner, '__module__', '')}.{getattr(owner, '__qualname__', owner)}.{name}"
+
+
+HARMLESS = (int, float, str, bytes, bool, type(None), dict, list, set, tuple, types.ModuleType, weakref.ref)
+"""Counters, caches and lazy modules, which a load changes itself."""
+
+
+def name_changes(before, after):
+    changed = []
+    for owner, names in before.items():
+        now = after.get(owner)
+        if now is None:
+            continue
+        for name in names.keys() | now.keys():
+            old, new = names.get(name), now.get(name)
+            if old is new:
+                continue
+            if name in names and isinstance(old, HARMLESS) and isinstance(new, HARMLESS):
+                continue
+            if (
+                name not in names
+                and isinstance(owner, types.ModuleType)
+                and hasattr(owner, "_class_to_module")
+            ):
+                continue  # an attribute that transformers' lazy module has resolved now
+            if name in ("__abstractmethods__", "_abc_impl", "__annotations_cache__", "__annotate_func__"):
+                continue
+            changed.append(described(owner, name))
+    return changed
+
+
+def function_changes(before, after, codes_only=False):
+    changed = []
+    for identity, values in before.items():
+        now = after.get(identity)
+        function = values[0]
+        if now is None or now[0] is not function:
+            changed.append(f"gone: {function}")
+            continue
+        if not codes_only and now[1] is not values[1]:
+            changed.append(f"code of {function.__module__}.{function.__qualname__}")
+        if (
+            any(
+                old is not new and old != new
+                for old, new in zip(values[2:4] + values[5:], now[2:4] + now[5:], strict=True)
+            )
+            or values[4].keys() != now[4].keys()
+        ):
+            changed.append(f"state of {function.__module__}.{function.__qualname__}")
+    return changed
+
+
+def own_codes():
+    """Returns functions of others that carry our code."""
+    return [
+        f"{function.__module__}.{function.__qualname__}"
+        for function in gc.get_objects()
+        if type(function) is types.FunctionType
+        and function.__code__.co_filename == patching.FRAME_FILE
+        and not str(function.__module__).startswith("hftrace")
+    ]
+
+
+@contextlib.contextmanager
+def unchanged():
+    """Checks that the block leaves every module, class and function as it was."""
+    gc.collect()
+    names, functions = names_now(), functions_now()
+    yield
+    assert name_changes(names, names_now()) == []
+    assert function_changes(functions, functions_now()) == []
+    gc.collect()
+    assert own_codes() == []
+
+
+# -- 2: it leaves nothing behind --------------------------------------------------------------------
+
+
+def success(paths, broken):
+    with trace() as recorded:
+        load(paths["llama-2-7b"])
+    assert recorded.trace.outcome["status"] == "ok"
+
+
+def failure(paths, broken):
+    with pytest.raises(Exception), trace() as recorded:  # noqa: B017, PT011
+        load(broken)
+    (root,) = recorded.trace.loads
+    assert root.status == "error"
+
+
+def exception_in_the_block(paths, broken):
+    @trace()
+    def block():
+        load(paths["llama-2-7b"])
+        raise KeyError("the user's own")
+
+    with pytest.raises(KeyError, match="the user's own"):
+        block()
+
+
+def files_of(trace, root):
+    """Returns the files that one load asked for."""
+    parents = {span.id: span.parent for span in trace.spans}
+
+    def top(span):
+        while parents[span] is not None:
+            span = parents[span]
+        return span
+
+    return sorted((row.name, row.result) for row in trace.files if top(row.asked_by) == root.id)
+
+
+def nested(paths, broken):
+    with trace() as outer:
+        load(paths["llama-2-7b"])
+        with trace() as inner:
+            load(paths["bert-base"], transformers.AutoModelForMaskedLM)
+        load(paths["llama-2-7b"])
+    assert len(outer.trace.loads) == 3
+    (root,) = inner.trace.loads
+    same = outer.trace.loads[1]
+    assert (root.name, root.attributes["model"]) == (same.name, same.attributes["model"])
+    assert len(inner.trace.tensors) < len(outer.trace.tensors)
+    # Both traces hold the same calls of that load, and each file once.
+    assert files_of(inner.trace, root) == files_of(outer.trace, same)
+    assert "model.safetensors" in {name for name, _ in files_of(inner.trace, root)}
+
+
+def interleaved(paths, broken):
+    first, second = trace(), trace()
+    first.__enter__()
+    load(paths["llama-2-7b"])
+    second.__enter__()
+    load(paths["llama-2-7b"])
+    first.__exit__(None, None, None)
+    load(paths["llama-2-7b"])
+    second.__exit__(None, None, None)
+    assert len(first.trace.loads) == len(second.trace.loads) == 2
+
+
+def threads(paths, broken):
+    errors = []
+
+    def run(name, owner):
+        try:
+            load(paths[name], owner)
+        except BaseException as error:
+            errors.append(error)
+
+    with trace() as recorded:
+        workers = [
+            threading.Thread(target=run, args=("llama-2-7b", transformers.AutoModelForCausalLM)),
+            threading.Thread(target=run, args=("bert-base", transformers.AutoModelForMaskedLM)),
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert errors == []
+    assert {root.name for root in recorded.trace.loads} == {"AutoModelForCausalLM", "AutoModelForMaskedLM"}
+    assert len({root.thread for root in recorded.trace.loads}) == 2
+    assert not recorded.trace.header["errors"]
+
+
+def decorated(paths, broken):
+    @trace()
+    def function(path):
+        return load(path)
+
+    assert function(paths["llama-2-7b"]).training is False
+    assert function(paths["llama-2-7b"]) is not None
+
+
+def repeated(paths, broken):
+    for _ in range(3):
+        success(paths, broken)
+
+
+def without_a_load(paths, broken):
+    with trace() as recorded:
+        pass
+    assert not recorded.trace.loads
+
+
+SCENARIOS = (
+    success,
+    failure,
+    exception_in_the_block,
+    nested,
+    interleaved,
+    threads,
+    decorated,
+    repeated,
+    without_a_load,
+)
+
+
+@pytest.fixture(scope="module")
+def warm(checkpoints):
+    """Everything that these loads import has been imported."""
+    load(checkpoints["llama-2-7b"])
+    load(checkpoints["bert-base"], transformers.AutoModelForMaskedLM)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_is_left_behind(scenario, checkpoints, broken, warm):
+    with unchanged():
+        scenario(checkpoints, broken)
+
+
+def test_no_name_changes_while_tracing_either(llama, warm):
+    names, functions = names_now(), functions_now()
+    with trace():
+        load(llama)
+        assert name_changes(names, names_now()) == []
+        assert function_changes(functions, functions_now(), codes_only=True) == []
+        assert own_codes() != []
+
+
+def test_what_is_imported_while_tracing_is_whole_too(run_python, llama):
+    """A fresh process, where transformers' modules arrive in the middle of the trace."""
+    done = run_python(
+        "-c",
+        f"""
+import gc, sys, types
+import hftrace
+from hftrace.record import patching
+with hftrace.trace(sample_hz=0) as recorded:
+    from transformers import AutoModelForCausalLM
+    AutoModelForCausalLM.from_pretrained({str(llama)!r})
+left = [f for f in gc.get_objects() if type(f) is types.FunctionType
+        and f.__code__.co_filename == patching.FRAME_FILE and not str(f.__module__).startswith("hftrace")]
+assert not left, left
+import importlib._bootstrap
+assert importlib._bootstrap._find_and_load.__code__.co_name == "_find_and_load"
+assert importlib._bootstrap._find_and_load.__code__.co_consts, "the original"
+constants = importlib._bootstrap._find_and_load.__code__.co_consts
+assert not any(isinstance(constant, types.FunctionType) for constant in constants)
+(root,) = recorded.trace.loads
+assert root.status == "ok", root
+assert not recorded.trace.header["errors"], recorded.trace.header["errors"]
+assert sum(row.provenance == "checkpoint" for row in recorded.trace.tensors) > 10
+print("fine")
+""",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "fine\n"
+
+
+def test_nothing_of_the_model_is_kept(llama, warm):
+    with trace() as recorded:
+        model = load(llama)
+        references = [weakref.ref(model), weakref.ref(next(model.parameters()))]
+        del model
+        gc.collect()
+        assert [reference() for reference in references] == [None, None]
+    assert recorded.trace.tensors
+
+
+# -- 2: what someone else replaced meanwhile is left alone ------------------------------------------------
+
+
+def test_someone_wraps_a_hook_point_while_tracing(llama, warm, monkeypatch):
+    calls = []
+    owner = modeling.PreTrainedModel
+    before = vars(owner)["from_pretrained"]
+    code = before.__func__.__code__
+    with trace() as recorded:
+        original = owner.from_pretrained
+
+        @classmethod
+        def wrapper(cls, *args, **kwargs):
+            calls.append(cls.__name__)
+            return original.__func__(cls, *args, **kwargs)
+
+        # Undone by pytest, not by us.
+        monkeypatch.setattr(owner, "from_pretrained", wrapper)
+        load(llama)
+    assert vars(owner)["from_pretrained"] is wrapper
+    assert before.__func__.__code__ is code
+    load(llama)
+    assert calls == ["LlamaForCausalLM"] * 2
+    assert len(recorded.trace.loads) == 1
+
+
+def test_someone_replaces_a_hook_point_while_tracing(llama, warm, monkeypatch):
+    owner = modeling.PreTrainedModel
+    before = vars(owner)["post_init"]
+    code = before.__code__
+    same = types.FunctionType(code, before.__globals__, closure=before.__closure__)
+
+    def replacement(self):
+        same(self)
+
+    with trace():
+        monkeypatch.setattr(owner, "post_init", replacement)
+        load(llama)
+    assert vars(owner)["post_init"] is replacement
+    monkeypatch.undo()
+    assert vars(owner)["post_init"].__code__ is code
+
+
+def test_someone_exchanges_the_code_of_a_hook_point_while_tracing(llama, warm):
+    function = vars(modeling.PreTrainedModel)["can_generate"].__func__
+    code = function.__code__
+
+    def theirs(cls):
+        return False
+
+    try:
+        with trace() as recorded:
+            function.__code__ = theirs.__code__
+            assert transformers.LlamaForCausalLM.can_generate() is False
+            load(llama)
+        assert function.__code__ is theirs.__code__
+        assert recorded.trace.outcome["status"] == "ok"
+    finally:
+        function.__code__ = code
+
+
+# -- 1: it never changes the load -----------------------------------------------------------------------
+
+
+def facts_of(model):
+    state = {
+        name: (tensor.dtype, tensor.device, tensor.requires_grad, tuple(tensor.shape), tensor.is_contiguous())
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    pointers = {}
+    for name, tensor in model.named_parameters(remove_duplicate=False):
+        pointers.setdefault(id(tensor), []).append(name)
+    ties = sorted(names for names in pointers.values() if len(names) > 1)
+    hooks = {
+        name: [sorted(value) for key, value in vars(module).items() if key.endswith("_hooks") and value]
+        for name, module in model.named_modules()
+    }
+    return state, ties, hooks, model.training, type(model), model.config.to_dict()
+
+
+def assert_same_model(left, right):
+    assert facts_of(left) == facts_of(right)
+    others = right.state_dict()
+    for name, tensor in left.state_dict().items():
+        assert torch.equal(tensor, others[name]), name
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_model_and_the_loading_info_are_the_same(checkpoints, warm, name, dtype):
+    owner = transformers.AutoModelForMaskedLM if name == "bert-base" else transformers.AutoModelForCausalLM
+    key = "torch_dtype" if transformers.__version__ < "4.56" else "dtype"
+    keywords = {"output_loading_info": True, key: getattr(torch, dtype)}
+    plain, plain_info = load(checkpoints[name], owner, **keywords)
+    with trace() as recorded:
+        traced, traced_info = load(checkpoints[name], owner, **keywords)
+    assert_same_model(plain, traced)
+    assert plain_info == traced_info
+    assert not recorded.trace.header["errors"]
+
+
+def random_states():
+    state = torch.get_rng_state()
+    try:
+        import numpy
+
+        extra = numpy.random.get_state()[1].tolist()
+    except ImportError:
+        extra = None
+    return state.tolist(), random.getstate(), extra
+
+
+def seed():
+    torch.manual_seed(7)
+    random.seed(7)
+    try:
+        import numpy
+
+        numpy.random.seed(7)
+    except ImportError:
+        pass
+
+
+def with_head(path):
+    seed()
+    model = load(path, transformers.AutoModelForSequenceClassification, num_labels=3)
+    return model, random_states()
+
+
+def test_random_state_and_newly_initialised_weights_are_the_same(llama, warm):
+    with_head(llama)
+    plain, plain_states = with_head(llama)
+    with trace() as recorded:
+        traced, traced_states = with_head(llama)
+    assert plain_states == traced_states
+    assert_same_model(plain, traced)
+    assert plain.score.weight.std() > 0
+    (head,) = [row for row in recorded.trace.tensors if row.name == "score.weight"]
+    assert head.provenance == "initialized"
+
+
+def test_signature_identity_and_subclassing_are_unchanged_while_tracing(llama, warm):
+    owner = modeling.PreTrainedModel
+    auto = transformers.AutoModelForCausalLM
+    facts = lambda: (  # noqa: E731
+        inspect.signature(owner.from_pretrained),
+        inspect.signature(auto.from_pretrained),
+        inspect.signature(transformers.LlamaForCausalLM.__init__),
+        inspect.signature(os.path.isfile),
+        owner.from_pretrained.__func__,
+        owner.from_pretrained.__doc__,
+        owner.from_pretrained.__qualname__,
+        id(transformers.LlamaForCausalLM.from_pretrained.__func__),
+        transformers.LlamaForCausalLM.__mro__,
+        os.path.isfile is __import__("genericpath").isfile,
+    )
+    plain = facts()
+    with trace() as recorded:
+        assert facts() == plain
+
+        class Sub(transformers.LlamaForCausalLM):
+            def __init__(self, config):
+                super().__init__(config)
+                self.mark = True
+
+        model = Sub.from_pretrained(str(llama))
+        assert model.mark
+        assert "from_pretrained" not in vars(Sub)
+    assert facts() == plain
+    assert type(model) is Sub
+    (root,) = recorded.trace.loads
+    assert root.attributes["returned"] == "Sub"
+    assert inspect.getsource(owner.tie_weights).lstrip().startswith("def tie_weights")
+
+
+@contextlib.contextmanager
+def heard():
+    """Collects warnings, and log records of transformers, each with the place that it names."""
+    records, found = [], []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            records.append((record.pathname, record.lineno, record.funcName, record.getMessage()))
+
+    handler = Handler()
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+    found += records
+    found += [(item.filename, item.lineno, item.category.__name__, str(item.message)) for item in caught]
+
+
+def test_warnings_and_logs_are_the_same_and_name_the_same_lines(llama, warm):
+    def attempt():
+        with heard() as found:
+            with contextlib.suppress(Exception):
+                # 5.x warns with stacklevel=2 that tp_plan is deprecated, then fails without a process group.
+                load(llama, transformers.LlamaForCausalLM, tp_plan="auto")
+            load(llama, transformers.LlamaForCausalLM)
+            load(llama, transformers.AutoModelForSequenceClassification)
+        return [item for item in found if "seconds" not in item[-1]]
+
+    attempt()
+    plain = attempt()
+    with trace():
+        traced = attempt()
+    assert traced == plain
+    assert plain
+    deprecations = [item for item in plain if item[2] == "FutureWarning" and "tp_plan" in item[3]]
+    assert all(item[0] == __file__ for item in deprecations)
+
+
+def frames_of(error):
+    """Returns the frames of an exception and of its causes, ours removed."""
+    chain = []
+    while error is not None:
+        chain.append(
+            (
+                type(error),
+                str(error),
+                [
+                    (frame.filename, frame.lineno, frame.name)
+                    for frame in traceback.extract_tb(error.__traceback__)
+                    if frame.filename != patching.FRAME_FILE
+                ],
+            )
+        )
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def caught(action):
+    try:
+        action()
+    except Exception as error:
+        return frames_of(error)
+    raise AssertionError("nothing was raised")
+
+
+def test_exceptions_are_the_same_with_the_same_frames(llama, broken, warm, tmp_path):
+    actions = (
+        lambda: load(broken),
+        lambda: load(llama, nosuchkeyword=1),
+        lambda: load(tmp_path / "nosuch"),
+        lambda: load(llama, transformers.AutoModelForSpeechSeq2Seq),
+        lambda: transformers.AutoConfig.from_pretrained(str(tmp_path)),
+        lambda: modeling.PreTrainedModel.from_pretrained(),
+    )
+    for action in actions:
+        caught(action)
+        plain = caught(action)
+        with trace() as recorded:
+            traced = caught(action)
+        assert traced == plain
+        assert not recorded.trace.header["errors"]
+
+
+def test_failed_imports_have_the_same_traceback(llama, warm, tmp_path, monkeypatch):
+    (tmp_path / "broken_outer.py").write_text("import broken_inner\n")
+    (tmp_path / "broken_inner.py").write_text(
+        "def fail():\n    raise RuntimeError('in the module')\nfail()\n"
+    )
+    (tmp_path / "broken_missing.py").write_text("import nosuchmodule_at_all\n")
+    (tmp_path / "broken_name.py").write_text("from json import nosuchname\n")
+    (tmp_path / "broken_syntax.py").write_text("def (:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    class Importing(transformers.LlamaForCausalLM):
+        wanted = "json"
+
+        def __init__(self, config):
+            __import__(self.wanted)
+            super().__init__(config)
+
+    def everything(error):
+        """All frames: not even those of the import machinery may differ."""
+        return [
+            (frame.filename, frame.lineno, frame.name)
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename != patching.FRAME_FILE
+        ]
+
+    def attempt(module, inside):
+        Importing.wanted = module
+        try:
+            if inside:
+                Importing.from_pretrained(str(llama))
+            else:
+                __import__(module)
+        except Exception as error:
+            return type(error), str(error), everything(error), frames_of(error)
+        finally:
+            for name in ("broken_outer", "broken_inner", "broken_missing", "broken_name"):
+                sys.modules.pop(name, None)
+        raise AssertionError("nothing was raised")
+
+    for module in ("broken_outer", "broken_missing", "broken_name", "broken_syntax", "nosuchmodule_either"):
+        for inside in (False, True):
+            attempt(module, inside)
+            plain = attempt(module, inside)
+            with trace():
+                traced = attempt(module, inside)
+            assert traced == plain, (module, inside)
+
+
+# -- 3: it never breaks the host -----------------------------------------------------------------------
+
+
+class Counted:
+    """Counts how often each of the loader's own functions really runs."""
+
+    NAMES = ("_load_pretrained_model", "tie_weights", "post_init")
+
+    def __init__(self, monkeypatch):
+        self.counts = {}
+        for name in self.NAMES:
+            raw = inspect.getattr_static(modeling.PreTrainedModel, name)
+            function = inspect.unwrap(getattr(raw, "__func__", raw))
+            self._count(name, function)
+
+    def _count(self, name, function):
+        def factory(original):
+            def call(*args, **kwargs):
+                self.counts[name] = self.counts.get(name, 0) + 1
+                return original(*args, **kwargs)
+
+            return call
+
+        # The innermost handler: what it counts is the original's calls.
+        self._undo = [*getattr(self, "_undo", []), patching.patch(function, factory)]
+
+    def take(self):
+        counts, self.counts = self.counts, {}
+        return counts
+
+    def close(self):
+        for undo in self._undo:
+            undo()
+
+
+def fail_with(message):
+    def fail(*_, **__):
+        raise ValueError(message)
+
+    return fail
+
+
+def broken_functions():
+    from hftrace.record import memory, page_cache
+    from hftrace.record.hooks import entry, facts
+
+    return {
+        "Recorder.begin": (recorder.Recorder, "begin"),
+        "Recorder.end": (recorder.Recorder, "end"),
+        "Recorder.edge": (recorder.Recorder, "edge"),
+        "Recorder.facts": (recorder.Recorder, "facts"),
+        "snapshot": (entry, "snapshot"),
+        "keywords_of": (entry, "keywords_of"),
+        "note_checkpoint": (facts, "note_checkpoint"),
+        "note_file": (facts, "note_file"),
+        "HostMemory.read": (memory.HostMemory, "read"),
+        "resident_share": (page_cache, "resident_share"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_functions())
+def test_an_error_of_our_own_is_counted_and_the_host_goes_on(name, llama, warm, monkeypatch):
+    plain = load(llama)
+    counted = Counted(monkeypatch)
+    try:
+        load(llama)
+        expected = counted.take()
+        assert expected["_load_pretrained_model"] == 1
+        tracing = trace()
+        owner, attribute = broken_functions()[name]
+        with tracing:
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, attribute, fail_with("a bug of ours"))
+                traced = load(llama)
+            assert counted.take() == expected
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, attribute, fail_with("a bug of ours"))
+                with pytest.raises(TypeError, match="nosuchkeyword"):
+                    load(llama, nosuchkeyword=1)
+    finally:
+        counted.close()
+    assert_same_model(plain, traced)
+    if name not in ("note_file", "resident_share"):  # bound elsewhere by name
+        errors = tracing.trace.header["errors"]
+        assert errors
+        assert any("a bug of ours" in error["message"] for error in errors)
+        assert all("hook" in error for error in errors)
+
+
+def test_many_errors_of_our_own_are_counted_and_not_all_written(llama, warm, monkeypatch):
+    from hftrace.record.memory import HostMemory
+
+    with trace() as recorded, monkeypatch.context() as patched:
+        patched.setattr(HostMemory, "read", fail_with("a bug of ours"))
+        for _ in range(20):
+            load(llama)
+    errors = recorded.trace.header["errors"]
+    assert 0 < len(errors) <= recorder.MAX_ERRORS + 1
+    assert "more errors" in errors[-1]["message"]
+
+
+def test_a_missing_hook_point_is_reported_and_tracing_goes_on(llama, warm, monkeypatch):
+    from hftrace.record import inspection
+
+    target = "transformers.modeling_utils:PreTrainedModel.post_init"
+    original = vars(modeling.PreTrainedModel)["post_init"]
+    # There, and working, but no function that can be traced.
+    monkeypatch.setattr(modeling.PreTrainedModel, "post_init", functools.partialmethod(original))
+    with trace() as recorded:
+        model = load(llama)
+    assert recorded.trace.environment["hooks"]["missing"] == [target]
+    assert recorded.trace.outcome["status"] == "ok"
+    assert recorded.trace.tensors
+    assert not any(span.function == "PreTrainedModel.post_init" for span in recorded.trace.spans)
+    rows = {row["target"]: row["status"] for row in inspection._hook_points()}
+    assert rows[target] in ("missing", "builtin")
+    monkeypatch.undo()
+    assert_same_model(load(llama), model)
+
+
+def test_a_deleted_hook_point_is_reported(llama, warm, monkeypatch):
+    target = "transformers.modeling_utils:PreTrainedModel.can_generate"
+    original = vars(modeling.PreTrainedModel)["can_generate"]
+    base = modeling.PreTrainedModel.__mro__[1]
+    monkeypatch.delattr(modeling.PreTrainedModel, "can_generate")
+    monkeypatch.setattr(base, "can_generate", original, raising=False)
+    with trace() as recorded:
+        load(llama)
+    # It is one that not every version has: its absence is no news, and breaks nothing.
+    assert target not in recorded.trace.environment["hooks"]["missing"]
+    assert not any(span.function == "PreTrainedModel.can_generate" for span in recorded.trace.spans)
+    assert recorded.trace.outcome["status"] == "ok"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_fork_while_tracing_writes_nothing_into_the_journal(llama, warm, tmp_path):
+    proof = tmp_path / "proof"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: fork with threads
+        with trace() as recorded:
+            load(llama)
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    # No tensor work: torch's own threads do not survive a fork.
+                    transformers.AutoConfig.from_pretrained(str(llama))
+                    with contextlib.suppress(Exception):
+                        load(tmp_path / "nosuch")
+                    proof.write_text("the child has worked")
+                    code = 0
+                finally:
+                    os._exit(code)
+            deadline = time.monotonic() + 60
+            while True:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    break
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                    raise AssertionError("the child hangs")
+                time.sleep(0.01)
+            load(llama)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert proof.read_text() == "the child has worked"
+    assert [process["pid"] for process in recorded.trace.header["processes"]] == [os.getpid()]
+    assert [root.status for root in recorded.trace.loads] == ["ok", "ok"]
+    assert recorded.trace.header["lost"]["events"] == 0
+    assert {span.pid for span in recorded.trace.spans} == {os.getpid()}
+    assert not recorded.trace.header["errors"]
+
+
+def test_a_trace_that_is_left_in_a_forked_child_is_left_alone(llama, warm, tmp_path):
+    """The child runs on to the end of the block: its own exit writes no trace over the parent's."""
+    path = tmp_path / "trace.json"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tracing = trace(path)
+        parent = os.getpid()
+        with tracing:
+            load(llama)
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    tracing.__exit__(None, None, None)
+                    code = 0
+                finally:
+                    os._exit(code)
+            _, status = os.waitpid(pid, 0)
+            assert os.getpid() == parent
+            assert os.waitstatus_to_exitcode(status) == 0
+            load(llama)
+    assert len(hftrace.Trace.open(path).loads) == 2
+    assert len(tracing.trace.loads) == 2
+
+
+def test_the_samples_of_a_trace_are_this_process(llama, warm, tmp_path):
+    with trace(tmp_path / "out.json.gz", sample_hz=200) as recorded:
+        load(llama)
+        time.sleep(0.1)
+    assert {row.pid for row in recorded.trace.samples if row.rss_anon_bytes} == {os.getpid()}
+    assert Path(tmp_path / "out.json.gz").exists()
