@@ -155,6 +155,7 @@ def command(
     live = LiveView(console) if console.is_terminal and not quiet else None
     request = LoadRequest(
         model=source,
+        asked=model,
         keywords=keywords,
         class_name=class_name,
         task=task,

@@ -40,7 +40,7 @@ def explain_failure(trace: Trace) -> str:
         keywords = trace.request.get("keywords") or {}
         subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
         gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
-        model = str(trace.request.get("model") or "")
+        model = str(trace.request.get("path") or trace.request.get("model") or "")
         reason = None if gguf else _checkpoint_problem(model, subfolder)
         if reason is None and model and not Path(model).exists():
             reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")

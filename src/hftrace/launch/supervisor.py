@@ -23,7 +23,7 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
-from hftrace.schema.redact import redact, split_secrets
+from hftrace.schema.redact import redact, redact_value, split_secrets
 from hftrace.schema.replay import replay
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "bootstrap.py"
@@ -40,6 +40,7 @@ class LoadRequest:
 
     Args:
         model: A directory or a Hub id.
+        asked: What the user called it, where that is something else (``synth:NAME``).
         keywords: Keywords of ``from_pretrained`` as JSON values.
         class_name: The class to load with; None finds it from the config.
         task: A task instead of a class.
@@ -49,6 +50,7 @@ class LoadRequest:
     """
 
     model: str
+    asked: str | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
     class_name: str | None = None
     task: str | None = None
@@ -171,6 +173,13 @@ def _run(
         trace = replay(
             run,
             header={**header, "child": {"start_ns": started, "end_ns": ended}},
+            # Said here too: a child that is killed while it imports has not said it yet.
+            request={
+                "model": redact(request.asked or request.model),
+                "path": redact(request.model) if os.path.isdir(request.model) else None,
+                "class": request.class_name,
+                "keywords": redact_value({**public, **secret}),
+            },
             outcome=_outcome(code, interrupted),
         )
     except TraceError:
