@@ -17,7 +17,7 @@ from typing import Any
 
 FLUSH_SECONDS = 0.035
 """At most this much of the per-tensor events, and what a flush takes, is lost when the process is killed
-(DESIGN.md: 50 ms). A flush costs a few microseconds, waking up for it some 80: it is the wake-ups that count."""
+(DESIGN.md: 50 ms). A flush costs a few microseconds, waking up for it some 80: wake-ups are what counts."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str, ensure_ascii=True).encode
 

@@ -16,7 +16,6 @@ from hftrace.record.recorder import OpenSpan, Recorder
 from hftrace.schema import journal
 from hftrace.schema.redact import redact, redact_value
 
-
 SLICES_PER_LINE = 8000
 """Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
 
