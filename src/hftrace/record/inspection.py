@@ -1,4 +1,4 @@
-"""What ``hftrace doctor`` asks of an interpreter: versions, hook points, kernel interfaces. Prints one JSON object.
+"""What ``hftrace doctor`` asks of an interpreter: versions, hook points, counters. Prints one JSON object.
 
 Run through :mod:`hftrace.record.bootstrap`'s way of loading, in the
 interpreter that is asked about.

@@ -12,7 +12,7 @@ from hftrace.record.hooks.points import Call, HookPoint, parameter_names
 from hftrace.record.model_snapshot import model_of, snapshot
 from hftrace.record.page_cache import resident_share
 from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.recorder import OpenSpan, Recorder, shielded
 from hftrace.schema import journal
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
@@ -45,7 +45,6 @@ def entry_handler(
     state = recorder.state
 
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        started = clock()
         call = Call(names, args, kwargs)
         stack = state.stack
         name = _class_name(call)
@@ -53,6 +52,11 @@ def entry_handler(
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
         attributes = {"model": _source(call)}
+        if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
+            try:
+                recorder.on_model_class(call.first())
+            except Exception as error:
+                recorder.error(point.target, error)  # recorded all the same, without the class's own functions
         root = None
         if not stack:
             asked = {
@@ -63,12 +67,10 @@ def entry_handler(
             }
             recorder.facts("request", asked)
             if point.phase != "load":
-                root = recorder.begin("load", name, number, {"what": point.phase, **attributes}, started)
+                root = recorder.begin("load", name, number, {"what": point.phase, **attributes})
             else:
                 attributes["what"] = "model"
-        span = recorder.begin(point.phase, name, number, attributes, started)
-        if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
-            recorder.on_model_class(call.first())
+        span = recorder.begin(point.phase, name, number, attributes)
         return root, span
 
     def finish(token: tuple[OpenSpan | None, OpenSpan], result: Any) -> None:
@@ -95,15 +97,19 @@ def entry_handler(
     def call(*args: Any, **kwargs: Any) -> Any:
         if not recorder.active or state.busy:
             return original(*args, **kwargs)
+        depth = len(state.stack)
         token = shielded(recorder, point.target, begin, args, kwargs)
         if token is None:
+            recorder.unwind(depth)
             return original(*args, **kwargs)
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
             shielded(recorder, point.target, fail, token, error)
+            recorder.unwind(depth)
             raise
         shielded(recorder, point.target, finish, token, result)
+        recorder.unwind(depth)
         return result
 
     return call

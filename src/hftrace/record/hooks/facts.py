@@ -226,6 +226,15 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
     return {name: keys for name, keys in found.items() if keys} or None
 
 
+def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``_get_model_class`` returns the class: its own functions are hooked now, in this span's time."""
+    if not isinstance(result, type):
+        return None
+    if recorder.on_model_class is not None:
+        recorder.on_model_class(result)
+    return {"class": result.__name__}
+
+
 def tied_before_dispatch(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     """Notes which parameters are one object, before hooks replace them by separate meta tensors."""
     model = call.get("model")

@@ -5,7 +5,13 @@ Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
 
 from __future__ import annotations
 
-from hftrace.record.hooks.facts import archive_files, basename, loaded_state_dict, loading_report
+from hftrace.record.hooks.facts import (
+    archive_files,
+    basename,
+    chosen_class,
+    loaded_state_dict,
+    loading_report,
+)
 from hftrace.record.hooks.points import Call, HookPoint
 
 MODELING = "transformers.modeling_utils"
@@ -31,7 +37,7 @@ POINTS = (
     ),
     HookPoint(f"{CONFIGURATION}:PretrainedConfig.get_config_dict", "config", "ABC"),
     HookPoint(f"{CONFIGURATION}:PreTrainedConfig.get_config_dict", "config", "D"),
-    HookPoint("transformers.models.auto.auto_factory:_get_model_class", "config"),
+    HookPoint("transformers.models.auto.auto_factory:_get_model_class", "config", finish=chosen_class),
     # "Is this config's class in the mapping?" walks, and in 4.x imports, all architectures.
     HookPoint("transformers.models.auto.auto_factory:_LazyAutoMapping.keys", "config", once=True),
     HookPoint(
