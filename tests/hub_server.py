@@ -47,8 +47,8 @@ class Request:
 
     @property
     def file(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition("/")[2]
+        """The file in its repository; empty for a question to the API."""
+        return _file_of(self.path)
 
 
 @dataclass
@@ -194,7 +194,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _handle(self) -> None:
         parts = urlsplit(self.path)
         path = unquote(parts.path)
-        fault = self.hub.take_fault(path.rpartition("/")[2], self.command)
+        fault = self.hub.take_fault(_file_of(path), self.command)
         try:
             if fault is not None and fault.sleep:
                 time.sleep(fault.sleep)
@@ -338,6 +338,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self.headers.get("User-Agent", ""),
                 )
             )
+
+
+def _file_of(path: str) -> str:
+    if path.startswith("/cdn/"):
+        return path.split("/", 4)[-1]
+    return path.partition("/resolve/")[2].partition("/")[2]
 
 
 def _digest(item: Path) -> str:
