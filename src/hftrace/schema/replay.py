@@ -150,7 +150,7 @@ def _read_process(path: Path) -> _Process | None:
 
 
 def _mark(spans: Iterable[_Span], edge: list[Any]) -> None:
-    """Folds a watermark into every span that was open since the last one: a parent's peak holds its child's."""
+    """Folds a watermark into all spans open since the last one: a parent's peak holds its child's."""
     mark, devices = edge[3], edge[4]
     if mark is None:
         mark = _total(edge)
@@ -170,7 +170,8 @@ def _close_open_spans(process: _Process, status: str, last_time: int) -> None:
     for span in process.spans.values():
         parent = process.spans.get(span.parent) if span.parent is not None else None
         if parent is not None and parent.thread == span.thread:
-            assert span.end is not None and parent.end is not None
+            assert span.end is not None
+            assert parent.end is not None
             span.end = min(span.end, parent.end)
 
 
@@ -339,8 +340,8 @@ def replay(
             files += _shifted_files(rows, offset, process.rank)
         if result["status"] != "ok" and result.get("last_file") is None:
             result["last_file"] = _file_of(result.get("last_tensor"), tensors)
-        for span in sorted(process.spans.values(), key=lambda item: (item.start, item.id)):
-            spans.append(_finished(span, process, base, offset))
+        in_order = sorted(process.spans.values(), key=lambda item: (item.start, item.id))
+        spans += [_finished(span, process, base, offset) for span in in_order]
         offset += max(process.spans, default=0)
     first = processes[0]
     wall = datetime.datetime.fromtimestamp(int(first.header["wall_clock_ns"]) / 1e9, tz=datetime.timezone.utc)
@@ -461,24 +462,16 @@ def _read_samples(folder: Path, processes: list[_Process]) -> tuple[list[Sample]
         if count > 1 and first is not None and last is not None and last > first:
             sampling["rate_reached_hz"] = round((count - 1) * 1e9 / (last - first), 1)
     for process in processes:
-        for line in process.lines.get(journal.DEVICE, []):
-            rows.append(
-                Sample(
-                    line[1],
-                    None,
-                    None,
-                    None,
-                    None,
-                    {name: values[0] for name, values in line[2].items()},
-                    {name: values[1] for name, values in line[2].items()},
-                    None,
-                    None,
-                    None,
-                    process.pid,
-                )
-            )
+        rows += [_device_sample(line, process.pid) for line in process.lines.get(journal.DEVICE, [])]
     rows.sort(key=lambda sample: sample.time_ns)
     return rows, sampling
+
+
+def _device_sample(line: list[Any], pid: int) -> Sample:
+    """Returns a reading of the allocators between two edges, which knows nothing of the host's memory."""
+    allocated = {name: values[0] for name, values in line[2].items()}
+    reserved = {name: values[1] for name, values in line[2].items()}
+    return Sample(line[1], None, None, None, None, allocated, reserved, None, None, None, pid)
 
 
 def _shifted_sample(sample: Sample, base: int) -> Sample:

@@ -56,7 +56,7 @@ def entry_handler(
             try:
                 recorder.on_model_class(call.first())
             except Exception as error:
-                recorder.error(point.target, error)  # recorded all the same, without the class's own functions
+                recorder.error(point.target, error)  # the load is recorded all the same
         root = None
         if not stack:
             asked = {
