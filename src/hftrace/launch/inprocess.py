@@ -83,7 +83,12 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self._sample_hz:
             with contextlib.suppress(OSError):  # no process to be had: no samples, the recording goes on
                 self._sampler = SamplerProcess(os.getpid(), self._directory, self._sample_hz)
-        self._tracer.start()
+        try:
+            self._tracer.start()
+        except BaseException:
+            # A bug of ours: the host goes on without what had been installed until then.
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
     def __exit__(
@@ -96,7 +101,10 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         directory, self._directory = self._directory, None
         if tracer is None or directory is None:
             return
-        tracer.stop()
+        try:
+            tracer.stop()
+        except Exception as failure:
+            tracer.recorder.error("stop", failure)
         if os.getpid() != tracer.recorder.pid:
             # A child made by fork has left the block: recording and trace are its parent's.
             self._sampler = None
@@ -104,11 +112,20 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
-        self.trace = replay(
-            directory,
-            header={"command": "trace", "argv": redact_arguments(sys.argv)},
-            environment={"filesystem": checkpoint_file_system(tracer)},
-        )
+        try:
+            self.trace = replay(
+                directory,
+                header={"command": "trace", "argv": redact_arguments(sys.argv)},
+                environment={"filesystem": checkpoint_file_system(tracer)},
+            )
+        except Exception as failure:
+            # The user's model, or exception, matters more than our trace of it.
+            print(  # noqa: T201
+                f"hftrace: no trace could be made ({type(failure).__name__}: {failure}), which is a bug of "
+                f"hftrace; what was recorded is in {directory}",
+                file=sys.stderr,
+            )
+            return
         shutil.rmtree(directory, ignore_errors=True)
         if self.path is not None:
             try:

@@ -72,7 +72,11 @@ class Tracer:
         self.recorder.start()
 
     def _install(self, point: HookPoint) -> None:
-        function, state = resolve(point.target)
+        try:
+            function, state = resolve(point.target)
+        except Exception as error:
+            self.recorder.error(point.target, error)
+            return
         if function is not None:
             self._attach(point, function)
         elif state == "not imported":
@@ -101,9 +105,7 @@ class Tracer:
             if self._stopped:
                 return
             for point in self._waiting.pop(name, []):
-                function, _ = resolve(point.target)
-                if function is not None:
-                    self._attach(point, function)
+                self._install(point)
             if name == AUTO_MODULE:
                 self._auto_classes()
 
