@@ -650,7 +650,7 @@ def test_threads_call_while_handlers_come_and_go():
     def change(seed):
         generator = random.Random(seed)
         undos = []
-        for _ in range(60):
+        for _ in range(30):
             if undos and generator.random() < 0.5:
                 undos.pop(generator.randrange(len(undos)))()
             else:
@@ -659,7 +659,7 @@ def test_threads_call_while_handlers_come_and_go():
             undo()
 
     callers = [threading.Thread(target=call) for _ in range(2)]
-    changers = [threading.Thread(target=change, args=(seed,)) for seed in range(3)]
+    changers = [threading.Thread(target=change, args=(seed,)) for seed in range(2)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
