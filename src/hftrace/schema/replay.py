@@ -676,7 +676,7 @@ def _sort_events(process: _Process, records: list[LoadRecord]) -> None:
     def at(thread: int, time_ns: int) -> LoadRecord | None:
         index = bisect.bisect_right(starts, time_ns) - 1
         candidates = [record for record in records[: index + 1] if record.end >= time_ns]
-        for record in candidates:
+        for record in reversed(candidates):
             if record.thread == thread:
                 return record
         return candidates[-1] if candidates else None
