@@ -112,11 +112,15 @@ def _hub_problem(trace: Trace, model: str, text: str) -> str | None:
     missing = re.search(
         r"does not appear to have (?:a file|files) named [('\"]*([^\s'\",]+-\d+-of-\d+\.\w+)", text
     )
-    if missing:
+    results = {file.name: file.result for file in trace.files}
+    # 4.50 says the same of a file whose download broke off.
+    if missing and results.get(missing[1]) != "error":
         return f"{model} has no {missing[1]}, which its index names: the repository is incomplete"
-    if re.search(
+    broken = re.search(
         r"Error: Consistency check failed|RemoteProtocolError|ChunkedEncodingError|IncompleteRead", text
-    ):
+    )
+    failed = {span.name for span in trace.spans if span.phase == "download" and span.status == "error"}
+    if broken or any(results.get(name) == "error" for name in failed):
         return _broken_download(trace)
     return _no_way(trace, model, text, statuses)
 
