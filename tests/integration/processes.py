@@ -89,7 +89,8 @@ class Done:
 
 def environment(extra: Mapping[str, str] | None = None, path: Path | None = None) -> dict[str, str]:
     """Returns this process's environment, at 80 columns, with ``path`` before other modules."""
-    variables = {**os.environ, "COLUMNS": "80", "LINES": "24", **(extra or {})}
+    # One thread: the models are tiny, and idle threads of many processes only wait for each other.
+    variables = {**os.environ, "COLUMNS": "80", "LINES": "24", "OMP_NUM_THREADS": "1", **(extra or {})}
     if path is not None:
         after = os.environ.get("PYTHONPATH")
         variables["PYTHONPATH"] = f"{path}{os.pathsep}{after}" if after else str(path)

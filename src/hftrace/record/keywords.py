@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.record.patching import original_code
-
 
 def _model_function(name: str) -> types.FunctionType | None:
     modeling = sys.modules["transformers.modeling_utils"]
@@ -28,15 +26,11 @@ def _takes(function_name: str, parameter: str) -> bool:
     return function is not None and parameter in inspect.signature(function).parameters
 
 
-def _mentions(function_name: str, word: str) -> bool:
-    """Returns whether a function's code holds the word, as ``kwargs.pop("word")`` makes it do."""
-    function = _model_function(function_name)
-    return function is not None and word in original_code(function).co_consts
-
-
 def dtype_keyword() -> str:
     """Returns ``dtype`` where ``from_pretrained`` takes that name (4.56 on), else ``torch_dtype``."""
-    return "dtype" if _mentions("from_pretrained", "dtype") else "torch_dtype"
+    config = sys.modules["transformers.configuration_utils"].PretrainedConfig
+    # The version that renamed the keyword renamed the config's attribute, and left a property by the old name.
+    return "dtype" if isinstance(vars(config).get("torch_dtype"), property) else "torch_dtype"
 
 
 @dataclass(frozen=True)
