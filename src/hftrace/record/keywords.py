@@ -29,7 +29,7 @@ def _takes(function_name: str, parameter: str) -> bool:
 def dtype_keyword() -> str:
     """Returns ``dtype`` where ``from_pretrained`` takes that name (4.56 on), else ``torch_dtype``."""
     config = sys.modules["transformers.configuration_utils"].PretrainedConfig
-    # The version that renamed the keyword renamed the config's attribute, and left a property by the old name.
+    # The version that renamed the keyword left a property by the old name.
     return "dtype" if isinstance(vars(config).get("torch_dtype"), property) else "torch_dtype"
 
 
