@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gc
 import gzip
 import io
 import itertools
@@ -24,6 +23,7 @@ from types import NoneType, UnionType
 from typing import Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
+from hftrace.schema.collector import paused_collector
 from hftrace.schema.columns import decode, encode, encode_reference, length
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor, Trace
 
@@ -171,15 +171,8 @@ def read(path: str | os.PathLike[str]) -> Trace:
         raise TraceError(f"cannot read {name!r}: {reason}", 2) from None
     if data[:2] == b"\x1f\x8b":
         data = _decompress(data, name)
-    collecting = gc.isenabled()
-    # A large document is a million new objects and no garbage: the collector would
-    # walk them again and again, for an eighth of the time.
-    gc.disable()
-    try:
+    with paused_collector():
         return from_bytes(data, name)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _read_all(handle: BinaryIO, name: str) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any
 from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.schema import journal
+from hftrace.schema.collector import paused_collector
 from hftrace.schema.ledger import LoadRecord, Placement, Timeline, build_ledger
 from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
 
@@ -310,7 +311,17 @@ def replay(
     Raises:
         TraceError: There is no readable journal.
     """
-    folder = Path(directory)
+    with paused_collector():
+        return _replay(Path(directory), header, environment, request, outcome)
+
+
+def _replay(
+    folder: Path,
+    header: Mapping[str, Any] | None,
+    environment: Mapping[str, Any] | None,
+    request: Mapping[str, Any] | None,
+    outcome: Mapping[str, Any] | None,
+) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(_read_process, paths) if process is not None]
     if not processes:
