@@ -696,7 +696,8 @@ def _sort_events(process: _Process, records: list[LoadRecord]) -> None:
     for thread, items in process.events.get(journal.READS, []):
         for what, start, end in zip(items[0::3], items[1::3], items[2::3], strict=True):
             record = single or next(
-                (r for r in records if r.start <= start <= r.end and what in r.slices), at(thread, start)
+                (r for r in reversed(records) if r.start <= start <= r.end and what in r.slices),
+                at(thread, start),
             )
             key = record.slices.get(what) if record is not None else None
             if record is not None and key is not None:
