@@ -22,5 +22,5 @@ load llama-A-4.48.3 "$environments/overlays/4.48.3"
 load llama-B-4.50.3 "$environments/overlays/4.50.3"
 load llama-C-4.57.6 "$environments/overlays/4.57.6"
 load llama-D-5.23.0 ""
-# The same with layers on disk, and one that was killed while it read.
+# The same with a layer that stays on disk.
 load llama-D-5.23.0-offload "" --device-map '{"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu", "lm_head": "cpu"}' --offload-folder offload
