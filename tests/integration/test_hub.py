@@ -367,8 +367,8 @@ def test_a_missing_shard(command, hub, repositories, tmp_path):
     assert command.trace.request.commit == hub.commit(REPO)
 
 
-@pytest.mark.parametrize("file", ["config.json", "model-00002-of-00003.safetensors"])
-def test_answers_of_503_without_end(command, hub, file):
+def test_answers_of_503_without_end(command, hub, repositories):
+    file = shards(repositories)[1].name
     hub.fail(file, 503)
     done = command(fails=True)
     assert f"the Hub at {hub.url} answered with status 503: try again later" in sentence(done)

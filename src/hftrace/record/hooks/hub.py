@@ -384,6 +384,8 @@ def request_handler(
         try:
             result = original(*args, **kwargs)
         except BaseException as error:
+            if type(error).__name__ == "OfflineModeIsEnabled":
+                span.notes["request"] = False  # it never left
             shielded(recorder, point.target, recorder.fail, span, error)
             raise
         shielded(recorder, point.target, finish, span, result)
