@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for warning in HOST_WARNINGS:
         # Not a mark on the tests: a module that imports transformers does so while it is collected.
         config.addinivalue_line("filterwarnings", warning)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Now, not in a fixture: huggingface_hub reads these variables when it is imported.
     place = Path(tempfile.mkdtemp(prefix="hftrace-tests-"))
     config.stash[_session] = (dict(os.environ), place)
