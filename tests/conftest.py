@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # Not a mark on the tests: a module that imports transformers does so while it is collected.
         config.addinivalue_line("filterwarnings", warning)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell's background job ignores Ctrl-C, and so would every process that a test starts and interrupts.
+        # A shell's background job ignores Ctrl-C, and so would all processes that a test interrupts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Now, not in a fixture: huggingface_hub reads these variables when it is imported.
     place = Path(tempfile.mkdtemp(prefix="hftrace-tests-"))
