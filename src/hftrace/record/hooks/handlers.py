@@ -209,8 +209,6 @@ place_second = _place_handler(1, "target_name")
 """``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
 place_first = _place_handler(0, "target_name")
 """``offload_and_maybe_resave_param(target_name, ...)``."""
-place_third = _place_handler(2, "param_name")
-"""``HfQuantizer.create_quantized_param(self, model, ...)`` takes the name third or fourth."""
 
 
 @transparent

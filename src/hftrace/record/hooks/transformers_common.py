@@ -72,6 +72,11 @@ POINTS = (
         finish=loaded_state_dict,
     ),
     HookPoint("torch.serialization:load", "shard"),
+    HookPoint("transformers.modeling_gguf_pytorch_utils:load_gguf_checkpoint", "shard", optional=True),
+    HookPoint(
+        "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
+    ),
+    HookPoint(f"{MODEL}._adjust_missing_and_unexpected_keys", "finalize", optional=True),
     # After the weights.
     HookPoint(f"{MODEL}.init_weights", "initialize", once=True),
     HookPoint(f"{MODEL}.tie_weights", "tie", once=True),
