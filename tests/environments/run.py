@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -86,15 +87,21 @@ def _pytest(directory: Path, version: str, arguments: list[str], row: Row) -> in
     """Runs pytest and counts into ``row``; returns its exit code."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary, "report.xml")
-        code = subprocess.run(
-            [str(base_python(directory)), "-m", "pytest", f"--junitxml={report}", *arguments],
+        options = [f"--junitxml={report}", "-o", f"cache_dir=.pytest_cache/{version}"]
+        done = subprocess.run(
+            [str(base_python(directory)), "-m", "pytest", *options, *arguments],
             cwd=ROOT,
             env=_environment(directory, version),
             stdin=subprocess.DEVNULL,
-        ).returncode
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         if report.exists():
             _count(report, row)
-    return code
+    # In one piece, as another version may be running beside this one.
+    heading = f"\n=== transformers {version}: pytest {' '.join(arguments)}\n"
+    print(heading + done.stdout.decode("utf-8", "replace"), flush=True)
+    return done.returncode
 
 
 def run_version(directory: Path, version: str, arguments: list[str]) -> Row:
@@ -106,7 +113,6 @@ def run_version(directory: Path, version: str, arguments: list[str]) -> Row:
         if not arguments:
             row.note = "no tests"
             return row
-    print(f"\n=== transformers {version}: pytest {' '.join(arguments)}", flush=True)
     if not is_complete(directory, version):
         row.failed, row.note = 1, f"no environment: make.py --only {version}"
         print(row.note, flush=True)
@@ -115,7 +121,6 @@ def run_version(directory: Path, version: str, arguments: list[str]) -> Row:
     code = _pytest(directory, version, arguments, row)
     if code == 1 and 0 < row.failed <= SECOND_TRY:
         again = Row(row.name)
-        print(f"\n=== transformers {version}: the {row.failed} that failed, once more", flush=True)
         code = _pytest(
             directory, version, ["--last-failed", "--last-failed-no-failures=none", *arguments], again
         )
@@ -172,13 +177,18 @@ def main() -> int:
     )
     add_selection(parser)
     parser.add_argument("--checks", action="store_true", help="run ruff and mypy first")
+    parser.add_argument("--jobs", type=int, default=2, help="versions that run at a time (default: 2)")
     own, after = _split(sys.argv[1:])
     options = parser.parse_args(own)
     versions = selected(parser, options)
     rows = []
     if options.checks:
         rows += [run_check(options.directory, name, command) for name, command in CHECKS]
-    rows += [run_version(options.directory, version, after) for version in versions]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        # The whole suite takes longest: it begins first.
+        order = sorted(versions, key=lambda version: version != BASE)
+        pending = {version: pool.submit(run_version, options.directory, version, after) for version in order}
+        rows += [pending[version].result() for version in versions]
     passed, failed, skipped = (
         sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "skipped")
     )
