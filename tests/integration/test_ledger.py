@@ -282,8 +282,9 @@ LOADS = [
     ("missing head, low memory", "LlamaForSequenceClassification", "sharded", {"low_cpu_mem_usage": True},
      {"initialized", "unused"}),
     ("head from base", "LlamaForCausalLM", "base", {}, {"checkpoint", "initialized"}),
+    # 4.36 to 4.50 leave the new head on meta here; later versions initialise it.
     ("head from base, low memory", "LlamaForCausalLM", "base", {"low_cpu_mem_usage": True},
-     {"checkpoint", "initialized"}),
+     {"checkpoint", "meta" if Version("4.51") > VERSION else "initialized"}),
     ("base from head", "LlamaModel", "sharded", {}, {"checkpoint", "unused"}),
     ("base from head, low memory", "LlamaModel", "sharded", {"low_cpu_mem_usage": True},
      {"checkpoint", "unused"}),
@@ -333,7 +334,12 @@ def test_offload_to_disk(checkpoints, checkpoint, tmp_path):
     sources = sources_by_content(plain, read_checkpoint(directory))
     rows = check_ledger(trace, model, directory, plain_sources=sources)
     offloaded = {name for name, row in rows.items() if row.provenance == "offloaded"}
-    assert offloaded == {name for name in rows if name.startswith(("model.layers.1.", "model.layers.2."))}
+    # Up to 4.46 each layer has rotary buffers of its own, which are computed and stay in memory.
+    assert offloaded == {
+        name
+        for name, row in rows.items()
+        if name.startswith(("model.layers.1.", "model.layers.2.")) and row.kind == "parameter"
+    }
     assert {rows[name].offload for name in offloaded} == {"disk"}
     assert {row.offload for name, row in rows.items() if name not in offloaded} == {None}
     assert any(span.phase == "dispatch" for span in trace.spans)
