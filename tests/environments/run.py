@@ -5,8 +5,9 @@
     python tests/environments/run.py --only 4.48.3 -- tests/integration -k sharded
 
 Without pytest arguments the newest version runs the whole suite and every
-other one what depends on the version: tests/integration and tests/patching.
-`--checks` runs ruff and mypy first. `make.py` makes the environments.
+other one what depends on the version: tests/integration and tests/patching
+without the tests marked `once`. With `--ci` those marked `sparse` run with one
+4.x version only. `--checks` runs ruff and mypy first. `make.py` makes the environments.
 
 The last line printed is the total: `N passed, N failed, N skipped`. The exit
 code is 0 where nothing failed, 1 otherwise.
@@ -37,6 +38,8 @@ CHECKS = (
     ("ruff format", ("-m", "ruff", "format", "--check", ".")),
     ("mypy", ("-m", "mypy")),
 )
+SPARSE_VERSIONS = (BASE, "4.57.6")
+"""Where CI runs the tests marked `sparse`: one for each client of the Hub."""
 SECOND_TRY = 5
 """Up to so many failures are tried once more, alone: a test that kills real processes at real moments
 may meet a machine that is busy elsewhere. What passed only then is named in the table."""
@@ -104,12 +107,28 @@ def _pytest(directory: Path, version: str, arguments: list[str], row: Row) -> in
     return done.returncode
 
 
-def run_version(directory: Path, version: str, arguments: list[str]) -> Row:
-    """Runs pytest in the environment of one version."""
+def _chosen(version: str, *, every: bool) -> list[str]:
+    """Returns the pytest arguments that choose what a version runs."""
+    parts = WHOLE_SUITE if version == BASE else PER_VERSION
+    arguments = [part for part in parts if _holds_tests(ROOT / part)]
+    if arguments and version != BASE:
+        sparse = every or version in SPARSE_VERSIONS
+        arguments += ["-m", "not once" if sparse else "not once and not sparse"]
+    return arguments
+
+
+def run_version(directory: Path, version: str, arguments: list[str], *, every: bool) -> Row:
+    """Runs pytest in the environment of one version.
+
+    Args:
+        directory: Where the environments are.
+        version: Of transformers.
+        arguments: For pytest; empty for what this version runs by itself.
+        every: Whether tests marked `sparse` run with every version.
+    """
     row = Row(f"transformers {version}")
     if not arguments:
-        parts = WHOLE_SUITE if version == BASE else PER_VERSION
-        arguments = [part for part in parts if _holds_tests(ROOT / part)]
+        arguments = _chosen(version, every=every)
         if not arguments:
             row.note = "no tests"
             return row
@@ -187,7 +206,10 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         # The whole suite takes longest: it begins first.
         order = sorted(versions, key=lambda version: version != BASE)
-        pending = {version: pool.submit(run_version, options.directory, version, after) for version in order}
+        pending = {
+            version: pool.submit(run_version, options.directory, version, after, every=not options.ci)
+            for version in order
+        }
         rows += [pending[version].result() for version in versions]
     passed, failed, skipped = (
         sum(getattr(row, name) for row in rows) for name in ("passed", "failed", "skipped")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-COMMAND = (sys.executable, "-m", "hftrace.cli.main")
+COMMAND = (sys.executable, "-m", "hftrace")
 
 SLOW_MODULE = '''
 """Loads slowly, says when each tensor or module was placed, and dies where it is told to."""

@@ -164,6 +164,7 @@ def test_killed_at_any_moment_of_the_weights(place, checkpoint):
     assert max(lost) <= NOISE_NS, lost
 
 
+@pytest.mark.sparse
 def test_killed_while_importing(place, checkpoint):
     run = SlowLoad(place, checkpoint, "killed-importing")
     child = run.child()
@@ -245,6 +246,7 @@ def ends(place, checkpoint):
         yield lambda name: futures[name].result()
 
 
+@pytest.mark.sparse
 def test_terminated(ends):
     _, done, trace = ends("sigterm")
     assert done.code == 1
@@ -253,6 +255,7 @@ def test_terminated(ends):
     check_spans(trace)
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", ["ctrl-c", "supervisor-sigint", "supervisor-sigterm"])
 def test_interrupted(ends, name):
     _, done, trace = ends(name)
@@ -268,6 +271,7 @@ def test_interrupted(ends, name):
     assert done.stdout
 
 
+@pytest.mark.sparse
 def test_interrupted_while_importing(ends):
     _, done, trace = ends("ctrl-c-importing")
     assert done.code == 130
@@ -276,6 +280,7 @@ def test_interrupted_while_importing(ends):
     assert not trace.loads
 
 
+@pytest.mark.sparse
 def test_a_process_that_leaves_without_a_word(ends):
     run, done, trace = ends("exit")
     assert done.code == 1
@@ -287,6 +292,7 @@ def test_a_process_that_leaves_without_a_word(ends):
     assert done.stdout
 
 
+@pytest.mark.sparse
 def test_a_segmentation_fault(ends):
     run, done, trace = ends("segv")
     assert done.code == 1

@@ -233,6 +233,7 @@ def test_the_ledger_of_tensors_is_that_of_a_local_load(script, repositories):
     ]
 
 
+@pytest.mark.sparse
 def test_downloads_are_spans_with_bytes_inside_the_load(script, hub, repositories):
     for shard in shards(repositories):
         hub.slow(shard.name, 4_000_000)
@@ -264,6 +265,7 @@ def test_downloads_are_spans_with_bytes_inside_the_load(script, hub, repositorie
     assert (len(threads) > 1) == (VERSION >= (4, 50))
 
 
+@pytest.mark.sparse
 def test_a_revision_by_its_commit(script, hub):
     commit = hub.commit(REPO)
     script(keywords={"revision": commit})
@@ -294,6 +296,7 @@ with hftrace.trace(sys.argv[1]):
 # -- faults that pass -----------------------------------------------------------------------------
 
 
+@pytest.mark.sparse
 def test_an_answer_of_503_that_passes_costs_requests_and_nothing_else(script, hub, repositories):
     hub.fail(shards(repositories)[1].name, 503, times=2)
     script()
@@ -304,6 +307,7 @@ def test_an_answer_of_503_that_passes_costs_requests_and_nothing_else(script, hu
     assert statuses.count(503) == 2
 
 
+@pytest.mark.sparse
 def test_a_download_that_breaks_off_once(load, hub, repositories):
     """The client resumes it from 1.x on; before that the load fails."""
     name = shards(repositories)[0].name
@@ -326,6 +330,7 @@ def test_a_download_that_breaks_off_once(load, hub, repositories):
 # -- faults that end the load ---------------------------------------------------------------------
 
 
+@pytest.mark.sparse
 def test_an_unknown_repository(command, hub):
     done = command("organisation/no-such-model", fails=True)
     assert "there is no repository organisation/no-such-model" in sentence(done)
@@ -335,6 +340,7 @@ def test_an_unknown_repository(command, hub):
     assert command.trace.outcome.last_phase
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_a_gated_repository(command, hub, token):
     hub.gate(REPO, "hf_TheOnlyTokenThatMayReadThisRepository")
@@ -347,12 +353,14 @@ def test_a_gated_repository(command, hub, token):
     assert any(span.status == "error" for span in command.trace.spans if span.phase in ("config", "resolve"))
 
 
+@pytest.mark.sparse
 def test_an_unknown_revision(command, hub):
     done = command(fails=True, keywords={"revision": '"no-such-branch"'})
     assert "has no revision no-such-branch: check --revision" in sentence(done)
     check_against_the_log(command.trace, hub)
 
 
+@pytest.mark.sparse
 def test_a_missing_shard(command, hub, repositories, tmp_path):
     name = shards(repositories)[1].name
     shutil.copytree(repositories, tmp_path / "broken")
@@ -367,6 +375,7 @@ def test_a_missing_shard(command, hub, repositories, tmp_path):
     assert command.trace.request.commit == hub.commit(REPO)
 
 
+@pytest.mark.sparse
 def test_answers_of_503_without_end(command, hub, repositories):
     file = shards(repositories)[1].name
     hub.fail(file, 503)
@@ -376,6 +385,7 @@ def test_answers_of_503_without_end(command, hub, repositories):
     assert {row.result for row in rows(command.trace, file)} == {"error"}
 
 
+@pytest.mark.sparse
 def test_a_download_that_always_breaks_off(command, hub, repositories):
     name = shards(repositories)[2].name
     hub.truncate(name, keep=0.1)
@@ -388,6 +398,7 @@ def test_a_download_that_always_breaks_off(command, hub, repositories):
     assert name in {span.name for span in failed}
 
 
+@pytest.mark.sparse
 def test_no_hub_at_all(command, hub):
     hub.url = "http://127.0.0.1:9"
     done = command(fails=True)
@@ -396,6 +407,7 @@ def test_no_hub_at_all(command, hub):
     assert all(span.status == "error" for span in request_spans(command.trace))
 
 
+@pytest.mark.sparse
 def test_offline_with_an_empty_cache(command, hub):
     done = command(fails=True, HF_HUB_OFFLINE="1")
     assert "is not in the cache, or not all of it, and HF_HUB_OFFLINE forbids" in sentence(done)
@@ -419,6 +431,7 @@ def everything_under(folder, seen):
             seen[path] = data
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize(
     ("how", "where"),
     [
@@ -495,6 +508,7 @@ def test_no_secret_reaches_a_file_or_a_screen(how, where, hub, cache, run_python
         assert trace.environment.variables["HF_TOKEN"] == "[removed]"
 
 
+@pytest.mark.sparse
 def test_errors_carry_no_secret(command, hub, repositories, run_python):
     """The messages of a failed download name its URL, with the signature."""
     hub.truncate(shards(repositories)[0].name, keep=0.1)
