@@ -9,13 +9,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from processes import command, environment, finish, journal_of, pid_of, start, wait_for
+from processes import command, environment
 
 import hftrace
 from hftrace.synth import plan, write
@@ -278,44 +276,6 @@ def test_at_least_99_percent_of_a_load_lies_in_named_phases(place):
         reached = [summary_of(trace)["attributed"] for trace in traces]
         assert len(reached) == 4
         assert max(reached) >= 0.99, (kind, reached)
-
-
-def test_peak_memory_agrees_with_an_independent_reader(place):
-    """The peak of a load that casts 110 MB to 220 MB, against /proc read a thousand times a second."""
-    model, folder = place / "cast", place / "peak"
-    write(plan("llama-2-7b", size="110MB", max_shard_size="20MB"), model)
-    process = start(
-        ["load", model, "--dtype", "float32", "--sample-hz", "0", "-q", "-o", "out.json"],
-        folder,
-        environment(),
-    )
-    status = wait_for(lambda: process.poll() is not None or journal_of(folder), "the journal")
-    assert isinstance(status, Path), finish(process, folder).stderr
-    highest, stopped = 0, threading.Event()
-
-    def poll():
-        nonlocal highest
-        # VmHWM is reset by the tracer; VmRSS is the kernel's current figure.
-        with open(f"/proc/{pid_of(status)}/status", "rb", buffering=0) as file:
-            while not stopped.is_set():
-                try:
-                    text = os.pread(file.fileno(), 4096, 0)
-                except OSError:
-                    return
-                at = text.find(b"VmRSS:")
-                if at < 0:
-                    return
-                highest = max(highest, int(text[at + 6 : text.find(b"kB", at)]) * 1024)
-                time.sleep(0.001)
-
-    reader = threading.Thread(target=poll)
-    reader.start()
-    run = finish(process, folder)
-    stopped.set()
-    reader.join()
-    found = summary_of(opened(run))
-    assert highest > 220e6
-    assert found["rss_peak_bytes"] == pytest.approx(highest, rel=0.01)
 
 
 # -- input that cannot be loaded ---------------------------------------------------------------------
