@@ -114,6 +114,69 @@ def test_a_backend_without_accounting_gives_no_figures_and_the_reason(monkeypatc
     assert memory.failure == "RuntimeError: not supported by this backend"
 
 
+def test_what_lies_outside_of_the_allocator(monkeypatch):
+    allocator = Allocator(1)
+    allocator.get_device_properties = lambda index: types.SimpleNamespace(name="GPU", total_memory=8000)
+    allocator.mem_get_info = lambda index: (5000, 8000)
+    allocator.host_memory_stats = lambda: {"allocated_bytes.current": 64, "allocated_bytes.peak": 128}
+    pretend(monkeypatch, cuda=allocator)
+    allocator.allocate(0, 1200)
+    memory = DeviceMemory()
+    assert memory.describe() == [
+        {
+            "device": "cuda:0",
+            "name": "GPU",
+            "memory_bytes": 8000,
+            "used_bytes": 3000,
+            "outside_allocator_bytes": 1800,
+        }
+    ]
+    assert memory.pinned_bytes() == {"current": 64, "peak": 128}
+    assert memory.why_not() is None
+
+
+def test_an_accelerator_without_properties(monkeypatch):
+    allocator = Allocator(1)
+    allocator.get_memory_info = lambda index: (5000, 8000)
+    pretend(monkeypatch, accelerator=allocator)
+    (device,) = DeviceMemory().describe()
+    assert device == {
+        "device": "xpu:0",
+        "memory_bytes": 8000,
+        "used_bytes": 3000,
+        "outside_allocator_bytes": 3000,
+    }
+    assert DeviceMemory().pinned_bytes() is None
+
+
+def test_a_device_that_does_not_answer_is_there_all_the_same(monkeypatch):
+    allocator = Allocator(1)
+
+    def fail(index):
+        raise RuntimeError("no permission")
+
+    allocator.mem_get_info = fail
+    pretend(monkeypatch, cuda=allocator)
+    assert DeviceMemory().describe() == [{"device": "cuda:0", "problem": "RuntimeError: no permission"}]
+
+
+def test_why_there_are_no_figures(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert DeviceMemory().why_not() == "torch was not imported"
+    idle = Allocator(1)
+    idle.initialized = False
+    pretend(monkeypatch, cuda=idle)
+    assert DeviceMemory().why_not() == "torch finds no accelerator"
+    unused = Allocator(1)
+    unused.current_accelerator = lambda: types.SimpleNamespace(type="cuda")
+    pretend(monkeypatch, cuda=idle, accelerator=unused)
+    assert DeviceMemory().why_not() == "the accelerator was not used"
+    old = types.SimpleNamespace(is_available=lambda: True)
+    pretend(monkeypatch, cuda=idle, accelerator=old)
+    assert "2.9" in DeviceMemory().why_not()
+    assert DeviceMemory().describe() == []
+
+
 @pytest.mark.gpu
 def test_a_real_gpu():
     import torch
@@ -123,3 +186,6 @@ def test_a_real_gpu():
     assert reading is not None
     assert reading["cuda:0"][0] >= block.numel() * 4
     assert reading["cuda:0"][2] >= reading["cuda:0"][0]
+    (device, *_) = DeviceMemory().describe()
+    assert device["memory_bytes"] >= device["used_bytes"] > device["outside_allocator_bytes"] > 0
+    assert DeviceMemory().why_not() is None

@@ -17,8 +17,10 @@ Three things hold memory while weights are loaded:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
 from hftrace.schema.ledger import Timeline
@@ -65,20 +67,6 @@ class Composition:
     """Share of the rise since the load's start that is not ``rest``; None where nothing rose."""
 
 
-class _Held(NamedTuple):
-    """Memory that one tensor holds from one time up to and without another; times are of the trace."""
-
-    kind: str
-    bytes: int
-    start: int
-    end: int | None
-    """None where it is held for as long as the model."""
-
-    def at(self, time_ns: int) -> bool:
-        """Returns whether it is held at a time."""
-        return self.start <= time_ns and (self.end is None or time_ns < self.end)
-
-
 class _Growth(NamedTuple):
     """How a process grew outside of the weights, in bytes."""
 
@@ -111,7 +99,7 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
     rest = parts[-1].bytes
     return Composition(
         load=load_row,
-        time_ns=time_ns if held else None,
+        time_ns=time_ns if held.copies else None,
         span=span_row,
         peak_bytes=peak,
         start_bytes=start,
@@ -179,98 +167,101 @@ def _innermost_with_peak(derived: Derived, row: int) -> int:
 # -- what holds memory, and when ----------------------------------------------------------------------
 
 
-class _Tensor(NamedTuple):
-    """The columns of the tensor ledger that say what is held, and when."""
+class _Copy(NamedTuple):
+    """A tensor that has memory of its own in the model, and its source; bytes, and times of the trace."""
 
-    provenance: str | None
-    stored_dtype: str | None
-    dtype: str | None
-    stored_bytes: int | None
-    bytes: int | None
-    device: str | None
-    file: str | None
-    read_start_ns: int | None
-    read_end_ns: int | None
-    placed_ns: int | None
-    rank: int
-
-    @property
-    def size(self) -> int:
-        """Bytes in the model; the stored ones where the load ended before that was known."""
-        return self.bytes or self.stored_bytes or 0
-
-    @property
-    def must_be_copied(self) -> bool:
-        """Whether it has memory of its own for certain, and is no window into a mapped file."""
-        return self.provenance in MADE or (self.dtype is not None and self.dtype != self.stored_dtype)
+    size: int
+    stored: int
+    appears: int
+    """When its memory is there: at the end of the read and cast, at the latest when it is placed."""
+    placed: int
+    read: int | None
+    release: int | None
+    """When its source is let go; None where that stays as long as the model."""
 
 
-def _tensors(derived: Derived, load: Span) -> list[_Tensor]:
-    """Returns the tensors of a load that are in the memory of the host."""
+class _Held(NamedTuple):
+    """What a load holds: the tensors that are copies, or a model that was built before."""
+
+    copies: list[_Copy]
+    built: int
+    """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
+
+
+def _held(derived: Derived, load: Span, load_row: int) -> _Held:
+    """Returns what the tensors of a load hold in the memory of the host."""
     tensors = derived.trace.tensors
-    rows = map(_Tensor._make, zip(*(tensors.column(name) for name in _Tensor._fields), strict=True))
-    return [
-        row
-        for row in rows
-        if row.rank == load.rank
-        and row.provenance not in ELSEWHERE
-        and row.device in ("cpu", None)
-        and (row.placed_ns is None or load.start_ns <= row.placed_ns <= load.end_ns)
-    ]
-
-
-def _held(derived: Derived, load: Span, load_row: int) -> list[_Held]:
-    """Returns what the tensors of a load hold: copies, sources, and themselves."""
-    mine = _tensors(derived, load)
-    placed_times = [row.placed_ns for row in mine if row.placed_ns is not None]
-    if not placed_times:
-        return []
-    releases = _Releases(derived, load_row)
-    built = _built_ns(derived, load, load_row, sum(row.bytes or 0 for row in mine))
-    copied = _copies_without_cast(load, mine)
-    # A file that other weights are used right out of stays mapped as long as the model.
-    kept = {row.file for row in mine if not (copied or row.must_be_copied)}
-    held = [_Held("parameters", sum(row.bytes or 0 for row in mine), built, None)] if built else []
-    for row in mine:
-        placed, read, read_end = row.placed_ns, row.read_start_ns, row.read_end_ns
-        if placed is None or not (copied or row.must_be_copied):
+    names = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "device", "rank", "file")
+    times = ("read_start_ns", "read_end_ns", "placed_ns")
+    mine: list[tuple[bool, int, int, str | None, int | None, int | None, int | None]] = []
+    needed = same = total = 0
+    for provenance, stored_dtype, dtype, stored, size, device, rank, file, read, read_end, placed in zip(
+        *(tensors.column(name) for name in (*names, *times)), strict=True
+    ):
+        if rank != load.rank or provenance in ELSEWHERE or device not in ("cpu", None):
             continue
-        if not built:
-            held.append(_Held("parameters", row.size, placed, None))
-            if read_end is not None and read_end < placed:
-                held.append(_Held("copies", row.size, read_end, placed))
-        if row.stored_bytes and read is not None:
-            release = None if row.file in kept else releases.after(placed)
-            held.append(_Held("sources", row.stored_bytes, min(read, placed), release))
-    return held
+        if placed is not None and not load.start_ns <= placed <= load.end_ns:
+            continue
+        must = provenance in MADE or (dtype is not None and dtype != stored_dtype)
+        size, stored = size or stored or 0, stored or 0
+        total += size
+        if must:
+            needed += size
+        else:
+            same += size
+        mine.append((must, size, stored, file, read, read_end, placed))
+    copied = _copies_without_cast(derived, load, load_row, needed, same)
+    # A file that other weights are used right out of stays mapped as long as the model.
+    kept = {file for must, _, _, file, _, _, _ in mine if not (must or copied)}
+    releases = _Releases(derived, load_row)
+    copies = []
+    for must, size, stored, file, read, read_end, placed in mine:
+        if placed is None or not (must or copied):
+            continue
+        appears = placed if read_end is None or read_end > placed else read_end
+        release = None if file in kept else releases.after(placed)
+        copies.append(_Copy(size, stored, appears, placed, read, release))
+    return _Held(copies, total if _was_built_before(derived, load, load_row, total) else 0)
 
 
-def _copies_without_cast(load: Span, rows: list[_Tensor]) -> bool:
-    """Returns whether weights that need no cast were copied all the same, from how much the process grew."""
+def _copies_without_cast(derived: Derived, load: Span, load_row: int, needed: int, same: int) -> bool:
+    """Returns whether weights that need no cast were copied all the same, from how much the process grew.
+
+    Args:
+        derived: The trace.
+        load: The load's span.
+        load_row: Its row.
+        needed: Bytes of tensors that are copies for certain.
+        same: Bytes of the others.
+    """
     if load.rss_anon_bytes is None or load.rss_anon_start_bytes is None:
         return False
-    needed = sum(row.size for row in rows if row.must_be_copied)
-    same = sum(row.size for row in rows) - needed
     grown = load.rss_anon_bytes - load.rss_anon_start_bytes - needed
-    if any(row.provenance in ("converted", "quantized") for row in rows):
-        # A conversion's temporary copies leave free memory behind, which is no weight.
-        grown -= _heap_growth(load.attributes.get("heap_free_start_bytes"), load.attributes)
+    if needed:
+        # Temporary copies leave free memory behind, which is no weight.
+        grown -= _heap_growth(derived, load_row)
     return grown > COPIED_SHARE * same > 0
 
 
-def _heap_growth(before: object, attributes: dict[str, Any]) -> int:
-    """Returns how much more malloc had free at the end of a span than ``before``."""
-    after = attributes.get("heap_free_bytes")
-    return max(0, after - before) if isinstance(after, int) and isinstance(before, int) else 0
+def _heap_growth(derived: Derived, load_row: int) -> int:
+    """Returns how much more malloc had free when the weights were in the model than at the load's start."""
+    attributes = derived.trace.spans.column("attributes")
+    before = attributes[load_row].get("heap_free_start_bytes")
+    after = [
+        attributes[row].get("heap_free_bytes")
+        for row in derived.index.walk_thread([load_row])
+        if derived.index.phases[row] == "weights"
+    ]
+    known = [free for free in after if isinstance(free, int)]
+    return max(0, known[-1] - before) if known and isinstance(before, int) else 0
 
 
-def _built_ns(derived: Derived, load: Span, load_row: int, expected: int) -> int | None:
-    """Returns when the weights of a model began that had memory for ``expected`` bytes before; else None."""
+def _was_built_before(derived: Derived, load: Span, load_row: int, expected: int) -> bool:
+    """Returns whether the process grew by a model of ``expected`` bytes before it read any weight."""
     first = next(iter(_weights(derived, load_row)), None)
     if first is None or first.rss_anon_start_bytes is None or load.rss_anon_start_bytes is None:
-        return None
-    grown = first.rss_anon_start_bytes - load.rss_anon_start_bytes
-    return first.start_ns if expected and grown > BUILT_SHARE * expected else None
+        return False
+    return first.rss_anon_start_bytes - load.rss_anon_start_bytes > BUILT_SHARE * expected > 0
 
 
 class _Releases:
@@ -291,24 +282,34 @@ class _Releases:
         return None if row is None else self._ends[row]
 
 
-def _fullest(held: list[_Held], start: int, end: int) -> int:
-    """Returns the time between two at which most is held; the end where nothing is held at all."""
-    level = sum(item.bytes for item in held if item.at(start))
-    changes: list[tuple[int, int]] = []
-    for item in held:
-        if start < item.start <= end:
-            changes.append((item.start, item.bytes))
-        if item.end is not None and start < item.end <= end and item.end > item.start:
-            changes.append((item.end, -item.bytes))
-    changes.sort()
-    best, when = level, start
-    for number, (time, change) in enumerate(changes):
-        level += change
-        # A copy becomes a parameter in one moment: only what is left after all of it counts.
-        settled = number + 1 == len(changes) or changes[number + 1][0] != time
-        if settled and level >= best:
-            best, when = level, time
-    return when if best else end
+def _fullest(held: _Held, start: int, end: int) -> int:
+    """Returns the time between two at which most is held.
+
+    Between two releases of sources the sum only grows (a copy that becomes a
+    parameter changes nothing), so it is greatest right before one of them, or
+    at the end.
+    """
+    releases = {copy.release for copy in held.copies if copy.release is not None}
+    candidates = sorted({release - 1 for release in releases if start < release <= end} | {end})
+    changes = [0] * (len(candidates) + 1)
+    for copy in held.copies:
+        if not held.built:
+            changes[bisect_left(candidates, copy.appears)] += copy.size
+        if copy.read is not None:
+            changes[bisect_left(candidates, copy.read)] += copy.stored
+            if copy.release is not None:
+                changes[bisect_left(candidates, copy.release)] -= copy.stored
+    levels = list(accumulate(changes[:-1]))
+    highest = max(levels)
+    latest = candidates[levels.index(highest)]
+    # Nothing changes any more after the last thing that happened before.
+    came = [
+        time
+        for copy in held.copies
+        for time in (copy.appears, copy.placed, copy.read)
+        if time is not None and start <= time <= latest
+    ]
+    return max(came, default=latest)
 
 
 # -- the parts ----------------------------------------------------------------------------------------
@@ -361,21 +362,28 @@ def _parts(
     load_row: int,
     span: Span,
     time_ns: int,
-    held: list[_Held],
+    held: _Held,
     rise: int,
 ) -> list[Part]:
     """Returns what a rise of that many bytes was made of."""
-    sums: dict[str, list[int]] = {"parameters": [0, 0], "sources": [0, 0], "copies": [0, 0]}
-    for item in held:
-        if item.at(time_ns):
-            total = sums[item.kind]
-            total[0] += item.bytes
+    sums: dict[str, list[int]] = {"parameters": [held.built, 0], "sources": [0, 0], "copies": [0, 0]}
+    for copy in held.copies:
+        if copy.appears <= time_ns and not held.built:
+            total = sums["parameters" if copy.placed <= time_ns else "copies"]
+            total[0] += copy.size
             total[1] += 1
+        elif copy.placed <= time_ns:
+            sums["parameters"][1] += 1
+        if (
+            copy.read is not None
+            and copy.read <= time_ns
+            and (copy.release is None or time_ns < copy.release)
+        ):
+            sums["sources"][0] += copy.stored
+            sums["sources"][1] += 1
     growth = _growth(derived, load, load_row, span)
-    objects = growth.objects_anon
-    if _built_ns(derived, load, load_row, sums["parameters"][0]) is not None:
-        # A model that was built on a real device grew there: those are its parameters.
-        objects = max(0, objects - sums["parameters"][0])
+    # A model that was built on a real device grew there: those are its parameters.
+    objects = max(0, growth.objects_anon - held.built)
     files = _file_growth(derived, load, load_row, span)
     source_memory = "file" if files.load >= 0.5 * sums["sources"][0] else "anonymous"
     parts = [
@@ -391,7 +399,7 @@ def _parts(
     explained = growth.file + (sums["sources"][0] if source_memory == "file" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, "file"))
-    reserve = max(0, min(rest - mapped, _reserve(derived, load_row, time_ns)))
+    reserve = max(0, min(rest - mapped, _heap_growth(derived, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
     return [part for part in parts if part.bytes] + [
         Part("rest", "not explained", rest - mapped - reserve, "both")
@@ -425,16 +433,3 @@ def _file_growth(derived: Derived, load: Span, load_row: int, span: Span) -> _Fi
     inside = [size for time, size in points if size is not None and load.start_ns <= time <= load.end_ns]
     near = [size for time, size in points if size is not None and span.start_ns <= time <= span.end_ns]
     return _FileGrowth(max(inside, default=first) - first, max(near, default=first) - first)
-
-
-def _reserve(derived: Derived, load_row: int, time_ns: int) -> int:
-    """Returns how much more than at the start malloc had free, at the next edge that says it."""
-    attributes, index = derived.trace.spans.column("attributes"), derived.index
-    later = [
-        (index.ends[row], row)
-        for row in index.walk_thread([load_row])
-        if index.ends[row] >= time_ns and "heap_free_bytes" in attributes[row]
-    ]
-    if not later:
-        return 0
-    return _heap_growth(attributes[load_row].get("heap_free_start_bytes"), attributes[min(later)[1]])

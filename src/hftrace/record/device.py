@@ -39,6 +39,76 @@ class DeviceMemory:
             return None  # there, but not initialised: reading would initialise it
         return accelerator, kind, accelerator.device_count()
 
+    def why_not(self) -> str | None:
+        """Returns why there are no figures, in words for the reader; None where there are some."""
+        if self.failure is not None:
+            return self.failure
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return "torch was not imported"
+        try:
+            if self._allocator() is not None:
+                return None
+            accelerator = getattr(torch, "accelerator", None)
+            if accelerator is not None and accelerator.is_available():
+                if not hasattr(accelerator, "memory_allocated"):
+                    return "this torch does not account for its accelerator's memory: 2.9 and newer do"
+                return "the accelerator was not used"
+            return "torch finds no accelerator"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Returns the devices in use: name and size, and what is used of them now, in bytes.
+
+        ``used_bytes`` is the whole device's, of all processes;
+        ``outside_allocator_bytes`` is what of it torch's allocator in this
+        process has not taken: the context of CUDA (some hundred MB for every
+        process), other libraries, other processes. Never initialises a device.
+        """
+        try:
+            found = self._allocator()
+        except Exception:
+            return []
+        if found is None:
+            return []
+        module, kind, count = found
+        return [self._describe(module, kind, index) for index in range(count)]
+
+    def _describe(self, module: Any, kind: str, index: int) -> dict[str, Any]:
+        facts: dict[str, Any] = {"device": f"{kind}:{index}"}
+        try:
+            if hasattr(module, "get_device_properties"):
+                properties = module.get_device_properties(index)
+                facts.update(name=properties.name, memory_bytes=int(properties.total_memory))
+            # torch.cuda and torch.accelerator have their own names for the same question.
+            ask = getattr(module, "mem_get_info", None) or getattr(module, "get_memory_info", None)
+            if ask is not None:
+                free, total = ask(index)
+                used = int(total) - int(free)
+                outside = max(0, used - int(module.memory_reserved(index)))
+                facts.update(memory_bytes=int(total), used_bytes=used, outside_allocator_bytes=outside)
+        except Exception as error:
+            facts["problem"] = f"{type(error).__name__}: {error}"
+        return facts
+
+    def pinned_bytes(self) -> dict[str, int] | None:
+        """Returns host memory that CUDA has pinned, now and at most, in bytes; None where torch does not say.
+
+        From ``torch.cuda.host_memory_stats``, which came with torch 2.7.
+        """
+        cuda = getattr(sys.modules.get("torch"), "cuda", None)
+        try:
+            if cuda is None or not cuda.is_initialized() or not hasattr(cuda, "host_memory_stats"):
+                return None
+            stats = cuda.host_memory_stats()
+            return {
+                "current": int(stats["allocated_bytes.current"]),
+                "peak": int(stats["allocated_bytes.peak"]),
+            }
+        except Exception:
+            return None
+
     def read(self, *, reset: bool) -> dict[str, list[int]] | None:
         """Returns ``{device: [allocated, reserved, peak allocated]}`` in bytes, or None without a device.
 
