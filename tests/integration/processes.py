@@ -10,17 +10,42 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import hftrace
+
 COMMAND = (sys.executable, "-m", "hftrace")
 
 SLOW_MODULE = '''
 """Loads slowly, says when each tensor or module was placed, and dies where it is told to."""
 
 import ctypes
+import mmap
 import os
 import sys
 import time
 
+import torch
 from transformers import AutoModelForCausalLM
+
+
+def cut_off(path):
+    """Cuts a mapped file off, and touches a page that is not there any more."""
+    with open(path, "r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+        file.truncate(len(mapped) // 2)
+    mapped[len(mapped) - 1]
+
+
+def take_memory(allocate):
+    """Asks for more address space than the process may have."""
+    import resource
+
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), resource.RLIM_INFINITY))
+    try:
+        allocate(4 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def places(modeling):
@@ -31,8 +56,6 @@ def places(modeling):
     elif hasattr(modeling, "_load_parameter_into_model"):
         yield modeling, "_load_parameter_into_model", 1
     else:
-        import torch
-
         yield torch.nn.Module, "_load_from_state_dict", 2
 
 
@@ -53,6 +76,17 @@ def slow_down(owner, name, position):
                 os._exit(3)
             if how == "segv":
                 ctypes.string_at(0)
+            if how == "hang":
+                time.sleep(float(os.environ["SLOW_HANG"]))
+            if how == "bus":
+                cut_off(os.environ["SLOW_FILE"])
+            if how == "memory":
+                take_memory(bytearray)
+            if how == "allocator":
+                take_memory(lambda size: torch.ones(size, dtype=torch.uint8))
+            if how == "cuda":
+                kind = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+                raise kind("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is full.")
             if how == "raise":
                 raise RuntimeError("told to fail \\x1b[31m[bold]here[/bold]")
         time.sleep(delay)
@@ -97,11 +131,11 @@ def environment(extra: Mapping[str, str] | None = None, path: Path | None = None
     return variables
 
 
-def start(arguments, cwd: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Starts the command in a process group of its own, as a terminal does."""
+def start(arguments, cwd: Path, env: dict[str, str], before=()) -> subprocess.Popen[bytes]:
+    """Starts the command, behind another one if need be, in a process group of its own as a terminal does."""
     cwd.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [*COMMAND, *map(os.fspath, arguments)],
+        [*before, *COMMAND, *map(os.fspath, arguments)],
         cwd=cwd,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -146,3 +180,54 @@ def journal_of(folder: Path) -> Path | None:
 def pid_of(journal: Path) -> int:
     """Returns the loading process's id, which its journal's name holds."""
     return int(journal.stem.rpartition("-")[2])
+
+
+class SlowLoad:
+    """``hftrace load`` of a model whose tensors take 10 ms each, with a log of its own beside the trace."""
+
+    def __init__(self, place, checkpoint, name, options=(), before=(), **variables):
+        self.folder = place / name
+        self.log = self.folder / "placed.log"
+        self.folder.mkdir()
+        extra = {"SLOW_LOG": str(self.log), **variables}
+        self.process = start(
+            ["load", checkpoint, "--class", "slow_module:Slow", "-o", "out.json", *options],
+            self.folder,
+            environment(extra, place / "modules"),
+            before,
+        )
+
+    def ended(self):
+        assert self.process.poll() is None, finish(self.process, self.folder).stderr
+
+    def child(self):
+        def look():
+            self.ended()
+            return journal_of(self.folder)
+
+        return pid_of(wait_for(look, "the journal"))
+
+    def placed(self):
+        """Returns (time_ns, name) of everything that the loader placed, as it says itself."""
+        if not self.log.exists():
+            return []
+        return [
+            (int(line.partition(" ")[0]), line.partition(" ")[2])
+            for line in self.log.read_text().splitlines()
+            if " " in line
+        ]
+
+    def wait_placed(self, count):
+        def look():
+            self.ended()
+            return len(self.placed()) >= count
+
+        wait_for(look, f"{count} placed tensors")
+
+    def result(self):
+        """Returns what the command said, and the trace that it wrote."""
+        done = finish(self.process, self.folder)
+        assert (self.folder / "out.json").exists(), done.stderr
+        assert not list(self.folder.glob(".hftrace*")), "the journal's folder is left"
+        assert "Traceback" not in "".join(line for line in done.complaints)
+        return done, hftrace.Trace.open(self.folder / "out.json")

@@ -9,9 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from processes import SLOW_MODULE, environment, finish, journal_of, pid_of, start, wait_for
+from processes import SLOW_MODULE, SlowLoad
 
-import hftrace
 from hftrace.synth import write_many
 
 transformers = pytest.importorskip("transformers")
@@ -23,56 +22,6 @@ NOISE_NS = 250_000_000
 """More than that only where the whole machine stood still."""
 TENSORS = 300
 KILLS = 3
-
-
-class SlowLoad:
-    """``hftrace load`` of a model whose tensors take 10 ms each, with a log of its own beside the trace."""
-
-    def __init__(self, place, checkpoint, name, **variables):
-        self.folder = place / name
-        self.log = self.folder / "placed.log"
-        self.folder.mkdir()
-        extra = {"SLOW_LOG": str(self.log), **variables}
-        self.process = start(
-            ["load", checkpoint, "--class", "slow_module:Slow", "-o", "out.json"],
-            self.folder,
-            environment(extra, place / "modules"),
-        )
-
-    def ended(self):
-        assert self.process.poll() is None, finish(self.process, self.folder).stderr
-
-    def child(self):
-        def look():
-            self.ended()
-            return journal_of(self.folder)
-
-        return pid_of(wait_for(look, "the journal"))
-
-    def placed(self):
-        """Returns (time_ns, name) of everything that the loader placed, as it says itself."""
-        if not self.log.exists():
-            return []
-        return [
-            (int(line.partition(" ")[0]), line.partition(" ")[2])
-            for line in self.log.read_text().splitlines()
-            if " " in line
-        ]
-
-    def wait_placed(self, count):
-        def look():
-            self.ended()
-            return len(self.placed()) >= count
-
-        wait_for(look, f"{count} placed tensors")
-
-    def result(self):
-        """Returns what the command said, and the trace that it wrote."""
-        done = finish(self.process, self.folder)
-        assert (self.folder / "out.json").exists(), done.stderr
-        assert not list(self.folder.glob(".hftrace*")), "the journal's folder is left"
-        assert "Traceback" not in "".join(line for line in done.complaints)
-        return done, hftrace.Trace.open(self.folder / "out.json")
 
 
 @pytest.fixture(scope="module")

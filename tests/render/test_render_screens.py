@@ -130,7 +130,7 @@ def test_the_last_line_is_the_next_command():
     for name, view in {
         "sharded": "tensors",
         "failing": "files",
-        "killed": "samples",
+        "killed": "postmortem",
         "deep": "spans",
     }.items():
         last = draw(screen(EVERY[name](), "my traces/x.json"), 80).splitlines()[-1]

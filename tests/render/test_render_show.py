@@ -14,7 +14,7 @@ from hftrace.cli.output import output_width, wants_color
 from hftrace.cli.show import command, matcher
 from hftrace.errors import UsageError
 
-VIEWS = ["summary", "tree", "timeline", "spans", "tensors", "files", "samples", "all"]
+VIEWS = ["summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all"]
 
 
 @pytest.fixture(scope="module")

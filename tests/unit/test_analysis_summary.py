@@ -14,6 +14,7 @@ PROMISED = {
     "rss_peak_bytes",
     "rss_anon_peak_bytes",
     "device_peak_bytes",
+    "memory",
     "phases",
     "outcome",
     "findings",

@@ -97,6 +97,34 @@ def test_a_parents_peak_holds_its_childs(tmp_path):
     assert trace.spans[1].rss_anon_bytes == 300 * MB
 
 
+def test_bytes_from_storage_are_the_end_less_the_start(tmp_path):
+    writer = Writer(tmp_path)
+
+    def edge(*storage) -> list:
+        return [100 * MB, 0, 0, 100 * MB, None, *storage]
+
+    edges = {
+        "counted": (edge(5000), edge(13192)),
+        "from the page cache": (edge(5000), edge(5000)),
+        "no accounting": (edge(None), edge(None)),
+        "older journal": (edge(), edge()),
+        "never ended": (edge(5000), None),
+    }
+    for number, (name, (start, end)) in enumerate(edges.items(), 1):
+        writer.line(journal.BEGIN, number, None, "touch", name, None, MAIN, writer.at(number), start, {})
+        if end is not None:
+            writer.line(journal.END, number, writer.at(number + 0.5), end, "ok", {})
+    writer.stop(11)
+    writer.write()
+    assert {span.name: span.storage_read_bytes for span in replay(tmp_path).spans} == {
+        "counted": 8192,
+        "from the page cache": 0,
+        "no accounting": None,
+        "older journal": None,
+        "never ended": None,
+    }
+
+
 def test_a_killed_process(tmp_path):
     checkpoint = tmp_path / "model.safetensors"
     safetensors_file(checkpoint, {"a.weight": ("BF16", [4, 4]), "b.weight": ("BF16", [4, 4])})

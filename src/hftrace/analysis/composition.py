@@ -338,21 +338,23 @@ def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Gr
         if index.phases[row] == "import" and index.ends[row] <= until and not nested:
             span = spans[row]
             imports += (span.rss_anon_bytes or 0) - (span.rss_anon_start_bytes or 0)
+    imports = max(0, imports)
     anon = file = 0
     at_anon, at_file = load.rss_anon_start_bytes or 0, load.rss_file_start_bytes or 0
     for weights in _weights(derived, load_row):
-        if weights.start_ns >= until or weights.rss_anon_start_bytes is None:
+        if weights.start_ns >= until:
             continue
+        if weights.rss_anon_start_bytes is None:
+            return _Growth(imports, 0, 0)  # nobody can tell the weights from what is no weight
         anon += weights.rss_anon_start_bytes - at_anon
         file += (weights.rss_file_start_bytes or 0) - at_file
-        at_anon, at_file = weights.rss_anon_bytes or 0, weights.rss_file_bytes or 0
-        if weights.end_ns >= until:
+        if weights.end_ns >= until or weights.rss_anon_bytes is None:
             break
+        at_anon, at_file = weights.rss_anon_bytes, weights.rss_file_bytes or 0
     else:
         # The peak lies before or behind the weights: what came until then counts too.
         anon += (peak_span.rss_anon_bytes or at_anon) - at_anon
         file += (peak_span.rss_file_bytes or at_file) - at_file
-    imports = max(0, imports)
     return _Growth(imports, max(0, anon - imports), max(0, file))
 
 
@@ -396,6 +398,12 @@ def _parts(
     ]
     parts = [part._replace(tensors=sums[part.kind][1]) if part.kind in sums else part for part in parts]
     rest = rise - sum(part.bytes for part in parts)
+    if rest < 0 and source_memory == "file":
+        # Pages of a map need not all be in memory, and the watermark says how many were at most.
+        there = max(0, sums["sources"][0] + rest)
+        rest += sums["sources"][0] - there
+        sums["sources"][0] = there
+        parts[1] = parts[1]._replace(bytes=there)
     explained = growth.file + (sums["sources"][0] if source_memory == "file" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, "file"))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from hftrace.analysis import memory, reading, tensors
+from hftrace.analysis import memory, reading, ready, tensors, usage
 from hftrace.analysis.spans import UNATTRIBUTED, SpanIndex
 from hftrace.schema.model import File, Trace
+
+if TYPE_CHECKING:
+    from hftrace.analysis.composition import Composition
+    from hftrace.analysis.death import Death
 
 LAZY_SHARE = 0.5
 """Share of the weights on CPU that must be missing from the process before a load is called lazy."""
@@ -41,6 +46,26 @@ class Derived:
     def peaks(self) -> memory.Peaks:
         """Peaks of memory."""
         return memory.peaks(self.trace)
+
+    @cached_property
+    def processes(self) -> list[usage.ProcessMemory]:
+        """Memory over time of each loading process, the main one first."""
+        return usage.processes(self)
+
+    @cached_property
+    def composition(self) -> Composition | None:
+        """What memory was made of at the peak of the load that peaked highest; None where it is not known."""
+        from hftrace.analysis.composition import composition, main_load
+
+        row = main_load(self)
+        return None if row is None else composition(self, row)
+
+    @cached_property
+    def death(self) -> Death:
+        """How the load ended."""
+        from hftrace.analysis.death import death
+
+        return death(self)
 
     @cached_property
     def weight_files(self) -> list[File]:
@@ -159,6 +184,11 @@ class Derived:
         if isinstance(known, (int, float)) and 0 <= known <= 1:
             return float(known)
         return reading.resident_share(self.weight_files, "resident_after")
+
+    @cached_property
+    def ready(self) -> ready.Ready | None:
+        """The last load and what followed it: touch, forward, release; None where there is no load."""
+        return ready.ready(self.trace, self.index)
 
     @cached_property
     def thread_names(self) -> dict[int, str]:

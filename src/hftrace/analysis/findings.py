@@ -98,8 +98,8 @@ def _seconds(time_ns: int) -> str:
     return f"{time_ns / 1e9:.2f} s" if time_ns >= 1e9 else f"{time_ns / 1e6:.0f} ms"
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def _plural(number: int, noun: str, many: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
 def _keywords(derived: Derived) -> Mapping[str, Any]:
@@ -142,28 +142,56 @@ def _worst_names(derived: Derived, kind: str, provenance: str, limit: int = 3) -
 
 @rule
 def killed_at_limit(derived: Derived) -> Iterator[Finding]:
-    """R25: the kernel ended the load at the memory limit."""
-    outcome = derived.trace.outcome
-    used = outcome.get("memory_at_death_bytes")
-    limit = (
-        outcome.get("limit_bytes")
-        or derived.trace.environment.get("cgroup_limit_bytes")
-        or derived.trace.environment.get("ram_bytes")
-    )
-    if outcome.get("status") != "killed" or not isinstance(used, int) or not isinstance(limit, int):
+    """R25: the load ended for want of memory."""
+    if derived.trace.outcome.get("status", "ok") == "ok":
         return
-    if used >= 0.85 * limit:
-        share = (
-            f"; the checkpoint has {_gigabytes(derived.checkpoint_bytes)}" if derived.checkpoint_bytes else ""
-        )
-        yield Finding(
-            "R25",
-            "killed-at-limit",
-            "Killed at the memory limit",
-            f"The process held {_gigabytes(used)} of {_gigabytes(limit)} when it died{share}.",
-            'Load in the stored dtype (dtype="auto"), give a device_map with max_memory, or raise the limit.',
-            cost_bytes=used,
-        )
+    end = derived.death
+    at_limit = end.status == "killed" and end.near_limit
+    if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") and not at_limit:
+        return
+    if end.killer in ("timeout", "crash", "exit"):
+        return  # full memory is how it was, and not why it ended
+    used, limit = end.held_against_limit, end.limit_bytes
+    parts = []
+    if used is not None and limit is not None:
+        parts.append(f"The process held {_gigabytes(used)} of {_gigabytes(limit)} when it died")
+    if derived.checkpoint_bytes:
+        parts.append(f"the checkpoint has {_gigabytes(derived.checkpoint_bytes)}")
+    if end.predicted_anon_bytes is not None:
+        parts.append(f"the finished load would have held {_gigabytes(end.predicted_anon_bytes)} anonymous")
+    evidence = "; ".join(parts) + "." if parts else "Memory ran out."
+    yield Finding(
+        "R25",
+        "killed-at-limit" if end.status == "killed" else "out-of-memory",
+        "Killed at the memory limit" if end.status == "killed" else "Out of memory",
+        evidence[0].upper() + evidence[1:],
+        'Load in the stored dtype (dtype="auto"), give a device_map with max_memory, or raise the limit.',
+        cost_bytes=used,
+    )
+
+
+@rule
+def stalled(derived: Derived) -> Iterator[Finding]:
+    """R25: long stretches in which nothing happened."""
+    if not derived.trace.outcome.get("stalls"):
+        return
+    silent = [stall for stall in derived.death.stalls if (stall.silent_ns or 0) > 0]
+    if not silent:
+        return
+    worst = max(silent, key=lambda stall: stall.silent_ns or 0)
+    where = f" in phase {worst.phase}" if worst.phase else ""
+    kept = any(stall.stack for stall in silent)
+    stacks = "the stacks of its threads are kept" if kept else "no stack was kept"
+    total = sum(stall.silent_ns or 0 for stall in silent)
+    yield Finding(
+        "R25",
+        "stalled",
+        f"The load stood still for {_seconds(total)}",
+        f"{_plural(len(silent), 'stretch', 'stretches')} without any event, the longest of "
+        f"{_seconds(worst.silent_ns or 0)}{where}; {stacks}.",
+        "See what each thread was doing: hftrace show TRACE --view postmortem.",
+        cost_ns=total,
+    )
 
 
 @rule
@@ -233,13 +261,18 @@ def not_resident(derived: Derived) -> Iterator[Finding]:
     if not derived.lazy_bytes or share >= 0.9:
         return  # read, then dropped from the page cache: nothing is owed
     missing = int(size * (1 - share))
+    ready = derived.ready
+    advice = "Count that in: trace with --touch or --forward to get the time until the model is ready."
+    if ready is not None and ready.steps:
+        spent = " and ".join(f"{step.phase} took {_seconds(step.duration_ns)}" for step in ready.steps)
+        advice = f"Count that in, as was done here: {spent} after the load."
     yield Finding(
         "R17",
         "not-resident",
         "The cost is deferred to first use",
         f"The load returned with {_gigabytes(missing)} of {_gigabytes(size)} not yet in RAM: the weights are "
         "memory-mapped, and the first forward pass reads them from storage.",
-        "Count that in: trace with --touch or --forward to get the time until the model is ready.",
+        advice,
         cost_bytes=missing,
     )
 

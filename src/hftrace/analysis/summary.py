@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hftrace.analysis.derived import Derived
@@ -9,6 +10,7 @@ from hftrace.analysis.findings import findings
 from hftrace.analysis.reading import cache_state
 from hftrace.analysis.spans import UNATTRIBUTED
 from hftrace.analysis.tensors import Total, casts, group_totals
+from hftrace.analysis.usage import memory_facts
 from hftrace.schema.model import Trace
 
 
@@ -39,12 +41,27 @@ def loads(derived: Derived) -> list[dict[str, Any]]:
     return result
 
 
+def _after_load(derived: Derived) -> dict[str, Any]:
+    """Returns when the load returned, when the model was ready, and what a release left behind."""
+    ready = derived.ready
+    if ready is None:
+        return {"returned_ns": None, "ready_ns": None, "after_load": [], "release": None}
+    return {
+        "returned_ns": ready.returned_ns,
+        "ready_ns": ready.ready_ns,
+        "after_load": [dataclasses.asdict(step) for step in ready.steps],
+        "release": dataclasses.asdict(ready.release) if ready.release is not None else None,
+    }
+
+
 def summary(trace: Trace | Derived) -> dict[str, Any]:
     """Returns the summary of a trace as plain JSON values.
 
     Times are nanoseconds, bytes are bytes, shares lie between 0 and 1, and
     what the trace does not say is None. ``phases`` are exclusive times on the
     main thread: with ``unattributed`` among them, they add up to ``wall_ns``.
+    ``ready_ns`` is the time of the last load and of the touch and the forward
+    pass after it; None where neither was asked for, or one failed.
     """
     derived = trace if isinstance(trace, Derived) else Derived(trace)
     trace = derived.trace
@@ -59,6 +76,7 @@ def summary(trace: Trace | Derived) -> dict[str, Any]:
         "wall_ns": derived.wall_ns,
         "loads_wall_ns": derived.loads_wall_ns,
         "attributed": derived.attributed,
+        **_after_load(derived),
         "phases": derived.phases,
         "loads": loads(derived),
         "outcome": dict(trace.outcome),
@@ -66,6 +84,7 @@ def summary(trace: Trace | Derived) -> dict[str, Any]:
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,
         "device_peak_bytes": peaks.device_bytes or None,
+        "memory": memory_facts(derived),
         "checkpoint_bytes": derived.checkpoint_bytes,
         "read_bytes": derived.read_bytes,
         "weights_ns": derived.weights_ns,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.spans import Lane
@@ -40,10 +41,12 @@ class Timeline:
     waits: list[tuple[int, int]]
 
 
-def timeline(derived: Derived) -> Timeline:
-    """Returns the lanes of a trace: the main thread first, then by their first span or read."""
+Value = TypeVar("Value", int, tuple[int, ...])
+
+
+def stretches_by_lane(derived: Derived) -> dict[Lane, list[tuple[int, int, str]]]:
+    """Returns, by thread, the stretches ``(start_ns, end_ns, phase)`` of its spans, in any order."""
     index = derived.index
-    main = index.main_lane
     lanes: dict[Lane, list[tuple[int, int, str]]] = {}
     thread_roots = [
         row
@@ -53,6 +56,14 @@ def timeline(derived: Derived) -> Timeline:
     thread_roots.sort(key=lambda row: (index.starts[row], row))
     for start, end, row in index.exclusive(thread_roots):
         lanes.setdefault(index.lanes[row], []).append((start, end, index.phases[row]))
+    return lanes
+
+
+def timeline(derived: Derived) -> Timeline:
+    """Returns the lanes of a trace: the main thread first, then by their first span or read."""
+    index = derived.index
+    main = index.main_lane
+    lanes = stretches_by_lane(derived)
     names = derived.thread_names
     ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, min(lanes[lane])))
     several = len({lane.rank for lane in lanes}) > 1
@@ -143,13 +154,16 @@ def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, ce
     ]
 
 
-def resample(points: Sequence[tuple[int, int]], start: int, end: int, cells: int) -> list[int | None]:
-    """Returns the largest value in each part of the time; where there is none, the one before holds on."""
-    result: list[int | None] = [None] * max(0, cells)
+def resample(points: Sequence[tuple[int, Value]], start: int, end: int, cells: int) -> list[Value | None]:
+    """Returns the largest value in each part of the time; where there is none, the one before holds on.
+
+    Values are numbers, or tuples of numbers that are compared by the first of them.
+    """
+    result: list[Value | None] = [None] * max(0, cells)
     if end <= start or cells <= 0:
         return result
     length = (end - start) / cells
-    before: int | None = None
+    before: Value | None = None
     for time, value in points:
         if time < start:
             before = value

@@ -13,12 +13,21 @@ from typing import Any
 import click
 
 from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, HftraceError, UsageError
+from hftrace.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_THRESHOLD,
+    EXIT_USAGE,
+    HftraceError,
+    UsageError,
+)
 from hftrace.record.child import TASKS
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
 
 SYNTH_PREFIX = "synth:"
+AFTER_LOAD = ("touch", "forward", "release")
 TRACES = Path("traces")
 
 _MODEL_OPTIONS = (
@@ -88,6 +97,31 @@ def _model_options(function: Any) -> Any:
 )
 @click.option("--max-shard-size", metavar="SIZE", help="With synth:NAME, begin another file above this size.")
 @click.option(
+    "--cold",
+    is_flag=True,
+    help="Drop the weight files from the page cache before the load, so that it reads from storage.",
+)
+@click.option("--warm", is_flag=True, help="Read the weight files into the page cache before the load.")
+@click.option(
+    "--touch",
+    is_flag=True,
+    help="After the load, read every page of the weights: with a memory map, the load itself reads none.",
+)
+@click.option(
+    "--forward",
+    is_flag=True,
+    help="After that, one forward pass on inputs built from the config: the time until the model is ready.",
+)
+@click.option(
+    "--input",
+    "given",
+    metavar="JSON",
+    help="Its inputs, such as '{\"input_ids\": [[1, 2, 3]]}', or a JSON file. Implies --forward.",
+)
+@click.option(
+    "--release", is_flag=True, help="At the end, let go of the model, and show what memory is not given back."
+)
+@click.option(
     "--python",
     default=sys.executable,
     metavar="PATH",
@@ -99,6 +133,25 @@ def _model_options(function: Any) -> Any:
     default=50.0,
     show_default=True,
     help="Memory readings per second; 0 for none.",
+)
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Kill the load when its anonymous memory passes SIZE, such as 16GB, and leave with 3.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Kill the load when it takes longer; the stacks of its threads are in the trace.",
+)
+@click.option(
+    "--stall",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After so long without an event, print the stacks of all threads and go on; 0 for never.",
 )
 @click.option(
     "-o",
@@ -118,8 +171,17 @@ def command(
     stored_dtype: str | None,
     file_format: str | None,
     max_shard_size: str | None,
+    cold: bool,
+    warm: bool,
+    touch: bool,
+    forward: bool,
+    given: str | None,
+    release: bool,
     python: str,
     sample_hz: float,
+    memory_limit: str | None,
+    timeout: float | None,
+    stall: float,
     output: str | None,
     force: bool,
     quiet: bool,
@@ -138,8 +200,12 @@ def command(
         raise UsageError("--class and --task both choose the class: give one of them")
     if task and task not in TASKS:
         raise UsageError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
+    if cold and warm:
+        raise UsageError("--cold and --warm are opposites: give one of them")
+    inputs = None if given is None else _inputs(given)
+    limit = _memory_limit(memory_limit)
     keywords = _keywords(options, extra)
-    target = _output_path(output, model, force)
+    target = output_path(output, model, force)
     synthetic = {
         "size": size,
         "dtype": stored_dtype,
@@ -164,6 +230,14 @@ def command(
         # On a terminal the live view shows the progress; anywhere else a bar is noise, and
         # leaves the line unfinished that a killed load was in.
         quiet_bars=True,
+        cache="cold" if cold else "warm" if warm else None,
+        touch=touch,
+        forward=forward or inputs is not None,
+        inputs=inputs,
+        release=release,
+        memory_limit_bytes=limit,
+        timeout_seconds=timeout,
+        stall_seconds=stall,
     )
     with live or nullcontext():
         result = run_load(
@@ -185,8 +259,27 @@ def command(
                 else None
             ),
             on_output=live.line if live else None,
+            on_stall=live.line if live else None,
         )
-    trace = result.trace
+    return finish(result.trace, target, quiet, as_json, color, width)
+
+
+def finish(
+    trace: Trace, target: Path | None, quiet: bool, as_json: bool, color: str, width: int | None
+) -> int:
+    """Writes a trace, draws it, and says how the load went; returns the exit code.
+
+    Args:
+        trace: What was recorded.
+        target: Where it goes; None is stdout.
+        quiet: Draw nothing.
+        as_json: Print the summary as JSON instead.
+        color: As ``--color`` says.
+        width: As ``--width`` says.
+
+    Raises:
+        HftraceError: The trace cannot be written.
+    """
     if trace.outcome.get("usage"):
         pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
     elif target is None:
@@ -232,9 +325,17 @@ def _report(trace: Trace, target: Path | None) -> int:
     for keyword in trace.request.get("ignored") or []:
         version = trace.environment.get("transformers")
         complain(f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours")
+    cache = trace.request.get("cache") or {}
+    if cache.get("problem"):
+        complain(cache["problem"])
     if outcome.get("usage"):
         complain(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
+    for span in trace.spans:
+        if span.parent is None and span.phase in AFTER_LOAD and span.status == "error":
+            built = span.attributes.get("inputs_from") == "config"
+            hint = "; give its inputs with --input" if built else ""
+            complain(f"--{span.phase} failed, the load did not: {span.attributes.get('error')}{hint}")
     where = f" The trace of what happened until then: {target}" if target is not None else ""
     status = outcome.get("status")
     if status == "ok":
@@ -245,13 +346,10 @@ def _report(trace: Trace, target: Path | None) -> int:
         complain(f"interrupted.{where}")
         return EXIT_INTERRUPTED
     if status == "killed":
-        phase, tensor = outcome.get("last_phase"), outcome.get("last_tensor")
-        at = f" in phase {phase}" if phase else ""
-        after = f", after tensor {tensor}" if tensor else ""
-        code = outcome.get("exit_code")
-        how = f"was killed by {outcome['signal']}" if outcome.get("signal") else f"left with code {code}"
-        complain(f"the loading process {how}{at}{after}.{where}")
-        return EXIT_FAILED
+        from hftrace.launch.explain import explain_death
+
+        complain(f"{explain_death(trace)}.{where}")
+        return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
     from hftrace.launch.explain import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
@@ -260,6 +358,22 @@ def _report(trace: Trace, target: Path | None) -> int:
 
 
 # -- what was asked ---------------------------------------------------------------------------------
+
+
+def _memory_limit(text: str | None) -> int | None:
+    """Returns ``--memory-limit`` in bytes.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    if text is None:
+        return None
+    from hftrace.synth.sizes import parse_size
+
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise UsageError(f"--memory-limit: {error.message}") from None
 
 
 def _json_value(text: str) -> Any:
@@ -306,6 +420,26 @@ def _device_map(text: str) -> Any:
     return value
 
 
+def _inputs(text: str) -> dict[str, Any]:
+    """Returns the inputs of a forward pass: a JSON object, or the content of a JSON file.
+
+    Raises:
+        UsageError: The file cannot be read, or what it says is no JSON object.
+    """
+    what = "--input"
+    if text.endswith(".json"):
+        what = f"the file {text}"
+        try:
+            text = Path(text).expanduser().read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot read the inputs {text}: {reason}") from None
+    value = _json_value(text)
+    if not isinstance(value, dict) or not value:
+        raise UsageError(f"{what} must be a JSON object of inputs, such as '{{\"input_ids\": [[1, 2, 3]]}}'")
+    return value
+
+
 def _synthetic(name: str, options: dict[str, str | None]) -> Path:
     """Makes the checkpoint ``synth:NAME`` once in the cache; returns its directory."""
     from hftrace.cli.synth import progress_bar
@@ -345,7 +479,7 @@ def _model(model: str, synthetic: dict[str, str | None]) -> str:
     return model
 
 
-def _output_path(output: str | None, model: str, force: bool) -> Path | None:
+def output_path(output: str | None, model: str, force: bool) -> Path | None:
     """Returns where the trace goes, None for stdout; fails before the load and not after it.
 
     Raises:

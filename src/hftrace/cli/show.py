@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hftrace.analysis.tree import TreeOptions
     from hftrace.render.text import Block
 
-VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "all")
+VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all")
 TABLES = ("spans", "tensors", "files", "samples")
 FILTERED = (None, "tree", "spans", "tensors", "files", "all")
 """Views that --filter applies to; None is the default screen, whose call tree it filters."""
@@ -155,6 +155,8 @@ def _blocks(
 ) -> list[Block]:
     """Returns what to draw, in order."""
     from hftrace.render import ledgers
+    from hftrace.render.memory import memory_view
+    from hftrace.render.postmortem import postmortem_view
     from hftrace.render.screen import next_line, screen
     from hftrace.render.summary import finding_list, summary
     from hftrace.render.timeline import timeline_view
@@ -173,6 +175,8 @@ def _blocks(
         "tensors": lambda: [ledgers.tensors(derived, matches, rows)],
         "files": lambda: [ledgers.files(derived, matches, rows)],
         "samples": lambda: [ledgers.samples(derived, sample_rows)],
+        "memory": lambda: [memory_view(derived)],
+        "postmortem": lambda: [postmortem_view(derived)],
     }
     if view != "all":
         return makers[view]()
@@ -191,6 +195,8 @@ def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> No
         _print_tree(derived, options)
     elif view == "timeline":
         print_json(_timeline_facts(derived))
+    elif view in ("memory", "postmortem"):
+        print_json(_view_facts(derived, view))
     elif view in TABLES:
         print_json_rows(getattr(trace, view).columns, _chosen(trace, view, matches))
     else:
@@ -198,6 +204,9 @@ def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> No
         print_json(summary(derived))
         sys.stdout.write(', "tree": ')
         _print_tree(derived, options)
+        for name in ("memory", "postmortem"):
+            sys.stdout.write(f', "{name}": ')
+            print_json(_view_facts(derived, name))
         for name in TABLES:
             sys.stdout.write(f', "{name}": ')
             print_json_rows(getattr(trace, name).columns, _chosen(trace, name, matches))
@@ -226,6 +235,13 @@ def _chosen(trace: Trace, table: str, matches: Callable[[str], bool] | None) -> 
         if any(column[row] and matches(column[row]) for column in cells)
         or (keys is not None and any(matches(key) for key in keys[row]))
     ]
+
+
+def _view_facts(derived: Derived, view: str) -> dict[str, object]:
+    """Returns the facts behind a view that is no table."""
+    from hftrace.render import memory, postmortem
+
+    return memory.facts(derived) if view == "memory" else postmortem.facts(derived)
 
 
 def _timeline_facts(derived: Derived) -> dict[str, object]:

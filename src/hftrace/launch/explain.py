@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from hftrace.analysis.postmortem import size
 from hftrace.errors import HftraceError
+from hftrace.launch.evidence import damaged_files
 from hftrace.schema.checkpoint import read_safetensors_header
 from hftrace.schema.model import Trace
 
@@ -47,6 +49,47 @@ def explain_failure(trace: Trace) -> str:
         if reason is not None:
             return reason
     return f"{kind}: {first[:300]}".rstrip(".")
+
+
+def explain_death(trace: Trace) -> str:
+    """Returns what killed the load, where it was, and how far it had come: one sentence, no full stop."""
+    outcome = trace.outcome
+    killer = outcome.get("killer")
+    limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
+    anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
+    if killer == "memory-limit":
+        asked = f" {size(limit)}" if limit is not None else ""
+        held = f" (anonymous memory {size(anonymous)})" if anonymous is not None else ""
+        how = f"the load was stopped at --memory-limit{asked}{held}"
+    elif killer == "timeout":
+        seconds = outcome.get("timeout_seconds")
+        how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
+    elif outcome.get("signal"):
+        how = f"the loading process was killed by {outcome['signal']}"
+    elif outcome.get("exit_code") is not None:
+        how = f"the loading process left with code {outcome['exit_code']}"
+    else:
+        how = "the loading process was killed, by whom is not known"
+    if killer == "kernel-oom":
+        sure = any(str(each).startswith("The kernel says") for each in outcome.get("evidence") or [])
+        how += f", {'' if sure else 'likely '}by the kernel for want of memory"
+        if total is not None and limit is not None:
+            how += f" (it held {size(total)}; the limit, {limit_kind}, is {size(limit)})"
+    phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
+    where = f" in phase {phase}" if phase else ""
+    if tensor:
+        where += f", after tensor {tensor}" + (f" of {file}" if file else "")
+    placed, remaining = outcome.get("placed_bytes"), outcome.get("remaining_bytes")
+    ahead = ""
+    if placed is not None and remaining:
+        ahead = f"; {size(remaining)} of {size(placed + remaining)} were still to come"
+        needed = outcome.get("predicted_anon_bytes")
+        if needed is not None and killer in ("memory-limit", "kernel-oom"):
+            ahead += f", and finishing needs about {size(needed)}"
+    # Cut off while it was mapped: the usual cause of this signal, and one that the user can put right.
+    damage = damaged_files(trace) if outcome.get("signal") == "SIGBUS" else ()
+    why = f": {damage[0].rstrip('.')}" if damage else ""
+    return f"{how}{where}{ahead}{why}"
 
 
 def _checkpoint_problem(model: str, subfolder: object) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import sys
@@ -10,11 +11,12 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
+from hftrace.analysis.postmortem import DeathFacts, post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
-from hftrace.record.environment import file_system_of
+from hftrace.record.environment import cgroup_limit_bytes, file_system_of, ram_bytes
 from hftrace.record.tracer import Tracer
-from hftrace.schema.model import Trace
+from hftrace.schema.model import Facts, Trace
 from hftrace.schema.redact import redact_arguments
 from hftrace.schema.replay import replay
 
@@ -126,6 +128,8 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
                 file=sys.stderr,
             )
             return
+        with contextlib.suppress(Exception):  # the facts themselves are in the trace
+            self.trace = with_post_mortem(self.trace)
         shutil.rmtree(directory, ignore_errors=True)
         if self.path is not None:
             try:
@@ -135,6 +139,12 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
                     raise
                 # The user's exception matters more; the trace is still in memory.
                 print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+
+
+def with_post_mortem(trace: Trace) -> Trace:
+    """Returns the trace with what can be said about the end of a load in a process that lives on."""
+    facts = DeathFacts(cgroup_limit_bytes=cgroup_limit_bytes(), ram_bytes=ram_bytes())
+    return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **post_mortem(trace, facts)}))
 
 
 def checkpoint_file_system(tracer: Tracer) -> str | None:

@@ -42,8 +42,12 @@ class JournalFollower:
         self._offsets: dict[Path, int] = {}
         self._open: dict[int, tuple[str, str]] = {}
 
+    def consumed(self) -> int:
+        """Returns how many bytes of the journals have been read."""
+        return sum(self._offsets.values())
+
     def look(self) -> LiveState:
-        """Brings the state up to date."""
+        """Brings the state up to date, or nearer to it where much has been added."""
         for path in self._directory.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
             offset = self._offsets.get(path, 0)
             try:

@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from hftrace.record.cgroups import MemoryGroup, memory_group
 from hftrace.schema.journal import samples_path
 
 SAMPLER = Path(__file__).with_name("sampler.py")
 DEFAULT_RATE_HZ = 50.0
+SYSTEM_PRESSURE = "/proc/pressure/memory"
+
+
+def nvml_directory() -> tuple[str | None, str]:
+    """Returns where the module ``pynvml`` lies, or None and why there is none."""
+    try:
+        spec = importlib.util.find_spec("pynvml")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin:
+        return None, "pynvml is not installed: pip install 'hftrace[nvml]'"
+    place = Path(spec.origin).parent
+    # Older releases are a package and not a module.
+    return str(place.parent if spec.submodule_search_locations else place), ""
+
+
+def pressure_file(group: MemoryGroup | None) -> str | None:
+    """Returns the file with memory stall times: the control group's own, else the machine's."""
+    own = group.pressure_file if group is not None else None
+    for path in (own, Path(SYSTEM_PRESSURE)):
+        if path is not None:
+            try:
+                # With PSI compiled in and switched off, the file is there and cannot be read.
+                path.read_bytes()
+            except OSError:
+                continue
+            return str(path)
+    return None
 
 
 class SamplerProcess:
@@ -18,25 +52,51 @@ class SamplerProcess:
     Args:
         pid: Whom to sample.
         directory: Where the samples go, beside the journal.
-        rate_hz: Readings per second.
+        rate_hz: Readings per second; 0 for none, which makes sense with a limit alone.
+        limit_bytes: Kill the process when its anonymous memory is larger.
+
+    Raises:
+        OSError: There is no second process to be had.
     """
 
-    def __init__(self, pid: int, directory: Path, rate_hz: float = DEFAULT_RATE_HZ) -> None:
+    def __init__(
+        self,
+        pid: int,
+        directory: Path,
+        rate_hz: float = DEFAULT_RATE_HZ,
+        *,
+        limit_bytes: int | None = None,
+    ) -> None:
+        group = memory_group(pid)
+        nvml, reason = nvml_directory()
+        options: dict[str, Any] = {
+            "rate_hz": rate_hz,
+            "limit_bytes": limit_bytes,
+            "cgroup_file": str(group.usage_file) if group is not None else None,
+            "pressure_file": pressure_file(group),
+            "nvml_directory": nvml,
+            "missing": {"device_used_bytes": reason} if nvml is None else {},
+        }
         # -S -I: neither site-packages nor the user's environment are needed to read /proc.
         flags = ["-I", "-S"] if sys.platform.startswith("linux") else ["-I"]
+        output = samples_path(directory, pid)
         self.process = subprocess.Popen(
-            [sys.executable, *flags, str(SAMPLER), str(pid), str(samples_path(directory, pid)), str(rate_hz)],
+            [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            # Ctrl-C is for the load; the sampler ends when its standard input does.
+            # Ctrl-C is for the load; the sampler ends with the load, or when it is told to.
             start_new_session=True,
         )
 
     def stop(self) -> None:
         """Ends the sampler and waits for its last line."""
         if self.process.stdin is not None and not self.process.stdin.closed:
-            self.process.stdin.close()
+            with contextlib.suppress(OSError):  # it has ended by itself
+                self.process.stdin.write(b"q")
+                self.process.stdin.flush()
+            with contextlib.suppress(OSError):
+                self.process.stdin.close()
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from hftrace.errors import HftraceError, TraceError, UsageError
+from hftrace.launch.conclusion import conclude, signal_name
+from hftrace.launch.evidence import Witness, start_ticks
+from hftrace.launch.page_cache import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
+from hftrace.launch.rundir import CHILD, END, RUN, SupervisorLog, read_log
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
+from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Guard
 from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact, redact_value, split_secrets
-from hftrace.schema.replay import replay
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "bootstrap.py"
 INTERRUPT_GRACE_SECONDS = 10.0
@@ -47,6 +52,15 @@ class LoadRequest:
         python: The interpreter of the loading process.
         sample_hz: Readings of the process's memory per second; 0 for none.
         quiet_bars: Whether to switch transformers' progress bars off.
+        cache: ``cold`` or ``warm`` to have the weight files out of, or in, the page
+            cache before the load; None leaves it as it is.
+        touch: Whether to read every page of the weights once the load has returned.
+        forward: Whether to do one forward pass after that.
+        inputs: Its keywords as JSON values; None builds them from the config.
+        release: Whether to let go of the model at the end, and measure what stays.
+        memory_limit_bytes: Kill the load when its anonymous memory is larger.
+        timeout_seconds: Kill the load when it takes longer, with all that follows it.
+        stall_seconds: After so long without an event, say what all threads are doing; 0 for never.
     """
 
     model: str
@@ -57,6 +71,14 @@ class LoadRequest:
     python: str = sys.executable
     sample_hz: float = DEFAULT_RATE_HZ
     quiet_bars: bool = False
+    cache: str | None = None
+    touch: bool = False
+    forward: bool = False
+    inputs: Mapping[str, Any] | None = None
+    release: bool = False
+    memory_limit_bytes: int | None = None
+    timeout_seconds: float | None = None
+    stall_seconds: float = DEFAULT_STALL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,7 @@ def run_load(
     directory: Path,
     on_progress: Callable[[LiveState], None] | None = None,
     on_output: Callable[[str], None] | None = None,
+    on_stall: Callable[[str], None] | None = None,
 ) -> LoadResult:
     """Loads in a child process and returns the trace.
 
@@ -90,6 +113,8 @@ def run_load(
         on_progress: Called some ten times a second.
         on_output: Gets each line that the child prints; None lets the child
             print to this process's stderr itself.
+        on_stall: Gets each line of what is said about a load that is silent;
+            None prints them on stderr.
 
     Raises:
         UsageError: The interpreter cannot be started.
@@ -101,7 +126,7 @@ def run_load(
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
     try:
-        result = _run(request, header, run, on_progress, on_output)
+        result = _run(request, header, run, on_progress, on_output, on_stall or _say)
     except BaseException as error:
         if not any(run.glob(f"{JOURNAL_PREFIX}*")):
             shutil.rmtree(run, ignore_errors=True)
@@ -109,7 +134,8 @@ def run_load(
             # What was recorded is worth more than a tidy folder.
             reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
             raise HftraceError(
-                f"no trace could be made from the journal of this load, which is kept in {run}: {reason}"
+                f"no trace could be made from the journal of this load, which is kept in {run} "
+                f"(hftrace recover tries again): {reason}"
             ) from error
         raise
     shutil.rmtree(run, ignore_errors=True)
@@ -122,6 +148,7 @@ def _run(
     run: Path,
     on_progress: Callable[[LiveState], None] | None,
     on_output: Callable[[str], None] | None,
+    on_stall: Callable[[str], None],
 ) -> LoadResult:
     public, secret = split_secrets(request.keywords)
     environment = {name: value for name, value in os.environ.items() if name != SECRETS_VARIABLE}
@@ -135,9 +162,33 @@ def _run(
                 "task": request.task,
                 "keywords": public,
                 "quiet_bars": request.quiet_bars,
+                "touch": request.touch,
+                "forward": request.forward,
+                "inputs": request.inputs,
+                "release": request.release,
             }
         ),
         encoding="utf-8",
+    )
+    cache = prepare(request.model, request.keywords, request.cache) if request.cache else None
+    witness = Witness.here()
+    log = SupervisorLog(run)
+    log.write(
+        RUN,
+        {
+            "header": dict(header),
+            # Said here too: a child that is killed while it imports has not said it yet.
+            "request": {
+                "model": redact(request.asked or request.model),
+                "path": redact(request.model) if os.path.isdir(request.model) else None,
+                "class": request.class_name,
+                "keywords": redact_value({**public, **secret}),
+                "cache": cache,
+            },
+            "counters": witness.before,
+            "group": witness.group_facts(),
+            "limits": {**witness.limits(), "memory_limit_bytes": request.memory_limit_bytes},
+        },
     )
     started = time.monotonic_ns()
     try:
@@ -151,37 +202,35 @@ def _run(
         )
     except OSError as error:
         raise UsageError(f"cannot start {request.python}: {error.strerror or error}") from None
-    sampler = None
-    if request.sample_hz:
-        try:
-            sampler = SamplerProcess(child.pid, run, request.sample_hz)
-        except OSError:
-            pass  # no second process to be had: the trace says that there are no samples
+    log.write(CHILD, {"pid": child.pid, "start_ns": started, "start_ticks": start_ticks(child.pid)})
+    try:
+        sampler = _sampler(child.pid, run, request)
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
     reader = None
     if on_output is not None and child.stdout is not None:
         reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
         reader.start()
+    guard = Guard(
+        run,
+        timeout_seconds=request.timeout_seconds,
+        stall_seconds=request.stall_seconds,
+        log=log,
+        say=on_stall,
+    )
     with _terminate_as_interrupt():
-        interrupted = _wait(child, JournalFollower(run), on_progress)
+        interrupted = _wait(child, JournalFollower(run), on_progress, guard)
     ended = time.monotonic_ns()
     if reader is not None:
         reader.join(timeout=5)
     if sampler is not None:
         sampler.stop()
     code = child.returncode
+    log.write(END, {"exit_code": code, "interrupted": interrupted, "end_ns": ended})
     try:
-        trace = replay(
-            run,
-            header={**header, "child": {"start_ns": started, "end_ns": ended}},
-            # Said here too: a child that is killed while it imports has not said it yet.
-            request={
-                "model": redact(request.asked or request.model),
-                "path": redact(request.model) if os.path.isdir(request.model) else None,
-                "class": request.class_name,
-                "keywords": redact_value({**public, **secret}),
-            },
-            outcome=_outcome(code, interrupted),
-        )
+        trace = conclude(run, read_log(run), witness)
     except TraceError:
         if any(run.glob(f"{JOURNAL_PREFIX}*")):
             raise
@@ -189,6 +238,29 @@ def _run(
             raise KeyboardInterrupt from None
         raise _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
+
+
+def _sampler(pid: int, run: Path, request: LoadRequest) -> SamplerProcess | None:
+    """Starts the sampler, where samples or a limit are asked for.
+
+    Raises:
+        HftraceError: It cannot be started, and a limit was asked for.
+    """
+    if not request.sample_hz and request.memory_limit_bytes is None:
+        return None
+    try:
+        return SamplerProcess(pid, run, request.sample_hz, limit_bytes=request.memory_limit_bytes)
+    except OSError as error:
+        if request.memory_limit_bytes is None:
+            return None  # no second process to be had: the trace says that there are no samples
+        raise HftraceError(
+            "the memory limit cannot be watched, because no second process can be started "
+            f"({error.strerror or error}): end other programs, or load without --memory-limit"
+        ) from None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
@@ -199,25 +271,8 @@ def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
         problem = ""
     if problem:
         return UsageError(f"{python} cannot run hftrace: {problem}")
-    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
     return HftraceError(f"{python} {how} before it could record anything: is it a Python interpreter?")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _outcome(code: int, interrupted: bool) -> dict[str, Any]:
-    facts: dict[str, Any] = {"exit_code": code}
-    if code < 0:
-        facts["signal"] = _signal_name(-code)
-        facts["status"] = "killed"
-    if interrupted:
-        facts["status"] = "interrupted"
-    return facts
 
 
 @contextlib.contextmanager
@@ -241,31 +296,69 @@ def _wait(
     child: subprocess.Popen[bytes],
     follower: JournalFollower,
     on_progress: Callable[[LiveState], None] | None,
+    guard: Guard,
 ) -> bool:
     """Waits for the child; returns whether the user interrupted it."""
     interrupted, forwarded = False, False
     since = 0.0
-    while True:
-        try:
-            if interrupted:
-                waited = time.monotonic() - since
-                if waited > INTERRUPT_GRACE_SECONDS:
+    with _EndOf(child) as end:
+        while True:
+            try:
+                if interrupted:
+                    waited = time.monotonic() - since
+                    if waited > INTERRUPT_GRACE_SECONDS:
+                        child.kill()
+                    elif waited > FORWARD_SECONDS and not forwarded:
+                        forwarded = True
+                        child.send_signal(signal.SIGINT)
+                live = interrupted or on_progress is not None
+                if end.came(LOOK_SECONDS if live else guard.pause()):
+                    return interrupted
+                if on_progress is not None:
+                    on_progress(follower.look())
+                if not interrupted:
+                    guard.look(child.kill)
+            except KeyboardInterrupt:
+                # A terminal has sent the same signal to the child, which ends by itself; a second
+                # one, or patience at an end, kills it.
+                if interrupted:
                     child.kill()
-                elif waited > FORWARD_SECONDS and not forwarded:
-                    forwarded = True
-                    child.send_signal(signal.SIGINT)
-            child.wait(timeout=LOOK_SECONDS if interrupted or on_progress is not None else None)
-            return interrupted
+                else:
+                    interrupted, since = True, time.monotonic()
+
+
+class _EndOf:
+    """Waits for the end of a process for a while, and returns at once when it comes.
+
+    ``Popen.wait`` with a time-out asks every 50 ms, which makes each load that
+    much longer and takes the processor from it.
+    """
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+        self._descriptor: int | None = None
+        with contextlib.suppress(AttributeError, OSError):  # not Linux 5.3 or later
+            self._descriptor = os.pidfd_open(child.pid)
+
+    def __enter__(self) -> _EndOf:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def came(self, seconds: float | None) -> bool:
+        """Returns whether the process has ended within so long; None waits for its end."""
+        if self._descriptor is not None and seconds is not None:
+            poll = select.poll()
+            poll.register(self._descriptor, select.POLLIN)
+            if not poll.poll(seconds * 1000):
+                return False
+        try:
+            self._child.wait(seconds)
         except subprocess.TimeoutExpired:
-            if on_progress is not None:
-                on_progress(follower.look())
-        except KeyboardInterrupt:
-            # A terminal has sent the same signal to the child, which ends by itself; a second
-            # one, or patience at an end, kills it.
-            if interrupted:
-                child.kill()
-            else:
-                interrupted, since = True, time.monotonic()
+            return False
+        return True
 
 
 def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:

@@ -17,9 +17,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.environment import file_system_of
+from hftrace.record.environment import collect, file_system_of
+from hftrace.record.hooks import loader_generation
 from hftrace.record.keywords import dtype_keyword, ignored_keywords
+from hftrace.record.ready import Readiness
 from hftrace.record.recorder import Recorder
+from hftrace.record.stacks import leave_stacks
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
 
@@ -70,6 +73,7 @@ def main(directory: str) -> int:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
         be, 130 for an interrupted load.
     """
+    leave_stacks(directory)
     request = json.loads((Path(directory) / REQUEST_FILE).read_text(encoding="utf-8"))
     secret = os.environ.pop(SECRETS_VARIABLE, None)
     if secret is not None:
@@ -81,10 +85,10 @@ def main(directory: str) -> int:
     )
     tracer.start()
     recorder = tracer.recorder
-    model: Any = None
+    held: list[Any] = []
     code = 0
     try:
-        model = _load(recorder, request)
+        _load(recorder, request, held)
     except RequestError as error:
         code = 2
         recorder.facts(
@@ -115,11 +119,12 @@ def main(directory: str) -> int:
     if recorder.first_checkpoint is not None:
         recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
     tracer.stop()
-    del model
+    held.clear()
     return code
 
 
-def _load(recorder: Recorder, request: dict[str, Any]) -> Any:
+def _load(recorder: Recorder, request: dict[str, Any], held: list[Any]) -> None:
+    """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
     import torch
     import transformers
@@ -132,6 +137,8 @@ def _load(recorder: Recorder, request: dict[str, Any]) -> Any:
     # import of the loader is a span of its own and not a part of the first load.
     importlib.import_module("transformers.modeling_utils")
     recorder.record_imports = False
+    # Again when the tracer stops, with all of it; a load that is killed has no such moment.
+    recorder.facts("environment", {**collect(), "generation": loader_generation()})
 
     model_id = request["model"]
     keywords = _keywords(dict(request.get("keywords") or {}), torch)
@@ -147,7 +154,9 @@ def _load(recorder: Recorder, request: dict[str, Any]) -> Any:
             "ignored": ignored,
         },
     )
-    return owner.from_pretrained(model_id, **keywords)
+    readiness = Readiness(recorder, request)
+    held.append(owner.from_pretrained(model_id, **keywords))
+    readiness.run(held)
 
 
 def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hftrace.record import cgroups
+from hftrace.record.device import DeviceMemory
 from hftrace.schema.redact import redact_value
 
 LIBRARIES = (
@@ -54,36 +56,9 @@ def ram_bytes() -> int | None:
 
 
 def cgroup_limit_bytes() -> int | None:
-    """Returns the memory limit of this process's control group, version 2 or 1; None without one."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    limits: list[int] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            base, name = Path("/sys/fs/cgroup"), "memory.max"
-        elif "memory" in controllers.split(","):
-            base, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
-        else:
-            continue
-        # A limit anywhere above applies too. Inside a container the path may not exist below the mount.
-        group = path.strip("/")
-        while True:
-            try:
-                text = (base / group / name).read_text().strip()
-                if text.isdigit():
-                    limits.append(int(text))
-            except OSError:
-                pass
-            if not group:
-                break
-            group = group.rpartition("/")[0]
-    total = ram_bytes()
-    # Version 1 says "no limit" with a number near 2**63.
-    real = [limit for limit in limits if limit < (total or 1 << 62)]
-    return min(real) if real else None
+    """Returns the memory limit of this process's control groups; None without one that is below the RAM."""
+    limit, total = cgroups.cgroup_limit_bytes(), ram_bytes()
+    return limit if limit is not None and (total is None or limit < total) else None
 
 
 def file_system_of(path: str) -> str | None:
@@ -108,17 +83,18 @@ def file_system_of(path: str) -> str | None:
 
 def devices() -> list[dict[str, Any]]:
     """Returns the accelerators that torch has in use; never initialises one."""
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    if cuda is None or not getattr(cuda, "is_initialized", bool)():
-        return []
-    found = []
-    for index in range(cuda.device_count()):
-        properties = cuda.get_device_properties(index)
-        found.append(
-            {"device": f"cuda:{index}", "name": properties.name, "memory_bytes": properties.total_memory}
-        )
-    return found
+    return DeviceMemory().describe()
+
+
+def device_memory() -> dict[str, Any]:
+    """Returns how the figures of devices were obtained, or why there are none, and the pinned host memory."""
+    memory = DeviceMemory()
+    reason = memory.why_not()
+    return {
+        "source": None if reason else "torch's allocator",
+        "reason": reason,
+        "pinned_bytes": memory.pinned_bytes(),
+    }
 
 
 def collect() -> dict[str, Any]:
@@ -133,5 +109,6 @@ def collect() -> dict[str, Any]:
         "ram_bytes": ram_bytes(),
         "cgroup_limit_bytes": cgroup_limit_bytes(),
         "devices": devices(),
+        "device_memory": device_memory(),
         "variables": relevant_variables(),
     }

@@ -49,7 +49,11 @@ def _function() -> Callable[[], _Information] | None:
 
 
 def free_heap_bytes() -> int | None:
-    """Returns the free bytes in malloc's arenas (1 µs on a heap of 130 MB); None where nobody says.
+    """Returns the free bytes in malloc's arenas; None where nobody says.
+
+    It walks the lists of free chunks: 1 µs on the heap of a process that has
+    imported transformers, 4 ms once a model of 20,000 tensors has been built
+    in it. So it is asked twice a load.
 
     Part of them may never have been touched, or have been given back by
     ``madvise``: it is an upper bound of what they add to the resident memory.

@@ -1,4 +1,4 @@
-"""Reads this process's memory from the kernel: current values, and the exact watermark.
+"""Reads this process's memory from the kernel: current values, the exact watermark, bytes from storage.
 
 Linux keeps a high-water mark of resident memory (``VmHWM``), and writing ``5``
 to ``/proc/self/clear_refs`` sets it back to the current value (proc(5)). Read
@@ -9,10 +9,17 @@ start to its end.
 The reset also lowers what ``/usr/bin/time`` and ``getrusage`` report for this
 process afterwards; the true maximum is the greatest of all marks, and stands
 in the trace.
+
+``read_bytes`` of ``/proc/self/io`` counts what this process made the kernel
+fetch from a block device, read calls and page faults of memory maps alike. It
+counts the whole process: of two threads' spans at one time each has the other
+one's bytes too. What comes from the page cache, from tmpfs or over the network
+is not in it. Reading it makes an edge 3 µs dearer (measured: 17 instead of 14).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import NamedTuple
 
@@ -25,14 +32,17 @@ class Reading(NamedTuple):
     rss_shmem: int | None
     mark: int | None
     """The greatest total resident memory since the last reset."""
+    storage_read: int | None
+    """What this process has caused to be fetched from storage so far."""
 
 
-_NOTHING = Reading(None, None, None, None)
+_NOTHING = Reading(None, None, None, None, None)
 _FIELDS = (b"VmHWM:", b"RssAnon:", b"RssFile:", b"RssShmem:")
+_STORAGE = b"\nread_bytes: "
 
 
 class HostMemory:
-    """Keeps the two files of ``/proc/self`` open and reads them.
+    """Keeps the three files of ``/proc/self`` open and reads them.
 
     Args:
         reset: Whether to reset the watermark at each reading. False leaves
@@ -44,10 +54,13 @@ class HostMemory:
         self.exact = False
         self._status: int | None = None
         self._clear: int | None = None
+        self._io: int | None = None
         try:
             self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return
+        with contextlib.suppress(OSError):  # a kernel without I/O accounting
+            self._io = os.open("/proc/self/io", os.O_RDONLY | os.O_CLOEXEC)
         if reset:
             try:
                 self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
@@ -58,6 +71,16 @@ class HostMemory:
 
     def read(self) -> Reading:
         """Reads current values and the mark, then resets the mark (about 20 µs)."""
+        reading = self.current()
+        if self._clear is not None and reading is not _NOTHING:
+            try:
+                os.write(self._clear, b"5")
+            except OSError:
+                return _NOTHING
+        return reading
+
+    def current(self) -> Reading:
+        """Reads the same and leaves the mark alone, for use between two edges."""
         if self._status is None:
             return _NOTHING
         try:
@@ -70,12 +93,20 @@ class HostMemory:
                     continue
                 end = text.find(b" kB", start)
                 values.append(int(text[start + len(field) : end]) * 1024)
-            if self._clear is not None:
-                os.write(self._clear, b"5")
         except (OSError, ValueError):
             return _NOTHING
         mark, anon, file, shmem = values
-        return Reading(anon, file, shmem, mark if self.exact else None)
+        return Reading(anon, file, shmem, mark if self.exact else None, self._storage_read())
+
+    def _storage_read(self) -> int | None:
+        if self._io is None:
+            return None
+        try:
+            text = os.pread(self._io, 512, 0)
+            start = text.index(_STORAGE) + len(_STORAGE)
+            return int(text[start : text.index(b"\n", start)])
+        except (OSError, ValueError):
+            return None
 
     def _close_clear(self) -> None:
         if self._clear is not None:
@@ -85,6 +116,7 @@ class HostMemory:
     def close(self) -> None:
         """Closes the files."""
         self._close_clear()
-        if self._status is not None:
-            os.close(self._status)
-            self._status = None
+        for descriptor in (self._status, self._io):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._status = self._io = None

@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
+from hftrace.record.heap import free_heap_bytes
 from hftrace.record.journal import JournalWriter
 from hftrace.record.memory import HostMemory
 from hftrace.schema import journal
@@ -145,9 +146,9 @@ class Recorder:
     # -- spans -------------------------------------------------------------------------------
 
     def edge(self) -> list[Any]:
-        """Reads all memory at an edge of a span."""
-        anon, file, shmem, mark = self.memory.read()
-        return [anon, file, shmem, mark, self.devices.read(reset=self._exact_peaks)]
+        """Reads all memory at an edge of a span, and what has come from storage until then."""
+        anon, file, shmem, mark, storage_read = self.memory.read()
+        return [anon, file, shmem, mark, self.devices.read(reset=self._exact_peaks), storage_read]
 
     def begin(
         self,
@@ -184,8 +185,11 @@ class Recorder:
         span = OpenSpan(next(self._spans), phase, hook, name)
         line = [journal.BEGIN, span.id, parent, phase, name, hook, self.local.buffer.thread, started]
         if is_load:
+            noted = dict(attributes or {})
+            if not stack:
+                noted["heap_free_start_bytes"] = free_heap_bytes()
             # Goes with the first phase's line, a fraction of a millisecond later.
-            self.writer.write_soon([*line, edge, attributes or {}])
+            self.writer.write_soon([*line, edge, noted])
         else:
             self.writer.write([*line, self.edge(), attributes or {}])
         # Last: where one of the steps above fails, nothing is open that nobody would end.
@@ -204,6 +208,8 @@ class Recorder:
             self._pop(stack)
         if attributes:
             span.notes.update(attributes)
+        if span.phase == "weights" and all(open_span.phase == "load" for open_span in stack):
+            span.notes["heap_free_bytes"] = free_heap_bytes()
         edge = self.edge()
         if ended is None:
             ended = clock()

@@ -306,6 +306,7 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
         Column("time", right=True),
         Column("self", right=True, rank=2),
         Column("peak RSS", right=True, rank=3),
+        Column("storage", right=True, rank=3),
         Column("thread", most=16, rank=4),
         Column("source", most=40, rank=5),
         Column("name", most=40, rank=6),
@@ -333,6 +334,7 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
                     units.duration(span.duration_ns),
                     units.duration(index.self_ns(row)),
                     units.byte_count(span.rss_peak_bytes),
+                    units.byte_count(span.storage_read_bytes) if span.storage_read_bytes else "",
                     clean(derived.thread_names.get(span.thread, span.thread)),
                     _text(span.source),
                     clean(span.name),
@@ -340,6 +342,8 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
                 BAD if failed else PLAIN,
             )
         )
+    if any(row.cells[6] for row in rows):
+        remarks.append("storage: bytes that the process fetched from storage during the span")
     note = f"{len(chosen):,} of {len(ledger):,}" if matches else units.count(len(ledger), "span")
     return table("Spans", note, columns, rows, remarks)
 

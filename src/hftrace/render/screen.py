@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from hftrace.analysis import usage
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import findings
 from hftrace.analysis.tree import TreeOptions, build
@@ -14,6 +15,11 @@ from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
 from hftrace.render.timeline import timeline_view
 from hftrace.render.tree import draw_tree, shown_phases
 from hftrace.schema.model import Trace
+
+HIGH_PEAK = 1.5
+"""A load whose peak is this many times what it kept has a question about memory."""
+WORTH_BYTES = 50_000_000
+"""Below this rise, no peak is high: importing a module or two takes as much."""
 
 
 def show_command(path: str | os.PathLike[str] | None) -> str:
@@ -28,11 +34,21 @@ def next_command(derived: Derived, path: str | os.PathLike[str] | None) -> str:
     status = trace.outcome.get("status", "ok")
     if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
         return f"{command} --view files"
-    if status == "killed" and len(trace.samples):
-        return f"{command} --view samples"
+    if status == "killed":
+        return f"{command} --view postmortem"
+    if _peaks_high(derived):
+        return f"{command} --view memory"
     if not len(trace.tensors):
         return f"{command} --view spans"
     return f"{command} --view tensors"
+
+
+def _peaks_high(derived: Derived) -> bool:
+    """Says whether a load needed much more memory on its way than it kept."""
+    process = derived.processes[0] if derived.processes else None
+    rise = process.peak_above_start_bytes if process is not None else None
+    kept = usage.kept_bytes(derived)
+    return rise is not None and kept is not None and rise >= max(WORTH_BYTES, HIGH_PEAK * kept)
 
 
 def next_line(derived: Derived, path: str | os.PathLike[str] | None) -> Block:

@@ -7,8 +7,11 @@ from collections.abc import Iterable
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import Finding, findings
 from hftrace.analysis.reading import cache_state
+from hftrace.analysis.ready import AFTER_PHASES
 from hftrace.analysis.tensors import casts, group_totals
 from hftrace.render import units
+from hftrace.render.memory import at_the_peak, in_words
+from hftrace.render.postmortem import ending
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -32,6 +35,10 @@ from hftrace.render.text import (
 LABEL = 12
 BARS = 3
 SHORT_FINDINGS = 4
+SCREEN_LINES = 23
+"""What a terminal of 24 lines shows beside its prompt."""
+GIVE_WAY = ("bars", "with", "device", "read", "tensors")
+"""Parts that the summary of a load that did not end well can do without, the first one first."""
 
 
 def summary(derived: Derived) -> Block:
@@ -40,15 +47,28 @@ def summary(derived: Derived) -> Block:
 
 
 def _summary(derived: Derived, width: int) -> Iterable[Line]:
-    yield _title(derived, width)
-    yield [("─" * width, DIM)]
-    yield from _ending(derived, width)
+    parts: dict[str, list[Line]] = {
+        "title": [_title(derived, width), [("─" * width, DIM)]],
+        "ending": ending(derived, width),
+    }
     for label, value in _facts(derived):
-        for number, text in enumerate(wrap(value, width - LABEL)):
-            yield [(fit(label if not number else "", LABEL), DIM), (text, PLAIN)]
+        parts[label] = [
+            [(fit(label if not number else "", LABEL), DIM), (text, PLAIN)]
+            for number, text in enumerate(wrap(value, width - LABEL))
+        ]
     if derived.wall_ns:
-        yield []
-        yield from _bars(derived, width)
+        parts["bars"] = [[], *_bars(derived, width)]
+    parts["findings"] = list(_short_findings(derived, width))
+    if parts["ending"]:
+        # How a load ended takes lines from what is less of a question now; every view has the rest.
+        for name in GIVE_WAY:
+            if sum(map(len, parts.values())) > SCREEN_LINES:
+                parts.pop(name, None)
+    for lines in parts.values():
+        yield from lines
+
+
+def _short_findings(derived: Derived, width: int) -> Iterable[Line]:
     found = findings(derived)
     if not found and derived.trace.outcome.get("status", "ok") != "ok":
         return
@@ -96,51 +116,18 @@ def _title(derived: Derived, width: int) -> Line:
     ]
 
 
-def _ending(derived: Derived, width: int) -> Iterable[Line]:
-    """Yields how a load that did not end well ended."""
-    outcome = derived.trace.outcome
-    status = outcome.get("status", "ok")
-    if status == "ok":
-        return
-    error = outcome.get("error")
-    if isinstance(error, dict) and error:
-        text = f"{error.get('type') or 'error'}: {error.get('message') or ''}"
-    elif status == "killed":
-        text = f"killed by {outcome.get('signal') or 'an unknown signal'}"
-    else:
-        text = str(status)
-    where = []
-    if outcome.get("last_phase"):
-        where.append(f"in phase {outcome['last_phase']}")
-    if outcome.get("last_tensor"):
-        where.append(f"at {outcome['last_tensor']}")
-    if outcome.get("last_file"):
-        where.append(f"of {outcome['last_file']}")
-    lines = wrap(clean(text), width - LABEL)
-    for number, part in enumerate(lines[:3]):
-        cut = number == 2 and len(lines) > 3
-        yield [
-            (fit("ended" if not number else "", LABEL), DIM),
-            (shorten(part + " …", width - LABEL) if cut else part, BAD),
-        ]
-    for number, part in enumerate(wrap(clean(", ".join(where)), width - LABEL) if where else []):
-        yield [(fit("where" if not number else "", LABEL), DIM), (part, PLAIN)]
-    memory = outcome.get("memory_at_death_bytes")
-    if isinstance(memory, int):
-        limit = outcome.get("limit_bytes")
-        of = f" of {units.byte_count(limit)} allowed" if isinstance(limit, int) else ""
-        yield [(fit("then held", LABEL), DIM), (f"{units.byte_count(memory)}{of}", PLAIN)]
-
-
 def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
     yield "took", _took(derived)
+    if ready := _ready(derived):
+        yield "ready", ready
+    if release := _release(derived):
+        yield "release", release
     peaks = derived.peaks
-    if peaks.rss_bytes is not None or peaks.anonymous_bytes is not None:
-        text = f"peak {units.byte_count(peaks.rss_bytes)}"
-        if peaks.anonymous_bytes is not None:
-            text += f"; anonymous alone, peak {units.byte_count(peaks.anonymous_bytes)}"
-        yield "CPU memory", text
+    if memory := in_words(derived):
+        yield "CPU memory", memory
+    if made_of := at_the_peak(derived):
+        yield "at the peak", made_of
     parts = [
         f"{clean(device)} peak {units.byte_count(size)}"
         for device, size in peaks.device_bytes.items()
@@ -166,13 +153,48 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
 def _took(derived: Derived) -> str:
     index = derived.index
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
-    before = derived.wall_ns - loads
+    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_PHASES)
+    before = derived.wall_ns - loads - after
     text = units.duration(derived.wall_ns)
     if before and loads:
         text += f": imports {units.duration(before)}, load {units.duration(loads)}"
+        text += f", {units.duration(after)} after it" if after else ""
     if derived.attributed is not None:
         text += f"; {units.share(derived.attributed, precise=True)} in named phases"
     return text
+
+
+def _ready(derived: Derived) -> str:
+    """Returns the time until the model was ready and its parts; nothing where neither step was asked for."""
+    ready = derived.ready
+    if ready is None or not ready.steps:
+        return ""
+    parts = [f"returned after {units.duration(ready.returned_ns)}"]
+    for step in ready.steps:
+        failed = "" if step.status == "ok" else "failed after "
+        parts.append(f"{step.phase} {failed}{units.duration(step.duration_ns)}")
+    total = units.duration(ready.ready_ns) if ready.ready_ns is not None else "not known"
+    return f"{total}: {', '.join(parts)}"
+
+
+def _release(derived: Derived) -> str:
+    """Returns what the process kept of the memory that the load took; nothing where it was not asked for."""
+    release = derived.ready.release if derived.ready is not None else None
+    if release is None:
+        return ""
+    kept = [
+        f"{units.byte_count(size)} {kind}"
+        for size, kind in (
+            (release.kept_anon_bytes, "anonymous"),
+            (release.kept_file_bytes, "file-backed"),
+            *((size, clean(device)) for device, size in release.kept_device_bytes.items()),
+        )
+        if size
+    ]
+    known = release.kept_anon_bytes is not None
+    text = f"{units.duration(release.duration_ns)}: "
+    text += f"not given back {', '.join(kept)}" if kept else "all given back" if known else "memory not known"
+    return text + ("; something still refers to the model" if release.freed is False else "")
 
 
 def _read(derived: Derived) -> str:
@@ -184,9 +206,10 @@ def _read(derived: Derived) -> str:
     if share is not None and state == "partly":
         cache = f", cache {units.share(share)} warm"
     if derived.lazy_bytes:
+        when = "by the load" if derived.ready is not None and derived.ready.steps else "yet"
         return (
             f"{units.byte_count(derived.read_bytes)} memory-mapped, "
-            f"{units.byte_count(derived.lazy_bytes)} of it not touched yet{cache}"
+            f"{units.byte_count(derived.lazy_bytes)} of it not touched {when}{cache}"
         )
     text = units.byte_count(derived.read_bytes)
     if derived.weights_ns and derived.rate_bytes_per_s:
@@ -275,7 +298,8 @@ def cost(finding: Finding) -> str:
 
 
 def _one_line(finding: Finding, width: int) -> Line:
-    head = fit(cost(finding), 9, "right")
+    price = cost(finding)
+    head = fit(price, max(9, width_of(price)), "right")
     return [
         ("! ", WARN),
         (head + "  ", STRONG),

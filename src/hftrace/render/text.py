@@ -52,6 +52,7 @@ PHASES: dict[str, tuple[str, str]] = {
     "adapter": ("A", "bright_yellow"),
     "tokenizer": ("t", "bright_blue"),
     "processor": ("p", "bright_blue"),
+    "touch": ("w", "green"),
     "forward": ("f", "bright_green"),
     "generate": ("g", "bright_green"),
     "release": ("r", "dim"),

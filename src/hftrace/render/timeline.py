@@ -77,7 +77,7 @@ def _draw(
     for number, lane in enumerate(made.spans[:limit]):
         row = dominant(lane.stretches, made.start_ns, made.end_ns, cells)
         used.update(phase for phase in row if phase)
-        yield [(fit(clean(lane.name), labels) + " ", DIM), *_lane(row)]
+        yield [(fit(clean(lane.name), labels) + " ", DIM), *lane_line(row)]
         if number == 0 and made.waits:
             shares = coverage(made.waits, made.start_ns, made.end_ns, cells)
             yield [(fit("  waiting", labels) + " ", DIM), (_density(shares), WARN)]
@@ -89,7 +89,7 @@ def _draw(
         if rest:
             yield [(f"+ {units.count(rest, 'more thread')}: --view timeline", DIM)]
     yield from _memory(derived, made, labels, cells)
-    yield _axis(span, labels, cells)
+    yield [(fit("time", labels) + " ", DIM), (axis_text(span, cells), DIM)]
     used.update(extra)
     yield from legend(used, width)
     if made.reads or made.waits:
@@ -100,7 +100,7 @@ def _draw(
         ]
 
 
-def _lane(row: list[str | None]) -> Line:
+def lane_line(row: list[str | None]) -> Line:
     """Returns one lane: each run of a phase starts with its word, or its letter where that does not fit."""
     line: Line = []
     position = 0
@@ -150,10 +150,11 @@ def _memory(derived: Derived, made: Timeline, labels: int, cells: int) -> Iterab
         size = units.byte_count(max(known))
         label = fit(title, max(1, labels - width_of(size) - 1)) + " " + size
         style = {"anonymous": "cyan", "file": "blue"}.get(name, "magenta")
-        yield [(fit(label, labels) + " ", DIM), (_spark(row, scale), style)]
+        yield [(fit(label, labels) + " ", DIM), (spark(row, scale), style)]
 
 
-def _spark(row: list[int | None], top: int) -> str:
+def spark(row: list[int | None], top: int) -> str:
+    """Returns values as one line of bars, the highest of which stands for ``top``."""
     if top <= 0:
         return " " * len(row)
     return "".join(
@@ -162,13 +163,20 @@ def _spark(row: list[int | None], top: int) -> str:
     )
 
 
-def _axis(span_ns: int, labels: int, cells: int) -> Line:
-    """Returns the axis of time, with round numbers under their columns."""
+def axis_text(span_ns: int, cells: int, before_ns: int = 0) -> str:
+    """Returns the axis of time, with round numbers under their columns.
+
+    Args:
+        span_ns: The time that the axis stands for.
+        cells: How many columns it has.
+        before_ns: How much of that time comes before zero.
+    """
+    after_ns = span_ns - before_ns
     step = _round_step(span_ns / max(2, cells // 14))
     text = [" "] * cells
     tick = 0
-    while tick * step <= span_ns:
-        at = round(tick * step / span_ns * cells)
+    while tick * step <= after_ns:
+        at = round((before_ns + tick * step) / span_ns * cells)
         label = "0" if not tick else units.duration(tick * step)
         label = _plain(label)
         if at + len(label) < cells and all(
@@ -176,7 +184,7 @@ def _axis(span_ns: int, labels: int, cells: int) -> Line:
         ):
             text[at : at + len(label) + 1] = list("│" + label)
         tick += 1
-    return [(fit("time", labels) + " ", DIM), ("".join(text).rstrip(), DIM)]
+    return "".join(text).rstrip()
 
 
 def _plain(label: str) -> str:

@@ -25,6 +25,9 @@ VERSION = 1
 
 JOURNAL_PREFIX = "journal-"
 SAMPLES_PREFIX = "samples-"
+STACKS_PREFIX = "stacks-"
+SUPERVISOR_FILE = "supervisor.jsonl"
+"""What the supervisor knows, should it die too: see :mod:`hftrace.launch.rundir`."""
 SUFFIX = ".jsonl"
 
 # What a line is. The letters keep the hot lines short; the fields behind each follow it here.
@@ -33,7 +36,10 @@ HEADER = "header"
 HOOK = "hook"
 """hook id, target, function, source, phase."""
 BEGIN = "begin"
-"""span id, parent, phase, name, hook id, thread, time_ns, edge, attributes."""
+"""span id, parent, phase, name, hook id, thread, time_ns, edge, attributes.
+
+An edge is [anonymous, file, shared, watermark, {device: [allocated, reserved, peak]}, read from storage],
+in bytes; journals of 0.1 development versions end before the last item."""
 END = "end"
 """span id, time_ns, edge, status, attributes to add."""
 READS = "reads"
@@ -80,7 +86,10 @@ DEVICE = "device"
 LOST = "lost"
 """number of events that could not be written."""
 SAMPLE = "sample"
-"""time_ns, anonymous, file, shared, swap, storage read, cpu_ns (bytes, nanoseconds)."""
+"""time_ns, anonymous, file, shared, swap, storage read, cpu_ns (bytes, nanoseconds); since the first
+version also cgroup bytes, memory stall in ns, available bytes, {device: bytes used}."""
+LIMIT = "limit"
+"""time_ns, anonymous bytes, limit in bytes: the sampler is about to kill the process."""
 STOP = "stop"
 """time_ns: the recorder was stopped in order."""
 
@@ -93,6 +102,11 @@ def journal_path(directory: str | os.PathLike[str], pid: int, rank: int) -> Path
 def samples_path(directory: str | os.PathLike[str], pid: int) -> Path:
     """Returns where the sampler of a process keeps its samples."""
     return Path(directory) / f"{SAMPLES_PREFIX}{pid}{SUFFIX}"
+
+
+def stacks_path(directory: str | os.PathLike[str], pid: int) -> Path:
+    """Returns where a loading process writes the stacks of its threads."""
+    return Path(directory) / f"{STACKS_PREFIX}{pid}.txt"
 
 
 def lines(path: str | os.PathLike[str]) -> Iterator[list[Any]]:

@@ -132,7 +132,7 @@ def stored_tensors(record: LoadRecord) -> dict[str, _Stored]:
     for path in record.checkpoint:
         if path.endswith(".safetensors"):
             try:
-                for key, tensor in read_safetensors_header(path).items():
+                for key, tensor in read_safetensors_header(path, whole=False).items():
                     found[key] = _Stored(path, tensor)
             except HftraceError:
                 continue  # the load itself says what is wrong with the file

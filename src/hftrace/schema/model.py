@@ -36,6 +36,7 @@ PHASES = (
     "adapter",
     "tokenizer",
     "processor",
+    "touch",
     "forward",
     "generate",
     "release",
@@ -109,6 +110,8 @@ class Span:
     device_allocated_bytes: dict[str, int] | None = None
     device_reserved_bytes: dict[str, int] | None = None
     device_peak_bytes: dict[str, int] | None = None
+    storage_read_bytes: int | None = None
+    """Bytes that this process, all its threads, caused to be fetched from storage during the span."""
 
     @property
     def duration_ns(self) -> int:
@@ -204,6 +207,12 @@ class Sample:
     cpu_ns: int | None
     """Processor time of the process so far, user and system."""
     pid: int | None = None
+    cgroup_bytes: int | None = None
+    """Memory charged to the process's control group, page cache included."""
+    memory_stall_ns: int | None = None
+    """Time that any process has waited for memory so far (PSI): of the control group, else of the machine."""
+    available_bytes: int | None = None
+    """The machine's memory that can be had without swapping."""
 
 
 Row = TypeVar("Row", Span, Tensor, File, Sample)

@@ -25,6 +25,8 @@ from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
 
 MERGE_GAP_NS = 1_000_000
 """Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
+EDGE_ITEMS = 6
+"""Items of an edge, see :data:`hftrace.schema.journal.BEGIN`."""
 SHORTEST_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
 
@@ -88,6 +90,13 @@ def _total(edge: list[Any] | None) -> int | None:
     if edge is None or edge[0] is None:
         return None
     return int(edge[0]) + int(edge[1] or 0) + int(edge[2] or 0)
+
+
+def _storage_read(start: list[Any], end: list[Any]) -> int | None:
+    """Returns the bytes that came from storage between two edges; older journals do not say it."""
+    if len(start) < EDGE_ITEMS or len(end) < EDGE_ITEMS or start[5] is None or end[5] is None:
+        return None
+    return max(0, int(end[5]) - int(start[5]))
 
 
 def _greater(left: int | None, right: int | None) -> int | None:
@@ -227,7 +236,7 @@ def _add_initialize_spans(process: _Process) -> None:
                 None,
                 thread,
                 start,
-                [None] * 5,
+                [None] * EDGE_ITEMS,
                 {"modules": count},
                 end=end,
                 status="ok",
@@ -356,6 +365,12 @@ def _replay(
         offset += max(process.spans, default=0)
     first = processes[0]
     wall = datetime.datetime.fromtimestamp(int(first.header["wall_clock_ns"]) / 1e9, tz=datetime.timezone.utc)
+    if sampling.get("limit") is not None:
+        sampling["limit"]["time_ns"] -= base
+    around: dict[str, Any] = {}
+    for fact in first.facts.get("environment", []):
+        around.update(fact)
+    around.update(environment or {})
     combined_header: dict[str, Any] = {
         "schema": "hftrace.trace",
         "version": "1.0",
@@ -371,6 +386,7 @@ def _replay(
         ],
         "peaks": "kernel watermark" if first.header.get("exact_peaks") else "sampled",
         "sampling": sampling,
+        "measured": _measured(first, sampling, around),
         "lost": {"events": sum(process.lost for process in processes)},
         "errors": [
             {"hook": error[0], "message": error[1]} for process in processes for error in process.errors
@@ -383,10 +399,6 @@ def _replay(
         asked.update(fact)
     asked.update({key: value for key, value in (request or {}).items() if value is not None})
     asked.setdefault("commit", _commit(first, str(asked.get("model") or "")))
-    around: dict[str, Any] = {}
-    for fact in first.facts.get("environment", []):
-        around.update(fact)
-    around.update(environment or {})
     return Trace(
         header=Facts(combined_header),
         environment=Facts(around),
@@ -397,6 +409,29 @@ def _replay(
         files=Table.of(File, files),
         samples=Table.of(Sample, [_shifted_sample(sample, base) for sample in samples]),
     )
+
+
+def _measured(
+    process: _Process, sampling: dict[str, Any], environment: dict[str, Any]
+) -> dict[str, str | None]:
+    """Returns how the figures of memory were obtained, by table and column; None where there are none."""
+    exact = process.header.get("exact_peaks")
+    rate, source = sampling.get("rate_reached_hz"), sampling.get("source")
+    counters = {"proc": "/proc/PID/status", "psutil": "psutil"}.get(source or "", source)
+    sampled = f"{counters}, sampled at {rate:g} Hz" if rate and counters else None
+    edges = "/proc/self/status, at both edges of the span"
+    device = environment.get("device_memory")
+    allocator = device.get("source") if isinstance(device, dict) else None
+    missing = sampling.get("missing") or {}
+    return {
+        "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,
+        "spans.rss_anon_bytes": edges if exact is not None else None,
+        "spans.rss_file_bytes": edges if exact is not None else None,
+        "spans.storage_read_bytes": "/proc/self/io, at both edges of the span",
+        "spans.device_peak_bytes": allocator,
+        "samples.rss_anon_bytes": sampled,
+        "samples.device_used_bytes": "NVML" if sampled and "device_used_bytes" not in missing else None,
+    }
 
 
 def _parents_first(spans: list[Span]) -> list[Span]:
@@ -422,7 +457,7 @@ def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
     function, source = process.hooks.get(span.hook or 0, (None, None))
     if span.phase == "import":
         function = source = None  # the import machinery's own line says nothing; the name says which import
-    start, end = span.edge, span.end_edge or [None] * 5
+    start, end = span.edge, span.end_edge or [None] * EDGE_ITEMS
     assert span.end is not None
     devices = end[4] or {}
     return Span(
@@ -447,6 +482,7 @@ def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
         device_allocated_bytes={name: values[0] for name, values in devices.items()} or None,
         device_reserved_bytes={name: values[1] for name, values in devices.items()} or None,
         device_peak_bytes=span.device_peak or None,
+        storage_read_bytes=_storage_read(start, end),
     )
 
 
@@ -455,18 +491,46 @@ def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
 
 def _read_samples(folder: Path, processes: list[_Process]) -> tuple[list[Sample], dict[str, Any]]:
     rows: list[Sample] = []
-    sampling: dict[str, Any] = {"rate_asked_hz": None, "rate_reached_hz": None, "source": None}
+    sampling: dict[str, Any] = {
+        "rate_asked_hz": None,
+        "rate_reached_hz": None,
+        "source": None,
+        "missing": {},
+    }
     for path in sorted(folder.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}")):
         pid = 0
         count, first, last = 0, None, None
         for line in journal.lines(path):
             if line[0] == journal.HEADER:
+                # A second header adds what the sampler has found out since the first one.
                 pid = int(line[1]["pid"])
                 sampling["rate_asked_hz"] = line[1].get("rate_hz")
                 sampling["source"] = line[1].get("source")
+                sampling["missing"].update(line[1].get("missing") or {})
+            elif line[0] == journal.LIMIT:
+                sampling["limit"] = {"time_ns": line[1], "rss_anon_bytes": line[2], "limit_bytes": line[3]}
             elif line[0] == journal.SAMPLE:
-                time_ns, anon, file, shmem, swap, storage, cpu = line[1:8]
-                rows.append(Sample(time_ns, anon, file, shmem, swap, None, None, None, storage, cpu, pid))
+                # Samplers of 0.1 development versions wrote seven values.
+                values = [*line[1:12], *[None] * (12 - len(line))]
+                time_ns, anon, file, shmem, swap, storage, cpu, group, stall, available, used = values
+                rows.append(
+                    Sample(
+                        time_ns=time_ns,
+                        rss_anon_bytes=anon,
+                        rss_file_bytes=file,
+                        rss_shmem_bytes=shmem,
+                        swap_bytes=swap,
+                        device_allocated_bytes=None,
+                        device_reserved_bytes=None,
+                        device_used_bytes=used,
+                        storage_read_bytes=storage,
+                        cpu_ns=cpu,
+                        pid=pid,
+                        cgroup_bytes=group,
+                        memory_stall_ns=stall,
+                        available_bytes=available,
+                    )
+                )
                 count += 1
                 first = time_ns if first is None else first
                 last = time_ns
@@ -569,10 +633,20 @@ def _commit(process: _Process, model: str) -> str | None:
 
 
 def _file_of(name: str | None, tensors: list[Tensor]) -> str | None:
-    """Returns the file of a tensor, by its name or its checkpoint key."""
+    """Returns the file of a tensor, by its name or its checkpoint key.
+
+    To 4.50 the loader may go by module: ``layers.0.mlp.`` stands for the tensors of that module.
+    """
     if name is None:
         return None
-    return next((row.file for row in tensors if row.name == name or name in row.keys), None)
+    if not name.endswith("."):
+        return next((row.file for row in tensors if row.name == name or name in row.keys), None)
+    for row in tensors:
+        for key in (row.name, *row.keys):
+            module = f".{key.rpartition('.')[0]}." if key and "." in key else ""
+            if module.endswith(f".{name}"):
+                return row.file
+    return None
 
 
 # -- loads ----------------------------------------------------------------------------------------

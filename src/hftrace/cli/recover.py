@@ -1,0 +1,59 @@
+"""``hftrace recover``: makes the trace of a load whose supervisor died too."""
+
+from __future__ import annotations
+
+import click
+
+from hftrace.cli.load import finish, output_path
+from hftrace.cli.output import complain, output_options
+from hftrace.errors import EXIT_OK, HftraceError
+
+
+@click.command("recover", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("path")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Where the trace goes; .gz compresses, - is stdout.  [default: traces/...]",
+)
+@click.option("--force", is_flag=True, help="Overwrite the output file; do not mind a load that still runs.")
+@click.option("--delete", is_flag=True, help="Delete what the run has left, once the trace is written.")
+@click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
+@output_options
+def command(
+    path: str,
+    output: str | None,
+    force: bool,
+    delete: bool,
+    quiet: bool,
+    as_json: bool,
+    color: str,
+    width: int | None,
+) -> int:
+    """Make the trace of a load whose supervisor died before it could.
+
+    PATH is a journal, the directory of a run (.hftrace-run-*, beside the trace
+    that it was for), or a directory that holds exactly one of these. Leaves with
+    0 when the trace was written, however the load itself had ended.
+    """
+    from hftrace.launch.recovery import delete_run, opened_run, recover, running_process
+    from hftrace.render.text import clean
+
+    with opened_run(path) as run:
+        running = running_process(run)
+        if running is not None and not force:
+            raise HftraceError(
+                f"the load still runs (process {running}): wait for its end, or --force to make a trace "
+                "of what there is"
+            )
+        trace = recover(run, running=running is not None)
+        target = output_path(output, str(trace.request.get("model") or "recovered"), force)
+        finish(trace, target, quiet, as_json, color, width)
+        if running is not None:
+            complain(f"the load still runs, and its run is kept: {run}")
+        elif delete:
+            delete_run(run)
+        else:
+            click.echo(f"{clean(run)} is not needed any more: delete it, or use --delete", err=True)
+    return EXIT_OK
