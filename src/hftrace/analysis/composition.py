@@ -3,7 +3,8 @@
 Everything comes from recorded facts: the exact watermark and the edges of the
 spans, the times of the tensor ledger, and what malloc said it had free. The
 moment of the peak is where the ledger holds most inside the innermost span
-that has the watermark. What these do not explain is a part of its own.
+that has the watermark. What these do not explain is a part of its own: in a load
+that was killed, above all the reads that were under way, which are recorded when they end.
 
 Three things hold memory while weights are loaded:
 
@@ -23,6 +24,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.postmortem import asked_dtype, loaded_as
 from hftrace.schema.ledger import Timeline
 from hftrace.schema.model import Span
 
@@ -33,7 +35,7 @@ COPIED_SHARE = 0.5
 """Share of the bytes that needed no cast, above which they count as copied and not as mapped."""
 MADE = frozenset({"converted", "quantized", "initialized", "computed"})
 """Provenances whose tensors have memory of their own, whatever their dtype."""
-ELSEWHERE = frozenset({"tied", "unused", "meta", "offloaded", None})
+ELSEWHERE = frozenset({"tied", "unused", "meta", "offloaded"})
 """Provenances without memory of their own in the model."""
 
 
@@ -195,13 +197,19 @@ def _held(derived: Derived, load: Span, load_row: int) -> _Held:
     times = ("read_start_ns", "read_end_ns", "placed_ns")
     mine: list[tuple[bool, int, int, str | None, int | None, int | None, int | None]] = []
     needed = same = total = 0
+    asked = asked_dtype(derived.trace)
     for provenance, stored_dtype, dtype, stored, size, device, rank, file, read, read_end, placed in zip(
         *(tensors.column(name) for name in (*names, *times)), strict=True
     ):
         if rank != load.rank or provenance in ELSEWHERE or device not in ("cpu", None):
             continue
+        if provenance is None and read_end is None:
+            continue  # the load ended before its turn came
         if placed is not None and not load.start_ns <= placed <= load.end_ns:
             continue
+        if dtype is None and stored_dtype is not None:
+            # The load ended before its model was there: what was asked for says what it made of the tensor.
+            dtype, size = loaded_as(stored or 0, stored_dtype, asked)
         must = provenance in MADE or (dtype is not None and dtype != stored_dtype)
         size, stored = size or stored or 0, stored or 0
         total += size
@@ -216,8 +224,10 @@ def _held(derived: Derived, load: Span, load_row: int) -> _Held:
     releases = _Releases(derived, load_row)
     copies = []
     for must, size, stored, file, read, read_end, placed in mine:
-        if placed is None or not (must or copied):
+        if not (must or copied) or (placed is None and read_end is None):
             continue
+        # What was read and never placed was on its way until the end.
+        placed = load.end_ns + 1 if placed is None else placed
         appears = placed if read_end is None or read_end > placed else read_end
         release = None if file in kept else releases.after(placed)
         copies.append(_Copy(size, stored, appears, placed, read, release))

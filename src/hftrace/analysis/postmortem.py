@@ -279,7 +279,7 @@ def progress(trace: Trace) -> tuple[int | None, int | None]:
     return placed, total - placed
 
 
-def _asked_dtype(trace: Trace) -> str | None:
+def asked_dtype(trace: Trace) -> str | None:
     """Returns the dtype that the load casts to, ``auto`` for the stored one, None where it is not known."""
     keywords = trace.request.get("keywords")
     keywords = keywords if isinstance(keywords, Mapping) else {}
@@ -289,6 +289,16 @@ def _asked_dtype(trace: Trace) -> str | None:
             return str(asked).removeprefix("torch.")
     generation = str(trace.environment.get("generation") or "")[:1]
     return {"A": "float32", "B": "float32", "C": "float32", "D": "auto"}.get(generation)
+
+
+def loaded_as(stored_bytes: int, stored_dtype: str, asked: str | None) -> tuple[str, int]:
+    """Returns dtype and bytes of a stored tensor once it is loaded with the dtype that was asked for.
+
+    Integers, and what is stored in fewer than 16 bits, keep their dtype.
+    """
+    if asked in ITEM_BYTES and stored_dtype in ITEM_BYTES:
+        return asked, stored_bytes // ITEM_BYTES[stored_dtype] * ITEM_BYTES[asked]
+    return stored_dtype, stored_bytes
 
 
 def _keeps_the_mapping(trace: Trace, keywords: Mapping[str, Any]) -> bool:
@@ -322,7 +332,7 @@ def predicted_anon_bytes(trace: Trace) -> int | None:
     """
     keywords = trace.request.get("keywords")
     keywords = keywords if isinstance(keywords, Mapping) else {}
-    asked = _asked_dtype(trace)
+    asked = asked_dtype(trace)
     if asked is None or keywords.get("device_map") not in (None, "cpu", {"": "cpu"}):
         return None
     if asked not in ITEM_BYTES and asked != "auto":
@@ -341,12 +351,10 @@ def predicted_anon_bytes(trace: Trace) -> int | None:
     ):
         if kind == "unused" or stored is None:
             continue
-        if dtype in ITEM_BYTES and asked not in ("auto", dtype):
-            total += stored // ITEM_BYTES[dtype] * ITEM_BYTES[asked]
-        elif dtype in ITEM_BYTES or dtype in WHOLE:
-            total += 0 if mapped else stored
-        else:
+        if dtype not in ITEM_BYTES and dtype not in WHOLE:
             return None
+        loaded, size = loaded_as(stored, dtype, asked)
+        total += 0 if mapped and loaded == dtype else size
     return int(start) + total
 
 
