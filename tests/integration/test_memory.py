@@ -163,7 +163,8 @@ def test_which_copies_an_upcast_needs(loads):
 def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
     for name in ("same", "offload"):
         made, sums = parts(loads, name)
-        assert ("parameters", "anonymous") not in sums
+        # What the model computes itself is a few hundred bytes.
+        assert sums.get(("parameters", "anonymous"), 0) < 0.01 * SIZE
         assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
 
 
@@ -172,4 +173,4 @@ def test_fused_experts_are_copies(loads):
     fused = sum(row.bytes for row in trace.tensors if row.provenance == "converted")
     _, sums = parts(loads, "moe")
     assert bool(fused) == (VERSION >= (5, 0))
-    assert sums.get(("parameters", "anonymous"), 0) == fused
+    assert fused <= sums.get(("parameters", "anonymous"), 0) < fused + 0.01 * SIZE

@@ -21,6 +21,7 @@ from hftrace.record.cgroups import memory_group
 from hftrace.synth import write_many
 
 transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.sparse
 
 WEIGHT_PHASES = ("weights", "shard", "convert")
 TENSORS = 90

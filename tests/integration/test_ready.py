@@ -28,7 +28,7 @@ from hftrace.synth import plan, write
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.sparse, pytest.mark.filterwarnings("default")]
 
 STORAGE_BYTES = 400_000_000
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}

@@ -24,3 +24,9 @@ load llama-C-4.57.6 "$environments/overlays/4.57.6"
 load llama-D-5.23.0 ""
 # The same with a layer that stays on disk.
 load llama-D-5.23.0-offload "" --device-map '{"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu", "lm_head": "cpu"}' --offload-folder offload
+# The stored dtype, which is only mapped: when is the model ready, and what does it leave behind?
+PYTHONPATH="" "$hftrace" load llama-2-7b-100mb --dtype bfloat16 --warm --touch --forward --release --quiet --force -o llama-D-5.23.0-ready.json
+cp llama-D-5.23.0-ready.json "$here/"
+# One that is stopped: 470 MB are enough for the interpreter and its libraries, and not for the widened weights.
+PYTHONPATH="" "$hftrace" load llama-2-7b-100mb --dtype float32 --memory-limit 470MB --quiet --force -o llama-D-5.23.0-limit.json || [ $? -eq 3 ]
+cp llama-D-5.23.0-limit.json "$here/"

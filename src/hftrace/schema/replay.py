@@ -641,12 +641,16 @@ def _file_of(name: str | None, tensors: list[Tensor]) -> str | None:
         return None
     if not name.endswith("."):
         return next((row.file for row in tensors if row.name == name or name in row.keys), None)
-    for row in tensors:
-        for key in (row.name, *row.keys):
-            module = f".{key.rpartition('.')[0]}." if key and "." in key else ""
-            if module.endswith(f".{name}"):
-                return row.file
-    return None
+    keys = [(f".{key}", row.file) for row in tensors for key in (row.name, *row.keys) if key]
+    own = (file for key, file in keys if f"{key.rpartition('.')[0]}.".endswith(f".{name}"))
+    # A module that only holds others, an activation: the tensors below it, else what was placed last.
+    below = (file for key, file in keys if f".{name}" in key)
+    placed = max((row for row in tensors if row.placed_ns is not None), key=_placed, default=None)
+    return next(own, None) or next(below, None) or (placed.file if placed is not None else None)
+
+
+def _placed(row: Tensor) -> int:
+    return row.placed_ns or 0
 
 
 # -- loads ----------------------------------------------------------------------------------------
