@@ -160,17 +160,26 @@ def test_which_copies_an_upcast_needs(loads):
         assert made.time_ns is not None
 
 
+COPIES = VERSION == (4, 50)
+"""4.50 uses the first shard right out of the map, and copies the others."""
+
+
 def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
     for name in ("same", "offload"):
         made, sums = parts(loads, name)
-        # What the model computes itself is a few hundred bytes.
-        assert sums.get(("parameters", "anonymous"), 0) < 0.01 * SIZE
-        assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
+        copied = sums.get(("parameters", "anonymous"), 0)
+        if COPIES and name == "same":
+            assert 0.5 * SIZE < copied < 0.9 * SIZE
+        else:
+            # What the model computes itself is a few hundred bytes.
+            assert copied < 0.01 * SIZE
+            assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
 
 
 def test_fused_experts_are_copies(loads):
     trace = loads("moe").trace
     fused = sum(row.bytes for row in trace.tensors if row.provenance == "converted")
-    _, sums = parts(loads, "moe")
     assert bool(fused) == (VERSION >= (5, 0))
-    assert fused <= sums.get(("parameters", "anonymous"), 0) < fused + 0.01 * SIZE
+    if not COPIES:
+        _, sums = parts(loads, "moe")
+        assert fused <= sums.get(("parameters", "anonymous"), 0) < fused + 0.01 * SIZE

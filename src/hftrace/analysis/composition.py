@@ -195,8 +195,10 @@ def _held(derived: Derived, load: Span, load_row: int) -> _Held:
     tensors = derived.trace.tensors
     names = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "device", "rank", "file")
     times = ("read_start_ns", "read_end_ns", "placed_ns")
-    mine: list[tuple[bool, int, int, str | None, int | None, int | None, int | None]] = []
-    needed = same = total = 0
+    mine: list[tuple[bool, int, int, str | None, int | None, int | None, int, int | None]] = []
+    owners = _Owners(derived, load_row)
+    groups: dict[int | None, _Group] = {}
+    total = 0
     asked = asked_dtype(derived.trace)
     for provenance, stored_dtype, dtype, stored, size, device, rank, file, read, read_end, placed in zip(
         *(tensors.column(name) for name in (*names, *times)), strict=True
@@ -213,44 +215,58 @@ def _held(derived: Derived, load: Span, load_row: int) -> _Held:
         must = provenance in MADE or (dtype is not None and dtype != stored_dtype)
         size, stored = size or stored or 0, stored or 0
         total += size
-        if must:
-            needed += size
-        else:
-            same += size
-        mine.append((must, size, stored, file, read, read_end, placed))
-    copied = _copies_without_cast(derived, load, load_row, needed, same)
-    # A file that other weights are used right out of stays mapped as long as the model.
-    kept = {file for must, _, _, file, _, _, _ in mine if not (must or copied)}
-    releases = _Releases(derived, load_row)
-    copies = []
-    for must, size, stored, file, read, read_end, placed in mine:
-        if not (must or copied) or (placed is None and read_end is None):
-            continue
+        if placed is None and read_end is None:
+            continue  # nobody knows when: what the model computes itself
         # What was read and never placed was on its way until the end.
         placed = load.end_ns + 1 if placed is None else placed
+        owner = owners.at(placed)
+        group = groups.setdefault(owner, _Group())
+        if must:
+            group.needed += size
+        else:
+            group.same += size
+        mine.append((must, size, stored, file, read, read_end, placed, owner))
+    copied = {owner: _copies_without_cast(derived, load_row, owner, group) for owner, group in groups.items()}
+    # A file that other weights are used right out of stays mapped as long as the model.
+    kept = {file for must, _, _, file, _, _, _, owner in mine if not (must or copied[owner])}
+    copies = []
+    for must, size, stored, file, read, read_end, placed, owner in mine:
+        if not (must or copied[owner]):
+            continue
         appears = placed if read_end is None or read_end > placed else read_end
-        release = None if file in kept else releases.after(placed)
+        release = None if file in kept or owner is None else derived.index.ends[owner]
         copies.append(_Copy(size, stored, appears, placed, read, release))
     return _Held(copies, total if _was_built_before(derived, load, load_row, total) else 0)
 
 
-def _copies_without_cast(derived: Derived, load: Span, load_row: int, needed: int, same: int) -> bool:
+@dataclass
+class _Group:
+    """The tensors that one span placed, in bytes: copies for certain, and the others."""
+
+    needed: int = 0
+    same: int = 0
+
+
+def _copies_without_cast(derived: Derived, load_row: int, owner: int | None, group: _Group) -> bool:
     """Returns whether weights that need no cast were copied all the same, from how much the process grew.
+
+    4.50 uses the weights of one shard right out of the map, and copies those
+    of the next; so each span that places weights is asked for itself.
 
     Args:
         derived: The trace.
-        load: The load's span.
-        load_row: Its row.
-        needed: Bytes of tensors that are copies for certain.
-        same: Bytes of the others.
+        load_row: The load's row.
+        owner: Row of the span that placed the tensors; None where there is none.
+        group: The tensors.
     """
-    if load.rss_anon_bytes is None or load.rss_anon_start_bytes is None:
+    span = derived.trace.spans[load_row if owner is None else owner]
+    if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
         return False
-    grown = load.rss_anon_bytes - load.rss_anon_start_bytes - needed
-    if needed:
+    grown = span.rss_anon_bytes - span.rss_anon_start_bytes - group.needed
+    if group.needed and span.phase != "shard":
         # Temporary copies leave free memory behind, which is no weight.
         grown -= _heap_growth(derived, load_row)
-    return grown > COPIED_SHARE * same > 0
+    return grown > COPIED_SHARE * group.same > 0
 
 
 def _heap_growth(derived: Derived, load_row: int) -> int:
@@ -274,8 +290,11 @@ def _was_built_before(derived: Derived, load: Span, load_row: int, expected: int
     return first.rss_anon_start_bytes - load.rss_anon_start_bytes > BUILT_SHARE * expected > 0
 
 
-class _Releases:
-    """When the source of a tensor is let go: at the end of the shard, or of the weights, that placed it."""
+class _Owners:
+    """Which span placed a tensor: the innermost ``shard`` or ``weights`` span.
+
+    At its end the tensor's source is let go.
+    """
 
     def __init__(self, derived: Derived, load_row: int) -> None:
         index = derived.index
@@ -284,12 +303,10 @@ class _Releases:
             for row in index.walk_thread([load_row])
             if index.phases[row] in ("shard", "weights")
         )
-        self._ends = index.ends
 
-    def after(self, placed: int) -> int | None:
-        """Returns the end of the innermost span around a time; None outside of all."""
-        row = self._timeline.innermost(placed)
-        return None if row is None else self._ends[row]
+    def at(self, placed: int) -> int | None:
+        """Returns the row of the span around a time; None outside of all."""
+        return self._timeline.innermost(placed)
 
 
 def _fullest(held: _Held, start: int, end: int) -> int:

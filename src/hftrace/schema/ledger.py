@@ -219,7 +219,10 @@ class _Clockwork:
         else:
             for place in record.places:
                 self.placed[place.name] = place
-        self.modules = {place.name: place for place in record.modules if not self.placed or place.name}
+        self.modules: dict[str, list[Placement]] = {}
+        for place in record.modules:
+            if not self.placed or place.name:
+                self.modules.setdefault(place.name, []).append(place)
 
     def _between_placements(self) -> None:
         """Up to 4.57 one thread reads, casts and places in turn.
@@ -245,8 +248,22 @@ class _Clockwork:
             variants.append(name[len(self.prefix) + 1 :])
         return variants + [key for key in keys if key != name]
 
-    def of(self, name: str, keys: list[str]) -> _Times:
-        """Returns the times of the tensor ``name`` that comes from ``keys``."""
+    def _module(self, prefix: str, path: str | None) -> Placement | None:
+        """Returns when a module copied its tensors from a file.
+
+        4.50 lets every module of the model look into every shard.
+        """
+        calls = self.modules.get(prefix)
+        if calls is None:
+            return None
+        file = os.path.basename(path or "")
+        for call in calls if len(calls) > 1 else ():
+            if self.record.span_files.get(self.record.innermost(call.thread, call.start) or -1) == file:
+                return call
+        return calls[-1]
+
+    def of(self, name: str, keys: list[str], path: str | None) -> _Times:
+        """Returns the times of the tensor ``name`` that comes from ``keys`` of the file ``path``."""
         reads = [self.record.reads[key] for key in keys if key in self.record.reads]
         if reads:
             place = self.placed.get(name)
@@ -260,7 +277,7 @@ class _Clockwork:
             place = self.placed.get(variant)
             if place is not None:
                 return _Times(self.began.get(variant, place.start), place.start, place.end, place.thread)
-            module = self.modules.get(variant.rpartition(".")[0] + "." if "." in variant else "")
+            module = self._module(variant.rpartition(".")[0] + "." if "." in variant else "", path)
             if module is not None:
                 return _Times(module.start, module.end, module.end, module.thread)
         return _NO_TIMES
@@ -312,7 +329,7 @@ def _model_ledger(record: LoadRecord, stored: dict[str, _Stored]) -> list[Tensor
             # A mismatch that the caller chose to ignore: the key went nowhere.
             keys, first = [], None
         consumed.update(keys)
-        times = clockwork.of(name, keys) if keys else _NO_TIMES
+        times = clockwork.of(name, keys, first.path if first else None) if keys else _NO_TIMES
         ledger.append(
             Tensor(
                 name=name,
@@ -455,7 +472,7 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, _Stored]) -> list[T
     ledger: list[Tensor] = []
     for key, (path, tensor) in stored.items():
         name = target_of.get(key) or record.renames.get(key)
-        times = clockwork.of(name or key, [key])
+        times = clockwork.of(name or key, [key], path)
         if name is None and (times.placed is not None or key in record.reads):
             name = key
         done = times.placed is not None

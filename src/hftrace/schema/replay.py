@@ -607,17 +607,23 @@ def _last_words(process: _Process, base: int) -> dict[str, Any]:
     for line in process.lines.get(journal.SLICES, []):
         slices.update(zip(line[2][0::2], line[2][1::2], strict=False))
     last: tuple[int, str | None] = (-1, None)
+    # A module without a name is the whole model, or in 4.50 the one whose tensor has just been named.
     for kind, width in ((journal.READS, 3), (journal.PLACES, 3), (journal.MODULES, 3), (journal.MOVES, 4)):
         for _, items in process.events.get(kind, []):
-            if items:
-                when, what = int(items[-1]), items[-width]
+            for index in range(len(items) - width, -1, -width):
+                what, when = items[index], int(items[index + width - 1])
                 name = slices.get(what) if kind == journal.READS else what
-                if when > last[0] and isinstance(name, str):
-                    last = (when, name)
+                if isinstance(name, str) and name:
+                    last = max(last, (when, name), key=_when)
+                    break
     words["last_tensor"] = last[1]
     if last[1] is not None:
         words["last_tensor_ns"] = last[0] - base
     return words
+
+
+def _when(event: tuple[int, str | None]) -> int:
+    return event[0]
 
 
 _COMMIT = re.compile(r"[\\/]models--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]")

@@ -68,6 +68,29 @@ def span_handler(
 
 
 @transparent
+def whole_model_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """A span for a method of ``torch.nn.Module`` where it is called on a model of transformers.
+
+    4.50 calls ``load_state_dict`` on the model once per shard, and on a single
+    module once per tensor: the latter are far too many for spans.
+    """
+    around = span_handler(recorder, point, number, function, original)
+
+    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.open_loads or not hasattr(type(module), "_load_pretrained_model"):
+            return original(module, *args, **kwargs)
+        return around(module, *args, **kwargs)
+
+    return call
+
+
+@transparent
 def read_handler(
     recorder: Recorder,
     point: HookPoint,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hftrace.record.hooks.facts import renaming, resolved_files
-from hftrace.record.hooks.handlers import place_second
+from hftrace.record.hooks.facts import renaming, resolved_files, shard_of_call
+from hftrace.record.hooks.handlers import place_second, whole_model_handler
 from hftrace.record.hooks.points import HookPoint
 
 MODELING = "transformers.modeling_utils"
@@ -18,6 +18,13 @@ POINTS = (
     HookPoint(f"{MODELING}:caching_allocator_warmup", "warmup", "BCD"),
     HookPoint(f"{MODEL}._initialize_missing_keys", "initialize", "BCD"),
     HookPoint(f"{MODEL}._move_missing_keys_from_meta_to_cpu", "initialize", "BC"),
+    HookPoint(
+        "torch.nn.modules.module:Module.load_state_dict",
+        "shard",
+        "B",
+        begin=shard_of_call,
+        special=whole_model_handler,
+    ),
     # The meta branch asks for the module of each tensor right before it places it, and nothing else names it.
     HookPoint(
         "transformers.quantizers.quantizers_utils:get_module_from_name", "weights", "B", special=place_second
