@@ -226,7 +226,12 @@ def _held(derived: Derived, load: Span, load_row: int) -> _Held:
         else:
             group.same += size
         mine.append((must, size, stored, file, read, read_end, placed, owner))
-    copied = {owner: _copies_without_cast(derived, load_row, owner, group) for owner, group in groups.items()}
+    whole = _Group(
+        sum(group.needed for group in groups.values()), sum(group.same for group in groups.values())
+    )
+    copied = {
+        owner: _copies_without_cast(derived, load_row, owner, group, whole) for owner, group in groups.items()
+    }
     # A file that other weights are used right out of stays mapped as long as the model.
     kept = {file for must, _, _, file, _, _, _, owner in mine if not (must or copied[owner])}
     copies = []
@@ -247,19 +252,25 @@ class _Group:
     same: int = 0
 
 
-def _copies_without_cast(derived: Derived, load_row: int, owner: int | None, group: _Group) -> bool:
+def _copies_without_cast(
+    derived: Derived, load_row: int, owner: int | None, group: _Group, whole: _Group
+) -> bool:
     """Returns whether weights that need no cast were copied all the same, from how much the process grew.
 
     4.50 uses the weights of one shard right out of the map, and copies those
-    of the next; so each span that places weights is asked for itself.
+    of the next; so each span that places weights is asked for itself, or the
+    load where that has no memory at its edges.
 
     Args:
         derived: The trace.
         load_row: The load's row.
         owner: Row of the span that placed the tensors; None where there is none.
-        group: The tensors.
+        group: The tensors that it placed.
+        whole: All tensors of the load.
     """
     span = derived.trace.spans[load_row if owner is None else owner]
+    if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
+        span, group = derived.trace.spans[load_row], whole
     if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
         return False
     grown = span.rss_anon_bytes - span.rss_anon_start_bytes - group.needed

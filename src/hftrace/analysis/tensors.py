@@ -7,7 +7,7 @@ object is built.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -141,6 +141,26 @@ def fold(tensors: Table[Tensor], rows: Iterable[int] | None = None) -> list[Grou
 def fold_names(tensors: Table[Tensor], named: Iterable[tuple[int, str]]) -> list[Group]:
     """Like :func:`fold`, for names given by the caller (parts of names below a layer)."""
     sizes, stored, dtypes, devices, provenances, offloads = (tensors.column(name) for name in _ALIKE)
+    return fold_alike(
+        named,
+        lambda row: (
+            sizes[row],
+            stored[row],
+            dtypes[row],
+            devices[row],
+            provenances[row],
+            offloads[row],
+        ),
+    )
+
+
+def fold_alike(named: Iterable[tuple[int, str]], alike: Callable[[int], Any]) -> list[Group]:
+    """Like :func:`fold`, for rows and names given by the caller, and what has to be equal for layers to fold.
+
+    Args:
+        named: Row and name of each tensor.
+        alike: Called with a row; returns what makes it the same as that of another layer.
+    """
     layers: dict[str, dict[int, list[tuple[str, Any, int]]]] = {}
     groups: list[Group] = []
     search = _INDEX.search
@@ -150,8 +170,7 @@ def fold_names(tensors: Table[Tensor], named: Iterable[tuple[int, str]]) -> list
             groups.append(Group(name, (), (row,), ((name, row),)))
             continue
         by_index = layers.setdefault(name[: found.start(1)], {})
-        like = (sizes[row], stored[row], dtypes[row], devices[row], provenances[row], offloads[row])
-        by_index.setdefault(int(found.group(1)), []).append((name[found.end(1) + 1 :], like, row))
+        by_index.setdefault(int(found.group(1)), []).append((name[found.end(1) + 1 :], alike(row), row))
     for prefix, by_index in layers.items():
         by_signature: dict[Any, list[int]] = {}
         for index in sorted(by_index):

@@ -50,6 +50,7 @@ class LoadRequest:
         class_name: The class to load with; None finds it from the config.
         task: A task instead of a class.
         python: The interpreter of the loading process.
+        environment: Variables that are set for it, beside those of this process.
         sample_hz: Readings of the process's memory per second; 0 for none.
         quiet_bars: Whether to switch transformers' progress bars off.
         cache: ``cold`` or ``warm`` to have the weight files out of, or in, the page
@@ -69,6 +70,7 @@ class LoadRequest:
     class_name: str | None = None
     task: str | None = None
     python: str = sys.executable
+    environment: Mapping[str, str] = field(default_factory=dict)
     sample_hz: float = DEFAULT_RATE_HZ
     quiet_bars: bool = False
     cache: str | None = None
@@ -151,7 +153,8 @@ def _run(
     on_stall: Callable[[str], None],
 ) -> LoadResult:
     public, secret = split_secrets(request.keywords)
-    environment = {name: value for name, value in os.environ.items() if name != SECRETS_VARIABLE}
+    around = {**os.environ, **request.environment}
+    environment = {name: value for name, value in around.items() if name != SECRETS_VARIABLE}
     if secret:
         environment[SECRETS_VARIABLE] = json.dumps(secret)
     (run / REQUEST_FILE).write_text(

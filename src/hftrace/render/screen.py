@@ -53,9 +53,13 @@ def _peaks_high(derived: Derived) -> bool:
 
 def next_line(derived: Derived, path: str | os.PathLike[str] | None) -> Block:
     """Returns the last line of a screen."""
+    return command_line(next_command(derived, path))
+
+
+def command_line(command: str) -> Block:
+    """Returns the line that names the next command to run."""
 
     def draw(width: int) -> Iterable[Line]:
-        command = next_command(derived, path)
         if len(command) + 6 <= width:
             yield [("next: ", DIM), (command, STRONG)]
             return
@@ -63,7 +67,7 @@ def next_line(derived: Derived, path: str | os.PathLike[str] | None) -> Block:
         yield [("next:", DIM)]
         yield [(command, STRONG)]
 
-    return Block(draw)
+    return Block(draw, cropped=False)
 
 
 def screen(

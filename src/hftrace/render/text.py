@@ -90,6 +90,7 @@ _ASCII = str.maketrans(
         "▆": "+",
         "▇": "*",
         "µ": "u",
+        "±": "~",
     }
 )
 _ESCAPES = re.compile(
@@ -197,10 +198,12 @@ class Block:
 
     Args:
         draw: Called with the width in cells; returns the lines.
+        cropped: Whether lines are cut at the right end of the screen.
     """
 
-    def __init__(self, draw: Callable[[int], Iterable[Line]]) -> None:
+    def __init__(self, draw: Callable[[int], Iterable[Line]], cropped: bool = True) -> None:
         self._draw = draw
+        self._crops = cropped
 
     def lines(self, width: int) -> list[Line]:
         """Returns the lines for one width."""
@@ -209,7 +212,7 @@ class Block:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         for line in self._draw(width):
-            for text, style in _trimmed(_cropped(line, width)):
+            for text, style in _trimmed(_cropped(line, width) if self._crops else line):
                 shown = to_ascii(text) if options.ascii_only else text
                 yield Segment(shown, Style.parse(style) if style else None)
             yield Segment.line()

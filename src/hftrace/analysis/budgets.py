@@ -1,0 +1,216 @@
+"""Budgets: what a load may cost and must not do, held against its trace.
+
+A budget that cannot be judged, because the trace does not say, is not kept:
+it counts as unknown, and never as kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hftrace.analysis import variants
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.tensors import Sort, Total, casts
+from hftrace.analysis.variants import Metric
+
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most that a figure may be."""
+
+    option: str
+    """The option that asked for it: ``--max-time``, or ``--baseline``."""
+    metric: Metric
+    most: int
+    """In the metric's unit: ns or bytes."""
+    missing: str
+    """What to do where a trace does not have the figure."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One budget held against one trace."""
+
+    option: str
+    name: str
+    """The metric's label, or the kind that is forbidden."""
+    unit: str
+    """``ns, bytes`` or ``count``."""
+    most: int
+    found: int | None
+    """None where the trace does not say."""
+    detail: str
+    """What was found, or what is missing, in words; may be empty."""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``broken``, or ``unknown`` where the trace does not say."""
+        if self.found is None:
+            return "unknown"
+        return "ok" if self.found <= self.most else "broken"
+
+
+_BY_KEY = {metric.key: metric for metric in variants.METRICS}
+LIMITS: dict[str, tuple[str, str]] = {
+    "--max-time": ("returned_ns", "the load has no time"),
+    "--max-ready": ("ready_ns", "record with --touch or --forward"),
+    "--max-peak": ("rss_peak_bytes", "the trace has no reading of memory"),
+    "--max-anon-peak": ("rss_anon_peak_bytes", "the trace has no reading of memory"),
+    "--max-device-peak": ("device_peak_bytes", "the trace has no reading of device memory"),
+    "--max-read": ("storage_read_bytes", "the trace does not say what came from storage"),
+}
+"""Each option: the metric that it limits, and what is wrong where a trace does not have it."""
+COMPARED = ("--max-time", "--max-ready", "--max-peak", "--max-anon-peak", "--max-device-peak")
+"""Limits that a baseline gives. Bytes from storage are left out: they tell of the cache, not of the load."""
+
+
+def limit(option: str, most: int) -> Limit:
+    """Returns the limit that an option asks for, in ns or bytes."""
+    key, missing = LIMITS[option]
+    return Limit(option, _BY_KEY[key], most, missing)
+
+
+def limits_from(baseline: Derived, tolerance: float) -> list[Limit]:
+    """Returns what a baseline's figures and a tolerance allow.
+
+    Args:
+        baseline: A load that was fine. What it has no figure for is not limited.
+        tolerance: The share by which a figure may exceed the baseline's: 0.1 for 10 %. What the counters
+            do not resolve is always allowed.
+    """
+    found = []
+    for option in COMPARED:
+        made = limit(option, 0)
+        value = made.metric.of(baseline)
+        if value is not None:
+            most = max(round(value * (1 + tolerance)), value + made.metric.resolution)
+            found.append(Limit("--baseline", made.metric, most, made.missing))
+    return found
+
+
+def check_limit(derived: Derived, asked: Limit) -> Result:
+    """Holds a trace against a limit."""
+    found = asked.metric.of(derived)
+    on_device = asked.metric.key == "device_peak_bytes"
+    if found is None and on_device and not derived.trace.environment.get("devices"):
+        found = 0  # a machine without a device has none of its memory in use
+    detail = asked.missing if found is None else ""
+    return Result(asked.option, asked.metric.label, asked.metric.unit, asked.most, found, detail)
+
+
+# -- what must not happen -----------------------------------------------------------------------------
+
+
+def _tensors(derived: Derived, chosen: Callable[[Sort], bool]) -> tuple[int, str]:
+    """Returns how many tensors are of the sorts chosen, and in words how much and which."""
+    total = Total()
+    sorts = set()
+    for sort, part in derived.sums.items():
+        if chosen(sort):
+            total.add(part)
+            sorts.add(sort)
+    if not total.count:
+        return 0, ""
+    tensors = derived.trace.tensors
+    names = []
+    columns = (*Sort._fields, "name", "keys")
+    for *fields, name, keys in zip(*(tensors.column(column) for column in columns), strict=True):
+        if Sort(*fields) in sorts:
+            names.append(name or (keys[0] if keys else "(no name)"))
+            if len(names) == NAMES_SHOWN:
+                break
+    more = f" and {total.count - len(names):,} more" if total.count > len(names) else ""
+    return total.count, ", ".join(names) + more
+
+
+def _casts(derived: Derived) -> tuple[int, str]:
+    pairs = casts(derived.sums)
+    words = [f"{source} → {target} ({total.count:,})" for (source, target), total in pairs.items()]
+    return sum(total.count for total in pairs.values()), ", ".join(words[:NAMES_SHOWN])
+
+
+def _network(derived: Derived) -> tuple[int, str]:
+    """Counts requests to the Hub; a download without a counted request is one at least."""
+    found = 0
+    names = []
+    for file in derived.trace.files:
+        sent = max(file.requests or 0, 1 if file.downloaded_bytes or file.result == "downloaded" else 0)
+        if sent > 0:
+            found += sent
+            names.append(file.name)
+    return found, ", ".join(names[:NAMES_SHOWN])
+
+
+def _pickles(derived: Derived) -> tuple[int, str]:
+    names = [file.name for file in derived.weight_files if file.format == "pickle"]
+    return len(names), ", ".join(names[:NAMES_SHOWN])
+
+
+FORBIDDEN: dict[str, tuple[str, Callable[[Derived], tuple[int, str]]]] = {
+    "cast": ("tensors cast to another dtype", _casts),
+    "initialized": (
+        "parameters not from the checkpoint",
+        lambda derived: _tensors(
+            derived, lambda sort: sort.provenance == "initialized" and sort.kind == "parameter"
+        ),
+    ),
+    "offload": (
+        "tensors offloaded",
+        lambda derived: _tensors(
+            derived, lambda sort: sort.offload is not None or sort.provenance == "offloaded"
+        ),
+    ),
+    "network": ("requests to the Hub", _network),
+    "meta": (
+        "tensors left on the meta device",
+        lambda derived: _tensors(
+            derived,
+            lambda sort: sort.device == "meta" and sort.offload is None and sort.provenance != "offloaded",
+        ),
+    ),
+    "unused": (
+        "checkpoint keys that went nowhere",
+        lambda derived: _tensors(derived, lambda sort: sort.kind == "unused"),
+    ),
+    "pickle": ("weight files in pickle format", _pickles),
+    "converted": (
+        "tensors converted from other keys",
+        lambda derived: _tensors(derived, lambda sort: sort.provenance == "converted"),
+    ),
+}
+"""Each kind of ``--forbid``: what it counts in words, and how."""
+
+
+def check_forbidden(derived: Derived, kind: str) -> Result:
+    """Counts what must not happen."""
+    words, count = FORBIDDEN[kind]
+    found, detail = count(derived)
+    return Result("--forbid", kind, "count", 0, found, f"{words}: {detail}" if found else "")
+
+
+def check(derived: Derived, limits: Sequence[Limit], forbidden: Sequence[str]) -> list[Result]:
+    """Holds a trace against budgets, in their order.
+
+    The caller has made sure that the trace has a load that succeeded: see :func:`variants.succeeded`.
+    """
+    return [
+        *(check_limit(derived, each) for each in limits),
+        *(check_forbidden(derived, kind) for kind in dict.fromkeys(forbidden)),
+    ]
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """Returns a result as plain JSON values."""
+    return {
+        "budget": result.option,
+        "name": result.name,
+        "unit": result.unit,
+        "asked": result.most,
+        "found": result.found,
+        "status": result.status,
+        "detail": result.detail,
+    }

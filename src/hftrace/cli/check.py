@@ -1,0 +1,254 @@
+"""``hftrace check``: holds saved traces against budgets, and leaves with 3 where one is broken."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
+from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
+from hftrace.schema.model import Trace
+
+if TYPE_CHECKING:
+    from hftrace.analysis.budgets import Limit
+    from hftrace.analysis.derived import Derived
+    from hftrace.render.budgets import Checked
+
+FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pickle", "converted")
+DEFAULT_TOLERANCE = "10%"
+_TIME = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>us|µs|ms|s|sec|min|m|h)?")
+_UNITS = {
+    "us": Fraction(1, 10**6),
+    "µs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    None: Fraction(1),
+    "s": Fraction(1),
+    "sec": Fraction(1),
+    "min": Fraction(60),
+    "m": Fraction(60),
+    "h": Fraction(3600),
+}
+_SHARE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<percent>%)?")
+LONGEST = 20
+"""Characters of a number: more than anybody means, and few enough to compute with."""
+
+
+def parse_time(text: str) -> int:
+    """Returns a time in nanoseconds.
+
+    Args:
+        text: A number with ``us``, ``ms``, ``s``, ``min`` or ``h``; seconds without a unit.
+
+    Raises:
+        UsageError: The text is no time, or it is zero.
+    """
+    match = _TIME.fullmatch(text.strip().lower()) if len(text) <= LONGEST else None
+    found = round(Fraction(match["number"]) * _UNITS[match["unit"]] * 10**9) if match is not None else 0
+    if found <= 0:
+        raise UsageError(f"{text[:LONGEST]!r} is not a time: write it like 90s, 1.5min or 250ms")
+    return found
+
+
+def parse_tolerance(text: str) -> float:
+    """Returns a share of one: ``10%`` and ``0.1`` are the same.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    match = _SHARE.fullmatch(text.strip()) if len(text) <= LONGEST else None
+    if match is None:
+        raise UsageError(f"--tolerance {text[:LONGEST]!r} is not a share: write it like 10%")
+    number = float(match["number"])
+    return number / 100 if match["percent"] else number
+
+
+def _size(text: str) -> int:
+    from hftrace.synth.sizes import parse_size
+
+    return parse_size(text)
+
+
+OPTIONS: tuple[tuple[str, str, str], ...] = (
+    ("--max-time", "TIME", "from_pretrained took at most TIME, such as 90s, 1.5min or 250ms."),
+    ("--max-ready", "TIME", "The same with the touch or forward pass after it."),
+    ("--max-peak", "SIZE", "Peak resident memory, such as 16GB."),
+    ("--max-anon-peak", "SIZE", "Peak anonymous memory: without pages of files."),
+    ("--max-device-peak", "SIZE", "Peak memory of the device that needed most."),
+    ("--max-read", "SIZE", "Bytes that came from storage: a warm cache gives none."),
+)
+
+
+def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option, kind, text in reversed(OPTIONS):
+        function = click.option(option, metavar=kind, default=None, help=text)(function)
+    return function
+
+
+@click.command("check")
+@click.argument("paths", metavar="TRACE...", nargs=-1, required=True, type=click.Path())
+@_limit_options
+@click.option(
+    "--forbid",
+    type=click.Choice(FORBIDDEN),
+    multiple=True,
+    help="What must not happen; may be given more than once.",
+)
+@click.option(
+    "--baseline",
+    metavar="TRACE",
+    type=click.Path(),
+    default=None,
+    help="No time and no peak may exceed those of this trace.",
+)
+@click.option(
+    "--tolerance",
+    metavar="SHARE",
+    default=None,
+    help=f"By how much they may all the same [default: {DEFAULT_TOLERANCE}].",
+)
+@output_options
+def command(
+    paths: Sequence[str],
+    forbid: Sequence[str],
+    baseline: str | None,
+    tolerance: str | None,
+    as_json: bool,
+    color: str,
+    width: int | None,
+    **asked: str | None,
+) -> int:
+    """Hold saved traces against budgets.
+
+    Leaves with 3 where a budget is broken, and with 1 where a trace has no load
+    that succeeded, or does not say what a budget asks. In GitHub Actions each
+    broken budget is an annotation, and the step summary has the table.
+    """
+    from hftrace.analysis.budgets import check, facts
+    from hftrace.analysis.derived import Derived
+    from hftrace.analysis.variants import succeeded
+    from hftrace.render.budgets import Checked
+
+    limits = _limits(asked)
+    if tolerance is not None and baseline is None:
+        raise UsageError("--tolerance is about a baseline: name one with --baseline TRACE")
+    if not limits and not forbid and baseline is None:
+        raise UsageError("nothing to check: give a budget such as --max-time 90s, or --forbid cast")
+    reference = None
+    if baseline is not None:
+        reference = Derived(Trace.open(baseline))
+        limits += _from_baseline(reference, baseline, parse_tolerance(tolerance or DEFAULT_TOLERANCE))
+    checked = []
+    for path in paths:
+        derived = Derived(Trace.open(path))
+        if succeeded(derived):
+            caveats = _caveats(reference, baseline, derived, path)
+            checked.append(Checked(path, None, check(derived, limits, forbid), caveats))
+        else:
+            checked.append(Checked(path, _problem(derived), [], []))
+    if as_json:
+        print_json(
+            {
+                "ok": _exit_code(checked) == EXIT_OK,
+                "traces": [
+                    {
+                        "trace": each.path,
+                        "problem": each.problem,
+                        "caveats": [caveat.text for caveat in each.caveats],
+                        "budgets": [facts(result) for result in each.results],
+                    }
+                    for each in checked
+                ],
+            }
+        )
+    else:
+        from hftrace.render.budgets import table
+
+        print_result(make_console(color, width), table(checked))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        _tell_github(checked, as_json)
+    for each in checked:
+        if each.problem is not None:
+            complain(f"{each.path}: {each.problem}")
+    return _exit_code(checked)
+
+
+def _limits(asked: dict[str, str | None]) -> list[Limit]:
+    """Returns the limits that options ask for.
+
+    Raises:
+        UsageError: One is no time, or no size.
+    """
+    from hftrace.analysis.budgets import limit
+
+    limits = []
+    for option, kind, _ in OPTIONS:
+        text = asked.get(option.removeprefix("--").replace("-", "_"))
+        if text is None:
+            continue
+        try:
+            limits.append(limit(option, parse_time(text) if kind == "TIME" else _size(text)))
+        except UsageError as error:
+            raise UsageError(f"{option}: {error.message}") from None
+    return limits
+
+
+def _from_baseline(reference: Derived, path: str, tolerance: float) -> list[Limit]:
+    from hftrace.analysis.budgets import limits_from
+    from hftrace.analysis.variants import succeeded
+
+    if not succeeded(reference):
+        raise HftraceError(f"the baseline {path}: {_problem(reference)}")
+    return limits_from(reference, tolerance)
+
+
+def _caveats(reference: Derived | None, baseline: str | None, derived: Derived, path: str) -> list[Any]:
+    """Returns what stands between a trace and the baseline, apart from their being single runs."""
+    if reference is None or baseline is None:
+        return []
+    from hftrace.analysis.caveats import caveats
+    from hftrace.analysis.variants import Variant
+
+    groups = [Variant("baseline", [reference]), Variant(os.path.basename(path) or path, [derived])]
+    return [caveat for caveat in caveats(groups) if caveat.kind != "runs"]
+
+
+def _problem(derived: Derived) -> str:
+    status = derived.trace.outcome.get("status", "ok")
+    if not derived.index.load_rows:
+        return "the trace has no load, so there is nothing to check"
+    if status != "ok":
+        return f"the load ended {str(status)[:40]}, so there is nothing to check"
+    return "no load in the trace succeeded, so there is nothing to check"
+
+
+def _exit_code(checked: Sequence[Checked]) -> int:
+    statuses = {result.status for each in checked for result in each.results}
+    if "broken" in statuses:
+        return EXIT_THRESHOLD
+    if "unknown" in statuses or any(each.problem is not None for each in checked):
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _tell_github(checked: Sequence[Checked], as_json: bool) -> None:
+    """Writes annotations to the log, and the table to the step summary.
+
+    Both streams of a step are searched for commands: with ``--json``, stdout belongs to the document.
+    """
+    from hftrace.render.budgets import error_commands, markdown
+
+    for line in error_commands(checked):
+        click.echo(line, err=as_json)
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    try:
+        with open(path, "a", encoding="utf-8") as summary:
+            summary.write(markdown(checked))
+    except OSError as error:
+        complain(f"the step summary {path} cannot be written: {error.strerror or error}")

@@ -1,0 +1,161 @@
+"""``hftrace compare``: two or more loads side by side, from saved traces."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import click
+
+from hftrace.cli.output import make_console, output_options, print_json, print_result
+from hftrace.errors import UsageError
+from hftrace.schema.model import Trace
+
+if TYPE_CHECKING:
+    from hftrace.analysis.compare import Comparison
+
+VIEWS = ("summary", "phases", "memory", "tensors", "files", "all")
+SUFFIXES = (".json.gz", ".json", ".gz")
+
+
+@click.command("compare")
+@click.argument("arguments", metavar="TRACE TRACE... | NAME=TRACE[,TRACE...]...", nargs=-1, required=True)
+@click.option(
+    "--baseline", metavar="NAME", default=None, help="What the others are compared with [default: the first]."
+)
+@click.option(
+    "--view",
+    type=click.Choice(VIEWS),
+    default=None,
+    help="One view alone [default: caveats, figures with verdicts, why, and phases].",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown"]),
+    default="text",
+    show_default=True,
+    help="markdown is for a comment on a pull request.",
+)
+@output_options
+def command(
+    arguments: Sequence[str],
+    baseline: str | None,
+    view: str | None,
+    form: str,
+    as_json: bool,
+    color: str,
+    width: int | None,
+) -> None:
+    """Compare saved traces: which load is better, by how much, is it noise, and why.
+
+    Each TRACE is a group of its own, named after its file. NAME=A.json,B.json
+    makes a group of several runs, and so does a pattern: fast='runs/fast-*.json'.
+    Times and peaks have a verdict where there are enough runs: five each.
+    """
+    if form == "markdown" and (as_json or view is not None):
+        raise UsageError("--format markdown is one document: leave out --json and --view")
+    from hftrace.analysis.compare import compare, facts
+
+    named = named_groups(arguments)
+    groups = [(name, [Trace.open(path) for path in paths]) for name, paths in named]
+    comparison = compare(groups, baseline)
+    if as_json:
+        print_json(facts(comparison))
+    elif form == "markdown":
+        from hftrace.render.compare_markdown import markdown
+
+        click.echo(markdown(comparison), nl=False)
+    else:
+        # Where everything was shown, the next question is about one load.
+        last = named[-1][1][0]
+        _draw(comparison, arguments, baseline, view, last, color, width)
+
+
+def _draw(
+    comparison: Comparison,
+    arguments: Sequence[str],
+    baseline: str | None,
+    view: str | None,
+    last: str,
+    color: str,
+    width: int | None,
+) -> None:
+    from hftrace.render import compare as views
+    from hftrace.render.screen import command_line, show_command
+    from hftrace.render.text import clean
+
+    console = make_console(color, width)
+    drawn = views.screen(comparison) if view is None else views.view(comparison, view)
+    print_result(console, drawn)
+    console.print()
+    words = ["hftrace", "compare", *arguments]
+    words += ["--baseline", baseline] if baseline is not None else []
+    words += ["--view", views.next_view(comparison, view)]
+    command = " ".join(shlex.quote(clean(word)) for word in words)
+    print_result(console, command_line(show_command(last) if view == "all" else command))
+
+
+def named_groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns name and paths of each group, from the arguments of the command line.
+
+    ``NAME=FILE[,FILE...]`` is a group; everything else is files with a group each. Patterns are expanded
+    where there is no file of that very name.
+
+    Raises:
+        UsageError: A pattern matches nothing, a name is missing or taken.
+    """
+    groups: list[tuple[str, list[str]]] = []
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        # A path may hold anything: one that is there is a path.
+        if not separator or os.path.exists(argument) or os.sep in name:
+            groups += [("", [path]) for path in _paths(argument)]
+            continue
+        if not name or not value:
+            raise UsageError(f"{argument!r} is no group of traces: write NAME=FILE[,FILE...]")
+        pieces = [value] if os.path.exists(value) else [piece for piece in value.split(",") if piece]
+        groups.append((name, [path for piece in pieces for path in _paths(piece)]))
+    given = [name for name, _ in groups if name]
+    if len(set(given)) < len(given):
+        raise UsageError("two groups have the same name: give each its own, as NAME=FILE[,FILE...]")
+    taken = set(given)
+    result = []
+    for name, paths in groups:
+        chosen = name or _free_name(paths[0], taken)
+        taken.add(chosen)
+        result.append((chosen, paths))
+    return result
+
+
+def _paths(pattern: str) -> list[str]:
+    """Returns the files that a pattern matches, in order; a plain path is itself, there or not."""
+    if os.path.exists(pattern) or not glob.has_magic(pattern):
+        return [pattern]
+    found = sorted(glob.glob(pattern, recursive=True))
+    if not found:
+        raise UsageError(f"no file matches {pattern!r}: check the pattern")
+    return found
+
+
+def _free_name(path: str, taken: set[str]) -> str:
+    """Returns a name for the group of a file: its stem, with more of its path where that is taken."""
+    parts = PurePath(path).parts
+    stem = parts[-1] if parts else path
+    for suffix in SUFFIXES:
+        if stem.endswith(suffix) and len(stem) > len(suffix):
+            stem = stem[: -len(suffix)]
+            break
+    if stem not in taken:
+        return stem
+    longer = f"{parts[-2]}/{stem}" if len(parts) > 1 else stem
+    number = 2
+    name = longer
+    while name in taken:
+        name = f"{longer} {number}"
+        number += 1
+    return name

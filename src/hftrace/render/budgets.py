@@ -1,0 +1,153 @@
+"""Budgets as a table, as annotations of GitHub Actions, and as Markdown for its step summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hftrace.analysis.budgets import Result
+from hftrace.analysis.caveats import Caveat
+from hftrace.render import units
+from hftrace.render.compare_markdown import code
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    GOOD,
+    PLAIN,
+    WARN,
+    Block,
+    Line,
+    clean,
+    fit,
+    heading,
+    shorten,
+    width_of,
+    wrap,
+)
+
+STYLES = {"ok": GOOD, "broken": BAD, "unknown": WARN}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A trace that was held against budgets."""
+
+    path: str
+    problem: str | None
+    """Why it could not be: it has no load that succeeded; None otherwise."""
+    results: Sequence[Result]
+    caveats: Sequence[Caveat]
+    """What stands between it and the baseline."""
+
+
+def amount(result: Result, value: int | None) -> str:
+    """Returns a figure of a budget as people read it."""
+    if result.unit == "ns":
+        return units.duration(value)
+    return (
+        units.byte_count(value)
+        if result.unit == "bytes"
+        else units.UNKNOWN
+        if value is None
+        else f"{value:,}"
+    )
+
+
+def sentence(result: Result) -> str:
+    """Returns what is wrong with a budget in one sentence."""
+    if result.unit == "count":
+        return f"{result.option} {result.name}: {amount(result, result.found)} {result.detail}"
+    asked = amount(result, result.most)
+    if result.found is None:
+        return f"{result.option}: {result.name} is not known, at most {asked} was asked; {result.detail}"
+    return f"{result.option}: {result.name} is {amount(result, result.found)}, at most {asked} was asked"
+
+
+def table(checked: Sequence[Checked]) -> Block:
+    """Returns one table for each trace: what was asked, what was found, and whether it holds."""
+
+    def draw(width: int) -> Iterable[Line]:
+        for number, each in enumerate(checked):
+            if number:
+                yield []
+            yield from _table(each, width)
+
+    return Block(draw)
+
+
+def _table(checked: Checked, width: int) -> Iterable[Line]:
+    statuses = [result.status for result in checked.results]
+    broken = len(statuses) - statuses.count("ok")
+    note = "failed" if checked.problem else f"{broken} of {len(statuses)} not kept" if broken else "all kept"
+    yield heading(shorten(clean(checked.path), max(8, width - width_of(note) - 8)), width, note)
+    if checked.problem is not None:
+        yield from ([(part, BAD)] for part in wrap(clean(checked.problem), width))
+        return
+    for caveat in checked.caveats:
+        for position, part in enumerate(wrap(clean(caveat.text), width - 2)):
+            yield [("! " if not position else "  ", WARN), (part, PLAIN)]
+    names = [f"{result.option} {result.name}" for result in checked.results]
+    label = min(max([6, *map(width_of, names)]), max(8, width - 31))
+    yield [(fit("budget", label) + f"{'asked':>11}{'found':>11}  ", DIM)]
+    for name, result in zip(names, checked.results, strict=True):
+        style = STYLES[result.status]
+        yield [
+            (fit(name, label), PLAIN),
+            (fit(amount(result, result.most), 11, "right"), PLAIN),
+            (fit(amount(result, result.found), 11, "right"), PLAIN),
+            ("  " + result.status, style),
+        ]
+        if result.status != "ok" and result.detail:
+            yield from ([("  " + part, DIM)] for part in wrap(clean(result.detail), width - 2))
+
+
+# -- GitHub Actions -----------------------------------------------------------------------------------
+
+
+def escape_message(text: str) -> str:
+    """Returns the message of a workflow command as GitHub wants it: ``%``, CR and LF as percent codes.
+
+    Source: ``escapeData`` in actions/toolkit, packages/core/src/command.ts, which the documentation of
+    workflow commands refers to.
+    """
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def escape_property(text: str) -> str:
+    """Returns the value of a workflow command's property: colon and comma are escaped as well.
+
+    Source: ``escapeProperty`` in the same file.
+    """
+    return escape_message(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def error_commands(checked: Sequence[Checked]) -> list[str]:
+    """Returns one ``::error`` line for each budget that is not kept, and for each trace without a load."""
+    lines = []
+    for each in checked:
+        # Whatever a name holds, a second line would be a command of its own.
+        title = escape_property(f"hftrace check {clean(each.path)}")
+        problems = [each.problem] if each.problem is not None else []
+        problems += [sentence(result) for result in each.results if result.status != "ok"]
+        lines += [f"::error title={title}::{escape_message(clean(problem))}" for problem in problems]
+    return lines
+
+
+def markdown(checked: Sequence[Checked]) -> str:
+    """Returns the tables as GitHub Flavored Markdown, for the step summary."""
+    lines = ["### hftrace check", ""]
+    for each in checked:
+        lines += [f"**{code(each.path)}**", ""]
+        if each.problem is not None:
+            lines += [code(each.problem), ""]
+            continue
+        lines += [f"- {code(caveat.text)}" for caveat in each.caveats]
+        lines += [""] * bool(each.caveats)
+        lines += ["| budget | asked | found | |", "|---|---:|---:|---|"]
+        for result in each.results:
+            name = code(f"{result.option} {result.name}")
+            status = result.status if result.status == "ok" else f"**{result.status}** {code(result.detail)}"
+            asked, found = amount(result, result.most), amount(result, result.found)
+            lines.append(f"| {name} | {asked} | {found} | {status.strip()} |")
+        lines.append("")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,186 @@
+"""Comparisons and budgets as people see them; the files are in snapshots/."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.cells import cell_len
+from test_render_screens import ESCAPE, compare, draw
+
+import handmade
+from handmade_compare import GROUPS, load, runs
+from hftrace.analysis.budgets import check, limit
+from hftrace.analysis.compare import compare as compared
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.variants import Variant
+from hftrace.render import budgets
+from hftrace.render import compare as views
+from hftrace.render.compare_markdown import code, markdown
+
+EVIL = ("\x1b", "\x9b", "\u202e", "\x07", "\r")
+
+
+def hostile():
+    """Names that steer a terminal, break a table, or call people."""
+    evil = "\x1b]0;owned\x07\x1b[2J\u202e| `@everyone` <img src=x> [red]x[/red]\n"
+    trace = handmade.hostile()
+    trace.request._values["keywords"] = {evil: evil}
+    other = load(function=evil)
+    other.environment._values["transformers"] = evil
+    return [(evil, [load()]), ("other" + evil, [other]), ("hostile", [trace])]
+
+
+EVERY = {**GROUPS, "hostile": hostile}
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {name: compared(groups()) for name, groups in EVERY.items()}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("name", GROUPS)
+def test_screens(made, name, width):
+    compare(f"compare-{name}-{width}", draw(views.screen(made[name]), width))
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("view", ["phases", "memory", "tensors", "files"])
+@pytest.mark.parametrize("name", ["slow-init", "five"])
+def test_views(made, name, view, width):
+    compare(f"compare-{name}-{view}-{width}", draw(views.view(made[name], view), width))
+
+
+def test_in_ascii(made):
+    text = draw(views.view(made["five"], "all"), 80, "ascii")
+    assert text.isascii()
+    compare("compare-five-80-ascii", text)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_as_markdown(made, name):
+    compare(f"compare-{name}-markdown", markdown(made[name]))
+
+
+def test_many_groups_stand_in_several_tables():
+    many = compared([(f"variant number {number}", runs(dtype="bfloat16")) for number in range(9)])
+    compare("compare-nine-80", draw(views.summary_view(many), 80))
+
+
+@pytest.mark.parametrize("width", [40, 61, 80, 109, 110, 140, 300])
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_wider_than_the_screen(made, name, width):
+    for line in draw(views.view(made[name], "all"), width).splitlines():
+        assert cell_len(line) <= width
+        assert line == line.rstrip()
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+@pytest.mark.parametrize("name", ["slow-init", "five"])
+def test_every_variant_and_every_verdict_is_there(made, name, width):
+    """However narrow the screen is: no column falls off its right end."""
+    text = draw(views.summary_view(made[name]), width)
+    wanted = sum(
+        views.both_known(difference, metric)
+        for difference in made[name].differences
+        for metric in views.METRICS
+    )
+    words = r"better|worse|no difference|too few runs|same|few"
+    figures = text.partition("Why:")[0]
+    shown = sum(
+        len(re.findall(rf"{views.TIMES}\d\S*(?: \(\S+\))? +(?:{words})\b", line))
+        for line in figures.splitlines()
+    )
+    without_ratio = sum(
+        difference.judgements[metric.key].ratio is None and views.both_known(difference, metric)
+        for difference in made[name].differences
+        for metric in views.METRICS
+    )
+    assert shown == wanted - without_ratio
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_colours_add_nothing_but_colours(made, name):
+    view = views.view(made[name], "all")
+    colored = draw(view, 80, colors="standard")
+    assert ESCAPE.search(colored)
+    assert ESCAPE.sub("", colored) == draw(view, 80)
+
+
+def test_hostile_names_stay_text(made):
+    text = draw(views.view(made["hostile"], "all"), 80)
+    comment = markdown(made["hostile"])
+    for evil in EVIL:
+        assert evil not in text
+        assert evil not in comment
+    outside = re.sub(r"`[^`\n]*`", "", comment)
+    assert "@everyone" not in outside
+    assert "<img" not in outside
+    rows = [line for line in comment.splitlines() if line.startswith("|")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1
+
+
+def test_code_spans():
+    assert code("a`b|c") == "`a'b\\|c`"
+    assert code(" \n ") == ""
+    assert len(code("x" * 10_000)) < 500
+
+
+def test_caveats_come_before_any_figure(made):
+    text = draw(views.screen(made["odd"]), 80)
+    assert text.index("! mixed") < text.index("returned ")
+
+
+def test_the_next_view_is_one_that_was_not_shown(made):
+    for comparison in made.values():
+        for shown in (None, *views.VIEWS):
+            assert views.next_view(comparison, shown) in views.VIEWS
+            assert views.next_view(comparison, shown) != shown
+    assert views.next_view(made["five"], None) in ("memory", "tensors")
+
+
+def test_phases_are_told_apart_without_colours(made):
+    text = draw(views.phases_view(made["slow-init"]), 80)
+    bars = [line for line in text.splitlines() if line.startswith(("slow", "fast"))]
+    assert "instantiate" in bars[0]
+    assert "weights" in bars[0]
+    assert bars[0].count("━") > bars[1].count("━") * 1.8
+
+
+def _checked():
+    traces = {"good.json": load(touch_ms=100), "slow.json": load(1.5, offload=3)}
+    limits = [limit("--max-time", 4 * 10**9), limit("--max-ready", 10**10), limit("--max-peak", 10**9)]
+    checked = [
+        budgets.Checked(name, None, check(Derived(trace), limits, ["cast", "offload", "meta"]), [])
+        for name, trace in traces.items()
+    ]
+    caveats = compared([("baseline", [load()]), ("new.json", [load(generation="A")])]).caveats
+    checked.append(budgets.Checked("new.json", None, check(Derived(load()), limits[:1], []), caveats))
+    return [
+        *checked,
+        budgets.Checked("killed.json", "the load ended killed, so there is nothing to check", [], []),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_budgets(width):
+    compare(f"check-{width}", draw(budgets.table(_checked()), width))
+
+
+def test_budgets_for_github():
+    compare(
+        "check-github", budgets.markdown(_checked()) + "\n".join(budgets.error_commands(_checked())) + "\n"
+    )
+
+
+@pytest.mark.parametrize("width", [40, 61, 300])
+def test_budgets_are_not_wider_than_the_screen(width):
+    for line in draw(budgets.table(_checked()), width).splitlines():
+        assert cell_len(line) <= width
+
+
+def test_a_variant_of_one_run_is_its_own_middle():
+    trace = load()
+    variant = Variant.of("one", [trace])
+    assert variant.typical.trace is trace
