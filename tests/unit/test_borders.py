@@ -36,7 +36,7 @@ NEVER = {"record": {"rich", "click", "psutil"}}
 PER_FUNCTION = {
     "": {"schema", "launch"},
     "synth": {"schema"},
-    "pytest_plugin": {"schema", "launch", "analysis", "record", "render"},
+    "pytest_plugin": {"schema", "launch", "analysis", "record", "render", "synth"},
 }
 """Further parts of hftrace that a part may import inside a function."""
 OPEN = {"errors", "_version"}

@@ -1,4 +1,4 @@
-"""``hftrace compare``: two or more loads side by side, from saved traces."""
+"""``hftrace compare``: two or more loads side by side, from saved traces or measured now."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import glob
 import os
 import shlex
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import click
 
 from hftrace.cli.output import make_console, output_options, print_json, print_result
-from hftrace.errors import UsageError
+from hftrace.errors import EXIT_OK, UsageError
 from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
@@ -23,7 +23,53 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 
 
 @click.command("compare")
-@click.argument("arguments", metavar="TRACE TRACE... | NAME=TRACE[,TRACE...]...", nargs=-1, required=True)
+@click.argument(
+    "arguments",
+    metavar="MODEL --variant V --variant V | TRACE TRACE... | NAME=TRACE[,TRACE...]...",
+    nargs=-1,
+    required=True,
+)
+@click.option(
+    "--variant",
+    "variants",
+    metavar="VARIANT",
+    multiple=True,
+    help="Measure MODEL this way: a preset such as fast-init, device-map=cpu or bf16, "
+    "or 'NAME: dtype=bfloat16, device_map=auto, env.HF_X=1, python=PATH'. Give two or more.",
+)
+@click.option(
+    "--sweep",
+    metavar="KEY=V,V,...",
+    multiple=True,
+    help="Measure every combination, such as --sweep dtype=bfloat16,float32 --sweep device_map=none,cpu.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Runs of each variant, in turn, after one that is not counted.",
+)
+@click.option("--cold", is_flag=True, help="Measure with the weight files out of the page cache.")
+@click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
+@click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
+@click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
+@click.option("--class", "class_name", metavar="NAME", help="Class to load MODEL with.")
+@click.option("--task", metavar="NAME", help="Choose the class by a pipeline task.")
+@click.option("--size", metavar="SIZE", help="With synth:NAME, scale the checkpoint to about this size.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Kill a run that takes longer, and leave its variant out.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Where the traces of MODEL's variants go.  [default: traces/compare-...]",
+)
 @click.option(
     "--baseline", metavar="NAME", default=None, help="What the others are compared with [default: the first]."
 )
@@ -44,16 +90,32 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 @output_options
 def command(
     arguments: Sequence[str],
+    variants: tuple[str, ...],
+    sweep: tuple[str, ...],
+    repeat: int,
+    cold: bool,
+    warm: bool,
+    touch: bool,
+    forward: bool,
+    class_name: str | None,
+    task: str | None,
+    size: str | None,
+    timeout: float | None,
+    output: str | None,
     baseline: str | None,
     view: str | None,
     form: str,
     as_json: bool,
     color: str,
     width: int | None,
-) -> None:
-    """Compare saved traces: which load is better, by how much, is it noise, and why.
+) -> int:
+    """Compare loads: which is better, by how much, is it noise, and why.
 
-    Each TRACE is a group of its own, named after its file. NAME=A.json,B.json
+    With --variant or --sweep, MODEL (a directory, a Hub id or synth:NAME) is
+    loaded in each way, in fresh processes that take turns; every trace is kept.
+    A directory of such a comparison can be named later in its place.
+
+    Otherwise each TRACE is a group of its own, named after its file. NAME=A.json,B.json
     makes a group of several runs, and so does a pattern: fast='runs/fast-*.json'.
     Times and peaks have a verdict where there are enough runs: five each.
     """
@@ -61,9 +123,26 @@ def command(
         raise UsageError("--format markdown is one document: leave out --json and --view")
     from hftrace.analysis.compare import compare, facts
 
-    named = named_groups(arguments)
+    measured = None
+    if variants or sweep:
+        from hftrace.cli.measure import Wish, measure, write_comparison
+
+        if len(arguments) != 1:
+            raise UsageError("--variant and --sweep measure one model: name it, and no traces")
+        if cold and warm:
+            raise UsageError("--cold and --warm are opposites: give one of them")
+        cache = "cold" if cold else "warm" if warm else None
+        measured = measure(
+            arguments[0],
+            Wish(variants, sweep, repeat, cache, touch, forward, class_name, task, size, output, timeout),
+        )
+        named = measured.groups
+    else:
+        named = named_groups(arguments)
     groups = [(name, [Trace.open(path) for path in paths]) for name, paths in named]
     comparison = compare(groups, baseline)
+    if measured is not None:
+        write_comparison(measured, facts(comparison))
     if as_json:
         print_json(facts(comparison))
     elif form == "markdown":
@@ -73,7 +152,15 @@ def command(
     else:
         # Where everything was shown, the next question is about one load.
         last = named[-1][1][0]
-        _draw(comparison, arguments, baseline, view, last, color, width)
+        shown = arguments if measured is None else [str(measured.directory)]
+        _draw(comparison, shown, baseline, view, last, color, width)
+    if measured is None:
+        return EXIT_OK
+    from hftrace.cli.measure import winner
+
+    click.echo(winner(named, arguments[0]), err=True)
+    click.echo(f"Wrote {measured.directory}", err=True)
+    return measured.exit_code
 
 
 def _draw(
@@ -109,6 +196,10 @@ def named_groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     Raises:
         UsageError: A pattern matches nothing, a name is missing or taken.
     """
+    if len(arguments) == 1 and os.path.isdir(arguments[0]):
+        from hftrace.cli.measure import groups_of
+
+        return groups_of(Path(arguments[0]))
     groups: list[tuple[str, list[str]]] = []
     for argument in arguments:
         name, separator, value = argument.partition("=")

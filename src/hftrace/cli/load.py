@@ -212,7 +212,7 @@ def command(
         "format": file_format,
         "max_shard_size": max_shard_size,
     }
-    source = _model(model, synthetic)
+    source = model_source(model, synthetic)
 
     from hftrace.launch.supervisor import LoadRequest, run_load, working_directory
     from hftrace.render.live import LiveView
@@ -453,7 +453,7 @@ def _synthetic(name: str, options: dict[str, str | None]) -> Path:
         return cached_plan(planned, format=options["format"] or "safetensors", progress=progress)
 
 
-def _model(model: str, synthetic: dict[str, str | None]) -> str:
+def model_source(model: str, synthetic: dict[str, str | None]) -> str:
     """Returns the directory or Hub id to load; makes the checkpoint first for ``synth:NAME``.
 
     Raises:

@@ -25,13 +25,11 @@ class Round:
         variant: Whose.
         number: Which round, from 1; 0 is the warm-up, whose trace is not kept.
         trace: What happened.
-        path: Where the trace lies; None for the warm-up.
     """
 
     variant: str
     number: int
     trace: Trace
-    path: Path | None
 
 
 @dataclass
@@ -93,36 +91,48 @@ def run_rounds(
         header: Facts for the traces' headers.
         on_round: Hears of each finished run: the run, how many are done, and how many there are.
     """
-    by_name = {spec.name: spec for spec in specs}
     result = Rounds({spec.name: [] for spec in specs})
+    try:
+        _run_all(request, specs, repeat, directory, header, on_round, result)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _run_all(
+    request: LoadRequest,
+    specs: Sequence[VariantSpec],
+    repeat: int,
+    directory: Path,
+    header: Mapping[str, Any],
+    on_round: Callable[[Round, int, int], None],
+    result: Rounds,
+) -> None:
+    by_name = {spec.name: spec for spec in specs}
     total, done = (repeat + 1) * len(specs), 0
     for number in range(repeat + 1):
         for name in order_of(list(by_name), number):
             if name in result.failed:
                 total -= 1
                 continue
-            spec = by_name[name]
-            try:
-                finished = _run(request, spec, number, directory, header)
-            except KeyboardInterrupt:
-                result.interrupted = True
-                return result
+            path = directory / f"{file_name(name)}-{number}.json"
+            trace = _run(request, by_name[name], number, directory, header)
+            status = trace.outcome.get("status")
+            if status == "interrupted":
+                raise KeyboardInterrupt
+            if status != "ok":
+                result.failed[name] = dict(trace.outcome)
+            # The warm-up is not counted; but the trace of one that failed is the only one there will be.
+            if number or status != "ok":
+                result.traces[name].append(path)
+                trace.save(path)
             done += 1
-            outcome = finished.trace.outcome
-            if outcome.get("status") == "interrupted":
-                result.interrupted = True
-                return result
-            if outcome.get("status") != "ok":
-                result.failed[name] = dict(outcome)
-            if finished.path is not None:
-                result.traces[name].append(finished.path)
-            on_round(finished, done, total)
-    return result
+            on_round(Round(name, number, trace), done, total)
 
 
 def _run(
     request: LoadRequest, spec: VariantSpec, number: int, directory: Path, header: Mapping[str, Any]
-) -> Round:
+) -> Trace:
     mine = dataclasses.replace(
         request,
         keywords={**request.keywords, **spec.keywords},
@@ -130,13 +140,7 @@ def _run(
         python=spec.python or request.python,
     )
     facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
-    trace = run_load(mine, header=facts, directory=directory).trace
-    path = None
-    # A failed warm-up is the only trace that there will be of that variant.
-    if (number or trace.outcome.get("status") != "ok") and trace.outcome.get("status") != "interrupted":
-        path = directory / f"{file_name(spec.name)}-{number}.json"
-        trace.save(path)
-    return Round(spec.name, number, trace, path)
+    return run_load(mine, header=facts, directory=directory).trace
 
 
 def file_name(name: str) -> str:

@@ -1,0 +1,216 @@
+"""Runs the variants of one load for ``hftrace compare``, and says on stderr how far it is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hftrace.cli.load import TRACES, model_source
+from hftrace.cli.output import complain
+from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
+from hftrace.schema.model import Trace
+from hftrace.schema.redact import redact_arguments
+
+COMPARISON = "comparison.json"
+"""The file of a comparison's directory that names its traces by variant."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is common to all variants, and how they are measured."""
+
+    variants: tuple[str, ...] = ()
+    sweep: tuple[str, ...] = ()
+    repeat: int = 5
+    cache: str | None = None
+    touch: bool = False
+    forward: bool = False
+    class_name: str | None = None
+    task: str | None = None
+    size: str | None = None
+    output: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Args:
+        groups: Name and paths of the traces of each variant that has some.
+        directory: Where they lie.
+        exit_code: 0 where every variant ended well, 1 where one did not, 130 after Ctrl-C.
+    """
+
+    groups: list[tuple[str, list[str]]]
+    directory: Path
+    exit_code: int
+
+
+def measure(model: str, wish: Wish) -> Measured:
+    """Runs all variants in turn, and leaves every trace in a directory.
+
+    Raises:
+        UsageError: A variant that cannot be, a directory that cannot be written.
+        HftraceError: Nothing was measured.
+    """
+    from hftrace.launch.rounds import Round, check_interpreters, run_rounds
+    from hftrace.launch.supervisor import LoadRequest
+    from hftrace.launch.variants import distinct, grid, parse_variant
+
+    specs = distinct(
+        [parse_variant(text) for text in wish.variants] + (grid(wish.sweep) if wish.sweep else [])
+    )
+    directory = _directory(wish.output, model)
+    source = model_source(model, {"size": wish.size, "dtype": None, "format": None, "max_shard_size": None})
+    check_interpreters(specs)
+    request = LoadRequest(
+        model=source,
+        asked=model,
+        class_name=wish.class_name,
+        task=wish.task,
+        quiet_bars=True,
+        cache=wish.cache,
+        touch=wish.touch,
+        forward=wish.forward,
+        timeout_seconds=wish.timeout,
+    )
+    started = time.monotonic()
+    said: set[str] = set()
+
+    def on_round(finished: Round, done: int, total: int) -> None:
+        left = (time.monotonic() - started) / done * (total - done)
+        _say_ignored(finished, said)
+        outcome = finished.trace.outcome
+        if outcome.get("status") != "ok":
+            complain(f"{finished.variant} did not load, and is left out: {_reason(finished.trace)}")
+            return
+        spent = sum(span.duration_ns for span in finished.trace.loads) / 1e9
+        which = f"round {finished.number}/{wish.repeat}" if finished.number else "warm-up"
+        rest = f"about {left:.0f} s left" if done < total else "done"
+        click.echo(f"{which}  {finished.variant}  {spent:.3f} s; {rest}", err=True)
+
+    rounds = run_rounds(
+        request,
+        specs,
+        repeat=wish.repeat,
+        directory=directory,
+        header={"command": "compare", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
+        on_round=on_round,
+    )
+    groups = []
+    for name, paths in rounds.traces.items():
+        # The last one may have been cut off before it was written.
+        written = [str(path) for path in paths if path.exists()]
+        if written:
+            groups.append((name, written))
+    if rounds.interrupted:
+        complain(f"interrupted; what was finished is in {directory}")
+    if len(groups) < 2:
+        if rounds.interrupted:
+            raise KeyboardInterrupt
+        raise HftraceError(
+            f"fewer than two variants were measured: there is nothing to compare in {directory}"
+        )
+    code = EXIT_INTERRUPTED if rounds.interrupted else EXIT_FAILED if rounds.failed else EXIT_OK
+    return Measured(groups, directory, code)
+
+
+def write_comparison(measured: Measured, facts: dict[str, Any]) -> Path:
+    """Writes the comparison's file: its figures, and which trace belongs to which variant.
+
+    Raises:
+        HftraceError: It cannot be written.
+    """
+    path = measured.directory / COMPARISON
+    traces = {name: [Path(each).name for each in paths] for name, paths in measured.groups}
+    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **facts}
+    try:
+        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HftraceError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
+    """Returns name and paths of the variants of an earlier comparison.
+
+    Raises:
+        UsageError: The directory holds none.
+    """
+    try:
+        document = json.loads((directory / COMPARISON).read_text(encoding="utf-8"))
+        traces = document["traces"]
+        return [
+            (str(name), [str(directory / Path(str(path)).name) for path in paths])
+            for name, paths in traces.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UsageError(
+            f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison"
+        ) from None
+
+
+def winner(groups: Sequence[tuple[str, list[str]]], model: str) -> str:
+    """Returns the ``from_pretrained`` call of the variant that returns fastest, by the median of its runs."""
+    best: tuple[float, str, Trace] | None = None
+    for name, paths in groups:
+        traces = [Trace.open(path) for path in paths]
+        times = [sum(span.duration_ns for span in trace.loads) for trace in traces if trace.loads]
+        if times and (best is None or statistics.median(times) < best[0]):
+            best = statistics.median(times), name, traces[0]
+    if best is None:
+        return ""
+    _, name, trace = best
+    owner = trace.request.get("class") or "AutoModel"
+    words = [repr(model)]
+    for key, value in (trace.request.get("keywords") or {}).items():
+        words.append(f"{key}={value!r}")
+    variables = ((trace.header.get("variant") or {}).get("environment") or {}).items()
+    before = "".join(f"{key}={value} " for key, value in variables)
+    return f"fastest, {name}: {before}{owner}.from_pretrained({', '.join(words)})"
+
+
+def _directory(output: str | None, model: str) -> Path:
+    if output is not None:
+        directory = Path(output).expanduser()
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UsageError(f"{output} is there already: name a new or an empty directory")
+    else:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2].removeprefix("synth:"))
+        moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        directory = TRACES / f"compare-{name or 'model'}-{moment}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
+    return directory
+
+
+def _say_ignored(finished: Any, said: set[str]) -> None:
+    """Says once for each variant which of its keywords the installed version ignores."""
+    if finished.variant in said:
+        return
+    said.add(finished.variant)
+    version = finished.trace.environment.get("transformers")
+    for keyword in finished.trace.request.get("ignored") or []:
+        complain(
+            f"{finished.variant}: transformers {version} ignores {keyword['keyword']}, "
+            f"which {keyword['versions']} honours"
+        )
+
+
+def _reason(trace: Trace) -> str:
+    from hftrace.launch.explain import explain_failure
+
+    return explain_failure(trace)
