@@ -43,6 +43,8 @@ with hftrace.trace(sys.argv[1]) as recorded:
     transformers.AutoModelForCausalLM.from_pretrained(sys.argv[2], **keywords)
 """
 
+pytestmark = pytest.mark.client
+
 
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory):
