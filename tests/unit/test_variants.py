@@ -32,6 +32,7 @@ def test_each_preset_is_a_variant(name):
             "bf16+no-async",
             VariantSpec("bf16+no-async", {"dtype": "bfloat16"}, {"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
         ),
+        ("x: low-cpu-mem+bf16", VariantSpec("x", {"low_cpu_mem_usage": True, "dtype": "bfloat16"})),
         (
             "mine: bf16, device_map=auto, env.HF_X=1, python=/a/b/python",
             VariantSpec("mine", {"dtype": "bfloat16", "device_map": "auto"}, {"HF_X": "1"}, "/a/b/python"),

@@ -76,7 +76,7 @@ def parse_variant(text: str) -> VariantSpec:
     """
     head, colon, rest = text.partition(":")
     named = bool(colon) and _NAME.fullmatch(head.strip()) is not None and "=" not in head
-    name, items = (head.strip(), _split(rest)) if named else (text.strip(), _split(text, "+,"))
+    name, items = (head.strip(), _split(rest, "+,")) if named else (text.strip(), _split(text, "+,"))
     if not name or (named and not items):
         raise UsageError(f"the variant {text!r} says nothing: write a preset, or NAME: key=value, ...")
     keywords: dict[str, Any] = {}
