@@ -19,7 +19,7 @@ from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
     "show": ("hftrace.cli.show", "Draw a saved trace."),
-    "compare": ("hftrace.cli.compare", "Compare saved traces: by how much, is it noise, and why."),
+    "compare": ("hftrace.cli.compare", "Compare loads: which is better, by how much, is it noise, and why."),
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
     "recover": ("hftrace.cli.recover", "Make the trace of a load whose supervisor died too."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),
