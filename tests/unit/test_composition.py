@@ -179,12 +179,21 @@ def test_what_conversions_leave_behind():
 
 def test_imports_are_told_from_the_rest():
     load = Load(peak=30 * MB, anon=20 * MB, file=10 * MB)
-    outer = load.span("import", 10, 50, after=(15 * MB, 6 * MB), peak=30 * MB)
-    load.span("import", 20, 30, before=(5 * MB, 0), after=(10 * MB, 3 * MB), parent=outer)
+    outer = load.span("import", 10, 50, after=(15 * MB, 6 * MB), peak=21 * MB)
+    load.span("import", 20, 30, before=(5 * MB, 0), after=(10 * MB, 3 * MB), peak=20 * MB, parent=outer)
+    load.span("finalize", 60, 70, before=(15 * MB, 6 * MB), after=(15 * MB, 6 * MB), peak=30 * MB)
     made, sums = load.parts()
     # A nested import is part of the one around it.
     assert sums == {"imports": 21, "rest": 9}
     assert made.explained == pytest.approx(0.7)
+
+
+def test_a_peak_that_an_import_made_alone():
+    load = Load(peak=30 * MB, anon=15 * MB, file=6 * MB)
+    load.span("import", 10, 50, after=(15 * MB, 6 * MB), peak=30 * MB)
+    made, sums = load.parts()
+    assert sums == {"imports": 30}
+    assert made.explained == 1
 
 
 @pytest.mark.parametrize("column", ["rss_peak_bytes", "rss_anon_start_bytes"])

@@ -28,7 +28,8 @@ def test_generations(traces):
         assert trace.environment.hooks["missing"] == []
         assert trace.outcome.status == "ok"
         assert trace.header.errors == []
-        assert summary(trace)["attributed"] >= 0.99
+        # from_pretrained's own body takes 1 to 2 ms, which is over 1 % of a load of 0.15 s.
+        assert summary(trace)["attributed"] >= 0.98
 
 
 def test_one_story(traces):

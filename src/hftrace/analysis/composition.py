@@ -33,6 +33,8 @@ BUILT_SHARE = 0.5
 built on a real device."""
 COPIED_SHARE = 0.5
 """Share of the bytes that needed no cast, above which they count as copied and not as mapped."""
+TRIFLE_SHARE = 0.01
+"""Share of the rise that a span may add to the peak of the one inside it without having made it."""
 MADE = frozenset({"converted", "quantized", "initialized", "computed"})
 """Provenances whose tensors have memory of their own, whatever their dtype."""
 ELSEWHERE = frozenset({"tied", "unused", "meta", "offloaded"})
@@ -92,7 +94,7 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
     if start is None or load.rss_peak_bytes is None:
         return None
     peak = max(load.rss_peak_bytes, start)
-    span_row = _innermost_with_peak(derived, load_row)
+    span_row = _innermost_with_peak(derived, load_row, peak - start)
     span = derived.trace.spans[span_row]
     held = _held(derived, load, load_row)
     time_ns = _fullest(held, span.start_ns, span.end_ns)
@@ -149,16 +151,17 @@ def _total(*parts: int | None) -> int | None:
     return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
 
 
-def _innermost_with_peak(derived: Derived, row: int) -> int:
-    """Returns the deepest span on the load's thread that has the load's own watermark."""
+def _innermost_with_peak(derived: Derived, row: int, rise: int) -> int:
+    """Returns the deepest span on the load's thread that has the load's own watermark, but for a trifle."""
     column = derived.trace.spans.column("rss_peak_bytes")
     lanes = derived.index.lanes
+    least = (column[row] or 0) - TRIFLE_SHARE * rise
     while True:
         # The first one: a neighbour that begins at the peak shares the mark, and did not make it.
         below = (
             child
             for child in derived.index.children[row]
-            if column[child] == column[row] and lanes[child] == lanes[row]
+            if lanes[child] == lanes[row] and (column[child] or 0) >= least
         )
         found = next(below, None)
         if found is None:
@@ -445,11 +448,22 @@ def _parts(
     explained = growth.file + (sums["sources"][0] if source_memory == "file" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, "file"))
-    reserve = max(0, min(rest - mapped, _heap_growth(derived, load_row)))
+    passing = max(0, rest - mapped) if _in_import(derived, span) else 0
+    parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
+    rest -= mapped + passing
+    reserve = max(0, min(rest, _heap_growth(derived, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
-    return [part for part in parts if part.bytes] + [
-        Part("rest", "not explained", rest - mapped - reserve, "both")
-    ]
+    return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
+
+
+def _in_import(derived: Derived, span: Span) -> bool:
+    """Returns whether a span is an import, or lies in one: it reads no weights, and its peak is its own."""
+    row: int | None = derived.index.row_of[span.id]
+    while row is not None:
+        if derived.index.phases[row] == "import":
+            return True
+        row = derived.index.parents[row]
+    return False
 
 
 class _FileGrowth(NamedTuple):
