@@ -7,7 +7,7 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis import summary, usage
+from hftrace.analysis import memory, summary, usage
 from hftrace.analysis.derived import Derived
 
 EVERY = {
@@ -181,4 +181,4 @@ def test_memory_facts_are_finite_json(name):
 
 @pytest.mark.parametrize("value", [True, None, "5", 5.0, [], 10**30, -(10**30)])
 def test_what_is_no_number_of_bytes(value):
-    assert usage.integer(value) is None
+    assert memory.integer(value) is None

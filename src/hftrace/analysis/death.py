@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.usage import integer
+from hftrace.analysis.memory import integer
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""

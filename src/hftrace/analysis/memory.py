@@ -8,6 +8,8 @@ from typing import Any
 
 from hftrace.schema.model import Trace
 
+_TOO_LARGE = 1 << 63
+
 
 @dataclass(frozen=True)
 class Peaks:
@@ -45,7 +47,7 @@ def peaks(trace: Trace) -> Peaks:
         samples.column("device_allocated_bytes"),
     ):
         for values in column:
-            for device, size in _sizes(values):
+            for device, size in device_sizes(values).items():
                 devices[device] = max(devices.get(device, 0), size)
     edges = (
         [
@@ -73,11 +75,17 @@ def peaks(trace: Trace) -> Peaks:
     )
 
 
-def _sizes(values: Any) -> list[tuple[str, int]]:
-    """Returns the pairs of a device column's cell; what is no number is left out."""
+def integer(value: Any) -> int | None:
+    """Returns a value from a file's facts if it is a whole number that means something, else None."""
+    plain = isinstance(value, int) and not isinstance(value, bool)
+    return value if plain and abs(value) < _TOO_LARGE else None
+
+
+def device_sizes(values: Any) -> dict[str, int]:
+    """Returns a device column's cell, bytes by device; what is no number is left out."""
     if not isinstance(values, dict):
-        return []
-    return [(str(device), size) for device, size in values.items() if isinstance(size, int)]
+        return {}
+    return {str(device): size for device, size in values.items() if integer(size) is not None}
 
 
 def series(trace: Trace, pid: int | None) -> dict[str, list[tuple[int, int]]]:
@@ -105,7 +113,7 @@ def series(trace: Trace, pid: int | None) -> dict[str, list[tuple[int, int]]]:
             result.setdefault("anonymous", []).append((time, anonymous))
         if file is not None:
             result.setdefault("file", []).append((time, file))
-        for device, size in _sizes(allocated) or _sizes(used):
+        for device, size in (device_sizes(allocated) or device_sizes(used)).items():
             result.setdefault(device, []).append((time, size))
     spans = trace.spans
     edges = (
@@ -126,7 +134,7 @@ def series(trace: Trace, pid: int | None) -> dict[str, list[tuple[int, int]]]:
     for time, owner, values in zip(
         spans.column("end_ns"), spans.column("pid"), spans.column("device_allocated_bytes"), strict=True
     ):
-        for device, size in _sizes(values):
+        for device, size in device_sizes(values).items():
             if device not in sampled and (pid is None or owner == pid):
                 result.setdefault(device, []).append((time, size))
     for points in result.values():

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hftrace.analysis.memory import device_sizes
 from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ SLACK_BYTES = 1_000_000
 LOAD_SHARE = 2 / 3
 """The least part of a chart's width that belongs to the loads, whatever the imports took."""
 MOST_PANELS = 4
-_TOO_LARGE = 1 << 63
 
 
 class Reading(NamedTuple):
@@ -137,12 +137,6 @@ def _difference(value: int | None, start: int | None) -> int | None:
     return None if value is None or start is None else value - start
 
 
-def integer(value: Any) -> int | None:
-    """Returns a value from a file's facts if it is a whole number that means something, else None."""
-    plain = isinstance(value, int) and not isinstance(value, bool)
-    return value if plain and abs(value) < _TOO_LARGE else None
-
-
 def processes(derived: Derived) -> list[ProcessMemory]:
     """Returns the loading processes of a trace, by rank; the main one is the first."""
     index = derived.index
@@ -233,8 +227,8 @@ def device_readings(trace: Trace, pid: int) -> dict[str, list[DeviceReading]]:
     result: dict[str, list[DeviceReading]] = {}
 
     def add(time: int, allocated: Any, reserved: Any) -> None:
-        held = _sizes(reserved)
-        for device, size in _sizes(allocated).items():
+        held = device_sizes(reserved)
+        for device, size in device_sizes(allocated).items():
             reading = DeviceReading(time, size, max(size, held.get(device, size)))
             result.setdefault(device, []).append(reading)
 
@@ -244,7 +238,7 @@ def device_readings(trace: Trace, pid: int) -> dict[str, list[DeviceReading]]:
         *(samples.column(name) for name in columns), strict=True
     ):
         if owner is None or owner == pid:
-            add(time, allocated if _sizes(allocated) else used, reserved)
+            add(time, allocated if device_sizes(allocated) else used, reserved)
     ends = ("end_ns", "pid", "device_allocated_bytes", "device_reserved_bytes")
     for time, owner, allocated, reserved in zip(*(trace.spans.column(name) for name in ends), strict=True):
         if owner == pid:
@@ -254,20 +248,13 @@ def device_readings(trace: Trace, pid: int) -> dict[str, list[DeviceReading]]:
     return dict(sorted(result.items()))
 
 
-def _sizes(values: Any) -> dict[str, int]:
-    """Returns a device column's cell; what is no number is left out."""
-    if not isinstance(values, dict):
-        return {}
-    return {str(device): size for device, size in values.items() if integer(size) is not None}
-
-
 def _device_peaks(
     trace: Trace, rows: Iterable[int], devices: dict[str, list[DeviceReading]]
 ) -> dict[str, int]:
     column = trace.spans.column("device_peak_bytes")
     result = {name: max(reading.allocated_bytes for reading in points) for name, points in devices.items()}
     for row in rows:
-        for device, size in _sizes(column[row]).items():
+        for device, size in device_sizes(column[row]).items():
             result[device] = max(size, result.get(device, size))
     return dict(sorted(result.items()))
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from hftrace.analysis import usage
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory import integer
 from hftrace.analysis.timeline import dominant, resample, stretches_by_lane
-from hftrace.analysis.usage import Panel, Peak, ProcessMemory, integer
+from hftrace.analysis.usage import Panel, Peak, ProcessMemory
 from hftrace.render import units
 from hftrace.render.text import (
     BAD,
