@@ -12,7 +12,14 @@ import pytest
 import torch
 import transformers
 from packaging.version import Version
-from truth import fingerprint, model_tensors, randomize, read_checkpoint, sources_by_content, torch_name
+from truth import (
+    assert_same_model,
+    model_tensors,
+    randomize,
+    read_checkpoint,
+    sources_by_content,
+    torch_name,
+)
 
 import hftrace
 
@@ -140,30 +147,6 @@ def traced(model_class, directory, keywords):
 
 UNINITIALIZED = Version("5.8") <= VERSION < Version("5.12")
 """These leave new weights as they find the memory, unless they are float32 (they initialise a copy)."""
-
-
-def assert_same_model(left, right, new: frozenset[str] = frozenset()) -> None:
-    """A traced load gives the very same model as an untraced one, bit for bit.
-
-    Args:
-        left: One model.
-        right: The other.
-        new: Tensors whose values this transformers leaves to chance.
-    """
-    ours, theirs = model_tensors(left), model_tensors(right)
-    assert list(ours) == list(theirs)
-    for name, (kind, tensor, _) in ours.items():
-        other_kind, other, _ = theirs[name]
-        assert kind == other_kind
-        assert tensor.dtype == other.dtype
-        assert tensor.device == other.device
-        assert tensor.shape == other.shape
-        assert tensor.requires_grad == other.requires_grad
-        assert type(tensor) is type(other)
-        if tensor.device.type != "meta" and name not in new:
-            assert fingerprint(tensor) == fingerprint(other), name
-    assert left.training == right.training
-    assert getattr(left, "hf_device_map", None) == getattr(right, "hf_device_map", None)
 
 
 def check_ledger(trace, model, directory, plain_sources=None, from_state_dict=False) -> dict[str, object]:

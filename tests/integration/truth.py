@@ -31,7 +31,8 @@ def randomize(model, seed: int = 0) -> None:
 
 def fingerprint(tensor: torch.Tensor) -> str:
     """Returns a hash of a tensor's bytes, dtype and number of elements (a reshaped copy has the same)."""
-    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    tensor = tensor.detach().cpu()
+    flat = tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
     digest = hashlib.sha256(bytes(flat.numpy().tobytes()))
     return f"{tensor.dtype}:{tensor.numel()}:{digest.hexdigest()}"
 
@@ -90,6 +91,30 @@ def sources_by_content(model, stored: dict[str, Stored]) -> dict[str, set[str]]:
         for name, (_, tensor, _) in model_tensors(model).items()
         if tensor.device.type != "meta"
     }
+
+
+def assert_same_model(left, right, new: frozenset[str] = frozenset()) -> None:
+    """A traced load gives the very same model as an untraced one, bit for bit.
+
+    Args:
+        left: One model.
+        right: The other.
+        new: Tensors whose values this transformers leaves to chance.
+    """
+    ours, theirs = model_tensors(left), model_tensors(right)
+    assert list(ours) == list(theirs)
+    for name, (kind, tensor, _) in ours.items():
+        other_kind, other, _ = theirs[name]
+        assert kind == other_kind
+        assert tensor.dtype == other.dtype
+        assert tensor.device == other.device
+        assert tensor.shape == other.shape
+        assert tensor.requires_grad == other.requires_grad
+        assert type(tensor) is type(other)
+        if tensor.device.type != "meta" and name not in new:
+            assert fingerprint(tensor) == fingerprint(other), name
+    assert left.training == right.training
+    assert getattr(left, "hf_device_map", None) == getattr(right, "hf_device_map", None)
 
 
 def torch_name(value) -> str:

@@ -163,18 +163,59 @@ def test_a_device_that_does_not_answer_is_there_all_the_same(monkeypatch):
 def test_why_there_are_no_figures(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert DeviceMemory().why_not() == "torch was not imported"
-    idle = Allocator(1)
-    idle.initialized = False
-    pretend(monkeypatch, cuda=idle)
+    none = Allocator(0)
+    none.initialized = False
+    pretend(monkeypatch, cuda=none)
     assert DeviceMemory().why_not() == "torch finds no accelerator"
-    unused = Allocator(1)
-    unused.current_accelerator = lambda: types.SimpleNamespace(type="cuda")
-    pretend(monkeypatch, cuda=idle, accelerator=unused)
-    assert DeviceMemory().why_not() == "the accelerator was not used"
     old = types.SimpleNamespace(is_available=lambda: True)
-    pretend(monkeypatch, cuda=idle, accelerator=old)
+    pretend(monkeypatch, cuda=none, accelerator=old)
     assert "2.9" in DeviceMemory().why_not()
     assert DeviceMemory().describe() == []
+
+
+def test_nobody_asks_whether_an_unused_cuda_is_available(monkeypatch):
+    """That would initialise the driver, and no child made by fork could use CUDA any more."""
+
+    def poison():
+        raise AssertionError("asked")
+
+    unused = Allocator(1)
+    unused.initialized = False
+    unused.current_accelerator = lambda: types.SimpleNamespace(type="cuda")
+    unused.is_available = poison
+    pretend(monkeypatch, cuda=unused, accelerator=unused)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure is None
+    assert memory.describe() == []
+    assert memory.why_not() == "the accelerator was not used"
+
+
+def test_no_context_is_made_on_a_device_that_is_not_used(monkeypatch):
+    allocator = Allocator(2)
+    asked = []
+    allocator.mem_get_info = lambda index: asked.append(index) or (5000, 8000)
+    library = types.SimpleNamespace(_cuda_hasPrimaryContext=lambda index: index == 0)
+    pretend(monkeypatch, cuda=allocator, _C=library)
+    used, unused = DeviceMemory().describe()
+    assert used["used_bytes"] == 3000
+    assert unused == {"device": "cuda:1"}
+    assert asked == [0]
+
+
+def test_the_nested_statistics_are_read_once(monkeypatch):
+    allocator = Allocator(1)
+    calls = []
+
+    def nested(index):
+        calls.append(index)
+        allocated = {"current": 400, "peak": 1000, "allocated": 5000, "freed": 4600}
+        return {"allocated_bytes": {"all": allocated}, "reserved_bytes": {"all": {"current": 2000}}}
+
+    allocator.memory_stats_as_nested_dict = nested
+    pretend(monkeypatch, cuda=allocator)
+    assert DeviceMemory().read(reset=True) == {"cuda:0": [400, 2000, 1000]}
+    assert (calls, allocator.resets) == ([0], 1)
 
 
 @pytest.mark.gpu
@@ -189,3 +230,4 @@ def test_a_real_gpu():
     (device, *_) = DeviceMemory().describe()
     assert device["memory_bytes"] >= device["used_bytes"] > device["outside_allocator_bytes"] > 0
     assert DeviceMemory().why_not() is None
+    assert reading["cuda:0"][:2] == [torch.cuda.memory_allocated(0), torch.cuda.memory_reserved(0)]

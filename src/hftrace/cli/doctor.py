@@ -128,7 +128,11 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
     )
     if found["devices"]:
         lines += [
-            (None, f"  {device['device']} {device['name']}, {_gigabytes(device['memory_bytes'])}")
+            (
+                None,
+                f"  {' '.join([device['device'], *filter(None, [device.get('name')])])}, "
+                f"{_gigabytes(device.get('memory_bytes'))}",
+            )
             for device in found["devices"]
         ]
     else:

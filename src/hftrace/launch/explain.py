@@ -19,6 +19,7 @@ UNRELATED = (
     "ImportError",
     "ModuleNotFoundError",
     "MemoryError",
+    "OutOfMemoryError",
     "NotImplementedError",
     "SystemExit",
 )

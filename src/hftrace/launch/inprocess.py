@@ -39,10 +39,11 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             overwrites its trace.
         sample_hz: Readings of this process's memory per second, by a process
             of its own; 0 for none.
-        exact_peaks: Read and reset the kernel's watermark of resident memory
-            at each span, for exact peaks. This also lowers the maximum that
-            ``/usr/bin/time`` and ``getrusage`` report for this process
-            afterwards; False leaves them alone.
+        exact_peaks: Read and reset the kernel's watermark of resident memory,
+            and those of the devices' allocators, at each span, for exact
+            peaks. This also lowers the maximum that ``/usr/bin/time``,
+            ``getrusage`` and ``torch.cuda.max_memory_allocated`` report for
+            this process afterwards; False leaves them alone.
 
     Attributes:
         trace: The finished trace, once the block has been left.

@@ -32,12 +32,14 @@ class DeviceMemory:
         # memory_allocated came to torch.accelerator in 2.9; before, only CUDA can be read.
         if accelerator is None or not hasattr(accelerator, "memory_allocated"):
             return None
+        current = accelerator.current_accelerator()
+        if current is None or current.type == "cuda":
+            # Not initialised: reading would do it, and to ask whether it is available calls cuInit,
+            # after which a child made by fork can no longer use CUDA.
+            return None
         if not accelerator.is_available():
             return None
-        kind = accelerator.current_accelerator().type
-        if kind == "cuda":
-            return None  # there, but not initialised: reading would initialise it
-        return accelerator, kind, accelerator.device_count()
+        return accelerator, current.type, accelerator.device_count()
 
     def why_not(self) -> str | None:
         """Returns why there are no figures, in words for the reader; None where there are some."""
@@ -49,6 +51,10 @@ class DeviceMemory:
         try:
             if self._allocator() is not None:
                 return None
+            cuda = getattr(torch, "cuda", None)
+            # Counted by NVML where there is one: CUDA must not be initialised for this.
+            if cuda is not None and cuda.device_count():
+                return "the accelerator was not used"
             accelerator = getattr(torch, "accelerator", None)
             if accelerator is not None and accelerator.is_available():
                 if not hasattr(accelerator, "memory_allocated"):
@@ -83,7 +89,7 @@ class DeviceMemory:
                 facts.update(name=properties.name, memory_bytes=int(properties.total_memory))
             # torch.cuda and torch.accelerator have their own names for the same question.
             ask = getattr(module, "mem_get_info", None) or getattr(module, "get_memory_info", None)
-            if ask is not None:
+            if ask is not None and _has_context(kind, index):
                 free, total = ask(index)
                 used = int(total) - int(free)
                 outside = max(0, used - int(module.memory_reserved(index)))
@@ -124,11 +130,7 @@ class DeviceMemory:
             module, kind, count = found
             readings: dict[str, list[int]] = {}
             for index in range(count):
-                readings[f"{kind}:{index}"] = [
-                    int(module.memory_allocated(index)),
-                    int(module.memory_reserved(index)),
-                    int(module.max_memory_allocated(index)),
-                ]
+                readings[f"{kind}:{index}"] = _figures(module, index)
                 if reset:
                     module.reset_peak_memory_stats(index)
             return readings or None
@@ -136,3 +138,33 @@ class DeviceMemory:
             # A half-imported torch, a backend without accounting: no figures, and the reason is kept.
             self.failure = f"{type(error).__name__}: {error}"
             return None
+
+
+def _figures(module: Any, index: int) -> list[int]:
+    """Returns what is allocated and reserved, and the peak of allocated, in bytes.
+
+    ``torch.cuda`` has a function for each, which flattens and sorts all of the
+    allocator's statistics every time: 360 µs for three figures (measured), and
+    10 µs for the nested ones that they are made of.
+    """
+    nested = getattr(module, "memory_stats_as_nested_dict", None)
+    statistics = nested(index) if nested is not None else {}
+    try:
+        allocated, reserved = statistics["allocated_bytes"]["all"], statistics["reserved_bytes"]["all"]
+        return [int(allocated["current"]), int(reserved["current"]), int(allocated["peak"])]
+    except KeyError:
+        return [
+            int(module.memory_allocated(index)),
+            int(module.memory_reserved(index)),
+            int(module.max_memory_allocated(index)),
+        ]
+
+
+def _has_context(kind: str, index: int) -> bool:
+    """Returns whether this process uses the device already; True where torch does not say.
+
+    CUDA makes a context, some hundred MB of the device's memory, on each
+    device whose free memory is asked for.
+    """
+    ask = getattr(getattr(sys.modules["torch"], "_C", None), "_cuda_hasPrimaryContext", None)
+    return True if kind != "cuda" or ask is None else bool(ask(index))
