@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from hftrace.analysis.spans import UNATTRIBUTED, SpanIndex
 from hftrace.errors import TraceError
 from hftrace.schema import journal
 from hftrace.schema.ledger import Timeline
@@ -43,9 +44,11 @@ class Writer:
     def at(ms: float) -> int:
         return 5_000_000_000 + round(ms * 1e6)
 
-    def begin(self, identity, parent, phase, name, ms, anon=100, mark=100, thread=MAIN, **attributes) -> None:
+    def begin(
+        self, identity, parent, phase, name, ms, anon=100, mark=100, thread=MAIN, hook=None, **attributes
+    ) -> None:
         edge = [anon * MB, 0, 0, mark * MB, None]
-        self.line(journal.BEGIN, identity, parent, phase, name, None, thread, self.at(ms), edge, attributes)
+        self.line(journal.BEGIN, identity, parent, phase, name, hook, thread, self.at(ms), edge, attributes)
 
     def end(self, identity, ms, anon=100, mark=100, status="ok", **attributes) -> None:
         edge = [anon * MB, 0, 0, mark * MB, None]
@@ -291,6 +294,38 @@ def test_neighbouring_imports_become_one_span(tmp_path):
     assert imports[0].attributes == {"modules": 10, "packages": [["package", 4_500_000]], "imports": 5}
     assert imports[0].duration_ns == 4_900_000
     assert "and 4 more" in imports[0].name
+
+
+def test_what_the_body_of_from_pretrained_did_is_named_by_the_call_that_follows(tmp_path):
+    writer = Writer(tmp_path)
+    writer.line("hook", 1, "m:P.from_pretrained", "P.from_pretrained", "m.py:1", "load", "config", "finalize")
+    writer.line("hook", 2, "m:_get_dtype", "_get_dtype", "m.py:2", "config", "resolve", "")
+    writer.line("hook", 3, "m:other", "other", "m.py:3", "tie", "", "")
+    writer.begin(1, None, "load", "P", 0, anon=100, hook=1)
+    writer.begin(2, 1, "config", "_get_dtype", 3, anon=150, mark=400, hook=2)
+    writer.end(2, 5, anon=160, mark=160)
+    writer.begin(3, 1, "tie", "other", 6, anon=160, mark=160, hook=3)
+    # Below another phase the time is its parent's: no span is made of it.
+    writer.begin(4, 3, "config", "_get_dtype", 7, anon=160, mark=160, hook=2)
+    writer.end(4, 8, anon=160, mark=160)
+    writer.end(3, 9, anon=170, mark=170)
+    writer.end(1, 11, anon=50, mark=180)
+    writer.stop(12)
+    writer.write()
+    trace = replay(tmp_path)
+    made = [span for span in trace.spans if span.attributes.get("body")]
+    assert [
+        (span.phase, span.name, span.function, (span.end_ns - span.start_ns) / 1e6, span.parent)
+        for span in made
+    ] == [
+        ("resolve", "from_pretrained, up to _get_dtype", "P.from_pretrained", 3, 1),
+        ("finalize", "from_pretrained, until it returns", "P.from_pretrained", 2, 1),
+    ]
+    # The millisecond before a call that says nothing stays unattributed.
+    assert SpanIndex(trace.spans).phase_times([0])[UNATTRIBUTED] == 1e6
+    assert made[0].rss_peak_bytes == 400 * MB
+    assert (made[0].rss_anon_start_bytes, made[0].rss_anon_bytes) == (100 * MB, 150 * MB)
+    assert (made[1].rss_anon_start_bytes, made[1].rss_anon_bytes) == (170 * MB, 50 * MB)
 
 
 def test_ranks_become_one_trace(tmp_path):

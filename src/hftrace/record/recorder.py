@@ -173,6 +173,8 @@ class Recorder:
         cost must not be counted there.
         """
         is_load = phase == "load"
+        # Up to 4 ms where the heap is in pieces: before the clock, as all that a load is not to pay for.
+        heap = free_heap_bytes() if is_load and not self.state.stack else None
         edge = self.edge() if is_load else None
         if started is None or is_load:
             started = clock()
@@ -187,7 +189,7 @@ class Recorder:
         if is_load:
             noted = dict(attributes or {})
             if not stack:
-                noted["heap_free_start_bytes"] = free_heap_bytes()
+                noted["heap_free_start_bytes"] = heap
             # Goes with the first phase's line, a fraction of a millisecond later.
             self.writer.write_soon([*line, edge, noted])
         else:
@@ -276,10 +278,12 @@ class Recorder:
 
     # -- everything else -----------------------------------------------------------------------
 
-    def hook(self, target: str, function: str, source: str, phase: str) -> int:
+    def hook(
+        self, target: str, function: str, source: str, phase: str, lead: str = "", trail: str = ""
+    ) -> int:
         """Announces a hook point that has been installed; returns its number."""
         number = next(self._hooks)
-        self.writer.write([journal.HOOK, number, target, function, source, phase])
+        self.writer.write([journal.HOOK, number, target, function, source, phase, lead, trail])
         return number
 
     def write(self, kind: str, *fields: Any) -> None:

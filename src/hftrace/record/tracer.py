@@ -89,7 +89,9 @@ class Tracer:
             return
         recorder = self.recorder
         try:
-            number = recorder.hook(point.target, point.function, source_of(function), point.phase)
+            number = recorder.hook(
+                point.target, point.function, source_of(function), point.phase, point.lead, point.trail
+            )
             build = point.special or span_handler
             self._undo.append(
                 patch(function, lambda original: build(recorder, point, number, function, original))
@@ -139,11 +141,17 @@ class Tracer:
                     # The nearest __init__ is the one that cls(config) calls.
                     initialised = True
                     self._attach(
-                        HookPoint(f"{target}.__init__", "instantiate", special=instantiate_handler), function
+                        HookPoint(
+                            f"{target}.__init__",
+                            "instantiate",
+                            special=instantiate_handler,
+                            lead="instantiate",
+                        ),
+                        function,
                     )
                 function = function_of(owner, "tie_weights")
                 if function is not None:
-                    self._attach(HookPoint(f"{target}.tie_weights", "tie", once=True), function)
+                    self._attach(HookPoint(f"{target}.tie_weights", "tie", once=True, lead="tie"), function)
                 function = function_of(owner, "_init_weights")
                 # In 5.x it runs for every module and changes nothing that was loaded; the
                 # spans of initialize_weights and _initialize_missing_keys hold it anyway.

@@ -19,7 +19,7 @@ everything else is an object that names its encoding:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hftrace.errors import TraceError
@@ -93,10 +93,22 @@ def encode_reference(values: Sequence[Any], column: str, other: Sequence[Any]) -
     return {"encoding": "reference", "column": column, "exceptions": exceptions, "list": True}
 
 
-def _integers(values: Any, what: str) -> list[Any]:
-    if not isinstance(values, list) or not set(map(type, values)) <= {int, type(None)}:
-        raise TraceError(f"damaged trace: {what} must be a list of integers")
+def _integers(values: Any, name: str, *, nulls: bool) -> list[Any]:
+    allowed = {int, type(None)} if nulls else {int}
+    if not isinstance(values, list) or not set(map(type, values)) <= allowed:
+        raise TraceError(f"damaged trace: column {name} must be a list of integers")
     return values
+
+
+def _null_rows(values: list[Any]) -> Iterator[int]:
+    """Yields the rows that hold null; quick where there are few."""
+    row = -1
+    try:
+        while True:
+            row = values.index(None, row + 1)
+            yield row
+    except ValueError:
+        return
 
 
 def _shown(text: Any) -> str:
@@ -159,22 +171,28 @@ def decode(raw: Any, name: str, decoded: Mapping[str, list[Any]]) -> list[Any]:
         return [raw.get("value")] * count
     if encoding == "dictionary":
         values = raw.get("values")
-        indexes = _integers(raw["indexes"], f"column {name}")
+        indexes = _integers(raw["indexes"], name, nulls=False)
         if not isinstance(values, list):
             raise TraceError(f"damaged trace: column {name} has no values")
-        if indexes and (None in indexes or min(indexes) < 0 or max(indexes) >= len(values)):
-            raise TraceError(f"damaged trace: column {name} points outside its values")
-        return [values[index] for index in indexes]
+        try:
+            if min(indexes, default=0) < 0:
+                raise IndexError
+            return list(map(values.__getitem__, indexes))
+        except IndexError:
+            raise TraceError(f"damaged trace: column {name} points outside its values") from None
     if encoding == "delta":
         current = raw.get("start", 0)
         if type(current) is not int:
             raise TraceError(f"damaged trace: column {name} has no integer start")
-        deltas = _integers(raw["deltas"], f"column {name}")
-        if None not in deltas:
-            return list(itertools.accumulate(deltas, initial=current))[1:]
-        totals = itertools.accumulate([delta or 0 for delta in deltas], initial=current)
-        next(totals)
-        return [None if delta is None else total for delta, total in zip(deltas, totals, strict=True)]
+        deltas = _integers(raw["deltas"], name, nulls=True).copy()
+        nulls = list(_null_rows(deltas))
+        for row in nulls:
+            deltas[row] = 0
+        totals: list[int | None] = list(itertools.accumulate(deltas, initial=current))
+        del totals[0]
+        for row in nulls:
+            totals[row] = None
+        return totals
     target = raw.get("column")
     other = decoded.get(target) if isinstance(target, str) else None
     exceptions = raw.get("exceptions")
@@ -191,3 +209,17 @@ def decode(raw: Any, name: str, decoded: Mapping[str, list[Any]]) -> list[Any]:
             raise TraceError(f"damaged trace: column {name} has an exception outside its rows")
         result[exception[0]] = exception[1]
     return result
+
+
+def witnesses(raw: Any, values: list[Any]) -> list[Any]:
+    """Returns values that stand for a whole column: whatever any row holds is among them.
+
+    Args:
+        raw: The column as it stands in the file.
+        values: The same, decoded.
+    """
+    encoding = raw.get("encoding") if isinstance(raw, dict) else None
+    if encoding == "dictionary":
+        distinct: list[Any] = raw["values"]
+        return distinct
+    return values[:1] if encoding == "constant" else values

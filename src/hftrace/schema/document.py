@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import gzip
-import io
 import itertools
 import json
 import math
 import os
-import tempfile
 import typing
-import zlib
-from pathlib import Path
+from collections.abc import Iterable
 from types import NoneType, UnionType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
 from hftrace.schema.collector import paused_collector
-from hftrace.schema.columns import decode, encode, encode_reference, length
+from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor, Trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = "hftrace.trace"
 VERSION = "1.0"
@@ -108,6 +107,8 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
     Raises:
         HftraceError: The file cannot be written.
     """
+    from pathlib import Path  # with tempfile and gzip it takes longer to import than a small trace to read
+
     target = Path(path)
     try:
         text = json.dumps(to_json(trace), allow_nan=False, separators=(",", ":"))
@@ -115,6 +116,8 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
         raise HftraceError(f"the trace cannot be written as JSON: {error}") from None
     data = text.encode("ascii")
     if target.name.endswith(".gz"):
+        import gzip
+
         # mtime=0: the same trace gives the same bytes.
         data = gzip.compress(data, compresslevel=6, mtime=0)
     try:
@@ -133,6 +136,8 @@ def write(trace: Trace, path: str | os.PathLike[str]) -> None:
 
 
 def _replace(target: Path, data: bytes) -> None:
+    import tempfile
+
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=".hftrace-", suffix=".tmp")
     try:
@@ -190,6 +195,10 @@ def _read_all(handle: BinaryIO, name: str) -> bytes:
 
 
 def _decompress(data: bytes, name: str) -> bytes:
+    import gzip
+    import io
+    import zlib
+
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
             return _read_all(typing.cast(BinaryIO, unpacked), name)
@@ -267,7 +276,7 @@ def _table(document: dict[str, Any], table_name: str, row_type: type[Row], name:
         raise TraceError(f"{name} is damaged: its table {table_name} is not an object of columns")
     try:
         columns = _columns(raw, table_name)
-        _check_columns(columns, table_name)
+        _check_columns(raw, columns, table_name)
         if row_type is Span and columns:
             _check_tree(columns)
     except TraceError as error:
@@ -293,20 +302,19 @@ def _columns(raw: dict[str, Any], table_name: str) -> dict[str, list[Any]]:
     return {column: decoded[column] for column in raw}
 
 
-def _check_columns(columns: dict[str, list[Any]], table_name: str) -> None:
+def _check_columns(raw: dict[str, Any], columns: dict[str, list[Any]], table_name: str) -> None:
     """Every known column holds what its type says, so that no reader of rows has to check."""
     for column, kind in _kinds(table_name).items():
         if column not in columns:
             if columns and kind.required:
                 raise TraceError(f"damaged trace: {table_name} has no column {column}")
             continue
-        values = columns[column]
+        values = witnesses(raw[column], columns[column])
         what = f"damaged trace: {table_name}.{column} holds values"
         _check_types(values, kind.types, what)
         if kind.items is not None:
-            items = itertools.chain.from_iterable(
-                value.values() if isinstance(value, dict) else value for value in values if value
-            )
+            filled: Iterable[Any] = filter(None, values)
+            items = itertools.chain.from_iterable(map(dict.values, filled) if dict in kind.types else filled)
             _check_types(list(items), (kind.items,), f"{what} with items")
 
 
@@ -316,8 +324,10 @@ def _check_types(values: list[Any], allowed: tuple[type, ...], what: str) -> Non
         wrong = ", ".join(sorted(kind.__name__ for kind in present - set(allowed)))
         raise TraceError(f"{what} of type {wrong}")
     if int in present:
-        integers = values if len(present) == 1 else [value for value in values if type(value) is int]
-        if max(integers) >= MAX_INTEGER or min(integers) <= -MAX_INTEGER:
+        # Zeros go with the nulls: they are not what is too large.
+        plain = present <= {int, NoneType}
+        integers = list(filter(None, values)) if plain else [value for value in values if type(value) is int]
+        if max(integers, default=0) >= MAX_INTEGER or min(integers, default=0) <= -MAX_INTEGER:
             raise TraceError(f"{what} that are too large")
 
 

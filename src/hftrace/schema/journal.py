@@ -34,7 +34,8 @@ SUFFIX = ".jsonl"
 HEADER = "header"
 """facts: {schema, version, pid, rank, clock_base_ns, start_time, ...}."""
 HOOK = "hook"
-"""hook id, target, function, source, phase."""
+"""hook id, target, function, source, phase, lead, trail: what a load's own code before such a call, and
+after its last call, is for, or ""."""
 BEGIN = "begin"
 """span id, parent, phase, name, hook id, thread, time_ns, edge, attributes.
 

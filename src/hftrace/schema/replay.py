@@ -11,8 +11,7 @@ import datetime
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,280 +21,14 @@ from hftrace.schema import journal
 from hftrace.schema.collector import paused_collector
 from hftrace.schema.ledger import LoadRecord, Placement, Timeline, build_ledger
 from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
-
-MERGE_GAP_NS = 1_000_000
-"""Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
-EDGE_ITEMS = 6
-"""Items of an edge, see :data:`hftrace.schema.journal.BEGIN`."""
-SHORTEST_IMPORT_NS = 100_000
-"""Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
-
-
-@dataclass
-class _Span:
-    """A span while it is put together."""
-
-    id: int
-    parent: int | None
-    phase: str
-    name: str
-    hook: int | None
-    thread: int
-    start: int
-    edge: list[Any]
-    attributes: dict[str, Any]
-    end: int | None = None
-    end_edge: list[Any] | None = None
-    status: str | None = None
-    peak: int | None = None
-    device_peak: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class _Process:
-    """One journal, read."""
-
-    header: dict[str, Any]
-    spans: dict[int, _Span] = field(default_factory=dict)
-    hooks: dict[int, tuple[str, str]] = field(default_factory=dict)
-    threads: dict[int, str] = field(default_factory=dict)
-    events: dict[str, list[tuple[int, list[Any]]]] = field(default_factory=lambda: defaultdict(list))
-    lines: dict[str, list[list[Any]]] = field(default_factory=lambda: defaultdict(list))
-    facts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    errors: list[list[Any]] = field(default_factory=list)
-    lost: int = 0
-    last_time: int = 0
-    stopped: bool = False
-
-    @property
-    def pid(self) -> int:
-        return int(self.header["pid"])
-
-    @property
-    def rank(self) -> int:
-        return int(self.header.get("rank", 0))
-
-
-_EVENT_WIDTH = {
-    journal.READS: 3,
-    journal.CONVERTS: 4,
-    journal.PLACES: 3,
-    journal.MODULES: 3,
-    journal.MOVES: 4,
-    journal.INITIALIZES: 2,
-}
-
-
-def _total(edge: list[Any] | None) -> int | None:
-    if edge is None or edge[0] is None:
-        return None
-    return int(edge[0]) + int(edge[1] or 0) + int(edge[2] or 0)
-
-
-def _storage_read(start: list[Any], end: list[Any]) -> int | None:
-    """Returns the bytes that came from storage between two edges; older journals do not say it."""
-    if len(start) < EDGE_ITEMS or len(end) < EDGE_ITEMS or start[5] is None or end[5] is None:
-        return None
-    return max(0, int(end[5]) - int(start[5]))
-
-
-def _greater(left: int | None, right: int | None) -> int | None:
-    return right if left is None else left if right is None else max(left, right)
-
-
-def _read_process(path: Path) -> _Process | None:
-    process: _Process | None = None
-    open_spans: dict[int, _Span] = {}
-    for line in journal.lines(path):
-        kind = line[0]
-        if kind == journal.HEADER:
-            if line[1].get("schema") != journal.SCHEMA or int(line[1].get("version", 0)) > journal.VERSION:
-                raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
-            process = _Process(line[1])
-            process.last_time = int(line[1]["clock_base_ns"])
-            continue
-        if process is None:
-            continue
-        if kind == journal.BEGIN:
-            span = _Span(
-                line[1], line[2], line[3], line[4], line[5], line[6], line[7], line[8], dict(line[9])
-            )
-            _mark(open_spans.values(), span.edge)
-            span.peak = _total(span.edge)
-            process.spans[span.id] = span
-            open_spans[span.id] = span
-            process.last_time = max(process.last_time, span.start)
-        elif kind == journal.END:
-            ended = process.spans.get(line[1])
-            if ended is None:
-                continue
-            _mark(open_spans.values(), line[3])
-            open_spans.pop(ended.id, None)
-            ended.end, ended.end_edge, ended.status = line[2], line[3], line[4]
-            notes = {key: value for key, value in line[5].items() if not key.startswith("hftrace_")}
-            ended.attributes.update(notes)
-            process.last_time = max(process.last_time, ended.end or 0)
-        elif kind in _EVENT_WIDTH:
-            width = _EVENT_WIDTH[kind]
-            items = line[2]
-            process.events[kind].append((line[1], items[: len(items) - len(items) % width]))
-            if items:
-                process.last_time = max(process.last_time, int(items[-1]))
-        elif kind == journal.HOOK:
-            process.hooks[line[1]] = (line[3], line[4])
-        elif kind == journal.THREAD:
-            process.threads[line[1]] = line[2]
-        elif kind == journal.FACTS:
-            process.facts[line[1]].append(line[2])
-        elif kind == journal.ERROR:
-            process.errors.append(line[1:])
-        elif kind == journal.LOST:
-            process.lost += int(line[1])
-        elif kind == journal.STOP:
-            process.stopped = True
-            process.last_time = max(process.last_time, line[1])
-        else:
-            process.lines[kind].append(line)
-    return process
-
-
-def _mark(spans: Iterable[_Span], edge: list[Any]) -> None:
-    """Folds a watermark into all spans open since the last one: a parent's peak holds its child's."""
-    mark, devices = edge[3], edge[4]
-    if mark is None:
-        mark = _total(edge)
-    for span in spans:
-        span.peak = _greater(span.peak, mark)
-        for name, values in (devices or {}).items():
-            span.device_peak[name] = max(span.device_peak.get(name, 0), values[2])
-
-
-def _close_open_spans(process: _Process, status: str, last_time: int) -> None:
-    for span in process.spans.values():
-        if span.end is None:
-            span.end = max(last_time, span.start)
-            span.status = status
-    # A child never outlives its parent on its own thread: a parent that was ended by an
-    # exception in our own code takes its children with it.
-    for span in process.spans.values():
-        parent = process.spans.get(span.parent) if span.parent is not None else None
-        if parent is not None and parent.thread == span.thread:
-            assert span.end is not None
-            assert parent.end is not None
-            span.end = min(span.end, parent.end)
-
-
-def _sample_open_peaks(process: _Process, samples: list[Sample]) -> None:
-    """Lifts the peaks of spans that never ended: the kernel's mark died with the process, samples did not."""
-    unread = [span for span in process.spans.values() if span.end_edge is None]
-    if not unread or not samples:
-        return
-    times = [sample.time_ns for sample in samples]
-    for span in unread:
-        first, last = bisect.bisect_left(times, span.start), bisect.bisect_right(times, span.end or times[-1])
-        for sample in samples[first:last]:
-            if sample.rss_anon_bytes is not None:
-                total = sample.rss_anon_bytes + (sample.rss_file_bytes or 0) + (sample.rss_shmem_bytes or 0)
-                span.peak = _greater(span.peak, total)
-
-
-def _add_initialize_spans(process: _Process) -> None:
-    """Turns neighbouring calls of ``_init_weights`` into spans below the one they happened in."""
-    calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for thread, items in process.events.get(journal.INITIALIZES, []):
-        calls[thread] += zip(items[0::2], items[1::2], strict=True)
-    number = max(process.spans, default=0)
-    for thread, pairs in calls.items():
-        timeline = Timeline(
-            [(s.id, s.start, s.end or s.start) for s in process.spans.values() if s.thread == thread]
-        )
-        groups: list[list[int]] = []  # parent, start, end, calls
-        for start, end in sorted(pairs):
-            parent = timeline.innermost(start)
-            last = groups[-1] if groups else None
-            if (
-                last is not None
-                and last[0] == parent
-                and start - last[2] < MERGE_GAP_NS
-                and not timeline.edge_between(last[2], start)
-            ):
-                last[2] = end
-                last[3] += 1
-            elif parent is not None:
-                groups.append([parent, start, end, 1])
-        for parent, start, end, count in groups:
-            if end - start < SHORTEST_IMPORT_NS:
-                continue  # calls that skip what is loaded already
-            number += 1
-            above = process.spans[parent]
-            process.spans[number] = _Span(
-                number,
-                parent,
-                "initialize",
-                "_init_weights",
-                None,
-                thread,
-                start,
-                [None] * EDGE_ITEMS,
-                {"modules": count},
-                end=end,
-                status="ok",
-                # No edge of its own was read; its parent's watermark is the bound that is known.
-                peak=above.peak,
-            )
-
-
-def _merge_imports(process: _Process) -> None:
-    """Makes one span of neighbouring imports, and leaves single short ones in their parent's time.
-
-    ``AutoModel`` of 4.x imports the configuration modules of a hundred
-    architectures one after the other to find a class.
-    """
-    children: dict[tuple[int | None, int], list[_Span]] = defaultdict(list)
-    parents = {span.parent for span in process.spans.values()}
-    for child in process.spans.values():
-        if child.parent is not None:
-            children[child.parent, child.thread].append(child)
-    for siblings in children.values():
-        siblings.sort(key=lambda item: item.start)
-        group: list[_Span] = []
-        candidates: list[_Span | None] = [*siblings, None]
-        for span in candidates:
-            if (
-                span is not None
-                and span.phase == "import"
-                and span.id not in parents
-                and (not group or span.start - (group[-1].end or 0) < MERGE_GAP_NS)
-            ):
-                group.append(span)
-                continue
-            _merge_group(process, group)
-            group = [span] if span is not None and span.phase == "import" and span.id not in parents else []
-
-
-def _merge_group(process: _Process, group: list[_Span]) -> None:
-    if not group:
-        return
-    first, last = group[0], group[-1]
-    if len(group) > 1:
-        packages: dict[str, int] = defaultdict(int)
-        for span in group:
-            for package, cost in span.attributes.get("packages", []):
-                packages[package] += cost
-            first.peak = _greater(first.peak, span.peak)
-        ranked = sorted(packages.items(), key=lambda item: -item[1])
-        longest = max(group, key=lambda span: (span.end or 0) - span.start)
-        first.attributes = {
-            "modules": sum(span.attributes.get("modules", 0) for span in group),
-            "packages": [[package, cost] for package, cost in ranked[:12]],
-            "imports": len(group),
-        }
-        first.name = f"{longest.name} and {len(group) - 1} more"
-        first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
-        for span in group[1:]:
-            del process.spans[span.id]
-    if first.end is not None and first.end - first.start < SHORTEST_IMPORT_NS:
-        del process.spans[first.id]
+from hftrace.schema.process import EDGE_ITEMS, OpenedSpan, Process, read_process, storage_read
+from hftrace.schema.shaping import (
+    add_body_spans,
+    add_initialize_spans,
+    close_open_spans,
+    merge_imports,
+    sample_open_peaks,
+)
 
 
 def replay(
@@ -332,7 +65,7 @@ def _replay(
     outcome: Mapping[str, Any] | None,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
-    processes = [process for process in map(_read_process, paths) if process is not None]
+    processes = [process for process in map(read_process, paths) if process is not None]
     if not processes:
         raise TraceError(f"{folder} holds no journal: the traced process ended before it recorded anything")
     processes.sort(key=lambda process: process.rank)
@@ -349,10 +82,11 @@ def _replay(
         last = max([process.last_time, *(sample.time_ns for sample in process_samples)])
         if result["status"] != "ok" and "died_in" not in result:
             result.update(_last_words(process, base))
-        _close_open_spans(process, open_status, last)
-        _sample_open_peaks(process, process_samples)
-        _add_initialize_spans(process)
-        _merge_imports(process)
+        close_open_spans(process, open_status, last)
+        sample_open_peaks(process, process_samples)
+        add_initialize_spans(process)
+        merge_imports(process)
+        add_body_spans(process)
         records = _load_records(process)
         for record in records:
             ledger, rows = build_ledger(record, complete=result["status"] == "ok")
@@ -412,7 +146,7 @@ def _replay(
 
 
 def _measured(
-    process: _Process, sampling: dict[str, Any], environment: dict[str, Any]
+    process: Process, sampling: dict[str, Any], environment: dict[str, Any]
 ) -> dict[str, str | None]:
     """Returns how the figures of memory were obtained, by table and column; None where there are none."""
     exact = process.header.get("exact_peaks")
@@ -453,8 +187,9 @@ def _parents_first(spans: list[Span]) -> list[Span]:
     return ordered
 
 
-def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
-    function, source = process.hooks.get(span.hook or 0, (None, None))
+def _finished(span: OpenedSpan, process: Process, base: int, offset: int) -> Span:
+    hook = process.hooks.get(span.hook or 0)
+    function, source = (hook.function, hook.source) if hook else (None, None)
     if span.phase == "import":
         function = source = None  # the import machinery's own line says nothing; the name says which import
     start, end = span.edge, span.end_edge or [None] * EDGE_ITEMS
@@ -482,14 +217,14 @@ def _finished(span: _Span, process: _Process, base: int, offset: int) -> Span:
         device_allocated_bytes={name: values[0] for name, values in devices.items()} or None,
         device_reserved_bytes={name: values[1] for name, values in devices.items()} or None,
         device_peak_bytes=span.device_peak or None,
-        storage_read_bytes=_storage_read(start, end),
+        storage_read_bytes=storage_read(start, end),
     )
 
 
 # -- samples ------------------------------------------------------------------------------------
 
 
-def _read_samples(folder: Path, processes: list[_Process]) -> tuple[list[Sample], dict[str, Any]]:
+def _read_samples(folder: Path, processes: list[Process]) -> tuple[list[Sample], dict[str, Any]]:
     rows: list[Sample] = []
     sampling: dict[str, Any] = {
         "rate_asked_hz": None,
@@ -558,7 +293,7 @@ def _shifted_sample(sample: Sample, base: int) -> Sample:
 # -- outcome --------------------------------------------------------------------------------------
 
 
-def _outcome(processes: list[_Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
+def _outcome(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "status": "ok" if all(process.stopped for process in processes) else "killed",
         "error": None,
@@ -576,7 +311,7 @@ def _outcome(processes: list[_Process], given: Mapping[str, Any] | None) -> dict
     return result
 
 
-def _last_words(process: _Process, base: int) -> dict[str, Any]:
+def _last_words(process: Process, base: int) -> dict[str, Any]:
     """Says what a process that did not end well was doing: innermost open span, last tensor, last file."""
     # The spans that have no end, or that an exception left last.
     unfinished = [span for span in process.spans.values() if span.end is None]
@@ -595,7 +330,7 @@ def _last_words(process: _Process, base: int) -> dict[str, Any]:
             "died_in": deepest.name,
             "last_phase": deepest.phase if deepest.phase != "load" else None,
         }
-        above: _Span | None = deepest
+        above: OpenedSpan | None = deepest
         while above is not None:
             if words.get("last_phase") is None and above.phase != "load":
                 words["last_phase"] = above.phase
@@ -629,7 +364,7 @@ def _when(event: tuple[int, str | None]) -> int:
 _COMMIT = re.compile(r"[\\/]models--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]")
 
 
-def _commit(process: _Process, model: str) -> str | None:
+def _commit(process: Process, model: str) -> str | None:
     """Returns the commit that the model's files were taken from: the cache keeps them under its name."""
     for line in process.lines.get(journal.FILE, []):
         match = _COMMIT.search(str(line[2].get("path") or ""))
@@ -662,7 +397,7 @@ def _placed(row: Tensor) -> int:
 # -- loads ----------------------------------------------------------------------------------------
 
 
-def _requests(spans: list[_Span]) -> dict[tuple[str, str], int]:
+def _requests(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
     """Counts the HTTP requests by (repository, file name); those that are for no file are left out."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for span in spans:
@@ -672,7 +407,7 @@ def _requests(spans: list[_Span]) -> dict[tuple[str, str], int]:
     return counts
 
 
-def _load_records(process: _Process) -> list[LoadRecord]:
+def _load_records(process: Process) -> list[LoadRecord]:
     """Sorts what was recorded by the outermost load that it belongs to."""
     roots = sorted(
         (span for span in process.spans.values() if span.phase == "load" and span.parent is None),
@@ -764,7 +499,7 @@ def _load_records(process: _Process) -> list[LoadRecord]:
     return ordered
 
 
-def _sort_events(process: _Process, records: list[LoadRecord]) -> None:
+def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     """Gives each per-tensor event to its load: by thread where the load's own did it, else by time."""
     starts = [record.start for record in records]
 

@@ -12,7 +12,7 @@ from hftrace.record.hooks.points import Call, HookPoint, parameter_names
 from hftrace.record.model_snapshot import model_of, snapshot
 from hftrace.record.page_cache import resident_share
 from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, shielded
+from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.schema import journal
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
@@ -45,6 +45,7 @@ def entry_handler(
     state = recorder.state
 
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        started: int | None = clock()
         call = Call(names, args, kwargs)
         stack = state.stack
         name = _class_name(call)
@@ -66,11 +67,12 @@ def entry_handler(
                 "keywords": keywords_of(call.kwargs),
             }
             recorder.facts("request", asked)
+            started = None
             if point.phase != "load":
                 root = recorder.begin("load", name, number, {"what": point.phase, **attributes})
             else:
                 attributes["what"] = "model"
-        span = recorder.begin(point.phase, name, number, attributes)
+        span = recorder.begin(point.phase, name, number, attributes, started)
         return root, span
 
     def finish(token: tuple[OpenSpan | None, OpenSpan], result: Any) -> None:
@@ -160,12 +162,12 @@ def instantiate_handler(
     return call
 
 
-def _entry(target: str, phase: str, generations: str = "ABCD", *, optional: bool = False) -> HookPoint:
-    return HookPoint(target, phase, generations, optional=optional, special=entry_handler)
+def _entry(target: str, phase: str, trail: str = "") -> HookPoint:
+    return HookPoint(target, phase, special=entry_handler, lead="config", trail=trail)
 
 
 POINTS = (
-    _entry("transformers.modeling_utils:PreTrainedModel.from_pretrained", "load"),
+    _entry("transformers.modeling_utils:PreTrainedModel.from_pretrained", "load", trail="finalize"),
     _entry("transformers.models.auto.auto_factory:_BaseAutoModelClass.from_pretrained", "load"),
     # The auto classes' own copies of that function are found by the tracer.
     _entry("transformers.models.auto.configuration_auto:AutoConfig.from_pretrained", "config"),

@@ -395,9 +395,11 @@ def request_handler(
 
 
 POINTS = (
-    HookPoint("transformers.utils.hub:cached_file", "resolve", special=file_handler),
-    HookPoint("transformers.utils.hub:cached_files", "resolve", "BCD", special=file_handler),
-    HookPoint("transformers.utils.hub:get_checkpoint_shard_files", "resolve", finish=shard_files),
+    HookPoint("transformers.utils.hub:cached_file", "resolve", special=file_handler, lead="resolve"),
+    HookPoint("transformers.utils.hub:cached_files", "resolve", "BCD", special=file_handler, lead="resolve"),
+    HookPoint(
+        "transformers.utils.hub:get_checkpoint_shard_files", "resolve", finish=shard_files, lead="resolve"
+    ),
     HookPoint(
         "transformers.utils.hub:has_file",
         "resolve",
@@ -405,7 +407,7 @@ POINTS = (
         finish=_has_file,
     ),
     HookPoint("transformers.utils.hub:get_file_from_repo", "resolve", "ABC", optional=True),
-    HookPoint("transformers.utils.hub:resolve_revision", "resolve", "D", optional=True),
+    HookPoint("transformers.utils.hub:resolve_revision", "resolve", "D", optional=True, lead="resolve"),
     HookPoint("transformers.utils.hub:list_repo_templates", "resolve", "CD", optional=True),
     HookPoint("genericpath:isfile", "resolve", special=probe_handler),
     HookPoint(

@@ -72,6 +72,11 @@ class HookPoint:
         special: Builds another handler than a span's.
         once: No second span where the parent is a span of the same phase and
             function name (overrides calling ``super()``).
+        lead: The phase of what the body of ``from_pretrained`` does between
+            its previous call and this one, where the same statements stand
+            there in every release; empty where nothing can be said.
+        trail: The same for what it does after its last call: it lets go of
+            what it held.
     """
 
     target: str
@@ -83,6 +88,8 @@ class HookPoint:
     finish: Finish | None = None
     special: Special | None = None
     once: bool = False
+    lead: str = ""
+    trail: str = ""
 
     @property
     def module(self) -> str:

@@ -10,8 +10,10 @@ MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
 
 POINTS = (
-    HookPoint(f"{MODELING}:_get_resolved_checkpoint_files", "resolve", "BCD", finish=resolved_files),
-    HookPoint(f"{MODEL}.get_init_context", "instantiate", "BCD"),
+    HookPoint(
+        f"{MODELING}:_get_resolved_checkpoint_files", "resolve", "BCD", finish=resolved_files, lead="config"
+    ),
+    HookPoint(f"{MODEL}.get_init_context", "instantiate", "BCD", lead="config"),
     HookPoint(f"{MODEL}._get_key_renaming_mapping", "weights", "BC", finish=renaming),
     HookPoint(f"{MODELING}:_find_missing_and_unexpected_keys", "weights", "BC"),
     HookPoint(f"{MODELING}:_find_mismatched_keys", "weights", "BC"),

@@ -32,15 +32,22 @@ POINTS = (
     HookPoint(f"{LOADING}:set_param_for_module", "weights", "D", special=place_second),
     HookPoint(f"{LOADING}:offload_and_maybe_resave_param", "offload", "D", special=place_first),
     HookPoint(f"{MODELING}:_safe_load_bytes", "shard", "D", optional=True),
-    HookPoint("transformers.conversion_mapping:get_model_conversion_mapping", "convert", "D"),
+    HookPoint("transformers.conversion_mapping:get_model_conversion_mapping", "convert", "D", lead="convert"),
     HookPoint(f"{MODEL}._finalize_model_loading", "finalize", "D", optional=True, finish=loading_report),
     HookPoint(f"{MODEL}._finalize_load_state_dict", "finalize", "D", optional=True),
     HookPoint(
         "transformers.distributed.checkpoint:get_distributed_checkpoint_dir", "resolve", "D", optional=True
     ),
-    HookPoint("transformers.monkey_patching:patch_output_recorders", "finalize", "D", optional=True),
+    HookPoint(
+        "transformers.monkey_patching:patch_output_recorders", "finalize", "D", optional=True, lead="finalize"
+    ),
     HookPoint(f"{MODEL}.mark_tied_weights_as_initialized", "tie", "D"),
     HookPoint(f"{MODEL}.initialize_weights", "initialize", "CD", optional=True),
     HookPoint("transformers.utils.loading_report:log_state_dict_report", "finalize", "D", optional=True),
-    HookPoint("transformers.generation.utils:GenerationMixin.adjust_generation_fn", "generation_config", "D"),
+    HookPoint(
+        "transformers.generation.utils:GenerationMixin.adjust_generation_fn",
+        "generation_config",
+        "D",
+        lead="generation_config",
+    ),
 )
