@@ -40,7 +40,20 @@ def runs(place, bare_python):
         "two": (["fp32", "slow: bf16, env.HF_DEACTIVATE_ASYNC_LOAD=1"], ["--repeat", "2"]),
         "ignored": (["plain", "no-fast-init"], ["--repeat", "1", "--json"]),
         "failing": (["plain", "bf16", "bad: device_map=bogus"], ["--repeat", "1"]),
-        "sweep": ([], ["--sweep", "dtype=bfloat16,float32", "--repeat", "1", "--format", "markdown"]),
+        # The second axis is no option of its own: one --sweep takes as many as there are.
+        "sweep": (
+            [],
+            [
+                "--sweep",
+                "dtype=bfloat16,float32",
+                "device_map=none,cpu",
+                "--repeat",
+                "1",
+                "--sort",
+                "anon-peak",
+            ],
+        ),
+        "offload": (["plain", "offload"], ["--repeat", "1", "--json"]),
         "python": (["plain", f"other: python={bare_python}"], []),
         "same": ([f"one: python={sys.executable}", "two: device_map=cpu"], ["--repeat", "1"]),
     }
@@ -122,12 +135,32 @@ def test_a_variant_that_does_not_load_is_left_out(runs):
     assert "bf16" in done.stdout
 
 
-def test_a_sweep(runs):
+def test_a_sweep_is_a_ranking_with_the_call_of_the_best(runs):
     done = runs("sweep")
     assert done.code == 0, done.stderr
-    assert "dtype=bfloat16" in done.stdout
-    assert "dtype=float32" in done.stdout
-    assert done.stdout.startswith(("#", "|", "*"))
+    document = json.loads((done.cwd / "out" / "comparison.json").read_text())
+    names = {
+        f"dtype={dtype} device_map={where}" for dtype in ("bfloat16", "float32") for where in ("none", "cpu")
+    }
+    assert set(document["variants"]) == names
+    assert document["ranking"]["metric"] == "rss_anon_peak_bytes"
+    order = document["ranking"]["order"]
+    peaks = [document["variants"][name]["metrics"]["rss_anon_peak_bytes"]["median"] for name in order]
+    assert peaks == sorted(peaks)
+    lines = done.stdout.splitlines()
+    table = [line for name in order for line in lines if line.startswith(name)]
+    assert [line.split("  ")[0] for line in table] == order
+    assert document["ranking"]["call"] in lines
+    assert "sorted by anon peak" in done.stdout
+
+
+def test_what_was_offloaded_is_removed(runs):
+    done = runs("offload")
+    assert done.code == 0, done.stderr
+    trace = hftrace.Trace.open(done.cwd / "out" / "offload-1.json")
+    assert "offloaded" in {row.provenance for row in trace.tensors}
+    assert [path.name for path in done.cwd.iterdir()] == ["out"]
+    assert not [path for path in (done.cwd / "out").iterdir() if path.is_dir()]
 
 
 def test_an_interpreter_without_torch_is_refused_before_anything_runs(runs):

@@ -13,10 +13,12 @@ from handmade_compare import GROUPS, load, runs
 from hftrace.analysis.budgets import check, limit
 from hftrace.analysis.compare import compare as compared
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.ranking import NAMES, ranking
 from hftrace.analysis.variants import Variant
 from hftrace.render import budgets
 from hftrace.render import compare as views
 from hftrace.render.compare_markdown import code, markdown
+from hftrace.render.ranking import ranking_view
 
 EVIL = ("\x1b", "\x9b", "\u202e", "\x07", "\r")
 
@@ -50,6 +52,20 @@ def test_screens(made, name, width):
 @pytest.mark.parametrize("name", ["slow-init", "five"])
 def test_views(made, name, view, width):
     compare(f"compare-{name}-{view}-{width}", draw(views.view(made[name], view), width))
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("metric", ["returned", "device-peak"])
+def test_rankings(made, metric, width):
+    ranked = ranking(made["five"], NAMES[metric])
+    text = draw(ranking_view(made["five"], ranked, "dir/model"), width)
+    compare(f"compare-five-ranking-{metric}-{width}", text)
+
+
+def test_a_ranking_of_hostile_names_stays_text(made):
+    ranked = ranking(made["hostile"], NAMES["returned"])
+    text = draw(ranking_view(made["hostile"], ranked, "\x1b[2J"), 80)
+    assert not any(character in text for character in EVIL)
 
 
 def test_in_ascii(made):

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from hftrace.analysis import tensor_diff, variants
 from hftrace.analysis.caveats import Caveat, caveats
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.phase_verdicts import PhaseVerdict, phase_verdicts
 from hftrace.analysis.tensor_diff import TensorDiff
 from hftrace.analysis.tensors import Total, casts
-from hftrace.analysis.variants import METRICS, Variant
-from hftrace.analysis.verdicts import Judgement, judge
+from hftrace.analysis.variants import METRICS, Variant, load_phases
+from hftrace.analysis.verdicts import NEGLIGIBLE, Judgement, judge
 from hftrace.errors import HftraceError, UsageError
 from hftrace.schema.model import File, Trace
 
@@ -111,6 +112,14 @@ class Difference:
             phase: after.get(phase, 0) - before.get(phase, 0) for phase in dict.fromkeys([*before, *after])
         }
         return dict(sorted(differences.items(), key=lambda item: (-abs(item[1]), item[0])))
+
+    @cached_property
+    def phase_verdicts(self) -> dict[str, PhaseVerdict]:
+        """Which phases differ for certain, each by its own time; empty where a side has no run."""
+        before, after = ([load_phases(run) for run in side.good] for side in (self.baseline, self.variant))
+        returned = METRICS[0]
+        whole = self.baseline.median(returned.key) or 0
+        return phase_verdicts(before, after, max(NEGLIGIBLE * whole, returned.resolution))
 
     @cached_property
     def memory(self) -> list[PartChange]:
@@ -276,7 +285,8 @@ def facts(comparison: Comparison) -> dict[str, Any]:
 
     ``variants`` has every group by its name. Each metric has ``median, values, ratio, ratio_low,
     ratio_high, verdict`` against the baseline; of the baseline itself the last four are None.
-    ``attribution`` is the difference of the medians of ``returned_ns`` by phase, in ns.
+    ``attribution`` is the difference of the medians of ``returned_ns`` by phase, in ns; ``phase_verdicts``
+    says which phases differ for certain.
     """
     result: dict[str, Any] = {
         "baseline": comparison.baseline.name,
@@ -333,6 +343,14 @@ def _difference_facts(difference: Difference) -> dict[str, Any]:
     only_before, only_after = difference.calls
     return {
         "attribution": difference.attribution,
+        "phase_verdicts": {
+            phase: {
+                "difference_ns": found.difference_ns,
+                "p_value": found.p_value,
+                "verdict": found.verdict,
+            }
+            for phase, found in difference.phase_verdicts.items()
+        },
         "memory_attribution": [
             {
                 "kind": change.kind,

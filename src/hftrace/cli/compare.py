@@ -17,15 +17,19 @@ from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.compare import Comparison
+    from hftrace.analysis.ranking import Ranking
 
-VIEWS = ("summary", "phases", "memory", "tensors", "files", "all")
+VIEWS = ("summary", "ranking", "phases", "memory", "tensors", "files", "all")
+SORTS = ("returned", "ready", "load", "imports", "anon-peak", "total-peak", "device-peak", "from-storage")
+"""Names of metrics; a test holds them to those of :mod:`hftrace.analysis.ranking`, heavy for ``--help``."""
 SUFFIXES = (".json.gz", ".json", ".gz")
 
 
 @click.command("compare")
 @click.argument(
     "arguments",
-    metavar="MODEL --variant V --variant V | TRACE TRACE... | NAME=TRACE[,TRACE...]...",
+    metavar="MODEL --variant V --variant V | MODEL --sweep KEY=V,V [KEY=V,V]... | TRACE TRACE... "
+    "| NAME=TRACE[,TRACE...]...",
     nargs=-1,
     required=True,
 )
@@ -41,7 +45,13 @@ SUFFIXES = (".json.gz", ".json", ".gz")
     "--sweep",
     metavar="KEY=V,V,...",
     multiple=True,
-    help="Measure every combination, such as --sweep dtype=bfloat16,float32 --sweep device_map=none,cpu.",
+    help="Measure every combination, such as --sweep dtype=bfloat16,float32 device_map=none,cpu.",
+)
+@click.option(
+    "--sort",
+    type=click.Choice(SORTS),
+    default=None,
+    help="What the ranking is sorted by [default: ready where it was measured, else returned].",
 )
 @click.option(
     "--repeat",
@@ -92,6 +102,7 @@ def command(
     arguments: Sequence[str],
     variants: tuple[str, ...],
     sweep: tuple[str, ...],
+    sort: str | None,
     repeat: int,
     cold: bool,
     warm: bool,
@@ -115,18 +126,25 @@ def command(
     loaded in each way, in fresh processes that take turns; every trace is kept.
     A directory of such a comparison can be named later in its place.
 
+    A sweep is drawn as a ranking: one line for each combination, sorted by --sort,
+    and the from_pretrained call of the best. So is anything else with --sort.
+
     Otherwise each TRACE is a group of its own, named after its file. NAME=A.json,B.json
     makes a group of several runs, and so does a pattern: fast='runs/fast-*.json'.
     Times and peaks have a verdict where there are enough runs: five each.
     """
     if form == "markdown" and (as_json or view is not None):
         raise UsageError("--format markdown is one document: leave out --json and --view")
-    from hftrace.analysis.compare import compare, facts
+    from hftrace.analysis.compare import compare
+    from hftrace.analysis.compare import facts as comparison_facts
+    from hftrace.analysis.ranking import NAMES, call_of, default_metric, ranking, ranking_facts
 
     measured = None
     if variants or sweep:
         from hftrace.cli.measure import Wish, measure, write_comparison
 
+        # ``--sweep A=1,2 B=3,4``: axes after the first are arguments, as far as click can tell.
+        sweep, arguments = (*sweep, *(arguments[1:] if sweep else ())), arguments[: 1 if sweep else None]
         if len(arguments) != 1:
             raise UsageError("--variant and --sweep measure one model: name it, and no traces")
         if cold and warm:
@@ -141,10 +159,14 @@ def command(
         named = named_groups(arguments)
     groups = [(name, [Trace.open(path) for path in paths]) for name, paths in named]
     comparison = compare(groups, baseline)
+    ranked = ranking(comparison, NAMES[sort] if sort is not None else default_metric(comparison))
+    model = arguments[0] if measured is not None else None
+    facts = {**comparison_facts(comparison), "ranking": ranking_facts(ranked, model)}
     if measured is not None:
-        write_comparison(measured, facts(comparison))
+        write_comparison(measured, facts)
+    view = view or ("ranking" if sweep or sort else None)
     if as_json:
-        print_json(facts(comparison))
+        print_json(facts)
     elif form == "markdown":
         from hftrace.render.compare_markdown import markdown
 
@@ -153,18 +175,19 @@ def command(
         # Where everything was shown, the next question is about one load.
         last = named[-1][1][0]
         shown = arguments if measured is None else [str(measured.directory)]
-        _draw(comparison, shown, baseline, view, last, color, width)
+        _draw(comparison, ranked, model, shown, baseline, view, last, color, width)
     if measured is None:
         return EXIT_OK
-    from hftrace.cli.measure import winner
-
-    click.echo(winner(named, arguments[0]), err=True)
+    if ranked.best is not None and view != "ranking":
+        click.echo(f"least, {ranked.best.name}: {call_of(ranked.best, model)}", err=True)
     click.echo(f"Wrote {measured.directory}", err=True)
     return measured.exit_code
 
 
 def _draw(
     comparison: Comparison,
+    ranked: Ranking,
+    model: str | None,
     arguments: Sequence[str],
     baseline: str | None,
     view: str | None,
@@ -173,11 +196,15 @@ def _draw(
     width: int | None,
 ) -> None:
     from hftrace.render import compare as views
+    from hftrace.render.ranking import ranking_view
     from hftrace.render.screen import command_line, show_command
     from hftrace.render.text import clean
 
     console = make_console(color, width)
-    drawn = views.screen(comparison) if view is None else views.view(comparison, view)
+    if view == "ranking":
+        drawn = ranking_view(comparison, ranked, model)
+    else:
+        drawn = views.screen(comparison) if view is None else views.view(comparison, view)
     print_result(console, drawn)
     console.print()
     words = ["hftrace", "compare", *arguments]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import statistics
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,26 +157,6 @@ def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
         raise UsageError(
             f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison"
         ) from None
-
-
-def winner(groups: Sequence[tuple[str, list[str]]], model: str) -> str:
-    """Returns the ``from_pretrained`` call of the variant that returns fastest, by the median of its runs."""
-    best: tuple[float, str, Trace] | None = None
-    for name, paths in groups:
-        traces = [Trace.open(path) for path in paths]
-        times = [sum(span.duration_ns for span in trace.loads) for trace in traces if trace.loads]
-        if times and (best is None or statistics.median(times) < best[0]):
-            best = statistics.median(times), name, traces[0]
-    if best is None:
-        return ""
-    _, name, trace = best
-    owner = trace.request.get("class") or "AutoModel"
-    words = [repr(model)]
-    for key, value in (trace.request.get("keywords") or {}).items():
-        words.append(f"{key}={value!r}")
-    variables = ((trace.header.get("variant") or {}).get("environment") or {}).items()
-    before = "".join(f"{key}={value} " for key, value in variables)
-    return f"fastest, {name}: {before}{owner}.from_pretrained({', '.join(words)})"
 
 
 def _directory(output: str | None, model: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from hftrace.errors import UsageError
 from hftrace.launch.interpreter import inspect_python
 from hftrace.launch.supervisor import LoadRequest, run_load
-from hftrace.launch.variants import VariantSpec
+from hftrace.launch.variants import SCRATCH_DIRECTORY, VariantSpec
 from hftrace.schema.model import Trace
 
 
@@ -133,14 +134,18 @@ def _run_all(
 def _run(
     request: LoadRequest, spec: VariantSpec, number: int, directory: Path, header: Mapping[str, Any]
 ) -> Trace:
-    mine = dataclasses.replace(
-        request,
-        keywords={**request.keywords, **spec.keywords},
-        environment={**request.environment, **spec.environment},
-        python=spec.python or request.python,
-    )
     facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
-    return run_load(mine, header=facts, directory=directory).trace
+    with tempfile.TemporaryDirectory(prefix=".hftrace-offload-", dir=directory) as scratch:
+        keywords = {
+            key: scratch if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()
+        }
+        mine = dataclasses.replace(
+            request,
+            keywords={**request.keywords, **keywords},
+            environment={**request.environment, **spec.environment},
+            python=spec.python or request.python,
+        )
+        return run_load(mine, header=facts, directory=directory).trace
 
 
 def file_name(name: str) -> str:

@@ -23,6 +23,8 @@ from hftrace.errors import UsageError
 
 ENVIRONMENT = "env."
 PYTHON = "python"
+SCRATCH_DIRECTORY = "(a new directory for each run)"
+"""Stands in a preset for a directory that is made for a run and removed after it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "no-async": {"env.HF_DEACTIVATE_ASYNC_LOAD": "1"},
     "parallel": {"env.HF_ENABLE_PARALLEL_LOADING": "1"},
     "no-mmap": {"disable_mmap": True},
-    "offload": {"device_map": {"": "disk"}, "offload_folder": "offload"},
+    "offload": {"device_map": {"": "disk"}, "offload_folder": SCRATCH_DIRECTORY},
     "bnb-4bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
     "bnb-8bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
 }

@@ -28,7 +28,8 @@ from hftrace.analysis.verdicts import (
 )
 from hftrace.render import units
 from hftrace.render.ledgers import Column, Row, table
-from hftrace.render.memory import FILE_BACKED, FULL, HOST_LAYERS, IN_WORDS, chart, signed
+from hftrace.render.memory import FILE_BACKED, FULL, HOST_LAYERS, chart
+from hftrace.render.peak import IN_WORDS, signed
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -97,6 +98,8 @@ def view(comparison: Comparison, name: str) -> Block:
 
 def next_view(comparison: Comparison, shown: str | None) -> str:
     """Returns the view that answers the next question, which is not one that was shown."""
+    if shown == "ranking":
+        return "summary"
     differences = comparison.differences
     worth: list[str] = []
     if any(_peaks_differ(difference) for difference in differences):
@@ -123,7 +126,7 @@ def summary_view(comparison: Comparison) -> Block:
 
     def draw(width: int) -> Iterable[Line]:
         yield from _title(comparison, width)
-        yield from _caveats(comparison, width)
+        yield from caveat_lines(comparison, width)
         yield []
         yield from _figures(comparison, width)
         for difference in comparison.differences:
@@ -144,7 +147,8 @@ def _title(comparison: Comparison, width: int) -> Iterable[Line]:
     yield [("─" * width, DIM)]
 
 
-def _caveats(comparison: Comparison, width: int) -> Iterable[Line]:
+def caveat_lines(comparison: Comparison, width: int) -> Iterable[Line]:
+    """Yields what makes groups hard to compare, or that nothing does."""
     if not comparison.caveats:
         yield [("No caveats: ", GOOD), (shorten("same versions, machine, request, cache", width - 12), PLAIN)]
     for caveat in comparison.caveats:
@@ -336,6 +340,20 @@ def listed(parts: Sequence[tuple[str, int]], write: Callable[[int], str]) -> str
     return ", ".join(texts)
 
 
+def certain_phases(difference: Difference) -> str:
+    """Returns the phases whose own time differs by more than chance, whatever the whole does."""
+    found = [
+        (phase, each) for phase, each in difference.phase_verdicts.items() if each.verdict in (BETTER, WORSE)
+    ]
+    if not found:
+        return ""
+    found.sort(key=lambda item: -abs(item[1].difference_ns))
+    most = max(each.p_value for _, each in found)
+    level = "< 0.1 %" if most < 0.001 else f"{most * 100:.1f} %"
+    parts = ", ".join(f"{phase} {plus(each.difference_ns)}" for phase, each in found)
+    return f"{parts} (all phases judged together: p {level})"
+
+
 def reasons(difference: Difference) -> list[tuple[str, str]]:
     """Returns label and text of each answer to why a variant differs from the baseline."""
     found = []
@@ -350,6 +368,9 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
         elif difference.judgements["returned_ns"].verdict == NO_DIFFERENCE:
             remark = " (may be noise)"
         found.append(("time", f"{plus(whole)}{remark}: {listed(parts, plus)}" if whole else "the same"))
+    certain = certain_phases(difference)
+    if certain:
+        found.append(("surely", certain))
     if difference.memory:
         whole = sum(change.difference_bytes for change in difference.memory)
         sums: dict[str, int] = {}

@@ -1,0 +1,107 @@
+"""What tracing adds per small tensor, counted in instructions: the same on a busy machine as on a quiet one.
+
+    python tests/benchmarks/instructions.py                      (ten minutes; needs valgrind)
+    python tests/benchmarks/instructions.py --source OTHER/src   the same for another hftrace
+
+Times of loads spread by more than tracing costs. Instructions do not: a load
+of the same checkpoint executes the same ones, but for a few in ten thousand.
+valgrind's cachegrind counts those of the whole process, in user space, on all
+threads, so the journal's thread is in. Two sizes of checkpoint are loaded,
+each without and with hooks, and the difference between the sizes is what a
+tensor costs: imports, and all else that a process does once, cancel out.
+
+An instruction is no measure of time: those of tracing are an interpreter's,
+as most of a load of small tensors are. And valgrind makes a program some
+fifty times slower, so the journal's thread is let sleep that much longer, or
+it would wake up fifty times as often as it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SIZES = (500, 2_500)
+SLOWER = 60
+"""How much slower a program is under cachegrind, about."""
+
+
+def load(arm: str, checkpoint: str, output: str) -> None:
+    """One load, in the process that is counted; it ends without letting go of anything."""
+    import torch
+
+    torch.set_num_threads(1)
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    from hftrace.record import journal
+    from hftrace.record.tracer import Tracer
+
+    logging.disable_progress_bar()
+    journal.FLUSH_SECONDS *= SLOWER
+    tracer = Tracer(Path(output))
+    if arm == "traced":
+        tracer.start()
+    AutoModelForCausalLM.from_pretrained(checkpoint, torch_dtype=torch.float32)
+    if arm == "traced":
+        tracer.stop()
+    os._exit(0)
+
+
+def instructions(arm: str, checkpoint: Path, source: str | None) -> int:
+    """Returns the instructions of a whole process that imports, loads and ends."""
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+    }
+    if source is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory() as output:
+        command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+        command += [sys.executable, str(Path(__file__).resolve()), "--load", arm, str(checkpoint), output]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
+    if done.returncode or found is None:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    return int(found[1].replace(",", ""))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", help="directory of another hftrace to count")
+    parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.load:
+        load(*arguments.load)
+    if shutil.which("valgrind") is None:
+        sys.exit("valgrind is not here: install it")
+    from hftrace import synth
+
+    counted: dict[tuple[str, int], int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in SIZES:
+            checkpoint = Path(folder) / str(size)
+            synth.write_many(checkpoint, size)
+            for arm in ("plain", "traced"):
+                counted[arm, size] = instructions(arm, checkpoint, arguments.source)
+                print(f"{arm:7} {size:6,} tensors  {counted[arm, size]:15,} instructions", flush=True)
+    few, many = SIZES
+    each = {arm: (counted[arm, many] - counted[arm, few]) / (many - few) for arm in ("plain", "traced")}
+    added = each["traced"] - each["plain"]
+    print(f"per tensor: plain {each['plain']:,.0f}, traced {each['traced']:,.0f}, added {added:,.0f}")
+    print(f"traced / plain, per tensor: {each['traced'] / each['plain']:.4f}  (target <= 1.03)")
+
+
+if __name__ == "__main__":
+    main()
