@@ -1,7 +1,8 @@
 """hftrace shows what happens between ``from_pretrained(...)`` and a model that is ready to run.
 
 Importing this package imports neither torch nor transformers: they come in
-with the load that is traced, so that their import can be measured too.
+with the load that is traced, so that their import can be measured too. What
+takes time to import comes in when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from hftrace._version import __version__
 from hftrace.errors import HftraceError, TraceError
-from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.launch.inprocess import trace
+    from hftrace.schema.model import Trace
 
 __all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Trace":
+        from hftrace.schema.model import Trace
+
+        return Trace
     if name == "trace":
         from hftrace.launch.inprocess import trace
 

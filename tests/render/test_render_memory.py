@@ -9,9 +9,10 @@ from test_render_screens import ESCAPE, compare, draw
 import handmade
 import handmade_memory
 from hftrace.analysis.derived import Derived
-from hftrace.render import memory, postmortem, screen
+from hftrace.render import memory, postmortem
 from hftrace.render.memory import memory_view
 from hftrace.render.postmortem import SHORT_LINES, ending, postmortem_view
+from hftrace.render.screen import screen
 from hftrace.render.summary import summary
 
 STATUSES = ("killed", "error", "interrupted", "ok", "unheard-of")

@@ -17,7 +17,8 @@ from rich.console import Console
 import handmade
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.tree import TreeOptions
-from hftrace.render import ledgers, screen
+from hftrace.render import ledgers
+from hftrace.render.screen import screen
 from hftrace.render.summary import summary
 from hftrace.render.timeline import timeline_view
 from hftrace.render.tree import tree

@@ -159,6 +159,25 @@ def test_neither_torch_nor_psutil_is_imported(run_python, traces):
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_not_drawn_is_not_imported(run_python, traces):
+    code = (
+        "import sys; from hftrace.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "slow = {'rich.console', 'tempfile', 'hftrace.schema.ledger'}\n"
+        "names = ('ledgers', 'memory', 'postmortem', 'summary', 'tree')\n"
+        "views = {f'hftrace.render.{name}' for name in names}\n"
+        "print(*sorted((slow | views) & set(sys.modules)))"
+    )
+
+    def imported(*arguments):
+        return run_python("-c", code, *arguments).stdout.splitlines()[-1].split()
+
+    assert imported("--help") == []
+    assert imported("show", traces / "sharded.json") == ["hftrace.render.summary", "hftrace.render.tree"]
+    assert imported("show", traces / "sharded.json", "--view", "tensors") == ["hftrace.render.ledgers"]
+
+
 def test_width():
     class Stream:
         def fileno(self):

@@ -1,6 +1,7 @@
 """Text from a file is never more than text; layouts keep their width."""
 
 import pytest
+from test_render_screens import draw
 
 from hftrace.render.text import (
     DENSITY,
@@ -94,3 +95,17 @@ def test_legend_wraps_and_knows_strange_phases():
 def test_a_block_draws_for_any_width():
     block = Block(lambda width: [[("x" * width, "")]])
     assert block.lines(3) == [[("xxx", "")]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@pytest.mark.parametrize("colored", [False, True])
+@pytest.mark.parametrize("cropped", [False, True])
+def test_a_block_as_text_is_what_a_console_prints(encoding, colored, cropped):
+    lines = [
+        [("a → b", "bold red"), ("  ", "dim"), ("", "green"), ("█▌ ", "bright_green")],
+        [],
+        [("x" * 90, "bold yellow"), ("cut", "")],
+    ]
+    block = Block(lambda width: lines, cropped=cropped)
+    expected = draw(block, 80, encoding, "standard" if colored else None)
+    assert block.text(80, ascii_only=encoding == "ascii", colored=colored) == expected

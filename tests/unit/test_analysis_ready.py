@@ -6,9 +6,9 @@ import json
 import pytest
 
 import handmade
-from hftrace.analysis import summary
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import findings
+from hftrace.analysis.summary import summary
 from hftrace.render.summary import _facts
 from hftrace.schema.model import Span, Table
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import handmade
-from hftrace.analysis import summary
+from hftrace.analysis.summary import summary
 
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
 PROMISED = {

@@ -6,7 +6,7 @@ import pytest
 
 import handmade
 from handmade import Builder
-from hftrace.analysis.tensors import casts, fold, fold_names, group_totals, index_ranges, totals
+from hftrace.analysis.tensors import batches, casts, fold, fold_names, group_totals, index_ranges, totals
 
 
 def labels(trace):
@@ -61,7 +61,8 @@ def test_experts_fold_inside_a_layer():
     trace = made.trace()
     (group,) = fold(trace.tensors)
     assert (group.label, len(group.members)) == ("layers.0\N{EN DASH}3", 16)
-    (inner,) = fold_names(trace.tensors, [(row, name) for name, row in group.members])
+    names, rows = zip(*group.members, strict=True)
+    (inner,) = fold_names(trace.tensors, rows, names)
     assert (inner.label, len(inner.members)) == ("mlp.experts.0\N{EN DASH}7", 2)
 
 
@@ -80,7 +81,7 @@ def test_ranges_of_indexes(indexes, text):
 
 def test_sums_by_provenance_and_casts():
     trace = handmade.sharded()
-    sums = totals(trace.tensors)
+    sums = totals(batches(trace.tensors))
     assert {name: total.count for name, total in group_totals(sums, "provenance").items()} == {
         "checkpoint": 200,
         "tied": 1,
@@ -92,5 +93,5 @@ def test_sums_by_provenance_and_casts():
 
 
 def test_sums_of_a_killed_load_count_what_was_not_reached():
-    sums = group_totals(totals(handmade.killed().tensors), "provenance")
+    sums = group_totals(totals(batches(handmade.killed().tensors)), "provenance")
     assert sums["unknown"].count > 0

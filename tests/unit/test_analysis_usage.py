@@ -7,8 +7,9 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis import memory, summary, usage
+from hftrace.analysis import memory, usage
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.summary import summary
 
 EVERY = {
     **handmade.ALL,

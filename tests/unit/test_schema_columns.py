@@ -120,6 +120,24 @@ def test_rows_of_a_reference_are_not_shared():
     assert names == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [],
+        [3] * 9,
+        ["a", None, "b"] * 9,
+        [True, 1, 1.0] * 9,
+        [5, None, *range(100, 0, -1)],
+        [f"n{index}" for index in range(99)],
+    ],
+    ids=lambda values: str(values)[:20],
+)
+def test_witnesses_have_every_value(values):
+    encoded = columns.encode(values, integers=all(type(value) in (int, type(None)) for value in values))
+    witnesses = columns.witnesses(encoded, columns.decode(encoded, "test", {}))
+    assert {json.dumps(value) for value in witnesses} == {json.dumps(value) for value in values}
+
+
 def constant(**changes):
     return {"encoding": "constant", "value": 1, "length": 9, **changes}
 

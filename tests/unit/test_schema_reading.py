@@ -314,6 +314,20 @@ class TestColumns:
         refused(minimal(tensors={**tensors, column: [value]}), f"tensors.{column}")
 
     @pytest.mark.parametrize(
+        "column",
+        [
+            {"encoding": "constant", "value": True, "length": 2},
+            {"encoding": "dictionary", "values": [1, "8"], "indexes": [0, 1]},
+            {"encoding": "delta", "start": 0, "deltas": [2**64, None]},
+            {"encoding": "reference", "column": "name", "exceptions": [[0, 1]]},
+        ],
+        ids=lambda column: column["encoding"],
+    )
+    def test_wrong_type_in_an_encoding(self, refused, column):
+        tensors = {"name": ["a", "b"], "kind": ["parameter"] * 2, "keys": [["a"], ["b"]], "bytes": column}
+        refused(minimal(tensors=tensors), "tensors.bytes")
+
+    @pytest.mark.parametrize(
         ("table", "column", "value"),
         [
             *(("files", "resident_after", "1"), ("files", "resident_after", True), ("files", "asked", None)),

@@ -5,40 +5,29 @@ spans, the times of the tensor ledger, and what malloc said it had free. The
 moment of the peak is where the ledger holds most inside the innermost span
 that has the watermark. What these do not explain is a part of its own: in a load
 that was killed, above all the reads that were under way, which are recorded when they end.
-
-Three things hold memory while weights are loaded:
-
-*   the tensors of the model, from when they are placed (or all of them from
-    when the model is built on a real device);
-*   their sources: pages of a memory map that was read, or an unpickled file.
-    They stay until the span that placed the tensor ends, and as long as the
-    model where other weights of the same file are used right out of the map;
-*   copies in flight: read and cast, not yet in the model.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.postmortem import asked_dtype, loaded_as
-from hftrace.schema.ledger import Timeline
+from hftrace.analysis.holding import (
+    ELSEWHERE,
+    Held,
+    fullest,
+    heap_growth,
+    held,
+    held_at,
+    weights_spans,
+)
+from hftrace.analysis.tensors import cells
+from hftrace.analysis.usage import between
 from hftrace.schema.model import Span
 
-BUILT_SHARE = 0.5
-"""Share of the model's bytes that must appear before the first weight is read for the model to count as
-built on a real device."""
-COPIED_SHARE = 0.5
-"""Share of the bytes that needed no cast, above which they count as copied and not as mapped."""
 TRIFLE_SHARE = 0.01
 """Share of the rise that a span may add to the peak of the one inside it without having made it."""
-MADE = frozenset({"converted", "quantized", "initialized", "computed"})
-"""Provenances whose tensors have memory of their own, whatever their dtype."""
-ELSEWHERE = frozenset({"tied", "unused", "meta", "offloaded"})
-"""Provenances without memory of their own in the model."""
 
 
 class Part(NamedTuple):
@@ -96,14 +85,14 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
     peak = max(load.rss_peak_bytes, start)
     span_row = _innermost_with_peak(derived, load_row, peak - start)
     span = derived.trace.spans[span_row]
-    held = _held(derived, load, load_row)
-    time_ns = _fullest(held, span.start_ns, span.end_ns)
+    what = held(derived, load_row)
+    time_ns = fullest(what, span.start_ns, span.end_ns)
     rise = peak - start
-    parts = _parts(derived, load, load_row, span, time_ns, held, rise)
+    parts = _parts(derived, load, load_row, span, time_ns, what, rise)
     rest = parts[-1].bytes
     return Composition(
         load=load_row,
-        time_ns=time_ns if held.copies else None,
+        time_ns=time_ns if what.copies else None,
         span=span_row,
         peak_bytes=peak,
         start_bytes=start,
@@ -121,11 +110,11 @@ def device_parts(derived: Derived, load_row: int) -> dict[str, list[Part]]:
     """
     load = derived.trace.spans[load_row]
     sizes: dict[str, list[int]] = {}
-    tensors = derived.trace.tensors
-    names = ("device", "bytes", "provenance", "rank")
-    for device, size, provenance, rank in zip(*(tensors.column(name) for name in names), strict=True):
-        if device and size and provenance not in ELSEWHERE and rank == load.rank:
-            sizes.setdefault(device, []).append(size)
+    column = derived.trace.tensors.column("bytes")
+    for batch in derived.batches:
+        device = batch.sort.device
+        if device and batch.sort.provenance not in ELSEWHERE and batch.rank == load.rank:
+            sizes.setdefault(device, []).extend(filter(None, cells(column, batch.rows)))
     parts: dict[str, list[Part]] = {}
     for device, peak in sorted((load.device_peak_bytes or {}).items()):
         # A model on ``cuda`` without a number is on the only device that there is.
@@ -169,204 +158,7 @@ def _innermost_with_peak(derived: Derived, row: int, rise: int) -> int:
         row = found
 
 
-# -- what holds memory, and when ----------------------------------------------------------------------
-
-
-class _Copy(NamedTuple):
-    """A tensor that has memory of its own in the model, and its source; bytes, and times of the trace."""
-
-    size: int
-    stored: int
-    appears: int
-    """When its memory is there: at the end of the read and cast, at the latest when it is placed."""
-    placed: int
-    read: int | None
-    release: int | None
-    """When its source is let go; None where that stays as long as the model."""
-
-
-class _Held(NamedTuple):
-    """What a load holds: the tensors that are copies, or a model that was built before."""
-
-    copies: list[_Copy]
-    built: int
-    """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
-
-
-def _held(derived: Derived, load: Span, load_row: int) -> _Held:
-    """Returns what the tensors of a load hold in the memory of the host."""
-    tensors = derived.trace.tensors
-    names = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "device", "rank", "file")
-    times = ("read_start_ns", "read_end_ns", "placed_ns")
-    mine: list[tuple[bool, int, int, str | None, int | None, int | None, int, int | None]] = []
-    owners = _Owners(derived, load_row)
-    groups: dict[int | None, _Group] = {}
-    total = 0
-    asked = asked_dtype(derived.trace)
-    for provenance, stored_dtype, dtype, stored, size, device, rank, file, read, read_end, placed in zip(
-        *(tensors.column(name) for name in (*names, *times)), strict=True
-    ):
-        if rank != load.rank or provenance in ELSEWHERE or device not in ("cpu", None):
-            continue
-        if provenance is None and read_end is None:
-            continue  # the load ended before its turn came
-        if placed is not None and not load.start_ns <= placed <= load.end_ns:
-            continue
-        if dtype is None and stored_dtype is not None:
-            # The load ended before its model was there: what was asked for says what it made of the tensor.
-            dtype, size = loaded_as(stored or 0, stored_dtype, asked)
-        must = provenance in MADE or (dtype is not None and dtype != stored_dtype)
-        size, stored = size or stored or 0, stored or 0
-        total += size
-        if placed is None and read_end is None:
-            continue  # nobody knows when: what the model computes itself
-        # What was read and never placed was on its way until the end.
-        placed = load.end_ns + 1 if placed is None else placed
-        owner = owners.at(placed)
-        group = groups.setdefault(owner, _Group())
-        if must:
-            group.needed += size
-        else:
-            group.same += size
-        mine.append((must, size, stored, file, read, read_end, placed, owner))
-    whole = _Group(
-        sum(group.needed for group in groups.values()), sum(group.same for group in groups.values())
-    )
-    copied = {
-        owner: _copies_without_cast(derived, load_row, owner, group, whole) for owner, group in groups.items()
-    }
-    # A file that other weights are used right out of stays mapped as long as the model.
-    kept = {file for must, _, _, file, _, _, _, owner in mine if not (must or copied[owner])}
-    copies = []
-    for must, size, stored, file, read, read_end, placed, owner in mine:
-        if not (must or copied[owner]):
-            continue
-        appears = placed if read_end is None or read_end > placed else read_end
-        release = None if file in kept or owner is None else derived.index.ends[owner]
-        copies.append(_Copy(size, stored, appears, placed, read, release))
-    return _Held(copies, total if _was_built_before(derived, load, load_row, total) else 0)
-
-
-@dataclass
-class _Group:
-    """The tensors that one span placed, in bytes: copies for certain, and the others."""
-
-    needed: int = 0
-    same: int = 0
-
-
-def _copies_without_cast(
-    derived: Derived, load_row: int, owner: int | None, group: _Group, whole: _Group
-) -> bool:
-    """Returns whether weights that need no cast were copied all the same, from how much the process grew.
-
-    4.50 uses the weights of one shard right out of the map, and copies those
-    of the next; so each span that places weights is asked for itself, or the
-    load where that has no memory at its edges.
-
-    Args:
-        derived: The trace.
-        load_row: The load's row.
-        owner: Row of the span that placed the tensors; None where there is none.
-        group: The tensors that it placed.
-        whole: All tensors of the load.
-    """
-    span = derived.trace.spans[load_row if owner is None else owner]
-    if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
-        span, group = derived.trace.spans[load_row], whole
-    if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
-        return False
-    grown = span.rss_anon_bytes - span.rss_anon_start_bytes - group.needed
-    if group.needed and span.phase != "shard":
-        # Temporary copies leave free memory behind, which is no weight.
-        grown -= _heap_growth(derived, load_row)
-    return grown > COPIED_SHARE * group.same > 0
-
-
-def _heap_growth(derived: Derived, load_row: int) -> int:
-    """Returns how much more malloc had free when the weights were in the model than at the load's start."""
-    attributes = derived.trace.spans.column("attributes")
-    before = attributes[load_row].get("heap_free_start_bytes")
-    after = [
-        attributes[row].get("heap_free_bytes")
-        for row in derived.index.walk_thread([load_row])
-        if derived.index.phases[row] == "weights"
-    ]
-    known = [free for free in after if isinstance(free, int)]
-    return max(0, known[-1] - before) if known and isinstance(before, int) else 0
-
-
-def _was_built_before(derived: Derived, load: Span, load_row: int, expected: int) -> bool:
-    """Returns whether the process grew by a model of ``expected`` bytes before it read any weight."""
-    first = next(iter(_weights(derived, load_row)), None)
-    if first is None or first.rss_anon_start_bytes is None or load.rss_anon_start_bytes is None:
-        return False
-    return first.rss_anon_start_bytes - load.rss_anon_start_bytes > BUILT_SHARE * expected > 0
-
-
-class _Owners:
-    """Which span placed a tensor: the innermost ``shard`` or ``weights`` span.
-
-    At its end the tensor's source is let go.
-    """
-
-    def __init__(self, derived: Derived, load_row: int) -> None:
-        index = derived.index
-        self._timeline = Timeline(
-            (row, index.starts[row], index.ends[row])
-            for row in index.walk_thread([load_row])
-            if index.phases[row] in ("shard", "weights")
-        )
-
-    def at(self, placed: int) -> int | None:
-        """Returns the row of the span around a time; None outside of all."""
-        return self._timeline.innermost(placed)
-
-
-def _fullest(held: _Held, start: int, end: int) -> int:
-    """Returns the time between two at which most is held.
-
-    Between two releases of sources the sum only grows (a copy that becomes a
-    parameter changes nothing), so it is greatest right before one of them, or
-    at the end.
-    """
-    releases = {copy.release for copy in held.copies if copy.release is not None}
-    candidates = sorted({release - 1 for release in releases if start < release <= end} | {end})
-    changes = [0] * (len(candidates) + 1)
-    for copy in held.copies:
-        if not held.built:
-            changes[bisect_left(candidates, copy.appears)] += copy.size
-        if copy.read is not None:
-            changes[bisect_left(candidates, copy.read)] += copy.stored
-            if copy.release is not None:
-                changes[bisect_left(candidates, copy.release)] -= copy.stored
-    levels = list(accumulate(changes[:-1]))
-    highest = max(levels)
-    latest = candidates[levels.index(highest)]
-    # Nothing changes any more after the last thing that happened before.
-    came = [
-        time
-        for copy in held.copies
-        for time in (copy.appears, copy.placed, copy.read)
-        if time is not None and start <= time <= latest
-    ]
-    return max(came, default=latest)
-
-
 # -- the parts ----------------------------------------------------------------------------------------
-
-
-def _weights(derived: Derived, load_row: int) -> list[Span]:
-    """Returns the outermost ``weights`` spans of a load, in order."""
-    index = derived.index
-    nearest = index.nearest(("weights",))
-    rows = []
-    for row in index.walk_thread([load_row]):
-        parent = index.parents[row]
-        inside = parent is not None and nearest[parent] is not None
-        if index.phases[row] == "weights" and not inside:
-            rows.append(row)
-    return [derived.trace.spans[row] for row in sorted(rows, key=lambda row: index.starts[row])]
 
 
 def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Growth:
@@ -382,7 +174,7 @@ def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Gr
     imports = max(0, imports)
     anon = file = 0
     at_anon, at_file = load.rss_anon_start_bytes or 0, load.rss_file_start_bytes or 0
-    for weights in _weights(derived, load_row):
+    for weights in weights_spans(derived, load_row):
         if weights.start_ns >= until:
             continue
         if weights.rss_anon_start_bytes is None:
@@ -405,53 +197,40 @@ def _parts(
     load_row: int,
     span: Span,
     time_ns: int,
-    held: _Held,
+    what: Held,
     rise: int,
 ) -> list[Part]:
     """Returns what a rise of that many bytes was made of."""
-    sums: dict[str, list[int]] = {"parameters": [held.built, 0], "sources": [0, 0], "copies": [0, 0]}
-    for copy in held.copies:
-        if copy.appears <= time_ns and not held.built:
-            total = sums["parameters" if copy.placed <= time_ns else "copies"]
-            total[0] += copy.size
-            total[1] += 1
-        elif copy.placed <= time_ns:
-            sums["parameters"][1] += 1
-        if (
-            copy.read is not None
-            and copy.read <= time_ns
-            and (copy.release is None or time_ns < copy.release)
-        ):
-            sums["sources"][0] += copy.stored
-            sums["sources"][1] += 1
+    sums = held_at(what, time_ns)
     growth = _growth(derived, load, load_row, span)
     # A model that was built on a real device grew there: those are its parameters.
-    objects = max(0, growth.objects_anon - held.built)
-    files = _file_growth(derived, load, load_row, span)
-    source_memory = "file" if files.load >= 0.5 * sums["sources"][0] else "anonymous"
+    objects = max(0, growth.objects_anon - what.built)
+    files = _file_growth(derived, load, span)
+    source_memory = "file" if files.load >= 0.5 * sums["sources"].bytes else "anonymous"
     parts = [
-        Part("parameters", "parameters and buffers of the model", sums["parameters"][0], "anonymous"),
-        Part("sources", "their sources in the checkpoint", sums["sources"][0], source_memory),
-        Part("copies", "copies on their way into the model", sums["copies"][0], "anonymous"),
+        Part("parameters", "parameters and buffers of the model", sums["parameters"].bytes, "anonymous"),
+        Part("sources", "their sources in the checkpoint", sums["sources"].bytes, source_memory),
+        Part("copies", "copies on their way into the model", sums["copies"].bytes, "anonymous"),
         Part("imports", "modules imported by the load", growth.imports_anon, "anonymous"),
         Part("objects", "configuration, modules and other objects", objects, "anonymous"),
         Part("imports", "code of libraries used for the first time", growth.file, "file"),
     ]
-    parts = [part._replace(tensors=sums[part.kind][1]) if part.kind in sums else part for part in parts]
+    parts = [part._replace(tensors=sums[part.kind].count) if part.kind in sums else part for part in parts]
     rest = rise - sum(part.bytes for part in parts)
+    sources = sums["sources"].bytes
     if rest < 0 and source_memory == "file":
         # Pages of a map need not all be in memory, and the watermark says how many were at most.
-        there = max(0, sums["sources"][0] + rest)
-        rest += sums["sources"][0] - there
-        sums["sources"][0] = there
+        there = max(0, sources + rest)
+        rest += sources - there
+        sources = there
         parts[1] = parts[1]._replace(bytes=there)
-    explained = growth.file + (sums["sources"][0] if source_memory == "file" else 0)
+    explained = growth.file + (sources if source_memory == "file" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, "file"))
     passing = max(0, rest - mapped) if _in_import(derived, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
-    reserve = max(0, min(rest, _heap_growth(derived, load_row)))
+    reserve = max(0, min(rest, heap_growth(derived, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
     return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
 
@@ -474,22 +253,14 @@ class _FileGrowth(NamedTuple):
     """Inside the span that has the peak."""
 
 
-def _file_growth(derived: Derived, load: Span, load_row: int, span: Span) -> _FileGrowth:
-    spans, samples, index = derived.trace.spans, derived.trace.samples, derived.index
+def _file_growth(derived: Derived, load: Span, span: Span) -> _FileGrowth:
     first = load.rss_file_start_bytes or 0
-    starts, ends = spans.column("rss_file_start_bytes"), spans.column("rss_file_bytes")
-    points = [
-        (time, size)
-        for row in index.walk([load_row])
-        for time, size in ((index.starts[row], starts[row]), (index.ends[row], ends[row]))
-    ]
-    points += [
-        (time, size)
-        for time, size, pid in zip(
-            samples.column("time_ns"), samples.column("rss_file_bytes"), samples.column("pid"), strict=True
-        )
-        if pid in (None, load.pid)
-    ]
-    inside = [size for time, size in points if size is not None and load.start_ns <= time <= load.end_ns]
-    near = [size for time, size in points if size is not None and span.start_ns <= time <= span.end_ns]
-    return _FileGrowth(max(inside, default=first) - first, max(near, default=first) - first)
+    readings = next(
+        (each.readings for each in derived.processes if (each.rank, each.pid) == (load.rank, load.pid)), []
+    )
+
+    def highest(during: Span) -> int:
+        taken = between(readings, during.start_ns, during.end_ns)
+        return max((reading.file_bytes for reading in taken), default=first) - first
+
+    return _FileGrowth(highest(load), highest(span))

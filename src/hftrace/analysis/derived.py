@@ -33,14 +33,19 @@ class Derived:
         return SpanIndex(self.trace.spans)
 
     @cached_property
+    def batches(self) -> list[tensors.Batch]:
+        """The tensor ledger by all that few tensors differ in."""
+        return tensors.batches(self.trace.tensors)
+
+    @cached_property
     def sums(self) -> dict[tensors.Sort, tensors.Total]:
         """Sums of the tensor ledger by sort."""
-        return tensors.totals(self.trace.tensors)
+        return tensors.totals(self.batches)
 
     @cached_property
     def reading(self) -> reading.Reading:
         """Shards, reader threads and waiting."""
-        return reading.reading(self.trace, self.index)
+        return reading.reading(self.trace, self.index, self.batches)
 
     @cached_property
     def peaks(self) -> memory.Peaks:

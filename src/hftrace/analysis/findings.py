@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.tensors import FROM_CHECKPOINT, Total, casts
+from hftrace.analysis.tensors import FROM_CHECKPOINT, Total, casts, cells
 from hftrace.schema.model import Trace
 
 ITEM_BYTES = {
@@ -122,19 +122,15 @@ def _total(derived: Derived, **fields: str | None) -> Total:
 
 def _worst_names(derived: Derived, kind: str, provenance: str, limit: int = 3) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``."""
-    tensors = derived.trace.tensors
     sizes: Counter[str] = Counter()
-    for name, keys, each_kind, each_provenance, size, stored in zip(
-        *(
-            tensors.column(column)
-            for column in ("name", "keys", "kind", "provenance", "bytes", "stored_bytes")
-        ),
-        strict=True,
-    ):
-        if each_kind == kind and each_provenance == provenance:
-            full = name or (keys[0] if keys else "(no name)")
-            module = full.rpartition(".")[0] or full
-            sizes[module] += size or stored or 1
+    columns = [derived.trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
+    for batch in derived.batches:
+        if (batch.sort.kind, batch.sort.provenance) == (kind, provenance):
+            for name, keys, size, stored in zip(
+                *(cells(column, batch.rows) for column in columns), strict=True
+            ):
+                full = name or (keys[0] if keys else "(no name)")
+                sizes[full.rpartition(".")[0] or full] += size or stored or 1
     worst = [name for name, _ in sizes.most_common(limit)]
     rest = len(sizes) - len(worst)
     return ", ".join(worst) + (f" and {_plural(rest, 'more module')}" if rest > 0 else "")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.schema.model import Trace
 
 _TOO_LARGE = 1 << 63
 
 
-@dataclass(frozen=True)
-class Peaks:
+class Peaks(NamedTuple):
     """The largest values seen; None where nothing was measured.
 
     With several ranks, these are the largest of any one process.

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from hftrace.analysis.spans import SpanIndex
+from hftrace.analysis.tensors import Batch, cells
 from hftrace.schema.model import File, Table, Trace
 
 WARM = 0.95
@@ -37,8 +39,7 @@ class ShardReading:
         return None if self.start_ns is None or self.end_ns is None else self.end_ns - self.start_ns
 
 
-@dataclass
-class Reading:
+class Reading(NamedTuple):
     """All that is derived from the read times of the tensor ledger."""
 
     shards: list[ShardReading]
@@ -53,79 +54,95 @@ class Reading:
     """Ledger rows by owner and file."""
 
 
-def reading(trace: Trace, index: SpanIndex) -> Reading:
+def reading(trace: Trace, index: SpanIndex, batches: Iterable[Batch]) -> Reading:
     """Groups the reads of the tensor ledger by span and file."""
     owners = index.nearest(("shard", "weights"))
     weights_of = index.nearest(("weights",))
-    weights_rows = [row for row, phase in enumerate(index.phases) if phase == "weights"]
+    named = _shards_by_name(trace, index, weights_of)
+    tensors = trace.tensors
+    stored, sizes = tensors.column("stored_bytes"), tensors.column("bytes")
+    starts, ends = tensors.column("read_start_ns"), tensors.column("read_end_ns")
     shards: dict[tuple[int | None, str], ShardReading] = {}
     rows: dict[tuple[int | None, str], list[int]] = {}
     readers: dict[tuple[int, int], int] = {}
     waits: dict[int, list[tuple[int, int]]] = {}
-    tensors = trace.tensors
-    columns = ("span", "file", "provenance", "stored_bytes", "bytes", "read_start_ns", "read_end_ns")
-    more = ("thread", "rank", "convert_start_ns", "convert_end_ns", "kind")
-    values = zip(*(tensors.column(name) for name in columns + more), strict=True)
-    named = _shards_by_name(trace, index, weights_of)
-    for row, (
-        span,
-        file,
-        provenance,
-        stored,
-        size,
-        start,
-        end,
-        thread,
-        rank,
-        began,
-        ended,
-        kind,
-    ) in enumerate(values):
-        if file is None or provenance in ("tied", "meta"):
+    for batch in batches:
+        file, thread, sort = batch.file, batch.thread, batch.sort
+        if file is None or sort.provenance in ("tied", "meta"):
             continue
-        if start is None and (provenance is None or kind == "unused"):
+        if not batch.read and (sort.provenance is None or sort.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it
-        span_row = index.row_of.get(span) if span is not None else None
-        if span_row is None:
-            span_row = _at(index, weights_rows, start, rank)
-        owner = None if span_row is None else owners[span_row]
-        if start is None and owner is not None:
-            # Read with its whole file, and placed later: the row names the span that it was placed in.
-            owner = named.get((owner, file), owner)
-        key = (owner, file)
-        shard = shards.get(key)
-        if shard is None:
-            shard = shards[key] = ShardReading(owner, file)
-            rows[key] = []
-        rows[key].append(row)
-        shard.tensors += 1
-        shard.bytes += stored if stored is not None else size or 0
-        if start is None or end is None:
-            continue
-        if shard.start_ns is None or start < shard.start_ns:
-            shard.start_ns = start
-        if shard.end_ns is None or end > shard.end_ns:
-            shard.end_ns = end
-        if thread is None:
-            continue
-        shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + end - start
-        weights = None if span_row is None else weights_of[span_row]
-        if weights is None or thread == index.lanes[weights].thread:
-            continue
-        readers[rank, thread] = readers.get((rank, thread), 0) + end - start
-        if began is not None and ended is not None:
-            # The conversion call waits for the read, then converts: only the first part is waiting.
-            until = min(ended, end)
-            if until > began:
-                waits.setdefault(weights, []).append((began, until))
-    merged = {row: merge(stretches) for row, stretches in waits.items()}
+        for span_row, mine in _by_span(trace, index, batch):
+            owner = None if span_row is None else owners[span_row]
+            if not batch.read and owner is not None:
+                # Read with its whole file, and placed later: the row names the span that it was placed in.
+                owner = named.get((owner, file), owner)
+            shard = shards.setdefault((owner, file), ShardReading(owner, file))
+            rows.setdefault((owner, file), []).extend(mine)
+            shard.tensors += len(mine)
+            shard.bytes += sum(stored[row] if stored[row] is not None else sizes[row] or 0 for row in mine)
+            timed = mine if batch.read else []
+            if None in cells(ends, timed):
+                timed = [row for row in timed if ends[row] is not None]
+            if not timed:
+                continue
+            began, ended = cells(starts, timed), cells(ends, timed)
+            shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
+            shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
+            if thread is None:
+                continue
+            busy = sum(ended) - sum(began)
+            shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + busy
+            weights = None if span_row is None else weights_of[span_row]
+            if weights is None or thread == index.lanes[weights].thread:
+                continue
+            readers[batch.rank, thread] = readers.get((batch.rank, thread), 0) + busy
+            waits.setdefault(weights, []).extend(_waits(trace, timed))
+    merged = {row: merge(stretches) for row, stretches in waits.items() if stretches}
     return Reading(
         shards=sorted(shards.values(), key=lambda shard: (shard.start_ns is None, shard.start_ns or 0)),
         waiting_ns={row: sum(end - start for start, end in stretches) for row, stretches in merged.items()},
         waits=merge(stretch for stretches in merged.values() for stretch in stretches),
         reader_threads=readers,
-        rows=rows,
+        rows={key: sorted(mine) for key, mine in rows.items()},
     )
+
+
+def _by_span(trace: Trace, index: SpanIndex, batch: Batch) -> Iterable[tuple[int | None, list[int]]]:
+    """Returns the rows of a batch by the row of their span; those that do not say it go by their time."""
+    known = index.row_of.get(batch.span) if batch.span is not None else None
+    if known is not None:
+        return [(known, batch.rows)]
+    starts = trace.tensors.column("read_start_ns")
+    weights = [
+        row
+        for row, phase in enumerate(index.phases)
+        if phase == "weights" and index.lanes[row].rank == batch.rank
+    ]
+    found: dict[int | None, list[int]] = {}
+    for row in batch.rows:
+        found.setdefault(_at(index, weights, starts[row]), []).append(row)
+    return found.items()
+
+
+def _at(index: SpanIndex, weights: list[int], time_ns: int | None) -> int | None:
+    """Returns the ``weights`` span of a tensor that does not say its span."""
+    if time_ns is not None:
+        for row in weights:
+            if index.starts[row] <= time_ns <= index.ends[row]:
+                return row
+    return weights[0] if len(weights) == 1 else None
+
+
+def _waits(trace: Trace, rows: list[int]) -> Iterable[tuple[int, int]]:
+    """Yields when a thread that converts tensors waited for one that reads them."""
+    names = ("convert_start_ns", "convert_end_ns", "read_end_ns")
+    for began, ended, read in zip(*(cells(trace.tensors.column(name), rows) for name in names), strict=True):
+        if began is not None and ended is not None:
+            # The conversion call waits for the read, then converts: only the first part is waiting.
+            until = ended if ended < read else read
+            if until > began:
+                yield began, until
 
 
 def _shards_by_name(
@@ -140,16 +157,6 @@ def _shards_by_name(
             file = str(attributes[row].get("file") or names[row])
             result.setdefault((weights, file.rpartition("/")[2]), row)
     return result
-
-
-def _at(index: SpanIndex, weights_rows: list[int], time_ns: int | None, rank: int) -> int | None:
-    """Returns the ``weights`` span of a tensor that does not say its span."""
-    own = [row for row in weights_rows if index.lanes[row].rank == rank]
-    if time_ns is not None:
-        for row in own:
-            if index.starts[row] <= time_ns <= index.ends[row]:
-                return row
-    return own[0] if len(own) == 1 else None
 
 
 def merge(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -110,7 +110,7 @@ def _folded(
     result = []
     # What is tied to another layer's tensor, or has another shape, differs by its own values: those are in
     # ``change`` already, so that all that is left to fold by is the name.
-    for group in fold_alike(((number, name) for number, (_, _, name) in enumerate(rows)), lambda _: None):
+    for group in fold_alike(range(len(rows)), [name for _, _, name in rows], [None] * len(rows)):
         mine = [rows[number] for number in group.rows]
         members = [name for name, _ in group.members] if group.indexes else []
         only = f".{members[0]}" if len(members) == 1 and members[0] else ""

@@ -1,19 +1,21 @@
-"""The tensor ledger in sums and in folded groups.
+"""The tensor ledger in batches, in sums and in folded groups.
 
-Both work on columns: a ledger of 100,000 rows is walked once, and no row
-object is built.
+All work on columns: a ledger of 100,000 rows is walked as seldom as can be,
+and no row object is built.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hftrace.schema.model import Table, Tensor
 
+Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"
 """Stands between the first and the last of a range."""
 FROM_CHECKPOINT = frozenset({"checkpoint", "converted", "quantized", "offloaded", "state_dict"})
@@ -46,18 +48,53 @@ class Total:
         self.stored_bytes += other.stored_bytes
 
 
-def totals(tensors: Table[Tensor]) -> dict[Sort, Total]:
+class Batch(NamedTuple):
+    """Tensors of one sort that one thread read out of one file inside one span.
+
+    There are few of them, however many tensors a ledger has: what has to be
+    decided is decided once a batch, and only sizes and times are left to be summed.
+    """
+
+    sort: Sort
+    rank: int
+    file: str | None
+    span: int | None
+    thread: int | None
+    read: bool
+    """Whether the start of the read is known."""
+    rows: list[int]
+    """Rows of the ledger, in order."""
+    total: Total
+
+
+def batches(tensors: Table[Tensor]) -> list[Batch]:
+    """Returns the ledger in batches, in the order of their first row."""
+    read = [start is not None for start in tensors.column("read_start_ns")]
+    columns = [tensors.column(name) for name in (*Sort._fields, "rank", "file", "span", "thread")]
+    found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+    for row, key in enumerate(zip(*columns, read, strict=True)):
+        found[key].append(row)
+    sizes, stored = tensors.column("bytes"), tensors.column("stored_bytes")
+    result = []
+    for (*sort, rank, file, span, thread, known), rows in found.items():
+        total = Total(
+            len(rows), sum(filter(None, cells(sizes, rows))), sum(filter(None, cells(stored, rows)))
+        )
+        result.append(Batch(Sort(*sort), rank, file, span, thread, known, rows, total))
+    return result
+
+
+def cells(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
+    """Returns the cells of a column in the rows given."""
+    return list(map(column.__getitem__, rows))
+
+
+def totals(parts: Iterable[Batch]) -> dict[Sort, Total]:
     """Returns count and bytes of the ledger by sort; every question about sums is answered from these few."""
-    result: dict[tuple[Any, ...], Total] = {}
-    sorts = zip(*(tensors.column(name) for name in Sort._fields), strict=True)
-    for key, size, stored in zip(sorts, tensors.column("bytes"), tensors.column("stored_bytes"), strict=True):
-        total = result.get(key)
-        if total is None:
-            total = result[key] = Total()
-        total.count += 1
-        total.bytes += size or 0
-        total.stored_bytes += stored or 0
-    return {Sort(*key): total for key, total in result.items()}
+    result: dict[Sort, Total] = {}
+    for batch in parts:
+        result.setdefault(batch.sort, Total()).add(batch.total)
+    return result
 
 
 def group_totals(sums: dict[Sort, Total], field: str) -> dict[str, Total]:
@@ -82,8 +119,7 @@ def casts(sums: dict[Sort, Total]) -> dict[tuple[str, str], Total]:
     return dict(sorted(result.items(), key=lambda item: -item[1].bytes))
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """Tensors that one line stands for: a single one, or the same tensors of many layers.
 
     ``prefix`` is ``model.layers.`` for layers (``indexes`` is then not
@@ -134,55 +170,57 @@ def fold(tensors: Table[Tensor], rows: Iterable[int] | None = None) -> list[Grou
     chosen = range(len(tensors)) if rows is None else list(rows)
     names = tensors.column("name")
     keys = tensors.column("keys")
-    named = [(row, names[row] or (keys[row][0] if keys[row] else "(no name)")) for row in chosen]
-    return fold_names(tensors, named)
+    named = [names[row] or (keys[row][0] if keys[row] else "(no name)") for row in chosen]
+    return fold_names(tensors, chosen, named)
 
 
-def fold_names(tensors: Table[Tensor], named: Iterable[tuple[int, str]]) -> list[Group]:
+def fold_names(tensors: Table[Tensor], rows: Sequence[int], names: Sequence[str]) -> list[Group]:
     """Like :func:`fold`, for names given by the caller (parts of names below a layer)."""
-    sizes, stored, dtypes, devices, provenances, offloads = (tensors.column(name) for name in _ALIKE)
-    return fold_alike(
-        named,
-        lambda row: (
-            sizes[row],
-            stored[row],
-            dtypes[row],
-            devices[row],
-            provenances[row],
-            offloads[row],
-        ),
-    )
+    numbers: dict[tuple[Any, ...], int] = {}
+    columns = [cells(tensors.column(name), rows) for name in _ALIKE]
+    alike = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
+    return fold_alike(rows, names, alike)
 
 
-def fold_alike(named: Iterable[tuple[int, str]], alike: Callable[[int], Any]) -> list[Group]:
-    """Like :func:`fold`, for rows and names given by the caller, and what has to be equal for layers to fold.
+def fold_alike(rows: Sequence[int], names: Sequence[str], alike: Sequence[Any]) -> list[Group]:
+    """Like :func:`fold`, with all that it depends on given by the caller.
 
     Args:
-        named: Row and name of each tensor.
-        alike: Called with a row; returns what makes it the same as that of another layer.
+        rows: What to call each tensor in the groups.
+        names: Their names.
+        alike: For each of them, what has to be equal to that of the same one in another layer.
     """
-    layers: dict[str, dict[int, list[tuple[str, Any, int]]]] = {}
     groups: list[Group] = []
-    search = _INDEX.search
-    for row, name in named:
-        found = search(name)
-        if found is None:
-            groups.append(Group(name, (), (row,), ((name, row),)))
-            continue
-        by_index = layers.setdefault(name[: found.start(1)], {})
-        by_index.setdefault(int(found.group(1)), []).append((name[found.end(1) + 1 :], alike(row), row))
-    for prefix, by_index in layers.items():
-        by_signature: dict[Any, list[int]] = {}
-        for index in sorted(by_index):
-            layer = by_index[index]
-            layer.sort(key=itemgetter(0))
-            signature = tuple([(suffix, like) for suffix, like, _ in layer])
-            by_signature.setdefault(signature, []).append(index)
-        for indexes in by_signature.values():
-            layer_rows = [row for index in indexes for _, _, row in by_index[index]]
-            first = sorted(by_index[indexes[0]], key=itemgetter(2))
-            groups.append(
-                Group(prefix, tuple(indexes), tuple(layer_rows), tuple((name, row) for name, _, row in first))
+    layers: dict[str, list[int]] = {}
+    layer: list[int] | None = None
+    head = ""
+    for at, name in enumerate(names):
+        # Names mostly come layer by layer: only the first one of each is searched.
+        if layer is None or not name.startswith(head):
+            found = _INDEX.search(name)
+            if found is None:
+                groups.append(Group(name, (), (rows[at],), ((name, rows[at]),)))
+                continue
+            head = name[: found.end()] + "."
+            layer = layers.setdefault(head, [])
+        layer.append(at)
+    same: dict[tuple[str, tuple[str, ...], tuple[Any, ...]], list[tuple[int, list[int]]]] = {}
+    for head, inside in layers.items():
+        inside.sort(key=names.__getitem__)
+        suffixes = tuple([names[at][len(head) :] for at in inside])
+        index = head[:-1].rpartition(".")[2]
+        signature = (head[: -len(index) - 1], suffixes, tuple(cells(alike, inside)))
+        same.setdefault(signature, []).append((int(index), inside))
+    for (prefix, suffixes, _), parts in same.items():
+        parts.sort()
+        first = cells(rows, parts[0][1])
+        groups.append(
+            Group(
+                prefix,
+                tuple(index for index, _ in parts),
+                tuple(rows[at] for _, inside in parts for at in inside),
+                tuple(sorted(zip(suffixes, first, strict=True), key=itemgetter(1))),
             )
+        )
     groups.sort(key=lambda group: min(group.rows))
     return groups

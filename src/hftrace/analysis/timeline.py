@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.spans import Lane
+from hftrace.analysis.tensors import cells
 
 
-@dataclass(frozen=True)
-class SpanLane:
+class SpanLane(NamedTuple):
     """A thread that ran spans: stretches of ``(start_ns, end_ns, phase)`` without overlap, in order."""
 
     lane: Lane
@@ -19,8 +19,7 @@ class SpanLane:
     stretches: list[tuple[int, int, str]]
 
 
-@dataclass(frozen=True)
-class ReadLane:
+class ReadLane(NamedTuple):
     """A thread that read tensors for another one: the stretches of its reads."""
 
     rank: int
@@ -30,8 +29,7 @@ class ReadLane:
     busy_ns: int
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """All lanes, over the same time."""
 
     start_ns: int
@@ -73,13 +71,16 @@ def timeline(derived: Derived) -> Timeline:
         return f"rank {rank} {name}" if several else name
 
     reads: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in derived.reading.reader_threads}
-    tensors = derived.trace.tensors
-    if reads:
-        columns = ("rank", "thread", "read_start_ns", "read_end_ns")
-        for rank, thread, start_ns, end_ns in zip(*(tensors.column(name) for name in columns), strict=True):
-            stretches = reads.get((rank, thread))
-            if stretches is not None and start_ns is not None and end_ns is not None:
-                stretches.append((start_ns, end_ns))
+    column = derived.trace.tensors.column
+    for batch in derived.batches:
+        stretches = reads.get((batch.rank, batch.thread)) if batch.thread is not None else None
+        if stretches is not None and batch.read:
+            times = zip(
+                cells(column("read_start_ns"), batch.rows),
+                cells(column("read_end_ns"), batch.rows),
+                strict=True,
+            )
+            stretches += [(start_ns, end_ns) for start_ns, end_ns in times if end_ns is not None]
     first = min((index.starts[row] for row in index.roots), default=0)
     last = max((index.ends[row] for row in index.roots), default=0)
     span_lanes = [
@@ -105,31 +106,26 @@ def timeline(derived: Derived) -> Timeline:
     return Timeline(first, max(first, last), span_lanes, read_lanes, derived.reading.waits)
 
 
-def coverage(stretches: Iterable[tuple[int, int]], start: int, end: int, cells: int) -> list[float]:
-    """Returns, for each of ``cells`` equal parts of the time, the share that the stretches cover."""
-    if end <= start or cells <= 0:
-        return [0.0] * max(0, cells)
-    length = (end - start) / cells
-    result = [0.0] * (cells + 1)
-    # Plain comparisons: this loop sees every read of every tensor.
-    for left, right in stretches:
-        if left < start:
-            left = start
-        if right > end:
-            right = end
-        if right <= left:
-            continue
-        first = int((left - start) / length)
-        last = int((right - start) / length)
-        if first == last:
-            result[first] += (right - left) / length
-            continue
-        result[first] += first + 1 - (left - start) / length
-        for cell in range(first + 1, last):
-            result[cell] += 1.0
-        result[last] += (right - start) / length - last
-    # What ends with the last cell has nothing in the one after it.
-    return [min(1.0, value) for value in result[:cells]]
+def coverage(stretches: Sequence[tuple[int, int]], start: int, end: int, parts: int) -> list[float]:
+    """Returns, for each of ``parts`` equal parts of the time, the share that the stretches cover."""
+    if end <= start or parts <= 0:
+        return [0.0] * max(0, parts)
+    lefts = sorted([left for left, right in stretches if left < right])
+    rights = sorted([right for left, right in stretches if left < right])
+    length = (end - start) / parts
+    shares: list[float] = []
+    before = 0.0
+    whole = began = ended = 0
+    for part in range(parts + 1):
+        # Up to a time lies all that has ended by then, and of what has only begun the part since.
+        time = start + part * length
+        more_began, more_ended = bisect_right(lefts, time, began), bisect_right(rights, time, ended)
+        whole += sum(rights[ended:more_ended]) - sum(lefts[began:more_began])
+        began, ended = more_began, more_ended
+        covered = whole + (began - ended) * time
+        shares.append(min(1.0, (covered - before) / length))
+        before = covered
+    return shares[1:]
 
 
 def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, cells: int) -> list[str | None]:

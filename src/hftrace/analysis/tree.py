@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.tensors import fold
+from hftrace.analysis.tensors import cells, fold
 
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""
@@ -283,21 +283,19 @@ def _tensor_groups(derived: Derived, rows: list[int], limit: int | None) -> list
     """Returns nodes for the folded tensors of one span, the largest of them where there are many."""
     tensors = derived.trace.tensors
     stored, dtypes = tensors.column("stored_dtype"), tensors.column("dtype")
-    # A load that died has read tensors that were never placed: those weigh what they weigh in the file.
-    sizes = [
-        size if size is not None else in_file
-        for size, in_file in zip(tensors.column("bytes"), tensors.column("stored_bytes"), strict=True)
-    ]
+    sizes, stored_sizes = tensors.column("bytes"), tensors.column("stored_bytes")
     nodes = []
     for group in fold(tensors, rows):
-        pairs = {(stored[row], dtypes[row]) for row in group.rows}
+        pairs = set(zip(cells(stored, group.rows), cells(dtypes, group.rows), strict=True))
+        weights = zip(cells(sizes, group.rows), cells(stored_sizes, group.rows), strict=True)
         nodes.append(
             Node(
                 kind="tensors",
                 label=group.label,
                 count=max(1, len(group.indexes)),
                 tensors=len(group.rows),
-                bytes=sum(sizes[row] or 0 for row in group.rows),
+                # What a load that died has read and never placed weighs what it weighs in the file.
+                bytes=sum((in_file or 0) if size is None else size for size, in_file in weights),
                 attributes={
                     "per_layer": len(group.members),
                     "layers": len(group.indexes),

@@ -17,6 +17,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from hftrace.render.text import Block
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 PIPED_WIDTH = 80
 LEAST_WIDTH = 40
@@ -104,6 +106,16 @@ def complain(message: str) -> None:
 def print_result(console: Console, renderable: RenderableType) -> None:
     """Prints a view."""
     console.print(renderable, soft_wrap=False, overflow="ignore", crop=False)
+
+
+def print_blocks(blocks: Iterable[Block], color: str, width: int | None) -> None:
+    """Prints views with an empty line between them, and imports no console to do it."""
+    stream = sys.stdout
+    cells = output_width(width, stream)
+    ascii_only = not (stream.encoding or "utf-8").lower().startswith("utf")
+    colored = wants_color(color, stream)
+    for number, block in enumerate(blocks):
+        stream.write("\n" * (number > 0) + block.text(cells, ascii_only, colored))
 
 
 def print_json(value: Any) -> None:

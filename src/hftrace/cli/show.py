@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftrace.cli.output import make_console, output_options, print_json, print_json_rows, print_result
+from hftrace.cli.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
-from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.derived import Derived
     from hftrace.analysis.tree import TreeOptions
     from hftrace.render.text import Block
+    from hftrace.schema.model import Trace
 
 VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all")
 TABLES = ("spans", "tensors", "files", "samples")
@@ -134,16 +134,13 @@ def _show(
 ) -> None:
     """Reads the trace and prints what was asked for."""
     from hftrace.analysis.derived import Derived
+    from hftrace.schema.document import read
 
-    derived = Derived(Trace.open(path))
+    derived = Derived(read(path))
     if as_json:
         _print_facts(derived, view, options)
         return
-    console = make_console(color, width)
-    for number, block in enumerate(_blocks(derived, path, view, options, limit)):
-        if number:
-            console.print()
-        print_result(console, block)
+    print_blocks(_blocks(derived, path, view, options, limit), color, width)
 
 
 def _blocks(
@@ -154,34 +151,51 @@ def _blocks(
     limit: int | None,
 ) -> list[Block]:
     """Returns what to draw, in order."""
-    from hftrace.render import ledgers
-    from hftrace.render.memory import memory_view
-    from hftrace.render.postmortem import postmortem_view
-    from hftrace.render.screen import next_line, screen
-    from hftrace.render.summary import finding_list, summary
-    from hftrace.render.timeline import timeline_view
-    from hftrace.render.tree import tree
-
     if view is None:
+        from hftrace.render.screen import screen
+
         return [screen(derived, path, options)]
-    matches = options.matches
-    rows = ledgers.LIMIT if limit is None else limit or None
-    sample_rows = ledgers.SAMPLE_ROWS if limit is None else limit or None
-    makers: dict[str, Callable[[], list[Block]]] = {
-        "summary": lambda: [summary(derived), finding_list(derived)],
-        "tree": lambda: [tree(derived, options)],
-        "timeline": lambda: [timeline_view(derived, whole=True)],
-        "spans": lambda: [ledgers.spans(derived, matches, rows)],
-        "tensors": lambda: [ledgers.tensors(derived, matches, rows)],
-        "files": lambda: [ledgers.files(derived, matches, rows)],
-        "samples": lambda: [ledgers.samples(derived, sample_rows)],
-        "memory": lambda: [memory_view(derived)],
-        "postmortem": lambda: [postmortem_view(derived)],
-    }
     if view != "all":
-        return makers[view]()
-    blocks = [block for make in makers.values() for block in make()]
+        return _view(derived, view, options, limit)
+    from hftrace.render.screen import next_line
+
+    blocks = [block for name in VIEWS[:-1] for block in _view(derived, name, options, limit)]
     return [*blocks, next_line(derived, path)]
+
+
+def _view(derived: Derived, view: str, options: TreeOptions, limit: int | None) -> list[Block]:
+    """Returns one view; what the others need is not imported."""
+    if view in TABLES:
+        return [_table(derived, view, options, limit)]
+    if view == "summary":
+        from hftrace.render.summary import finding_list, summary
+
+        return [summary(derived), finding_list(derived)]
+    if view == "tree":
+        from hftrace.render.tree import tree
+
+        return [tree(derived, options)]
+    if view == "timeline":
+        from hftrace.render.timeline import timeline_view
+
+        return [timeline_view(derived, whole=True)]
+    if view == "memory":
+        from hftrace.render.memory import memory_view
+
+        return [memory_view(derived)]
+    from hftrace.render.postmortem import postmortem_view
+
+    return [postmortem_view(derived)]
+
+
+def _table(derived: Derived, table: str, options: TreeOptions, limit: int | None) -> Block:
+    """Returns one ledger as a table."""
+    from hftrace.render import ledgers
+
+    if table == "samples":
+        return ledgers.samples(derived, ledgers.SAMPLE_ROWS if limit is None else limit or None)
+    make = {"spans": ledgers.spans, "tensors": ledgers.tensors, "files": ledgers.files}[table]
+    return make(derived, options.matches, ledgers.LIMIT if limit is None else limit or None)
 
 
 def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> None:
@@ -239,9 +253,13 @@ def _chosen(trace: Trace, table: str, matches: Callable[[str], bool] | None) -> 
 
 def _view_facts(derived: Derived, view: str) -> dict[str, object]:
     """Returns the facts behind a view that is no table."""
-    from hftrace.render import memory, postmortem
+    if view == "memory":
+        from hftrace.render import memory
 
-    return memory.facts(derived) if view == "memory" else postmortem.facts(derived)
+        return memory.facts(derived)
+    from hftrace.render import postmortem
+
+    return postmortem.facts(derived)
 
 
 def _timeline_facts(derived: Derived) -> dict[str, object]:

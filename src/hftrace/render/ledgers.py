@@ -237,7 +237,8 @@ def _folded_tensors(derived: Derived, limit: int | None) -> tuple[list[Row], lis
             )
         )
         # Experts inside a layer fold once more.
-        members = fold_names(ledger, [(row, name) for name, row in group.members])
+        names_inside, rows_inside = zip(*group.members, strict=True)
+        members = fold_names(ledger, rows_inside, names_inside)
         for member in members[:MEMBERS]:
             if member.indexes:
                 size = sum(sizes[row] or 0 for row in member.rows) * layers

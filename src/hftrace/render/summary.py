@@ -10,8 +10,7 @@ from hftrace.analysis.reading import cache_state
 from hftrace.analysis.ready import AFTER_PHASES
 from hftrace.analysis.tensors import casts, group_totals
 from hftrace.render import units
-from hftrace.render.memory import at_the_peak, in_words
-from hftrace.render.postmortem import ending
+from hftrace.render.peak import at_the_peak, in_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -49,7 +48,7 @@ def summary(derived: Derived) -> Block:
 def _summary(derived: Derived, width: int) -> Iterable[Line]:
     parts: dict[str, list[Line]] = {
         "title": [_title(derived, width), [("─" * width, DIM)]],
-        "ending": ending(derived, width),
+        "ending": _ending(derived, width),
     }
     for label, value in _facts(derived):
         parts[label] = [
@@ -66,6 +65,15 @@ def _summary(derived: Derived, width: int) -> Iterable[Line]:
                 parts.pop(name, None)
     for lines in parts.values():
         yield from lines
+
+
+def _ending(derived: Derived, width: int) -> list[Line]:
+    """Returns how a load ended that did not end well."""
+    if derived.trace.outcome.get("status", "ok") == "ok":
+        return []
+    from hftrace.render.postmortem import ending
+
+    return ending(derived, width)
 
 
 def _short_findings(derived: Derived, width: int) -> Iterable[Line]:

@@ -10,12 +10,10 @@ markup, because it never passes through a markup parser.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
-from rich.segment import Segment
-from rich.style import Style
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -209,13 +207,38 @@ class Block:
         """Returns the lines for one width."""
         return list(self._draw(width))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width = options.max_width
+    def shown(self, width: int, ascii_only: bool = False) -> Iterator[Line]:
+        """Yields the lines as they are printed."""
         for line in self._draw(width):
-            for text, style in _trimmed(_cropped(line, width) if self._crops else line):
-                shown = to_ascii(text) if options.ascii_only else text
-                yield Segment(shown, Style.parse(style) if style else None)
+            parts = _trimmed(_cropped(line, width) if self._crops else line)
+            yield [(to_ascii(text), style) for text, style in parts] if ascii_only else parts
+
+    def text(self, width: int, ascii_only: bool = False, colored: bool = False) -> str:
+        """Returns the lines as text: what a console of rich's would print, which takes longer to import."""
+        paint = _paint if colored else _plain
+        lines = ("".join(paint(*part) for part in line) for line in self.shown(width, ascii_only))
+        return "".join(f"{line}\n" for line in lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+        from rich.style import Style
+
+        for line in self.shown(options.max_width, options.ascii_only):
+            for text, style in line:
+                yield Segment(text, Style.parse(style) if style else None)
             yield Segment.line()
+
+
+def _plain(text: str, style: str) -> str:
+    return text
+
+
+def _paint(text: str, style: str) -> str:
+    """Returns text in the colours of the terminal's own theme: the sixteen that the views use."""
+    from rich.color import ColorSystem
+    from rich.style import Style
+
+    return Style.parse(style).render(text, color_system=ColorSystem.STANDARD) if style else text
 
 
 def _cropped(line: Line, width: int) -> Line:

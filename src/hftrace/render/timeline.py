@@ -5,7 +5,6 @@ Phases are told apart by their words and letters; colour only helps.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 
 from hftrace.analysis import memory
@@ -48,7 +47,7 @@ def timeline_view(derived: Derived, whole: bool = False, explain: Iterable[str] 
     extra = frozenset(explain)
     left_out = 0 if whole else _imports_before(derived, made)
     if left_out:
-        made = dataclasses.replace(made, start_ns=made.start_ns + left_out)
+        made = made._replace(start_ns=made.start_ns + left_out)
     return Block(lambda width: _draw(derived, made, None if whole else LANES, left_out, extra, width))
 
 

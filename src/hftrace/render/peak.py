@@ -1,0 +1,122 @@
+"""The peak of a load's memory in words, and when it was: for the first screen, which draws no chart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hftrace.analysis import usage
+from hftrace.analysis.derived import Derived
+from hftrace.render import units
+from hftrace.render.text import clean
+
+if TYPE_CHECKING:
+    from hftrace.analysis.composition import Composition
+
+IN_WORDS = {
+    "parameters": "parameters",
+    "copies": "copies in flight",
+    "imports": "imports",
+    "objects": "objects",
+    "other-mapped": "mapped weights",
+    "reserve": "kept by malloc",
+    "rest": "not explained",
+}
+"""Parts of a peak in the words of the first screen, which leaves out what was there before the load."""
+WORTH_SAYING = 0.2
+"""The first screen says what a peak is made of where the load made at least this share of it."""
+
+
+def signed(value: int | None) -> str:
+    """Returns a difference of bytes with its sign: ``+12.0 MB``; ``-`` where unknown."""
+    text = units.byte_count(value)
+    return f"+{text}" if value is not None and value >= 0 else text
+
+
+def when(derived: Derived, time_ns: int | None, span_row: int | None) -> str:
+    """Returns when and where something was: the share of the load, and the function of a span."""
+    if time_ns is None:
+        return ""
+    parts = []
+    index = derived.index
+    for row in index.load_rows:
+        start, end = index.starts[row], index.ends[row]
+        if start <= time_ns <= end and end > start:
+            parts.append(f"at {units.share((time_ns - start) / (end - start))} of the load")
+            break
+    else:
+        phase = next(
+            (index.phases[row] for row in index.roots if index.starts[row] <= time_ns <= index.ends[row]),
+            None,
+        )
+        if phase is not None:
+            parts.append(f"in {clean(phase)}")
+    if span_row is not None and index.phases[span_row] != "load" and index.parents[span_row] is not None:
+        span = derived.trace.spans[span_row]
+        parts.append(f"in {clean((span.function or span.name).rpartition('.')[2])}")
+    return ", ".join(parts)
+
+
+def in_words(derived: Derived) -> str:
+    """Returns the peak and what the load added, for the first screen; empty where it is not known."""
+    peaks = derived.peaks
+    if peaks.rss_bytes is None and peaks.anonymous_bytes is None:
+        return ""
+    parts = [f"peak {units.byte_count(peaks.rss_bytes)}"]
+    # Of several processes, the one that needed most is what a person has to make room for.
+    process = max(
+        derived.processes, key=lambda each: each.load_peak.bytes if each.load_peak else -1, default=None
+    )
+    if process is not None and len(derived.processes) > 1:
+        parts[0] += f" on rank {process.rank}"
+    rise = process.peak_above_start_bytes if process is not None else None
+    if process is not None and process.load_peak is not None and rise is not None:
+        load = units.byte_count(process.load_peak.bytes)
+        if load != units.byte_count(peaks.rss_bytes):
+            parts.append(f"of the load {load}, {units.byte_count(rise)} above its start")
+        else:
+            parts[0] += f", {units.byte_count(rise)} above the start of the load"
+    returned = process.state("returned") if process is not None else None
+    if process is not None and returned is not None:
+        added = process.above_start(returned)
+        if added.total_bytes is not None:
+            parts.append(f"returned {signed(added.total_bytes)} (anonymous {signed(added.anonymous_bytes)})")
+    if peaks.anonymous_bytes is not None:
+        parts.append(f"anonymous alone, peak {units.byte_count(peaks.anonymous_bytes)}")
+    return "; ".join(parts)
+
+
+def at_the_peak(derived: Derived) -> str:
+    """Returns in words what the load's part of the peak was made of, for the first screen; may be empty."""
+    made = derived.composition
+    if made is None or made.peak_bytes <= 0:
+        return ""
+    rise = made.peak_bytes - made.start_bytes
+    if rise < WORTH_SAYING * made.peak_bytes:
+        return ""
+    sizes: dict[str, int] = {}
+    for part in made.parts:
+        if part.kind == "sources":
+            name = "mapped sources" if part.memory == "file" else "sources"
+        elif part.kind == "before":
+            continue
+        else:
+            name = IN_WORDS.get(part.kind) or clean(part.label)
+        sizes[name] = sizes.get(name, 0) + part.bytes
+    if sizes.get(IN_WORDS["rest"], 0) < -0.1 * rise:
+        return ""  # parts that are more than the whole are no answer; the view shows them with what is wrong
+    worth = sorted(((size, name) for name, size in sizes.items() if size >= 0.03 * rise), reverse=True)
+    if not worth:
+        return ""
+    text = " + ".join(f"{units.byte_count(size)} {name}" for size, name in worth[:3])
+    where = when(derived, composition_time(derived, made), made.span)
+    return text + (f", {where}" if where else "")
+
+
+def composition_time(derived: Derived, made: Composition) -> int | None:
+    """Returns when the peak was that a composition is about: one time for all views."""
+    lane = derived.index.lanes[made.load]
+    for process in derived.processes:
+        peak = process.load_peak
+        if (process.rank, process.pid) == lane[:2] and peak is not None and peak.bytes == made.peak_bytes:
+            return usage.peak_time_ns(derived, process, peak)
+    return made.time_ns
