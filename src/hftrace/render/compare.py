@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
+from hftrace.analysis.caveats import Caveat
 from hftrace.analysis.compare import Comparison, Deed, Difference, FileChange, PartChange
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.tensor_diff import TensorGroup
@@ -126,7 +127,7 @@ def summary_view(comparison: Comparison) -> Block:
 
     def draw(width: int) -> Iterable[Line]:
         yield from _title(comparison, width)
-        yield from caveat_lines(comparison, width)
+        yield from caveat_lines(comparison.caveats, width)
         yield []
         yield from _figures(comparison, width)
         for difference in comparison.differences:
@@ -147,11 +148,11 @@ def _title(comparison: Comparison, width: int) -> Iterable[Line]:
     yield [("─" * width, DIM)]
 
 
-def caveat_lines(comparison: Comparison, width: int) -> Iterable[Line]:
+def caveat_lines(caveats: Sequence[Caveat], width: int) -> Iterable[Line]:
     """Yields what makes groups hard to compare, or that nothing does."""
-    if not comparison.caveats:
+    if not caveats:
         yield [("No caveats: ", GOOD), (shorten("same versions, machine, request, cache", width - 12), PLAIN)]
-    for caveat in comparison.caveats:
+    for caveat in caveats:
         for number, text in enumerate(wrap(clean(caveat.text), width - 2)):
             yield [("! " if not number else "  ", WARN), (text, PLAIN)]
 

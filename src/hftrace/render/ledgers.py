@@ -33,12 +33,16 @@ FLEXIBLE_LEAST = 12
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; at most ``most`` cells wide, and dropped first where ``rank`` is high."""
+    """A column of a table; at most ``most`` cells wide, and dropped first where ``rank`` is high.
+
+    ``least`` is for the first one: others are dropped before it becomes narrower.
+    """
 
     title: str
     right: bool = False
     most: int = 40
     rank: int = 0
+    least: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def _widths(
     def room() -> int:
         return width - sum(wanted[at] + 2 for at in shown[1:])
 
-    while len(shown) > 1 and room() < min(first, max(FLEXIBLE_LEAST, width // 3)):
+    while len(shown) > 1 and room() < min(first, max(FLEXIBLE_LEAST, width // 3, columns[0].least)):
         least = max(shown[1:], key=lambda at: (columns[at].rank, at))
         shown.remove(least)
         dropped.append(least)

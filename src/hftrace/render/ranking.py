@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from hftrace.analysis.compare import Comparison
 from hftrace.analysis.ranking import Ranking, call_of, metrics_of
 from hftrace.analysis.verdicts import BETTER, TOO_FEW_RUNS
+from hftrace.render import units
 from hftrace.render.compare import WORDS, caveat_lines, figure_of, ratio_of
 from hftrace.render.ledgers import Column, Row, table
-from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, clean, stack, wrap
+from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, clean, stack, width_of, wrap
 
 
 def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = None) -> Block:
@@ -22,6 +23,13 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
     """
     baseline = comparison.baseline
     differences = {difference.variant.name: difference for difference in comparison.differences}
+    # In a sweep each name says what was asked for: that it differs is no news.
+    caveats = [
+        caveat
+        for caveat in comparison.caveats
+        if caveat.kind != "request"
+        or not all(f"{caveat.subject}=" in variant.name for variant in comparison.variants)
+    ]
     first, *others = metrics_of(comparison, ranked.metric)
     rows = []
     for variant in ranked.variants:
@@ -41,15 +49,16 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
             )
         )
     columns = [
-        Column(f"sorted by {first.label}"),
+        # Which variant it is matters more than what else is known of it.
+        Column(f"sorted by {first.label}", least=max(width_of(row.cells[0]) for row in rows)),
         Column(first.label, right=True, most=18),
         Column("ratio", right=True, most=8),
         Column("verdict", most=14),
         *(Column(metric.label, right=True, most=18, rank=1 + at) for at, metric in enumerate(others)),
     ]
-    note = f"{len(baseline.runs)} runs each, ratios to {clean(baseline.name)}"
+    note = f"{units.count(len(baseline.runs), 'run')} each, ratios to {clean(baseline.name)}"
     return stack(
-        Block(lambda width: caveat_lines(comparison, width)),
+        Block(lambda width: caveat_lines(caveats, width)),
         table("Ranking", note, columns, rows),
         Block(lambda width: _winner(ranked, model, width), cropped=False),
     )

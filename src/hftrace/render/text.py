@@ -274,9 +274,10 @@ def stack(*blocks: Block) -> Block:
         for number, block in enumerate(blocks):
             if number:
                 yield []
-            yield from block.lines(width)
+            # Each as it would be alone: what one does not crop, the whole does not.
+            yield from block.shown(width)
 
-    return Block(draw)
+    return Block(draw, cropped=False)
 
 
 def notes(texts: Iterable[str], width: int, indent: str = "") -> list[Line]:
