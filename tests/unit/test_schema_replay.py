@@ -328,6 +328,24 @@ def test_what_the_body_of_from_pretrained_did_is_named_by_the_call_that_follows(
     assert (made[1].rss_anon_start_bytes, made[1].rss_anon_bytes) == (170 * MB, 50 * MB)
 
 
+def test_a_killed_load_on_a_device_says_how_its_figures_were_obtained(tmp_path):
+    writer = Writer(tmp_path)
+    early = {"source": None, "reason": "the accelerator was not used", "pinned_bytes": 0}
+    writer.line(journal.FACTS, "environment", {"device_memory": early})
+    writer.begin(1, None, "load", "Model", 0)
+    edge = [100 * MB, 0, 0, 100 * MB, {"cuda:0": [5 * MB, 8 * MB, 7 * MB]}]
+    writer.line(journal.BEGIN, 2, 1, "weights", "w", None, MAIN, writer.at(3), edge, {})
+    writer.write()
+    trace = replay(tmp_path)
+    assert trace.loads[0].device_peak_bytes == {"cuda:0": 7 * MB}
+    assert trace.header["measured"]["spans.device_peak_bytes"] == "torch's allocator"
+    assert trace.environment["device_memory"] == {
+        "source": "torch's allocator",
+        "reason": None,
+        "pinned_bytes": 0,
+    }
+
+
 def test_ranks_become_one_trace(tmp_path):
     for rank in (0, 1):
         writer = Writer(tmp_path, rank=rank, pid=PID + rank)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Records the traces in this directory: one checkpoint, loaded by each of the four loader generations.
+# Records the traces in this directory: one checkpoint, loaded by each of the four loader generations,
+# and one of 2 GB in four ways by transformers 4.48.3 (a few minutes).
 # Run from the repository's root, with the environments made by
 #   python tests/environments/make.py --directory .venvs --ci
 set -euo pipefail
@@ -30,3 +31,21 @@ cp llama-D-5.23.0-ready.json "$here/"
 # One that is stopped: 470 MB are enough for the interpreter and its libraries, and not for the widened weights.
 PYTHONPATH="" "$hftrace" load llama-2-7b-100mb --dtype float32 --memory-limit 470MB --quiet --force -o llama-D-5.23.0-limit.json || [ $? -eq 3 ]
 cp llama-D-5.23.0-limit.json "$here/"
+# Fast init against the rest, where it still was an option.
+"$hftrace" synth llama-2-7b --size 2GB -o l2g
+PYTHONPATH=$environments/overlays/4.48.3 "$hftrace" compare l2g --warm --variant 'fast-init: fast-init+bf16' \
+    --variant 'no-fast-init: no-fast-init+bf16' --variant 'low-cpu-mem: low-cpu-mem+bf16' \
+    --variant 'device-map: bf16, device_map=cpu' -o fast-init-4.48.3
+rm -rf "$here/fast-init-4.48.3"
+cp -r fast-init-4.48.3 "$here/"
+# One checkpoint and three versions of transformers, each with its own interpreter.
+for version in 4.48.3 4.57.6; do
+    "$environments/base/bin/python" -m venv --without-pip "env-$version"
+    printf '%s\n' "$environments/overlays/$version" "$("$environments/base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        > "$(echo "env-$version"/lib/python*/site-packages)/overlay.pth"
+done
+PYTHONPATH="" "$hftrace" compare llama-2-7b-100mb --warm --variant '5.23.0: fp32' \
+    --variant '4.57.6: fp32, python=env-4.57.6/bin/python' \
+    --variant '4.48.3: fp32, python=env-4.48.3/bin/python' -o versions
+rm -rf "$here/versions"
+cp -r versions "$here/"

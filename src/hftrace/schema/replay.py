@@ -105,6 +105,11 @@ def _replay(
     for fact in first.facts.get("environment", []):
         around.update(fact)
     around.update(environment or {})
+    if any(span.device_peak for process in processes for span in process.spans.values()):
+        # A load that was killed described its devices before it used one, and never again.
+        known = around.get("device_memory")
+        if not isinstance(known, dict) or known.get("source") is None:
+            around["device_memory"] = {**(known or {}), "source": "torch's allocator", "reason": None}
     combined_header: dict[str, Any] = {
         "schema": "hftrace.trace",
         "version": "1.0",
