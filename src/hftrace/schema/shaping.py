@@ -175,7 +175,9 @@ def add_body_spans(process: Process) -> None:
             hook = process.hooks.get(span.hook or 0)
             if hook is not None and hook.lead and span.start > cursor:
                 number += 1
-                until = f"up to {hook.function.rpartition('.')[2]}"
+                owner, _, function = hook.function.rpartition(".")
+                # One from_pretrained calls another: whose it is tells them apart.
+                until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
                 process.spans[number] = _body_span(
                     number, above, hook.lead, until, (cursor, edge), (span.start, span.edge)
                 )
