@@ -57,15 +57,15 @@ def phase_verdicts(
     if not baseline or not values:
         return {}
     phases = list(dict.fromkeys(phase for run in (*baseline, *values) for phase in run))
-    series = [[float(run.get(phase, 0)) for run in (*baseline, *values)] for phase in phases]
     first, enough = len(baseline), can_decide(len(baseline), len(values))
-    seen = [_explained(times, sum(times[:first]), first) for times in series]
+    series = [_Series([float(run.get(phase, 0)) for run in (*baseline, *values)], first) for phase in phases]
     greatest = _greatest_by_chance(series, first) if enough else []
     found = {}
-    for phase, times, share in zip(phases, series, seen, strict=True):
-        difference = statistics.median(times[first:]) - statistics.median(times[:first])
+    for phase, each in zip(phases, series, strict=True):
+        difference = statistics.median(each.times[first:]) - statistics.median(each.times[:first])
         # A little below its own share, which the way that was seen reaches but for rounding.
-        reached = sum(other >= share * (1 - 1e-9) for other in greatest)
+        own = each.explained(range(first)) * (1 - 1e-9)
+        reached = sum(other >= own for other in greatest)
         p_value = reached / len(greatest) if greatest else 1.0
         if not enough:
             verdict = TOO_FEW_RUNS
@@ -77,25 +77,37 @@ def phase_verdicts(
     return found
 
 
-def _explained(times: Sequence[float], first_sum: float, first: int) -> float:
-    """Returns the share of the variance of ``times`` that lies between the first so many and the others."""
-    total, count = sum(times), len(times)
-    mean = total / count
-    whole = sum((value - mean) ** 2 for value in times)
-    if whole <= 0:
-        return 0.0
-    second = count - first
-    between = first_sum**2 / first + (total - first_sum) ** 2 / second - total**2 / count
-    return min(1.0, max(0.0, between / whole))
+class _Series:
+    """The times of one phase in all runs, those of the baseline first."""
+
+    def __init__(self, times: Sequence[float], first: int) -> None:
+        self.times = times
+        self._sizes = first, len(times) - first
+        self._total = sum(times)
+        mean = self._total / len(times)
+        self._whole = sum((value - mean) ** 2 for value in times)
+        self._middle = self._total**2 / len(times)
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to explain."""
+        return self._whole > 0
+
+    def explained(self, chosen: Iterable[int]) -> float:
+        """Returns the share of the variance that lies between the chosen runs and the others."""
+        if not self.varies:
+            return 0.0
+        part = sum([self.times[at] for at in chosen])
+        first, second = self._sizes
+        between = part**2 / first + (self._total - part) ** 2 / second - self._middle
+        return min(1.0, max(0.0, between / self._whole))
 
 
-def _greatest_by_chance(series: Sequence[Sequence[float]], first: int) -> list[float]:
+def _greatest_by_chance(series: Sequence[_Series], first: int) -> list[float]:
     """Returns the greatest share of any phase, for each way to deal the runs to the two sides."""
-    varied = [times for times in series if max(times) > min(times)]
-    return [
-        max((_explained(times, sum(times[at] for at in chosen), first) for times in varied), default=0.0)
-        for chosen in _ways(len(series[0]), first)
-    ]
+    varied = [each for each in series if each.varies]
+    count = len(series[0].times)
+    return [max((each.explained(chosen) for each in varied), default=0.0) for chosen in _ways(count, first)]
 
 
 def _ways(count: int, first: int) -> Iterable[Sequence[int]]:
