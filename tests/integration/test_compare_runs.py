@@ -150,7 +150,7 @@ def test_a_sweep_is_a_ranking_with_the_call_of_the_best(runs):
     lines = done.stdout.splitlines()
     assert [line.split("  ")[0] for line in lines if line.startswith("dtype=")] == order
     assert document["ranking"]["call"] in lines
-    assert "sorted by anon peak" in done.stdout
+    assert "by anon peak, 1 run each" in done.stdout
 
 
 def test_what_was_offloaded_is_removed(runs):

@@ -50,13 +50,14 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
         )
     columns = [
         # Which variant it is matters more than what else is known of it.
-        Column(f"sorted by {first.label}", least=max(width_of(row.cells[0]) for row in rows)),
+        Column("variant", least=max(width_of(row.cells[0]) for row in rows)),
         Column(first.label, right=True, most=18),
         Column("ratio", right=True, most=8),
         Column("verdict", most=14),
         *(Column(metric.label, right=True, most=18, rank=1 + at) for at, metric in enumerate(others)),
     ]
-    note = f"{units.count(len(baseline.runs), 'run')} each, ratios to {clean(baseline.name)}"
+    runs = units.count(len(baseline.runs), "run")
+    note = f"by {first.label}, {runs} each, ratios to {clean(baseline.name)}"
     return stack(
         Block(lambda width: caveat_lines(caveats, width)),
         table("Ranking", note, columns, rows),
