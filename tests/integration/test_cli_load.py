@@ -247,14 +247,15 @@ def test_class_task_and_custom_class(loads):
 
 ACCOUNTED = """
 import json, sys
+import torch
 import hftrace
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 kinds = {
     "as it is": {},
-    "cast": {"torch_dtype": "float32"},
-    "low memory": {"low_cpu_mem_usage": True, "torch_dtype": "float32"},
-    "device_map": {"device_map": "cpu", "torch_dtype": "float32"},
+    "cast": {"torch_dtype": torch.float32},
+    "low memory": {"low_cpu_mem_usage": True, "torch_dtype": torch.float32},
+    "device_map": {"device_map": "cpu", "torch_dtype": torch.float32},
 }
 AutoModelForCausalLM.from_pretrained(sys.argv[1])
 for name, keywords in kinds.items():
