@@ -173,11 +173,17 @@ def own_codes(known=()):
 
 
 def undo_races_of_the_host(baseline):
-    """Two loads at once may leave behind what transformers replaces for a load itself (no_tie_weights)."""
+    """Two loads at once may leave behind what transformers replaces for a load itself.
+
+    That is an attribute that holds a local function (``no_tie_weights``), or one of torch's that holds one of
+    transformers' own (``guard_torch_init_functions``): the load that leaves last puts back what it found.
+    """
     for owner, names in baseline.names.items():
         for name, old in names.items():
             new = vars(owner).get(name)
-            if new is not old and isinstance(new, types.FunctionType) and "<locals>" in new.__qualname__:
+            if new is old or not isinstance(new, types.FunctionType):
+                continue
+            if "<locals>" in new.__qualname__ or (getattr(old, "__module__", None) or "").startswith("torch"):
                 assert new.__module__.startswith("transformers")
                 setattr(owner, name, old)
 
