@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,59 +93,52 @@ def run_rounds(
         on_round: Hears of each finished run: the run, how many are done, and how many there are.
     """
     result = Rounds({spec.name: [] for spec in specs})
-    try:
-        _run_all(request, specs, repeat, directory, header, on_round, result)
-    except KeyboardInterrupt:
-        result.interrupted = True
-    return result
-
-
-def _run_all(
-    request: LoadRequest,
-    specs: Sequence[VariantSpec],
-    repeat: int,
-    directory: Path,
-    header: Mapping[str, Any],
-    on_round: Callable[[Round, int, int], None],
-    result: Rounds,
-) -> None:
     by_name = {spec.name: spec for spec in specs}
-    total, done = (repeat + 1) * len(specs), 0
-    for number in range(repeat + 1):
-        for name in order_of(list(by_name), number):
+    turns = [(number, name) for number in range(repeat + 1) for name in order_of(list(by_name), number)]
+    total, done = len(turns), 0
+    try:
+        for number, name in turns:
             if name in result.failed:
                 total -= 1
                 continue
-            path = directory / f"{file_name(name)}-{number}.json"
             trace = _run(request, by_name[name], number, directory, header)
             status = trace.outcome.get("status")
             if status == "interrupted":
-                raise KeyboardInterrupt
+                result.interrupted = True
+                break
             if status != "ok":
                 result.failed[name] = dict(trace.outcome)
             # The warm-up is not counted; but the trace of one that failed is the only one there will be.
             if number or status != "ok":
+                path = directory / f"{file_name(name)}-{number}.json"
                 result.traces[name].append(path)
                 trace.save(path)
             done += 1
             on_round(Round(name, number, trace), done, total)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
 
 
 def _run(
     request: LoadRequest, spec: VariantSpec, number: int, directory: Path, header: Mapping[str, Any]
 ) -> Trace:
     facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
-    with tempfile.TemporaryDirectory(prefix=".hftrace-offload-", dir=directory) as scratch:
-        keywords = {
-            key: scratch if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()
-        }
-        mine = dataclasses.replace(
-            request,
-            keywords={**request.keywords, **keywords},
-            environment={**request.environment, **spec.environment},
-            python=spec.python or request.python,
-        )
+    # The same path in each run, or the runs of one variant would differ in what they asked for.
+    scratch = directory / "offload"
+    keywords = {
+        key: str(scratch) if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()
+    }
+    mine = dataclasses.replace(
+        request,
+        keywords={**request.keywords, **keywords},
+        environment={**request.environment, **spec.environment},
+        python=spec.python or request.python,
+    )
+    try:
         return run_load(mine, header=facts, directory=directory).trace
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def file_name(name: str) -> str:

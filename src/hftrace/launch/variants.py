@@ -23,8 +23,8 @@ from hftrace.errors import UsageError
 
 ENVIRONMENT = "env."
 PYTHON = "python"
-SCRATCH_DIRECTORY = "(a new directory for each run)"
-"""Stands in a preset for a directory that is made for a run and removed after it."""
+SCRATCH_DIRECTORY = "(a directory for the run)"
+"""Stands in a preset for a directory that is made by a run and removed after it."""
 
 
 @dataclass(frozen=True)
