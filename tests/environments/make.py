@@ -78,7 +78,8 @@ def _overlay_key(version: str) -> str:
     return f"transformers {version} {OVERLAYS[version]}"
 
 
-def _pip(python: Path, *arguments: str) -> None:
+def pip_install(python: Path, *arguments: str) -> None:
+    """Installs into the environment of ``python``; tries twice."""
     command = [str(python), "-m", "pip", "install", "--quiet", "--no-input", *arguments]
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
     environment.pop("PYTHONPATH", None)
@@ -123,8 +124,8 @@ def make_base(directory: Path) -> None:
             shutil.rmtree(place, ignore_errors=True)
             raise MakeError(f"{sys.executable} cannot make a virtual environment:\n{made.stdout.strip()}")
     constraints = ("--constraint", str(CONSTRAINTS))
-    _pip(python, *constraints, *FIRST)
-    _pip(python, *constraints, "--editable", f"{ROOT}[test]", *WITH)
+    pip_install(python, *constraints, *FIRST)
+    pip_install(python, *constraints, "--editable", f"{ROOT}[test]", *WITH)
     (place / MARKER).write_text(key)
     print(f"base: made in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -143,7 +144,7 @@ def make_overlay(directory: Path, version: str) -> None:
     pins = OVERLAYS[version]
     packages = [f"transformers=={version}"]
     packages += [f"{name}=={pin}" for name, pin in pins._asdict().items() if pin is not None]
-    _pip(base_python(directory), "--no-deps", "--no-compile", "--target", str(place), *packages)
+    pip_install(base_python(directory), "--no-deps", "--no-compile", "--target", str(place), *packages)
     (place / MARKER).write_text(key)
     print(f"{version}: made in {time.monotonic() - started:.0f} s", flush=True)
 

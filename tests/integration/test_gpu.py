@@ -1,7 +1,8 @@
 """Loads on a real GPU: device memory against torch's own figures, the ledger, a real CUDA out of memory.
 
-No machine with a GPU has run these yet (2026-11): they passed with torch.cuda's
-figures, device names and errors replaced by stand-ins, on 4.48.3, 4.57.6 and 5.23.0.
+No machine with a GPU has run these yet (2026-11). They pass on torch's own CUDA
+build, with its own allocator, over a stand-in for the CUDA runtime that has
+memory and no kernels (tests/environments/gpu.py): 4.48.3, 4.50.3, 4.57.6, 5.23.0.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ device), and the peak of allocated since the last reset, which is done at each
 reading so that spans can have exact peaks. ``torch.cuda`` is asked where it is
 in use, else ``torch.accelerator`` (MPS, XPU). Nothing here synchronises.
 
-Tested with a stand-in allocator; on a real GPU not yet.
+Tested with torch's CUDA build and its own allocator over a stand-in for the
+CUDA runtime (tests/environments/gpu.py); on a real GPU not yet.
 """
 
 from __future__ import annotations
