@@ -291,6 +291,149 @@ def hostile_outcome(status: str = "killed") -> Any:
     )
 
 
+def on_device(*, full: bool = False) -> Any:
+    """A load of eight expert weights onto a GPU, which two conversions make into two parameters of 320 MB.
+
+    At its peak the GPU holds the first parameter, the four sources of the second, and the second itself. With
+    ``full`` there is no room for that, and 5.x catches the error and fails later.
+    """
+    made = Builder()
+    made.request["keywords"] = {"dtype": "bfloat16", "device_map": "cuda:0"}
+    made.environment["devices"] = [
+        {
+            "device": "cuda:0",
+            "name": "A GPU",
+            "memory_bytes": (1_200 if full else 2_000) * MB,
+            "used_bytes": 1_100 * MB,
+            "outside_allocator_bytes": 300 * MB,
+        }
+    ]
+    status = "error" if full else "ok"
+
+    def held(allocated: int, reserved: int, peak: int) -> dict[str, Any]:
+        columns = ("device_allocated_bytes", "device_reserved_bytes", "device_peak_bytes")
+        return {
+            name: {"cuda:0": size * MB}
+            for name, size in zip(columns, (allocated, reserved, peak), strict=True)
+        }
+
+    ended = "RuntimeError: We encountered some issues during automatic conversion of the weights."
+    root = made.span(
+        None,
+        "load",
+        "MixtralForCausalLM",
+        0,
+        500,
+        "MixtralForCausalLM.from_pretrained",
+        "modeling_utils.py:3893",
+        status=status,
+        attributes={"error": ended} if full else {},
+        rss_anon_start_bytes=300 * MB,
+        rss_file_start_bytes=200 * MB,
+        rss_anon_bytes=310 * MB,
+        rss_file_bytes=210 * MB,
+        rss_peak_bytes=1_100 * MB,
+        **held(320 if full else 640, 880 if full else 1_000, 640 if full else 960),
+    )
+    weights = made.span(
+        root,
+        "weights",
+        "convert_and_load_state_dict_in_model",
+        20,
+        480,
+        "convert_and_load_state_dict_in_model",
+        "core_model_loading.py:1600",
+        **held(320 if full else 640, 880 if full else 1_000, 640 if full else 960),
+    )
+    made.span(
+        weights,
+        "warmup",
+        "caching_allocator_warmup",
+        20,
+        30,
+        "caching_allocator_warmup",
+        "modeling_utils.py:5149",
+        **held(0, 640, 640),
+    )
+    parameter = "model.layers.{}.mlp.experts.gate_up_proj"
+    if full:
+        message = (
+            "CUDA out of memory. Tried to allocate 305.18 MiB. GPU 0 has a total capacity of 1.12 GiB of "
+            "which 19.07 MiB is free. Of the allocated memory 610.35 MiB is allocated by PyTorch, and 228.88 "
+            "MiB is reserved by PyTorch but unallocated. If reserved but unallocated memory is large try "
+            "setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
+        )
+        made.span(
+            weights,
+            "convert",
+            f"convert({parameter.format(1)})",
+            400,
+            470,
+            "WeightConverter.convert",
+            "core_model_loading.py:1258",
+            status="error",
+            attributes={
+                "target": parameter.format(1),
+                "operations": ["MergeModulelist"],
+                "caught": True,
+                "error": f"OutOfMemoryError: {message}",
+            },
+            **held(640, 880, 640),
+        )
+    for layer in range(2):
+        start = 40 + 210 * layer
+        lost = full and layer == 1
+        sources = [f"model.layers.{layer}.experts.{number}.w1.weight" for number in range(4)]
+        for number, source in enumerate(sources if lost else ()):
+            made.tensor(
+                source,
+                [40_000_000],
+                dtype=None,
+                device=None,
+                provenance=None,
+                file=shard_name(0, 1),
+                read_start_ns=round((start + 30 * number) * MS),
+                read_end_ns=round((start + 30 * number + 25) * MS),
+            )
+        if not lost:
+            made.tensor(
+                parameter.format(layer),
+                [160_000_000],
+                provenance="converted",
+                keys=sources,
+                device=None if full else "cuda:0",
+                file=shard_name(0, 1),
+                span=weights,
+                read_start_ns=round(start * MS),
+                read_end_ns=round((start + 120) * MS),
+                placed_ns=round((start + 180) * MS),
+            )
+    made.file(shard_name(0, 1), size=640 * MB, shard=0, format="safetensors", read_bytes=640 * MB)
+    for number in range(40):
+        time = number * 500 / 39
+        made.sample(
+            time,
+            305 * MB,
+            round((205 + min(600, 1.6 * time)) * MB),
+            round(min(960, max(0, 2.2 * (time - 30)))) * MB,
+        )
+    if full:
+        made.outcome = {
+            "status": "error",
+            "signal": None,
+            "exit_code": 1,
+            "last_phase": "finalize",
+            "last_tensor": "model.norm.weight",
+            "died_in": "log_state_dict_report",
+            "error": {
+                "type": "RuntimeError",
+                "message": ended.removeprefix("RuntimeError: "),
+                "traceback": f"Traceback (most recent call last):\n{ended}",
+            },
+        }
+    return made.trace()
+
+
 LOADS = {
     "upcast": upcast,
     "between": lambda: upcast(between=True, after=False),
@@ -301,5 +444,6 @@ LOADS = {
     "shared": lambda: upcast(after=False, shared=200 * MB),
     "two-ranks": two_ranks,
     "dead": dead,
+    "device": on_device,
 }
 """Traces that the memory view is shown with in snapshots."""

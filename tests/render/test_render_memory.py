@@ -1,5 +1,6 @@
 """Memory and post-mortem views, as files that people can read (UPDATE_SNAPSHOTS=1 writes them anew)."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,14 +10,25 @@ from test_render_screens import ESCAPE, compare, draw
 import handmade
 import handmade_memory
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.postmortem import DeathFacts, post_mortem
 from hftrace.render import memory, postmortem
 from hftrace.render.memory import memory_view
 from hftrace.render.postmortem import SHORT_LINES, ending, postmortem_view
 from hftrace.render.screen import screen
 from hftrace.render.summary import summary
+from hftrace.schema.model import Facts
 
 STATUSES = ("killed", "error", "interrupted", "ok", "unheard-of")
+
+
+def device_full():
+    trace = handmade_memory.on_device(full=True)
+    found = post_mortem(trace, DeathFacts(ram_bytes=16_000_000_000))
+    return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **found}))
+
+
 DEATHS = {
+    "device": device_full,
     "dead": handmade_memory.dead,
     "old": handmade.killed,
     "failing": handmade.failing,

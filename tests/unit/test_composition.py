@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from handmade import MB, Builder
-from hftrace.analysis.composition import composition, device_parts, main_load
+from hftrace.analysis.composition import composition, main_load
 from hftrace.analysis.derived import Derived
 
 START_ANON, START_FILE = 100 * MB, 50 * MB
@@ -208,25 +208,3 @@ def test_a_trace_without_a_load_has_none():
     made = Builder()
     made.span(None, "import", "import torch", 0, 10)
     assert main_load(Derived(made.trace())) is None
-
-
-def test_the_parts_of_a_device():
-    made = Builder()
-    made.span(
-        None,
-        "load",
-        "Model",
-        0,
-        100,
-        device_peak_bytes={"cuda:0": 100 * MB},
-        device_reserved_bytes={"cuda:0": 120 * MB},
-    )
-    for number in range(4):
-        made.tensor(f"layers.{number}.weight", [ELEMENTS], device="cuda:0")
-    made.tensor("tied.weight", [ELEMENTS], device="cuda:0", provenance="tied")
-    parts = device_parts(Derived(made.trace()), 0)
-    assert {part.kind: part.bytes // MB for part in parts["cuda:0"]} == {
-        "parameters": 80,
-        "rest": 20,
-        "reserve": 20,
-    }

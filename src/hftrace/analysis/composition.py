@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.holding import (
-    ELSEWHERE,
     Held,
     fullest,
     heap_growth,
@@ -22,7 +21,6 @@ from hftrace.analysis.holding import (
     held_at,
     weights_spans,
 )
-from hftrace.analysis.tensors import cells
 from hftrace.analysis.usage import between
 from hftrace.schema.model import Span
 
@@ -34,7 +32,8 @@ class Part(NamedTuple):
     """One part of a peak."""
 
     kind: str
-    """``before, imports, objects, parameters, copies, sources, other-mapped, reserve`` or ``rest``."""
+    """``before, imports, objects, parameters, copies, sources, other-mapped, reserve`` or ``rest``; of a
+    device ``warmup`` and ``rounding`` as well."""
     label: str
     bytes: int
     memory: str
@@ -99,34 +98,6 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
         parts=[Part("before", "before the load: interpreter and libraries", start, "both"), *parts],
         explained=max(0.0, 1 - abs(rest) / rise) if rise > 0 else None,
     )
-
-
-def device_parts(derived: Derived, load_row: int) -> dict[str, list[Part]]:
-    """Returns, by device, what the peak of its allocator was made of during a load.
-
-    Parts add up to the greatest number of bytes that were allocated; ``reserve`` comes on top: what the
-    allocator had taken from the device beyond that. From the allocators' figures, tested by hand-made
-    traces only.
-    """
-    load = derived.trace.spans[load_row]
-    sizes: dict[str, list[int]] = {}
-    column = derived.trace.tensors.column("bytes")
-    for batch in derived.batches:
-        device = batch.sort.device
-        if device and batch.sort.provenance not in ELSEWHERE and batch.rank == load.rank:
-            sizes.setdefault(device, []).extend(filter(None, cells(column, batch.rows)))
-    parts: dict[str, list[Part]] = {}
-    for device, peak in sorted((load.device_peak_bytes or {}).items()):
-        # A model on ``cuda`` without a number is on the only device that there is.
-        mine = sizes.get(device) or sizes.get(device.partition(":")[0]) or []
-        weights = min(peak, sum(mine))
-        reserved = (load.device_reserved_bytes or {}).get(device, 0)
-        parts[device] = [
-            Part("parameters", "parameters and buffers of the model", weights, device, len(mine)),
-            Part("rest", "copies in flight, and what was there before", peak - weights, device),
-            Part("reserve", "taken from the device, not in use", max(0, reserved - peak), device),
-        ]
-    return parts
 
 
 def main_load(derived: Derived) -> int | None:

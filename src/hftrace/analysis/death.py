@@ -9,7 +9,7 @@ made ready to be drawn. Nothing in a file is trusted to have the right type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hftrace.analysis.derived import Derived
@@ -35,6 +35,33 @@ class Stall:
 
 
 @dataclass(frozen=True)
+class FullDevice:
+    """A device on which an allocation failed; bytes, None where nobody said.
+
+    See :func:`hftrace.analysis.shortage.device_shortage`.
+    """
+
+    device: str
+    memory_bytes: int | None = None
+    asked_bytes: int | None = None
+    free_bytes: int | None = None
+    allowed_bytes: int | None = None
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    outside_allocator_bytes: int | None = None
+    predicted_bytes: int | None = None
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What torch's allocator could have had at most."""
+        if self.allowed_bytes is not None:
+            return self.allowed_bytes
+        if self.memory_bytes is None:
+            return None
+        return max(0, self.memory_bytes - (self.outside_allocator_bytes or 0))
+
+
+@dataclass(frozen=True)
 class Death:
     """What is known about the end of a load; None where it is not known. Times in ns, sizes in bytes."""
 
@@ -47,6 +74,8 @@ class Death:
     exit_code: int | None = None
     error: str | None = None
     """Type and message of the exception, in one text."""
+    cause: str | None = None
+    """The same of the exception that the load caught before, which is why it failed."""
     traceback: str | None = None
     time_ns: int | None = None
     phase: str | None = None
@@ -68,6 +97,8 @@ class Death:
     limit_bytes: int | None = None
     limit_kind: str | None = None
     predicted_anon_bytes: int | None = None
+    device: FullDevice | None = None
+    """Where it was a device whose memory ran out."""
     stack: str | None = None
     stalls: list[Stall] = field(default_factory=list)
 
@@ -150,9 +181,8 @@ def death(derived: Derived) -> Death:
     else:
         sure = _certainty(killer, said)
     error = outcome.get("error")
-    error = error if isinstance(error, dict) else {}
-    words = f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}" if error else None
-    row = _last_span(derived, status)
+    cause = _words(outcome.get("cause"))
+    row = _last_span(derived, status, _text(outcome.get("died_in")) if cause else None)
     span = derived.trace.spans[row] if row is not None else None
     file = _text(outcome.get("last_file"))
     shard, shards = _shard(derived, file)
@@ -164,8 +194,9 @@ def death(derived: Derived) -> Death:
         evidence=said,
         signal=signal,
         exit_code=integer(outcome.get("exit_code")),
-        error=words,
-        traceback=_text(error.get("traceback")),
+        error=_words(error),
+        cause=cause,
+        traceback=_text(error.get("traceback")) if isinstance(error, dict) else None,
         time_ns=max(derived.index.ends, default=None),
         phase=_text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
         function=(span.function or span.name) if span else _text(outcome.get("died_in")),
@@ -184,9 +215,24 @@ def death(derived: Derived) -> Death:
         limit_bytes=limit,
         limit_kind=kind,
         predicted_anon_bytes=_size(outcome.get("predicted_anon_bytes")),
+        device=_full_device(outcome.get("device")),
         stack=_text(outcome.get("stack")),
         stalls=stalls(derived),
     )
+
+
+def _words(error: Any) -> str | None:
+    if not isinstance(error, dict) or not error:
+        return None
+    return f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
+
+
+def _full_device(facts: Any) -> FullDevice | None:
+    name = _text(facts.get("device")) if isinstance(facts, dict) else None
+    if name is None:
+        return None
+    sizes = {each.name: _size(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
+    return FullDevice(name, **sizes)
 
 
 def _certainty(killer: str | None, evidence: list[str]) -> str:
@@ -203,6 +249,8 @@ def _limit(derived: Derived) -> tuple[int | None, str | None]:
     limit = integer(outcome.get("limit_bytes"))
     if limit is not None and limit > 0:
         return limit, _text(outcome.get("limit_kind"))
+    if isinstance(outcome.get("device"), dict):
+        return None, None  # the host's limits are not what was reached
     known = [
         (size, kind)
         for kind, name in (("cgroup", "cgroup_limit_bytes"), ("RAM", "ram_bytes"))
@@ -211,11 +259,23 @@ def _limit(derived: Derived) -> tuple[int | None, str | None]:
     return min(known, default=(None, None))
 
 
-def _last_span(derived: Derived, status: str) -> int | None:
-    """Returns the innermost span that was cut short, or that the exception came from."""
+def _last_span(derived: Derived, status: str, caught_in: str | None) -> int | None:
+    """Returns the innermost span that was cut short, or that the exception came from.
+
+    Args:
+        derived: The trace.
+        status: Of the outcome.
+        caught_in: Name of the span that the exception left which the load caught before it failed.
+    """
     index = derived.index
     statuses = derived.trace.spans.column("status")
     attributes = derived.trace.spans.column("attributes")
+    if caught_in is not None:
+        names = derived.trace.spans.column("name")
+        found = (row for row in range(len(names)) if statuses[row] == "error" and names[row] == caught_in)
+        row = next(found, None)
+        if row is not None:
+            return row
     failed = [row for row in index.roots if statuses[row] != "ok"]
     if not failed:
         return None

@@ -12,6 +12,7 @@ from hftrace.schema.model import File, Trace
 if TYPE_CHECKING:
     from hftrace.analysis.composition import Composition
     from hftrace.analysis.death import Death
+    from hftrace.analysis.device_peak import DevicePeak
 
 LAZY_SHARE = 0.5
 """Share of the weights on CPU that must be missing from the process before a load is called lazy."""
@@ -64,6 +65,19 @@ class Derived:
 
         row = main_load(self)
         return None if row is None else composition(self, row)
+
+    @cached_property
+    def device_peaks(self) -> list[DevicePeak]:
+        """What the memory of each device was made of at its peak, in the load that had most there."""
+        from hftrace.analysis.device_peak import device_peaks
+
+        highest: dict[str, DevicePeak] = {}
+        for row in self.index.load_rows:
+            for peak in device_peaks(self, row):
+                known = highest.get(peak.device)
+                if known is None or peak.peak_bytes > known.peak_bytes:
+                    highest[peak.device] = peak
+        return [highest[device] for device in sorted(highest)]
 
     @cached_property
     def death(self) -> Death:

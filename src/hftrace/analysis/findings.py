@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+from hftrace.analysis.death import FullDevice
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.tensors import FROM_CHECKPOINT, Total, casts, cells
 from hftrace.schema.model import Trace
@@ -30,6 +31,13 @@ ITEM_BYTES = {
     "float8_e4m3fn": 1,
     "float8_e5m2": 1,
 }
+
+
+UNUSED_BYTES = 100_000_000
+UNUSED_SHARE = 0.1
+"""What an allocator may keep for later, in bytes and as a share, before a finding speaks of it."""
+OUTSIDE_SHARE = 0.2
+"""The share of a device that others than torch may take before a finding names them first."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,9 @@ def killed_at_limit(derived: Derived) -> Iterator[Finding]:
         return
     if end.killer in ("timeout", "crash", "exit"):
         return  # full memory is how it was, and not why it ended
+    if end.device is not None:
+        yield _device_full(derived, end.device)
+        return
     used, limit = end.held_against_limit, end.limit_bytes
     parts = []
     if used is not None and limit is not None:
@@ -164,6 +175,64 @@ def killed_at_limit(derived: Derived) -> Iterator[Finding]:
         'Load in the stored dtype (dtype="auto"), give a device_map with max_memory, or raise the limit.',
         cost_bytes=used,
     )
+
+
+def _device_full(derived: Derived, full: FullDevice) -> Finding:
+    """Returns the finding about a device that had too little memory."""
+    held = full.reserved_bytes if full.reserved_bytes is not None else full.allocated_bytes
+    of = f" of {_gigabytes(full.memory_bytes)}" if full.memory_bytes is not None else ""
+    parts = [f"torch held {_gigabytes(held)}{of} when it asked for more"] if held is not None else []
+    outside = full.outside_allocator_bytes
+    if outside:
+        parts.append(f"{_gigabytes(outside)} were not torch's: the context, other libraries and processes")
+    if full.predicted_bytes is not None:
+        parts.append(f"the loaded model needs {_gigabytes(full.predicted_bytes)} there")
+    elif derived.checkpoint_bytes:
+        parts.append(f"the checkpoint has {_gigabytes(derived.checkpoint_bytes)}")
+    evidence = "; ".join(parts) + "." if parts else "The device was full."
+    room = full.room_bytes
+    fits = full.predicted_bytes is not None and room is not None and full.predicted_bytes <= room
+    advice = 'Let layers stay on the CPU with device_map="auto", quantise, or load in a smaller dtype'
+    if outside and full.memory_bytes and outside > OUTSIDE_SHARE * full.memory_bytes:
+        advice = f"See with nvidia-smi which processes use {full.device}, and end them. {advice}"
+    elif fits:
+        kind = full.device.partition(":")[0]
+        advice = (
+            "The model itself fits, what its load needs on the way does not: "
+            f'load it on the CPU and move it, from_pretrained(...).to("{kind}")'
+        )
+    return Finding(
+        "R25",
+        "out-of-memory",
+        f"Out of memory on {full.device}",
+        evidence[0].upper() + evidence[1:],
+        advice + ".",
+        cost_bytes=held,
+    )
+
+
+@rule
+def reserved_unused(derived: Derived) -> Iterator[Finding]:
+    """R10: the allocator kept much more of a device than the model needs when the load ended."""
+    if derived.trace.outcome.get("status", "ok") != "ok":
+        return
+    for peak in derived.device_peaks:
+        unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
+        if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
+            continue
+        kind = peak.device.partition(":")[0]
+        warmups = [phase for phase in derived.index.phases if phase == "warmup"]
+        why = "; the loader's warm-up asked for the whole model at once" if warmups else ""
+        yield Finding(
+            "R10",
+            "reserved-unused",
+            f"{_gigabytes(unused)} of {peak.device} reserved and unused",
+            f"When the load ended torch had reserved {_gigabytes(reserved)} of {peak.device} for "
+            f"{_gigabytes(peak.allocated_bytes or 0)} of tensors{why}.",
+            f"Call torch.{kind}.empty_cache() after the load: it gives back the blocks that no tensor is in. "
+            f'Loaded on the CPU and moved with .to("{kind}"), a model leaves next to none.',
+            cost_bytes=unused,
+        )
 
 
 @rule

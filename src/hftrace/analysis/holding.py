@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.dtypes import asked_dtype, loaded_as
+from hftrace.analysis.shortage import whole_model_device
 from hftrace.analysis.tensors import Batch, Sort, Total, cells
 from hftrace.schema.model import Span
 
@@ -106,6 +107,8 @@ class _Sorting:
         self._rank = index.lanes[load_row].rank
         self._start, self._end = index.starts[load_row], index.ends[load_row]
         self._asked = asked_dtype(derived.trace)
+        # A load that failed has not said where its tensors are: where they were asked.
+        self._host = {"cpu", None} if whole_model_device(derived.trace) in ("cpu", None) else {"cpu"}
         # Which span was the innermost that places weights, from when on; outside of the load there is none.
         nearest = index.nearest(("shard", "weights"))
         changes = [(start, nearest[row]) for start, _, row in sorted(index.exclusive([load_row]))]
@@ -116,7 +119,7 @@ class _Sorting:
     def add(self, batch: Batch) -> None:
         """Adds those tensors of a batch that the load holds in the memory of the host."""
         sort = batch.sort
-        if batch.rank != self._rank or sort.provenance in ELSEWHERE or sort.device not in ("cpu", None):
+        if batch.rank != self._rank or sort.provenance in ELSEWHERE or sort.device not in self._host:
             return
         placed, ends = self._column("placed_ns"), self._column("read_end_ns")
         rows = [row for row in batch.rows if placed[row] is None or self._start <= placed[row] <= self._end]

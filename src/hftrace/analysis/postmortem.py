@@ -11,24 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.analysis.dtypes import ITEM_BYTES, asked_dtype, loaded_as
+from hftrace.analysis.shortage import (
+    Cause,
+    caught_cause,
+    device_shortage,
+    is_memory_error,
+    loaded_sizes,
+)
 from hftrace.schema.model import Trace
 
 KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")
 """Signals that a process brings upon itself."""
-MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
-MEMORY_MESSAGES = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "out of memory",
-    "Cannot allocate memory",
-    "Unable to allocate",
-)
-"""What allocators say in an exception of a more general type."""
-WHOLE = {"int64", "int32", "int16", "bool"}
-"""Dtypes that stay what they are."""
-QUANTIZING = ("quantization_config", "load_in_4bit", "load_in_8bit")
 PRESSURE_WINDOW_NS = 1_000_000_000
 LEAST_STALL_NS = 10_000_000
 """Less waiting for memory than that in a second is everyday life."""
@@ -94,7 +88,10 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
         that died ``memory_at_death_bytes``, ``anon_at_death_bytes``,
         ``limit_bytes`` and ``limit_kind`` (``--memory-limit``, ``cgroup`` or
         ``RAM``); for a crash or a time-out ``stack``; for a time-out
-        ``timeout_seconds``.
+        ``timeout_seconds``. Where a device ran out of memory ``device``, see
+        :func:`~hftrace.analysis.shortage.device_shortage`. Where the load
+        caught the exception that made it fail, ``cause`` (type and message),
+        and what it was doing then: ``last_phase``, ``died_in``, ``last_tensor``.
     """
     outcome = trace.outcome
     status = outcome.get("status")
@@ -111,12 +108,18 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
         result["stack"] = facts.stack
     if status == "interrupted":
         return result
-    killer = _killer(trace, facts)
+    cause = caught_cause(trace)
+    if cause is not None:
+        result |= _caught(trace, cause)
+    error = result.get("cause") or outcome.get("error")
+    killer = _killer(trace, facts, error)
     result["killer"] = killer
     if killer is None:
         return result
+    if killer == "out-of-memory" and isinstance(error, Mapping):
+        result["device"] = device_shortage(trace, error, cause.row if cause else None)
     memory = _last_memory(trace)
-    kind, limit = _limit(killer, trace, facts)
+    kind, limit = _limit(killer, trace, facts, result.get("device") is not None)
     result |= {
         "memory_at_death_bytes": memory.total,
         "anon_at_death_bytes": memory.anonymous,
@@ -125,8 +128,22 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     }
     if killer == "timeout":
         result["timeout_seconds"] = facts.timeout_seconds
-    result["evidence"] = _evidence(killer, trace, facts, memory, kind, limit)
+    result["evidence"] = _evidence(killer, trace, facts, memory, kind, limit, result)
     return result
+
+
+def _caught(trace: Trace, cause: Cause) -> dict[str, Any]:
+    """Returns what the outcome says of an exception that the load caught: that, and where it was then."""
+    span = trace.spans[cause.row]
+    words: dict[str, Any] = {
+        "cause": {"type": cause.type, "message": cause.message},
+        "last_phase": span.phase,
+        "died_in": span.name,
+    }
+    target = span.attributes.get("target")
+    if isinstance(target, str) and target:
+        words |= {"last_tensor": target, "last_tensor_ns": span.end_ns}
+    return words
 
 
 def size(value: int) -> str:
@@ -148,11 +165,11 @@ def _limit_reached(trace: Trace) -> Mapping[str, Any] | None:
     return reached if isinstance(reached, Mapping) else None
 
 
-def _killer(trace: Trace, facts: DeathFacts) -> str | None:
+def _killer(trace: Trace, facts: DeathFacts, error: Any) -> str | None:
     outcome = trace.outcome
     signal = outcome.get("signal")
     if outcome.get("status") == "error":
-        return "out-of-memory" if is_memory_error(outcome.get("error")) else None
+        return "out-of-memory" if is_memory_error(error) else None
     killed = signal in (None, "SIGKILL") if facts.end_unknown else signal == "SIGKILL"
     if _limit_reached(trace) is not None and killed:
         return "memory-limit"
@@ -169,22 +186,6 @@ def _killer(trace: Trace, facts: DeathFacts) -> str | None:
     return "unknown" if signal is not None or facts.end_unknown else "exit"
 
 
-def is_memory_error(error: Any) -> bool:
-    """Returns whether an outcome's ``error`` says that memory, of the CPU or of a device, ran out."""
-    if not isinstance(error, Mapping):
-        return False
-    kind = str(error.get("type") or "").rpartition(".")[2]
-    message = str(error.get("message") or "")
-    return kind in MEMORY_ERRORS or any(words in message for words in MEMORY_MESSAGES)
-
-
-def _is_device_error(error: Any) -> bool:
-    if not isinstance(error, Mapping):
-        return False
-    kind, message = str(error.get("type") or ""), str(error.get("message") or "")
-    return "OutOfMemoryError" in kind or any(name in message for name in ("CUDA", "HIP", "XPU", "MPS"))
-
-
 def _is_full(trace: Trace, facts: DeathFacts) -> bool:
     memory = _last_memory(trace)
     if memory.available is not None and facts.ram_bytes:
@@ -193,8 +194,10 @@ def _is_full(trace: Trace, facts: DeathFacts) -> bool:
     return memory.total is not None and limit is not None and memory.total >= FULL * limit
 
 
-def _limit(killer: str, trace: Trace, facts: DeathFacts) -> tuple[str | None, int | None]:
+def _limit(killer: str, trace: Trace, facts: DeathFacts, on_device: bool) -> tuple[str | None, int | None]:
     """Returns which limit applied, and how large it is: the smallest, unless it is known which one it was."""
+    if on_device:
+        return None, None  # no limit of the host
     limits = [
         ("--memory-limit", facts.memory_limit_bytes),
         ("cgroup", facts.cgroup_limit_bytes),
@@ -204,8 +207,6 @@ def _limit(killer: str, trace: Trace, facts: DeathFacts) -> tuple[str | None, in
     if killer == "memory-limit":
         asked = facts.memory_limit_bytes or (reached or {}).get("limit_bytes")
         return "--memory-limit", asked if isinstance(asked, int) else None
-    if killer == "out-of-memory" and _is_device_error(trace.outcome.get("error")):
-        return None, None
     if killer == "kernel-oom":
         del limits[0]
         if facts.kernel_message is not None and "cgroup" not in facts.kernel_message:
@@ -309,30 +310,15 @@ def predicted_anon_bytes(trace: Trace) -> int | None:
     """
     keywords = trace.request.get("keywords")
     keywords = keywords if isinstance(keywords, Mapping) else {}
-    asked = asked_dtype(trace)
-    if asked is None or keywords.get("device_map") not in (None, "cpu", {"": "cpu"}):
+    if keywords.get("device_map") not in (None, "cpu", {"": "cpu"}) or progress(trace)[1] is None:
         return None
-    if asked not in ITEM_BYTES and asked != "auto":
-        return None
-    if any(keywords.get(name) for name in QUANTIZING) or progress(trace)[1] is None:
-        return None
+    sizes = loaded_sizes(trace)
     loads = trace.loads
     start = loads[-1].rss_anon_start_bytes if loads else None
-    if start is None:
+    if sizes is None or start is None:
         return None
     mapped = _keeps_the_mapping(trace, keywords)
-    total = 0
-    tensors = trace.tensors
-    for kind, stored, dtype in zip(
-        *(tensors.column(name) for name in ("kind", "stored_bytes", "stored_dtype")), strict=True
-    ):
-        if kind == "unused" or stored is None:
-            continue
-        if dtype not in ITEM_BYTES and dtype not in WHOLE:
-            return None
-        loaded, size = loaded_as(stored, dtype, asked)
-        total += 0 if mapped and loaded == dtype else size
-    return int(start) + total
+    return int(start) + sum(size for same, size in sizes if not (mapped and same))
 
 
 # -- evidence ----------------------------------------------------------------------------------------
@@ -345,8 +331,9 @@ def _evidence(
     memory: _Memory,
     kind: str | None,
     limit: int | None,
+    result: Mapping[str, Any],
 ) -> list[str]:
-    """Returns sentences, the strongest first."""
+    """Returns sentences, the strongest first; ``result`` is what the post-mortem has found so far."""
     outcome = trace.outcome
     signal = outcome.get("signal")
     said: list[str] = []
@@ -358,10 +345,7 @@ def _evidence(
     elif killer == "timeout":
         said.append(f"The load was not done after the {facts.timeout_seconds:g} s of --timeout.")
     elif killer == "out-of-memory":
-        error = outcome.get("error") or {}
-        lines = str(error.get("message") or "").strip().splitlines()
-        first = lines[0][:300].rstrip(".") if lines else "no message"
-        said.append(f"The load raised {error.get('type')}: {first}.")
+        said += _memory_error_words(outcome.get("error") or {}, result)
     elif killer == "crash":
         said.append(f"The process crashed with {signal}.")
         if signal == "SIGBUS":
@@ -382,8 +366,8 @@ def _evidence(
     elif killer == "unknown" and signal is not None:
         said.append(f"{signal} was sent to the loading process.")
     said += _kernel_words(killer, signal, facts)
-    if killer in ("crash", "exit"):
-        return said
+    if killer in ("crash", "exit") or result.get("device") is not None:
+        return said  # the host's memory is not why
     if memory.total is not None and memory.anonymous is not None:
         of = f"; the limit ({kind}) is {size(limit)}" if limit is not None and kind is not None else ""
         said.append(
@@ -397,6 +381,62 @@ def _evidence(
     if memory.stall is not None and memory.stall >= LEAST_STALL_NS:
         said.append(f"Processes waited {memory.stall / 1e9:.2f} s for memory in the last second.")
     return said
+
+
+def _memory_error_words(error: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Returns what was raised for want of memory, what became of it, and how full the device was."""
+    cause = result.get("cause")
+    raised = cause or error
+    words = first_sentences(str(raised.get("message") or ""))
+    if cause is None:
+        said = [_stopped(f"The load raised {raised.get('type')}: {words}")]
+    else:
+        said = [
+            _stopped(f"{result.get('died_in')} raised {raised.get('type')}: {words}"),
+            _stopped(
+                f"The load caught that, and ended with {error.get('type')}: "
+                + first_sentences(str(error.get("message") or ""))
+            ),
+        ]
+    device = result.get("device")
+    if device is not None:
+        said.append(shortage_sentence(device))
+    return said
+
+
+def _stopped(sentence: str) -> str:
+    return sentence if sentence[-1:] in "!?" else f"{sentence}."
+
+
+def first_sentences(message: str, most: int = 300) -> str:
+    """Returns the first line of a message without its full stop, cut where a sentence ends if it is long."""
+    line = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
+    if len(line) > most:
+        whole = line[:most].rpartition(". ")[0]
+        line = whole or line[:most]
+    return line.rstrip(".")
+
+
+def shortage_sentence(device: Mapping[str, Any]) -> str:
+    """Returns in a sentence how full a device was when an allocation on it failed.
+
+    Args:
+        device: See :func:`~hftrace.analysis.shortage.device_shortage`.
+    """
+    name, memory, allowed = device.get("device"), device.get("memory_bytes"), device.get("allowed_bytes")
+    parts = []
+    reserved, allocated = device.get("reserved_bytes"), device.get("allocated_bytes")
+    if allocated is not None:
+        unused = f", {size(reserved - allocated)} more kept for later" if reserved is not None else ""
+        parts.append(f"tensors had {size(allocated)}{unused}")
+    outside = device.get("outside_allocator_bytes")
+    if outside:
+        parts.append(f"{size(outside)} were taken outside of torch's allocator")
+    if device.get("asked_bytes") is not None:
+        parts.append(f"{size(device['asked_bytes'])} more were asked for")
+    of = f" has {size(memory)}" if memory is not None else ""
+    of += f", of which this process may use {size(allowed)}" if allowed is not None else ""
+    return f"{name}{of}: {', '.join(parts)}." if parts else f"{name}{of} was full."
 
 
 def _kernel_words(killer: str, signal: Any, facts: DeathFacts) -> list[str]:

@@ -367,6 +367,27 @@ def composition_facts(derived: Derived) -> dict[str, Any] | None:
     }
 
 
+def device_peak_facts(derived: Derived) -> list[dict[str, Any]]:
+    """Returns what each device's peak was made of as plain JSON values, in bytes."""
+    ids = derived.index.ids
+    return [
+        {
+            "device": peak.device,
+            "load": ids[peak.load],
+            "span": ids[peak.span],
+            "peak_bytes": peak.peak_bytes,
+            "explained": peak.explained,
+            "parts": [part._asdict() for part in peak.parts],
+            "allocated_bytes": peak.allocated_bytes,
+            "reserved_bytes": peak.reserved_bytes,
+            "unused_bytes": peak.unused_bytes,
+            "memory_bytes": peak.memory_bytes,
+            "outside_allocator_bytes": peak.outside_allocator_bytes,
+        }
+        for peak in derived.device_peaks
+    ]
+
+
 def memory_facts(derived: Derived) -> dict[str, Any] | None:
     """Returns the memory of the main process for the summary, as plain JSON values.
 
@@ -394,6 +415,7 @@ def memory_facts(derived: Derived) -> dict[str, Any] | None:
         "kept_bytes": kept_bytes(derived),
         "after": [],
         "composition": composition_facts(derived),
+        "device_peaks": device_peak_facts(derived),
     }
     for state in process.states[1:]:
         if state.name == "returned":

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hftrace.analysis.postmortem import size
+from hftrace.analysis.postmortem import first_sentences, size
 from hftrace.errors import HftraceError
 from hftrace.launch.evidence import damaged_files
 from hftrace.schema.checkpoint import read_safetensors_header
@@ -35,9 +35,9 @@ def explain_failure(trace: Trace) -> str:
     reached) is said in its own words; anything else is the first line of the
     exception.
     """
-    error = trace.outcome.get("error") or {}
+    # What the load caught before it ended with another exception says more.
+    error = trace.outcome.get("cause") or trace.outcome.get("error") or {}
     message = str(error.get("message") or "").strip()
-    first = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
     kind = str(error.get("type") or "error").rpartition(".")[2]
     if kind not in UNRELATED:
         keywords = trace.request.get("keywords") or {}
@@ -49,7 +49,7 @@ def explain_failure(trace: Trace) -> str:
             reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")
         if reason is not None:
             return reason
-    return f"{kind}: {first[:300]}".rstrip(".")
+    return f"{kind}: {first_sentences(message)}"
 
 
 def explain_death(trace: Trace) -> str:

@@ -256,6 +256,21 @@ class Recorder:
             )
         self.end(span, status, notes)
 
+    def failed_call(
+        self, phase: str, name: str, hook: int, started: int, error: BaseException, notes: dict[str, Any]
+    ) -> None:
+        """Writes a span for a call that costs none where it succeeds, once an exception has left it.
+
+        Args:
+            phase: One of the phases of DESIGN.md.
+            name: What the reader sees.
+            hook: The number of the hook point.
+            started: When the call began.
+            error: Why it ended; only its words are kept.
+            notes: Attributes.
+        """
+        self.fail(self.begin(phase, name, hook, notes, started), error)
+
     def current(self) -> OpenSpan | None:
         """Returns the innermost open span of this thread, or of the load that this worker serves."""
         return self.state.stack[-1] if self.state.stack else self._serving()

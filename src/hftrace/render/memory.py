@@ -7,7 +7,7 @@ limit is one for all of them, and told apart by glyph as well as by colour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hftrace.analysis import usage
 from hftrace.analysis.derived import Derived
@@ -15,7 +15,8 @@ from hftrace.analysis.memory import integer
 from hftrace.analysis.timeline import dominant, resample, stretches_by_lane
 from hftrace.analysis.usage import Panel, Peak, ProcessMemory
 from hftrace.render import units
-from hftrace.render.peak import composition_time, signed, when
+from hftrace.render.composition import device_composition, host_composition
+from hftrace.render.peak import signed, when
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -33,9 +34,6 @@ from hftrace.render.text import (
     width_of,
 )
 from hftrace.render.timeline import axis_text, lane_line, spark
-
-if TYPE_CHECKING:
-    from hftrace.analysis.composition import Composition, Part
 
 FULL, HALF = "█", "▄"
 FILE_BACKED, SHARED = "▒", "░"
@@ -67,7 +65,10 @@ def memory_view(derived: Derived) -> Block:
         made = derived.composition
         if made is not None and made.parts:
             yield []
-            yield from _composition(derived, made, several, width)
+            yield from host_composition(derived, made, several, width)
+        for peak in derived.device_peaks:
+            yield []
+            yield from device_composition(derived, peak, several, width)
 
     return Block(draw)
 
@@ -378,47 +379,6 @@ def _states(process: ProcessMemory, width: int) -> Iterable[Line]:
             yield [(fit(clean(name), names), PLAIN), (cells, STRONG if state.name == "peak" else PLAIN)]
 
 
-# -- what the peak is made of ---------------------------------------------------------------------
-
-
-def _composition(derived: Derived, made: Composition, several: bool, width: int) -> Iterable[Line]:
-    time_ns = composition_time(derived, made)
-    where = when(derived, time_ns, None)
-    title = "What the peak is made of"
-    if several:
-        title += f", rank {derived.index.lanes[made.load].rank}"
-    yield heading(title, width, f"{units.byte_count(made.peak_bytes)}{', ' + where if where else ''}")
-    kinds = width >= 66
-    tail = 9 + 6 + (11 if kinds else 0)
-    labels = min(44 if width < 110 else 60, width - tail)
-    bars = min(40, width - tail - labels - 2) if kinds else 0
-    for part in made.parts:
-        share = part.bytes / made.peak_bytes if made.peak_bytes > 0 else 0.0
-        label = clean(part.label)
-        if part.tensors:
-            counted = f"{label}, {units.count(part.tensors, 'tensor')}"
-            label = counted if width_of(counted) <= labels else label
-        style = _part_style(part)
-        yield [
-            (fit(label, labels), PLAIN if part.kind != "rest" else DIM),
-            (fit(units.byte_count(part.bytes), 9, "right"), PLAIN),
-            (fit(units.share(share) if share >= 0 else "", 6, "right"), DIM),
-            (fit(clean(part.memory), 11, "right") if kinds else "", DIM),
-            ("  " + FULL * round(max(0.0, min(1.0, share)) * bars), style),
-        ]
-    if function := when(derived, time_ns, made.span).removeprefix(where).removeprefix(", "):
-        yield from notes([f"the peak was {function}"], width)
-    if made.explained is not None:
-        rise = units.byte_count(made.peak_bytes - made.start_bytes)
-        yield from notes(
-            [f"of the {rise} since the load's start, {units.share(made.explained)} are explained"], width
-        )
-
-
-def _part_style(part: Part) -> str:
-    return {"anonymous": "cyan", "file": "blue", "both": DIM}.get(part.memory, "magenta")
-
-
 # -- facts ----------------------------------------------------------------------------------------
 
 
@@ -447,6 +407,7 @@ def facts(derived: Derived) -> dict[str, Any]:
             for process in derived.processes
         ],
         "composition": usage.composition_facts(derived),
+        "device_peaks": usage.device_peak_facts(derived),
     }
 
 

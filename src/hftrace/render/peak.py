@@ -11,7 +11,16 @@ from hftrace.render.text import clean
 
 if TYPE_CHECKING:
     from hftrace.analysis.composition import Composition
+    from hftrace.analysis.device_peak import DevicePeak
 
+ON_DEVICE = {
+    "before": "before the load",
+    "warmup": "the loader's warm-up",
+    "parameters": "parameters",
+    "copies": "copies on their way",
+    "rest": "not explained",
+}
+"""Parts of a device's peak in the words of the first screen."""
 IN_WORDS = {
     "parameters": "parameters",
     "copies": "copies in flight",
@@ -110,6 +119,29 @@ def at_the_peak(derived: Derived) -> str:
     text = " + ".join(f"{units.byte_count(size)} {name}" for size, name in worth[:3])
     where = when(derived, composition_time(derived, made), made.span)
     return text + (f", {where}" if where else "")
+
+
+def on_devices(derived: Derived) -> str:
+    """Returns the peak on each device, for the first screen; of a single one also what it was made of."""
+    sizes = {device: size for device, size in derived.peaks.device_bytes.items() if size}
+    parts = [f"{clean(device)} peak {units.byte_count(size)}" for device, size in sizes.items()]
+    made = derived.device_peaks
+    if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
+        parts[0] += _on_device(made[0], sizes.get(made[0].device, 0))
+    return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+
+
+def _on_device(peak: DevicePeak, highest: int) -> str:
+    of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
+    if highest > peak.peak_bytes:
+        return of  # a forward pass needed more: these parts are the load's
+    worth = [part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in ON_DEVICE]
+    worth.sort(key=lambda part: -part.bytes)
+    text = " + ".join(f"{units.byte_count(part.bytes)} {ON_DEVICE[part.kind]}" for part in worth[:3])
+    said = [f"{of}: {text}" if text else of]
+    if peak.unused_bytes >= WORTH_SAYING * peak.peak_bytes:
+        said.append(f"{units.byte_count(peak.unused_bytes)} more reserved at the end, unused")
+    return "; ".join(said)
 
 
 def composition_time(derived: Derived, made: Composition) -> int | None:

@@ -28,10 +28,10 @@ from hftrace.render.text import (
 )
 
 if TYPE_CHECKING:
-    from hftrace.analysis.death import Death, Stall
+    from hftrace.analysis.death import Death, FullDevice, Stall
 
 LABEL = 12
-SHORT_LINES = 8
+SHORT_LINES = 10
 """The most lines that the first screen gives to the end of a load."""
 STACK_LINES = 40
 NAME_CELLS, SENTENCE_CELLS = 160, 500
@@ -39,6 +39,8 @@ IMPORT_MACHINERY = "<frozen importlib"
 INSTALLED = re.compile(r'"[^"]*[/\\](?:site-packages|lib[/\\]python[0-9.]+)[/\\]')
 """The part of a path that says where Python is installed and not which module it is."""
 BAR = 16
+ALLOCATION = re.compile(r"out of memory\. Tried to allocate [\d.]+ \w+\.")
+"""Torch goes on with what the device holds."""
 
 
 def postmortem_view(derived: Derived) -> Block:
@@ -103,9 +105,16 @@ def _labelled(label: str, text: str, style: str, width: int) -> Iterable[Line]:
 
 def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
     """Yields label, text and style of each answer that the trace has, in the order in which people ask."""
-    yield "killed by" if found.status == "killed" else "ended", _verdict(found), BAD
+    verdict = _verdict(found)
+    yield (
+        "killed by" if found.status == "killed" else "ended",
+        _in_short(found, verdict) if short else verdict,
+        BAD,
+    )
     if short and found.evidence and found.killer != "out-of-memory":
         yield "because", clean(found.evidence[0]), PLAIN
+    if found.cause:
+        yield "because", _in_short(found, found.cause) if short else clean(found.cause), BAD
     if doing := _doing(found, short):
         yield "doing", doing, PLAIN
     if found.tensor or found.file:
@@ -114,8 +123,12 @@ def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tu
         yield "when", times, PLAIN
     if found.progress is not None:
         yield "got", _far(found), PLAIN
-    if held := _held(found):
+    if found.device is not None:
+        yield "full", _device(found.device), PLAIN
+    elif held := _held(found):
         yield "then held", held, PLAIN
+    if found.device is not None and (needed := _needed_on(found.device)):
+        yield "needed", needed, WARN
     if needed := _needed(found):
         yield "needed", needed, WARN if (found.missing_bytes or 0) > 0 else PLAIN
     if not short and found.exit_code is not None:
@@ -224,6 +237,45 @@ def _held(found: Death) -> str:
     )
     share = f"{units.share(found.of_limit)} of " if found.of_limit is not None else "against "
     return f"{text}; {share}{limit} {units.byte_count(found.limit_bytes)}"
+
+
+def _in_short(found: Death, error: str) -> str:
+    """Returns an error in one or two sentences, where what follows them is in a line of its own."""
+    said = clean(error)
+    match = ALLOCATION.search(said) if found.device is not None else None
+    return said[: match.end()] if match else said
+
+
+def _device(full: FullDevice) -> str:
+    """Returns how full a device was: ``cuda:0: 84 MB tensors + ..., of 400 MB; ...``."""
+    parts = []
+    if full.allocated_bytes is not None:
+        parts.append(f"{units.byte_count(full.allocated_bytes)} tensors")
+        unused = (full.reserved_bytes or 0) - full.allocated_bytes
+        if unused > 0:
+            parts.append(f"{units.byte_count(unused)} kept by torch's allocator")
+    if full.outside_allocator_bytes:
+        parts.append(f"{units.byte_count(full.outside_allocator_bytes)} outside of it")
+    text = f"{clean(full.device)}: " + " + ".join(parts)
+    if full.memory_bytes is not None:
+        text += f"{',' if parts else ''} of {units.byte_count(full.memory_bytes)}"
+    if full.allowed_bytes is not None:
+        text += f", {units.byte_count(full.allowed_bytes)} of it allowed"
+    if full.asked_bytes is not None:
+        text += f"; {units.byte_count(full.asked_bytes)} more were asked for"
+    return text
+
+
+def _needed_on(full: FullDevice) -> str:
+    if full.predicted_bytes is None:
+        return ""
+    text = f"about {units.byte_count(full.predicted_bytes)} on {clean(full.device)} to finish"
+    room = full.room_bytes
+    if room is None:
+        return text
+    if full.predicted_bytes > room:
+        return f"{text}, {units.byte_count(full.predicted_bytes - room)} more than torch could have there"
+    return f"{text}, which would have fitted: copies and memory kept for later came on top"
 
 
 def _needed(found: Death) -> str:

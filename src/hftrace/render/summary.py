@@ -10,7 +10,7 @@ from hftrace.analysis.reading import cache_state
 from hftrace.analysis.ready import AFTER_PHASES
 from hftrace.analysis.tensors import casts, group_totals
 from hftrace.render import units
-from hftrace.render.peak import at_the_peak, in_words
+from hftrace.render.peak import at_the_peak, in_words, on_devices
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -131,18 +131,12 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
         yield "ready", ready
     if release := _release(derived):
         yield "release", release
-    peaks = derived.peaks
     if memory := in_words(derived):
         yield "CPU memory", memory
     if made_of := at_the_peak(derived):
         yield "at the peak", made_of
-    parts = [
-        f"{clean(device)} peak {units.byte_count(size)}"
-        for device, size in peaks.device_bytes.items()
-        if size
-    ]
-    if parts:
-        yield "device", ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+    if devices := on_devices(derived):
+        yield "device", devices
     if read := _read(derived):
         yield "read", read
     if tensors := _tensors(derived):

@@ -265,7 +265,12 @@ def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, la
         # The load above names the class; the function and its line say which code ran.
         label = label.rpartition(".")[2]
     name = clean(node.name or "")
-    if layout.wide and name and name not in label and node.count == 1 and phase != "shard":
+    target = node.attributes.get("target")
+    if isinstance(target, str) and target:
+        # Which parameter it was that could not be made.
+        parts.insert(0, clean(target))
+        taken += width_of(parts[0]) + 2
+    elif layout.wide and name and name not in label and node.count == 1 and phase != "shard":
         parts.insert(0, name)
         taken += width_of(name) + 2
     if source:

@@ -134,6 +134,26 @@ def shard_tensor_handler(
     return call
 
 
+def _conversion_failed(
+    recorder: Recorder, number: int, started: int, transform: Any, layer_name: str, error: BaseException
+) -> None:
+    """Writes down why a conversion failed.
+
+    5.x catches what an operation raises, goes on with ``SkipParameters`` in
+    its place, and gives up at the end with an exception that says nothing of
+    the first. So this is the only place that can tell an out-of-memory error.
+    """
+    caught = type(error).__name__ == "SkipParameters" and error.__context__ is not None
+    reason = error.__context__ if caught and error.__context__ is not None else error
+    operations = [type(operation).__name__ for operation in getattr(transform, "operations", ())]
+    notes = {"target": layer_name, "operations": operations, "caught": caught}
+    recorder.failed_call("convert", f"convert({layer_name})", number, started, reason, notes)
+
+
+def _layer_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    return str(args[0] if args else kwargs.get("layer_name", ""))
+
+
 @transparent
 def rename_convert_handler(
     recorder: Recorder,
@@ -153,7 +173,14 @@ def rename_convert_handler(
         if not recorder.open_loads:
             return original(transform, *args, **kwargs)
         started = clock()
-        result = original(transform, *args, **kwargs)
+        try:
+            result = original(transform, *args, **kwargs)
+        except BaseException as error:
+            name = _layer_name(args, kwargs)
+            shielded(
+                recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
+            )
+            raise
         ended = clock()
         try:
             target = transform.target_patterns[0]
@@ -182,7 +209,14 @@ def weight_convert_handler(
         if not recorder.open_loads:
             return original(transform, *args, **kwargs)
         started = clock()
-        result = original(transform, *args, **kwargs)
+        try:
+            result = original(transform, *args, **kwargs)
+        except BaseException as error:
+            name = _layer_name(args, kwargs)
+            shielded(
+                recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
+            )
+            raise
         ended = clock()
         try:
             sources = [key for keys in transform.layer_targets.values() for key in keys]

@@ -1,0 +1,97 @@
+"""What a peak of memory was made of, as a table: of the host, and of each device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from hftrace.analysis.derived import Derived
+from hftrace.render import units
+from hftrace.render.peak import composition_time, when
+from hftrace.render.text import DIM, PLAIN, Line, clean, fit, heading, notes, width_of
+
+if TYPE_CHECKING:
+    from hftrace.analysis.composition import Composition, Part
+    from hftrace.analysis.device_peak import DevicePeak
+
+FULL = "█"
+
+
+def host_composition(derived: Derived, made: Composition, several: bool, width: int) -> Iterable[Line]:
+    """Draws what the memory of a process was made of at its peak.
+
+    Args:
+        derived: The trace.
+        made: What to draw.
+        several: Whether there are several ranks, so that each is named.
+        width: Of the screen, in cells.
+    """
+    time_ns = composition_time(derived, made)
+    where = when(derived, time_ns, None)
+    title = "What the peak is made of"
+    if several:
+        title += f", rank {derived.index.lanes[made.load].rank}"
+    yield heading(title, width, f"{units.byte_count(made.peak_bytes)}{', ' + where if where else ''}")
+    yield from _table(made.parts, made.peak_bytes, width)
+    if function := when(derived, time_ns, made.span).removeprefix(where).removeprefix(", "):
+        yield from notes([f"the peak was {function}"], width)
+    if made.explained is not None:
+        rise = units.byte_count(made.peak_bytes - made.start_bytes)
+        yield from notes(
+            [f"of the {rise} since the load's start, {units.share(made.explained)} are explained"], width
+        )
+
+
+def device_composition(derived: Derived, peak: DevicePeak, several: bool, width: int) -> Iterable[Line]:
+    """Draws what the memory of a device was made of at its peak, and what was taken of it besides.
+
+    Args:
+        derived: The trace.
+        peak: What to draw.
+        several: Whether there are several ranks, so that each is named.
+        width: Of the screen, in cells.
+    """
+    title = f"What the peak on {clean(peak.device)} is made of"
+    if several:
+        title += f", rank {derived.index.lanes[peak.load].rank}"
+    of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
+    yield heading(title, width, units.byte_count(peak.peak_bytes) + of)
+    yield from _table(peak.parts, peak.peak_bytes, width)
+    span = derived.trace.spans[peak.span]
+    said = []
+    if span.phase != "load":
+        said.append(f"the peak was in {clean((span.function or span.name).rpartition('.')[2])}")
+    if peak.unused_bytes:
+        said.append(
+            f"{units.byte_count(peak.unused_bytes)} more were reserved when the load ended, and not in use"
+        )
+    if peak.outside_allocator_bytes:
+        said.append(
+            f"{units.byte_count(peak.outside_allocator_bytes)} were taken outside of torch's allocator: "
+            "the context, other libraries and processes"
+        )
+    yield from notes(said, width)
+
+
+def _table(parts: Sequence[Part], peak_bytes: int, width: int) -> Iterable[Line]:
+    kinds = width >= 66
+    tail = 9 + 6 + (11 if kinds else 0)
+    labels = min(44 if width < 110 else 60, width - tail)
+    bars = min(40, width - tail - labels - 2) if kinds else 0
+    for part in parts:
+        share = part.bytes / peak_bytes if peak_bytes > 0 else 0.0
+        label = clean(part.label)
+        if part.tensors:
+            counted = f"{label}, {units.count(part.tensors, 'tensor')}"
+            label = counted if width_of(counted) <= labels else label
+        yield [
+            (fit(label, labels), PLAIN if part.kind != "rest" else DIM),
+            (fit(units.byte_count(part.bytes), 9, "right"), PLAIN),
+            (fit(units.share(share) if share >= 0 else "", 6, "right"), DIM),
+            (fit(clean(part.memory), 11, "right") if kinds else "", DIM),
+            ("  " + FULL * round(max(0.0, min(1.0, share)) * bars), _style(part)),
+        ]
+
+
+def _style(part: Part) -> str:
+    return {"anonymous": "cyan", "file": "blue", "both": DIM}.get(part.memory, "magenta")
