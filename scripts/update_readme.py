@@ -11,6 +11,7 @@ that the block has already are written. A section of three dots stays.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -32,17 +33,17 @@ def updated(text: str) -> str:
 
 def _block(found: re.Match[str]) -> str:
     command = found["command"]
-    printed = {_key(section): section for section in _sections(_output(command))}
+    printed = _sections(_output(command))
     kept = []
     for section in _sections(found["body"]):
         if section == LEFT_OUT:
             kept.append(section)
             continue
-        key = _key(section)
-        if key not in printed:
-            sys.exit(f"README.md: {command} prints no section that begins with {' '.join(key)!r}")
-        kept.append(printed[key])
-    body = "\n\n".join(kept or printed.values())
+        alike = max(printed, key=lambda other: _alike(section, other))
+        if not _alike(section, alike):
+            sys.exit(f"README.md: {command} prints no section that begins like {section[:40]!r}")
+        kept.append(alike)
+    body = "\n\n".join(kept or printed)
     return f"```text\n{command}\n{body}\n```"
 
 
@@ -66,9 +67,16 @@ def _sections(text: str) -> list[str]:
     return [section.strip("\n") for section in re.split(r"\n\s*\n", text.strip("\n")) if section.strip()]
 
 
-def _key(section: str) -> tuple[str, ...]:
-    words = section.partition("\n")[0].split()
-    return tuple(word for word in words if set(word) != {"─"})[:2]
+def _alike(section: str, other: str) -> int:
+    """Returns how many words at their beginning two sections share."""
+    same = itertools.takewhile(
+        lambda pair: pair[0] == pair[1], zip(_title(section), _title(other), strict=False)
+    )
+    return sum(1 for _ in same)
+
+
+def _title(section: str) -> list[str]:
+    return [word for word in section.partition("\n")[0].split() if set(word) != {"─"}]
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
     python tests/environments/gpu.py                       the newest transformers
     python tests/environments/gpu.py --ci                  one of each loader generation
     python tests/environments/gpu.py --only 4.48.3 -- -k out_of_memory
+    python tests/environments/gpu.py --exec python -m hftrace load DIRECTORY --device-map cuda:0
 
 DIRECTORY/cuda is a virtual environment with torch's CUDA build (some 5 GB on
 disk) in front of the base environment, and a library, built from
@@ -10,8 +11,9 @@ cuda_stand_in.c, that takes the place of the CUDA runtime and the driver. It
 has device memory and copies and no kernels: allocations, statistics, peaks and
 out-of-memory errors are torch's real ones, what is computed is not.
 
-Needs Linux on x86-64, a C compiler and nm (binutils). The exit code is 0 where
-all passed, 1 otherwise.
+With ``--exec`` the rest of the line is run there, in place of the tests. Needs
+Linux on x86-64, a C compiler and nm (binutils). The exit code is 0 where all
+passed, 1 otherwise; that of the command with ``--exec``.
 """
 
 from __future__ import annotations
@@ -141,9 +143,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_selection(parser)
+    parser.add_argument("--exec", action="store_true", help="run the command that follows, and no tests")
     arguments = sys.argv[1:]
-    at = arguments.index("--") if "--" in arguments else len(arguments)
-    options = parser.parse_args(arguments[:at])
+    marks = [arguments.index(mark) for mark in ("--exec", "--") if mark in arguments]
+    at = min(marks, default=len(arguments))
+    options = parser.parse_args(
+        arguments[:at] + [mark for mark in arguments[at : at + 1] if mark == "--exec"]
+    )
+    rest = arguments[at + 1 :]
     versions = selected(parser, options)
     try:
         make(options.directory, versions)
@@ -151,11 +158,13 @@ def main() -> int:
     except (MakeError, OSError, subprocess.CalledProcessError) as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 1
+    if options.exec:
+        return subprocess.run(rest, env=variables(options.directory, library, versions[0])).returncode
     python = environment_of(options.directory) / "bin" / "python"
     failed = []
     for version in versions:
         print(f"\n=== transformers {version}, torch's CUDA build on the stand-in", flush=True)
-        command = [str(python), "-m", "pytest", "-m", "gpu", "tests/integration", *arguments[at + 1 :]]
+        command = [str(python), "-m", "pytest", "-m", "gpu", "tests/integration", *rest]
         if subprocess.run(command, cwd=ROOT, env=variables(options.directory, library, version)).returncode:
             failed.append(version)
     if failed:

@@ -20,7 +20,10 @@ ROOM = 100_000_000
 
 
 class Tight:
-    """Loads as AutoModelForCausalLM does, in a process that may use only :data:`ROOM` of the GPU."""
+    """Loads as AutoModelForCausalLM does, in a process that may use little of the GPU.
+
+    ``GPU_LOADS_ROOM`` says how many bytes, :data:`ROOM` otherwise.
+    """
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -29,7 +32,8 @@ class Tight:
         from transformers import AutoModelForCausalLM
 
         total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(ROOM / total, 0)
+        room = int(os.environ.get("GPU_LOADS_ROOM") or ROOM)
+        torch.cuda.set_per_process_memory_fraction(room / total, 0)
         if os.environ.get("GPU_LOADS_WARMUP") == "0" and hasattr(modeling, "caching_allocator_warmup"):
             # It asks for the memory of the whole model at once: nothing would be placed before it fails.
             modeling.caching_allocator_warmup = lambda *args, **kwargs: None

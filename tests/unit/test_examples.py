@@ -8,6 +8,7 @@ import pytest
 
 import hftrace
 from hftrace.analysis.compare import compare
+from hftrace.analysis.derived import Derived
 from hftrace.analysis.summary import summary
 from hftrace.analysis.verdicts import WORSE
 from hftrace.cli.measure import groups_of
@@ -74,6 +75,20 @@ def test_offload():
     }
 
 
+def test_a_gpu_and_one_that_is_too_small():
+    """Both on torch's own CUDA allocator; a layer's experts are there beside what is made of them."""
+    trace = hftrace.Trace.open(EXAMPLES / "mixtral-D-5.23.0-gpu.json")
+    (peak,) = Derived(trace).device_peaks
+    assert peak.explained > 0.99
+    assert {part.kind for part in peak.parts} >= {"parameters", "copies"}
+    full = hftrace.Trace.open(EXAMPLES / "mixtral-D-5.23.0-gpu-full.json").outcome
+    assert (full["killer"], full["last_phase"]) == ("out-of-memory", "convert")
+    assert full["cause"]["type"] == "OutOfMemoryError"
+    assert full["last_tensor"] == "model.layers.1.mlp.experts.gate_up_proj"
+    device = full["device"]
+    assert device["allocated_bytes"] + device["asked_bytes"] > device["memory_bytes"] - 315_000_000
+
+
 def compared(name):
     return compare(
         [(group, [hftrace.Trace.open(path) for path in paths]) for group, paths in groups_of(EXAMPLES / name)]
@@ -108,3 +123,6 @@ def test_no_path_of_a_machine():
         trace = hftrace.Trace.open(path)
         for row in trace.files:
             assert row.path is None or not row.path.startswith("/"), (path.name, row.path)
+        error = trace.outcome.get("error") or {}
+        for line in str(error.get("traceback") or "").splitlines():
+            assert 'File "/' not in line, (path.name, line)

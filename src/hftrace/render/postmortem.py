@@ -108,13 +108,13 @@ def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tu
     verdict = _verdict(found)
     yield (
         "killed by" if found.status == "killed" else "ended",
-        _in_short(found, verdict) if short else verdict,
+        _in_short(found, verdict),
         BAD,
     )
     if short and found.evidence and found.killer != "out-of-memory":
         yield "because", clean(found.evidence[0]), PLAIN
     if found.cause:
-        yield "because", _in_short(found, found.cause) if short else clean(found.cause), BAD
+        yield "because", _in_short(found, found.cause), BAD
     if doing := _doing(found, short):
         yield "doing", doing, PLAIN
     if found.tensor or found.file:
