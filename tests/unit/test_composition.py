@@ -208,3 +208,44 @@ def test_a_trace_without_a_load_has_none():
     made = Builder()
     made.span(None, "import", "import torch", 0, 10)
     assert main_load(Derived(made.trace())) is None
+
+
+def killed():
+    """The first tensor was done at 200 ms; then nothing was written down until the end, 1,000 ms."""
+    load = Load(peak=200 * MB, anon=0)
+    weights = load.span("weights", 100, 1000, peak=200 * MB)
+    for row in (load.root, weights):
+        load.made.spans[row - 1] = dataclasses.replace(load.made.spans[row - 1], status="killed")
+    load.tensor(0, 110, 190, 200, dtype="float32")
+    load.made.sample(195, START_ANON + 40 * MB, START_FILE + 20 * MB)
+    load.made.sample(600, START_ANON + 100 * MB, START_FILE + 30 * MB)
+    load.made.sample(960, START_ANON + 170 * MB, START_FILE + 30 * MB)
+    return load
+
+
+def test_what_a_killed_load_was_reading():
+    made, sums = killed().parts()
+    assert sums == {"parameters": 40, "sources": 20, "other-mapped": 10, "unrecorded": 130}
+    assert made.explained == 1
+
+
+def test_only_what_grew_while_nothing_was_written_down_counts_as_reading():
+    load = killed()
+    load.peak = 300 * MB
+    for row in (0, 1):
+        top = load.made.spans[row].rss_peak_bytes + 100 * MB
+        load.made.spans[row] = dataclasses.replace(load.made.spans[row], rss_peak_bytes=top)
+    _, sums = load.parts()
+    assert (sums["unrecorded"], sums["rest"]) == (130, 100)
+
+
+def test_a_load_that_ended_well_has_no_reads_under_way():
+    load = killed()
+    load.made.spans = [dataclasses.replace(span, status="ok") for span in load.made.spans]
+    assert "unrecorded" not in load.parts()[1]
+
+
+def test_nothing_is_under_way_outside_of_the_weights():
+    load = killed()
+    load.made.spans[1] = dataclasses.replace(load.made.spans[1], phase="instantiate")
+    assert "unrecorded" not in load.parts()[1]

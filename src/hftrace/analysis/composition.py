@@ -21,9 +21,11 @@ from hftrace.analysis.holding import (
     held_at,
     weights_spans,
 )
-from hftrace.analysis.usage import between
+from hftrace.analysis.usage import Reading, between
 from hftrace.schema.model import Span
 
+READING = ("weights", "shard", "convert")
+"""Phases in which a load reads weights."""
 TRIFLE_SHARE = 0.01
 """Share of the rise that a span may add to the peak of the one inside it without having made it."""
 
@@ -32,8 +34,8 @@ class Part(NamedTuple):
     """One part of a peak."""
 
     kind: str
-    """``before, imports, objects, parameters, copies, sources, other-mapped, reserve`` or ``rest``; of a
-    device ``warmup`` and ``rounding`` as well."""
+    """``before, imports, objects, parameters, copies, sources, other-mapped, unrecorded, reserve`` or
+    ``rest``; of a device ``warmup`` and ``rounding`` as well."""
     label: str
     bytes: int
     memory: str
@@ -201,9 +203,32 @@ def _parts(
     passing = max(0, rest - mapped) if _in_import(derived, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
+    unrecorded = max(0, min(rest, _unrecorded(derived, load, what))) if load.status == "killed" else 0
+    parts.append(Part("unrecorded", "reads under way when it was killed", unrecorded, "anonymous"))
+    rest -= unrecorded
     reserve = max(0, min(rest, heap_growth(derived, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
     return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
+
+
+def _unrecorded(derived: Derived, load: Span, what: Held) -> int:
+    """Returns by how much anonymous memory grew after the last event of a load that was killed, in bytes.
+
+    Reads are written down when they are done, and events up to 50 ms later.
+    Outside of the weights nothing large is under way.
+    """
+    index = derived.index
+    rows = index.walk_thread([derived.index.row_of[load.id]])
+    open_ones = [row for row in rows if index.ends[row] >= load.end_ns and index.phases[row] in READING]
+    if not open_ones:
+        return 0
+    done = (time for parcel in what.copies for time in parcel.appear if time <= load.end_ns)
+    edges = (time for row in rows for time in (index.starts[row], index.ends[row]) if time < load.end_ns)
+    last = max((*done, *edges), default=load.start_ns)
+    readings = _readings(derived, load)
+    # From the first reading that has the last event in it: an edge has one of its own.
+    after = [reading.anonymous_bytes for reading in readings if last <= reading.time_ns <= load.end_ns]
+    return max(after) - after[0] if after else 0
 
 
 def _in_import(derived: Derived, span: Span) -> bool:
@@ -216,6 +241,12 @@ def _in_import(derived: Derived, span: Span) -> bool:
     return False
 
 
+def _readings(derived: Derived, load: Span) -> list[Reading]:
+    return next(
+        (each.readings for each in derived.processes if (each.rank, each.pid) == (load.rank, load.pid)), []
+    )
+
+
 class _FileGrowth(NamedTuple):
     """The greatest growth of file-backed memory since the load's start, in bytes."""
 
@@ -226,9 +257,7 @@ class _FileGrowth(NamedTuple):
 
 def _file_growth(derived: Derived, load: Span, span: Span) -> _FileGrowth:
     first = load.rss_file_start_bytes or 0
-    readings = next(
-        (each.readings for each in derived.processes if (each.rank, each.pid) == (load.rank, load.pid)), []
-    )
+    readings = _readings(derived, load)
 
     def highest(during: Span) -> int:
         taken = between(readings, during.start_ns, during.end_ns)

@@ -27,6 +27,7 @@ IN_WORDS = {
     "imports": "imports",
     "objects": "objects",
     "other-mapped": "mapped weights",
+    "unrecorded": "reads under way",
     "reserve": "kept by malloc",
     "rest": "not explained",
 }
