@@ -249,3 +249,18 @@ def test_nothing_is_under_way_outside_of_the_weights():
     load = killed()
     load.made.spans[1] = dataclasses.replace(load.made.spans[1], phase="instantiate")
     assert "unrecorded" not in load.parts()[1]
+
+
+def test_sources_in_a_file_system_that_lives_in_memory_are_shared():
+    load = Load(peak=240 * MB, anon=160 * MB)
+    load.span("weights", 100, 900, after=(160 * MB, 0), peak=240 * MB)
+    for number in range(4):
+        load.tensor(number, 110 + 100 * number, 150 + 100 * number, 160 + 100 * number, dtype="float32")
+    for time in (50, 500, 899):
+        load.made.sample(time, START_ANON + 160 * MB, START_FILE)
+        shared = 7 * MB + (80 * MB if time > 50 else 0)
+        load.made.samples[-1] = dataclasses.replace(load.made.samples[-1], rss_shmem_bytes=shared)
+    made, sums = load.parts()
+    assert sums == {"parameters": 160, "sources": 80}
+    (sources,) = [part for part in made.parts if part.kind == "sources"]
+    assert (sources.memory, made.explained) == ("shared", 1)

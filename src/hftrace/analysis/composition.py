@@ -39,7 +39,7 @@ class Part(NamedTuple):
     label: str
     bytes: int
     memory: str
-    """``anonymous``, ``file``, ``both``, or the device's name."""
+    """``anonymous``, ``file``, ``shared``, ``both``, or the device's name."""
     tensors: int | None = None
 
 
@@ -178,8 +178,8 @@ def _parts(
     growth = _growth(derived, load, load_row, span)
     # A model that was built on a real device grew there: those are its parameters.
     objects = max(0, growth.objects_anon - what.built)
-    files = _file_growth(derived, load, span)
-    source_memory = "file" if files.load >= 0.5 * sums["sources"].bytes else "anonymous"
+    files = _mapped_growth(derived, load, span)
+    source_memory = files.memory if files.load >= 0.5 * sums["sources"].bytes else "anonymous"
     parts = [
         Part("parameters", "parameters and buffers of the model", sums["parameters"].bytes, "anonymous"),
         Part("sources", "their sources in the checkpoint", sums["sources"].bytes, source_memory),
@@ -191,15 +191,15 @@ def _parts(
     parts = [part._replace(tensors=sums[part.kind].count) if part.kind in sums else part for part in parts]
     rest = rise - sum(part.bytes for part in parts)
     sources = sums["sources"].bytes
-    if rest < 0 and source_memory == "file":
+    if rest < 0 and source_memory != "anonymous":
         # Pages of a map need not all be in memory, and the watermark says how many were at most.
         there = max(0, sources + rest)
         rest += sources - there
         sources = there
         parts[1] = parts[1]._replace(bytes=there)
-    explained = growth.file + (sources if source_memory == "file" else 0)
+    explained = growth.file + (sources if source_memory != "anonymous" else 0)
     mapped = max(0, min(rest, files.peak - explained))
-    parts.append(Part("other-mapped", "mapped weights that were touched", mapped, "file"))
+    parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
     passing = max(0, rest - mapped) if _in_import(derived, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
@@ -247,20 +247,27 @@ def _readings(derived: Derived, load: Span) -> list[Reading]:
     )
 
 
-class _FileGrowth(NamedTuple):
-    """The greatest growth of file-backed memory since the load's start, in bytes."""
+class _MappedGrowth(NamedTuple):
+    """The greatest growth of mapped memory since the load's start, in bytes."""
 
     load: int
     peak: int
     """Inside the span that has the peak."""
+    memory: str
+    """``file``, or ``shared`` where the files are in a file system that lives in memory."""
 
 
-def _file_growth(derived: Derived, load: Span, span: Span) -> _FileGrowth:
-    first = load.rss_file_start_bytes or 0
+def _mapped_growth(derived: Derived, load: Span, span: Span) -> _MappedGrowth:
     readings = _readings(derived, load)
+    start = next((reading for reading in readings if reading.time_ns >= load.start_ns), None)
+    shared_before = start.shared_bytes if start is not None else 0
+    first = (load.rss_file_start_bytes or 0) + shared_before
 
     def highest(during: Span) -> int:
         taken = between(readings, during.start_ns, during.end_ns)
-        return max((reading.file_bytes for reading in taken), default=first) - first
+        return max((reading.file_bytes + reading.shared_bytes for reading in taken), default=first) - first
 
-    return _FileGrowth(highest(load), highest(span))
+    taken = between(readings, load.start_ns, load.end_ns)
+    shared = max((reading.shared_bytes for reading in taken), default=shared_before) - shared_before
+    grown = highest(load)
+    return _MappedGrowth(grown, highest(span), "shared" if shared > grown / 2 else "file")

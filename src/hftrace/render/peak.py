@@ -106,7 +106,7 @@ def at_the_peak(derived: Derived) -> str:
     sizes: dict[str, int] = {}
     for part in made.parts:
         if part.kind == "sources":
-            name = "mapped sources" if part.memory == "file" else "sources"
+            name = "sources" if part.memory == "anonymous" else "mapped sources"
         elif part.kind == "before":
             continue
         else:
