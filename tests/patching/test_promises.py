@@ -100,6 +100,7 @@ class Baseline:
     def __init__(self):
         gc.collect()
         gc.disable()  # hundreds of thousands of tuples, none of them garbage
+        self.callbacks = list(gc.callbacks)
         try:
             self.names = {}
             for name, module in list(sys.modules.items()):
@@ -191,6 +192,7 @@ def undo_races_of_the_host(baseline):
 def check_unchanged(baseline):
     assert baseline.changed_names() == []
     assert baseline.changed_functions() == []
+    assert gc.callbacks == baseline.callbacks
     gc.collect()
     assert own_codes() == []
 
@@ -353,6 +355,75 @@ def test_no_name_changes_while_tracing_either(llama, baseline):
         assert baseline.changed_functions(codes=False) == []
         assert own_codes(baseline.functions) != []
     assert own_codes(baseline.functions) == []
+
+
+def test_the_collector_is_watched_in_loads_alone(llama, broken, baseline, monkeypatch):
+    seen = []
+
+    def theirs(phase, info):
+        pass
+
+    post_init = modeling.PreTrainedModel.post_init
+
+    def noting(model):
+        seen.append(list(gc.callbacks))
+        post_init(model)
+
+    monkeypatch.setattr(modeling.PreTrainedModel, "post_init", noting)
+    with trace():
+        load(llama)
+        assert gc.callbacks == baseline.callbacks
+        gc.callbacks.append(theirs)
+        with trace():
+            load(llama)
+        assert gc.callbacks == [*baseline.callbacks, theirs]
+        gc.callbacks.remove(theirs)
+        with contextlib.suppress(Exception):
+            load(broken)
+        assert gc.callbacks == baseline.callbacks
+    ours = [
+        [found for found in callbacks if found not in (*baseline.callbacks, theirs)] for callbacks in seen
+    ]
+    assert {len(callbacks) for callbacks in ours} == {2, 4}, "two for each trace"
+    # A frame of Python would swallow the interrupt that came in during a collection.
+    assert {type(callback) for callback in ours[-1]} == {functools.partial}
+
+
+def test_a_trace_that_ends_in_the_middle_of_a_load_watches_no_more(llama, baseline, monkeypatch):
+    """Another thread stops it, or a callback of the load."""
+    tracing = trace()
+    post_init = modeling.PreTrainedModel.post_init
+
+    def stopping(model):
+        tracing.__exit__(None, None, None)
+        assert gc.callbacks == baseline.callbacks
+        post_init(model)
+
+    tracing.__enter__()
+    monkeypatch.setattr(modeling.PreTrainedModel, "post_init", stopping)
+    load(llama)
+    monkeypatch.undo()
+    check_unchanged(baseline)
+
+
+def test_collections_at_any_allocation_do_no_harm(checkpoints, warm):
+    """One may begin inside our own code, while it holds a lock or empties a buffer."""
+    plain = load(checkpoints["llama-2-7b"])
+    callbacks, threshold = list(gc.callbacks), gc.get_threshold()
+    gc.set_threshold(1, 1, 1)
+    try:
+        with trace() as recorded:
+            traced = load(checkpoints["llama-2-7b"])
+    finally:
+        gc.set_threshold(*threshold)
+    assert gc.callbacks == callbacks
+    assert not recorded.trace.header["errors"]
+    assert recorded.trace.header["lost"]["events"] == 0
+    assert_same_model(plain, traced)
+    (root,) = recorded.trace.loads
+    assert root.status == "ok"
+    if sys.version_info < (3, 14):  # from then on the interpreter collects a part at a time
+        assert True in {span.attributes.get("automatic") for span in recorded.trace.spans}
 
 
 def test_what_is_imported_while_tracing_is_whole_too(run_python, llama):
@@ -940,6 +1011,29 @@ def test_a_fork_while_tracing_writes_nothing_into_the_journal(llama, warm, tmp_p
     assert [root.status for root in recorded.trace.loads] == ["ok", "ok"]
     assert recorded.trace.header["lost"]["events"] == 0
     assert {span.pid for span in recorded.trace.spans} == {os.getpid()}
+    assert not recorded.trace.header["errors"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_is_forked_in_a_load_watches_no_collector(llama, warm, monkeypatch):
+    post_init = modeling.PreTrainedModel.post_init
+    codes = []
+
+    def forking(model):
+        if not codes:
+            assert len(gc.callbacks) > len(warm.callbacks)
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0 if gc.callbacks == warm.callbacks else 1)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        post_init(model)
+
+    monkeypatch.setattr(modeling.PreTrainedModel, "post_init", forking)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: fork with threads
+        with trace() as recorded:
+            load(llama)
+    assert codes == [0]
     assert not recorded.trace.header["errors"]
 
 

@@ -155,6 +155,24 @@ def test_a_load_on_several_ranks_names_them():
     assert "rank 1" in text
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_collections_stand_below_what_they_interrupted(width):
+    made = handmade.Builder()
+    root = made.span(None, "load", "AutoModelForCausalLM", 0, 100, "_BaseAutoModelClass.from_pretrained")
+    noted = {"automatic": True, "collected": 1}
+    made.span(root, "collect", "garbage collection", 1, 9, attributes=noted)
+    inner = made.span(root, "load", "LlamaForCausalLM", 10, 100, "PreTrainedModel.from_pretrained")
+    weights = made.span(inner, "weights", "w", 20, 90, "PreTrainedModel._load_pretrained_model")
+    for number in range(4):
+        noted = {"automatic": False, "collected": 500}
+        start = 20 + 16 * number
+        made.span(weights, "collect", "gc.collect", start, start + 15, attributes=noted)
+    text = draw(screen(made.trace()), width)
+    assert re.search(r"[└─] c(?:ollect)? gc\.collect  . 4  2,000 objects freed +60 ms +60 %", text)
+    assert re.search(r"[├─] c(?:ollect)? garbage collection  1 object freed +8\.0 ms +8 %", text)
+    assert text.startswith("LlamaForCausalLM"), "and not the collection"
+
+
 def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made = handmade.Builder()
     made.span(None, "import", "import torch", 0, 5000)

@@ -80,6 +80,69 @@ def test_imports_that_dominate_name_their_packages():
     assert finding.cost_ns == 1500 * MS
 
 
+def collected(spans, generation="A", wall_ms=2000.0):
+    """A load with garbage collections: ``(parent's function, phase, kind, ms, objects)`` of each."""
+    made = Builder()
+    made.environment["generation"] = generation
+    root = made.span(None, "load", "LlamaForCausalLM", 0, wall_ms, "PreTrainedModel.from_pretrained")
+    at = 0.0
+    for function, phase, kind, ms, objects in spans:
+        name = {"called": "gc.collect", "automatic": "garbage collection"}[kind]
+        above = made.span(root, phase, function.rpartition(".")[2], at, at + ms + 1, function)
+        noted = {"automatic": kind == "automatic", "collected": objects}
+        made.span(above, "collect", name, at + 0.5, at + 0.5 + ms, attributes=noted)
+        at += ms + 1
+    return made.trace()
+
+
+SHARD = ("PreTrainedModel._load_pretrained_model", "weights", "called", 180.0, 7)
+IMPORT = ("_find_and_load", "import", "automatic", 110.0, 20)
+
+
+def collections_of(trace):
+    return next((finding for finding in findings(trace) if finding.name == "full-collections"), None)
+
+
+def test_collections_after_every_shard():
+    found = collections_of(collected([SHARD] * 9))
+    assert (found.rule, found.cost_ns) == ("R09", 9 * 180 * MS)
+    assert found.title == "Full garbage collections take 81 % of the load"
+    assert found.evidence.startswith("9 calls of gc.collect in _load_pretrained_model, 180 ms each.")
+    assert "63 objects" in found.evidence
+    assert "upgrade" in found.advice
+    assert "max_shard_size" in found.advice
+    assert "gc.freeze()" in found.advice
+    assert "gc.disable()" not in found.advice, "a call collects all the same"
+
+
+def test_collections_that_python_began():
+    found = collections_of(collected([IMPORT] * 3, "D"))
+    assert found.evidence.startswith("3 collections that Python began by itself in imports, 110 ms each.")
+    assert "gc.disable() before the load and gc.enable() after" in found.advice
+    assert "upgrade" not in found.advice
+
+
+def test_collections_of_the_models_own_code_are_not_the_loaders():
+    other = ("Model.__init__", "instantiate", "called", 400.0, 1)
+    found = collections_of(collected([other, IMPORT, SHARD], "D"))
+    assert "1 call of gc.collect in __init__, 400 ms each" in found.evidence
+    assert "upgrade" not in found.advice
+    many = [("Model.f" + str(number), "convert", "called", 100.0 + number, 0) for number in range(5)]
+    assert "2 more elsewhere" in collections_of(collected(many, "D")).evidence
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        collected([IMPORT], wall_ms=3000),  # under 5 %
+        collected([("f", "weights", "called", 45.0, 0)], wall_ms=100),  # under 50 ms
+        collected([]),
+    ],
+)
+def test_few_or_quick_collections_are_no_finding(trace):
+    assert collections_of(trace) is None
+
+
 def test_parameters_without_data():
     made = Builder()
     made.span(None, "load", "A", 0, 100)

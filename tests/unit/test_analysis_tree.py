@@ -45,6 +45,23 @@ def test_repeated_siblings_and_what_is_below_them_fold():
     assert [child.count for child in tie.children] == [10]
 
 
+def test_collections_fold_and_leave_the_packages_of_an_import():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 50, "_load_pretrained_model")
+    for number in range(5):
+        noted = {"automatic": False, "collected": number}
+        made.span(weights, "collect", "gc.collect", 10 * number, 10 * number + 9, attributes=noted)
+    loaded = made.span(root, "import", "import a", 60, 90, attributes={"packages": [["a", 30_000_000]]})
+    noted = {"automatic": True, "collected": 3}
+    made.span(loaded, "collect", "garbage collection", 61, 80, attributes=noted)
+    (load,) = build(Derived(made.trace()))
+    (folded,) = load.children[0].children
+    assert (folded.label, folded.count, folded.duration_ns) == ("gc.collect", 5, 45_000_000)
+    assert folded.attributes == {"automatic": False, "collected": 10}
+    assert [node.kind for node in load.children[1].children] == ["packages", "span"]
+
+
 def test_shards_never_fold():
     trace = handmade.generation_a()
     shards = [node for _, node in walk(build(Derived(trace))) if node.phase == "shard"]

@@ -328,6 +328,105 @@ def test_what_the_body_of_from_pretrained_did_is_named_by_the_call_that_follows(
     assert (made[1].rss_anon_start_bytes, made[1].rss_anon_bytes) == (170 * MB, 50 * MB)
 
 
+def collection(writer, start, end, collected=0, automatic=0, thread=MAIN):
+    writer.line(
+        journal.COLLECTIONS,
+        thread,
+        [collected, automatic, writer.at(start), writer.at(start) + int(1e6 * (end - start))],
+    )
+
+
+def test_full_collections_become_spans_of_what_they_interrupted(tmp_path):
+    writer = Writer(tmp_path)
+    writer.line("hook", 1, "m:P.from_pretrained", "P.from_pretrained", "m.py:1", "load", "config", "finalize")
+    writer.line("hook", 2, "m:_get_dtype", "_get_dtype", "m.py:2", "config", "resolve", "")
+    writer.line("hook", 3, "m:other", "other", "m.py:3", "tie", "", "")
+    writer.begin(1, None, "load", "P", 10, hook=1)
+    writer.begin(2, 1, "config", "_get_dtype", 20, hook=2)
+    writer.end(2, 25)
+    writer.begin(3, 1, "tie", "other", 40, hook=3)
+    writer.begin(4, 3, "weights", "inner", 42)
+    writer.end(4, 60)
+    writer.end(3, 62)
+    writer.end(1, 70)
+    # A finalizer of the host that the collection called, with a span of its own.
+    writer.begin(9, None, "load", "Q", 80)
+    writer.begin(10, 9, "tie", "finalizer", 84)
+    writer.end(10, 86)
+    writer.end(9, 90)
+    collection(writer, 1, 2, collected=99)  # before the load
+    collection(writer, 11, 15, collected=1)  # in the body, up to the call that says what for
+    collection(writer, 26, 30, collected=2, automatic=1)  # in the body, up to a call that says nothing
+    collection(writer, 43, 48, collected=3)
+    collection(writer, 50, 52, collected=4, thread=WORKER)
+    collection(writer, 65, 66, collected=5)  # in the trail
+    collection(writer, 75, 76, collected=99)  # between two loads
+    collection(writer, 82, 88, collected=6)
+    writer.stop(100)
+    writer.write()
+    trace = replay(tmp_path)
+    by_id = {span.id: span for span in trace.spans}
+    made = [span for span in trace.spans if span.phase == "collect"]
+    assert [
+        (
+            span.name,
+            by_id[span.parent].name,
+            span.duration_ns / 1e6,
+            span.thread,
+            span.attributes["automatic"],
+            span.attributes["collected"],
+        )
+        for span in made
+    ] == [
+        ("gc.collect", "from_pretrained, up to _get_dtype", 4, MAIN, False, 1),
+        ("garbage collection", "P", 4, MAIN, True, 2),
+        ("gc.collect", "inner", 5, MAIN, False, 3),
+        ("gc.collect", "inner", 2, WORKER, False, 4),
+        ("gc.collect", "from_pretrained, until it returns", 1, MAIN, False, 5),
+        ("gc.collect", "Q", 6, MAIN, False, 6),
+    ]
+    assert all(span.rss_peak_bytes is None and span.rss_anon_bytes is None for span in made)
+    # Times by phase add up to the load.
+    index = SpanIndex(trace.spans)
+    times = index.phase_times([index.row_of[1]])
+    ms = {phase: time / 1e6 for phase, time in times.items()}
+    assert ms == {
+        "weights": 13,
+        UNATTRIBUTED: 11,
+        "resolve": 6,
+        "finalize": 7,
+        "config": 5,
+        "tie": 4,
+        "collect": 14,
+    }
+    assert sum(index.phase_times([index.row_of[9]]).values()) == 10e6
+
+
+def test_a_collection_in_merged_imports_leaves_them_merged(tmp_path):
+    writer = Writer(tmp_path)
+    writer.begin(1, None, "load", "Model", 0)
+    for number in range(3):
+        writer.begin(10 + number, 1, "import", f"import package.m{number}", 1 + number)
+        writer.end(10 + number, 1.9 + number, modules=1, packages=[["package", 900_000]])
+    writer.end(1, 10)
+    collection(writer, 2.2, 2.6)
+    writer.stop(11)
+    writer.write()
+    outer, inner = [span for span in replay(tmp_path).spans if span.phase != "load"]
+    assert outer.attributes["imports"] == 3
+    assert inner.parent == outer.id
+    assert inner.name == "gc.collect"
+
+
+def test_collections_of_a_damaged_or_empty_line_do_no_harm(tmp_path):
+    writer = Writer(tmp_path)
+    writer.line(journal.COLLECTIONS, MAIN, [])
+    writer.line(journal.COLLECTIONS, MAIN, [1, 0, writer.at(1)])
+    writer.stop(2)
+    writer.write()
+    assert len(replay(tmp_path).spans) == 0
+
+
 def test_a_killed_load_on_a_device_says_how_its_figures_were_obtained(tmp_path):
     writer = Writer(tmp_path)
     early = {"source": None, "reason": "the accelerator was not used", "pinned_bytes": 0}

@@ -317,6 +317,70 @@ def dtype_widened(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
+def full_collections(derived: Derived) -> Iterator[Finding]:
+    """R09: the garbage collector walked all objects of the process again and again."""
+    index = derived.index
+    rows = [row for row in index.walk(index.load_rows) if index.phases[row] == "collect"]
+    spent = sum(index.wall_ns(row) for row in rows)
+    if spent < 50_000_000 or spent < 0.05 * derived.loads_wall_ns:
+        return
+    attributes = derived.trace.spans.column("attributes")
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        kind = "automatic" if attributes[row].get("automatic") is True else "called"
+        places.setdefault((kind, _interrupted(derived, row)), []).append(index.wall_ns(row))
+    worst = sorted(places.items(), key=lambda item: -sum(item[1]))
+    parts = [
+        f"{_collections(kind, len(times))} in {place}, {_seconds(sum(times) // len(times))} each"
+        for (kind, place), times in worst[:3]
+    ]
+    rest = sum(len(times) for _, times in worst[3:])
+    parts += [f"{rest:,} more elsewhere"] if rest else []
+    freed = sum(int(count) for row in rows if _number(count := attributes[row].get("collected")))
+    yield Finding(
+        "R09",
+        "full-collections",
+        f"Full garbage collections take {spent / derived.loads_wall_ns * 100:.0f} % of the load",
+        f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
+        f"{_plural(freed, 'object')}.",
+        _advice_on_collections(derived, {kind for kind, _ in places}, {place for _, place in places}),
+        cost_ns=spent,
+    )
+
+
+def _collections(kind: str, count: int) -> str:
+    if kind == "automatic":
+        return f"{_plural(count, 'collection')} that Python began by itself"
+    return f"{_plural(count, 'call')} of gc.collect"
+
+
+def _interrupted(derived: Derived, row: int) -> str:
+    """Names what a collection interrupted."""
+    parent = derived.index.parents[row]
+    if parent is None:
+        return "the load"
+    span = derived.trace.spans[parent]
+    return "imports" if span.phase == "import" else (span.function or span.name).rpartition(".")[2]
+
+
+def _advice_on_collections(derived: Derived, kinds: set[str], places: set[str]) -> str:
+    """Says how to have fewer full collections, and how to make one cheaper."""
+    advice = []
+    if "called" in kinds and "_load_pretrained_model" in places and _generation(derived).startswith("A"):
+        advice.append(
+            "Up to 4.49 transformers collects after every shard: upgrade, or save the checkpoint in fewer, "
+            "larger shards (max_shard_size)."
+        )
+    if "automatic" in kinds:
+        advice.append("Call gc.disable() before the load and gc.enable() after it.")
+    advice.append(
+        "gc.freeze() before the load, with all imports done, makes each collection cheaper; gc.unfreeze() "
+        "after it."
+    )
+    return " ".join(advice)
+
+
+@rule
 def not_resident(derived: Derived) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""
     share = derived.resident_after

@@ -134,7 +134,8 @@ def _folded(derived: Derived) -> tuple[list[Node], dict[int, Node]]:
         rows, node = stack.pop()
         below = [child for row in rows for child in index.children[row]]
         if below:
-            node.children = grouped(below, len(rows) > 1)
+            # Behind the packages of an import, which a garbage collection may have interrupted.
+            node.children += grouped(below, len(rows) > 1)
     return roots, node_of
 
 
@@ -156,7 +157,7 @@ def _node(derived: Derived, rows: list[int]) -> Node:
         status=span.status,
         thread=span.thread,
         rank=span.rank,
-        attributes=span.attributes if len(rows) == 1 else {},
+        attributes=span.attributes if len(rows) == 1 else _collections(derived, rows),
         spans=[index.ids[row] for row in rows],
         rss_peak_bytes=span.rss_peak_bytes,
         device_peak_bytes=span.device_peak_bytes,
@@ -182,6 +183,15 @@ def _node(derived: Derived, rows: list[int]) -> Node:
         if pairs:
             node.children.append(Node(kind="packages", label="", attributes={"packages": pairs}))
     return node
+
+
+def _collections(derived: Derived, rows: list[int]) -> dict[str, Any]:
+    """Returns what several garbage collections that are alike collected together; of other spans, nothing."""
+    if derived.index.phases[rows[0]] != "collect":
+        return {}
+    noted = [derived.trace.spans[row].attributes for row in rows]
+    counts = [each.get("collected") for each in noted]
+    return {**noted[0], "collected": sum(count for count in counts if isinstance(count, int))}
 
 
 def _attach_misses(derived: Derived, node_of: dict[int, Node], limit: int | None) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
+from hftrace.record.garbage import Watch
 from hftrace.record.heap import free_heap_bytes
 from hftrace.record.journal import JournalWriter
 from hftrace.record.memory import HostMemory
@@ -101,6 +102,7 @@ class Recorder:
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
+        self._garbage = Watch()
         self.writer = JournalWriter(journal.journal_path(directory, self.pid, rank), self._drain)
         self.writer.write(
             [
@@ -128,6 +130,7 @@ class Recorder:
     def stop(self) -> None:
         """Ends recording and closes the journal."""
         self.active = False
+        self._garbage.remove()
         self.writer.flush()
         if self.writer.lost:
             self.writer.write([journal.LOST, self.writer.lost])
@@ -141,6 +144,7 @@ class Recorder:
         """Forgets everything: called in the child after a fork, where nothing of this may run."""
         self.active = False
         self.open_loads = 0
+        self._garbage.remove()
         self.writer.abandon()
 
     # -- spans -------------------------------------------------------------------------------
@@ -199,6 +203,10 @@ class Recorder:
             with self._lock:
                 self.open_loads += 1
                 self._load_stacks.append(stack)
+                if self.open_loads == 1:
+                    self._garbage.install()
+            if not self.active:
+                self._garbage.remove()  # stopped meanwhile, which takes no lock
         stack.append(span)
         return span
 
@@ -222,6 +230,8 @@ class Recorder:
         if top.phase == "load":
             with self._lock:
                 self.open_loads -= 1
+                if not self.open_loads:
+                    self._garbage.remove()
                 for index in range(len(self._load_stacks) - 1, -1, -1):
                     if self._load_stacks[index] is stack:
                         del self._load_stacks[index]
@@ -320,7 +330,7 @@ class Recorder:
             )
 
     def _drain(self) -> list[list[Any]]:
-        lines = buffers.drain(self._threads)
+        lines = buffers.drain(self._threads) + self._garbage.drain()
         while self._announced < len(self._threads):
             buffer, name = self._threads[self._announced]
             lines.append([journal.THREAD, buffer.thread, name])

@@ -47,6 +47,7 @@ PHASES: dict[str, tuple[str, str]] = {
     "finalize": ("F", "bright_blue"),
     "generation_config": ("G", "bright_cyan"),
     "dispatch": ("P", "bright_magenta"),
+    "collect": ("c", "red"),
     "adapter": ("A", "bright_yellow"),
     "tokenizer": ("t", "bright_blue"),
     "processor": ("p", "bright_blue"),

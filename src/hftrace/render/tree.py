@@ -251,6 +251,9 @@ def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, la
     modules = node.attributes.get("modules")
     if phase == "import" and isinstance(modules, int):
         parts.append(units.count(modules, "module"))
+    collected = node.attributes.get("collected")
+    if phase == "collect" and isinstance(collected, int):
+        parts.append(f"{units.count(collected, 'object')} freed")
     source = clean(node.source or "") if phase != "shard" or layout.wide else ""
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:

@@ -33,6 +33,7 @@ PHASES = (
     "finalize",
     "generation_config",
     "dispatch",
+    "collect",
     "adapter",
     "tokenizer",
     "processor",

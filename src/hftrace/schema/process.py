@@ -79,6 +79,7 @@ EVENT_WIDTH = {
     journal.MODULES: 3,
     journal.MOVES: 4,
     journal.INITIALIZES: 2,
+    journal.COLLECTIONS: 4,
 }
 
 

@@ -24,6 +24,7 @@ from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
 from hftrace.schema.process import EDGE_ITEMS, OpenedSpan, Process, read_process, storage_read
 from hftrace.schema.shaping import (
     add_body_spans,
+    add_collection_spans,
     add_initialize_spans,
     close_open_spans,
     merge_imports,
@@ -94,6 +95,8 @@ def _replay(
             files += _shifted_files(rows, offset, process.rank)
         if result["status"] != "ok" and result.get("last_file") is None:
             result["last_file"] = _file_of(result.get("last_tensor"), tensors)
+        # Last: no tensor and no file belongs to a collection.
+        add_collection_spans(process)
         in_order = sorted(process.spans.values(), key=lambda item: (item.start, item.id))
         spans += [_finished(span, process, base, offset) for span in in_order]
         offset += max(process.spans, default=0)

@@ -191,6 +191,58 @@ def add_body_spans(process: Process) -> None:
             )
 
 
+def add_collection_spans(process: Process) -> None:
+    """Turns full garbage collections into spans below the one that they interrupted.
+
+    They have a phase of their own, ``collect``: what a load spends in them it
+    spends neither on the weights nor on what else they interrupted.
+    """
+    events = process.events.get(journal.COLLECTIONS)
+    if not events:
+        return
+    by_thread: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for span in process.spans.values():
+        by_thread[span.thread].append((span.id, span.start, span.end or span.start))
+    timelines = {thread: Timeline(items) for thread, items in by_thread.items()}
+    loads = sorted(
+        (span for span in process.spans.values() if span.phase == "load" and span.parent is None),
+        key=lambda span: span.start,
+    )
+    number = max(process.spans, default=0)
+    for thread, items in events:
+        for collected, automatic, start, end in zip(*(items[at::4] for at in range(4)), strict=True):
+            parent = _interrupted(timelines, loads, thread, start)
+            if parent is None:
+                continue
+            number += 1
+            process.spans[number] = OpenedSpan(
+                number,
+                parent,
+                "collect",
+                "garbage collection" if automatic else "gc.collect",
+                None,
+                thread,
+                start,
+                [None] * EDGE_ITEMS,
+                {"automatic": bool(automatic), "collected": collected},
+                end=end,
+                status="ok",
+            )
+
+
+def _interrupted(
+    timelines: dict[int, Timeline], loads: list[OpenedSpan], thread: int, time_ns: int
+) -> int | None:
+    """Returns the innermost span of a thread at a time; without one, that of the load that began last."""
+    found = timelines[thread].innermost(time_ns) if thread in timelines else None
+    if found is None:
+        # Every thread stands still meanwhile, so a load pays for the collection of any other one.
+        for load in reversed(loads):
+            if load.thread != thread and load.start <= time_ns < (load.end or load.start):
+                return timelines[load.thread].innermost(time_ns)
+    return found
+
+
 def _body_span(
     number: int,
     above: OpenedSpan,
