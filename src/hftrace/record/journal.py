@@ -40,7 +40,9 @@ class JournalWriter:
         self._stopping = threading.Event()
         self._draining = threading.Lock()
         self._pending: list[list[Any]] = []
-        self._writing = threading.Lock()
+        # A finalizer or a signal handler of the host may run in the middle of our code, on this very thread,
+        # and call what is hooked: it must find no lock that it waits for itself.
+        self._writing = threading.RLock()
         self._thread = threading.Thread(target=self._run, name="hftrace-journal", daemon=True)
 
     def start(self) -> None:

@@ -81,7 +81,7 @@ class Recorder:
         self.active = False
         self.open_loads = 0
         self.error_count = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as the journal's, which says why
         self._spans = itertools.count(1)
         self._hooks = itertools.count(1)
         self._threads: list[tuple[buffers.Buffer, str]] = []
