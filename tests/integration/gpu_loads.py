@@ -11,7 +11,9 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 DEVICE = "cuda:0"
@@ -37,6 +39,23 @@ class Tight:
         if os.environ.get("GPU_LOADS_WARMUP") == "0" and hasattr(modeling, "caching_allocator_warmup"):
             # It asks for the memory of the whole model at once: nothing would be placed before it fails.
             modeling.caching_allocator_warmup = lambda *args, **kwargs: None
+        return AutoModelForCausalLM.from_pretrained(*args, **kwargs)
+
+
+class Killed:
+    """Loads as AutoModelForCausalLM does, and is killed when the weights are on the GPU."""
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        import transformers.modeling_utils as modeling
+        from transformers import AutoModelForCausalLM
+
+        def kill(model):
+            time.sleep(0.2)  # events are lost that are younger than 50 ms
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        # The last thing that from_pretrained does with a model.
+        modeling.PreTrainedModel.eval = kill
         return AutoModelForCausalLM.from_pretrained(*args, **kwargs)
 
 

@@ -281,6 +281,21 @@ def test_a_model_spread_over_gpu_and_cpu(run_python, tmp_path, checkpoint):
     assert {"device_map", "dispatch"} <= {span.phase for span in trace.spans}
 
 
+def test_a_load_that_is_killed_has_said_what_it_had(place, checkpoint):
+    options = ("--device-map", DEVICE, "--class", "gpu_loads:Killed")
+    done, trace = trace_load(place, checkpoint, "killed", *options)
+    assert done.code == 1
+    assert (trace.outcome["status"], trace.outcome["signal"]) == ("killed", "SIGKILL")
+    (load,) = trace.loads
+    assert load.device_peak_bytes[DEVICE] > 180_000_000
+    assert trace.header["measured"]["spans.device_peak_bytes"] == "torch's allocator"
+    # What a load that ends well says at its end, this one said when it first used the device.
+    (device,) = [each for each in trace.environment["devices"] if each["device"] == DEVICE]
+    assert device["memory_bytes"] > device["used_bytes"] > device["outside_allocator_bytes"] > 0
+    (peak,) = Derived(trace).device_peaks
+    assert peak.explained >= 0.95
+
+
 # -- out of memory ------------------------------------------------------------------------------------
 
 

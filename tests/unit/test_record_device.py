@@ -135,6 +135,25 @@ def test_what_lies_outside_of_the_allocator(monkeypatch):
     assert memory.why_not() is None
 
 
+def test_an_allocator_that_grows_while_it_is_asked(monkeypatch):
+    """What it took meanwhile is not somebody else's."""
+    allocator = Allocator(1)
+    asked = []
+
+    def answer(index):
+        free = 8000 - 1000 - allocator.reserved[0]
+        if len(asked) < 2:
+            allocator.allocate(0, 500)
+        asked.append(free)
+        return free, 8000
+
+    allocator.mem_get_info = answer
+    pretend(monkeypatch, cuda=allocator)
+    (device,) = DeviceMemory().describe()
+    assert asked == [7000, 6500, 6000]
+    assert (device["used_bytes"], device["outside_allocator_bytes"]) == (2000, 1000)
+
+
 def test_an_accelerator_without_properties(monkeypatch):
     allocator = Allocator(1)
     allocator.get_memory_info = lambda index: (5000, 8000)

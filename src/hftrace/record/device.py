@@ -12,7 +12,10 @@ CUDA runtime (tests/environments/gpu.py); on a real GPU not yet.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
+
+TRIES = 5
 
 
 class DeviceMemory:
@@ -91,9 +94,8 @@ class DeviceMemory:
             # torch.cuda and torch.accelerator have their own names for the same question.
             ask = getattr(module, "mem_get_info", None) or getattr(module, "get_memory_info", None)
             if ask is not None and _has_context(kind, index):
-                free, total = ask(index)
-                used = int(total) - int(free)
-                outside = max(0, used - int(module.memory_reserved(index)))
+                used, total, reserved = _used(module, ask, index)
+                outside = max(0, used - reserved)
                 facts.update(memory_bytes=int(total), used_bytes=used, outside_allocator_bytes=outside)
         except Exception as error:
             facts["problem"] = f"{type(error).__name__}: {error}"
@@ -159,6 +161,19 @@ def _figures(module: Any, index: int) -> list[int]:
             int(module.memory_reserved(index)),
             int(module.max_memory_allocated(index)),
         ]
+
+
+def _used(module: Any, ask: Callable[[int], tuple[int, int]], index: int) -> tuple[int, int, int]:
+    """Returns what is used of a device, its size, and what the allocator has reserved of it, in bytes.
+
+    The three belong together: another thread may be in the middle of a load.
+    """
+    for _ in range(TRIES):
+        before = int(module.memory_reserved(index))
+        free, total = ask(index)
+        if before == (reserved := int(module.memory_reserved(index))):
+            break
+    return int(total) - int(free), int(total), reserved
 
 
 def _has_context(kind: str, index: int) -> bool:

@@ -102,6 +102,7 @@ class Recorder:
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
+        self._devices_described = False
         self._garbage = Watch()
         self.writer = JournalWriter(journal.journal_path(directory, self.pid, rank), self._drain)
         self.writer.write(
@@ -337,6 +338,10 @@ class Recorder:
             self._announced += 1
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
+            if reading and not self._devices_described:
+                # Said again when all is over, which a load that is killed does not see.
+                self._devices_described = True
+                lines.append([journal.FACTS, "environment", {"devices": self.devices.describe()}])
             if reading:
                 lines.append(
                     [journal.DEVICE, clock(), {name: values[:2] for name, values in reading.items()}]
