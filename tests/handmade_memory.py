@@ -288,6 +288,18 @@ def hostile_outcome(status: str = "killed") -> Any:
         stack=evil * 100,
         stalls=[5, {"time_ns": "x", "silent_ns": -4, "phase": evil, "stack": evil}, {"silent_ns": 10**40}],
         error={"type": evil, "message": [1, 2], "traceback": 9},
+        cause={"type": [evil], "message": evil * 90},
+        device={
+            "device": evil,
+            "memory_bytes": 10**400,
+            "asked_bytes": evil,
+            "free_bytes": -1,
+            "allowed_bytes": True,
+            "allocated_bytes": 10**15,
+            "reserved_bytes": 1.5,
+            "outside_allocator_bytes": [],
+            "predicted_bytes": 10**18,
+        },
     )
 
 
