@@ -22,6 +22,7 @@ from truth import (
 )
 
 import hftrace
+from hftrace.synth import plan, write
 
 pytestmark = pytest.mark.integration
 
@@ -295,6 +296,41 @@ def test_ledger_is_the_truth(checkpoints, name, model_class, checkpoint, keyword
     dtypes = {row.dtype for row in trace.tensors if row.kind == "parameter"}
     if isinstance(keywords.get("dtype"), torch.dtype):
         assert dtypes == {torch_name(keywords["dtype"])}
+
+
+@pytest.mark.parametrize("keywords", [{}, {"dtype": torch.float32}], ids=["stored dtype", "float32"])
+def test_a_mixture_of_experts(tmp_path, keywords):
+    """5.x makes one parameter of the experts of a layer: with all of their keys, and values of each."""
+    directory = tmp_path / "mixtral"
+    write(plan("mixtral-8x7b", size="2MB", max_shard_size="600kB"), directory)
+    untraced = load("MixtralForCausalLM", directory, keywords)
+    model, trace = traced("MixtralForCausalLM", directory, keywords)
+    assert_same_model(model, untraced)
+    assert not trace.header.errors
+    assert trace.header["lost"]["events"] == 0
+    check_files(trace, directory)
+    stored = read_checkpoint(directory)
+    truth = model_tensors(model)
+    rows = {row.name: row for row in trace.tensors}
+    assert set(rows) == set(truth)
+    # Each key is in one parameter, and no key is left.
+    assert sorted(key for row in rows.values() for key in row.keys) == sorted(stored)
+    converted = {name for name, row in rows.items() if row.provenance == "converted"}
+    experts = {name for name in truth if ".experts." in name}
+    assert converted == (experts if VERSION.major >= 5 else set())
+    for name, (_, tensor, _) in truth.items():
+        row = rows[name]
+        assert (row.dtype, row.shape) == (torch_name(tensor.dtype), list(tensor.shape))
+        sources = [stored[key].tensor for key in row.keys]
+        if not sources:
+            assert row.provenance == "computed"
+            continue
+        assert sum(source.numel() for source in sources) == tensor.numel(), name
+        assert row.stored_bytes == sum(source.numel() * source.element_size() for source in sources)
+        # Whatever the order: the values are those of the sources.
+        values = torch.cat([source.flatten() for source in sources]).float().sort().values
+        assert torch.equal(values, tensor.detach().flatten().float().sort().values), name
+        assert row.placed_ns is not None
 
 
 @pytest.mark.parametrize("checkpoint", ["sharded", "bin", "tied"])

@@ -222,7 +222,10 @@ def weight_convert_handler(
             sources = [key for keys in transform.layer_targets.values() for key in keys]
             operations = [type(operation).__name__ for operation in transform.operations]
             buffer = local.buffer.converts
-            for target in result:
+            # 5.0.0 returns the errors beside the tensors.
+            for target in result[0] if isinstance(result, tuple) else result:
+                if not isinstance(target, str):
+                    raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
                 buffer.extend((target, [sources, operations], started, ended))
         except Exception as error:
             recorder.error(point.target, error)
