@@ -56,6 +56,27 @@ def test_a_conversion_holds_sources_and_result():
     assert (peak.memory_bytes, peak.outside_allocator_bytes) == (2_000 * MB, 300 * MB)
 
 
+def test_sources_that_were_still_being_read():
+    """Half of those of the second conversion were there when the first one was made."""
+    made = Builder()
+    root = load(made, 0, 100, 40, 60, 50)
+    weights = made.span(root, "weights", "weights", 5, 35, **held(40, 60, 50))
+    for name, read, read_end, placed in (("a", 10, 20, 30), ("b", 20, 40, 60)):
+        made.tensor(
+            name,
+            [ELEMENTS],
+            device="cuda:0",
+            provenance="converted",
+            span=weights,
+            read_start_ns=read * MS,
+            read_end_ns=read_end * MS,
+            placed_ns=placed * MS,
+        )
+    (peak,) = Derived(made.trace()).device_peaks
+    # At 30 ms: a's sources, a, and half of b's sources.
+    assert sizes(peak) == {"copies": 50}
+
+
 def test_a_load_that_was_not_finished():
     (peak,) = Derived(handmade_memory.on_device(full=True)).device_peaks
     assert sizes(peak) == {"parameters": 320, "copies": 320}
@@ -74,6 +95,19 @@ def test_a_warm_up_that_asked_for_more_than_the_model():
     assert finding.title == "180 MB of cuda:0 reserved and unused"
     assert finding.cost_bytes == 180 * MB
     assert "reserved 200 MB of cuda:0 for 20.0 MB of tensors; the loader's warm-up" in finding.evidence
+
+
+def test_what_a_function_gave_back_before_it_returned():
+    """5.8 initialises a copy of what it then leaves alone."""
+    made = Builder()
+    root = load(made, 0, 100, 20, 90, 80)
+    weights = made.span(root, "weights", "weights", 5, 50, **held(20, 20, 20))
+    made.span(root, "initialize", "initialize_weights", 60, 90, "P.initialize_weights", **held(20, 90, 80))
+    tensor(made, "weight", 40, span=weights)
+    (peak,) = Derived(made.trace()).device_peaks
+    assert sizes(peak) == {"parameters": 20, "temporary": 60}
+    assert peak.parts[-1].label == "temporary, in initialize_weights"
+    assert peak.explained == 1
 
 
 def test_what_was_there_before():

@@ -35,7 +35,7 @@ class Part(NamedTuple):
 
     kind: str
     """``before, imports, objects, parameters, copies, sources, other-mapped, unrecorded, reserve`` or
-    ``rest``; of a device ``warmup`` and ``rounding`` as well."""
+    ``rest``; of a device ``warmup``, ``temporary`` and ``rounding`` as well."""
     label: str
     bytes: int
     memory: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from hftrace.analysis.composition import TRIFLE_SHARE, Part
+from hftrace.analysis.composition import READING, TRIFLE_SHARE, Part
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.holding import ELSEWHERE
@@ -59,11 +59,23 @@ class _Arrival(NamedTuple):
     """A tensor on its way to a device: bytes, and times of the trace."""
 
     bytes: int
+    started_ns: int
+    """When the first of its sources was read."""
     appeared_ns: int
     """When it had been read, at the latest when it was placed."""
     placed_ns: int
     converted: bool
     """Whether it was made of others, which are given back after it was placed."""
+
+    def part(self, time_ns: int) -> int:
+        """Returns the bytes of its sources that are there before all of them are.
+
+        The ledger has the first and the last time: between them they are
+        taken to come evenly.
+        """
+        if not self.started_ns < time_ns < self.appeared_ns:
+            return 0
+        return self.bytes * (time_ns - self.started_ns) // (self.appeared_ns - self.started_ns)
 
 
 def device_peaks(derived: Derived, load_row: int) -> list[DevicePeak]:
@@ -94,6 +106,13 @@ def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak:
         parts += _from_ledger(derived, load, span, device, peak - before)
     rise = peak - before
     rest = peak - sum(part.bytes for part in parts)
+    if rest > 0 and span.phase not in (*READING, "load", "warmup"):
+        # A function that reads no weights gave this back before it returned: 5.8 initialises copies.
+        at_end = device_sizes(span.device_allocated_bytes).get(device, peak)
+        passing = max(0, min(rest, peak - at_end))
+        name = (span.function or span.name).rpartition(".")[2]
+        parts += [Part("temporary", f"temporary, in {name}", passing, device)] if passing else []
+        rest -= passing
     if rest:
         parts.append(Part("rest", "not explained", rest, device))
     described = _described(derived, device)
@@ -153,15 +172,16 @@ def _before(derived: Derived, load_row: int, load: Span, device: str) -> int:
 def _from_ledger(derived: Derived, load: Span, span: Span, device: str, rise: int) -> list[Part]:
     """Returns tensors in the model and copies on their way, when the ledger has most until a span's end."""
     arrivals = [each for batch in derived.batches for each in _arrivals(derived, batch, load, device)]
-    inside = [each for each in arrivals if each.appeared_ns <= span.end_ns]
+    inside = [each for each in arrivals if each.started_ns <= span.end_ns]
     if not inside:
         return []
     inside.sort(key=lambda each: each.appeared_ns)
     times = [each.appeared_ns for each in inside]
     sums = [0, *accumulate(each.bytes for each in inside)]
+    gathered = [each for each in inside if each.converted and each.started_ns < each.appeared_ns]
 
     def held(time_ns: int, made: int) -> int:
-        return sums[bisect_right(times, time_ns)] + made
+        return sums[bisect_right(times, time_ns)] + made + sum(each.part(time_ns) for each in gathered)
 
     # Until all is there the sum only grows, but for what a conversion holds twice while it works.
     candidates = [(each.placed_ns, each.bytes) for each in inside if each.converted]
@@ -192,8 +212,10 @@ def _arrivals(derived: Derived, batch: Batch, load: Span, device: str) -> Iterab
         return
     column = derived.trace.tensors.column
     asked = asked_dtype(derived.trace)
-    names = ("bytes", "stored_bytes", "read_end_ns", "placed_ns")
-    for size, stored, read, placed in zip(*(cells(column(name), batch.rows) for name in names), strict=True):
+    names = ("bytes", "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns")
+    for size, stored, begun, read, placed in zip(
+        *(cells(column(name), batch.rows) for name in names), strict=True
+    ):
         if read is None and placed is None and (sort.device is None or stored is not None):
             continue  # the load ended before its turn
         if size is None and sort.stored_dtype is not None:
@@ -201,4 +223,5 @@ def _arrivals(derived: Derived, batch: Batch, load: Span, device: str) -> Iterab
         # What the model computes itself has no time of its own, and is small: it counts as there.
         done = placed if placed is not None else load.start_ns if read is None else load.end_ns + 1
         appeared = done if read is None else min(read, done)
-        yield _Arrival(size or stored or 0, appeared, done, sort.provenance == "converted")
+        started = appeared if begun is None else min(begun, appeared)
+        yield _Arrival(size or stored or 0, started, appeared, done, sort.provenance == "converted")

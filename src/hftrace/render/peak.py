@@ -18,6 +18,7 @@ ON_DEVICE = {
     "warmup": "the loader's warm-up",
     "parameters": "parameters",
     "copies": "copies on their way",
+    "temporary": "temporary",
     "rest": "not explained",
 }
 """Parts of a device's peak in the words of the first screen."""
