@@ -159,7 +159,8 @@ def test_the_peak_of_a_conversion_is_explained(place, experts):
     stored = sum(row.stored_bytes for row in trace.tensors if row.stored_bytes)
     if trace.environment["generation"] == "D":
         # The sources of a layer's experts, and the tensor that is made of them.
-        assert kinds["copies"] > 0.1 * stored
+        # 5.8 needs more for the copies that it initialises, later.
+        assert kinds.get("copies", 0) + kinds.get("temporary", 0) > 0.1 * stored
     shown = command("show", "out.json", "--view", "memory", cwd=done.cwd)
     assert f"What the peak on {DEVICE} is made of" in shown.stdout
 
