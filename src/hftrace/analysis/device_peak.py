@@ -11,13 +11,13 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hftrace.analysis.composition import READING, TRIFLE_SHARE, Part
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.holding import ELSEWHERE
-from hftrace.analysis.memory import device_sizes, integer
+from hftrace.analysis.memory import described_device, device_sizes, integer
 from hftrace.analysis.shortage import whole_model_device
 from hftrace.analysis.tensors import Batch, cells
 from hftrace.analysis.usage import device_readings
@@ -115,7 +115,7 @@ def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak:
         rest -= passing
     if rest:
         parts.append(Part("rest", "not explained", rest, device))
-    described = _described(derived, device)
+    described = described_device(derived.trace, device)
     return DevicePeak(
         device=device,
         load=load_row,
@@ -128,14 +128,6 @@ def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak:
         memory_bytes=integer(described.get("memory_bytes")),
         outside_allocator_bytes=integer(described.get("outside_allocator_bytes")),
     )
-
-
-def _described(derived: Derived, device: str) -> dict[str, Any]:
-    devices = derived.trace.environment.get("devices")
-    for each in devices if isinstance(devices, list) else []:
-        if isinstance(each, dict) and each.get("device") == device:
-            return each
-    return {}
 
 
 def _innermost(derived: Derived, row: int, device: str, peak: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hftrace.schema.model import Trace
@@ -84,6 +84,15 @@ def device_sizes(values: Any) -> dict[str, int]:
     if not isinstance(values, dict):
         return {}
     return {str(device): size for device, size in values.items() if integer(size) is not None}
+
+
+def described_device(trace: Trace, name: str) -> Mapping[str, Any]:
+    """Returns what the environment says of a device, such as ``cuda:0``; empty where it says nothing."""
+    devices = trace.environment.get("devices")
+    for each in devices if isinstance(devices, list) else []:
+        if isinstance(each, Mapping) and each.get("device") == name:
+            return each
+    return {}
 
 
 def series(trace: Trace, pid: int | None) -> dict[str, list[tuple[int, int]]]:

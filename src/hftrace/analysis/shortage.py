@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.dtypes import ITEM_BYTES, asked_dtype, loaded_as
-from hftrace.analysis.memory import device_sizes, integer
+from hftrace.analysis.memory import described_device, device_sizes, integer
 from hftrace.schema.model import Trace
 
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
@@ -127,7 +127,7 @@ def device_shortage(trace: Trace, error: Mapping[str, Any], row: int | None = No
     message = str(error.get("message") or "")
     index = next((group for found in _INDEX.finditer(message) for group in found.groups() if group), "0")
     name = f"{kind}:{index}"
-    described = _described(trace, name)
+    described = described_device(trace, name)
     allocated, reserved = _held(trace, name, row)
     memory = integer(described.get("memory_bytes")) or _size(_TOTAL, message)
     free = _size(_FREE, message)
@@ -148,14 +148,6 @@ def device_shortage(trace: Trace, error: Mapping[str, Any], row: int | None = No
         "outside_allocator_bytes": outside,
         "predicted_bytes": predicted_device_bytes(trace, name),
     }
-
-
-def _described(trace: Trace, name: str) -> Mapping[str, Any]:
-    devices = trace.environment.get("devices")
-    for each in devices if isinstance(devices, list) else []:
-        if isinstance(each, Mapping) and each.get("device") == name:
-            return each
-    return {}
 
 
 def _held(trace: Trace, name: str, row: int | None) -> tuple[int | None, int | None]:
