@@ -23,7 +23,9 @@ def _device_map(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> 
 
 POINTS = (
     HookPoint("accelerate.utils.modeling:set_module_tensor_to_device", "offload", special=move_handler),
-    HookPoint("accelerate.big_modeling:dispatch_model", "dispatch", begin=tied_before_dispatch),
+    HookPoint(
+        "accelerate.big_modeling:dispatch_model", "dispatch", begin=tied_before_dispatch, lead="dispatch"
+    ),
     HookPoint("accelerate.utils.modeling:infer_auto_device_map", "device_map", finish=_device_map),
     HookPoint("accelerate.utils.modeling:get_balanced_memory", "device_map"),
     HookPoint("accelerate.utils.modeling:get_max_memory", "device_map"),

@@ -30,10 +30,20 @@ def _checkpoint_name(call: Call) -> str:
 POINTS = (
     # Configuration. The class is PretrainedConfig to 4.57, PreTrainedConfig in 5.x.
     HookPoint(
-        f"{CONFIGURATION}:PretrainedConfig.from_pretrained", "config", "ABC", label=_config_source, once=True
+        f"{CONFIGURATION}:PretrainedConfig.from_pretrained",
+        "config",
+        "ABC",
+        label=_config_source,
+        once=True,
+        lead="config",
     ),
     HookPoint(
-        f"{CONFIGURATION}:PreTrainedConfig.from_pretrained", "config", "D", label=_config_source, once=True
+        f"{CONFIGURATION}:PreTrainedConfig.from_pretrained",
+        "config",
+        "D",
+        label=_config_source,
+        once=True,
+        lead="config",
     ),
     HookPoint(f"{CONFIGURATION}:PretrainedConfig.get_config_dict", "config", "ABC"),
     HookPoint(f"{CONFIGURATION}:PreTrainedConfig.get_config_dict", "config", "D"),
