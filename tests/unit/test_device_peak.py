@@ -94,7 +94,10 @@ def test_a_warm_up_that_asked_for_more_than_the_model():
     (finding,) = [each for each in findings(made.trace()) if each.rule == "R10"]
     assert finding.title == "180 MB of cuda:0 reserved and unused"
     assert finding.cost_bytes == 180 * MB
-    assert "reserved 200 MB of cuda:0 for 20.0 MB of tensors; the loader's warm-up" in finding.evidence
+    assert (
+        "reserved 200 MB of cuda:0 for 20.0 MB of tensors; its warm-up had reserved 200 MB before"
+        in finding.evidence
+    )
 
 
 def test_what_a_function_gave_back_before_it_returned():

@@ -19,7 +19,7 @@ from hftrace.analysis.shortage import (
     whole_model_device,
 )
 from hftrace.launch.explain import explain_failure
-from hftrace.schema.model import Facts
+from hftrace.schema.model import Facts, Sample, Span, Table
 
 MIB, GIB = 1024**2, 1024**3
 NOW = (
@@ -141,6 +141,26 @@ def test_what_is_read_of_it():
     assert "the loaded model needs 640 MB there" in finding.evidence
     # Others have a quarter of the device: they are named first.
     assert finding.advice.startswith("See with nvidia-smi which processes use cuda:0")
+
+
+def test_what_was_there_before_is_no_room_for_the_model():
+    trace = with_mortem(handmade_memory.on_device(full=True))
+    alone = Derived(trace).death.device.room_bytes
+    made = handmade.Builder()
+    made.span(
+        None,
+        "import",
+        "import torch",
+        0,
+        1,
+        device_allocated_bytes={"cuda:0": 250 * MB},
+        device_reserved_bytes={"cuda:0": 300 * MB},
+    )
+    earlier = dataclasses.replace(made.trace().spans[0], id=1_000)
+    spans = Table.of(Span, [earlier, *trace.spans])
+    empty = Table.of(Sample, [])
+    device = Derived(dataclasses.replace(trace, spans=spans, samples=empty)).death.device
+    assert (device.before_bytes, device.room_bytes) == (250 * MB, alone - 250 * MB)
 
 
 def failed(spans, outcome=None):

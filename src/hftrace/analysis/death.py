@@ -50,15 +50,16 @@ class FullDevice:
     reserved_bytes: int | None = None
     outside_allocator_bytes: int | None = None
     predicted_bytes: int | None = None
+    before_bytes: int | None = None
+    """What this process had allocated there before the load."""
 
     @property
     def room_bytes(self) -> int | None:
-        """What torch's allocator could have had at most."""
-        if self.allowed_bytes is not None:
-            return self.allowed_bytes
-        if self.memory_bytes is None:
-            return None
-        return max(0, self.memory_bytes - (self.outside_allocator_bytes or 0))
+        """What there was for the model at most: neither outside of torch's allocator nor taken before."""
+        whole = self.allowed_bytes
+        if whole is None and self.memory_bytes is not None:
+            whole = self.memory_bytes - (self.outside_allocator_bytes or 0)
+        return None if whole is None else max(0, whole - (self.before_bytes or 0))
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def death(derived: Derived) -> Death:
         limit_bytes=limit,
         limit_kind=kind,
         predicted_anon_bytes=_size(outcome.get("predicted_anon_bytes")),
-        device=_full_device(outcome.get("device")),
+        device=_full_device(derived, outcome.get("device")),
         stack=_text(outcome.get("stack")),
         stalls=stalls(derived),
     )
@@ -227,12 +228,14 @@ def _words(error: Any) -> str | None:
     return f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
 
 
-def _full_device(facts: Any) -> FullDevice | None:
+def _full_device(derived: Derived, facts: Any) -> FullDevice | None:
     name = _text(facts.get("device")) if isinstance(facts, dict) else None
     if name is None:
         return None
     sizes = {each.name: _size(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
-    return FullDevice(name, **sizes)
+    parts = (part for peak in derived.device_peaks if peak.device == name for part in peak.parts)
+    before = sum(part.bytes for part in parts if part.kind == "before")
+    return FullDevice(name, **{**sizes, "before_bytes": before})
 
 
 def _certainty(killer: str | None, evidence: list[str]) -> str:

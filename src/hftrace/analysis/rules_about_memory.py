@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hftrace.analysis.death import FullDevice
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory import device_sizes
 from hftrace.analysis.postmortem import size as amount
 from hftrace.analysis.rules import (
     Finding,
@@ -116,8 +117,8 @@ def reserved_unused(derived: Derived) -> Iterator[Finding]:
         if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
             continue
         kind = peak.device.partition(":")[0]
-        warmups = [phase for phase in derived.index.phases if phase == "warmup"]
-        why = "; the loader's warm-up asked for the whole model at once" if warmups else ""
+        warmed = _warmed_up(derived, peak.device)
+        why = f"; its warm-up had reserved {amount(warmed)} before the first tensor" if warmed else ""
         yield Finding(
             "R10",
             "reserved-unused",
@@ -128,6 +129,13 @@ def reserved_unused(derived: Derived) -> Iterator[Finding]:
             f'Loaded on the CPU and moved with .to("{kind}"), a model leaves next to none.',
             cost_bytes=unused,
         )
+
+
+def _warmed_up(derived: Derived, device: str) -> int:
+    """Returns what was reserved of a device at the end of a warm-up, in bytes; 0 without one."""
+    column = derived.trace.spans.column("device_reserved_bytes")
+    rows = (row for row, phase in enumerate(derived.index.phases) if phase == "warmup")
+    return max((device_sizes(column[row]).get(device, 0) for row in rows), default=0)
 
 
 @rule

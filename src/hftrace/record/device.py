@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 TRIES = 5
+"""How often a device is asked until its allocator has stood still meanwhile."""
 
 
 class DeviceMemory:

@@ -274,7 +274,7 @@ def _needed_on(full: FullDevice) -> str:
     if room is None:
         return text
     if full.predicted_bytes > room:
-        return f"{text}, {units.byte_count(full.predicted_bytes - room)} more than torch could have there"
+        return f"{text}, {units.byte_count(full.predicted_bytes - room)} more than there was room for"
     return f"{text}, which would have fitted: copies and memory kept for later came on top"
 
 

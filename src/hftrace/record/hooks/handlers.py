@@ -135,9 +135,9 @@ def shard_tensor_handler(
 
 
 def _conversion_failed(
-    recorder: Recorder, number: int, started: int, transform: Any, layer_name: str, error: BaseException
+    recorder: Recorder, number: int, started: int, transform: Any, layer_name: Any, error: BaseException
 ) -> None:
-    """Writes down why a conversion failed.
+    """Writes down why ``convert(layer_name, ...)`` of a transform failed.
 
     5.x catches what an operation raises, goes on with ``SkipParameters`` in
     its place, and gives up at the end with an exception that says nothing of
@@ -146,12 +146,9 @@ def _conversion_failed(
     caught = type(error).__name__ == "SkipParameters" and error.__context__ is not None
     reason = error.__context__ if caught and error.__context__ is not None else error
     operations = [type(operation).__name__ for operation in getattr(transform, "operations", ())]
+    layer_name = str(layer_name)
     notes = {"target": layer_name, "operations": operations, "caught": caught}
     recorder.failed_call("convert", f"convert({layer_name})", number, started, reason, notes)
-
-
-def _layer_name(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return str(args[0] if args else kwargs.get("layer_name", ""))
 
 
 @transparent
@@ -176,7 +173,7 @@ def rename_convert_handler(
         try:
             result = original(transform, *args, **kwargs)
         except BaseException as error:
-            name = _layer_name(args, kwargs)
+            name = args[0] if args else kwargs.get("layer_name")
             shielded(
                 recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
             )
@@ -212,7 +209,7 @@ def weight_convert_handler(
         try:
             result = original(transform, *args, **kwargs)
         except BaseException as error:
-            name = _layer_name(args, kwargs)
+            name = args[0] if args else kwargs.get("layer_name")
             shielded(
                 recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
             )
