@@ -16,7 +16,7 @@ class Pins(NamedTuple):
     huggingface_hub: str | None
 
 
-BASE = "5.23.0"
+BASE = "5.24.0"
 """The version in the base environment itself; the same as in constraints.txt (a test compares them)."""
 
 OVERLAYS: dict[str, Pins] = {
@@ -39,6 +39,7 @@ OVERLAYS: dict[str, Pins] = {
     "5.12.1": Pins("0.22.2", "1.33.0"),
     "5.17.0": Pins("0.23.2", "1.33.0"),
     "5.20.2": Pins(None, None),
+    "5.23.0": Pins(None, None),
 }
 
 ALL: tuple[str, ...] = (*OVERLAYS, BASE)
