@@ -13,7 +13,7 @@ from hftrace._version import __version__
 from hftrace.errors import HftraceError, TraceError
 
 if TYPE_CHECKING:
-    from hftrace.launch.inprocess import trace
+    from hftrace.launch.in_process import trace
     from hftrace.schema.model import Trace
 
 __all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
 
         return Trace
     if name == "trace":
-        from hftrace.launch.inprocess import trace
+        from hftrace.launch.in_process import trace
 
         return trace
     raise AttributeError(f"module 'hftrace' has no attribute {name!r}")

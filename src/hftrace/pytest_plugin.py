@@ -146,7 +146,7 @@ class Loads:
         Args:
             name: Goes into the file's name.
         """
-        from hftrace.launch.inprocess import trace
+        from hftrace.launch.in_process import trace
 
         path = self._path(name)
         recorded = trace(path)

@@ -40,11 +40,11 @@ def load(arm: str, checkpoint: str, output: str) -> None:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from hftrace.record import journal
+    from hftrace.record import writer
     from hftrace.record.tracer import Tracer
 
     logging.disable_progress_bar()
-    journal.FLUSH_SECONDS *= SLOWER
+    writer.FLUSH_SECONDS *= SLOWER
     tracer = Tracer(Path(output))
     if arm == "traced":
         tracer.start()

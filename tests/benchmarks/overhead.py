@@ -126,23 +126,23 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        from hftrace.launch import inprocess
+        from hftrace.launch import in_process
         from hftrace.record.tracer import Tracer
         from hftrace.schema.model import Trace
 
-        before = inprocess.replay, Tracer.stop, Trace.save
+        before = in_process.replay, Tracer.stop, Trace.save
 
         def replay(directory: Any, **facts: Any) -> Any:
             self.events = count_events(Path(directory))
             return self._timed("replay", before[0], directory, **facts)
 
-        inprocess.replay = replay
+        in_process.replay = replay
         Tracer.stop = lambda tracer: self._timed("stop", before[1], tracer)
         Trace.save = lambda trace, *args, **kwargs: self._timed("write", before[2], trace, *args, **kwargs)
         try:
             yield
         finally:
-            inprocess.replay, Tracer.stop, Trace.save = before
+            in_process.replay, Tracer.stop, Trace.save = before
 
     def _timed(self, name: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
@@ -281,7 +281,7 @@ def prepare(directory: str, dtype: str) -> None:
     logging.disable_progress_bar()
     load_model(directory, dtype)
     import hftrace
-    import hftrace.launch.inprocess  # noqa: F401
+    import hftrace.launch.in_process  # noqa: F401
 
 
 def worker(task: dict[str, Any]) -> None:
@@ -359,7 +359,7 @@ class Module:
 
 def handler_cases(calls: int) -> list[tuple[str, Any, Any, Callable[[Any], Any], list[Any]]]:
     """Returns name, handler, function, a loop over the arguments, and the arguments of each call."""
-    from hftrace.record.hooks import handlers
+    from hftrace.record.hooks import events
 
     names = [f"model.layers.{index // 9}.self_attn.q_proj.weight{index % 9}" for index in range(calls)]
     lazy = [object() for _ in range(calls)]
@@ -400,21 +400,21 @@ def handler_cases(calls: int) -> list[tuple[str, Any, Any, Callable[[Any], Any],
             module._init_weights(item)
 
     return [
-        ("read", handlers.read_handler, _materialize_copy, reads, lazy),
-        ("convert (renaming)", handlers.rename_convert_handler, WeightRenaming.convert, converts, renamings),
-        ("place", handlers.place_second, set_param_for_module, places, names),
+        ("read", events.read_handler, _materialize_copy, reads, lazy),
+        ("convert (renaming)", events.rename_convert_handler, WeightRenaming.convert, converts, renamings),
+        ("place", events.place_second, set_param_for_module, places, names),
         (
             "convert (converter)",
-            handlers.weight_convert_handler,
+            events.weight_convert_handler,
             WeightConverter.convert,
             converts,
             converters,
         ),
-        ("read (sharded)", handlers.shard_tensor_handler, Operation.shard_tensor, shards, lazy),
-        ("place (offload)", handlers.place_first, offload_and_maybe_resave_param, offloads, names),
-        ("module (4.36 to 4.50)", handlers.module_handler, Module._load_from_state_dict, modules, names),
-        ("move (accelerate)", handlers.move_handler, set_module_tensor_to_device, moves, names),
-        ("initialize", handlers.initialize_handler, Module._init_weights, initializes, names),
+        ("read (sharded)", events.shard_tensor_handler, Operation.shard_tensor, shards, lazy),
+        ("place (offload)", events.place_first, offload_and_maybe_resave_param, offloads, names),
+        ("module (4.36 to 4.50)", events.module_handler, Module._load_from_state_dict, modules, names),
+        ("move (accelerate)", events.move_handler, set_module_tensor_to_device, moves, names),
+        ("initialize", events.initialize_handler, Module._init_weights, initializes, names),
     ]
 
 

@@ -63,7 +63,7 @@ def load(directory, **keywords):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from hftrace.record.keywords import dtype_keyword
+    from hftrace.record.child.keywords import dtype_keyword
 
     torch.manual_seed(7)
     return AutoModelForCausalLM.from_pretrained(directory, **{dtype_keyword(): torch.bfloat16}, **keywords)

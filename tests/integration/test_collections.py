@@ -10,8 +10,8 @@ import pytest
 
 import hftrace
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.findings import findings
-from hftrace.analysis.spans import SpanIndex
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.spans import SpanIndex
 from hftrace.synth import plan, write
 
 torch = pytest.importorskip("torch")

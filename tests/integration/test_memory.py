@@ -13,8 +13,8 @@ import pytest
 from processes import Done, environment, finish, journal_of, pid_of, start, wait_for
 
 import hftrace
-from hftrace.analysis.composition import composition, main_load
 from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.summary import summary
 from hftrace.synth import plan, write
 

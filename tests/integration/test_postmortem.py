@@ -17,9 +17,9 @@ from processes import SLOW_MODULE, Done, SlowLoad, command, environment, finish,
 
 import hftrace
 from hftrace.analysis.derived import Derived
-from hftrace.launch.evidence import start_ticks
-from hftrace.record.cgroups import memory_group
+from hftrace.launch.ending.evidence import start_ticks
 from hftrace.synth import write_many
+from hftrace.system.cgroups import memory_group
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.sparse

@@ -15,15 +15,15 @@ from rich.console import Console
 import hftrace
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.summary import summary
-from hftrace.launch.page_cache import evict, resident
-from hftrace.record.inputs import build_inputs
-from hftrace.record.memory import HostMemory
-from hftrace.record.ready import Readiness
+from hftrace.launch.preparation import evict, resident
+from hftrace.record.child.inputs import build_inputs
+from hftrace.record.child.ready import Readiness
 from hftrace.record.recorder import Recorder
-from hftrace.render import ledgers
-from hftrace.render.summary import _facts
-from hftrace.schema.replay import replay
+from hftrace.render.views import ledgers
+from hftrace.render.views.summary import _facts
+from hftrace.replay.trace import replay
 from hftrace.synth import plan, write
+from hftrace.system.memory import HostMemory
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

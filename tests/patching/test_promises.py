@@ -829,8 +829,9 @@ def fail_with(message):
 
 
 def broken_functions():
-    from hftrace.record import memory, page_cache
-    from hftrace.record.hooks import entry, facts
+    from hftrace.record.hooks import capture
+    from hftrace.record.hooks.tables import entry
+    from hftrace.system import memory, page_cache
 
     return {
         "Recorder.begin": (recorder.Recorder, "begin"),
@@ -839,8 +840,8 @@ def broken_functions():
         "Recorder.facts": (recorder.Recorder, "facts"),
         "snapshot": (entry, "snapshot"),
         "keywords_of": (entry, "keywords_of"),
-        "note_checkpoint": (facts, "note_checkpoint"),
-        "note_file": (facts, "note_file"),
+        "note_checkpoint": (capture, "note_checkpoint"),
+        "note_file": (capture, "note_file"),
         "HostMemory.read": (memory.HostMemory, "read"),
         "resident_share": (page_cache, "resident_share"),
     }
@@ -884,9 +885,9 @@ def test_an_error_of_our_own_is_counted_and_the_host_goes_on(name, llama, warm, 
 
 
 def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkeypatch, capsys):
-    from hftrace.launch import inprocess
+    from hftrace.launch import in_process
 
-    monkeypatch.setattr(inprocess, "replay", fail_with("a bug of ours"))
+    monkeypatch.setattr(in_process, "replay", fail_with("a bug of ours"))
     with trace() as recorded:
         model = load(llama)
     assert recorded.trace is None
@@ -934,7 +935,7 @@ def test_a_start_that_fails_leaves_nothing(llama, warm, monkeypatch):
 
 
 def test_many_errors_of_our_own_are_counted_and_not_all_written(llama, warm, monkeypatch):
-    from hftrace.record.memory import HostMemory
+    from hftrace.system.memory import HostMemory
 
     monkeypatch.setattr(recorder, "MAX_ERRORS", 5)
     with trace() as recorded, monkeypatch.context() as patched:
@@ -947,7 +948,7 @@ def test_many_errors_of_our_own_are_counted_and_not_all_written(llama, warm, mon
 
 
 def test_a_missing_hook_point_is_reported_and_tracing_goes_on(llama, warm, monkeypatch):
-    from hftrace.record import inspection
+    from hftrace.record.child import inspection
 
     target = "transformers.modeling_utils:PreTrainedModel.post_init"
     original = vars(modeling.PreTrainedModel)["post_init"]

@@ -11,14 +11,14 @@ from test_render_screens import ESCAPE, compare, draw
 import handmade
 from handmade_compare import GROUPS, load, runs
 from hftrace.analysis.budgets import check, limit
-from hftrace.analysis.compare import compare as compared
+from hftrace.analysis.compare.comparison import compare as compared
+from hftrace.analysis.compare.ranking import NAMES, ranking
+from hftrace.analysis.compare.variants import Variant
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.ranking import NAMES, ranking
-from hftrace.analysis.variants import Variant
 from hftrace.render import budgets
-from hftrace.render import compare as views
-from hftrace.render.compare_markdown import code, markdown
-from hftrace.render.ranking import ranking_view
+from hftrace.render.compare import views as views
+from hftrace.render.compare.markdown import code, markdown
+from hftrace.render.compare.ranking import ranking_view
 
 EVIL = ("\x1b", "\x9b", "\u202e", "\x07", "\r")
 

@@ -10,12 +10,12 @@ from test_render_screens import ESCAPE, compare, draw
 import handmade
 import handmade_memory
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.postmortem import DeathFacts, post_mortem
-from hftrace.render import memory, postmortem
-from hftrace.render.memory import memory_view
-from hftrace.render.postmortem import SHORT_LINES, ending, postmortem_view
+from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
 from hftrace.render.screen import screen
-from hftrace.render.summary import summary
+from hftrace.render.views import memory, postmortem
+from hftrace.render.views.memory import memory_view
+from hftrace.render.views.postmortem import SHORT_LINES, ending, postmortem_view
+from hftrace.render.views.summary import summary
 from hftrace.schema.model import Facts
 
 STATUSES = ("killed", "error", "interrupted", "ok", "unheard-of")

@@ -16,12 +16,12 @@ from rich.console import Console
 
 import handmade
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.tree import TreeOptions
-from hftrace.render import ledgers
+from hftrace.analysis.time.tree import TreeOptions
 from hftrace.render.screen import screen
-from hftrace.render.summary import summary
-from hftrace.render.timeline import timeline_view
-from hftrace.render.tree import tree
+from hftrace.render.views import ledgers
+from hftrace.render.views.summary import summary
+from hftrace.render.views.timeline import timeline_view
+from hftrace.render.views.tree import tree
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}

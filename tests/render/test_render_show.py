@@ -164,7 +164,7 @@ def test_what_is_not_drawn_is_not_imported(run_python, traces):
         "import sys; from hftrace.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "slow = {'rich.console', 'tempfile', 'hftrace.schema.ledger'}\n"
+        "slow = {'rich.console', 'tempfile', 'hftrace.replay.tensors'}\n"
         "names = ('ledgers', 'memory', 'postmortem', 'summary', 'tree')\n"
         "views = {f'hftrace.render.{name}' for name in names}\n"
         "print(*sorted((slow | views) & set(sys.modules)))"
@@ -174,8 +174,11 @@ def test_what_is_not_drawn_is_not_imported(run_python, traces):
         return run_python("-c", code, *arguments).stdout.splitlines()[-1].split()
 
     assert imported("--help") == []
-    assert imported("show", traces / "sharded.json") == ["hftrace.render.summary", "hftrace.render.tree"]
-    assert imported("show", traces / "sharded.json", "--view", "tensors") == ["hftrace.render.ledgers"]
+    assert imported("show", traces / "sharded.json") == [
+        "hftrace.render.views.summary",
+        "hftrace.render.views.tree",
+    ]
+    assert imported("show", traces / "sharded.json", "--view", "tensors") == ["hftrace.render.views.ledgers"]
 
 
 def test_width():

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.analysis import variants
+from hftrace.analysis.compare import variants
+from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.tensors import Sort, Total, casts
-from hftrace.analysis.variants import Metric
+from hftrace.analysis.ledger.tensors import Sort, Total, casts
 
 NAMES_SHOWN = 3
 

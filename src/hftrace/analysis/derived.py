@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from hftrace.analysis import memory, reading, ready, tensors, usage
-from hftrace.analysis.spans import UNATTRIBUTED, SpanIndex
+from hftrace.analysis.ledger import tensors
+from hftrace.analysis.memory import peaks, usage
+from hftrace.analysis.time import reading, ready
+from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex
 from hftrace.schema.model import File, Trace
 
 if TYPE_CHECKING:
-    from hftrace.analysis.composition import Composition
-    from hftrace.analysis.death import Death
-    from hftrace.analysis.device_peak import DevicePeak
+    from hftrace.analysis.ending.death import Death
+    from hftrace.analysis.memory.composition import Composition
+    from hftrace.analysis.memory.device_peak import DevicePeak
 
 LAZY_SHARE = 0.5
 """Share of the weights on CPU that must be missing from the process before a load is called lazy."""
@@ -49,9 +51,9 @@ class Derived:
         return reading.reading(self.trace, self.index, self.batches)
 
     @cached_property
-    def peaks(self) -> memory.Peaks:
+    def peaks(self) -> peaks.Peaks:
         """Peaks of memory."""
-        return memory.peaks(self.trace)
+        return peaks.peaks(self.trace)
 
     @cached_property
     def processes(self) -> list[usage.ProcessMemory]:
@@ -61,7 +63,7 @@ class Derived:
     @cached_property
     def composition(self) -> Composition | None:
         """What memory was made of at the peak of the load that peaked highest; None where it is not known."""
-        from hftrace.analysis.composition import composition, main_load
+        from hftrace.analysis.memory.composition import composition, main_load
 
         row = main_load(self)
         return None if row is None else composition(self, row)
@@ -69,7 +71,7 @@ class Derived:
     @cached_property
     def device_peaks(self) -> list[DevicePeak]:
         """What the memory of each device was made of at its peak, in the load that had most there."""
-        from hftrace.analysis.device_peak import device_peaks
+        from hftrace.analysis.memory.device_peak import device_peaks
 
         highest: dict[str, DevicePeak] = {}
         for row in self.index.load_rows:
@@ -82,7 +84,7 @@ class Derived:
     @cached_property
     def death(self) -> Death:
         """How the load ended."""
-        from hftrace.analysis.death import death
+        from hftrace.analysis.ending.death import death
 
         return death(self)
 

@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.findings import findings
-from hftrace.analysis.reading import cache_state
-from hftrace.analysis.spans import UNATTRIBUTED
-from hftrace.analysis.tensors import Total, casts, group_totals
-from hftrace.analysis.usage import memory_facts
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ledger.tensors import Total, casts, group_totals
+from hftrace.analysis.memory.usage import memory_facts
+from hftrace.analysis.time.reading import cache_state
+from hftrace.analysis.time.spans import UNATTRIBUTED
 from hftrace.schema.model import Trace
 
 

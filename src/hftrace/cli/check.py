@@ -129,8 +129,8 @@ def command(
     broken budget is an annotation, and the step summary has the table.
     """
     from hftrace.analysis.budgets import check, facts
+    from hftrace.analysis.compare.variants import succeeded
     from hftrace.analysis.derived import Derived
-    from hftrace.analysis.variants import succeeded
     from hftrace.render.budgets import Checked
 
     limits = _limits(asked)
@@ -199,7 +199,7 @@ def _limits(asked: dict[str, str | None]) -> list[Limit]:
 
 def _from_baseline(reference: Derived, path: str, tolerance: float) -> list[Limit]:
     from hftrace.analysis.budgets import limits_from
-    from hftrace.analysis.variants import succeeded
+    from hftrace.analysis.compare.variants import succeeded
 
     if not succeeded(reference):
         raise HftraceError(f"the baseline {path}: {_problem(reference)}")
@@ -210,8 +210,8 @@ def _caveats(reference: Derived | None, baseline: str | None, derived: Derived, 
     """Returns what stands between a trace and the baseline, apart from their being single runs."""
     if reference is None or baseline is None:
         return []
-    from hftrace.analysis.caveats import caveats
-    from hftrace.analysis.variants import Variant
+    from hftrace.analysis.compare.caveats import caveats
+    from hftrace.analysis.compare.variants import Variant
 
     groups = [Variant("baseline", [reference]), Variant(os.path.basename(path) or path, [derived])]
     return [caveat for caveat in caveats(groups) if caveat.kind != "runs"]

@@ -16,12 +16,12 @@ from hftrace.errors import EXIT_OK, UsageError
 from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
-    from hftrace.analysis.compare import Comparison
-    from hftrace.analysis.ranking import Ranking
+    from hftrace.analysis.compare.comparison import Comparison
+    from hftrace.analysis.compare.ranking import Ranking
 
 VIEWS = ("summary", "ranking", "phases", "memory", "tensors", "files", "all")
 SORTS = ("returned", "ready", "load", "imports", "anon-peak", "total-peak", "device-peak", "from-storage")
-"""Names of metrics; a test holds them to those of :mod:`hftrace.analysis.ranking`, heavy for ``--help``."""
+"""Names of metrics; a test holds them to those of the ranking, whose import is heavy for ``--help``."""
 SUFFIXES = (".json.gz", ".json", ".gz")
 
 
@@ -135,9 +135,9 @@ def command(
     """
     if form == "markdown" and (as_json or view is not None):
         raise UsageError("--format markdown is one document: leave out --json and --view")
-    from hftrace.analysis.compare import compare
-    from hftrace.analysis.compare import facts as comparison_facts
-    from hftrace.analysis.ranking import NAMES, call_of, default_metric, ranking, ranking_facts
+    from hftrace.analysis.compare.comparison import compare
+    from hftrace.analysis.compare.comparison import facts as comparison_facts
+    from hftrace.analysis.compare.ranking import NAMES, call_of, default_metric, ranking, ranking_facts
 
     measured = None
     if variants or sweep:
@@ -168,7 +168,7 @@ def command(
     if as_json:
         print_json(facts)
     elif form == "markdown":
-        from hftrace.render.compare_markdown import markdown
+        from hftrace.render.compare.markdown import markdown
 
         click.echo(markdown(comparison), nl=False)
     else:
@@ -195,8 +195,8 @@ def _draw(
     color: str,
     width: int | None,
 ) -> None:
-    from hftrace.render import compare as views
-    from hftrace.render.ranking import ranking_view
+    from hftrace.render.compare import views as views
+    from hftrace.render.compare.ranking import ranking_view
     from hftrace.render.screen import command_line, show_command
     from hftrace.render.text import clean
 

@@ -42,7 +42,7 @@ def command(python: str, show_all: bool, as_json: bool, color: str, width: int |
 
     Leaves with 1 if something is missing without which a load cannot be traced.
     """
-    from hftrace.launch.interpreter import inspect_python
+    from hftrace.launch.variants.interpreters import inspect_python
 
     found = inspect_python(python)
     verdict = problems(found)

@@ -22,7 +22,7 @@ from hftrace.errors import (
     HftraceError,
     UsageError,
 )
-from hftrace.record.child import TASKS
+from hftrace.record.child.load import TASKS
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
 
@@ -346,11 +346,11 @@ def _report(trace: Trace, target: Path | None) -> int:
         complain(f"interrupted.{where}")
         return EXIT_INTERRUPTED
     if status == "killed":
-        from hftrace.launch.explain import explain_death
+        from hftrace.launch.ending.explanation import explain_death
 
         complain(f"{explain_death(trace)}.{where}")
         return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
-    from hftrace.launch.explain import explain_failure
+    from hftrace.launch.ending.explanation import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
     complain(f"the load failed{phase}: {explain_failure(trace)}.{where}")

@@ -62,9 +62,9 @@ def measure(model: str, wish: Wish) -> Measured:
         UsageError: A variant that cannot be, a directory that cannot be written.
         HftraceError: Nothing was measured.
     """
-    from hftrace.launch.rounds import Round, check_interpreters, run_rounds
     from hftrace.launch.supervisor import LoadRequest
-    from hftrace.launch.variants import distinct, grid, parse_variant
+    from hftrace.launch.variants.rounds import Round, check_interpreters, run_rounds
+    from hftrace.launch.variants.specs import distinct, grid, parse_variant
 
     specs = distinct(
         [parse_variant(text) for text in wish.variants] + (grid(wish.sweep) if wish.sweep else [])
@@ -189,6 +189,6 @@ def _say_ignored(finished: Any, said: set[str]) -> None:
 
 
 def _reason(trace: Trace) -> str:
-    from hftrace.launch.explain import explain_failure
+    from hftrace.launch.ending.explanation import explain_failure
 
     return explain_failure(trace)

@@ -37,7 +37,7 @@ def command(
     that it was for), or a directory that holds exactly one of these. Leaves with
     0 when the trace was written, however the load itself had ended.
     """
-    from hftrace.launch.recovery import delete_run, opened_run, recover, running_process
+    from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process
     from hftrace.render.text import clean
 
     with opened_run(path) as run:

@@ -18,7 +18,7 @@ from hftrace.errors import UsageError
 
 if TYPE_CHECKING:
     from hftrace.analysis.derived import Derived
-    from hftrace.analysis.tree import TreeOptions
+    from hftrace.analysis.time.tree import TreeOptions
     from hftrace.render.text import Block
     from hftrace.schema.model import Trace
 
@@ -97,7 +97,7 @@ def command(
     call tree, and the timeline with memory under it. --json prints facts
     instead: the summary, or every row and column of the table that --view names.
     """
-    from hftrace.analysis.tree import TreeOptions
+    from hftrace.analysis.time.tree import TreeOptions
 
     matches = matcher(pattern) if pattern is not None else None
     if matches is not None and view not in FILTERED:
@@ -168,29 +168,29 @@ def _view(derived: Derived, view: str, options: TreeOptions, limit: int | None) 
     if view in TABLES:
         return [_table(derived, view, options, limit)]
     if view == "summary":
-        from hftrace.render.summary import finding_list, summary
+        from hftrace.render.views.summary import finding_list, summary
 
         return [summary(derived), finding_list(derived)]
     if view == "tree":
-        from hftrace.render.tree import tree
+        from hftrace.render.views.tree import tree
 
         return [tree(derived, options)]
     if view == "timeline":
-        from hftrace.render.timeline import timeline_view
+        from hftrace.render.views.timeline import timeline_view
 
         return [timeline_view(derived, whole=True)]
     if view == "memory":
-        from hftrace.render.memory import memory_view
+        from hftrace.render.views.memory import memory_view
 
         return [memory_view(derived)]
-    from hftrace.render.postmortem import postmortem_view
+    from hftrace.render.views.postmortem import postmortem_view
 
     return [postmortem_view(derived)]
 
 
 def _table(derived: Derived, table: str, options: TreeOptions, limit: int | None) -> Block:
     """Returns one ledger as a table."""
-    from hftrace.render import ledgers
+    from hftrace.render.views import ledgers
 
     if table == "samples":
         return ledgers.samples(derived, ledgers.SAMPLE_ROWS if limit is None else limit or None)
@@ -228,7 +228,7 @@ def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> No
 
 
 def _print_tree(derived: Derived, options: TreeOptions) -> None:
-    from hftrace.analysis.tree import build, to_json
+    from hftrace.analysis.time.tree import build, to_json
 
     for text in to_json(build(derived, options)):
         sys.stdout.write(text)
@@ -254,16 +254,16 @@ def _chosen(trace: Trace, table: str, matches: Callable[[str], bool] | None) -> 
 def _view_facts(derived: Derived, view: str) -> dict[str, object]:
     """Returns the facts behind a view that is no table."""
     if view == "memory":
-        from hftrace.render import memory
+        from hftrace.render.views import memory
 
         return memory.facts(derived)
-    from hftrace.render import postmortem
+    from hftrace.render.views import postmortem
 
     return postmortem.facts(derived)
 
 
 def _timeline_facts(derived: Derived) -> dict[str, object]:
-    from hftrace.analysis.timeline import timeline
+    from hftrace.analysis.time.timeline import timeline
 
     made = timeline(derived)
     return {

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.cgroups import MemoryGroup, memory_group
 from hftrace.schema.journal import samples_path
+from hftrace.system.cgroups import MemoryGroup, memory_group
 
 SAMPLER = Path(__file__).with_name("sampler.py")
 DEFAULT_RATE_HZ = 50.0

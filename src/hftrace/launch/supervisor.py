@@ -19,19 +19,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from hftrace.errors import HftraceError, TraceError, UsageError
-from hftrace.launch.conclusion import conclude, signal_name
-from hftrace.launch.evidence import Witness, start_ticks
-from hftrace.launch.page_cache import prepare
+from hftrace.launch.ending.conclusion import conclude, signal_name
+from hftrace.launch.ending.evidence import Witness, start_ticks
+from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
-from hftrace.launch.rundir import CHILD, END, RUN, SupervisorLog, read_log
+from hftrace.launch.run_directory import CHILD, END, RUN, SupervisorLog, read_log
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Guard
-from hftrace.record.child import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
+from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact, redact_value, split_secrets
 
-BOOTSTRAP = Path(__file__).parent.parent / "record" / "bootstrap.py"
+BOOTSTRAP = Path(__file__).parent.parent / "record" / "child" / "bootstrap.py"
 INTERRUPT_GRACE_SECONDS = 10.0
 """How long an interrupted load may take to end before it is killed."""
 FORWARD_SECONDS = 1.0

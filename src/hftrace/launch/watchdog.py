@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.launch.progress import JournalFollower
-from hftrace.launch.rundir import STALL, TIMEOUT, SupervisorLog
+from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
 from hftrace.schema import journal
 from hftrace.schema.redact import redact
 

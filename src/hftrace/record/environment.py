@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hftrace.record import cgroups
 from hftrace.record.device import DeviceMemory
 from hftrace.schema.redact import redact_value
+from hftrace.system import cgroups
 
 LIBRARIES = (
     "torch",

@@ -20,11 +20,11 @@ from typing import Any
 from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
-from hftrace.record.heap import free_heap_bytes
-from hftrace.record.journal import JournalWriter
-from hftrace.record.memory import HostMemory
+from hftrace.record.writer import JournalWriter
 from hftrace.schema import journal
 from hftrace.schema.redact import redact
+from hftrace.system.heap import free_heap_bytes
+from hftrace.system.memory import HostMemory
 
 clock = time.monotonic_ns
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
-from hftrace.record.hooks import POINTS, HookPoint, loader_generation
-from hftrace.record.hooks.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
-from hftrace.record.hooks.handlers import initialize_handler, span_handler
+from hftrace.record.hooks.events import initialize_handler, span_handler
+from hftrace.record.hooks.generations import loader_generation
+from hftrace.record.hooks.points import HookPoint
+from hftrace.record.hooks.tables import POINTS
+from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of
 from hftrace.record.recorder import Recorder
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hftrace import units
 from hftrace.analysis.budgets import Result
-from hftrace.analysis.caveats import Caveat
-from hftrace.render import units
-from hftrace.render.compare_markdown import code
+from hftrace.analysis.compare.caveats import Caveat
+from hftrace.render.compare.markdown import code
 from hftrace.render.text import (
     BAD,
     DIM,

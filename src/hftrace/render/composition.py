@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from hftrace import units
 from hftrace.analysis.derived import Derived
-from hftrace.render import units
 from hftrace.render.peak import composition_time, when
 from hftrace.render.text import DIM, PLAIN, Line, clean, fit, heading, notes, width_of
 
 if TYPE_CHECKING:
-    from hftrace.analysis.composition import Composition, Part
-    from hftrace.analysis.device_peak import DevicePeak
+    from hftrace.analysis.memory.composition import Composition, Part
+    from hftrace.analysis.memory.device_peak import DevicePeak
 
 FULL = "█"
 

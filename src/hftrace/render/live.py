@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hftrace.render.text import clean
-from hftrace.render.units import byte_count, duration
+from hftrace.units import byte_count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hftrace.analysis import usage
+from hftrace import units
 from hftrace.analysis.derived import Derived
-from hftrace.render import units
+from hftrace.analysis.memory import usage
 from hftrace.render.text import clean
 
 if TYPE_CHECKING:
-    from hftrace.analysis.composition import Composition
-    from hftrace.analysis.device_peak import DevicePeak
+    from hftrace.analysis.memory.composition import Composition
+    from hftrace.analysis.memory.device_peak import DevicePeak
 
 ON_DEVICE = {
     "before": "before the load",

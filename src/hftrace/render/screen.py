@@ -6,14 +6,14 @@ import os
 import shlex
 from collections.abc import Iterable
 
-from hftrace.analysis import usage
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.findings import findings
-from hftrace.analysis.tree import TreeOptions, build
-from hftrace.render.summary import finding_list, summary
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.memory import usage
+from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
-from hftrace.render.timeline import timeline_view
-from hftrace.render.tree import draw_tree, shown_phases
+from hftrace.render.views.summary import finding_list, summary
+from hftrace.render.views.timeline import timeline_view
+from hftrace.render.views.tree import draw_tree, shown_phases
 from hftrace.schema.model import Trace
 
 HIGH_PEAK = 1.5

@@ -19,8 +19,8 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
-from hftrace.schema.collector import paused_collector
 from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
+from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor, Trace
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ process that is killed leaves whole lines, at worst one cut line at the end,
 and all that was written before.
 
 This module is the contract between the two sides: :mod:`hftrace.record`
-writes these lines inside the loading process, :mod:`hftrace.schema.replay`
+writes these lines inside the loading process, :mod:`hftrace.replay.trace`
 reads them anywhere, later.
 """
 
@@ -27,7 +27,7 @@ JOURNAL_PREFIX = "journal-"
 SAMPLES_PREFIX = "samples-"
 STACKS_PREFIX = "stacks-"
 SUPERVISOR_FILE = "supervisor.jsonl"
-"""What the supervisor knows, should it die too: see :mod:`hftrace.launch.rundir`."""
+"""What the supervisor knows, should it die too: see :mod:`hftrace.launch.run_directory`."""
 SUFFIX = ".jsonl"
 
 # What a line is. The letters keep the hot lines short; the fields behind each follow it here.

@@ -1,0 +1,1 @@
+"""Two or more groups of runs side by side."""

@@ -1,0 +1,381 @@
+"""Two or more groups of runs side by side: figures with a verdict, and why they differ.
+
+Everything works on named groups of traces, ``[(name, [trace, ...]), ...]``:
+from files of any machine, or from runs that were just made. The first group
+is the baseline unless another one is named.
+
+Why one load took longer is told by phases. Medians of single phases do not
+add up to the difference of the medians, so each group is represented by the
+run in the middle (the mean of the two in the middle where their number is
+even): its phases add up to the median, and so do the differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from hftrace.analysis.compare import tensor_diff, variants
+from hftrace.analysis.compare.caveats import Caveat, caveats
+from hftrace.analysis.compare.phase_verdicts import PhaseVerdict, phase_verdicts
+from hftrace.analysis.compare.tensor_diff import TensorDiff
+from hftrace.analysis.compare.variants import METRICS, Variant, load_phases
+from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ledger.tensors import Total, casts
+from hftrace.errors import HftraceError, UsageError
+from hftrace.schema.model import File, Trace
+
+NOTHING = Total()
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something that loads do to tensors, and how much of it two loads did."""
+
+    kind: str
+    """``cast, initialized, converted, quantized, computed, tied, offloaded, meta, state_dict, unused`` or
+    ``placed``."""
+    detail: str
+    """The pair of dtypes of a cast, or the device of what was placed; empty otherwise."""
+    before: Total
+    after: Total
+
+
+class Call(NamedTuple):
+    """A function of the loader that one load called and the other did not."""
+
+    function: str
+    phase: str
+    calls: int
+    self_ns: int
+    """Time on its thread that no span below it has."""
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that two loads did not treat alike; None where one did not ask for it."""
+
+    name: str
+    before: File | None
+    after: File | None
+
+
+@dataclass(frozen=True)
+class PartChange:
+    """A part of the peak in two loads; bytes."""
+
+    kind: str
+    memory: str
+    label: str
+    before_bytes: int
+    after_bytes: int
+
+    @property
+    def difference_bytes(self) -> int:
+        """How much more the second one has."""
+        return self.after_bytes - self.before_bytes
+
+
+class Difference:
+    """A variant against the baseline.
+
+    Args:
+        baseline: What it is compared with.
+        variant: The variant.
+    """
+
+    def __init__(self, baseline: Variant, variant: Variant) -> None:
+        self.baseline = baseline
+        self.variant = variant
+
+    @cached_property
+    def judgements(self) -> dict[str, Judgement]:
+        """Ratio, interval and verdict of each metric, by its key."""
+        before, after = self.baseline.values, self.variant.values
+        return {
+            metric.key: judge(before[metric.key], after[metric.key], metric.resolution) for metric in METRICS
+        }
+
+    @cached_property
+    def attribution(self) -> dict[str, int]:
+        """Difference of ``returned_ns`` by phase in ns, the largest first; adds up to that of the medians.
+
+        ``unattributed`` is among them. Empty where one of the two has no time.
+        """
+        before, after = self.baseline.phases, self.variant.phases
+        if not self.baseline.good or not self.variant.good:
+            return {}
+        differences = {
+            phase: after.get(phase, 0) - before.get(phase, 0) for phase in dict.fromkeys([*before, *after])
+        }
+        return dict(sorted(differences.items(), key=lambda item: (-abs(item[1]), item[0])))
+
+    @cached_property
+    def phase_verdicts(self) -> dict[str, PhaseVerdict]:
+        """Which phases differ for certain, each by its own time; empty where a side has no run."""
+        before, after = ([load_phases(run) for run in side.good] for side in (self.baseline, self.variant))
+        returned = METRICS[0]
+        whole = self.baseline.median(returned.key) or 0
+        return phase_verdicts(before, after, max(NEGLIGIBLE * whole, returned.resolution))
+
+    @cached_property
+    def memory(self) -> list[PartChange]:
+        """Difference of the loads' peaks by part, the largest first; adds up to that of the medians.
+
+        Empty where one of the two has no exact peak.
+        """
+        before, after = self.baseline.memory_parts, self.variant.memory_parts
+        if not before or not after:
+            return []
+        changes = []
+        for key in dict.fromkeys([*before, *after]):
+            first, second = before.get(key), after.get(key)
+            label = first.label if first is not None else second.label if second is not None else ""
+            changes.append(
+                PartChange(*key, label, first.bytes if first else 0, second.bytes if second else 0)
+            )
+        return sorted(changes, key=lambda change: -abs(change.difference_bytes))
+
+    @cached_property
+    def deeds(self) -> list[Deed]:
+        """What the typical runs did to tensors, as far as it is not the same."""
+        before, after = _deeds(self.baseline.typical), _deeds(self.variant.typical)
+        keys = dict.fromkeys([*before, *after])
+        return [
+            Deed(*key, before.get(key, NOTHING), after.get(key, NOTHING))
+            for key in keys
+            if before.get(key, NOTHING) != after.get(key, NOTHING)
+        ]
+
+    @cached_property
+    def files(self) -> list[FileChange]:
+        """Files that the typical runs did not treat alike, in the order in which they were asked for."""
+        before, after = _files(self.baseline.typical), _files(self.variant.typical)
+        return [
+            FileChange(name, before.get(name), after.get(name))
+            for name in dict.fromkeys([*before, *after])
+            if _treated(before.get(name)) != _treated(after.get(name))
+        ]
+
+    @cached_property
+    def calls(self) -> tuple[list[Call], list[Call]]:
+        """Functions that only the baseline called, and that only the variant called, slowest first."""
+        before, after = _calls(self.baseline.typical), _calls(self.variant.typical)
+        return (
+            [call for name, call in before.items() if name not in after],
+            [call for name, call in after.items() if name not in before],
+        )
+
+    @cached_property
+    def tensors(self) -> TensorDiff:
+        """What differs between the models of the typical runs."""
+        return tensor_diff.tensor_diff(
+            self.baseline.typical.trace.tensors, self.variant.typical.trace.tensors
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups of runs, the baseline first."""
+
+    variants: list[Variant]
+    differences: list[Difference]
+    """One for each variant after the baseline."""
+    caveats: list[Caveat]
+
+    @property
+    def baseline(self) -> Variant:
+        """What the others are compared with."""
+        return self.variants[0]
+
+
+def compare(
+    groups: Sequence[tuple[str, Sequence[Trace | Derived]]], baseline: str | None = None
+) -> Comparison:
+    """Compares groups of traces.
+
+    Args:
+        groups: Name and traces of each group; names are distinct, and no group is empty.
+        baseline: Name of the group that the others are compared with; the first by default.
+
+    Raises:
+        UsageError: There are fewer than two groups, two have one name, one is empty, or none is the baseline.
+        HftraceError: No run of the baseline has a load that succeeded.
+    """
+    names = [name for name, _ in groups]
+    if len(groups) < 2:
+        raise UsageError("a comparison needs two groups of traces at least: name another trace")
+    if len(set(names)) < len(names):
+        raise UsageError("two groups have the same name: give each its own, as NAME=FILE")
+    empty = next((name for name, traces in groups if not traces), None)
+    if empty is not None:
+        raise UsageError(f"group {empty} has no trace: name one at least")
+    if baseline is not None and baseline not in names:
+        raise UsageError(f"there is no group {baseline!r}: the groups are {', '.join(names)}")
+    made = [Variant.of(name, traces) for name, traces in groups]
+    if baseline is not None:
+        made.sort(key=lambda variant: variant.name != baseline)
+    if not made[0].good:
+        number = len(made[0].runs)
+        raise HftraceError(
+            f"no load of the baseline {made[0].name} succeeded ({number} trace{'s' if number > 1 else ''}): "
+            "choose another one with --baseline"
+        )
+    return Comparison(made, [Difference(made[0], variant) for variant in made[1:]], caveats(made))
+
+
+# -- what a load did ----------------------------------------------------------------------------------
+
+
+def _deeds(derived: Derived) -> dict[tuple[str, str], Total]:
+    """Returns what a load did to tensors: casts by pair, provenances, and where tensors are."""
+    found: dict[tuple[str, str], Total] = {}
+
+    def add(kind: str, detail: str, total: Total) -> None:
+        found.setdefault((kind, detail), Total()).add(total)
+
+    for (source, target), total in casts(derived.sums).items():
+        add("cast", f"{source} → {target}", total)
+    for sort, total in derived.sums.items():
+        if sort.offload is not None or sort.provenance == "offloaded":
+            add("offloaded", f"to {sort.offload}" if sort.offload else "", total)
+        elif sort.provenance not in (None, "checkpoint"):
+            add(str(sort.provenance), "", total)
+        if sort.device is not None and sort.provenance != "tied":
+            add("placed", f"on {sort.device}", total)
+    return found
+
+
+def _files(derived: Derived) -> dict[str, File]:
+    """Returns the files of a load by name; of one that was asked for more than once, the best result."""
+    found: dict[str, File] = {}
+    for file in derived.trace.files:
+        known = found.get(file.name)
+        if known is None or known.result in ("missing", "error"):
+            found[file.name] = file
+    return found
+
+
+def _treated(file: File | None) -> tuple[Any, ...] | None:
+    return None if file is None else (file.result, file.size_bytes, file.read_bytes, bool(file.opened))
+
+
+def _calls(derived: Derived) -> dict[str, Call]:
+    """Returns the functions that spans of loads name, slowest first."""
+    index = derived.index
+    functions = derived.trace.spans.column("function")
+    found: dict[str, Call] = {}
+    for row in index.walk(index.load_rows):
+        name = functions[row]
+        if not name:
+            continue
+        known = found.get(name) or Call(name, index.phases[row], 0, 0)
+        found[name] = known._replace(calls=known.calls + 1, self_ns=known.self_ns + index.self_ns(row))
+    return dict(sorted(found.items(), key=lambda item: (-item[1].self_ns, item[0])))
+
+
+# -- facts --------------------------------------------------------------------------------------------
+
+
+def facts(comparison: Comparison) -> dict[str, Any]:
+    """Returns a comparison as plain JSON values: ns, bytes, and shares between 0 and 1.
+
+    ``variants`` has every group by its name. Each metric has ``median, values, ratio, ratio_low,
+    ratio_high, verdict`` against the baseline; of the baseline itself the last four are None.
+    ``attribution`` is the difference of the medians of ``returned_ns`` by phase, in ns; ``phase_verdicts``
+    says which phases differ for certain.
+    """
+    result: dict[str, Any] = {
+        "baseline": comparison.baseline.name,
+        "caveats": [
+            {"kind": each.kind, "subject": each.subject, "text": each.text, "within": each.within}
+            for each in comparison.caveats
+        ],
+        "variants": {},
+    }
+    by_name = {difference.variant.name: difference for difference in comparison.differences}
+    for variant in comparison.variants:
+        difference = by_name.get(variant.name)
+        entry: dict[str, Any] = {
+            "runs": len(variant.runs),
+            "runs_with_figures": len(variant.good),
+            "metrics": {
+                metric.key: {
+                    **variants.facts(variant, metric.key),
+                    **_judgement_facts(difference.judgements[metric.key] if difference else None),
+                }
+                for metric in METRICS
+            },
+            "phases": variant.phases,
+            "load_peak_bytes": variant.load_peak_bytes,
+        }
+        if difference is not None:
+            entry |= _difference_facts(difference)
+        result["variants"][variant.name] = entry
+    return result
+
+
+def _judgement_facts(judgement: Judgement | None) -> dict[str, Any]:
+    interval = judgement.interval if judgement is not None else None
+    return {
+        "ratio": judgement.ratio if judgement is not None else None,
+        "ratio_low": interval.low if interval is not None else None,
+        "ratio_high": interval.high if interval is not None else None,
+        "p_value": judgement.p_value if judgement is not None else None,
+        "verdict": judgement.verdict if judgement is not None else None,
+        "more_runs": judgement.more_runs if judgement is not None else None,
+    }
+
+
+def _difference_facts(difference: Difference) -> dict[str, Any]:
+    def total(each: Total) -> dict[str, int]:
+        return {"count": each.count, "bytes": each.bytes, "stored_bytes": each.stored_bytes}
+
+    def file(each: File | None) -> dict[str, Any] | None:
+        if each is None:
+            return None
+        names = ("result", "size_bytes", "read_bytes", "downloaded_bytes", "opened")
+        return {name: getattr(each, name) for name in names}
+
+    only_before, only_after = difference.calls
+    return {
+        "attribution": difference.attribution,
+        "phase_verdicts": {
+            phase: {
+                "difference_ns": found.difference_ns,
+                "p_value": found.p_value,
+                "verdict": found.verdict,
+            }
+            for phase, found in difference.phase_verdicts.items()
+        },
+        "memory_attribution": [
+            {
+                "kind": change.kind,
+                "memory": change.memory,
+                "label": change.label,
+                "baseline_bytes": change.before_bytes,
+                "bytes": change.after_bytes,
+                "difference_bytes": change.difference_bytes,
+            }
+            for change in difference.memory
+        ],
+        "did": [
+            {
+                "kind": deed.kind,
+                "detail": deed.detail,
+                "baseline": total(deed.before),
+                "variant": total(deed.after),
+            }
+            for deed in difference.deeds
+        ],
+        "files": [
+            {"name": change.name, "baseline": file(change.before), "variant": file(change.after)}
+            for change in difference.files
+        ],
+        "functions_only_baseline": [call._asdict() for call in only_before],
+        "functions_only_variant": [call._asdict() for call in only_after],
+        "tensors": tensor_diff.facts(difference.tensors),
+    }

@@ -1,0 +1,271 @@
+"""A variant: a named group of runs of one load, and its figures.
+
+Everything here is about one group. What differs between two of them is in
+``compare``. A run whose load did not succeed has no figures: it is counted,
+and said.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, TypeVar
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.composition import composition, main_load
+from hftrace.analysis.memory.usage import SLACK_BYTES
+from hftrace.analysis.time.ready import READY_PHASES
+from hftrace.schema.model import Trace
+
+TIME_RESOLUTION_NS = 1_000_000
+"""A scheduler's tick: two times that differ by less are the same."""
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that runs are compared by; lower is better."""
+
+    key: str
+    """Its name in JSON, with its unit."""
+    label: str
+    unit: str
+    """``ns`` or ``bytes``."""
+    resolution: int
+    """Differences below this, in its unit, are none."""
+    of: Callable[[Derived], int | None]
+    """Returns it for a run; None where the trace does not say."""
+
+
+def main_loads(derived: Derived) -> list[int]:
+    """Returns the rows of the outermost loads on the main thread, in order."""
+    index = derived.index
+    main = index.main_lane
+    return [row for row in index.load_rows if index.lanes[row] == main]
+
+
+def succeeded(derived: Derived) -> bool:
+    """Says whether a trace ended well, with a load that did.
+
+    A program may try one way to load, and then another: what failed on the way cost time all the same, and
+    is in the figures.
+    """
+    rows = main_loads(derived)
+    statuses = derived.trace.spans.column("status")
+    ended_well = derived.trace.outcome.get("status", "ok") == "ok"
+    return ended_well and any(statuses[row] == "ok" for row in rows)
+
+
+def returned_ns(derived: Derived) -> int | None:
+    """Returns the wall time of all outermost loads of the main thread."""
+    rows = main_loads(derived)
+    return sum(derived.index.wall_ns(row) for row in rows) if rows else None
+
+
+def load_phases(derived: Derived) -> dict[str, int]:
+    """Returns exclusive time by phase inside these loads, in ns; with ``unattributed`` it adds up."""
+    return derived.index.phase_times(main_loads(derived))
+
+
+def ready_ns(derived: Derived) -> int | None:
+    """Returns the time of the loads and of touch and forward after them; None where neither was recorded."""
+    ready, returned = derived.ready, returned_ns(derived)
+    if ready is None or ready.ready_ns is None or returned is None:
+        return None
+    return returned + ready.ready_ns - ready.returned_ns
+
+
+def imports_ns(derived: Derived) -> int | None:
+    """Returns the time in phase ``import`` on the main thread, before the loads and inside them."""
+    return derived.phases.get("import", 0) if main_loads(derived) else None
+
+
+def without_imports_ns(derived: Derived) -> int | None:
+    """Returns the time of the loads without the imports inside them."""
+    returned = returned_ns(derived)
+    return None if returned is None else returned - load_phases(derived).get("import", 0)
+
+
+def storage_bytes(derived: Derived) -> int | None:
+    """Returns what the process fetched from storage during the loads, and during touch and forward."""
+    index = derived.index
+    column = derived.trace.spans.column("storage_read_bytes")
+    rows = main_loads(derived)
+    rows += [row for row in index.main_roots if index.phases[row] in READY_PHASES]
+    known = [column[row] for row in rows]
+    return None if not known or None in known else sum(known)
+
+
+def device_bytes(derived: Derived) -> int | None:
+    """Returns the peak of the device that needed most: devices are never added up."""
+    return max(derived.peaks.device_bytes.values(), default=None)
+
+
+def _times(key: str, label: str, of: Callable[[Derived], int | None]) -> Metric:
+    return Metric(key, label, "ns", TIME_RESOLUTION_NS, of)
+
+
+def _sizes(key: str, label: str, of: Callable[[Derived], int | None]) -> Metric:
+    return Metric(key, label, "bytes", SLACK_BYTES, of)
+
+
+METRICS = (
+    _times("returned_ns", "returned", returned_ns),
+    _times("ready_ns", "ready", ready_ns),
+    _times("load_ns", "load", without_imports_ns),
+    _times("imports_ns", "imports", imports_ns),
+    _sizes("rss_anon_peak_bytes", "anon peak", lambda derived: derived.peaks.anonymous_bytes),
+    _sizes("rss_peak_bytes", "total peak", lambda derived: derived.peaks.rss_bytes),
+    _sizes("device_peak_bytes", "device peak", device_bytes),
+    _sizes("storage_read_bytes", "from storage", storage_bytes),
+)
+"""All figures, in the order of the screen. ``returned`` is from the call to the model; ``load`` is that
+without the imports inside it, ``imports`` is those and the ones before: the two are apart."""
+
+
+@dataclass(frozen=True)
+class MemoryPart:
+    """A part of the peak of a load, summed over all parts of its kind; bytes."""
+
+    kind: str
+    memory: str
+    label: str
+    bytes: int
+
+
+class Variant:
+    """A named group of runs.
+
+    Args:
+        name: What it is called.
+        runs: What was derived from its traces, at least one.
+    """
+
+    def __init__(self, name: str, runs: Sequence[Derived]) -> None:
+        self.name = name
+        self.runs = list(runs)
+        self.good = [run for run in runs if succeeded(run)]
+        """The runs that have figures."""
+
+    @classmethod
+    def of(cls, name: str, traces: Sequence[Trace | Derived]) -> Variant:
+        """Makes a variant of traces."""
+        return cls(name, [each if isinstance(each, Derived) else Derived(each) for each in traces])
+
+    @cached_property
+    def values(self) -> dict[str, list[int]]:
+        """The values of each metric, by its key, one per run that has it."""
+        found: dict[str, list[int]] = {}
+        for metric in METRICS:
+            all_runs = (metric.of(run) for run in self.good)
+            found[metric.key] = [value for value in all_runs if value is not None]
+        return found
+
+    def median(self, key: str) -> int | None:
+        """Returns the median of a metric in its unit, rounded to whole ns or bytes; None without values."""
+        values = self.values[key]
+        return round(statistics.median(values)) if values else None
+
+    @cached_property
+    def typical(self) -> Derived:
+        """The run that stands for all: of those in the middle by time, the faster one.
+
+        Where no run succeeded, the first one: there is more to see in it than times.
+        """
+        middle = _middle(self.good, returned_ns)
+        return middle[0] if middle else self.runs[0]
+
+    @cached_property
+    def phases(self) -> dict[str, int]:
+        """Exclusive time by phase of the run in the middle, in ns; of the mean of two where there are two.
+
+        They add up to the median of ``returned_ns``, to the nanosecond. Medians of
+        single phases would not.
+        """
+        return _typical_parts(self.good, returned_ns, load_phases)
+
+    @cached_property
+    def memory_parts(self) -> dict[tuple[str, str], MemoryPart]:
+        """What the peak of the load was made of in the run in the middle by that peak, by kind and memory.
+
+        The parts add up to :attr:`load_peak_bytes`. Empty where no run has an exact peak.
+        """
+        labels: dict[tuple[str, str], str] = {}
+
+        def parts(derived: Derived) -> Mapping[tuple[str, str], int]:
+            sums: dict[tuple[str, str], int] = {}
+            row = main_load(derived)
+            made = None if row is None else composition(derived, row)
+            for part in made.parts if made is not None else ():
+                key = (part.kind, part.memory)
+                labels.setdefault(key, part.label)
+                sums[key] = sums.get(key, 0) + part.bytes
+            return sums
+
+        sizes = _typical_parts(self.good, _load_peak, parts)
+        return {key: MemoryPart(*key, labels[key], size) for key, size in sizes.items()}
+
+    @property
+    def load_peak_bytes(self) -> int | None:
+        """Median of the exact peak of the loads; None where it is not known."""
+        parts = self.memory_parts
+        return sum(part.bytes for part in parts.values()) if parts else None
+
+
+def _load_peak(derived: Derived) -> int | None:
+    """Returns the peak that the parts of a composition add up to."""
+    row = main_load(derived)
+    if row is None:
+        return None
+    load = derived.trace.spans[row]
+    starts = (load.rss_anon_start_bytes, load.rss_file_start_bytes)
+    if load.rss_peak_bytes is None or None in starts:
+        return None
+    return max(load.rss_peak_bytes, sum(filter(None, starts)))
+
+
+def _middle(runs: Sequence[Derived], of: Callable[[Derived], int | None]) -> list[Derived]:
+    """Returns the run with the median value, or the two around it, the smaller first."""
+    known = [(value, number) for number, run in enumerate(runs) if (value := of(run)) is not None]
+    known.sort()
+    chosen = known[(len(known) - 1) // 2 : len(known) // 2 + 1]
+    return [runs[number] for _, number in chosen]
+
+
+def _typical_parts(
+    runs: Sequence[Derived],
+    of: Callable[[Derived], int | None],
+    parts: Callable[[Derived], Mapping[Key, int]],
+) -> dict[Key, int]:
+    """Returns the parts of the median of a value, largest first: whole numbers that add up to it.
+
+    Args:
+        runs: The runs.
+        of: The value of a run.
+        parts: Its parts, which add up to the value.
+    """
+    middle = _middle(runs, of)
+    sums: dict[Key, Fraction] = {}
+    for run in middle:
+        for key, size in parts(run).items():
+            sums[key] = sums.get(key, Fraction(0)) + Fraction(size, len(middle))
+    whole = {key: size.numerator // size.denominator for key, size in sums.items()}
+    # What rounding down left over goes to those that lost most by it.
+    left = round(sum(sums.values(), Fraction(0))) - sum(whole.values())
+    for key in sorted(sums, key=lambda key: whole[key] - sums[key])[:left]:
+        whole[key] += 1
+    return dict(sorted(whole.items(), key=lambda item: -item[1]))
+
+
+def facts(variant: Variant, key: str) -> dict[str, Any]:
+    """Returns the figures of one metric as plain JSON values, in its unit."""
+    values = variant.values[key]
+    return {
+        "median": variant.median(key),
+        "values": values,
+        "low": min(values, default=None),
+        "high": max(values, default=None),
+    }

@@ -1,0 +1,1 @@
+"""How a load ended that did not end well."""

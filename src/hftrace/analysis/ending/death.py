@@ -1,0 +1,329 @@
+"""How a load that did not end well ended: what killed it, where it was, how far it came.
+
+Traces of all versions are read.
+
+The recording side writes what it knows into the outcome; here those facts are
+checked, completed from spans and ledgers where an older trace lacks them, and
+made ready to be drawn. Nothing in a file is trusted to have the right type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.peaks import integer
+
+NEAR_LIMIT = 0.85
+"""Memory above this share of a limit makes the limit a suspect."""
+CERTAIN, LIKELY, GUESS, UNKNOWN = "certain", "likely", "a guess", "not known"
+SURE_OF = ("memory-limit", "timeout", "crash", "exit", "out-of-memory")
+"""Killers that hftrace saw at work itself, or that left their own words."""
+MOST_EVIDENCE = 20
+MOST_STALLS = 50
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A time in which nothing happened that the recorder would have seen; ns from the clock base."""
+
+    time_ns: int | None
+    silent_ns: int | None
+    phase: str | None
+    stack: str | None
+
+
+@dataclass(frozen=True)
+class FullDevice:
+    """A device on which an allocation failed; bytes, None where nobody said.
+
+    See :func:`hftrace.analysis.ending.shortage.device_shortage`.
+    """
+
+    device: str
+    memory_bytes: int | None = None
+    asked_bytes: int | None = None
+    free_bytes: int | None = None
+    allowed_bytes: int | None = None
+    allocated_bytes: int | None = None
+    reserved_bytes: int | None = None
+    outside_allocator_bytes: int | None = None
+    predicted_bytes: int | None = None
+    before_bytes: int | None = None
+    """What this process had allocated there before the load."""
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What there was for the model at most: neither outside of torch's allocator nor taken before."""
+        whole = self.allowed_bytes
+        if whole is None and self.memory_bytes is not None:
+            whole = self.memory_bytes - (self.outside_allocator_bytes or 0)
+        return None if whole is None else max(0, whole - (self.before_bytes or 0))
+
+
+@dataclass(frozen=True)
+class Death:
+    """What is known about the end of a load; None where it is not known. Times in ns, sizes in bytes."""
+
+    status: str
+    killer: str | None = None
+    sure: str = UNKNOWN
+    """``certain``, ``likely``, ``a guess`` or ``not known``."""
+    evidence: list[str] = field(default_factory=list)
+    signal: str | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    """Type and message of the exception, in one text."""
+    cause: str | None = None
+    """The same of the exception that the load caught before, which is why it failed."""
+    traceback: str | None = None
+    time_ns: int | None = None
+    phase: str | None = None
+    function: str | None = None
+    source: str | None = None
+    """``file:line`` of that function."""
+    file: str | None = None
+    shard: int | None = None
+    """Number of the file among the weight files, from 1."""
+    shards: int | None = None
+    tensor: str | None = None
+    tensor_ns: int | None = None
+    placed_tensors: int = 0
+    all_tensors: int = 0
+    placed_bytes: int | None = None
+    all_bytes: int | None = None
+    memory_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    limit_bytes: int | None = None
+    limit_kind: str | None = None
+    predicted_anon_bytes: int | None = None
+    device: FullDevice | None = None
+    """Where it was a device whose memory ran out."""
+    stack: str | None = None
+    stalls: list[Stall] = field(default_factory=list)
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the bytes that were placed; of the tensors where no bytes are known."""
+        if self.all_bytes and self.placed_bytes is not None:
+            return min(1.0, max(0.0, self.placed_bytes / self.all_bytes))
+        return self.placed_tensors / self.all_tensors if self.all_tensors else None
+
+    @property
+    def of_limit(self) -> float | None:
+        """Memory at death as a share of the limit; anonymous memory where the limit is one of that alone."""
+        used = self.held_against_limit
+        return used / self.limit_bytes if used is not None and self.limit_bytes else None
+
+    @property
+    def near_limit(self) -> bool:
+        """Whether the limit is a suspect."""
+        return (self.of_limit or 0) >= NEAR_LIMIT
+
+    @property
+    def held_against_limit(self) -> int | None:
+        """What counts against the limit: ``--memory-limit`` is about anonymous memory alone."""
+        if self.limit_kind == "--memory-limit" and self.anonymous_bytes is not None:
+            return self.anonymous_bytes
+        return self.memory_bytes
+
+    @property
+    def missing_bytes(self) -> int | None:
+        """How far above the limit the finished load's anonymous memory is; negative where below."""
+        if self.predicted_anon_bytes is None or self.limit_bytes is None:
+            return None
+        return self.predicted_anon_bytes - self.limit_bytes
+
+
+def _size(value: Any) -> int | None:
+    number = integer(value)
+    return number if number is not None and number >= 0 else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def stalls(derived: Derived) -> list[Stall]:
+    """Returns the stalls that the outcome tells of, the first ones where it tells of very many."""
+    entries = derived.trace.outcome.get("stalls")
+    return [
+        Stall(
+            integer(entry.get("time_ns")),
+            _size(entry.get("silent_ns")),
+            _text(entry.get("phase")),
+            _text(entry.get("stack")),
+        )
+        for entry in (entries if isinstance(entries, list) else [])[:MOST_STALLS]
+        if isinstance(entry, dict)
+    ]
+
+
+def death(derived: Derived) -> Death:
+    """Returns how the load of a trace ended; for one that ended well, little more than its status."""
+    outcome = derived.trace.outcome
+    status = outcome.get("status", "ok")
+    status = status if isinstance(status, str) and status else "unknown"
+    if status == "ok":
+        return Death(status, stalls=stalls(derived))
+    evidence = outcome.get("evidence")
+    said = [text for text in (evidence if isinstance(evidence, list) else [])[:MOST_EVIDENCE] if _text(text)]
+    memory = _size(outcome.get("memory_at_death_bytes"))
+    limit, kind = _limit(derived)
+    killer = _text(outcome.get("killer"))
+    signal = outcome.get("signal")
+    signal = _text(signal if not isinstance(signal, int) else f"signal {signal}")
+    if killer is None and status == "killed":
+        # Traces of older versions hold no verdict: the only evidence is how full memory was.
+        full = memory is not None and limit is not None and memory >= NEAR_LIMIT * limit
+        suspect = full and signal in (None, "SIGKILL")
+        killer, sure = ("kernel-oom", GUESS) if suspect else ("unknown", UNKNOWN)
+    else:
+        sure = _certainty(killer, said)
+    error = outcome.get("error")
+    cause = _words(outcome.get("cause"))
+    row = _last_span(derived, status, _text(outcome.get("died_in")) if cause else None)
+    span = derived.trace.spans[row] if row is not None else None
+    file = _text(outcome.get("last_file"))
+    shard, shards = _shard(derived, file)
+    placed_tensors, all_tensors, placed_bytes, all_bytes = _progress(derived)
+    return Death(
+        status=status,
+        killer=killer,
+        sure=sure,
+        evidence=said,
+        signal=signal,
+        exit_code=integer(outcome.get("exit_code")),
+        error=_words(error),
+        cause=cause,
+        traceback=_text(error.get("traceback")) if isinstance(error, dict) else None,
+        time_ns=max(derived.index.ends, default=None),
+        phase=_text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
+        function=(span.function or span.name) if span else _text(outcome.get("died_in")),
+        source=span.source if span else None,
+        file=file,
+        shard=shard,
+        shards=shards,
+        tensor=_text(outcome.get("last_tensor")),
+        tensor_ns=integer(outcome.get("last_tensor_ns")),
+        placed_tensors=placed_tensors,
+        all_tensors=all_tensors,
+        placed_bytes=placed_bytes,
+        all_bytes=all_bytes,
+        memory_bytes=memory,
+        anonymous_bytes=_size(outcome.get("anon_at_death_bytes")),
+        limit_bytes=limit,
+        limit_kind=kind,
+        predicted_anon_bytes=_size(outcome.get("predicted_anon_bytes")),
+        device=_full_device(derived, outcome.get("device")),
+        stack=_text(outcome.get("stack")),
+        stalls=stalls(derived),
+    )
+
+
+def _words(error: Any) -> str | None:
+    if not isinstance(error, dict) or not error:
+        return None
+    return f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
+
+
+def _full_device(derived: Derived, facts: Any) -> FullDevice | None:
+    name = _text(facts.get("device")) if isinstance(facts, dict) else None
+    if name is None:
+        return None
+    sizes = {each.name: _size(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
+    parts = (part for peak in derived.device_peaks if peak.device == name for part in peak.parts)
+    before = sum(part.bytes for part in parts if part.kind == "before")
+    return FullDevice(name, **{**sizes, "before_bytes": before})
+
+
+def _certainty(killer: str | None, evidence: list[str]) -> str:
+    if killer in SURE_OF:
+        return CERTAIN
+    if killer == "kernel-oom":
+        return CERTAIN if any(text.startswith("The kernel says") for text in evidence) else LIKELY
+    return UNKNOWN
+
+
+def _limit(derived: Derived) -> tuple[int | None, str | None]:
+    """Returns the limit that applied and what set it: the outcome's, else the smallest of the environment."""
+    outcome, environment = derived.trace.outcome, derived.trace.environment
+    limit = integer(outcome.get("limit_bytes"))
+    if limit is not None and limit > 0:
+        return limit, _text(outcome.get("limit_kind"))
+    if isinstance(outcome.get("device"), dict):
+        return None, None  # the host's limits are not what was reached
+    known = [
+        (size, kind)
+        for kind, name in (("cgroup", "cgroup_limit_bytes"), ("RAM", "ram_bytes"))
+        if (size := integer(environment.get(name))) is not None and size > 0
+    ]
+    return min(known, default=(None, None))
+
+
+def _last_span(derived: Derived, status: str, caught_in: str | None) -> int | None:
+    """Returns the innermost span that was cut short, or that the exception came from.
+
+    Args:
+        derived: The trace.
+        status: Of the outcome.
+        caught_in: Name of the span that the exception left which the load caught before it failed.
+    """
+    index = derived.index
+    statuses = derived.trace.spans.column("status")
+    attributes = derived.trace.spans.column("attributes")
+    if caught_in is not None:
+        names = derived.trace.spans.column("name")
+        found = (row for row in range(len(names)) if statuses[row] == "error" and names[row] == caught_in)
+        row = next(found, None)
+        if row is not None:
+            return row
+    failed = [row for row in index.roots if statuses[row] != "ok"]
+    if not failed:
+        return None
+    row = max(failed, key=lambda row: (index.ends[row], index.starts[row], row))
+    while True:
+        below = [child for child in index.children[row] if statuses[child] != "ok"]
+        if status == "error" and below:
+            # An exception that was caught failed some span as well, and was followed by others that did not.
+            last = index.children[row][-1]
+            reason = attributes[row].get("error")
+            below = [
+                child for child in below if child == last or reason in (None, attributes[child].get("error"))
+            ]
+        if not below:
+            return row
+        row = max(below, key=lambda child: (index.ends[child], index.starts[child], child))
+
+
+def _shard(derived: Derived, file: str | None) -> tuple[int | None, int | None]:
+    shards = {each.name: each.shard for each in derived.weight_files if each.shard is not None}
+    number = shards.get(file) if file is not None else None
+    return (None, None) if number is None else (number + 1, len(shards))
+
+
+def _progress(derived: Derived) -> tuple[int, int, int | None, int | None]:
+    """Returns tensors placed and in all, and stored bytes placed and in all.
+
+    The outcome's figures come first: it knows when the checkpoint is not known in full.
+    """
+    tensors = derived.trace.tensors
+    count = done = known = sizes = 0
+    columns = ("kind", "provenance", "stored_bytes", "placed_ns")
+    for kind, provenance, stored, placed in zip(*(tensors.column(name) for name in columns), strict=True):
+        if kind == "unused" or stored is None or provenance in ("tied", "computed"):
+            continue
+        count += 1
+        sizes += stored
+        if placed is not None:
+            done += 1
+            known += stored
+    outcome = derived.trace.outcome
+    given = _size(outcome.get("placed_bytes"))
+    remaining = _size(outcome.get("remaining_bytes"))
+    if given is not None and remaining is not None:
+        return done, count, given, given + remaining
+    if "placed_bytes" in outcome:
+        return done, 0, None, None
+    return done, count, known if count else None, sizes if count else None

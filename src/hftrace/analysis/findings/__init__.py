@@ -1,0 +1,1 @@
+"""Findings: a diagnosis with its evidence, what it costs, and what to change."""

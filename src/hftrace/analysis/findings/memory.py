@@ -1,0 +1,198 @@
+"""Rules about memory: what ran out, what is larger than it need be, what is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.death import FullDevice
+from hftrace.analysis.ending.postmortem import size as amount
+from hftrace.analysis.findings.rules import (
+    Finding,
+    asked_keywords,
+    generation,
+    plural,
+    rule,
+    seconds,
+)
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts
+from hftrace.analysis.memory.peaks import device_sizes
+
+ITEM_BYTES = {
+    "float64": 8,
+    "int64": 8,
+    "float32": 4,
+    "int32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+}
+
+UNUSED_BYTES = 100_000_000
+UNUSED_SHARE = 0.1
+"""What an allocator may keep for later, in bytes and as a share, before a finding speaks of it."""
+OUTSIDE_SHARE = 0.2
+"""The share of a device that others than torch may take before a finding names them first."""
+
+
+@rule
+def killed_at_limit(derived: Derived) -> Iterator[Finding]:
+    """R25: the load ended for want of memory."""
+    if derived.trace.outcome.get("status", "ok") == "ok":
+        return
+    end = derived.death
+    at_limit = end.status == "killed" and end.near_limit
+    if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") and not at_limit:
+        return
+    if end.killer in ("timeout", "crash", "exit"):
+        return  # full memory is how it was, and not why it ended
+    if end.device is not None:
+        yield _device_full(derived, end.device)
+        return
+    used, limit = end.held_against_limit, end.limit_bytes
+    parts = []
+    if used is not None and limit is not None:
+        parts.append(f"The process held {amount(used)} of {amount(limit)} when it died")
+    if derived.checkpoint_bytes:
+        parts.append(f"the checkpoint has {amount(derived.checkpoint_bytes)}")
+    if end.predicted_anon_bytes is not None:
+        parts.append(f"the finished load would have held {amount(end.predicted_anon_bytes)} anonymous")
+    evidence = "; ".join(parts) + "." if parts else "Memory ran out."
+    yield Finding(
+        "R25",
+        "killed-at-limit" if end.status == "killed" else "out-of-memory",
+        "Killed at the memory limit" if end.status == "killed" else "Out of memory",
+        evidence[0].upper() + evidence[1:],
+        'Load in the stored dtype (dtype="auto"), give a device_map with max_memory, or raise the limit.',
+        cost_bytes=used,
+    )
+
+
+def _device_full(derived: Derived, full: FullDevice) -> Finding:
+    """Returns the finding about a device that had too little memory."""
+    held = full.reserved_bytes if full.reserved_bytes is not None else full.allocated_bytes
+    of = f" of {amount(full.memory_bytes)}" if full.memory_bytes is not None else ""
+    parts = [f"torch held {amount(held)}{of} when it asked for more"] if held is not None else []
+    outside = full.outside_allocator_bytes
+    if outside:
+        parts.append(f"{amount(outside)} were not torch's: the context, other libraries and processes")
+    if full.predicted_bytes is not None:
+        parts.append(f"the loaded model needs {amount(full.predicted_bytes)} there")
+    elif derived.checkpoint_bytes:
+        parts.append(f"the checkpoint has {amount(derived.checkpoint_bytes)}")
+    evidence = "; ".join(parts) + "." if parts else "The device was full."
+    room = full.room_bytes
+    fits = full.predicted_bytes is not None and room is not None and full.predicted_bytes <= room
+    advice = 'Let layers stay on the CPU with device_map="auto", quantise, or load in a smaller dtype'
+    if outside and full.memory_bytes and outside > OUTSIDE_SHARE * full.memory_bytes:
+        advice = f"See with nvidia-smi which processes use {full.device}, and end them. {advice}"
+    elif fits:
+        kind = full.device.partition(":")[0]
+        advice = (
+            "The model itself fits, what its load needs on the way does not: "
+            f'load it on the CPU and move it, from_pretrained(...).to("{kind}")'
+        )
+    return Finding(
+        "R25",
+        "out-of-memory",
+        f"Out of memory on {full.device}",
+        evidence[0].upper() + evidence[1:],
+        advice + ".",
+        cost_bytes=held,
+    )
+
+
+@rule
+def reserved_unused(derived: Derived) -> Iterator[Finding]:
+    """R10: the allocator kept much more of a device than the model needs when the load ended."""
+    if derived.trace.outcome.get("status", "ok") != "ok":
+        return
+    for peak in derived.device_peaks:
+        unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
+        if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
+            continue
+        kind = peak.device.partition(":")[0]
+        warmed = _warmed_up(derived, peak.device)
+        why = f"; its warm-up had reserved {amount(warmed)} before the first tensor" if warmed else ""
+        yield Finding(
+            "R10",
+            "reserved-unused",
+            f"{amount(unused)} of {peak.device} reserved and unused",
+            f"When the load ended torch had reserved {amount(reserved)} of {peak.device} for "
+            f"{amount(peak.allocated_bytes or 0)} of tensors{why}.",
+            f"Call torch.{kind}.empty_cache() after the load: it gives back the blocks that no tensor is in. "
+            f'Loaded on the CPU and moved with .to("{kind}"), a model leaves next to none.',
+            cost_bytes=unused,
+        )
+
+
+def _warmed_up(derived: Derived, device: str) -> int:
+    """Returns what was reserved of a device at the end of a warm-up, in bytes; 0 without one."""
+    column = derived.trace.spans.column("device_reserved_bytes")
+    rows = (row for row, phase in enumerate(derived.index.phases) if phase == "warmup")
+    return max((device_sizes(column[row]).get(device, 0) for row in rows), default=0)
+
+
+@rule
+def dtype_widened(derived: Derived) -> Iterator[Finding]:
+    """R02: most of the checkpoint takes more bytes in the model than in the file."""
+    widened = {
+        pair: total
+        for pair, total in casts(derived.sums).items()
+        if ITEM_BYTES.get(pair[1], 0) > ITEM_BYTES.get(pair[0], 99)
+    }
+    stored = sum(
+        total.stored_bytes for sort, total in derived.sums.items() if sort.provenance in FROM_CHECKPOINT
+    )
+    affected = sum(total.stored_bytes for total in widened.values())
+    if not stored or affected <= 0.5 * stored:
+        return
+    extra = sum(total.bytes - total.stored_bytes for total in widened.values())
+    (source, target), _ = next(iter(widened.items()))
+    argument = "dtype" if generation(derived).startswith("D") else "torch_dtype"
+    keywords = asked_keywords(derived)
+    asked = next(
+        (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),
+        None,
+    )
+    reason = f"as {asked} asked" if asked else f"because {argument} was not given"
+    yield Finding(
+        "R02",
+        "dtype-widened",
+        f"{source} in the file, {target} in memory",
+        f"{plural(sum(total.count for total in widened.values()), 'tensor')} were widened, {reason}: "
+        f"{amount(affected)} stored became {amount(affected + extra)}.",
+        f'Pass {argument}="auto" to keep the stored dtype.',
+        cost_bytes=extra,
+    )
+
+
+@rule
+def not_resident(derived: Derived) -> Iterator[Finding]:
+    """R17: part of the checkpoint was not in RAM when the load returned."""
+    share = derived.resident_after
+    size = derived.checkpoint_bytes
+    if share is None or not size or derived.trace.outcome.get("status", "ok") != "ok":
+        return
+    if not derived.lazy_bytes or share >= 0.9:
+        return  # read, then dropped from the page cache: nothing is owed
+    missing = int(size * (1 - share))
+    ready = derived.ready
+    advice = "Count that in: trace with --touch or --forward to get the time until the model is ready."
+    if ready is not None and ready.steps:
+        spent = " and ".join(f"{step.phase} took {seconds(step.duration_ns)}" for step in ready.steps)
+        advice = f"Count that in, as was done here: {spent} after the load."
+    yield Finding(
+        "R17",
+        "not-resident",
+        "The cost is deferred to first use",
+        f"The load returned with {amount(missing)} of {amount(size)} not yet in RAM: the weights are "
+        "memory-mapped, and the first forward pass reads them from storage.",
+        advice,
+        cost_bytes=missing,
+    )

@@ -1,0 +1,230 @@
+"""Rules about time: what a load waits for, and what it does for nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.postmortem import size as amount
+from hftrace.analysis.findings.rules import (
+    Finding,
+    asked_keywords,
+    generation,
+    is_number,
+    plural,
+    rule,
+    seconds,
+    total_of,
+)
+from hftrace.analysis.ledger.tensors import casts
+
+
+@rule
+def stalled(derived: Derived) -> Iterator[Finding]:
+    """R25: long stretches in which nothing happened."""
+    if not derived.trace.outcome.get("stalls"):
+        return
+    silent = [stall for stall in derived.death.stalls if (stall.silent_ns or 0) > 0]
+    if not silent:
+        return
+    worst = max(silent, key=lambda stall: stall.silent_ns or 0)
+    where = f" in phase {worst.phase}" if worst.phase else ""
+    kept = any(stall.stack for stall in silent)
+    stacks = "the stacks of its threads are kept" if kept else "no stack was kept"
+    total = sum(stall.silent_ns or 0 for stall in silent)
+    yield Finding(
+        "R25",
+        "stalled",
+        f"The load stood still for {seconds(total)}",
+        f"{plural(len(silent), 'stretch', 'stretches')} without any event, the longest of "
+        f"{seconds(worst.silent_ns or 0)}{where}; {stacks}.",
+        "See what each thread was doing: hftrace show TRACE --view postmortem.",
+        cost_ns=total,
+    )
+
+
+@rule
+def initialized_then_overwritten(derived: Derived) -> Iterator[Finding]:
+    """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
+    if generation(derived)[:1] not in ("A", "B"):
+        return
+    keywords = asked_keywords(derived)
+    if keywords.get("low_cpu_mem_usage") or keywords.get("device_map") is not None:
+        return  # the model was built on the meta device
+    spent = derived.phases.get("instantiate", 0)
+    overwritten = total_of(derived, provenance="checkpoint", kind="parameter").bytes
+    if spent > 0.2 * derived.loads_wall_ns and spent >= 50_000_000 and overwritten:
+        yield Finding(
+            "R01",
+            "init-then-overwrite",
+            "Weights were initialised, then overwritten",
+            f"{seconds(spent)} went into building and initialising {amount(overwritten)} of "
+            "parameters on a real device; the checkpoint then overwrote them.",
+            "Pass low_cpu_mem_usage=True (needs accelerate), or upgrade: from transformers 4.51 on, "
+            "models are always built on the meta device.",
+            cost_ns=spent,
+        )
+
+
+@rule
+def full_collections(derived: Derived) -> Iterator[Finding]:
+    """R09: the garbage collector walked all objects of the process again and again."""
+    index = derived.index
+    rows = [row for row in index.walk(index.load_rows) if index.phases[row] == "collect"]
+    spent = sum(index.wall_ns(row) for row in rows)
+    if spent < 50_000_000 or spent < 0.05 * derived.loads_wall_ns:
+        return
+    attributes = derived.trace.spans.column("attributes")
+    places: dict[tuple[str, str], list[int]] = {}
+    for row in rows:
+        kind = "automatic" if attributes[row].get("automatic") is True else "called"
+        places.setdefault((kind, _interrupted(derived, row)), []).append(index.wall_ns(row))
+    worst = sorted(places.items(), key=lambda item: -sum(item[1]))
+    parts = [
+        f"{_collections(kind, len(times))} in {place}, {seconds(sum(times) // len(times))} each"
+        for (kind, place), times in worst[:3]
+    ]
+    rest = sum(len(times) for _, times in worst[3:])
+    parts += [f"{rest:,} more elsewhere"] if rest else []
+    freed = sum(int(count) for row in rows if is_number(count := attributes[row].get("collected")))
+    yield Finding(
+        "R09",
+        "full-collections",
+        f"Full garbage collections take {spent / derived.loads_wall_ns * 100:.0f} % of the load",
+        f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
+        f"{plural(freed, 'object')}.",
+        _advice_on_collections(derived, {kind for kind, _ in places}, {place for _, place in places}),
+        cost_ns=spent,
+    )
+
+
+def _collections(kind: str, count: int) -> str:
+    if kind == "automatic":
+        return f"{plural(count, 'collection')} that Python began by itself"
+    return f"{plural(count, 'call')} of gc.collect"
+
+
+def _interrupted(derived: Derived, row: int) -> str:
+    """Names what a collection interrupted."""
+    parent = derived.index.parents[row]
+    if parent is None:
+        return "the load"
+    span = derived.trace.spans[parent]
+    return "imports" if span.phase == "import" else (span.function or span.name).rpartition(".")[2]
+
+
+def _advice_on_collections(derived: Derived, kinds: set[str], places: set[str]) -> str:
+    """Says how to have fewer full collections, and how to make one cheaper."""
+    advice = []
+    if "called" in kinds and "_load_pretrained_model" in places and generation(derived).startswith("A"):
+        advice.append(
+            "Up to 4.49 transformers collects after every shard: upgrade, or save the checkpoint in fewer, "
+            "larger shards (max_shard_size)."
+        )
+    if "automatic" in kinds:
+        advice.append("Call gc.disable() before the load and gc.enable() after it.")
+    advice.append(
+        "gc.freeze() before the load, with all imports done, makes each collection cheaper; gc.unfreeze() "
+        "after it."
+    )
+    return " ".join(advice)
+
+
+@rule
+def imports_dominate(derived: Derived) -> Iterator[Finding]:
+    """R05: most of the time is Python imports, not the loader."""
+    spent = derived.phases.get("import", 0)
+    if spent <= 0.5 * derived.wall_ns or spent < 500_000_000:
+        return
+    if derived.trace.outcome.get("status", "ok") != "ok":
+        return  # the share of a load that was cut short says nothing
+    packages: Counter[str] = Counter()
+    for attributes in derived.trace.spans.column("attributes"):
+        costs = attributes.get("packages") if isinstance(attributes, dict) else None
+        for entry in costs if isinstance(costs, list) else []:
+            if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], int):
+                packages[str(entry[0])] += entry[1]
+    worst = ", ".join(f"{name} {seconds(cost)}" for name, cost in packages.most_common(3))
+    yield Finding(
+        "R05",
+        "imports-dominate",
+        f"Imports take {spent / derived.wall_ns * 100:.0f} % of the time",
+        f"{seconds(spent)} of {seconds(derived.wall_ns)} went into importing Python modules"
+        + (f": {worst}." if worst else "."),
+        "No option of the loader helps here: keep the process alive between loads, or import earlier.",
+        cost_ns=spent,
+    )
+
+
+@rule
+def pickle_checkpoint(derived: Derived) -> Iterator[Finding]:
+    """Weights in pickle files are unpacked into memory whole."""
+    files = [file for file in derived.weight_files if file.format == "pickle"]
+    size = sum(file.size_bytes or 0 for file in files)
+    largest = max((file.size_bytes or 0 for file in files), default=0)
+    if not size or derived.lazy_bytes:
+        return
+    spans = derived.trace.spans
+    growth = [
+        after - before
+        for phase, before, after in zip(
+            spans.column("phase"),
+            spans.column("rss_anon_start_bytes"),
+            spans.column("rss_anon_bytes"),
+            strict=True,
+        )
+        if phase == "shard" and before is not None and after is not None
+    ]
+    # torch maps newer pickle files as well: then reading one takes no memory of its own.
+    if not growth or max(growth) >= 0.5 * largest:
+        yield Finding(
+            "R08",
+            "pickle-checkpoint",
+            "The checkpoint is in pickle files",
+            f"{plural(len(files), 'file')} of {amount(size)}, unpickled: each is copied into memory "
+            "whole before its tensors are placed.",
+            "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
+            cost_bytes=largest,
+        )
+
+
+@rule
+def waiting_for_readers(derived: Derived) -> Iterator[Finding]:
+    """The thread that places tensors mostly waits for those that read them."""
+    waiting = derived.waiting_ns
+    if waiting < 1_000_000_000 or waiting <= 0.5 * derived.loads_wall_ns:
+        return
+    threads = plural(len(derived.reading.reader_threads), "reader thread")
+    rate = derived.rate_bytes_per_s
+    reached = f" They reached {rate / 1e9:.2f} GB/s." if rate else ""
+    if casts(derived.sums):
+        advice = (
+            "Store the checkpoint in the dtype you ask for: then nothing is cast, and pages are only mapped."
+        )
+    else:
+        advice = "Reading is the limit: warm the page cache before, or use faster storage."
+    yield Finding(
+        "R24",
+        "waiting-for-readers",
+        "The main thread waits for reads",
+        f"It waited {seconds(waiting)} of {seconds(derived.loads_wall_ns)} for {threads}.{reached}",
+        advice,
+        cost_ns=waiting,
+    )
+
+
+@rule
+def hub_requests(derived: Derived) -> Iterator[Finding]:
+    """R22: requests to the hub although every file was there already."""
+    requests = sum(value or 0 for value in derived.trace.files.column("requests"))
+    results = set(derived.trace.files.column("result"))
+    if requests and results and not results & {"downloaded", "error"}:
+        yield Finding(
+            "R22",
+            "hub-requests",
+            f"{plural(requests, 'request')} to the hub, nothing downloaded",
+            f"Every file was here already, and {plural(requests, 'request')} asked whether it is current.",
+            "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
+            cost_ns=derived.phases.get("resolve", 0),
+        )

@@ -1,0 +1,106 @@
+"""Rules about weights: whether all of them arrived, where they were asked, as they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.postmortem import size as amount
+from hftrace.analysis.findings.rules import (
+    Finding,
+    plural,
+    rule,
+    total_of,
+    worst_names,
+)
+from hftrace.analysis.ledger.tensors import Total
+
+
+@rule
+def missing_weights(derived: Derived) -> Iterator[Finding]:
+    """R20: parameters that the checkpoint did not have."""
+    total = total_of(derived, kind="parameter", provenance="initialized")
+    if not total.count:
+        return
+    unused = total_of(derived, kind="unused")
+    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
+    yield Finding(
+        "R20",
+        "missing-weights",
+        f"{plural(total.count, 'parameter')} not from the checkpoint",
+        f"{amount(total.bytes)} of parameters were freshly initialised: "
+        f"{worst_names(derived, 'parameter', 'initialized')}.{pairs}",
+        "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
+        cost_bytes=total.bytes,
+    )
+
+
+@rule
+def left_on_meta(derived: Derived) -> Iterator[Finding]:
+    """R19: parameters that have no data after the load."""
+    total = total_of(derived, kind="parameter", device="meta", offload=None)
+    if total.count and derived.trace.outcome.get("status", "ok") == "ok":
+        yield Finding(
+            "R19",
+            "left-on-meta",
+            f"{plural(total.count, 'parameter')} left on the meta device",
+            f"{amount(total.bytes)} have a shape and no data; the first use fails.",
+            "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta.",
+            cost_bytes=total.bytes,
+        )
+
+
+@rule
+def unused_keys(derived: Derived) -> Iterator[Finding]:
+    """R20: checkpoint keys that went nowhere."""
+    total = total_of(derived, kind="unused")
+    if total.count:
+        yield Finding(
+            "R20",
+            "unused-keys",
+            f"{plural(total.count, 'checkpoint key')} went nowhere",
+            f"{amount(total.stored_bytes)} of the checkpoint found no parameter: "
+            f"{worst_names(derived, 'unused', 'unused')}.",
+            "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
+            cost_bytes=total.stored_bytes,
+        )
+
+
+@rule
+def offloaded(derived: Derived) -> Iterator[Finding]:
+    """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
+    for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
+        total = Total()
+        for sort, part in derived.sums.items():
+            if sort.offload == place or (place == "disk" and sort.device == "disk"):
+                total.add(part)
+        if total.count:
+            size = max(total.bytes, total.stored_bytes)
+            yield Finding(
+                "R18",
+                f"offloaded-to-{place}",
+                f"Weights stay {words}",
+                f"{plural(total.count, 'tensor')} of {amount(size)} did not fit on the devices that the "
+                f"device_map may use; they stay {words} and are copied in every forward pass.",
+                "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
+                cost_bytes=size,
+            )
+
+
+@rule
+def ignored_keywords(derived: Derived) -> Iterator[Finding]:
+    """Keywords that this transformers accepts and ignores."""
+    ignored = derived.trace.request.get("ignored")
+    for entry in ignored if isinstance(ignored, list) else []:
+        if not isinstance(entry, dict):
+            continue
+        versions = entry.get("versions")
+        installed = derived.trace.environment.get("transformers") or "this version"
+        yield Finding(
+            "K01",
+            "ignored-keyword",
+            f"{entry.get('keyword')} has no effect",
+            f"transformers {installed} ignores {entry.get('keyword')}"
+            + (f"; versions {versions} honour it." if versions else "."),
+            "Leave it out, or use a version that honours it.",
+        )

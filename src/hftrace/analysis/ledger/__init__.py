@@ -1,0 +1,1 @@
+"""What the tensor ledger says: batches, sums, folded groups, dtypes."""

@@ -1,0 +1,1 @@
+"""Where the memory went: peaks, series, and what a peak was made of."""

@@ -1,0 +1,195 @@
+"""Where the weights came from and how fast: shards, reader threads, waiting, page cache.
+
+transformers 4.x reads a shard inside a span of its own. 5.x hands every
+tensor to a pool of threads and has no such span: there, a shard is all
+tensors of one file, from the start of its first read to the end of its last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hftrace.analysis.ledger.tensors import Batch, cells
+from hftrace.analysis.time.spans import SpanIndex
+from hftrace.schema.model import File, Table, Trace
+
+WARM = 0.95
+COLD = 0.05
+
+
+@dataclass
+class ShardReading:
+    """The tensors of one file that were read inside one span."""
+
+    owner: int | None
+    """Row of the innermost ``shard`` span, else ``weights`` span, that the reads lie in."""
+    file: str
+    tensors: int = 0
+    bytes: int = 0
+    start_ns: int | None = None
+    end_ns: int | None = None
+    busy_ns: dict[int, int] = field(default_factory=dict)
+    """Time inside read calls, by thread."""
+
+    @property
+    def duration_ns(self) -> int | None:
+        """From the start of the first read to the end of the last."""
+        return None if self.start_ns is None or self.end_ns is None else self.end_ns - self.start_ns
+
+
+class Reading(NamedTuple):
+    """All that is derived from the read times of the tensor ledger."""
+
+    shards: list[ShardReading]
+    """In order of their first read."""
+    waiting_ns: dict[int, int]
+    """By row of a ``weights`` span: how long its thread waited for a thread that reads."""
+    waits: list[tuple[int, int]]
+    """The same as stretches of time, merged."""
+    reader_threads: dict[tuple[int, int], int]
+    """``(rank, thread)`` of each thread that read tensors for another one, with its busy time."""
+    rows: dict[tuple[int | None, str], list[int]]
+    """Ledger rows by owner and file."""
+
+
+def reading(trace: Trace, index: SpanIndex, batches: Iterable[Batch]) -> Reading:
+    """Groups the reads of the tensor ledger by span and file."""
+    owners = index.nearest(("shard", "weights"))
+    weights_of = index.nearest(("weights",))
+    named = _shards_by_name(trace, index, weights_of)
+    tensors = trace.tensors
+    stored, sizes = tensors.column("stored_bytes"), tensors.column("bytes")
+    starts, ends = tensors.column("read_start_ns"), tensors.column("read_end_ns")
+    shards: dict[tuple[int | None, str], ShardReading] = {}
+    rows: dict[tuple[int | None, str], list[int]] = {}
+    readers: dict[tuple[int, int], int] = {}
+    waits: dict[int, list[tuple[int, int]]] = {}
+    for batch in batches:
+        file, thread, sort = batch.file, batch.thread, batch.sort
+        if file is None or sort.provenance in ("tied", "meta"):
+            continue
+        if not batch.read and (sort.provenance is None or sort.kind == "unused"):
+            continue  # the load died before its turn, or nobody asked for it
+        for span_row, mine in _by_span(trace, index, batch):
+            owner = None if span_row is None else owners[span_row]
+            if not batch.read and owner is not None:
+                # Read with its whole file, and placed later: the row names the span that it was placed in.
+                owner = named.get((owner, file), owner)
+            shard = shards.setdefault((owner, file), ShardReading(owner, file))
+            rows.setdefault((owner, file), []).extend(mine)
+            shard.tensors += len(mine)
+            shard.bytes += sum(stored[row] if stored[row] is not None else sizes[row] or 0 for row in mine)
+            timed = mine if batch.read else []
+            if None in cells(ends, timed):
+                timed = [row for row in timed if ends[row] is not None]
+            if not timed:
+                continue
+            began, ended = cells(starts, timed), cells(ends, timed)
+            shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
+            shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
+            if thread is None:
+                continue
+            busy = sum(ended) - sum(began)
+            shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + busy
+            weights = None if span_row is None else weights_of[span_row]
+            if weights is None or thread == index.lanes[weights].thread:
+                continue
+            readers[batch.rank, thread] = readers.get((batch.rank, thread), 0) + busy
+            waits.setdefault(weights, []).extend(_waits(trace, timed))
+    merged = {row: merge(stretches) for row, stretches in waits.items() if stretches}
+    return Reading(
+        shards=sorted(shards.values(), key=lambda shard: (shard.start_ns is None, shard.start_ns or 0)),
+        waiting_ns={row: sum(end - start for start, end in stretches) for row, stretches in merged.items()},
+        waits=merge(stretch for stretches in merged.values() for stretch in stretches),
+        reader_threads=readers,
+        rows={key: sorted(mine) for key, mine in rows.items()},
+    )
+
+
+def _by_span(trace: Trace, index: SpanIndex, batch: Batch) -> Iterable[tuple[int | None, list[int]]]:
+    """Returns the rows of a batch by the row of their span; those that do not say it go by their time."""
+    known = index.row_of.get(batch.span) if batch.span is not None else None
+    if known is not None:
+        return [(known, batch.rows)]
+    starts = trace.tensors.column("read_start_ns")
+    weights = [
+        row
+        for row, phase in enumerate(index.phases)
+        if phase == "weights" and index.lanes[row].rank == batch.rank
+    ]
+    found: dict[int | None, list[int]] = {}
+    for row in batch.rows:
+        found.setdefault(_at(index, weights, starts[row]), []).append(row)
+    return found.items()
+
+
+def _at(index: SpanIndex, weights: list[int], time_ns: int | None) -> int | None:
+    """Returns the ``weights`` span of a tensor that does not say its span."""
+    if time_ns is not None:
+        for row in weights:
+            if index.starts[row] <= time_ns <= index.ends[row]:
+                return row
+    return weights[0] if len(weights) == 1 else None
+
+
+def _waits(trace: Trace, rows: list[int]) -> Iterable[tuple[int, int]]:
+    """Yields when a thread that converts tensors waited for one that reads them."""
+    names = ("convert_start_ns", "convert_end_ns", "read_end_ns")
+    for began, ended, read in zip(*(cells(trace.tensors.column(name), rows) for name in names), strict=True):
+        if began is not None and ended is not None:
+            # The conversion call waits for the read, then converts: only the first part is waiting.
+            until = ended if ended < read else read
+            if until > began:
+                yield began, until
+
+
+def _shards_by_name(
+    trace: Trace, index: SpanIndex, weights_of: list[int | None]
+) -> dict[tuple[int, str], int]:
+    """Returns the ``shard`` span of each file, by the ``weights`` span around it and the file's name."""
+    names, attributes = trace.spans.column("name"), trace.spans.column("attributes")
+    result: dict[tuple[int, str], int] = {}
+    for row, phase in enumerate(index.phases):
+        weights = weights_of[row]
+        if phase == "shard" and weights is not None:
+            file = str(attributes[row].get("file") or names[row])
+            result.setdefault((weights, file.rpartition("/")[2]), row)
+    return result
+
+
+def merge(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns the union of stretches of time, in order."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(stretches):
+        if result and start <= result[-1][1]:
+            if end > result[-1][1]:
+                result[-1] = (result[-1][0], end)
+        else:
+            result.append((start, end))
+    return result
+
+
+def weight_files(files: Table[File]) -> list[File]:
+    """Returns the weight files that were found."""
+    return [file for file in files if file.shard is not None and file.result not in ("missing", "error")]
+
+
+def resident_share(files: Iterable[File], column: str) -> float | None:
+    """Returns the share of the files' bytes that was in the page cache, None where no file says it."""
+    known = 0
+    resident = 0.0
+    for file in files:
+        value = getattr(file, column)
+        if value is not None and file.size_bytes:
+            known += file.size_bytes
+            resident += min(1.0, max(0.0, value)) * file.size_bytes
+    return resident / known if known else None
+
+
+def cache_state(share: float | None) -> str | None:
+    """Returns ``cold``, ``warm`` or ``partly`` for the share of the checkpoint that was in RAM before."""
+    if share is None:
+        return None
+    return "warm" if share >= WARM else "cold" if share <= COLD else "partly"

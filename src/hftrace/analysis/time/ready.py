@@ -1,0 +1,113 @@
+"""When a model is ready to run, and what it leaves behind: the root spans that follow a load.
+
+``hftrace load --touch --forward --release`` records them beside the load.
+A memory-mapped model is loaded long before it is in memory, so the time until
+it is ready is that of its load and of what came after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hftrace.analysis.time.spans import SpanIndex
+from hftrace.schema.model import Trace
+
+READY_PHASES = ("touch", "forward")
+AFTER_PHASES = (*READY_PHASES, "release")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One root span after the load."""
+
+    phase: str
+    duration_ns: int
+    status: str
+    error: str | None
+    storage_read_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the process kept once the model was gone; None where it is not known.
+
+    Bytes are those above the level at the start of the load.
+    """
+
+    duration_ns: int
+    kept_anon_bytes: int | None
+    kept_file_bytes: int | None
+    kept_device_bytes: dict[str, int]
+    freed: bool | None
+    """Whether the model itself was: False where something still refers to it."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The last load of the main thread, and what followed it."""
+
+    returned_ns: int
+    """Wall time of the load."""
+    steps: list[Step]
+    """Touch and forward, as far as they were asked for, in order."""
+    release: Release | None
+
+    @property
+    def failed(self) -> Step | None:
+        """The first step that failed."""
+        return next((step for step in self.steps if step.status != "ok"), None)
+
+    @property
+    def ready_ns(self) -> int | None:
+        """Time of the load and of all steps; None without steps, or where one failed.
+
+        hftrace's own work between them (it writes down the finished model) is left out.
+        """
+        if not self.steps or self.failed is not None:
+            return None
+        return self.returned_ns + sum(step.duration_ns for step in self.steps)
+
+
+def ready(trace: Trace, index: SpanIndex) -> Ready | None:
+    """Returns what followed the last load, None where there is no load."""
+    main = index.main_lane
+    loads = [row for row in index.load_rows if index.lanes[row] == main]
+    if not loads:
+        return None
+    last = loads[-1]
+    steps: list[Step] = []
+    release = None
+    for row in index.main_roots:
+        if index.starts[row] < index.starts[last] or index.phases[row] not in AFTER_PHASES:
+            continue
+        span = trace.spans[row]
+        if span.phase in READY_PHASES:
+            error = span.attributes.get("error")
+            steps.append(
+                Step(
+                    span.phase,
+                    index.wall_ns(row),
+                    span.status,
+                    None if error is None else str(error),
+                    span.storage_read_bytes,
+                )
+            )
+        else:
+            kept = span.attributes.get("kept_device_bytes")
+            freed = span.attributes.get("freed")
+            release = Release(
+                index.wall_ns(row),
+                _integer(span.attributes.get("kept_anon_bytes")),
+                _integer(span.attributes.get("kept_file_bytes")),
+                {
+                    str(device): size
+                    for device, size in (kept if isinstance(kept, dict) else {}).items()
+                    if isinstance(size, int)
+                },
+                freed if isinstance(freed, bool) else None,
+            )
+    return Ready(index.wall_ns(last), steps, release)
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

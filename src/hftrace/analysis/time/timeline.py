@@ -1,0 +1,176 @@
+"""Lanes of time: what each thread did, who waited, who read."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ledger.tensors import cells
+from hftrace.analysis.time.spans import Lane
+
+
+class SpanLane(NamedTuple):
+    """A thread that ran spans: stretches of ``(start_ns, end_ns, phase)`` without overlap, in order."""
+
+    lane: Lane
+    name: str
+    stretches: list[tuple[int, int, str]]
+
+
+class ReadLane(NamedTuple):
+    """A thread that read tensors for another one: the stretches of its reads."""
+
+    rank: int
+    thread: int
+    name: str
+    stretches: list[tuple[int, int]]
+    busy_ns: int
+
+
+class Timeline(NamedTuple):
+    """All lanes, over the same time."""
+
+    start_ns: int
+    end_ns: int
+    spans: list[SpanLane]
+    reads: list[ReadLane]
+    waits: list[tuple[int, int]]
+
+
+Value = TypeVar("Value", int, tuple[int, ...])
+
+
+def stretches_by_lane(derived: Derived) -> dict[Lane, list[tuple[int, int, str]]]:
+    """Returns, by thread, the stretches ``(start_ns, end_ns, phase)`` of its spans, in any order."""
+    index = derived.index
+    lanes: dict[Lane, list[tuple[int, int, str]]] = {}
+    thread_roots = [
+        row
+        for row in index.walk(index.roots)
+        if (parent := index.parents[row]) is None or index.lanes[parent] != index.lanes[row]
+    ]
+    thread_roots.sort(key=lambda row: (index.starts[row], row))
+    for start, end, row in index.exclusive(thread_roots):
+        lanes.setdefault(index.lanes[row], []).append((start, end, index.phases[row]))
+    return lanes
+
+
+def timeline(derived: Derived) -> Timeline:
+    """Returns the lanes of a trace: the main thread first, then by their first span or read."""
+    index = derived.index
+    main = index.main_lane
+    lanes = stretches_by_lane(derived)
+    names = derived.thread_names
+    ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, min(lanes[lane])))
+    several = len({lane.rank for lane in lanes}) > 1
+
+    def title(rank: int, thread: int, fallback: str) -> str:
+        name = names.get(thread) or fallback
+        return f"rank {rank} {name}" if several else name
+
+    reads: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in derived.reading.reader_threads}
+    column = derived.trace.tensors.column
+    for batch in derived.batches:
+        stretches = reads.get((batch.rank, batch.thread)) if batch.thread is not None else None
+        if stretches is not None and batch.read:
+            times = zip(
+                cells(column("read_start_ns"), batch.rows),
+                cells(column("read_end_ns"), batch.rows),
+                strict=True,
+            )
+            stretches += [(start_ns, end_ns) for start_ns, end_ns in times if end_ns is not None]
+    first = min((index.starts[row] for row in index.roots), default=0)
+    last = max((index.ends[row] for row in index.roots), default=0)
+    span_lanes = [
+        SpanLane(
+            lane,
+            title(lane.rank, lane.thread, "main" if lane == main else f"thread {number}"),
+            sorted(lanes[lane]),
+        )
+        for number, lane in enumerate(ordered)
+    ]
+    read_lanes = [
+        ReadLane(
+            rank,
+            thread,
+            title(rank, thread, f"reader {number + 1}"),
+            stretches,
+            derived.reading.reader_threads[rank, thread],
+        )
+        for number, ((rank, thread), stretches) in enumerate(
+            sorted(reads.items(), key=lambda item: min(item[1], default=(0, 0)))
+        )
+    ]
+    return Timeline(first, max(first, last), span_lanes, read_lanes, derived.reading.waits)
+
+
+def coverage(stretches: Sequence[tuple[int, int]], start: int, end: int, parts: int) -> list[float]:
+    """Returns, for each of ``parts`` equal parts of the time, the share that the stretches cover."""
+    if end <= start or parts <= 0:
+        return [0.0] * max(0, parts)
+    lefts = sorted([left for left, right in stretches if left < right])
+    rights = sorted([right for left, right in stretches if left < right])
+    length = (end - start) / parts
+    shares: list[float] = []
+    before = 0.0
+    whole = began = ended = 0
+    for part in range(parts + 1):
+        # Up to a time lies all that has ended by then, and of what has only begun the part since.
+        time = start + part * length
+        more_began, more_ended = bisect_right(lefts, time, began), bisect_right(rights, time, ended)
+        whole += sum(rights[ended:more_ended]) - sum(lefts[began:more_began])
+        began, ended = more_began, more_ended
+        covered = whole + (began - ended) * time
+        shares.append(min(1.0, (covered - before) / length))
+        before = covered
+    return shares[1:]
+
+
+def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, cells: int) -> list[str | None]:
+    """Returns, for each part of the time, the phase that took most of it; None where nothing ran."""
+    shares: list[dict[str, float]] = [{} for _ in range(max(0, cells))]
+    if end <= start or cells <= 0:
+        return [None] * max(0, cells)
+    length = (end - start) / cells
+    for left, right, phase in stretches:
+        left, right = max(left, start), min(right, end)
+        if right <= left:
+            continue
+        first = min(cells - 1, int((left - start) / length))
+        last = min(cells - 1, int((right - start) / length))
+        for cell in range(first, last + 1):
+            covered = min(right, start + (cell + 1) * length) - max(left, start + cell * length)
+            shares[cell][phase] = shares[cell].get(phase, 0.0) + covered
+    # Less than a tenth of a cell is too little to call the cell its own.
+    return [
+        max(share, key=lambda phase: share[phase]) if share and sum(share.values()) > 0.1 * length else None
+        for share in shares
+    ]
+
+
+def resample(points: Sequence[tuple[int, Value]], start: int, end: int, cells: int) -> list[Value | None]:
+    """Returns the largest value in each part of the time; where there is none, the one before holds on.
+
+    Values are numbers, or tuples of numbers that are compared by the first of them.
+    """
+    result: list[Value | None] = [None] * max(0, cells)
+    if end <= start or cells <= 0:
+        return result
+    length = (end - start) / cells
+    before: Value | None = None
+    for time, value in points:
+        if time < start:
+            before = value
+            continue
+        if time > end:
+            break
+        cell = min(cells - 1, int((time - start) / length))
+        known = result[cell]
+        result[cell] = value if known is None else max(known, value)
+    for cell in range(len(result)):
+        if result[cell] is None:
+            result[cell] = before
+        before = result[cell]
+    return result

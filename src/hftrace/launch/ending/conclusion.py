@@ -1,0 +1,110 @@
+"""Makes the trace of a run from all that it left, with the post-mortem of a load that died."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hftrace.analysis.ending.postmortem import CRASHES, DeathFacts, post_mortem
+from hftrace.launch.ending.evidence import Witness, damaged_files, kernel_kill_message
+from hftrace.launch.run_directory import RunFacts
+from hftrace.launch.watchdog import crash_stack
+from hftrace.replay.trace import replay
+from hftrace.schema.model import Facts, Trace
+
+CRASH_NAMES = {
+    "Segmentation fault": "SIGSEGV",
+    "Bus error": "SIGBUS",
+    "Floating point exception": "SIGFPE",
+    "Floating-point exception": "SIGFPE",
+    "Aborted": "SIGABRT",
+    "Illegal instruction": "SIGILL",
+}
+"""faulthandler's names of signals."""
+
+
+def signal_name(number: int) -> str:
+    """Returns the name of a signal, such as ``SIGKILL``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def how_it_ended(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, Any]:
+    """Returns exit code, signal and status, as far as somebody or something has seen them.
+
+    Args:
+        end: Facts of the supervisor's line ``end``; None where it had died.
+        stack: What the process wrote while it crashed.
+    """
+    facts: dict[str, Any] = {}
+    code = end.get("exit_code") if end is not None else None
+    if isinstance(code, int):
+        facts["exit_code"] = code
+        if code < 0:
+            facts["signal"] = signal_name(-code)
+            facts["status"] = "killed"
+        if end is not None and end.get("interrupted"):
+            facts["status"] = "interrupted"
+    elif stack is not None:
+        first = stack.partition("\n")[0]
+        facts["signal"] = next((name for words, name in CRASH_NAMES.items() if words in first), None)
+        facts["status"] = "killed"
+    return facts
+
+
+def conclude(run: Path, facts: RunFacts, witness: Witness | None) -> Trace:
+    """Builds the trace of a run that has ended.
+
+    Args:
+        run: Its directory.
+        facts: What the supervisor knew.
+        witness: Compares counters with those of the time before the load.
+
+    Raises:
+        TraceError: There is no readable journal.
+    """
+    stack = crash_stack(run)
+    ending = how_it_ended(facts.end, stack)
+    header = facts.block("header")
+    started = facts.child.get("start_ns")
+    if started is not None:
+        end_ns = facts.end.get("end_ns") if facts.end is not None else None
+        header = {**header, "child": {"start_ns": started, "end_ns": end_ns}}
+    trace = replay(run, header=header, request=facts.block("request"), outcome=ending)
+    limits = facts.block("limits")
+    pid = facts.child.get("pid")
+    died = trace.outcome.get("status") == "killed"
+    signalled = trace.outcome.get("signal")
+    asked_by_us = facts.timeout is not None or "limit" in (trace.header.get("sampling") or {})
+    by_kernel = died and not asked_by_us and signalled in (None, "SIGKILL")
+    seen = facts.end is not None
+    mortem = post_mortem(
+        trace,
+        DeathFacts(
+            memory_limit_bytes=limits.get("memory_limit_bytes"),
+            cgroup_limit_bytes=limits.get("cgroup_bytes"),
+            ram_bytes=limits.get("ram_bytes"),
+            timeout_seconds=(facts.timeout or {}).get("seconds"),
+            group_kills=witness.grown("group_kills") if witness is not None and by_kernel else None,
+            system_kills=witness.grown("system_kills") if witness is not None and by_kernel else None,
+            kernel_message=(
+                kernel_kill_message(pid, started) if by_kernel and pid and started is not None else None
+            ),
+            stack=stack or (facts.timeout or {}).get("stack"),
+            damaged_files=damaged_files(trace) if signalled in CRASHES else (),
+            end_unknown=not seen and stack is None,
+        ),
+    )
+    base = int(trace.header["clock_base_ns"])
+    if facts.stalls:
+        mortem["stalls"] = [
+            {**stall, "time_ns": int(stall["time_ns"]) - base} for stall in facts.stalls if "time_ns" in stall
+        ]
+    if mortem["killer"] == "memory-limit" and trace.outcome.get("signal") is None:
+        mortem["signal"] = "SIGKILL"  # the sampler sent it, whoever did not see it arrive
+    return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **mortem}))

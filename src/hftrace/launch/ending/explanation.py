@@ -1,0 +1,202 @@
+"""Says in one sentence why a load failed, where the checkpoint or the Hub's answers show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from hftrace.analysis.ending.postmortem import first_sentences, size
+from hftrace.errors import HftraceError
+from hftrace.launch.ending.evidence import damaged_files
+from hftrace.replay.headers import read_safetensors_header
+from hftrace.schema.model import Trace
+
+UNRELATED = (
+    "TypeError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "MemoryError",
+    "OutOfMemoryError",
+    "NotImplementedError",
+    "SystemExit",
+)
+"""Errors that no checkpoint is the cause of, whatever else may be wrong with it."""
+WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
+
+
+def explain_failure(trace: Trace) -> str:
+    """Returns why the load failed, in one sentence.
+
+    What can be seen in a local checkpoint (no config, no weights, a shard that
+    is missing or cut off) or in the answers of the Hub (gated, unknown, not
+    reached) is said in its own words; anything else is the first line of the
+    exception.
+    """
+    # What the load caught before it ended with another exception says more.
+    error = trace.outcome.get("cause") or trace.outcome.get("error") or {}
+    message = str(error.get("message") or "").strip()
+    kind = str(error.get("type") or "error").rpartition(".")[2]
+    if kind not in UNRELATED:
+        keywords = trace.request.get("keywords") or {}
+        subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
+        gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
+        model = str(trace.request.get("path") or trace.request.get("model") or "")
+        reason = None if gguf else _checkpoint_problem(model, subfolder)
+        if reason is None and model and not Path(model).exists():
+            reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")
+        if reason is not None:
+            return reason
+    return f"{kind}: {first_sentences(message)}"
+
+
+def explain_death(trace: Trace) -> str:
+    """Returns what killed the load, where it was, and how far it had come: one sentence, no full stop."""
+    outcome = trace.outcome
+    killer = outcome.get("killer")
+    limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
+    anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
+    if killer == "memory-limit":
+        asked = f" {size(limit)}" if limit is not None else ""
+        held = f" (anonymous memory {size(anonymous)})" if anonymous is not None else ""
+        how = f"the load was stopped at --memory-limit{asked}{held}"
+    elif killer == "timeout":
+        seconds = outcome.get("timeout_seconds")
+        how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
+    elif outcome.get("signal"):
+        how = f"the loading process was killed by {outcome['signal']}"
+    elif outcome.get("exit_code") is not None:
+        how = f"the loading process left with code {outcome['exit_code']}"
+    else:
+        how = "the loading process was killed, by whom is not known"
+    if killer == "kernel-oom":
+        sure = any(str(each).startswith("The kernel says") for each in outcome.get("evidence") or [])
+        how += f", {'' if sure else 'likely '}by the kernel for want of memory"
+        if total is not None and limit is not None:
+            how += f" (it held {size(total)}; the limit, {limit_kind}, is {size(limit)})"
+    phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
+    where = f" in phase {phase}" if phase else ""
+    if tensor:
+        where += f", after tensor {tensor}" + (f" of {file}" if file else "")
+    placed, remaining = outcome.get("placed_bytes"), outcome.get("remaining_bytes")
+    ahead = ""
+    if placed is not None and remaining:
+        ahead = f"; {size(remaining)} of {size(placed + remaining)} were still to come"
+        needed = outcome.get("predicted_anon_bytes")
+        if needed is not None and killer in ("memory-limit", "kernel-oom"):
+            ahead += f", and finishing needs about {size(needed)}"
+    # Cut off while it was mapped: the usual cause of this signal, and one that the user can put right.
+    damage = damaged_files(trace) if outcome.get("signal") == "SIGBUS" else ()
+    why = f": {damage[0].rstrip('.')}" if damage else ""
+    return f"{how}{where}{ahead}{why}"
+
+
+def _checkpoint_problem(model: str, subfolder: object) -> str | None:
+    if not model or not Path(model).is_dir():
+        return None
+    folder = Path(model, str(subfolder or ""))
+    model = str(folder)
+    has_config = (folder / "config.json").is_file()
+    if not has_config and not (folder / "adapter_config.json").is_file():
+        return f"{model} has no config.json: this is not a model directory"
+    if has_config:
+        try:
+            json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return f"{model}/config.json is not valid JSON ({str(error)[:80]})"
+    if not any(True for pattern in WEIGHT_PATTERNS for _ in folder.glob(pattern)):
+        return f"{model} has no weights: no *.safetensors, *.bin or *.gguf file is in it"
+    return next(_weight_problems(folder), None)
+
+
+def _weight_problems(folder: Path) -> Iterator[str]:
+    for index in sorted(folder.glob("*.index.json")):
+        try:
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            names = sorted({str(name) for name in weight_map.values()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            yield f"{index} is damaged: it has no weight_map"
+            continue
+        for name in names:
+            if not (folder / name).is_file():
+                yield f"{index.name} names {name}, which is not in {folder}: fetch the missing shard"
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            read_safetensors_header(path)
+        except HftraceError as error:
+            yield error.message
+    for path in sorted(folder.glob("*.bin")):
+        if os.path.getsize(path) == 0:
+            yield f"{path} is empty: fetch it again"
+
+
+# -- the Hub ----------------------------------------------------------------------------------------
+
+
+def _hub_problem(trace: Trace, model: str, text: str) -> str | None:
+    """Returns what is wrong with a repository or the way to it.
+
+    Args:
+        trace: The trace.
+        model: The repository.
+        text: Type, message and traceback, in which the causes of the error have their names.
+    """
+    statuses = [span.attributes.get("status") for span in trace.spans if span.attributes.get("request")]
+    if "GatedRepoError" in text:
+        token = "use a token that has it" if 403 in statuses else "set HF_TOKEN"
+        return f"the repository {model} is gated: ask for access on its page and {token}"
+    if "RepositoryNotFoundError" in text or "is not a valid model identifier" in text:
+        return f"there is no repository {model}, or it is private: check the id, or set HF_TOKEN"
+    if "RevisionNotFoundError" in text or "is not a valid git identifier" in text:
+        return f"{model} has no revision {trace.request.get('revision') or 'of this name'}: check --revision"
+    if "HFValidationError" in text:
+        return f"{model} is no id of a repository, and no such directory is here either"
+    missing = re.search(
+        r"does not appear to have (?:a file|files) named [('\"]*([^\s'\",]+-\d+-of-\d+\.\w+)", text
+    )
+    results = {file.name: file.result for file in trace.files}
+    # 4.50 says the same of a file whose download broke off.
+    if missing and results.get(missing[1]) != "error":
+        return f"{model} has no {missing[1]}, which its index names: the repository is incomplete"
+    broken = re.search(
+        r"Error: Consistency check failed|RemoteProtocolError|ChunkedEncodingError|IncompleteRead", text
+    )
+    failed = {span.name for span in trace.spans if span.phase == "download" and span.status == "error"}
+    if broken or any(results.get(name) == "error" for name in failed):
+        return _broken_download(trace)
+    return _no_way(trace, model, text, statuses)
+
+
+def _broken_download(trace: Trace) -> str:
+    file = next((file for file in trace.files if file.result == "error"), None)
+    if file is None:
+        return "the connection to the Hub broke off: load again, what is complete is kept"
+    after = f" after {file.downloaded_bytes:,} bytes" if file.downloaded_bytes else ""
+    return f"the download of {file.name} broke off{after}: load again, what is complete is kept"
+
+
+def _no_way(trace: Trace, model: str, text: str, statuses: list[object]) -> str | None:
+    """Returns why the Hub gave no answer that is of use: switched off, an error of its own, not reached."""
+    unreached = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "couldn't connect", "connection error")
+    if not any(word in text for word in unreached) and not re.search(
+        r"\b(HfHubHTTPError|HTTPStatusError|ConnectionError|ConnectError|ReadError|\w*Timeout(Exception)?): ",
+        text,
+    ):
+        return None
+    variables = trace.environment.get("variables") or {}
+    keywords = trace.request.get("keywords") or {}
+    switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_on(variables.get(name))]
+    switches += ["local_files_only"] if keywords.get("local_files_only") else []
+    if switches:
+        return f"{model} is not in the cache, or not all of it, and {switches[0]} forbids to ask the Hub"
+    endpoint = variables.get("HF_ENDPOINT") or "https://huggingface.co"
+    refused = [status for status in statuses if isinstance(status, int) and (status >= 500 or status == 429)]
+    if refused:
+        return f"the Hub at {endpoint} answered with status {refused[-1]}: try again later"
+    return f"the Hub at {endpoint} could not be reached: check the network and HF_ENDPOINT"
+
+
+def _is_on(value: object) -> bool:
+    return str(value or "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,0 +1,167 @@
+"""Makes a trace from what a run left whose supervisor died before it could do so itself."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hftrace.errors import HftraceError, UsageError
+from hftrace.launch.ending.conclusion import conclude
+from hftrace.launch.ending.evidence import Witness, start_ticks
+from hftrace.launch.run_directory import RunFacts, read_log
+from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
+from hftrace.schema import journal
+from hftrace.schema.model import Facts, Trace
+
+RUN_PREFIX = ".hftrace-run-"
+START_SLACK_NS = 1_000_000_000
+STILL_RUNNING = "The load was still running when this trace was made."
+
+
+@contextlib.contextmanager
+def opened_run(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields the run's directory that a path means.
+
+    Args:
+        path: A journal, a run's directory, or a directory that holds exactly
+            one such directory.
+
+    Raises:
+        UsageError: There is nothing to recover.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        yield _run_in(place)
+    elif not place.exists():
+        raise UsageError(f"no such file or directory: {path}; name a journal or a {RUN_PREFIX}* directory")
+    elif _header(place) is None:
+        raise UsageError(
+            f"{path} is no journal of hftrace, or a damaged one: it does not begin with a journal's header"
+        )
+    elif place.name.startswith(journal.JOURNAL_PREFIX) and place.name.endswith(journal.SUFFIX):
+        yield place.parent
+    else:
+        # By another name it is not found beside the samples, so it is read alone.
+        with tempfile.TemporaryDirectory(prefix="hftrace-") as folder:
+            Path(folder, f"{journal.JOURNAL_PREFIX}0-0{journal.SUFFIX}").symlink_to(place.resolve())
+            yield Path(folder)
+
+
+def _run_in(place: Path) -> Path:
+    if _journals(place):
+        return place
+    if (place / journal.SUPERVISOR_FILE).exists() or (place / REQUEST_FILE).exists():
+        raise UsageError(f"{place} holds no journal: the load died before it recorded anything")
+    runs = sorted(run for run in place.glob(f"{RUN_PREFIX}*") if _journals(run))
+    if len(runs) == 1:
+        return runs[0]
+    if runs:
+        names = ", ".join(run.name for run in runs[:5])
+        raise UsageError(f"{place} holds {len(runs)} runs ({names}): name the one to recover")
+    raise UsageError(
+        f"there is no journal in {place}: name a journal-*{journal.SUFFIX} or a {RUN_PREFIX}* directory"
+    )
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
+
+
+def _header(path: Path) -> dict[str, Any] | None:
+    """Returns the facts of a journal's header; None where there is none."""
+    first = next(journal.lines(path), None)
+    if first is None or first[0] != journal.HEADER or len(first) < 2 or not isinstance(first[1], dict):
+        return None
+    return first[1] if first[1].get("schema") == journal.SCHEMA else None
+
+
+def running_process(run: Path) -> int | None:
+    """Returns the id of the run's loading process if it is still alive, and not another one by its number."""
+    facts = read_log(run)
+    child, known = facts.child.get("pid"), facts.child.get("start_ticks")
+    if isinstance(child, int) and known is not None:
+        return child if start_ticks(child) == known else None
+    for path in _journals(run):
+        header = _header(path)
+        if header is not None and _is_alive(header):
+            return int(header["pid"])
+    return None
+
+
+def _is_alive(header: dict[str, Any]) -> bool:
+    """Returns whether the process of a journal lives: one by its number, and no younger than the journal."""
+    pid, base = header.get("pid"), header.get("clock_base_ns")
+    ticks = start_ticks(pid) if isinstance(pid, int) else None
+    if ticks is None or not isinstance(base, int):
+        return False
+    # Ticks also count while the machine sleeps; the journal's clock does not.
+    slept = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    started = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) - slept
+    return started <= base + START_SLACK_NS
+
+
+def recover(run: Path, *, running: bool = False) -> Trace:
+    """Returns the trace of a run, as its supervisor would have made it.
+
+    Args:
+        run: The run's directory.
+        running: Whether the load still runs.
+
+    Raises:
+        HftraceError: The journal is damaged.
+    """
+    facts = read_log(run)
+    _complete(run, facts)
+    try:
+        trace = conclude(run, facts, _witness(facts))
+    except HftraceError:
+        raise
+    except Exception as error:
+        raise HftraceError(
+            f"the journal in {run} is damaged: no trace can be made of it ({type(error).__name__}: {error})"
+        ) from error
+    if running and trace.outcome.get("status") == "killed":
+        # Nobody has killed it; only the recording ends here.
+        ending = {"status": "interrupted", "killer": None, "evidence": [STILL_RUNNING]}
+        trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
+    return dataclasses.replace(trace, header=Facts({**trace.header, "recovered": True}))
+
+
+def _complete(run: Path, facts: RunFacts) -> None:
+    """Fills in from the journal what a run without a supervisor says: command and arguments."""
+    if facts.run:
+        return
+    for path in _journals(run):
+        header = _header(path) or {}
+        facts.run["header"] = {name: header[name] for name in ("command", "argv") if name in header}
+        return
+
+
+def _witness(facts: RunFacts) -> Witness | None:
+    """Returns what can still be asked about the time since the load began; nothing after a restart."""
+    started = facts.child.get("start_ns")
+    if not isinstance(started, int) or started > time.monotonic_ns():
+        return None
+    return Witness.again(facts.block("group"), facts.block("counters"))
+
+
+def delete_run(run: Path) -> None:
+    """Deletes what a run has left: its own directory, or its files in a directory of another name."""
+    if run.name.startswith(RUN_PREFIX):
+        shutil.rmtree(run, ignore_errors=True)
+        return
+    patterns = (f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}", f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}")
+    ours = [path for pattern in patterns for path in run.glob(pattern)]
+    ours += run.glob(f"{journal.STACKS_PREFIX}*.txt")
+    ours += [run / name for name in (journal.SUPERVISOR_FILE, REQUEST_FILE, PROBLEM_FILE)]
+    for path in ours:
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is something else in it
+        run.rmdir()

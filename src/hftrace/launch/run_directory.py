@@ -1,0 +1,95 @@
+"""The supervisor's own log in a run's directory: what a trace needs beyond the journal and the samples.
+
+It is there for :mod:`hftrace.launch.ending.recovery`, should the supervisor die before
+the trace is made. Like the journal it is one JSON array a line, only ever
+appended to. It holds no secrets: keywords and arguments are written as they
+stand in a trace.
+
+======== ==========================================================================
+line     facts
+======== ==========================================================================
+run      header, request, limits and counters of the time before the load
+child    pid, start_ns (monotonic clock), start_ticks (of ``/proc/PID/stat``)
+stall    time_ns (monotonic clock), silent_ns, phase, stack
+timeout  seconds: the load is about to be killed
+end      exit_code, interrupted, end_ns
+======== ==========================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hftrace.errors import TraceError
+from hftrace.schema import journal
+
+RUN, CHILD, STALL, TIMEOUT, END = "run", "child", "stall", "timeout", "end"
+
+
+class SupervisorLog:
+    """Appends to the log of a run; a full disk costs the log, and not the load.
+
+    Args:
+        run: The run's directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / journal.SUPERVISOR_FILE
+
+    def write(self, kind: str, facts: dict[str, Any]) -> None:
+        """Appends one line."""
+        with contextlib.suppress(OSError), open(self._path, "ab") as handle:
+            handle.write(json.dumps([kind, facts], default=str).encode("ascii") + b"\n")
+
+
+@dataclass
+class RunFacts:
+    """What the log of a run says; empty where there is none.
+
+    Args:
+        run: Facts of the line ``run``.
+        child: Facts of the line ``child``.
+        stalls: Facts of each line ``stall``.
+        timeout: Facts of the line ``timeout``.
+        end: Facts of the line ``end``; None where the supervisor did not live to see it.
+    """
+
+    run: dict[str, Any] = field(default_factory=dict)
+    child: dict[str, Any] = field(default_factory=dict)
+    stalls: list[dict[str, Any]] = field(default_factory=list)
+    timeout: dict[str, Any] | None = None
+    end: dict[str, Any] | None = None
+
+    def block(self, name: str) -> dict[str, Any]:
+        """Returns a block (``header``, ``request``, ``counters``, ``limits``) of the line ``run``."""
+        value = self.run.get(name)
+        return value if isinstance(value, dict) else {}
+
+
+def read_log(run: str | os.PathLike[str]) -> RunFacts:
+    """Returns what the supervisor of a run has written; nothing where it has left no log."""
+    facts = RunFacts()
+    try:
+        lines = list(journal.lines(Path(run) / journal.SUPERVISOR_FILE))
+    except TraceError:
+        return facts
+    for line in lines:
+        if len(line) != 2 or not isinstance(line[1], dict):
+            continue
+        kind, values = line
+        if kind == RUN:
+            facts.run = values
+        elif kind == CHILD:
+            facts.child = values
+        elif kind == STALL:
+            facts.stalls.append(values)
+        elif kind == TIMEOUT:
+            facts.timeout = values
+        elif kind == END:
+            facts.end = values
+    return facts

@@ -1,0 +1,1 @@
+"""What to compare: variants of one load, and the rounds that measure them."""

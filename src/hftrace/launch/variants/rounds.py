@@ -1,0 +1,146 @@
+"""Runs variants of one load in turn, each in a fresh process, and keeps every trace."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hftrace.errors import UsageError
+from hftrace.launch.supervisor import LoadRequest, run_load
+from hftrace.launch.variants.interpreters import inspect_python
+from hftrace.launch.variants.specs import SCRATCH_DIRECTORY, VariantSpec
+from hftrace.schema.model import Trace
+
+
+@dataclass
+class Round:
+    """One finished run.
+
+    Args:
+        variant: Whose.
+        number: Which round, from 1; 0 is the warm-up, whose trace is not kept.
+        trace: What happened.
+    """
+
+    variant: str
+    number: int
+    trace: Trace
+
+
+@dataclass
+class Rounds:
+    """All that was run.
+
+    Args:
+        traces: The paths of the traces, by variant, in order.
+        failed: Variants whose load did not end well, with the outcome of it.
+        interrupted: Whether the user stopped it before the end.
+    """
+
+    traces: dict[str, list[Path]]
+    failed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def check_interpreters(specs: Sequence[VariantSpec]) -> None:
+    """Asks every other interpreter for what a load needs, before anything runs.
+
+    Raises:
+        UsageError: One cannot be started, or lacks a library.
+    """
+    for python in dict.fromkeys(spec.python for spec in specs):
+        if python is None or python == sys.executable:
+            continue
+        problems = inspect_python(python).get("problems") or {}
+        if problems:
+            name, reason = next(iter(problems.items()))
+            raise UsageError(
+                f"{python} cannot load a model, because {name} cannot be imported there ({reason}): "
+                "install it, or name another interpreter"
+            )
+
+
+def order_of(names: Sequence[str], number: int) -> list[str]:
+    """Returns the order of a round: every second one is turned around, so that a drift hits all alike."""
+    return list(names) if number % 2 else list(reversed(names))
+
+
+def run_rounds(
+    request: LoadRequest,
+    specs: Sequence[VariantSpec],
+    *,
+    repeat: int,
+    directory: Path,
+    header: Mapping[str, Any],
+    on_round: Callable[[Round, int, int], None],
+) -> Rounds:
+    """Runs all variants ``repeat`` times in turn, after one run of each that is not counted.
+
+    A variant that fails once is not tried again. Ctrl-C ends it, and what is finished is kept.
+
+    Args:
+        request: What is common to all.
+        specs: The variants.
+        repeat: How often each is measured.
+        directory: Where the traces go.
+        header: Facts for the traces' headers.
+        on_round: Hears of each finished run: the run, how many are done, and how many there are.
+    """
+    result = Rounds({spec.name: [] for spec in specs})
+    by_name = {spec.name: spec for spec in specs}
+    turns = [(number, name) for number in range(repeat + 1) for name in order_of(list(by_name), number)]
+    total, done = len(turns), 0
+    try:
+        for number, name in turns:
+            if name in result.failed:
+                total -= 1
+                continue
+            trace = _run(request, by_name[name], number, directory, header)
+            status = trace.outcome.get("status")
+            if status == "interrupted":
+                result.interrupted = True
+                break
+            if status != "ok":
+                result.failed[name] = dict(trace.outcome)
+            # The warm-up is not counted; but the trace of one that failed is the only one there will be.
+            if number or status != "ok":
+                path = directory / f"{file_name(name)}-{number}.json"
+                result.traces[name].append(path)
+                trace.save(path)
+            done += 1
+            on_round(Round(name, number, trace), done, total)
+    except KeyboardInterrupt:
+        result.interrupted = True
+    return result
+
+
+def _run(
+    request: LoadRequest, spec: VariantSpec, number: int, directory: Path, header: Mapping[str, Any]
+) -> Trace:
+    facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
+    # The same path in each run, or the runs of one variant would differ in what they asked for.
+    scratch = directory / "offload"
+    keywords = {
+        key: str(scratch) if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()
+    }
+    mine = dataclasses.replace(
+        request,
+        keywords={**request.keywords, **keywords},
+        environment={**request.environment, **spec.environment},
+        python=spec.python or request.python,
+    )
+    try:
+        return run_load(mine, header=facts, directory=directory).trace
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def file_name(name: str) -> str:
+    """Returns a variant's name as a part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-") or "variant"

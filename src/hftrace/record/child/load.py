@@ -1,0 +1,270 @@
+"""The loading process of ``hftrace load``: imports, resolves the class, loads, and leaves its journal.
+
+It is told what to do by ``request.json`` in its directory, and talks to nobody
+but through the journal. Keywords that hold a secret are not in that file: they
+come in an environment variable of this process alone, which is taken out of
+the environment before anything else happens. It prints nothing of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
+from hftrace.record.child.ready import Readiness
+from hftrace.record.child.stacks import leave_stacks
+from hftrace.record.environment import collect, file_system_of
+from hftrace.record.hooks.generations import loader_generation
+from hftrace.record.recorder import Recorder
+from hftrace.record.tracer import Tracer
+from hftrace.schema.redact import redact, redact_value
+
+REQUEST_FILE = "request.json"
+SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
+"""Holds the keywords that must not lie on disk, as a JSON object."""
+PROBLEM_FILE = "problem.txt"
+"""Where bootstrap.py says why this interpreter cannot run hftrace at all."""
+
+TASKS = {
+    "text-generation": "AutoModelForCausalLM",
+    "text2text-generation": "AutoModelForSeq2SeqLM",
+    "summarization": "AutoModelForSeq2SeqLM",
+    "translation": "AutoModelForSeq2SeqLM",
+    "fill-mask": "AutoModelForMaskedLM",
+    "feature-extraction": "AutoModel",
+    "text-classification": "AutoModelForSequenceClassification",
+    "token-classification": "AutoModelForTokenClassification",
+    "question-answering": "AutoModelForQuestionAnswering",
+    "image-classification": "AutoModelForImageClassification",
+    "object-detection": "AutoModelForObjectDetection",
+    "image-text-to-text": "AutoModelForImageTextToText",
+    "automatic-speech-recognition": "AutoModelForSpeechSeq2Seq",
+    "audio-classification": "AutoModelForAudioClassification",
+}
+
+PREFERRED = (
+    "AutoModelForCausalLM",
+    "AutoModelForSeq2SeqLM",
+    "AutoModelForMaskedLM",
+    "AutoModelForImageTextToText",
+    "AutoModelForSpeechSeq2Seq",
+    "AutoModelForSequenceClassification",
+    "AutoModelForImageClassification",
+)
+"""Asked first: an architecture may stand in several tables (GPT2LMHeadModel also pre-trains)."""
+LAST = ("AutoModelForPreTraining", "AutoModel")
+
+
+class RequestError(Exception):
+    """What was asked for cannot be: wrong usage, and not a failed load."""
+
+
+def main(directory: str) -> int:
+    """Runs the load that ``directory`` asks for; returns the exit code.
+
+    Returns:
+        0 for a model, 1 for a load that failed, 2 for a request that cannot
+        be, 130 for an interrupted load.
+    """
+    leave_stacks(directory)
+    request = json.loads((Path(directory) / REQUEST_FILE).read_text(encoding="utf-8"))
+    secret = os.environ.pop(SECRETS_VARIABLE, None)
+    if secret is not None:
+        request["keywords"] = {**(request.get("keywords") or {}), **json.loads(secret)}
+    tracer = Tracer(
+        Path(directory),
+        rank=int(request.get("rank", 0)),
+        exact_peaks=bool(request.get("exact_peaks", True)),
+    )
+    tracer.start()
+    recorder = tracer.recorder
+    held: list[Any] = []
+    code = 0
+    try:
+        _load(recorder, request, held)
+    except RequestError as error:
+        code = 2
+        recorder.facts(
+            "outcome",
+            {
+                "status": "error",
+                "usage": True,
+                "error": {"type": "UsageError", "message": redact(str(error))},
+            },
+        )
+    except BaseException as error:
+        # A second signal must not cut off what is being written about the first.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        code = 130 if interrupted else 1
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        recorder.facts(
+            "outcome",
+            {
+                "status": "interrupted" if interrupted else "error",
+                "error": {
+                    "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+                    "message": redact(str(error))[:10_000],
+                    "traceback": redact(text)[-50_000:],
+                },
+            },
+        )
+    if recorder.first_checkpoint is not None:
+        recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
+    tracer.stop()
+    held.clear()
+    return code
+
+
+def _load(recorder: Recorder, request: dict[str, Any], held: list[Any]) -> None:
+    """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
+    recorder.record_imports = True
+    import torch
+    import transformers
+
+    quiet = transformers.utils.logging
+    if request.get("quiet_bars"):
+        # The supervisor shows the progress; two bars on one terminal overwrite each other.
+        quiet.disable_progress_bar()
+    # The loading code itself is imported by the first lazy attribute; named here so that the
+    # import of the loader is a span of its own and not a part of the first load.
+    importlib.import_module("transformers.modeling_utils")
+    recorder.record_imports = False
+    # Again when the tracer stops, with all of it; a load that is killed has no such moment.
+    recorder.facts("environment", {**collect(), "generation": loader_generation()})
+
+    model_id = request["model"]
+    keywords = _keywords(dict(request.get("keywords") or {}), torch)
+    owner = _resolve_class(recorder, transformers, request, keywords)
+    ignored = ignored_keywords(keywords)
+    recorder.facts(
+        "request",
+        {
+            "class": owner.__name__,
+            "model": redact(str(model_id)),
+            "revision": keywords.get("revision"),
+            "keywords": redact_value(request.get("keywords") or {}),
+            "ignored": ignored,
+        },
+    )
+    readiness = Readiness(recorder, request)
+    held.append(owner.from_pretrained(model_id, **keywords))
+    readiness.run(held)
+
+
+def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:
+    """Turns JSON keywords into what ``from_pretrained`` of this version takes.
+
+    Raises:
+        RequestError: A dtype that torch does not know.
+    """
+    dtype = keywords.pop("dtype", None)
+    if dtype is not None:
+        if dtype != "auto":
+            known = getattr(torch, str(dtype).removeprefix("torch."), None)
+            if not isinstance(known, torch.dtype):
+                raise RequestError(f"torch has no dtype {dtype!r}: use bfloat16, float16, float32 or auto")
+            dtype = known
+        keywords[dtype_keyword()] = dtype
+    memory = keywords.get("max_memory")
+    if isinstance(memory, dict):
+        # JSON has no integer keys, and accelerate numbers accelerators by integers.
+        keywords["max_memory"] = {int(key) if key.isdigit() else key: value for key, value in memory.items()}
+    return keywords
+
+
+def _resolve_class(
+    recorder: Recorder, transformers: Any, request: dict[str, Any], keywords: dict[str, Any]
+) -> Any:
+    """Returns the class to load with: the one asked for, or the auto class for the config's architecture."""
+    name = request.get("class")
+    if name:
+        return _named_class(transformers, name)
+    task = request.get("task")
+    if task:
+        if task not in TASKS:
+            raise RequestError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
+        return _named_class(transformers, TASKS[task])
+    config = _config(transformers, request["model"], keywords)
+    architectures = config.get("architectures") or []
+    remote = config.get("auto_map") or {}
+    for candidate in (*PREFERRED, *LAST):
+        if candidate in remote:
+            return _named_class(transformers, candidate)
+    if not architectures:
+        return _named_class(transformers, "AutoModel")
+    return _auto_class(transformers, str(architectures[0]), str(config.get("model_type")))
+
+
+def _named_class(transformers: Any, name: str) -> Any:
+    """Returns a class of transformers by name, or of any module as ``module:Class``."""
+    module_name, colon, attribute = name.partition(":")
+    try:
+        owner = (
+            getattr(importlib.import_module(module_name), attribute) if colon else getattr(transformers, name)
+        )
+    except (AttributeError, ImportError) as error:
+        where = module_name if colon else f"transformers {transformers.__version__}"
+        reason = "" if isinstance(error, AttributeError) else f" ({str(error).splitlines()[0][:120]})"
+        raise RequestError(f"{where} has no class {attribute or name!r}{reason}") from None
+    if not hasattr(owner, "from_pretrained"):
+        raise RequestError(f"{name} has no from_pretrained: name a model class, or an Auto class")
+    return owner
+
+
+def _config(transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Returns the raw config, to see the architecture in it.
+
+    A local file is read as it is. For a Hub id the config is loaded, which is
+    a load of its own in the trace.
+    """
+    path = Path(model, str(keywords.get("subfolder") or ""), "config.json")
+    if os.path.isdir(model):
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}  # the load itself will say what is wrong with it
+        return config if isinstance(config, dict) else {}
+    if keywords.get("gguf_file"):
+        return {"architectures": [], "auto_map": {"AutoModelForCausalLM": ""}}
+    names = (
+        "revision",
+        "cache_dir",
+        "token",
+        "local_files_only",
+        "subfolder",
+        "trust_remote_code",
+        "force_download",
+    )
+    passed = {name: keywords[name] for name in names if name in keywords}
+    found: dict[str, Any] = transformers.AutoConfig.from_pretrained(model, **passed).to_dict()
+    return found
+
+
+def _auto_class(transformers: Any, architecture: str, model_type: str) -> Any:
+    """Returns the auto class whose table maps ``model_type`` to ``architecture``, else the class itself."""
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    names = [name for name in vars(auto) if name.startswith("AutoModel") and name not in (*PREFERRED, *LAST)]
+    for name in (*PREFERRED, *names, *LAST):
+        owner = vars(auto).get(name)
+        mapping = getattr(getattr(owner, "_model_mapping", None), "_model_mapping", None)
+        if mapping is None:
+            continue
+        entry = mapping.get(model_type)
+        if architecture == entry or (isinstance(entry, (tuple, list)) and architecture in entry):
+            return owner
+    try:
+        return getattr(transformers, architecture)
+    except AttributeError:
+        return _named_class(transformers, "AutoModel")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

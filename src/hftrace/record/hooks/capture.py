@@ -1,0 +1,247 @@
+"""What hook points keep of a call: small functions from arguments and results to facts.
+
+They run shielded, a few times per load (never per tensor), and store names,
+numbers and strings only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hftrace.record.hooks.points import Call
+from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.schema import journal
+from hftrace.schema.redact import redact, redact_value
+from hftrace.system.page_cache import resident_share
+
+SLICES_PER_LINE = 8000
+"""Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
+
+
+def basename(path: Any) -> str:
+    """Returns the last part of a path or URL as text."""
+    return os.path.basename(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else str(path)
+
+
+def describe_value(value: Any) -> Any:
+    """Returns a keyword's value as JSON, without holding on to it: dtypes and devices by torch's names."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return redact_value(value)
+    if isinstance(value, os.PathLike):
+        return redact(os.fspath(value)) if isinstance(os.fspath(value), str) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): describe_value(item) for key, item in list(value.items())[:200]}
+    if isinstance(value, (list, tuple, set)):
+        return [describe_value(item) for item in list(value)[:200]]
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device"):
+        return str(value).removeprefix("torch.")
+    return f"<{kind.__name__}>"
+
+
+def keywords_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a call's keywords as facts, without private plumbing, defaults of None, and secrets."""
+    described = {
+        name: describe_value(value)
+        for name, value in kwargs.items()
+        if value is not None and name not in ("config", "_from_auto", "_commit_hash", "adapter_kwargs")
+    }
+    redacted = redact_value(described)
+    assert isinstance(redacted, dict)
+    return redacted
+
+
+# -- files ------------------------------------------------------------------------------------
+
+
+def note_file(recorder: Recorder, name: str, path: str | None, result: str, **more: Any) -> None:
+    """Writes a row of the file ledger under the innermost span."""
+    size = None
+    if path is not None:
+        try:
+            size = os.stat(path).st_size
+        except OSError:
+            pass
+    fields = {"name": name, "path": path, "result": result, "size": size, **more}
+    recorder.write(journal.FILE, recorder.current_id(), fields)
+
+
+def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
+    """Writes down the weight files of a load, and how much of each is in the page cache now."""
+    if isinstance(files, (str, os.PathLike)):
+        files = [files]
+    if not isinstance(files, Iterable):
+        return None
+    paths = [os.fspath(path) for path in files if isinstance(path, (str, os.PathLike)) and os.fspath(path)]
+    if not paths:
+        return None
+    current = recorder.current()
+    if current is None:
+        return None
+    recorder.write(journal.CHECKPOINT, current.id, paths, [resident_share(path) for path in paths])
+    recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
+    recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
+    sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
+    return {"files": len(paths), "bytes": sum(sizes)}
+
+
+def resolved_files(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``_get_resolved_checkpoint_files`` returns (files or None, metadata)."""
+    return note_checkpoint(recorder, result[0]) if isinstance(result, tuple) and result else None
+
+
+def shard_files(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``get_checkpoint_shard_files`` returns (paths, metadata)."""
+    if isinstance(result, tuple) and result and isinstance(result[0], list):
+        return {"shards": len(result[0])}
+    return None
+
+
+def archive_files(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """``_load_pretrained_model`` is handed the files: by which name depends on the generation."""
+    files = call.get("checkpoint_files")
+    if files is None:
+        files = call.get("resolved_archive_file")
+    attributes = note_checkpoint(recorder, files) if files else None
+    state_dict = call.get("state_dict")
+    if isinstance(state_dict, Mapping) and not files:
+        note_keys(recorder, "", state_dict)
+        attributes = {"state_dict": len(state_dict)}
+    return attributes
+
+
+# -- keys and tensors ---------------------------------------------------------------------------
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "element_size") and hasattr(value, "numel")
+
+
+def note_keys(recorder: Recorder, source: str, state_dict: Any) -> int:
+    """Writes down the tensors of a state dict whose file has no header that can be read afterwards."""
+    rows: list[Any] = []
+    for key, value in state_dict.items():
+        if _is_tensor(value):
+            rows += (
+                key,
+                str(value.dtype).removeprefix("torch."),
+                list(value.shape),
+                value.numel() * value.element_size(),
+            )
+    if rows:
+        recorder.write(journal.KEYS, recorder.current_id(), source, rows)
+    return len(rows) // 4
+
+
+def loaded_state_dict(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``load_state_dict(checkpoint_file)``: the keys of a pickle are known only now."""
+    path = call.get("checkpoint_file")
+    attributes: dict[str, Any] = {"file": basename(path)}
+    if isinstance(path, (str, os.PathLike)) and not os.fspath(path).endswith(".safetensors"):
+        if isinstance(result, Mapping):
+            attributes["tensors"] = note_keys(recorder, os.fspath(path), result)
+    elif isinstance(result, Mapping):
+        attributes["tensors"] = len(result)
+    # Later spans of the same shard (4.36 to 4.50) are not told which file it was.
+    stack = recorder.state.stack
+    if len(stack) > 1:
+        stack[-2].notes["hftrace_file"] = basename(path)
+    return attributes
+
+
+def shard_of_call(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """Names the shard that ``_load_state_dict_into_*`` works on."""
+    path = call.get("shard_file")
+    if path is None:
+        above = recorder.current()
+        path = above.notes.get("hftrace_file") if above else None
+    return {"file": basename(path)} if path else None
+
+
+def shard_argument(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """``load_shard_file(args)`` gets one packed tuple whose first item is the file."""
+    packed = call.first()
+    path = packed[0] if isinstance(packed, tuple) and packed else None
+    return {"file": basename(path)} if path else None
+
+
+def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """``convert_and_load_state_dict_in_model(model, state_dict, ...)``: names the lazy slices by identity.
+
+    The slices all exist now and stay referenced by this dictionary, so their
+    identities are unique for as long as the function runs.
+    """
+    state_dict = call.get("state_dict")
+    current = recorder.current()
+    if not isinstance(state_dict, Mapping) or current is None:
+        return None
+    flat: list[Any] = []
+    for key, value in state_dict.items():
+        flat += (id(value), key)
+        if len(flat) >= SLICES_PER_LINE:
+            recorder.write(journal.SLICES, current.id, flat)
+            flat = []
+    if flat:
+        recorder.write(journal.SLICES, current.id, flat)
+    return {"tensors": len(state_dict)}
+
+
+def renaming(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``_get_key_renaming_mapping`` returns {checkpoint key: model key} (4.50 to 4.57)."""
+    if not isinstance(result, Mapping):
+        return None
+    changed = [part for pair in result.items() if pair[0] != pair[1] for part in pair]
+    if changed:
+        recorder.write(journal.RENAMES, span.id, changed)
+    return {"keys": len(result), "renamed": len(changed) // 2}
+
+
+def _names(values: Any) -> list[str]:
+    return sorted(
+        str(value[0]) if isinstance(value, tuple) and value else str(value)
+        for value in list(values or [])[:10_000]
+    )
+
+
+def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """Keeps which keys were missing, unexpected or mismatched, whatever form the result has."""
+    report = (
+        result[0] if isinstance(result, tuple) and result and hasattr(result[0], "missing_keys") else result
+    )
+    if hasattr(report, "missing_keys"):
+        found = {
+            name: _names(getattr(report, f"{name}_keys", None))
+            for name in ("missing", "unexpected", "mismatched")
+        }
+    elif isinstance(result, tuple) and len(result) >= 4:
+        found = {
+            "missing": _names(result[1]),
+            "unexpected": _names(result[2]),
+            "mismatched": _names(result[3]),
+        }
+    else:
+        return None
+    return {name: keys for name, keys in found.items() if keys} or None
+
+
+def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """``_get_model_class`` returns the class: its own functions are hooked now, in this span's time."""
+    if not isinstance(result, type):
+        return None
+    if recorder.on_model_class is not None:
+        recorder.on_model_class(result)
+    return {"class": result.__name__}
+
+
+def tied_before_dispatch(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """Notes which parameters are one object, before hooks replace them by separate meta tensors."""
+    model = call.get("model")
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    tied = [names for names in groups.values() if len(names) > 1]
+    if tied:
+        recorder.write(journal.FACTS, "ties", {"groups": tied})
+    return None

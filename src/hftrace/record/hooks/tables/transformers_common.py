@@ -1,0 +1,122 @@
+"""Hook points of transformers that hold for every loader generation, by what they are for.
+
+Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
+"""
+
+from __future__ import annotations
+
+from hftrace.record.hooks.capture import (
+    archive_files,
+    basename,
+    chosen_class,
+    loaded_state_dict,
+    loading_report,
+)
+from hftrace.record.hooks.points import Call, HookPoint
+
+MODELING = "transformers.modeling_utils"
+MODEL = f"{MODELING}:PreTrainedModel"
+CONFIGURATION = "transformers.configuration_utils"
+
+
+def _config_source(call: Call) -> str:
+    return f"{getattr(call.first(), '__name__', 'config')}"
+
+
+def _checkpoint_name(call: Call) -> str:
+    return f"load_state_dict({basename(call.get('checkpoint_file'))})"
+
+
+POINTS = (
+    # Configuration. The class is PretrainedConfig to 4.57, PreTrainedConfig in 5.x.
+    HookPoint(
+        f"{CONFIGURATION}:PretrainedConfig.from_pretrained",
+        "config",
+        "ABC",
+        label=_config_source,
+        once=True,
+        lead="config",
+    ),
+    HookPoint(
+        f"{CONFIGURATION}:PreTrainedConfig.from_pretrained",
+        "config",
+        "D",
+        label=_config_source,
+        once=True,
+        lead="config",
+    ),
+    HookPoint(f"{CONFIGURATION}:PretrainedConfig.get_config_dict", "config", "ABC"),
+    HookPoint(f"{CONFIGURATION}:PreTrainedConfig.get_config_dict", "config", "D"),
+    HookPoint(
+        "transformers.models.auto.auto_factory:_get_model_class", "config", finish=chosen_class, lead="config"
+    ),
+    # "Is this config's class in the mapping?" walks, and in 4.x imports, all architectures.
+    HookPoint(
+        "transformers.models.auto.auto_factory:_LazyAutoMapping.keys", "config", once=True, lead="config"
+    ),
+    HookPoint(
+        "transformers.models.auto.auto_factory:_LazyAutoMapping.__contains__",
+        "config",
+        optional=True,
+        once=True,
+        lead="config",
+    ),
+    HookPoint("transformers.dynamic_module_utils:get_class_from_dynamic_module", "config"),
+    HookPoint("transformers.dynamic_module_utils:resolve_trust_remote_code", "config"),
+    HookPoint(f"{MODEL}._set_default_torch_dtype", "config", "ABC", optional=True, lead="config"),
+    HookPoint(f"{MODEL}._set_default_dtype", "config", "CD", optional=True, lead="config"),
+    HookPoint(f"{MODELING}:_get_torch_dtype", "config", "BC", optional=True, lead="resolve"),
+    HookPoint(f"{MODELING}:_get_dtype", "config", "CD", optional=True, lead="resolve"),
+    HookPoint(f"{MODEL}._get_dtype_plan", "config", "D", optional=True, lead="config"),
+    HookPoint(f"{MODEL}.is_remote_code", "config", "D", optional=True, lead="config"),
+    HookPoint(f"{MODEL}._autoset_attn_implementation", "config", "ABC", optional=True, lead="config"),
+    HookPoint("transformers.utils.peft_utils:find_adapter_config_file", "adapter", lead="adapter"),
+    HookPoint("transformers.integrations.peft:PeftAdapterMixin.load_adapter", "adapter"),
+    HookPoint("transformers.integrations.peft:maybe_load_adapters", "adapter", "D"),
+    # Quantizers.
+    HookPoint(
+        "transformers.quantizers.auto:get_hf_quantizer", "quantizer", "CD", optional=True, lead="config"
+    ),
+    HookPoint("transformers.quantizers.auto:AutoHfQuantizer.from_config", "quantizer", optional=True),
+    HookPoint("transformers.quantizers.base:HfQuantizer.preprocess_model", "quantizer", optional=True),
+    HookPoint("transformers.quantizers.base:HfQuantizer.postprocess_model", "quantizer", optional=True),
+    # Weights.
+    HookPoint(
+        f"{MODEL}._load_pretrained_model",
+        "weights",
+        begin=archive_files,
+        finish=loading_report,
+        lead="config",
+    ),
+    HookPoint(
+        f"{MODELING}:load_state_dict",
+        "shard",
+        label=_checkpoint_name,
+        finish=loaded_state_dict,
+        lead="resolve",
+    ),
+    HookPoint("torch.serialization:load", "shard"),
+    HookPoint("transformers.modeling_gguf_pytorch_utils:load_gguf_checkpoint", "shard", optional=True),
+    HookPoint(
+        "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
+    ),
+    HookPoint(f"{MODEL}._adjust_missing_and_unexpected_keys", "finalize", optional=True),
+    # After the weights.
+    HookPoint(f"{MODEL}.init_weights", "initialize", once=True),
+    HookPoint(f"{MODEL}.tie_weights", "tie", once=True, lead="tie"),
+    HookPoint(f"{MODEL}.post_init", "finalize", once=True),
+    HookPoint(f"{MODEL}.eval", "finalize", optional=True, once=True, lead="finalize"),
+    HookPoint("torch.nn.modules.module:Module.eval", "finalize", once=True, lead="finalize"),
+    HookPoint(f"{MODEL}.set_use_kernels", "finalize", "D", optional=True),
+    HookPoint(f"{MODEL}.can_generate", "generation_config", optional=True, lead="generation_config"),
+    HookPoint(
+        "transformers.generation.configuration_utils:GenerationConfig.from_pretrained",
+        "generation_config",
+        lead="generation_config",
+    ),
+    HookPoint(
+        "transformers.generation.configuration_utils:GenerationConfig.from_model_config",
+        "generation_config",
+        optional=True,
+    ),
+)

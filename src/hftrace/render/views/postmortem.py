@@ -1,0 +1,331 @@
+"""The post-mortem: what ended a load, what it was doing, how far it came, and what it would have needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from hftrace import units
+from hftrace.analysis.derived import Derived
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    PLAIN,
+    STRONG,
+    WARN,
+    Block,
+    Line,
+    clean,
+    fit,
+    heading,
+    notes,
+    phase_style,
+    shorten,
+    width_of,
+    wrap,
+)
+
+if TYPE_CHECKING:
+    from hftrace.analysis.ending.death import Death, FullDevice, Stall
+
+LABEL = 12
+SHORT_LINES = 10
+"""The most lines that the first screen gives to the end of a load."""
+STACK_LINES = 40
+NAME_CELLS, SENTENCE_CELLS = 160, 500
+IMPORT_MACHINERY = "<frozen importlib"
+INSTALLED = re.compile(r'"[^"]*[/\\](?:site-packages|lib[/\\]python[0-9.]+)[/\\]')
+"""The part of a path that says where Python is installed and not which module it is."""
+BAR = 16
+ALLOCATION = re.compile(r"out of memory\. Tried to allocate [\d.]+ \w+\.")
+"""Torch goes on with what the device holds."""
+
+
+def postmortem_view(derived: Derived) -> Block:
+    """Returns all that is known about how a load ended; for one that ended well, its stalls."""
+
+    def draw(width: int) -> Iterable[Line]:
+        found = derived.death
+        yield heading("Post-mortem", width, clean(found.status))
+        if found.status == "ok":
+            yield [("This load ended well: there is nothing to explain.", PLAIN)]
+        else:
+            for label, text, style in _answers(derived, found):
+                made = _bar(found, width) if label == "got" else _labelled(label, text, style, width)
+                yield from made
+            if found.evidence:
+                yield []
+                yield [("Evidence", STRONG)]
+                for sentence in found.evidence:
+                    for number, part in enumerate(wrap(shorten(clean(sentence), SENTENCE_CELLS), width - 2)):
+                        yield [("  " if number else "· ", DIM), (part, PLAIN)]
+            # A traceback says what happened in its last line, a dump of stacks in its first ones.
+            yield from _listing("Stacks", found.stack, width, from_end=False)
+            yield from _listing("Traceback", found.traceback, width, from_end=True)
+        for number, stall in enumerate(found.stalls):
+            yield []
+            yield from _stall(stall, number + 1, len(found.stalls), width)
+
+    return Block(draw)
+
+
+def ending(derived: Derived, width: int) -> list[Line]:
+    """Returns how a load ended in a few lines, for the first screen; none where it ended well."""
+    if derived.trace.outcome.get("status", "ok") == "ok":
+        return []
+    found = derived.death
+    lines: list[Line] = []
+    answers = list(_answers(derived, found, short=True))
+    for number, (label, text, style) in enumerate(answers):
+        # Of what is left, every answer needs a line of its own.
+        room = max(1, min(3 if not number else 2, SHORT_LINES - len(lines) - (len(answers) - number - 1)))
+        made = list(_labelled(label, text, style, width))
+        if label == "got":
+            made = list(_bar(found, width))[:room]
+        elif len(made) > room:
+            rest = " ".join(part for line in made[room - 1 :] for part in (line[1][0],))
+            made = [*made[: room - 1], [made[room - 1][0], (_cut(rest, width - LABEL), style)]]
+        lines += made
+    return lines[:SHORT_LINES]
+
+
+def _cut(text: str, width: int) -> str:
+    """Cuts a sentence at its end; a name would be cut in its middle."""
+    if len(wrap(text, width)) == 1:
+        return text
+    return shorten(wrap(text, width - 2)[0], width - 2) + " …"
+
+
+def _labelled(label: str, text: str, style: str, width: int) -> Iterable[Line]:
+    for number, part in enumerate(wrap(text, width - LABEL)):
+        yield [(fit("" if number else label, LABEL), DIM), (part, style)]
+
+
+def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
+    """Yields label, text and style of each answer that the trace has, in the order in which people ask."""
+    verdict = _verdict(found)
+    yield (
+        "killed by" if found.status == "killed" else "ended",
+        _in_short(found, verdict),
+        BAD,
+    )
+    if short and found.evidence and found.killer != "out-of-memory":
+        yield "because", clean(found.evidence[0]), PLAIN
+    if found.cause:
+        yield "because", _in_short(found, found.cause), BAD
+    if doing := _doing(found, short):
+        yield "doing", doing, PLAIN
+    if found.tensor or found.file:
+        yield "at", _place(found, short), PLAIN
+    if not short and (times := _times(derived, found)):
+        yield "when", times, PLAIN
+    if found.progress is not None:
+        yield "got", _far(found), PLAIN
+    if found.device is not None:
+        yield "full", _device(found.device), PLAIN
+    elif held := _held(found):
+        yield "then held", held, PLAIN
+    if found.device is not None and (needed := _needed_on(found.device)):
+        yield "needed", needed, WARN
+    if needed := _needed(found):
+        yield "needed", needed, WARN if (found.missing_bytes or 0) > 0 else PLAIN
+    if not short and found.exit_code is not None:
+        yield "exit code", str(found.exit_code), PLAIN
+
+
+def _verdict(found: Death) -> str:
+    signal = clean(found.signal) if found.signal else "an unknown signal"
+    code = units.UNKNOWN if found.exit_code is None else found.exit_code
+    words = {
+        "memory-limit": "hftrace, at the --memory-limit",
+        "timeout": "hftrace, after the --timeout",
+        "kernel-oom": _kernel(found, signal),
+        "crash": f"a crash of its own: {signal}",
+        "exit": f"nobody: it left by itself, with code {code}",
+    }.get(found.killer or "")
+    if words is not None:
+        return words if found.status == "killed" or not found.error else f"{words}; {clean(found.error)}"
+    if found.error is not None:
+        return clean(found.error)
+    if found.status == "killed":
+        return f"{signal}; who sent it is not known"
+    return "by the user" if found.status == "interrupted" else clean(found.status)
+
+
+def _kernel(found: Death, signal: str) -> str:
+    text = f"the kernel's OOM killer ({signal})"
+    if found.sure == "certain":
+        return text
+    return f"{text}, likely" if found.sure == "likely" else f"{text}? A guess, from how full memory was"
+
+
+def _doing(found: Death, short: bool) -> str:
+    parts = [clean(found.phase)] if found.phase else []
+    if found.function:
+        function = clean(found.function)
+        function = function.rpartition(".")[2] if short else function
+        parts.append(f"in {function}" if parts else function)
+    text = ", ".join(parts)
+    if found.source:
+        text += f" ({clean(found.source)})"
+    return text
+
+
+def _place(found: Death, short: bool) -> str:
+    numbered = f"shard {found.shard} of {found.shards}" if found.shard is not None else ""
+    parts = [shorten(clean(found.tensor), NAME_CELLS)] if found.tensor else []
+    if numbered and short:
+        parts.append(numbered)
+    elif found.file:
+        parts.append(shorten(clean(found.file), NAME_CELLS) + (f" ({numbered})" if numbered else ""))
+    return ", of ".join(parts) if not (numbered and short) else ", ".join(parts)
+
+
+def _times(derived: Derived, found: Death) -> str:
+    if found.time_ns is None:
+        return ""
+    start = min(derived.index.starts)
+    parts = [f"{units.duration(found.time_ns - start)} after the start"]
+    loads = [derived.index.starts[row] for row in derived.index.load_rows]
+    if loads and loads[-1] <= found.time_ns:
+        parts.append(f"{units.duration(found.time_ns - loads[-1])} into the load")
+    if found.tensor_ns is not None and found.tensor_ns <= found.time_ns:
+        parts.append(f"{units.duration(found.time_ns - found.tensor_ns)} after its last event at a tensor")
+    return ", ".join(parts)
+
+
+def _far(found: Death) -> str:
+    counts = f"{found.placed_tensors:,} of {units.count(found.all_tensors, 'tensor')}"
+    if found.all_bytes:
+        of = f"{units.byte_count(found.placed_bytes)} of {units.byte_count(found.all_bytes)} placed"
+        return f"{of}, {counts}" if found.all_tensors else of
+    return counts
+
+
+def _bar(found: Death, width: int) -> Iterable[Line]:
+    """Yields how far the load came, as a bar with its figures; where they do not fit, they follow."""
+    share = found.progress or 0.0
+    room = BAR if width < 110 else 2 * BAR
+    filled = round(share * room)
+    text = f"  {_far(found)}"
+    left = width - LABEL - room - 6
+    fits = width_of(text) <= left
+    yield [
+        (fit("got", LABEL), DIM),
+        ("█" * filled, phase_style("weights")),
+        ("░" * (room - filled), DIM),
+        (fit(units.share(share), 6, "right"), STRONG),
+        (text if fits else "", PLAIN),
+    ]
+    if not fits:
+        yield from _labelled("", text, PLAIN, width)
+
+
+def _held(found: Death) -> str:
+    if found.memory_bytes is None and found.anonymous_bytes is None:
+        return ""
+    text = units.byte_count(found.memory_bytes)
+    if found.anonymous_bytes is not None:
+        text += f", {units.byte_count(found.anonymous_bytes)} of it anonymous"
+    if found.limit_bytes is None:
+        return text
+    kind = clean(found.limit_kind) if found.limit_kind else ""
+    limit = {"": "the limit", "--memory-limit": "--memory-limit", "RAM": "the RAM,"}.get(
+        kind, f"the {kind} limit"
+    )
+    share = f"{units.share(found.of_limit)} of " if found.of_limit is not None else "against "
+    return f"{text}; {share}{limit} {units.byte_count(found.limit_bytes)}"
+
+
+def _in_short(found: Death, error: str) -> str:
+    """Returns an error in one or two sentences, where what follows them is in a line of its own."""
+    said = clean(error)
+    match = ALLOCATION.search(said) if found.device is not None else None
+    return said[: match.end()] if match else said
+
+
+def _device(full: FullDevice) -> str:
+    """Returns how full a device was: ``cuda:0: 84 MB tensors + ..., of 400 MB; ...``."""
+    parts = []
+    if full.allocated_bytes is not None:
+        parts.append(f"{units.byte_count(full.allocated_bytes)} tensors")
+        unused = (full.reserved_bytes or 0) - full.allocated_bytes
+        if unused > 0:
+            parts.append(f"{units.byte_count(unused)} kept by torch's allocator")
+    if full.outside_allocator_bytes:
+        parts.append(f"{units.byte_count(full.outside_allocator_bytes)} outside of it")
+    text = f"{clean(full.device)}: " + " + ".join(parts)
+    if full.memory_bytes is not None:
+        text += f"{',' if parts else ''} of {units.byte_count(full.memory_bytes)}"
+    if full.allowed_bytes is not None:
+        text += f", {units.byte_count(full.allowed_bytes)} of it allowed"
+    if full.asked_bytes is not None:
+        text += f"; {units.byte_count(full.asked_bytes)} more were asked for"
+    return text
+
+
+def _needed_on(full: FullDevice) -> str:
+    if full.predicted_bytes is None:
+        return ""
+    text = f"about {units.byte_count(full.predicted_bytes)} on {clean(full.device)} to finish"
+    room = full.room_bytes
+    if room is None:
+        return text
+    if full.predicted_bytes > room:
+        return f"{text}, {units.byte_count(full.predicted_bytes - room)} more than there was room for"
+    return f"{text}, which would have fitted: copies and memory kept for later came on top"
+
+
+def _needed(found: Death) -> str:
+    if found.predicted_anon_bytes is None:
+        return ""
+    text = f"about {units.byte_count(found.predicted_anon_bytes)} anonymous to finish"
+    missing = found.missing_bytes
+    if missing is None:
+        return text
+    if missing > 0:
+        return f"{text}, {units.byte_count(missing)} above the limit"
+    return f"{text}, below the limit: sources and copies come on top"
+
+
+def _listing(title: str, text: str | None, width: int, from_end: bool) -> Iterable[Line]:
+    if text:
+        yield []
+        yield [(title, STRONG)]
+        yield from _code(text, width, from_end)
+
+
+def _code(text: str, width: int, from_end: bool) -> Iterable[Line]:
+    """Yields the lines of a stack that say something: an import alone has five frames of Python's own."""
+    # The thread that crashed comes last where Python dumps all of them, and first where people look.
+    threads = sorted(text.split("\n\n"), key=lambda part: not part.startswith("Current thread"))
+    lines = "\n\n".join(threads).splitlines()
+    telling = [line for line in lines if IMPORT_MACHINERY not in line]
+    shown = telling[-STACK_LINES:] if from_end else telling[:STACK_LINES]
+    for line in shown:
+        yield [("  " + shorten(clean(INSTALLED.sub('"', line)).rstrip(), width - 2), DIM)]
+    if len(lines) > len(shown):
+        more = units.count(len(lines) - len(shown), "line")
+        yield from notes([f"+ {more} more: --view postmortem --json"], width, "  ")
+
+
+def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
+    text = f"silent for {units.duration(stall.silent_ns)}" if stall.silent_ns is not None else "silent"
+    text += f" in {clean(stall.phase)}" if stall.phase else ""
+    text += f", seen at {units.duration(stall.time_ns)}" if stall.time_ns is not None else ""
+    yield [(f"Stall {number} of {total}" if total > 1 else "Stall", STRONG), (f": {text}", WARN)]
+    if stall.stack:
+        yield from _code(stall.stack, width, from_end=False)
+
+
+def facts(derived: Derived) -> dict[str, Any]:
+    """Returns what the view draws as plain JSON values: bytes, ns from the clock base, shares from 0 to 1."""
+    found = derived.death
+    return {
+        **dataclasses.asdict(found),
+        "progress": found.progress,
+        "of_limit": found.of_limit,
+        "missing_bytes": found.missing_bytes,
+    }

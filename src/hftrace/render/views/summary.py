@@ -1,0 +1,333 @@
+"""The first screen: what was loaded, how long it took, what it needed, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hftrace import units
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.analysis.ledger.tensors import casts, group_totals
+from hftrace.analysis.time.reading import cache_state
+from hftrace.analysis.time.ready import AFTER_PHASES
+from hftrace.render.peak import at_the_peak, in_words, on_devices
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    GOOD,
+    PLAIN,
+    STRONG,
+    WARN,
+    Block,
+    Line,
+    clean,
+    fit,
+    heading,
+    notes,
+    phase_letter,
+    phase_style,
+    shorten,
+    width_of,
+    wrap,
+)
+
+LABEL = 12
+BARS = 3
+SHORT_FINDINGS = 4
+SCREEN_LINES = 23
+"""What a terminal of 24 lines shows beside its prompt."""
+GIVE_WAY = ("bars", "with", "device", "read", "tensors")
+"""Parts that the summary of a load that did not end well can do without, the first one first."""
+
+
+def summary(derived: Derived) -> Block:
+    """Returns the summary: at 80 columns it fits a screen of 24 lines."""
+    return Block(lambda width: _summary(derived, width))
+
+
+def _summary(derived: Derived, width: int) -> Iterable[Line]:
+    parts: dict[str, list[Line]] = {
+        "title": [_title(derived, width), [("─" * width, DIM)]],
+        "ending": _ending(derived, width),
+    }
+    for label, value in _facts(derived):
+        parts[label] = [
+            [(fit(label if not number else "", LABEL), DIM), (text, PLAIN)]
+            for number, text in enumerate(wrap(value, width - LABEL))
+        ]
+    if derived.wall_ns:
+        parts["bars"] = [[], *_bars(derived, width)]
+    parts["findings"] = list(_short_findings(derived, width))
+    if parts["ending"]:
+        # How a load ended takes lines from what is less of a question now; every view has the rest.
+        for name in GIVE_WAY:
+            if sum(map(len, parts.values())) > SCREEN_LINES:
+                parts.pop(name, None)
+    for lines in parts.values():
+        yield from lines
+
+
+def _ending(derived: Derived, width: int) -> list[Line]:
+    """Returns how a load ended that did not end well."""
+    if derived.trace.outcome.get("status", "ok") == "ok":
+        return []
+    from hftrace.render.views.postmortem import ending
+
+    return ending(derived, width)
+
+
+def _short_findings(derived: Derived, width: int) -> Iterable[Line]:
+    found = findings(derived)
+    if not found and derived.trace.outcome.get("status", "ok") != "ok":
+        return
+    yield []
+    if not found:
+        yield [("No findings: ", GOOD), ("nothing here costs more than it should.", PLAIN)]
+        return
+    yield [("Findings", STRONG), (", by cost", DIM)]
+    for finding in found[:SHORT_FINDINGS]:
+        yield _one_line(finding, width)
+    if len(found) > SHORT_FINDINGS:
+        yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
+
+
+def _title(derived: Derived, width: int) -> Line:
+    """Returns who was loaded, from where, and how it ended."""
+    outcome = derived.trace.outcome
+    status = clean(outcome.get("status") or "unknown")
+    loads = derived.index.load_rows
+    names = derived.trace.spans.column("name")
+    # Of a load through AutoModel, the class that it chose says more.
+    name = clean(names[loads[0]]) if loads else clean(derived.trace.request.get("class") or "no load")
+    if loads:
+        inner = [
+            names[row]
+            for row in derived.index.walk_thread([loads[0]])
+            if derived.index.phases[row] == "load" and row != loads[0]
+        ]
+        if name.startswith("Auto") and inner:
+            name = clean(inner[0])
+    more = f" and {len(loads) - 1} more" if len(loads) > 1 else ""
+    style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
+    mark = "" if status == "ok" else "✗ "
+    ending = f"{mark}{status}  {units.duration(derived.wall_ns)}"
+    model = clean(derived.trace.request.get("model") or "")
+    name = shorten(name + more, max(12, width // 2))
+    room = width - width_of(name) - width_of(ending) - 4
+    model = shorten(model, room) if room >= 8 else ""
+    gap = width - width_of(name) - width_of(model) - width_of(ending) - (2 if model else 0)
+    return [
+        (name, STRONG),
+        ("  " + model if model else "", PLAIN),
+        (" " * max(1, gap), PLAIN),
+        (ending, style),
+    ]
+
+
+def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
+    """Yields label and value of each fact that the trace has."""
+    yield "took", _took(derived)
+    if ready := _ready(derived):
+        yield "ready", ready
+    if release := _release(derived):
+        yield "release", release
+    if memory := in_words(derived):
+        yield "CPU memory", memory
+    if made_of := at_the_peak(derived):
+        yield "at the peak", made_of
+    if devices := on_devices(derived):
+        yield "device", devices
+    if read := _read(derived):
+        yield "read", read
+    if tensors := _tensors(derived):
+        yield "tensors", tensors
+    environment = derived.trace.environment
+    versions = [
+        f"{name} {clean(environment[name])}"
+        for name in ("transformers", "torch", "safetensors")
+        if environment.get(name)
+    ]
+    if versions:
+        generation = environment.get("generation")
+        yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
+
+
+def _took(derived: Derived) -> str:
+    index = derived.index
+    loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
+    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_PHASES)
+    before = derived.wall_ns - loads - after
+    text = units.duration(derived.wall_ns)
+    if before and loads:
+        text += f": imports {units.duration(before)}, load {units.duration(loads)}"
+        text += f", {units.duration(after)} after it" if after else ""
+    if derived.attributed is not None:
+        text += f"; {units.share(derived.attributed, precise=True)} in named phases"
+    return text
+
+
+def _ready(derived: Derived) -> str:
+    """Returns the time until the model was ready and its parts; nothing where neither step was asked for."""
+    ready = derived.ready
+    if ready is None or not ready.steps:
+        return ""
+    parts = [f"returned after {units.duration(ready.returned_ns)}"]
+    for step in ready.steps:
+        failed = "" if step.status == "ok" else "failed after "
+        parts.append(f"{step.phase} {failed}{units.duration(step.duration_ns)}")
+    total = units.duration(ready.ready_ns) if ready.ready_ns is not None else "not known"
+    return f"{total}: {', '.join(parts)}"
+
+
+def _release(derived: Derived) -> str:
+    """Returns what the process kept of the memory that the load took; nothing where it was not asked for."""
+    release = derived.ready.release if derived.ready is not None else None
+    if release is None:
+        return ""
+    kept = [
+        f"{units.byte_count(size)} {kind}"
+        for size, kind in (
+            (release.kept_anon_bytes, "anonymous"),
+            (release.kept_file_bytes, "file-backed"),
+            *((size, clean(device)) for device, size in release.kept_device_bytes.items()),
+        )
+        if size
+    ]
+    known = release.kept_anon_bytes is not None
+    text = f"{units.duration(release.duration_ns)}: "
+    text += f"not given back {', '.join(kept)}" if kept else "all given back" if known else "memory not known"
+    return text + ("; something still refers to the model" if release.freed is False else "")
+
+
+def _read(derived: Derived) -> str:
+    if not derived.read_bytes:
+        return ""
+    share = derived.resident_before
+    state = cache_state(share)
+    cache = f", {state} cache" if state else ", cache state unknown"
+    if share is not None and state == "partly":
+        cache = f", cache {units.share(share)} warm"
+    if derived.lazy_bytes:
+        when = "by the load" if derived.ready is not None and derived.ready.steps else "yet"
+        return (
+            f"{units.byte_count(derived.read_bytes)} memory-mapped, "
+            f"{units.byte_count(derived.lazy_bytes)} of it not touched {when}{cache}"
+        )
+    text = units.byte_count(derived.read_bytes)
+    if derived.weights_ns and derived.rate_bytes_per_s:
+        text += f" in {units.duration(derived.weights_ns)}, {units.rate(derived.rate_bytes_per_s)}"
+    return text + cache
+
+
+def _tensors(derived: Derived) -> str:
+    known = group_totals(derived.sums, "provenance")
+    if not known:
+        return ""
+    parts = [
+        f"{total.count:,} {'not placed' if name == 'unknown' else clean(name)}"
+        for name, total in known.items()
+    ]
+    text = ", ".join(parts)
+    changed = [
+        f"{clean(source)} → {clean(target)}" + (f" ({total.count:,})" if number else "")
+        for number, ((source, target), total) in enumerate(casts(derived.sums).items())
+    ]
+    if changed:
+        text += "; cast " + ", ".join(changed[:2])
+    placed = {
+        sort: total for sort, total in derived.sums.items() if sort.device and sort.provenance != "tied"
+    }
+    devices = group_totals(placed, "device")
+    if devices:
+        text += "; on " + ", ".join(
+            f"{clean(device)} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
+        )
+    return text
+
+
+def _bars(derived: Derived, width: int) -> Iterable[Line]:
+    """Yields the most expensive phases as bars, and the rest as one."""
+    phases = [(phase, spent) for phase, spent in derived.phases.items() if spent > 0]
+    shown = phases[:BARS]
+    rest = phases[BARS:]
+    names = [clean(phase) for phase, _ in shown]
+    label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
+    room = max(4, width - label_width - 20)
+    for name, (phase, spent) in zip(names, shown, strict=True):
+        share = spent / derived.wall_ns
+        yield [
+            (phase_letter(phase) + " ", phase_style(phase)),
+            (fit(name, label_width + 1), PLAIN),
+            (_bar(share, room), phase_style(phase)),
+            (fit(units.duration(spent), 11, "right"), PLAIN),
+            (fit(units.share(share), 6, "right"), DIM),
+        ]
+    if rest:
+        spent = sum(time for _, time in rest)
+        named = _listed(
+            f"{units.count(len(rest), 'more phase')}: ",
+            [clean(phase) for phase, _ in rest],
+            label_width + room,
+        )
+        yield [
+            ("  " + fit(named, label_width + 1 + room), DIM),
+            (fit(units.duration(spent), 11, "right"), DIM),
+            (fit(units.share(spent / derived.wall_ns), 6, "right"), DIM),
+        ]
+
+
+def _listed(head: str, names: list[str], width: int) -> str:
+    """Returns as many names as fit, and a mark where some do not."""
+    text = head + ", ".join(names)
+    while width_of(text) > width and len(names) > 1:
+        names = names[:-1]
+        text = head + ", ".join(names) + ", …"
+    return text
+
+
+def _bar(share: float, room: int) -> str:
+    halves = round(share * room * 2)
+    return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)
+
+
+def cost(finding: Finding) -> str:
+    """Returns what a finding costs in words; time first."""
+    if finding.cost_ns:
+        return units.duration(finding.cost_ns)
+    if finding.cost_bytes:
+        return units.byte_count(finding.cost_bytes)
+    return ""
+
+
+def _one_line(finding: Finding, width: int) -> Line:
+    price = cost(finding)
+    head = fit(price, max(9, width_of(price)), "right")
+    return [
+        ("! ", WARN),
+        (head + "  ", STRONG),
+        (shorten(clean(finding.title), width - width_of(head) - 4), PLAIN),
+    ]
+
+
+def finding_list(derived: Derived) -> Block:
+    """Returns all findings with their evidence and what to change."""
+    return Block(lambda width: _finding_list(findings(derived), width))
+
+
+def _finding_list(found: list[Finding], width: int) -> Iterable[Line]:
+    yield heading("Findings", width, "by cost" if found else "")
+    if not found:
+        yield [("none", DIM)]
+    for finding in found:
+        price = cost(finding)
+        title = shorten(clean(finding.title), width - width_of(price) - width_of(finding.rule) - 6)
+        yield [
+            ("! ", WARN),
+            (title, STRONG),
+            (f"  {price}" if price else "", WARN),
+            (f"  {finding.rule}", DIM),
+        ]
+        for part in wrap(clean(finding.evidence), width - 2):
+            yield [("  " + part, PLAIN)]
+        for number, part in enumerate(wrap(clean(finding.advice), width - 4)):
+            yield [("  " + ("→ " if not number else "  "), GOOD), (part, GOOD)]

@@ -1,0 +1,319 @@
+"""The call tree: the loader's own functions with their times, shards, misses and waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from hftrace import units
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.time.tree import Node, TreeOptions, build, walk
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    PLAIN,
+    STRONG,
+    TIMES,
+    WARN,
+    Block,
+    Line,
+    clean,
+    fit,
+    heading,
+    legend,
+    line_width,
+    phase_letter,
+    phase_style,
+    shorten,
+    width_of,
+    wrap,
+)
+
+WIDE = 110
+"""From this many columns on, phases are words instead of letters and the device has its own column."""
+GUIDE_LIMIT = 24
+"""Guides of deeper levels are cut to this many cells, so that names stay readable."""
+
+
+class _Layout(NamedTuple):
+    """Widths and guides for one console width."""
+
+    width: int
+    label: int
+    wide: bool
+    device: bool
+
+    @property
+    def corner(self) -> str:
+        """Guide of a last child."""
+        return "└─ " if self.wide else "└ "
+
+    @property
+    def branch(self) -> str:
+        """Guide of a child that others follow."""
+        return "├─ " if self.wide else "├ "
+
+    @property
+    def line(self) -> str:
+        """Guide below a child that others follow."""
+        return "│  " if self.wide else "│ "
+
+    @property
+    def blank(self) -> str:
+        """Guide below a last child."""
+        return "   " if self.wide else "  "
+
+
+def tree(derived: Derived, options: TreeOptions | None = None) -> Block:
+    """Returns the call tree, with a legend of its letters.
+
+    Args:
+        derived: The trace.
+        options: What to show.
+    """
+    options = options or TreeOptions()
+    roots = build(derived, options)
+
+    def draw(width: int) -> Iterable[Line]:
+        yield from draw_tree(derived, roots, width)
+        if width < WIDE:
+            yield from legend(shown_phases(roots), width)
+
+    return Block(draw)
+
+
+def shown_phases(roots: list[Node]) -> set[str]:
+    """Returns the phases that a tree shows, and a legend should explain."""
+    return {node.phase for _, node in walk(roots) if node.phase and node.phase != "load"}
+
+
+def draw_tree(derived: Derived, roots: list[Node], width: int) -> Iterable[Line]:
+    """Yields the lines of a tree, without a legend."""
+    wide = width >= WIDE
+    device = wide and bool(derived.peaks.device_bytes)
+    layout = _Layout(width, width - 26 - (11 if device else 0), wide, device)
+    yield heading("Call tree", width)
+    columns = fit("time", 10, "right") + fit("share", 6, "right") + fit("peak RSS", 10, "right")
+    yield [
+        (fit("function, file:line", layout.label), DIM),
+        (columns + (fit("device", 11, "right") if device else ""), DIM),
+    ]
+    if not roots:
+        nothing = "no span matches the filter" if len(derived.index.ids) else "this trace has no spans"
+        yield [(nothing, DIM)]
+        return
+    stack: list[tuple[Node, str, str, Node | None]] = [(root, "", "", None) for root in reversed(roots)]
+    while stack:
+        node, guide, below, parent = stack.pop()
+        yield from _node_lines(derived, node, parent, guide, below, layout)
+        for position in range(len(node.children) - 1, -1, -1):
+            last = position == len(node.children) - 1
+            stack.append(
+                (
+                    node.children[position],
+                    _cut(below + (layout.corner if last else layout.branch), layout),
+                    _cut(below + (layout.blank if last else layout.line), layout),
+                    node,
+                )
+            )
+
+
+def _cut(guide: str, layout: _Layout) -> str:
+    limit = min(GUIDE_LIMIT, max(4, layout.label // 2))
+    return guide if len(guide) <= limit else "…" + guide[len(guide) - limit + 1 :]
+
+
+def _node_lines(
+    derived: Derived, node: Node, parent: Node | None, guide: str, below: str, layout: _Layout
+) -> Iterable[Line]:
+    room = max(8, layout.label - width_of(guide) - 1)
+    parts = _label(derived, node, parent, room, layout)
+    line: Line = [(guide, DIM), *parts]
+    line.append((" " * max(1, layout.label - line_width(line)), PLAIN))
+    line.extend(_figures(derived, node, layout))
+    yield line
+    if node.message and (parent is None or parent.message != node.message):
+        # Every span that an exception passed through has it: once is enough.
+        text_width = layout.width - width_of(below) - 2
+        for text in wrap(clean(node.message), max(20, text_width))[:3]:
+            yield [(below, DIM), ("  " + text, BAD)]
+
+
+def _figures(derived: Derived, node: Node, layout: _Layout) -> Line:
+    spent = node.duration_ns
+    share = spent / derived.wall_ns if spent is not None and derived.wall_ns else None
+    if node.kind == "span":
+        columns: Line = [
+            (fit(units.duration(spent), 10, "right"), PLAIN),
+            (fit(units.share(share), 6, "right"), DIM),
+            (
+                fit(
+                    "" if node.rss_peak_bytes is None else units.byte_count(node.rss_peak_bytes), 10, "right"
+                ),
+                PLAIN,
+            ),
+        ]
+        if layout.device:
+            peak = max((node.device_peak_bytes or {}).values(), default=None)
+            columns.append((fit(units.byte_count(peak) if peak is not None else "", 11, "right"), PLAIN))
+        return columns
+    if spent is None:
+        return []
+    return [
+        (fit(units.duration(spent), 10, "right"), DIM),
+        (fit(units.share(share), 6, "right"), DIM),
+        (fit(_rate(node) if node.kind == "shard" else "", 10, "right"), DIM),
+    ]
+
+
+def _label(derived: Derived, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+    if node.kind == "span":
+        return _span_label(derived, node, parent, room, layout)
+    if node.kind == "file":
+        return _file_label(node, room)
+    if node.kind == "shard":
+        return [
+            (phase_letter("shard") + " " if not layout.wide else "shard ", phase_style("shard")),
+            *_named(clean(node.label), _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
+        ]
+    if node.kind == "wait":
+        threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
+        return [(shorten(f"waiting for {threads}", room), WARN)]
+    if node.kind == "tensors":
+        return _tensor_label(node, room, layout.wide)
+    if node.kind == "packages":
+        costs = [f"{clean(name)} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
+        while len(costs) > 1 and width_of(", ".join(costs)) > room:
+            costs.pop()
+        return [(shorten(", ".join(costs), room), DIM)]
+    size = f" ({units.byte_count(node.bytes)})" if node.bytes else ""
+    return [(shorten(f"+ {node.count:,} {node.label}{size}: {node.hint}", room), DIM)]
+
+
+def _rate(node: Node) -> str:
+    """Returns the rate of a shard; a memory map gives tensors without reading, and has none to speak of."""
+    rate = node.rate_bytes_per_s
+    if node.attributes.get("mapped"):
+        return "mapped"
+    return "" if rate is None else units.rate(rate) if rate < 30e9 else "mapped"
+
+
+def _amount(node: Node) -> list[str]:
+    """Returns the bytes and the tensors of a shard."""
+    parts = []
+    if node.bytes:
+        parts.append(units.byte_count(node.bytes))
+    if node.tensors:
+        parts.append(units.count(node.tensors, "tensor"))
+    return parts
+
+
+def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ") -> Line:
+    """Returns a name and what belongs to it: parts that do not fit are dropped, the last one first."""
+    name = name or "(no name)"
+    kept = [part for part in parts if part]
+    least = min(24, width_of(name))
+    while kept and least + 2 + width_of(gap.join(kept)) > room:
+        kept.pop()
+    if not kept:
+        return [(shorten(name, room), style)]
+    note = gap.join(kept)
+    return [(shorten(name, room - width_of(note) - 2), style), ("  " + note, DIM)]
+
+
+def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+    phase = node.phase or ""
+    style = phase_style(phase) if node.status == "ok" else BAD
+    line: Line = []
+    if node.status != "ok":
+        line.append(("✗ ", BAD))
+    if layout.wide:
+        # "import torch" says its phase itself.
+        if not node.label.startswith(phase + " "):
+            line.append((clean(phase) + " ", phase_style(phase)))
+    elif phase != "load":
+        line.append((phase_letter(phase) + " ", phase_style(phase)))
+    left = room - line_width(line)
+    label = clean(_title(node))
+    parts: list[str] = []
+    if node.status not in ("ok", "error"):
+        parts.append(f"{clean(node.status)} here")
+    if node.count > 1:
+        parts.append(f"{TIMES} {node.count:,}")
+    if phase == "shard":
+        parts.append(", ".join(_amount(node)))
+    elif node.bytes:
+        parts.append(units.byte_count(node.bytes))
+    if node.thread is not None and parent is not None and node.thread != parent.thread:
+        parts.append(f"[{clean(derived.thread_names.get(node.thread, f'thread {node.thread}'))}]")
+    if parent is None and len(set(derived.trace.spans.column("rank"))) > 1:
+        parts.append(f"rank {node.rank}")
+    modules = node.attributes.get("modules")
+    if phase == "import" and isinstance(modules, int):
+        parts.append(units.count(modules, "module"))
+    collected = node.attributes.get("collected")
+    if phase == "collect" and isinstance(collected, int):
+        parts.append(f"{units.count(collected, 'object')} freed")
+    source = clean(node.source or "") if phase != "shard" or layout.wide else ""
+    taken = sum(width_of(part) + 2 for part in parts)
+    if width_of(label) + taken + width_of(source) + 2 > left:
+        # The file matters more than the folders that it lies in.
+        source = source.rpartition("/")[2]
+    if (
+        width_of(label) + taken + width_of(source) + 2 > left
+        and not layout.wide
+        and phase not in ("load", "shard", "import")
+        and "." in label
+    ):
+        # The load above names the class; the function and its line say which code ran.
+        label = label.rpartition(".")[2]
+    name = clean(node.name or "")
+    target = node.attributes.get("target")
+    if isinstance(target, str) and target:
+        # Which parameter it was that could not be made.
+        parts.insert(0, clean(target))
+        taken += width_of(parts[0]) + 2
+    elif layout.wide and name and name not in label and node.count == 1 and phase != "shard":
+        parts.insert(0, name)
+        taken += width_of(name) + 2
+    if source:
+        spare = left - min(36, width_of(label)) - taken - 2
+        if spare >= 12:
+            parts.append(shorten(source, spare))
+    main = STRONG if phase == "load" and node.status == "ok" else style if node.status != "ok" else PLAIN
+    return [*line, *_named(label, parts, left, main)]
+
+
+def _title(node: Node) -> str:
+    """Returns what to call a span: its function, with the class that it was called on where that is known."""
+    if node.phase == "shard":
+        return str(node.attributes.get("file") or node.name or node.label)
+    method = node.label.rpartition(".")[2]
+    if node.name and node.phase == "load" and node.name.isidentifier() and method != node.label:
+        return f"{node.name}.{method}"
+    return node.label
+
+
+def _file_label(node: Node, room: int) -> Line:
+    name = clean(node.label)
+    if node.status == "downloaded":
+        return _named("↓ " + name, [f"downloaded {units.byte_count(node.bytes)}"], room, PLAIN)
+    parts = [clean(node.status) + (f", asked {node.count} times" if node.count > 1 else "")]
+    style = DIM if node.status == "missing" else BAD
+    return [
+        ("✗ ", WARN if node.status == "missing" else BAD),
+        *_named(name, parts, room - 2, style),
+    ]
+
+
+def _tensor_label(node: Node, room: int, wide: bool) -> Line:
+    layers = node.attributes.get("layers") or 0
+    name = clean(node.label)
+    if layers:
+        name += f" {TIMES} {units.count(int(node.attributes.get('per_layer') or 0), 'tensor')}"
+    dtypes = [
+        before if before == after else after if before == "?" else f"{before} → {after}"
+        for before, after in node.attributes.get("dtypes") or []
+    ]
+    parts = [units.byte_count(node.bytes), *(clean(dtype) for dtype in dtypes[: 2 if wide else 0])]
+    return _named(name, parts, room, DIM, ", ")

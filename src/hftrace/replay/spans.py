@@ -1,0 +1,271 @@
+"""Turns what a journal says into the spans of a trace: ends what never ended, joins what is many and small.
+
+All of these work on the spans of one process, in place, before times are
+counted from the trace's clock base.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from typing import Any
+
+from hftrace.replay.reader import EDGE_ITEMS, OpenedSpan, Process, greater, total_of
+from hftrace.replay.tensors import Timeline
+from hftrace.schema import journal
+from hftrace.schema.model import Sample
+
+MERGE_GAP_NS = 1_000_000
+"""Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
+SHORTEST_IMPORT_NS = 100_000
+"""Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
+
+
+def close_open_spans(process: Process, status: str, last_time: int) -> None:
+    """Ends what was open when the process was gone, and what a parent's end took with it."""
+    for span in process.spans.values():
+        if span.end is None:
+            span.end = max(last_time, span.start)
+            span.status = status
+    # A child never outlives its parent on its own thread: a parent that was ended by an
+    # exception in our own code takes its children with it.
+    for span in process.spans.values():
+        parent = process.spans.get(span.parent) if span.parent is not None else None
+        if parent is not None and parent.thread == span.thread:
+            assert span.end is not None
+            assert parent.end is not None
+            span.end = min(span.end, parent.end)
+
+
+def sample_open_peaks(process: Process, samples: list[Sample]) -> None:
+    """Lifts the peaks of spans that never ended: the kernel's mark died with the process, samples did not."""
+    unread = [span for span in process.spans.values() if span.end_edge is None]
+    if not unread or not samples:
+        return
+    times = [sample.time_ns for sample in samples]
+    for span in unread:
+        first, last = bisect.bisect_left(times, span.start), bisect.bisect_right(times, span.end or times[-1])
+        for sample in samples[first:last]:
+            if sample.rss_anon_bytes is not None:
+                total = sample.rss_anon_bytes + (sample.rss_file_bytes or 0) + (sample.rss_shmem_bytes or 0)
+                span.peak = greater(span.peak, total)
+
+
+def add_initialize_spans(process: Process) -> None:
+    """Turns neighbouring calls of ``_init_weights`` into spans below the one they happened in."""
+    calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for thread, items in process.events.get(journal.INITIALIZES, []):
+        calls[thread] += zip(items[0::2], items[1::2], strict=True)
+    number = max(process.spans, default=0)
+    for thread, pairs in calls.items():
+        timeline = Timeline(
+            [(s.id, s.start, s.end or s.start) for s in process.spans.values() if s.thread == thread]
+        )
+        groups: list[list[int]] = []  # parent, start, end, calls
+        for start, end in sorted(pairs):
+            parent = timeline.innermost(start)
+            last = groups[-1] if groups else None
+            if (
+                last is not None
+                and last[0] == parent
+                and start - last[2] < MERGE_GAP_NS
+                and not timeline.edge_between(last[2], start)
+            ):
+                last[2] = end
+                last[3] += 1
+            elif parent is not None:
+                groups.append([parent, start, end, 1])
+        for parent, start, end, count in groups:
+            if end - start < SHORTEST_IMPORT_NS:
+                continue  # calls that skip what is loaded already
+            number += 1
+            above = process.spans[parent]
+            process.spans[number] = OpenedSpan(
+                number,
+                parent,
+                "initialize",
+                "_init_weights",
+                None,
+                thread,
+                start,
+                [None] * EDGE_ITEMS,
+                {"modules": count},
+                end=end,
+                status="ok",
+                # No edge of its own was read; its parent's watermark is the bound that is known.
+                peak=above.peak,
+            )
+
+
+def merge_imports(process: Process) -> None:
+    """Makes one span of neighbouring imports, and leaves single short ones in their parent's time.
+
+    ``AutoModel`` of 4.x imports the configuration modules of a hundred
+    architectures one after the other to find a class.
+    """
+    children: dict[tuple[int | None, int], list[OpenedSpan]] = defaultdict(list)
+    parents = {span.parent for span in process.spans.values()}
+    for child in process.spans.values():
+        if child.parent is not None:
+            children[child.parent, child.thread].append(child)
+    for siblings in children.values():
+        siblings.sort(key=lambda item: item.start)
+        group: list[OpenedSpan] = []
+        candidates: list[OpenedSpan | None] = [*siblings, None]
+        for span in candidates:
+            if (
+                span is not None
+                and span.phase == "import"
+                and span.id not in parents
+                and (not group or span.start - (group[-1].end or 0) < MERGE_GAP_NS)
+            ):
+                group.append(span)
+                continue
+            _merge_group(process, group)
+            group = [span] if span is not None and span.phase == "import" and span.id not in parents else []
+
+
+def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
+    if not group:
+        return
+    first, last = group[0], group[-1]
+    if len(group) > 1:
+        packages: dict[str, int] = defaultdict(int)
+        for span in group:
+            for package, cost in span.attributes.get("packages", []):
+                packages[package] += cost
+            first.peak = greater(first.peak, span.peak)
+            for device, peak in span.device_peak.items():
+                first.device_peak[device] = max(first.device_peak.get(device, 0), peak)
+        ranked = sorted(packages.items(), key=lambda item: -item[1])
+        longest = max(group, key=lambda span: (span.end or 0) - span.start)
+        first.attributes = {
+            "modules": sum(span.attributes.get("modules", 0) for span in group),
+            "packages": [[package, cost] for package, cost in ranked[:12]],
+            "imports": len(group),
+        }
+        first.name = f"{longest.name} and {len(group) - 1} more"
+        first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
+        for span in group[1:]:
+            del process.spans[span.id]
+    if first.end is not None and first.end - first.start < SHORTEST_IMPORT_NS:
+        del process.spans[first.id]
+
+
+def add_body_spans(process: Process) -> None:
+    """Names what the code of ``from_pretrained`` itself did between two calls of its own.
+
+    A load's body copies the config, reads the header of a single file, sorts
+    its arguments: a millisecond that no function of its own stands for. What
+    it is for is known from the call that follows, where a hook point says so
+    (``lead``), and after the last one from the load's own (``trail``); any
+    other time of the body stays unattributed.
+    """
+    children: dict[int, list[OpenedSpan]] = defaultdict(list)
+    for span in process.spans.values():
+        above = process.spans.get(span.parent) if span.parent is not None else None
+        if above is not None and above.phase == "load" and above.thread == span.thread:
+            children[above.id].append(span)
+    number = max(process.spans, default=0)
+    for parent, siblings in children.items():
+        above = process.spans[parent]
+        siblings.sort(key=lambda span: (span.start, span.id))
+        cursor, edge = above.start, above.edge
+        for span in siblings:
+            hook = process.hooks.get(span.hook or 0)
+            if hook is not None and hook.lead and span.start > cursor:
+                number += 1
+                owner, _, function = hook.function.rpartition(".")
+                # One from_pretrained calls another: whose it is tells them apart.
+                until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
+                process.spans[number] = _body_span(
+                    number, above, hook.lead, until, (cursor, edge), (span.start, span.edge)
+                )
+            if span.end is not None and span.end > cursor:
+                cursor, edge = span.end, span.end_edge or [None] * EDGE_ITEMS
+        own = process.hooks.get(above.hook or 0)
+        if own is not None and own.trail and above.status == "ok" and above.end_edge and above.end:
+            number += 1
+            process.spans[number] = _body_span(
+                number, above, own.trail, "until it returns", (cursor, edge), (above.end, above.end_edge)
+            )
+
+
+def add_collection_spans(process: Process) -> None:
+    """Turns full garbage collections into spans below the one that they interrupted.
+
+    They have a phase of their own, ``collect``: what a load spends in them it
+    spends neither on the weights nor on what else they interrupted.
+    """
+    events = process.events.get(journal.COLLECTIONS)
+    if not events:
+        return
+    by_thread: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for span in process.spans.values():
+        by_thread[span.thread].append((span.id, span.start, span.end or span.start))
+    timelines = {thread: Timeline(items) for thread, items in by_thread.items()}
+    loads = sorted(
+        (span for span in process.spans.values() if span.phase == "load" and span.parent is None),
+        key=lambda span: span.start,
+    )
+    number = max(process.spans, default=0)
+    for thread, items in events:
+        for collected, automatic, start, end in zip(*(items[at::4] for at in range(4)), strict=True):
+            parent = _interrupted(timelines, loads, thread, start)
+            if parent is None:
+                continue
+            number += 1
+            process.spans[number] = OpenedSpan(
+                number,
+                parent,
+                "collect",
+                "garbage collection" if automatic else "gc.collect",
+                None,
+                thread,
+                start,
+                [None] * EDGE_ITEMS,
+                {"automatic": bool(automatic), "collected": collected},
+                end=end,
+                status="ok",
+            )
+
+
+def _interrupted(
+    timelines: dict[int, Timeline], loads: list[OpenedSpan], thread: int, time_ns: int
+) -> int | None:
+    """Returns the innermost span of a thread at a time; without one, that of the load that began last."""
+    found = timelines[thread].innermost(time_ns) if thread in timelines else None
+    if found is None:
+        # Every thread stands still meanwhile, so a load pays for the collection of any other one.
+        for load in reversed(loads):
+            if load.thread != thread and load.start <= time_ns < (load.end or load.start):
+                return timelines[load.thread].innermost(time_ns)
+    return found
+
+
+def _body_span(
+    number: int,
+    above: OpenedSpan,
+    phase: str,
+    until: str,
+    start: tuple[int, list[Any]],
+    end: tuple[int, list[Any]],
+) -> OpenedSpan:
+    mark = end[1][3] if end[1][3] is not None else total_of(end[1])
+    return OpenedSpan(
+        number,
+        above.id,
+        phase,
+        f"from_pretrained, {until}",
+        above.hook,
+        above.thread,
+        start[0],
+        start[1],
+        {"body": True},
+        end=end[0],
+        end_edge=end[1],
+        status="ok",
+        # The kernel's mark was set back at the edge before, which is where this began.
+        peak=greater(total_of(start[1]), mark),
+        device_peak={name: values[2] for name, values in (end[1][4] or {}).items()},
+    )

@@ -1,0 +1,137 @@
+"""How a load ended, from outcomes of any age and of any honesty."""
+
+import dataclasses
+import json
+
+import pytest
+
+import handmade
+import handmade_memory
+from handmade import GB, MB, MS, Builder
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.death import CERTAIN, GUESS, LIKELY, UNKNOWN
+from hftrace.analysis.findings.registry import findings
+
+
+def death(**outcome):
+    return Derived(handmade_memory.dead(**outcome)).death
+
+
+def test_everything_that_the_outcome_says():
+    found = death()
+    assert (found.killer, found.sure) == ("memory-limit", CERTAIN)
+    assert (found.phase, found.function) == ("weights", "PreTrainedModel._load_pretrained_model")
+    assert (found.shard, found.shards) == (1, 2)
+    assert (found.placed_tensors, found.all_tensors) == (8, 20)
+    assert found.progress == pytest.approx(found.placed_bytes / found.all_bytes)
+    assert found.missing_bytes == 500 * MB
+    assert found.of_limit == pytest.approx(1.1)  # of anonymous memory: that is what --memory-limit limits
+    assert (found.time_ns, found.tensor_ns) == (900 * MS, 880 * MS)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        ({"killer": "timeout"}, CERTAIN),
+        ({"killer": "crash"}, CERTAIN),
+        ({"killer": "kernel-oom"}, LIKELY),
+        ({"killer": "kernel-oom", "evidence": ["The kernel says: Out of memory"]}, CERTAIN),
+        ({"killer": "unknown"}, UNKNOWN),
+        ({"killer": None}, GUESS),
+        ({"killer": None, "memory_at_death_bytes": 5}, UNKNOWN),
+        ({"killer": None, "signal": "SIGTERM"}, UNKNOWN),
+    ],
+)
+def test_how_sure(outcome, expected):
+    assert death(**outcome).sure == expected
+
+
+def test_a_trace_from_before_there_were_verdicts():
+    found = Derived(handmade.killed()).death
+    assert (found.killer, found.sure) == ("kernel-oom", GUESS)
+    assert (found.placed_tensors, found.all_tensors) == (80, 200)
+    assert found.limit_bytes == 3 * GB
+    assert (found.shard, found.shards) == (2, 2)
+
+
+def test_the_smallest_known_limit_stands_in():
+    found = death(limit_bytes=None, limit_kind=None)
+    assert (found.limit_bytes, found.limit_kind) == (8 * GB, "cgroup")
+
+
+def test_a_checkpoint_that_is_not_known_in_full_has_no_share():
+    found = death(placed_bytes=None, remaining_bytes=None)
+    assert (found.placed_bytes, found.all_bytes, found.progress) == (None, None, None)
+
+
+def test_the_place_of_an_exception_is_where_it_was_raised():
+    found = Derived(handmade.failing()).death
+    assert found.function == "_get_resolved_checkpoint_files"
+    assert found.killer is None
+    assert found.error.startswith("OSError: no file named")
+
+
+def test_an_exception_that_was_caught_is_no_place():
+    made = Builder()
+    root = made.span(None, "load", "L", 0, 100, status="error", attributes={"error": "ValueError: no"})
+    made.span(root, "resolve", "r", 5, 10, "cached_file", status="error", attributes={"error": "OSError: x"})
+    made.span(root, "config", "c", 20, 30, "get_config")
+    made.outcome = {"status": "error", "error": {"type": "ValueError", "message": "no"}}
+    assert Derived(made.trace()).death.function == "L"
+
+
+@pytest.mark.parametrize("status", ["killed", "error", "interrupted", "ok", "x"])
+def test_hostile_outcomes(status):
+    found = Derived(handmade_memory.hostile_outcome(status)).death
+    json.dumps(dataclasses.asdict(found), allow_nan=False)
+    assert found.memory_bytes is None
+    assert found.predicted_anon_bytes is None
+    assert all(isinstance(text, str) for text in found.evidence)
+    assert len(found.stalls) == 2
+    assert [stall.silent_ns for stall in found.stalls] == [None, None]
+    findings(Derived(handmade_memory.hostile_outcome(status)))
+
+
+@pytest.mark.parametrize("status", [None, 5, "", []])
+def test_a_status_of_a_wrong_type_is_no_success(status):
+    assert Derived(handmade_memory.dead(status=status)).death.status == "unknown"
+
+
+def test_a_load_that_ended_well():
+    assert Derived(handmade.sharded()).death.status == "ok"
+
+
+def found_by(**outcome):
+    return {finding.name: finding for finding in findings(handmade_memory.dead(**outcome))}
+
+
+def test_the_finding_about_a_limit():
+    finding = found_by()["killed-at-limit"]
+    assert finding.rule == "R25"
+    assert finding.cost_bytes == 1_100 * MB
+    assert "1.10 GB of 1.00 GB" in finding.evidence
+    assert "would have held 1.50 GB anonymous" in finding.evidence
+
+
+@pytest.mark.parametrize("killer", ["timeout", "crash", "exit"])
+def test_another_end_is_no_matter_of_memory(killer):
+    assert "killed-at-limit" not in found_by(killer=killer)
+
+
+def test_an_exception_for_want_of_memory_is_found():
+    assert "out-of-memory" in found_by(status="error", killer="out-of-memory")
+    assert "killed-at-limit" not in found_by(status="error", killer=None)
+
+
+def test_stalls_are_found_and_cost_time():
+    stalls = [
+        {"silent_ns": 60 * GB, "phase": "weights", "stack": "s"},
+        {"silent_ns": 20 * GB},
+        {"silent_ns": -1},
+        5,
+    ]
+    finding = found_by(status="ok", stalls=stalls)["stalled"]
+    assert finding.cost_ns == 80 * GB
+    assert "2 stretches" in finding.evidence
+    assert "in phase weights" in finding.evidence
+    assert "stalled" not in found_by(stalls=[])

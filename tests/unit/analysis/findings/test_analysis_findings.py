@@ -1,0 +1,188 @@
+"""Findings: there where they belong, and nowhere else."""
+
+import pytest
+
+import handmade
+from handmade import MS, Builder
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.findings.registry import RULES, findings
+from hftrace.schema.model import Facts, Trace
+
+
+def names(trace):
+    return [finding.name for finding in findings(trace)]
+
+
+def with_facts(trace, **blocks):
+    facts = {name: Facts({**getattr(trace, name), **values}) for name, values in blocks.items()}
+    values = {name: getattr(trace, name) for name in Trace.__dataclass_fields__}
+    return Trace(**{**values, **facts})
+
+
+def test_a_healthy_load_has_none():
+    assert names(handmade.healthy()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("sharded", ["waiting-for-readers", "dtype-widened"]),
+        ("lazy", ["not-resident"]),
+        ("killed", ["killed-at-limit", "waiting-for-readers", "dtype-widened"]),
+        ("failing", []),
+        ("pickled", ["pickle-checkpoint", "hub-requests", "unused-keys", "missing-weights"]),
+        ("offloaded", ["waiting-for-readers", "offloaded-to-disk"]),
+        (
+            "generation_a",
+            ["init-then-overwrite", "dtype-widened", "ignored-keyword", "lost-events", "hook-errors"],
+        ),
+        ("empty", []),
+    ],
+)
+def test_what_is_found_and_in_which_order(name, expected):
+    assert names(getattr(handmade, name)()) == expected
+
+
+def test_costs():
+    found = {finding.name: finding for finding in findings(handmade.sharded())}
+    derived = Derived(handmade.sharded())
+    assert found["dtype-widened"].cost_bytes == derived.checkpoint_bytes - 3 * 8192
+    assert found["waiting-for-readers"].cost_ns == derived.waiting_ns
+
+
+def test_an_asked_dtype_is_named_only_if_it_is_the_reason():
+    asked = with_facts(handmade.sharded(), request={"keywords": {"dtype": "torch.float32"}})
+    ignored = with_facts(handmade.sharded(), request={"keywords": {"dtype": "bfloat16"}})
+    evidence = [
+        next(finding.evidence for finding in findings(trace) if finding.name == "dtype-widened")
+        for trace in (asked, ignored)
+    ]
+    assert "as dtype=float32 asked" in evidence[0]
+    assert "because dtype was not given" in evidence[1]
+
+
+def test_models_on_meta_are_not_initialised_twice():
+    trace = with_facts(handmade.generation_a(), request={"keywords": {"low_cpu_mem_usage": True}})
+    assert "init-then-overwrite" not in names(trace)
+    assert "init-then-overwrite" not in names(
+        with_facts(handmade.generation_a(), environment={"generation": "C"})
+    )
+
+
+def test_imports_that_dominate_name_their_packages():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 2000)
+    packages = [["transformers", 900 * MS], ["torch", 300 * MS]]
+    made.span(root, "import", "x", 0, 1500, attributes={"packages": packages})
+    (finding,) = findings(made.trace())
+    assert finding.name == "imports-dominate"
+    assert "transformers 900 ms, torch 300 ms" in finding.evidence
+    assert finding.cost_ns == 1500 * MS
+
+
+def collected(spans, generation="A", wall_ms=2000.0):
+    """A load with garbage collections: ``(parent's function, phase, kind, ms, objects)`` of each."""
+    made = Builder()
+    made.environment["generation"] = generation
+    root = made.span(None, "load", "LlamaForCausalLM", 0, wall_ms, "PreTrainedModel.from_pretrained")
+    at = 0.0
+    for function, phase, kind, ms, objects in spans:
+        name = {"called": "gc.collect", "automatic": "garbage collection"}[kind]
+        above = made.span(root, phase, function.rpartition(".")[2], at, at + ms + 1, function)
+        noted = {"automatic": kind == "automatic", "collected": objects}
+        made.span(above, "collect", name, at + 0.5, at + 0.5 + ms, attributes=noted)
+        at += ms + 1
+    return made.trace()
+
+
+SHARD = ("PreTrainedModel._load_pretrained_model", "weights", "called", 180.0, 7)
+IMPORT = ("_find_and_load", "import", "automatic", 110.0, 20)
+
+
+def collections_of(trace):
+    return next((finding for finding in findings(trace) if finding.name == "full-collections"), None)
+
+
+def test_collections_after_every_shard():
+    found = collections_of(collected([SHARD] * 9))
+    assert (found.rule, found.cost_ns) == ("R09", 9 * 180 * MS)
+    assert found.title == "Full garbage collections take 81 % of the load"
+    assert found.evidence.startswith("9 calls of gc.collect in _load_pretrained_model, 180 ms each.")
+    assert "63 objects" in found.evidence
+    assert "upgrade" in found.advice
+    assert "max_shard_size" in found.advice
+    assert "gc.freeze()" in found.advice
+    assert "gc.disable()" not in found.advice, "a call collects all the same"
+
+
+def test_collections_that_python_began():
+    found = collections_of(collected([IMPORT] * 3, "D"))
+    assert found.evidence.startswith("3 collections that Python began by itself in imports, 110 ms each.")
+    assert "gc.disable() before the load and gc.enable() after" in found.advice
+    assert "upgrade" not in found.advice
+
+
+def test_collections_of_the_models_own_code_are_not_the_loaders():
+    other = ("Model.__init__", "instantiate", "called", 400.0, 1)
+    found = collections_of(collected([other, IMPORT, SHARD], "D"))
+    assert "1 call of gc.collect in __init__, 400 ms each" in found.evidence
+    assert "upgrade" not in found.advice
+    many = [("Model.f" + str(number), "convert", "called", 100.0 + number, 0) for number in range(5)]
+    assert "2 more elsewhere" in collections_of(collected(many, "D")).evidence
+
+
+@pytest.mark.parametrize(
+    "trace",
+    [
+        collected([IMPORT], wall_ms=3000),  # under 5 %
+        collected([("f", "weights", "called", 45.0, 0)], wall_ms=100),  # under 50 ms
+        collected([]),
+    ],
+)
+def test_few_or_quick_collections_are_no_finding(trace):
+    assert collections_of(trace) is None
+
+
+def test_parameters_without_data():
+    made = Builder()
+    made.span(None, "load", "A", 0, 100)
+    made.tensor("a", [4], device="meta", provenance="meta")
+    assert names(made.trace()) == ["left-on-meta"]
+
+
+def test_trouble_of_our_own_comes_last_and_costs_nothing():
+    own = [finding for finding in findings(handmade.generation_a()) if finding.internal]
+    assert own == findings(handmade.generation_a())[-len(own) :]
+    slow = with_facts(handmade.healthy(), header={"sampling": {"rate_asked_hz": 100, "rate_reached_hz": 12}})
+    assert names(slow) == ["slow-sampling"]
+
+
+@pytest.mark.parametrize("junk", [None, 3, "text", [], {}, [1], [[1, 2, 3]], {"a": "b"}, True])
+def test_facts_of_a_wrong_shape_do_no_harm(junk):
+    trace = with_facts(
+        handmade.killed(),
+        header={"lost": junk, "errors": junk, "sampling": junk, "threads": junk},
+        request={"ignored": junk, "keywords": junk},
+        outcome={"memory_at_death_bytes": junk, "limit_bytes": junk},
+        environment={"generation": junk, "cgroup_limit_bytes": junk},
+    )
+    assert isinstance(findings(trace), list)
+
+
+def test_every_rule_says_in_its_docstring_what_it_is_about():
+    assert all(rule.__doc__ for rule in RULES)
+    for name in handmade.ALL:
+        for finding in findings(handmade.ALL[name]()):
+            assert finding.evidence.endswith((".", "'shape'"))
+            assert finding.advice.endswith(".")
+            assert len(finding.title) <= 60
+
+
+def test_pickle_files_that_were_mapped_are_no_finding():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 100)
+    memory = {"rss_anon_start_bytes": 10**8, "rss_anon_bytes": 10**8 + 5000}
+    made.span(weights, "shard", "load_state_dict", 0, 50, attributes={"file": "a.bin"}, **memory)
+    made.file("a.bin", size=10**9, shard=0, format="pickle")
+    assert names(made.trace()) == []

@@ -1,0 +1,168 @@
+"""What the peak of a device was made of, from traces made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import handmade
+import handmade_memory
+from handmade import MB, MS, Builder
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.findings.registry import findings
+from hftrace.schema.model import Facts
+
+ELEMENTS = 10_000_000
+"""Of each tensor: 20 MB."""
+
+
+def held(allocated, reserved, peak, device="cuda:0"):
+    columns = ("device_allocated_bytes", "device_reserved_bytes", "device_peak_bytes")
+    sizes = (allocated, reserved, peak)
+    return {name: {device: size * MB} for name, size in zip(columns, sizes, strict=True)}
+
+
+def load(made, start, end, *figures, device="cuda:0"):
+    return made.span(None, "load", "Model", start, end, **held(*figures, device=device))
+
+
+def tensor(made, name, placed_ms, device="cuda:0", **more):
+    at = round(placed_ms * MS)
+    times = {"read_start_ns": at - 2 * MS, "read_end_ns": at - MS, "placed_ns": at}
+    made.tensor(name, [ELEMENTS], device=device, **{**times, **more})
+
+
+def sizes(peak):
+    return {part.kind: part.bytes / MB for part in peak.parts}
+
+
+def test_parameters_and_what_nobody_explains():
+    made = Builder()
+    load(made, 0, 100, 80, 120, 100)
+    for number in range(4):
+        tensor(made, f"layers.{number}.weight", 10 + number, "cuda")
+    made.tensor("tied.weight", [ELEMENTS], device="cuda", provenance="tied")
+    (peak,) = Derived(made.trace()).device_peaks
+    assert (peak.device, peak.peak_bytes, peak.unused_bytes) == ("cuda:0", 100 * MB, 40 * MB)
+    assert sizes(peak) == {"parameters": 80, "rest": 20}
+    assert peak.parts[0].tensors == 4
+    assert peak.explained == 0.8
+
+
+def test_a_conversion_holds_sources_and_result():
+    (peak,) = Derived(handmade_memory.on_device()).device_peaks
+    assert sizes(peak) == {"parameters": 320, "copies": 640}
+    assert sum(part.bytes for part in peak.parts) == peak.peak_bytes
+    assert peak.explained == 1.0
+    assert (peak.memory_bytes, peak.outside_allocator_bytes) == (2_000 * MB, 300 * MB)
+
+
+def test_sources_that_were_still_being_read():
+    """Half of those of the second conversion were there when the first one was made."""
+    made = Builder()
+    root = load(made, 0, 100, 40, 60, 50)
+    weights = made.span(root, "weights", "weights", 5, 35, **held(40, 60, 50))
+    for name, read, read_end, placed in (("a", 10, 20, 30), ("b", 20, 40, 60)):
+        made.tensor(
+            name,
+            [ELEMENTS],
+            device="cuda:0",
+            provenance="converted",
+            span=weights,
+            read_start_ns=read * MS,
+            read_end_ns=read_end * MS,
+            placed_ns=placed * MS,
+        )
+    (peak,) = Derived(made.trace()).device_peaks
+    # At 30 ms: a's sources, a, and half of b's sources.
+    assert sizes(peak) == {"copies": 50}
+
+
+def test_a_load_that_was_not_finished():
+    (peak,) = Derived(handmade_memory.on_device(full=True)).device_peaks
+    assert sizes(peak) == {"parameters": 320, "copies": 320}
+
+
+def test_a_warm_up_that_asked_for_more_than_the_model():
+    made = Builder()
+    root = load(made, 0, 100, 20, 200, 200)
+    made.span(root, "warmup", "caching_allocator_warmup", 1, 5, **held(0, 200, 200))
+    weights = made.span(root, "weights", "weights", 5, 90, **held(20, 200, 20))
+    tensor(made, "weight", 50, span=weights)
+    (peak,) = Derived(made.trace()).device_peaks
+    assert sizes(peak) == {"warmup": 200}
+    assert peak.unused_bytes == 180 * MB
+    (finding,) = [each for each in findings(made.trace()) if each.rule == "R10"]
+    assert finding.title == "180 MB of cuda:0 reserved and unused"
+    assert finding.cost_bytes == 180 * MB
+    assert (
+        "reserved 200 MB of cuda:0 for 20.0 MB of tensors; its warm-up had reserved 200 MB before"
+        in finding.evidence
+    )
+
+
+def test_what_a_function_gave_back_before_it_returned():
+    """5.8 initialises a copy of what it then leaves alone."""
+    made = Builder()
+    root = load(made, 0, 100, 20, 90, 80)
+    weights = made.span(root, "weights", "weights", 5, 50, **held(20, 20, 20))
+    made.span(root, "initialize", "initialize_weights", 60, 90, "P.initialize_weights", **held(20, 90, 80))
+    tensor(made, "weight", 40, span=weights)
+    (peak,) = Derived(made.trace()).device_peaks
+    assert sizes(peak) == {"parameters": 20, "temporary": 60}
+    assert peak.parts[-1].label == "temporary, in initialize_weights"
+    assert peak.explained == 1
+
+
+def test_what_was_there_before():
+    made = Builder()
+    made.span(None, "import", "import torch", 0, 10, **held(300, 400, 300))
+    root = load(made, 20, 100, 320, 400, 321)
+    made.span(root, "weights", "weights", 30, 90, **held(320, 400, 321))
+    tensor(made, "weight", 50)
+    (peak,) = Derived(made.trace()).device_peaks
+    assert sizes(peak) == {"before": 300, "parameters": 20, "rest": 1}
+    assert peak.explained == 1 - 1 / 21
+
+
+def test_each_device_has_its_own():
+    made = Builder()
+    root = load(made, 0, 100, 20, 20, 20)
+    both = {name: {**sizes, "cuda:1": 40 * MB} for name, sizes in held(20, 20, 20).items()}
+    made.spans[0] = dataclasses.replace(made.spans[0], **both)
+    tensor(made, "a", 10, span=root)
+    tensor(made, "b", 12, "cuda:1")
+    tensor(made, "c", 14, "cuda:1")
+    first, second = Derived(made.trace()).device_peaks
+    assert (first.device, sizes(first)) == ("cuda:0", {"parameters": 20})
+    assert (second.device, sizes(second)) == ("cuda:1", {"parameters": 40})
+
+
+def test_of_several_loads_the_one_that_needed_most():
+    made = Builder()
+    load(made, 0, 10, 20, 20, 20)
+    load(made, 20, 30, 60, 60, 60)
+    tensor(made, "a", 25)
+    (peak,) = Derived(made.trace()).device_peaks
+    # The first load's tensors were there when the second began.
+    assert (peak.load, sizes(peak)) == (1, {"before": 20, "parameters": 20, "rest": 20})
+
+
+def test_without_a_device_there_is_nothing_to_say():
+    for trace in (handmade.sharded(), handmade.empty(), handmade.hostile()):
+        assert Derived(trace).device_peaks == []
+
+
+def test_a_damaged_description_of_devices_is_left_out():
+    trace = handmade_memory.on_device()
+    for devices in (None, 3, [None, {"device": 1}, {"device": "cuda:0", "memory_bytes": "much"}]):
+        changed = dataclasses.replace(trace, environment=Facts({**trace.environment, "devices": devices}))
+        (peak,) = Derived(changed).device_peaks
+        assert (peak.memory_bytes, peak.outside_allocator_bytes) == (None, None)
+
+
+def test_little_that_is_reserved_is_no_finding():
+    names = [finding.rule for finding in findings(handmade_memory.on_device())]
+    assert names.count("R10") == 1  # 360 of 1,000 MB
+    made = Builder()
+    load(made, 0, 100, 80, 120, 80)
+    assert [finding for finding in findings(made.trace()) if finding.rule == "R10"] == []

@@ -1,0 +1,125 @@
+"""The folded tree: nothing gets lost on the way to the screen."""
+
+import json
+
+import pytest
+
+import handmade
+from handmade import Builder
+from hftrace.analysis.derived import Derived
+from hftrace.analysis.time.tree import TreeOptions, build, to_json, walk
+
+EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
+OPTIONS = [
+    TreeOptions(),
+    TreeOptions(depth=None, min_ns=0),
+    TreeOptions(depth=1),
+    TreeOptions(depth=2, min_ns=10**9),
+    TreeOptions(everything=True),
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", EVERY)
+def test_every_span_stands_in_exactly_one_line(name, options):
+    trace = EVERY[name]()
+    ids = [identity for _, node in walk(build(Derived(trace), options)) for identity in node.spans]
+    assert sorted(ids) == sorted(trace.spans.column("id"))
+
+
+def lines(trace, **options):
+    return [
+        (depth, node.kind, node.label) for depth, node in walk(build(Derived(trace), TreeOptions(**options)))
+    ]
+
+
+def test_repeated_siblings_and_what_is_below_them_fold():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    for number in range(10):
+        tie = made.span(root, "tie", f"layer {number}", number * 10, number * 10 + 8, "tie_weights")
+        made.span(tie, "convert", "inner", number * 10 + 1, number * 10 + 3, "inner")
+    (top,) = build(Derived(made.trace()))
+    (tie,) = top.children
+    assert (tie.count, tie.duration_ns, tie.name) == (10, 80 * handmade.MS, "layer …")
+    assert [child.count for child in tie.children] == [10]
+
+
+def test_collections_fold_and_leave_the_packages_of_an_import():
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 50, "_load_pretrained_model")
+    for number in range(5):
+        noted = {"automatic": False, "collected": number}
+        made.span(weights, "collect", "gc.collect", 10 * number, 10 * number + 9, attributes=noted)
+    loaded = made.span(root, "import", "import a", 60, 90, attributes={"packages": [["a", 30_000_000]]})
+    noted = {"automatic": True, "collected": 3}
+    made.span(loaded, "collect", "garbage collection", 61, 80, attributes=noted)
+    (load,) = build(Derived(made.trace()))
+    (folded,) = load.children[0].children
+    assert (folded.label, folded.count, folded.duration_ns) == ("gc.collect", 5, 45_000_000)
+    assert folded.attributes == {"automatic": False, "collected": 10}
+    assert [node.kind for node in load.children[1].children] == ["packages", "span"]
+
+
+def test_shards_never_fold():
+    trace = handmade.generation_a()
+    shards = [node for _, node in walk(build(Derived(trace))) if node.phase == "shard"]
+    assert [node.count for node in shards] == [1, 1, 1]
+    assert all(node.bytes and node.tensors for node in shards)
+
+
+def test_shards_of_5x_hang_below_weights_with_their_rate():
+    nodes = [node for _, node in walk(build(Derived(handmade.sharded()))) if node.kind == "shard"]
+    assert len(nodes) == 3
+    assert all(7e8 < node.rate_bytes_per_s < 8e8 for node in nodes)
+
+
+def test_many_shards_say_how_to_see_the_rest():
+    nodes = [node for _, node in walk(build(Derived(handmade.sharded(shards=30)))) if node.kind == "hidden"]
+    assert [(node.label, node.count, node.hint) for node in nodes] == [("more shards", 22, "--view tree")]
+    everything = build(Derived(handmade.sharded(shards=30)), TreeOptions(everything=True))
+    assert len([node for _, node in walk(everything) if node.kind == "shard"]) == 30
+
+
+def test_waiting_and_misses_have_their_lines():
+    kinds = {kind: label for _, kind, label in lines(handmade.sharded())}
+    assert kinds["wait"] == "waiting"
+    assert kinds["file"] == "model.safetensors"
+
+
+def test_trouble_is_never_hidden():
+    shown = lines(handmade.failing(), depth=1, min_ns=10**12)
+    assert [label for _, kind, label in shown if kind == "file"] == [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ]
+
+
+def test_a_filter_keeps_what_leads_to_a_match():
+    shown = lines(handmade.sharded(), matches=lambda text: "tie_weights" in text, min_ns=0)
+    assert [label for _, kind, label in shown if kind == "span"] == [
+        "AutoModelForCausalLM.from_pretrained",
+        "LlamaForCausalLM.from_pretrained",
+        "PreTrainedModel.tie_weights",
+    ]
+
+
+@pytest.mark.parametrize("name", handmade.ALL)
+def test_json_of_a_tree_is_json(name):
+    roots = build(Derived(handmade.ALL[name]()))
+    again = json.loads("".join(to_json(roots)))
+    count, stack = 0, list(again)
+    while stack:
+        node = stack.pop()
+        count += 1
+        stack.extend(node["children"])
+    assert count == len(list(walk(roots)))
+
+
+def test_json_of_a_deep_tree_does_not_overflow():
+    text = "".join(to_json(build(Derived(handmade.deep()), TreeOptions(depth=None, min_ns=0))))
+    assert text.count('"kind"') == 3001
+    assert text.count("[") == text.count("]")

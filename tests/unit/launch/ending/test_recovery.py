@@ -1,0 +1,103 @@
+"""What ``hftrace recover`` takes for a run, for a process that still lives, and for its own to delete."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import pytest
+
+from hftrace.errors import HftraceError, UsageError
+from hftrace.launch.ending.evidence import start_ticks
+from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process
+from hftrace.launch.run_directory import CHILD, STALL, TIMEOUT, SupervisorLog
+from hftrace.schema import journal
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+def write_journal(folder, *lines, pid=1, base=5_000, name=None):
+    header = {"schema": journal.SCHEMA, "version": 1, "pid": pid, "clock_base_ns": base, "wall_clock_ns": 0}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name if name else journal.journal_path(folder, pid, 0)
+    header["command"] = "trace"
+    path.write_text("".join(json.dumps(line) + "\n" for line in ([journal.HEADER, header], *lines)))
+    return path
+
+
+def test_what_a_path_means(tmp_path):
+    run = tmp_path / ".hftrace-run-abc"
+    path = write_journal(run)
+    for given in (tmp_path, run, path):
+        with opened_run(given) as found:
+            assert found == run
+
+
+def test_a_journal_by_another_name(tmp_path):
+    path = write_journal(tmp_path, [journal.STOP, 9_000], name="kept.txt")
+    with opened_run(path) as run:
+        trace = recover(run)
+    assert trace.outcome["status"] == "ok"
+    assert trace.header["command"] == "trace"
+
+
+def test_several_runs_are_not_guessed_at(tmp_path):
+    write_journal(tmp_path / ".hftrace-run-a")
+    write_journal(tmp_path / ".hftrace-run-b")
+    with (
+        pytest.raises(UsageError, match=r"holds 2 runs \(.hftrace-run-a, .hftrace-run-b\)"),
+        opened_run(tmp_path),
+    ):
+        pass
+
+
+def test_a_run_without_a_journal(tmp_path):
+    SupervisorLog(tmp_path).write(CHILD, {"pid": 1})
+    with pytest.raises(UsageError, match="died before it recorded anything"), opened_run(tmp_path):
+        pass
+
+
+def test_a_damaged_journal(tmp_path):
+    write_journal(tmp_path, [journal.BEGIN, 1])
+    with pytest.raises(HftraceError, match="is damaged: no trace can be made of it"):
+        recover(tmp_path)
+
+
+@linux
+def test_a_process_is_known_by_its_number_and_its_start(tmp_path):
+    write_journal(tmp_path, pid=os.getpid(), base=time.monotonic_ns())
+    assert running_process(tmp_path) == os.getpid()
+    log = SupervisorLog(tmp_path)
+    log.write(CHILD, {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())})
+    assert running_process(tmp_path) == os.getpid()
+    log.write(CHILD, {"pid": os.getpid(), "start_ticks": 1})
+    assert running_process(tmp_path) is None
+
+
+@linux
+def test_a_younger_process_with_the_number_is_another_one(tmp_path):
+    write_journal(tmp_path, pid=os.getpid(), base=1)
+    assert running_process(tmp_path) is None
+
+
+def test_what_the_supervisor_had_seen_is_in_the_trace(tmp_path):
+    write_journal(tmp_path, pid=1, base=5_000)
+    log = SupervisorLog(tmp_path)
+    log.write(STALL, {"time_ns": 6_000, "silent_ns": 60, "phase": "shard", "stack": "Thread 1"})
+    log.write(TIMEOUT, {"seconds": 9, "stack": "Thread 2"})
+    outcome = recover(tmp_path).outcome
+    assert outcome["stalls"] == [{"time_ns": 1_000, "silent_ns": 60, "phase": "shard", "stack": "Thread 1"}]
+    assert (outcome["killer"], outcome["stack"], outcome["status"]) == ("timeout", "Thread 2", "killed")
+
+
+def test_only_what_is_ours_is_deleted(tmp_path):
+    ours, shared = tmp_path / ".hftrace-run-a", tmp_path / "shared"
+    write_journal(ours)
+    write_journal(shared)
+    (shared / "notes.txt").write_text("mine")
+    delete_run(ours)
+    delete_run(shared)
+    assert not ours.exists()
+    assert [path.name for path in shared.iterdir()] == ["notes.txt"]

@@ -1,0 +1,252 @@
+"""The watchdog, the supervisor's log, and the evidence from outside: with files and clocks made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hftrace.launch import watchdog
+from hftrace.launch.ending.conclusion import how_it_ended
+from hftrace.launch.ending.evidence import Witness, kernel_kill_message, killed_in, start_ticks, system_kills
+from hftrace.launch.run_directory import CHILD, END, RUN, STALL, TIMEOUT, SupervisorLog, read_log
+from hftrace.schema import journal
+from hftrace.system.cgroups import MemoryGroup
+
+PID = 77
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(watchdog.time, "monotonic", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def add(tmp_path):
+    """Appends a line to the journal of a run."""
+
+    def append(text):
+        with open(journal.journal_path(tmp_path, PID, 0), "a") as handle:
+            handle.write(text)
+
+    return append
+
+
+def test_readings_of_devices_are_no_events(tmp_path, clock, add):
+    ears = watchdog.JournalEars(tmp_path)
+    clock.now += 5
+    assert ears.silent_seconds() == 5, "silence counts from the start, before there is a journal"
+    add('["header",{}]\n["device",1,{}]\n')
+    assert ears.silent_seconds() == 0
+    clock.now += 3
+    add('["device",2,{}]\n["device",3,{}]\n["pla')
+    assert ears.silent_seconds() == 3, "half a line is none yet"
+    add('ces",1,[]]\n')
+    assert ears.silent_seconds() == 0
+
+
+@pytest.fixture
+def guarded(tmp_path, clock, monkeypatch):
+    said, dumps = [], iter([f"Thread {number}\n  File x" for number in range(100)])
+    monkeypatch.setattr(watchdog, "dump_stacks", lambda run: next(dumps))
+
+    def make(**more):
+        options = {"timeout_seconds": None, "stall_seconds": 60.0, **more}
+        log = SupervisorLog(tmp_path)
+        return watchdog.Guard(tmp_path, log=log, say=said.append, **options), said
+
+    return make
+
+
+def test_a_stall_is_said_once_for_each_silence_and_ten_times_at_most(tmp_path, clock, add, guarded):
+    guard, said = guarded()
+    add(json.dumps(["begin", 1, None, "shard", "n", None, 1, 5, [], {}]) + "\n")
+    clock.now += 59
+    guard.look(pytest.fail)
+    clock.now += 59.5
+    guard.look(pytest.fail)
+    assert said == [], "the event was heard at the first look"
+    clock.now += 1
+    guard.look(pytest.fail)
+    assert said == [
+        "hftrace: no event for 60 s in phase shard; the stacks of all threads:",
+        "Thread 0",
+        "  File x",
+    ]
+    clock.now += 30
+    guard.look(pytest.fail)
+    assert len(said) == 3
+    for _ in range(20):
+        clock.now += 61
+        guard.look(pytest.fail)
+    stalls = read_log(tmp_path).stalls
+    assert len(stalls) == guard.stalls == watchdog.MAX_STALLS
+    assert stalls[0]["silent_ns"] == 60_500_000_000
+    assert stalls[0]["phase"] == "shard"
+    assert guard.pause() is None
+
+
+def test_a_process_that_does_not_answer(clock, guarded, monkeypatch):
+    guard, said = guarded(stall_seconds=1.0)
+    monkeypatch.setattr(watchdog, "dump_stacks", lambda run: None)
+    clock.now += 1.26
+    guard.look(pytest.fail)
+    assert said == [
+        "hftrace: no event for 1.3 s in phase start; the process does not answer, so there are no stacks"
+    ]
+
+
+def test_a_time_out_leaves_word_before_it_kills(tmp_path, clock, guarded):
+    guard, said = guarded(timeout_seconds=10.0, stall_seconds=0)
+    assert guard.pause() == 10
+    clock.now += 9
+    guard.look(pytest.fail)
+    clock.now += 1
+    killed = []
+    guard.look(lambda: killed.append(read_log(tmp_path).timeout))
+    assert killed == [{"seconds": 10.0, "stack": "Thread 0\n  File x"}]
+    guard.look(pytest.fail)
+    assert guard.timed_out
+    assert said == []
+    assert guard.pause() is None
+
+
+def test_neither_asked_for(clock, guarded):
+    guard, said = guarded(stall_seconds=0)
+    clock.now += 1e6
+    guard.look(pytest.fail)
+    assert (guard.pause(), said) == (None, [])
+
+
+READY = """
+import sys, time
+from hftrace.record.child.stacks import leave_stacks
+def waiting():
+    print("ready", flush=True)
+    time.sleep(60)
+leave_stacks(sys.argv[1])
+waiting()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc")
+def test_stacks_are_had_from_a_process_that_is_ready_for_it(tmp_path):
+    assert watchdog.dump_stacks(tmp_path) is None, "there is no process"
+    child = subprocess.Popen([sys.executable, "-c", READY, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        for _ in range(2):
+            stacks = watchdog.dump_stacks(tmp_path)
+            assert stacks.count("most recent call first") == 1, "the earlier dump is not in it"
+            assert "in waiting" in stacks
+        assert watchdog.crash_stack(tmp_path) is None, "it was asked, and did not crash"
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert watchdog.dump_stacks(tmp_path) is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and /proc")
+def test_a_process_that_is_not_ready_is_left_alone(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        journal.stacks_path(tmp_path, child.pid).write_text("")
+        assert watchdog.dump_stacks(tmp_path) is None
+        assert child.poll() is None, "SIGUSR2 would have killed it"
+    finally:
+        child.communicate(b"\n")
+    assert child.returncode == 0
+
+
+def test_secrets_do_not_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "something-secret")
+    text = "Thread 1\n\nFatal Python error: Bus error\n\nFile /x/something-secret/y\n"
+    journal.stacks_path(tmp_path, PID).write_text(text)
+    assert watchdog.crash_stack(tmp_path) == "Fatal Python error: Bus error\n\nFile /x/[removed]/y"
+
+
+def test_the_log_is_read_again(tmp_path):
+    log = SupervisorLog(tmp_path)
+    log.write(RUN, {"header": {"command": "load"}, "limits": None})
+    log.write(CHILD, {"pid": 5})
+    log.write(STALL, {"phase": "a"})
+    log.write(STALL, {"phase": "b"})
+    log.write(TIMEOUT, {"seconds": 3})
+    with open(tmp_path / journal.SUPERVISOR_FILE, "a") as handle:
+        handle.write('[1]\n["end"]\n["end", 5]\n["end", {"exit_c')
+    facts = read_log(tmp_path)
+    assert facts.block("header") == {"command": "load"}
+    assert facts.block("limits") == facts.block("request") == {}
+    assert [stall["phase"] for stall in facts.stalls] == ["a", "b"]
+    assert (facts.child, facts.timeout, facts.end) == ({"pid": 5}, {"seconds": 3}, None)
+    log.write(END, {"exit_code": 1})
+    assert read_log(tmp_path / "nowhere").run == {}
+
+
+@pytest.mark.parametrize(
+    ("end", "stack", "expected"),
+    [
+        ({"exit_code": -9}, None, {"exit_code": -9, "signal": "SIGKILL", "status": "killed"}),
+        ({"exit_code": 130, "interrupted": True}, None, {"exit_code": 130, "status": "interrupted"}),
+        ({"exit_code": 0, "interrupted": False}, None, {"exit_code": 0}),
+        (None, None, {}),
+        (None, "Fatal Python error: Aborted\n\nThread", {"signal": "SIGABRT", "status": "killed"}),
+    ],
+)
+def test_how_it_ended(end, stack, expected):
+    assert how_it_ended(end, stack) == expected
+
+
+RECORD = (
+    "6,1234,9000000,-;Memory cgroup out of memory: Killed process 77 (python) total-vm:1kB\n SUBSYSTEM=x\n"
+)
+
+
+def test_the_kernels_log():
+    said = "Memory cgroup out of memory: Killed process 77 (python) total-vm:1kB"
+    assert killed_in(RECORD, 77, 9_000_000_000) == said
+    assert killed_in(RECORD, 7, 9_000_000_000) is None
+    assert killed_in(RECORD, 77, 60_000_000_000) is None, "an earlier process had this number"
+    assert killed_in("6,1,2,-;something else", 77, 0) is None
+    assert killed_in("nonsense", 77, 0) is None
+    assert kernel_kill_message(77, 0, "/nonexistent") is None
+
+
+def test_counters_grow(tmp_path):
+    (tmp_path / "memory.events").write_text("oom 1\noom_kill 4\n")
+    group = MemoryGroup(2, tmp_path, tmp_path)
+    witness = Witness(group)
+    assert witness.grown("group_kills") == 0
+    (tmp_path / "memory.events").write_text("oom 1\noom_kill 6\n")
+    assert witness.grown("group_kills") == 2
+    again = Witness.again(witness.group_facts(), json.loads(json.dumps(witness.before)))
+    assert again.grown("group_kills") == 2
+    (tmp_path / "memory.events").write_text("oom_kill 1\n")
+    assert witness.grown("group_kills") is None, "it has begun anew"
+    assert Witness.again({}, {}).grown("group_kills") is None
+
+
+def test_the_machines_counter(tmp_path):
+    (tmp_path / "vmstat").write_text("nr_free_pages 5\noom_kill 3\n")
+    assert system_kills(tmp_path / "vmstat") == 3
+    assert system_kills(tmp_path / "none") is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_process_that_nobody_waited_for_is_no_process():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    assert start_ticks(child.pid) > 0
+    child.stdin.close()
+    while start_ticks(child.pid) is not None:
+        pass
+    child.wait()
