@@ -27,7 +27,7 @@ LARGE = (".safetensors", ".bin", ".gguf")
 """What the Hub keeps in its large-file storage, and redirects."""
 CHUNK = 64 << 10
 CLIENT_TIMEOUT_SECONDS = 20
-LONGEST_SLEEP_SECONDS = 30
+MAX_SLEEP_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Hub:
 
     def hang(self, file: str, seconds: float, times: int = 1) -> None:
         """Waits before it answers."""
-        self._faults.append(_Fault(file, times=times, sleep=min(seconds, LONGEST_SLEEP_SECONDS)))
+        self._faults.append(_Fault(file, times=times, sleep=min(seconds, MAX_SLEEP_SECONDS)))
 
     def of(self, file: str, method: str | None = None) -> list[Request]:
         """Returns the requests for a file."""

@@ -13,7 +13,7 @@ from typing import Any
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.derived import Derived
-from hftrace.analysis.ledger.tensors import Sort, Total, casts
+from hftrace.analysis.ledger.tensors import TensorClass, Total, casts
 
 NAMES_SHOWN = 3
 
@@ -105,7 +105,7 @@ def check_limit(derived: Derived, asked: Limit) -> Result:
 # -- what must not happen -----------------------------------------------------------------------------
 
 
-def _tensors(derived: Derived, chosen: Callable[[Sort], bool]) -> tuple[int, str]:
+def _tensors(derived: Derived, chosen: Callable[[TensorClass], bool]) -> tuple[int, str]:
     """Returns how many tensors are of the sorts chosen, and in words how much and which."""
     total = Total()
     sorts = set()
@@ -117,9 +117,9 @@ def _tensors(derived: Derived, chosen: Callable[[Sort], bool]) -> tuple[int, str
         return 0, ""
     tensors = derived.trace.tensors
     names = []
-    columns = (*Sort._fields, "name", "keys")
+    columns = (*TensorClass._fields, "name", "keys")
     for *fields, name, keys in zip(*(tensors.column(column) for column in columns), strict=True):
-        if Sort(*fields) in sorts:
+        if TensorClass(*fields) in sorts:
             names.append(name or (keys[0] if keys else "(no name)"))
             if len(names) == NAMES_SHOWN:
                 break

@@ -41,7 +41,7 @@ class Derived:
         return tensors.batches(self.trace.tensors)
 
     @cached_property
-    def sums(self) -> dict[tensors.Sort, tensors.Total]:
+    def sums(self) -> dict[tensors.TensorClass, tensors.Total]:
         """Sums of the tensor ledger by sort."""
         return tensors.totals(self.batches)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
+from hftrace.cli.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
 from hftrace.schema.model import Trace
 
@@ -34,7 +34,7 @@ _UNITS = {
     "h": Fraction(3600),
 }
 _SHARE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<percent>%)?")
-LONGEST = 20
+MAX_LENGTH = 20
 """Characters of a number: more than anybody means, and few enough to compute with."""
 
 
@@ -47,10 +47,10 @@ def parse_time(text: str) -> int:
     Raises:
         UsageError: The text is no time, or it is zero.
     """
-    match = _TIME.fullmatch(text.strip().lower()) if len(text) <= LONGEST else None
+    match = _TIME.fullmatch(text.strip().lower()) if len(text) <= MAX_LENGTH else None
     found = round(Fraction(match["number"]) * _UNITS[match["unit"]] * 10**9) if match is not None else 0
     if found <= 0:
-        raise UsageError(f"{text[:LONGEST]!r} is not a time: write it like 90s, 1.5min or 250ms")
+        raise UsageError(f"{text[:MAX_LENGTH]!r} is not a time: write it like 90s, 1.5min or 250ms")
     return found
 
 
@@ -60,9 +60,9 @@ def parse_tolerance(text: str) -> float:
     Raises:
         UsageError: The text is neither.
     """
-    match = _SHARE.fullmatch(text.strip()) if len(text) <= LONGEST else None
+    match = _SHARE.fullmatch(text.strip()) if len(text) <= MAX_LENGTH else None
     if match is None:
-        raise UsageError(f"--tolerance {text[:LONGEST]!r} is not a share: write it like 10%")
+        raise UsageError(f"--tolerance {text[:MAX_LENGTH]!r} is not a share: write it like 10%")
     number = float(match["number"])
     return number / 100 if match["percent"] else number
 
@@ -173,7 +173,7 @@ def command(
         _tell_github(checked, as_json)
     for each in checked:
         if each.problem is not None:
-            complain(f"{each.path}: {each.problem}")
+            print_error(f"{each.path}: {each.problem}")
     return _exit_code(checked)
 
 
@@ -251,4 +251,4 @@ def _tell_github(checked: Sequence[Checked], as_json: bool) -> None:
         with open(path, "a", encoding="utf-8") as summary:
             summary.write(markdown(checked))
     except OSError as error:
-        complain(f"the step summary {path} cannot be written: {error.strerror or error}")
+        print_error(f"the step summary {path} cannot be written: {error.strerror or error}")

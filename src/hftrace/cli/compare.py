@@ -141,7 +141,7 @@ def command(
 
     measured = None
     if variants or sweep:
-        from hftrace.cli.measure import Wish, measure, write_comparison
+        from hftrace.cli.measure import MeasureOptions, measure, write_comparison
 
         # ``--sweep A=1,2 B=3,4``: axes after the first are arguments, as far as click can tell.
         sweep, arguments = (*sweep, *(arguments[1:] if sweep else ())), arguments[: 1 if sweep else None]
@@ -152,7 +152,9 @@ def command(
         cache = "cold" if cold else "warm" if warm else None
         measured = measure(
             arguments[0],
-            Wish(variants, sweep, repeat, cache, touch, forward, class_name, task, size, output, timeout),
+            MeasureOptions(
+                variants, sweep, repeat, cache, touch, forward, class_name, task, size, output, timeout
+            ),
         )
         named = measured.groups
     else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hftrace.cli.output import complain, make_console, output_options, print_json, print_result
+from hftrace.cli.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -294,7 +294,7 @@ def finish(
         raise  # the reader of our output has left
     except Exception as error:
         _report(trace, target)
-        complain(
+        print_error(
             f"drawing the trace failed, which is a bug of hftrace ({type(error).__name__}: {error}); "
             f"the trace itself is whole"
         )
@@ -324,18 +324,20 @@ def _report(trace: Trace, target: Path | None) -> int:
     outcome = trace.outcome
     for keyword in trace.request.get("ignored") or []:
         version = trace.environment.get("transformers")
-        complain(f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours")
+        print_error(
+            f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours"
+        )
     cache = trace.request.get("cache") or {}
     if cache.get("problem"):
-        complain(cache["problem"])
+        print_error(cache["problem"])
     if outcome.get("usage"):
-        complain(str((outcome.get("error") or {}).get("message")))
+        print_error(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
     for span in trace.spans:
         if span.parent is None and span.phase in AFTER_LOAD and span.status == "error":
             built = span.attributes.get("inputs_from") == "config"
             hint = "; give its inputs with --input" if built else ""
-            complain(f"--{span.phase} failed, the load did not: {span.attributes.get('error')}{hint}")
+            print_error(f"--{span.phase} failed, the load did not: {span.attributes.get('error')}{hint}")
     where = f" The trace of what happened until then: {target}" if target is not None else ""
     status = outcome.get("status")
     if status == "ok":
@@ -343,17 +345,17 @@ def _report(trace: Trace, target: Path | None) -> int:
             click.echo(f"Wrote {clean(target)}", err=True)
         return EXIT_OK
     if status == "interrupted":
-        complain(f"interrupted.{where}")
+        print_error(f"interrupted.{where}")
         return EXIT_INTERRUPTED
     if status == "killed":
         from hftrace.launch.ending.explanation import explain_death
 
-        complain(f"{explain_death(trace)}.{where}")
+        print_error(f"{explain_death(trace)}.{where}")
         return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
     from hftrace.launch.ending.explanation import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
-    complain(f"the load failed{phase}: {explain_failure(trace)}.{where}")
+    print_error(f"the load failed{phase}: {explain_failure(trace)}.{where}")
     return EXIT_FAILED
 
 

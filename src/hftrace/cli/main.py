@@ -68,9 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("hftrace: interrupted", err=True)
         code = EXIT_INTERRUPTED
     except HftraceError as error:
-        from hftrace.cli.output import complain
+        from hftrace.cli.output import print_error
 
-        complain(error.message)
+        print_error(error.message)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of our output (head, less) has left; that is no failure. Python

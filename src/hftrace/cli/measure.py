@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from hftrace.cli.load import TRACES, model_source
-from hftrace.cli.output import complain
+from hftrace.cli.output import print_error
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
@@ -24,7 +24,7 @@ COMPARISON = "comparison.json"
 
 
 @dataclass(frozen=True)
-class Wish:
+class MeasureOptions:
     """What is common to all variants, and how they are measured."""
 
     variants: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Measured:
     exit_code: int
 
 
-def measure(model: str, wish: Wish) -> Measured:
+def measure(model: str, options: MeasureOptions) -> Measured:
     """Runs all variants in turn, and leaves every trace in a directory.
 
     Raises:
@@ -67,21 +67,23 @@ def measure(model: str, wish: Wish) -> Measured:
     from hftrace.launch.variants.specs import distinct, grid, parse_variant
 
     specs = distinct(
-        [parse_variant(text) for text in wish.variants] + (grid(wish.sweep) if wish.sweep else [])
+        [parse_variant(text) for text in options.variants] + (grid(options.sweep) if options.sweep else [])
     )
-    directory = _directory(wish.output, model)
-    source = model_source(model, {"size": wish.size, "dtype": None, "format": None, "max_shard_size": None})
+    directory = _directory(options.output, model)
+    source = model_source(
+        model, {"size": options.size, "dtype": None, "format": None, "max_shard_size": None}
+    )
     check_interpreters(specs)
     request = LoadRequest(
         model=source,
         asked=model,
-        class_name=wish.class_name,
-        task=wish.task,
+        class_name=options.class_name,
+        task=options.task,
         quiet_bars=True,
-        cache=wish.cache,
-        touch=wish.touch,
-        forward=wish.forward,
-        timeout_seconds=wish.timeout,
+        cache=options.cache,
+        touch=options.touch,
+        forward=options.forward,
+        timeout_seconds=options.timeout,
     )
     started = time.monotonic()
     said: set[str] = set()
@@ -91,17 +93,17 @@ def measure(model: str, wish: Wish) -> Measured:
         _say_ignored(finished, said)
         outcome = finished.trace.outcome
         if outcome.get("status") != "ok":
-            complain(f"{finished.variant} did not load, and is left out: {_reason(finished.trace)}")
+            print_error(f"{finished.variant} did not load, and is left out: {_reason(finished.trace)}")
             return
         spent = sum(span.duration_ns for span in finished.trace.loads) / 1e9
-        which = f"round {finished.number}/{wish.repeat}" if finished.number else "warm-up"
+        which = f"round {finished.number}/{options.repeat}" if finished.number else "warm-up"
         rest = f"about {left:.0f} s left" if done < total else "done"
         click.echo(f"{which}  {finished.variant}  {spent:.3f} s; {rest}", err=True)
 
     rounds = run_rounds(
         request,
         specs,
-        repeat=wish.repeat,
+        repeat=options.repeat,
         directory=directory,
         header={"command": "compare", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
         on_round=on_round,
@@ -113,7 +115,7 @@ def measure(model: str, wish: Wish) -> Measured:
         if written:
             groups.append((name, written))
     if rounds.interrupted:
-        complain(f"interrupted; what was finished is in {directory}")
+        print_error(f"interrupted; what was finished is in {directory}")
     if len(groups) < 2:
         if rounds.interrupted:
             raise KeyboardInterrupt
@@ -182,7 +184,7 @@ def _say_ignored(finished: Any, said: set[str]) -> None:
     said.add(finished.variant)
     version = finished.trace.environment.get("transformers")
     for keyword in finished.trace.request.get("ignored") or []:
-        complain(
+        print_error(
             f"{finished.variant}: transformers {version} ignores {keyword['keyword']}, "
             f"which {keyword['versions']} honours"
         )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PIPED_WIDTH = 80
-LEAST_WIDTH = 40
+MIN_WIDTH = 40
 
 
 def output_options(function: Function) -> Function:
@@ -37,7 +37,7 @@ def output_options(function: Function) -> Function:
         ),
         click.option(
             "--width",
-            type=click.IntRange(LEAST_WIDTH, 1000),
+            type=click.IntRange(MIN_WIDTH, 1000),
             default=None,
             metavar="N",
             help=f"Columns to draw in [default: the terminal's, {PIPED_WIDTH} elsewhere].",
@@ -65,9 +65,9 @@ def output_width(width: int | None, stream: TextIO) -> int:
         return width
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdigit() and 0 < int(columns) <= 1000:
-        return max(LEAST_WIDTH, int(columns))
+        return max(MIN_WIDTH, int(columns))
     try:
-        return max(LEAST_WIDTH, os.get_terminal_size(stream.fileno()).columns)
+        return max(MIN_WIDTH, os.get_terminal_size(stream.fileno()).columns)
     except (OSError, ValueError):
         return PIPED_WIDTH
 
@@ -96,7 +96,7 @@ def make_console(color: str = "auto", width: int | None = None, stderr: bool = F
     )
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Says on stderr what is wrong, in one line: names from files and from errors may hold anything."""
     from hftrace.render.text import clean
 

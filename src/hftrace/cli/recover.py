@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hftrace.cli.load import finish, output_path
-from hftrace.cli.output import complain, output_options
+from hftrace.cli.output import output_options, print_error
 from hftrace.errors import EXIT_OK, HftraceError
 
 
@@ -51,7 +51,7 @@ def command(
         target = output_path(output, str(trace.request.get("model") or "recovered"), force)
         finish(trace, target, quiet, as_json, color, width)
         if running is not None:
-            complain(f"the load still runs, and its run is kept: {run}")
+            print_error(f"the load still runs, and its run is kept: {run}")
         elif delete:
             delete_run(run)
         else:

@@ -18,9 +18,9 @@ from typing import Any
 from hftrace.system.page_cache import resident_share
 
 COLD, WARM = "cold", "warm"
-EVICTED_AT_MOST = 0.05
+MAX_EVICTED_SHARE = 0.05
 """A checkpoint with a greater share left in the page cache was not evicted."""
-WARM_AT_LEAST = 0.95
+MIN_WARM_SHARE = 0.95
 ATTEMPTS = 3
 """Pages that are on their way to a list of the kernel's are dropped by a second call only."""
 BLOCK_BYTES = 8 << 20
@@ -194,7 +194,7 @@ def prepare(model: str, keywords: Mapping[str, Any], asked: str) -> dict[str, An
             else:
                 evict(files)
                 for _ in range(ATTEMPTS - 1):
-                    if (resident(files) or 0) <= EVICTED_AT_MOST:
+                    if (resident(files) or 0) <= MAX_EVICTED_SHARE:
                         break
                     evict(files)
         except OSError as error:
@@ -224,11 +224,11 @@ def _problem(
             "another process has them mapped, or their file system lives in memory; end that process, or "
             "copy the checkpoint to a disk"
         )
-        if after is not None and after > EVICTED_AT_MOST:
+        if after is not None and after > MAX_EVICTED_SHARE:
             return (
                 f"--cold could not evict {what}: {after * 100:.0f} % is still in the page cache ({because})"
             )
-    elif after is not None and after < WARM_AT_LEAST and failure is None:
+    elif after is not None and after < MIN_WARM_SHARE and failure is None:
         return (
             f"--warm could not keep {what} in the page cache: {after * 100:.0f} % is there, and free memory "
             "does not hold more"

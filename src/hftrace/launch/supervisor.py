@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from hftrace.errors import HftraceError, TraceError, UsageError
-from hftrace.launch.ending.conclusion import conclude, signal_name
-from hftrace.launch.ending.evidence import Witness, start_ticks
+from hftrace.launch.ending.conclusion import build_trace, signal_name
+from hftrace.launch.ending.evidence import OomCounters, start_ticks
 from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.run_directory import CHILD, END, RUN, SupervisorLog, read_log
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
-from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Guard
+from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Watchdog
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.model import Trace
@@ -174,7 +174,7 @@ def _run(
         encoding="utf-8",
     )
     cache = prepare(request.model, request.keywords, request.cache) if request.cache else None
-    witness = Witness.here()
+    witness = OomCounters.here()
     log = SupervisorLog(run)
     log.write(
         RUN,
@@ -216,7 +216,7 @@ def _run(
     if on_output is not None and child.stdout is not None:
         reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
         reader.start()
-    guard = Guard(
+    guard = Watchdog(
         run,
         timeout_seconds=request.timeout_seconds,
         stall_seconds=request.stall_seconds,
@@ -233,7 +233,7 @@ def _run(
     code = child.returncode
     log.write(END, {"exit_code": code, "interrupted": interrupted, "end_ns": ended})
     try:
-        trace = conclude(run, read_log(run), witness)
+        trace = build_trace(run, read_log(run), witness)
     except TraceError:
         if any(run.glob(f"{JOURNAL_PREFIX}*")):
             raise
@@ -299,12 +299,12 @@ def _wait(
     child: subprocess.Popen[bytes],
     follower: JournalFollower,
     on_progress: Callable[[LiveState], None] | None,
-    guard: Guard,
+    guard: Watchdog,
 ) -> bool:
     """Waits for the child; returns whether the user interrupted it."""
     interrupted, forwarded = False, False
     since = 0.0
-    with _EndOf(child) as end:
+    with _ExitWaiter(child) as end:
         while True:
             try:
                 if interrupted:
@@ -330,7 +330,7 @@ def _wait(
                     interrupted, since = True, time.monotonic()
 
 
-class _EndOf:
+class _ExitWaiter:
     """Waits for the end of a process for a while, and returns at once when it comes.
 
     ``Popen.wait`` with a time-out asks every 50 ms, which makes each load that
@@ -343,7 +343,7 @@ class _EndOf:
         with contextlib.suppress(AttributeError, OSError):  # not Linux 5.3 or later
             self._descriptor = os.pidfd_open(child.pid)
 
-    def __enter__(self) -> _EndOf:
+    def __enter__(self) -> _ExitWaiter:
         return self
 
     def __exit__(self, *_: object) -> None:

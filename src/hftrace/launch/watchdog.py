@@ -26,13 +26,13 @@ DUMP_SECONDS = 2.0
 """How long the stacks may take to arrive."""
 SETTLED_SECONDS = 0.1
 """A dump that has not grown for so long is whole."""
-LONGEST_LOOK_SECONDS = 1.0
+MAX_LOOK_SECONDS = 1.0
 SIGNAL = getattr(signal, "SIGUSR2", None)
 CRASH_MARKS = ("Fatal Python error:", "Windows fatal exception:")
 _DEVICE_LINE = b'["device"'
 
 
-class JournalEars:
+class JournalActivity:
     """Says for how long the journals of a run have been silent.
 
     Readings of device memory come all the time, and are no events.
@@ -133,7 +133,7 @@ def crash_stack(run: Path) -> str | None:
     return redact(text[min(starts) :].strip()) if starts else None
 
 
-class Guard:
+class Watchdog:
     """Ends a load that takes too long, and says what one that is silent is doing.
 
     Args:
@@ -159,7 +159,7 @@ class Guard:
         self._log = log
         self._say = say
         self._started = time.monotonic()
-        self._ears = JournalEars(run)
+        self._ears = JournalActivity(run)
         self._follower = JournalFollower(run)
         self.stalls = 0
         self.timed_out = False
@@ -170,7 +170,7 @@ class Guard:
         if self._timeout is not None and not self.timed_out:
             pauses.append(max(0.01, self._started + self._timeout - time.monotonic()))
         if self._stall and self.stalls < MAX_STALLS:
-            pauses.append(min(LONGEST_LOOK_SECONDS, max(0.05, self._stall / 10)))
+            pauses.append(min(MAX_LOOK_SECONDS, max(0.05, self._stall / 10)))
         return min(pauses, default=None)
 
     def look(self, kill: Callable[[], None]) -> None:

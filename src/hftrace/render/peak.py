@@ -33,7 +33,7 @@ IN_WORDS = {
     "rest": "not explained",
 }
 """Parts of a peak in the words of the first screen, which leaves out what was there before the load."""
-WORTH_SAYING = 0.2
+MIN_SHARE_SHOWN = 0.2
 """The first screen says what a peak is made of where the load made at least this share of it."""
 
 
@@ -102,7 +102,7 @@ def at_the_peak(derived: Derived) -> str:
     if made is None or made.peak_bytes <= 0:
         return ""
     rise = made.peak_bytes - made.start_bytes
-    if rise < WORTH_SAYING * made.peak_bytes:
+    if rise < MIN_SHARE_SHOWN * made.peak_bytes:
         return ""
     sizes: dict[str, int] = {}
     for part in made.parts:
@@ -141,7 +141,7 @@ def _on_device(peak: DevicePeak, highest: int) -> str:
     worth.sort(key=lambda part: -part.bytes)
     text = " + ".join(f"{units.byte_count(part.bytes)} {ON_DEVICE[part.kind]}" for part in worth[:3])
     said = [f"{of}: {text}" if text else of]
-    if peak.unused_bytes >= WORTH_SAYING * peak.peak_bytes:
+    if peak.unused_bytes >= MIN_SHARE_SHOWN * peak.peak_bytes:
         said.append(f"{units.byte_count(peak.unused_bytes)} more reserved at the end, unused")
     return "; ".join(said)
 

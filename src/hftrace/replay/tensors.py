@@ -206,7 +206,7 @@ class _Times(NamedTuple):
 _NO_TIMES = _Times(None, None, None, None)
 
 
-class _Clockwork:
+class _TensorTimes:
     """When each tensor was read and placed, in whatever way this loader generation lets us see it."""
 
     def __init__(self, record: LoadRecord, prefix: str) -> None:
@@ -307,7 +307,7 @@ def _model_ledger(record: LoadRecord, stored: dict[str, _Stored]) -> list[Tensor
     loadable = {name for name, kind, _, _ in rows if kind != KIND_COMPUTED}
     sources = _key_of_name(record, stored, loadable, prefix)
     tied_to = _ties(record, rows, sources)
-    clockwork = _Clockwork(record, prefix)
+    clockwork = _TensorTimes(record, prefix)
     device_map = model.get("device_map") or {}
     ledger: list[Tensor] = []
     consumed: set[str] = set()
@@ -468,7 +468,7 @@ def _ties(
 def _unfinished_ledger(record: LoadRecord, stored: dict[str, _Stored]) -> list[Tensor]:
     """The ledger of a load that did not return a model: what had been read and placed by then."""
     target_of = {key: target for target, (keys, _, _, _) in record.converts.items() for key in keys}
-    clockwork = _Clockwork(record, "")
+    clockwork = _TensorTimes(record, "")
     ledger: list[Tensor] = []
     for key, (path, tensor) in stored.items():
         name = target_of.get(key) or record.renames.get(key)

@@ -82,7 +82,7 @@ def _replay(
         process_samples = [sample for sample in samples if sample.pid == process.pid]
         last = max([process.last_time, *(sample.time_ns for sample in process_samples)])
         if result["status"] != "ok" and "died_in" not in result:
-            result.update(_last_words(process, base))
+            result.update(_last_activity(process, base))
         close_open_spans(process, open_status, last)
         sample_open_peaks(process, process_samples)
         add_initialize_spans(process)
@@ -319,7 +319,7 @@ def _outcome(processes: list[Process], given: Mapping[str, Any] | None) -> dict[
     return result
 
 
-def _last_words(process: Process, base: int) -> dict[str, Any]:
+def _last_activity(process: Process, base: int) -> dict[str, Any]:
     """Says what a process that did not end well was doing: innermost open span, last tensor, last file."""
     # The spans that have no end, or that an exception left last.
     unfinished = [span for span in process.spans.values() if span.end is None]

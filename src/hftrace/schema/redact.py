@@ -55,7 +55,7 @@ _HARMLESS_NAMES = re.compile(
 )
 _OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 """Variables whose very values are taken out of any text, whatever they look like."""
-LEAST_SECRET = 8
+MIN_SECRET = 8
 """Shorter values are no tokens, and may well stand in ordinary text."""
 
 
@@ -72,7 +72,7 @@ def redact(text: str) -> str:
     """Returns ``text`` without tokens, credentials in URLs, and secrets in query strings."""
     for name in _OWN_SECRETS:
         value = os.environ.get(name, "").strip()
-        if len(value) >= LEAST_SECRET:
+        if len(value) >= MIN_SECRET:
             text = text.replace(value, REMOVED)
     text = _TOKENS.sub(REMOVED, text)
     text = _CREDENTIALS.sub(REMOVED, text)

@@ -9,8 +9,14 @@ import sys
 import pytest
 
 from hftrace.launch import watchdog
-from hftrace.launch.ending.conclusion import how_it_ended
-from hftrace.launch.ending.evidence import Witness, kernel_kill_message, killed_in, start_ticks, system_kills
+from hftrace.launch.ending.conclusion import exit_status
+from hftrace.launch.ending.evidence import (
+    OomCounters,
+    kernel_kill_message,
+    killed_in,
+    start_ticks,
+    system_kills,
+)
 from hftrace.launch.run_directory import CHILD, END, RUN, STALL, TIMEOUT, SupervisorLog, read_log
 from hftrace.schema import journal
 from hftrace.system.cgroups import MemoryGroup
@@ -41,7 +47,7 @@ def add(tmp_path):
 
 
 def test_readings_of_devices_are_no_events(tmp_path, clock, add):
-    ears = watchdog.JournalEars(tmp_path)
+    ears = watchdog.JournalActivity(tmp_path)
     clock.now += 5
     assert ears.silent_seconds() == 5, "silence counts from the start, before there is a journal"
     add('["header",{}]\n["device",1,{}]\n')
@@ -61,7 +67,7 @@ def guarded(tmp_path, clock, monkeypatch):
     def make(**more):
         options = {"timeout_seconds": None, "stall_seconds": 60.0, **more}
         log = SupervisorLog(tmp_path)
-        return watchdog.Guard(tmp_path, log=log, say=said.append, **options), said
+        return watchdog.Watchdog(tmp_path, log=log, say=said.append, **options), said
 
     return make
 
@@ -128,11 +134,11 @@ def test_neither_asked_for(clock, guarded):
 
 READY = """
 import sys, time
-from hftrace.record.child.stacks import leave_stacks
+from hftrace.record.child.stacks import enable_stack_dumps
 def waiting():
     print("ready", flush=True)
     time.sleep(60)
-leave_stacks(sys.argv[1])
+enable_stack_dumps(sys.argv[1])
 waiting()
 """
 
@@ -204,7 +210,7 @@ def test_the_log_is_read_again(tmp_path):
     ],
 )
 def test_how_it_ended(end, stack, expected):
-    assert how_it_ended(end, stack) == expected
+    assert exit_status(end, stack) == expected
 
 
 RECORD = (
@@ -225,15 +231,15 @@ def test_the_kernels_log():
 def test_counters_grow(tmp_path):
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 4\n")
     group = MemoryGroup(2, tmp_path, tmp_path)
-    witness = Witness(group)
+    witness = OomCounters(group)
     assert witness.grown("group_kills") == 0
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 6\n")
     assert witness.grown("group_kills") == 2
-    again = Witness.again(witness.group_facts(), json.loads(json.dumps(witness.before)))
+    again = OomCounters.again(witness.group_facts(), json.loads(json.dumps(witness.before)))
     assert again.grown("group_kills") == 2
     (tmp_path / "memory.events").write_text("oom_kill 1\n")
     assert witness.grown("group_kills") is None, "it has begun anew"
-    assert Witness.again({}, {}).grown("group_kills") is None
+    assert OomCounters.again({}, {}).grown("group_kills") is None
 
 
 def test_the_machines_counter(tmp_path):

@@ -16,7 +16,7 @@ from hftrace.analysis.compare.verdicts import can_decide
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.time.reading import cache_state
 
-LONGEST = 60
+MAX_LENGTH = 60
 """Characters of one value; a longer one is cut."""
 NOT_GIVEN = "not given"
 UNKNOWN = "unknown"
@@ -84,7 +84,7 @@ def _ending(derived: Derived) -> str:
     status = derived.trace.outcome.get("status", "ok")
     if not derived.index.load_rows and status == "ok":
         return "without a load"
-    return str(status)[:LONGEST] if status != "ok" else "with a load that failed"
+    return str(status)[:MAX_LENGTH] if status != "ok" else "with a load that failed"
 
 
 def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[[Derived], str]]]:
@@ -136,7 +136,7 @@ def _shown(value: Any) -> str:
         names = [str(each.get("name") or each) if isinstance(each, dict) else str(each) for each in value]
         value = ", ".join(f"{number} x {name}" for name, number in sorted(Counter(names).items())) or "none"
     text = f"{value:,}" if type(value) is int and value >= 10_000 else str(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
 
 
 def _differences(

@@ -32,7 +32,7 @@ NOTHING = Total()
 
 
 @dataclass(frozen=True)
-class Deed:
+class TensorOperation:
     """Something that loads do to tensors, and how much of it two loads did."""
 
     kind: str
@@ -140,12 +140,12 @@ class Difference:
         return sorted(changes, key=lambda change: -abs(change.difference_bytes))
 
     @cached_property
-    def deeds(self) -> list[Deed]:
+    def deeds(self) -> list[TensorOperation]:
         """What the typical runs did to tensors, as far as it is not the same."""
         before, after = _deeds(self.baseline.typical), _deeds(self.variant.typical)
         keys = dict.fromkeys([*before, *after])
         return [
-            Deed(*key, before.get(key, NOTHING), after.get(key, NOTHING))
+            TensorOperation(*key, before.get(key, NOTHING), after.get(key, NOTHING))
             for key in keys
             if before.get(key, NOTHING) != after.get(key, NOTHING)
         ]

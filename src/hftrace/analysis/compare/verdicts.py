@@ -36,13 +36,13 @@ VERDICTS = (BETTER, WORSE, NO_DIFFERENCE, TOO_FEW_RUNS)
 LEVEL = 0.01
 """The most a p value may be for a verdict."""
 INTERVAL = 0.95
-LEAST_RUNS = 3
+MIN_RUNS = 3
 """Fewer runs than these on one side say nothing about its spread, however many the other one has."""
 NEGLIGIBLE = 0.01
 """A difference below this share of the baseline is none that anybody cares about."""
 POWER = 0.9
 """How likely the runs that are recommended find the difference that was seen."""
-MOST_RUNS = 1000
+MAX_RUNS = 1000
 """No recommendation exceeds this many runs."""
 EXACT_RUNS = 24
 """Up to so many runs on both sides together, the rank test is counted out. Above, its normal approximation is
@@ -125,7 +125,7 @@ def least_p_value(first: int, second: int) -> float:
 
 def can_decide(first: int, second: int) -> bool:
     """Says whether so many runs on two sides can ever give a verdict."""
-    return min(first, second) >= LEAST_RUNS and least_p_value(first, second) <= LEVEL
+    return min(first, second) >= MIN_RUNS and least_p_value(first, second) <= LEVEL
 
 
 def rank_sum_p_value(first: Sequence[float], second: Sequence[float]) -> float:
@@ -280,11 +280,11 @@ def runs_to_add(baseline: Sequence[float], values: Sequence[float], negligible: 
     normal = statistics.NormalDist()
     exceeds = normal.cdf(difference / (spread * math.sqrt(2)))
     if exceeds - 0.5 < 1e-6:
-        return MOST_RUNS
+        return MAX_RUNS
     quantiles = normal.inv_cdf(1 - LEVEL / 2) + normal.inv_cdf(POWER)
     wanted = math.ceil(quantiles**2 / (6 * (exceeds - 0.5) ** 2))
     # A verdict that did not come needs one run more at least.
-    return min(MOST_RUNS, max(1, least, wanted - min(len(baseline), len(values))))
+    return min(MAX_RUNS, max(1, least, wanted - min(len(baseline), len(values))))
 
 
 def _least_to_add(first: int, second: int) -> int:

@@ -20,8 +20,8 @@ NEAR_LIMIT = 0.85
 CERTAIN, LIKELY, GUESS, UNKNOWN = "certain", "likely", "a guess", "not known"
 SURE_OF = ("memory-limit", "timeout", "crash", "exit", "out-of-memory")
 """Killers that hftrace saw at work itself, or that left their own words."""
-MOST_EVIDENCE = 20
-MOST_STALLS = 50
+MAX_EVIDENCE = 20
+MAX_STALLS = 50
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Death:
         return self.placed_tensors / self.all_tensors if self.all_tensors else None
 
     @property
-    def of_limit(self) -> float | None:
+    def limit_fraction(self) -> float | None:
         """Memory at death as a share of the limit; anonymous memory where the limit is one of that alone."""
         used = self.held_against_limit
         return used / self.limit_bytes if used is not None and self.limit_bytes else None
@@ -119,7 +119,7 @@ class Death:
     @property
     def near_limit(self) -> bool:
         """Whether the limit is a suspect."""
-        return (self.of_limit or 0) >= NEAR_LIMIT
+        return (self.limit_fraction or 0) >= NEAR_LIMIT
 
     @property
     def held_against_limit(self) -> int | None:
@@ -155,7 +155,7 @@ def stalls(derived: Derived) -> list[Stall]:
             _text(entry.get("phase")),
             _text(entry.get("stack")),
         )
-        for entry in (entries if isinstance(entries, list) else [])[:MOST_STALLS]
+        for entry in (entries if isinstance(entries, list) else [])[:MAX_STALLS]
         if isinstance(entry, dict)
     ]
 
@@ -168,7 +168,7 @@ def death(derived: Derived) -> Death:
     if status == "ok":
         return Death(status, stalls=stalls(derived))
     evidence = outcome.get("evidence")
-    said = [text for text in (evidence if isinstance(evidence, list) else [])[:MOST_EVIDENCE] if _text(text)]
+    said = [text for text in (evidence if isinstance(evidence, list) else [])[:MAX_EVIDENCE] if _text(text)]
     memory = _size(outcome.get("memory_at_death_bytes"))
     limit, kind = _limit(derived)
     killer = _text(outcome.get("killer"))

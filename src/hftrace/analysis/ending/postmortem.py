@@ -24,7 +24,7 @@ KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-mem
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")
 """Signals that a process brings upon itself."""
 PRESSURE_WINDOW_NS = 1_000_000_000
-LEAST_STALL_NS = 10_000_000
+MIN_STALL_NS = 10_000_000
 """Less waiting for memory than that in a second is everyday life."""
 FULL = 0.95
 """Memory above this share of a limit is called full."""
@@ -378,7 +378,7 @@ def _evidence(
         said.append(f"Its control group held {size(memory.group)} of {size(facts.cgroup_limit_bytes)}.")
     if memory.available is not None and facts.ram_bytes:
         said.append(f"The machine had {size(memory.available)} of {size(facts.ram_bytes)} available.")
-    if memory.stall is not None and memory.stall >= LEAST_STALL_NS:
+    if memory.stall is not None and memory.stall >= MIN_STALL_NS:
         said.append(f"Processes waited {memory.stall / 1e9:.2f} s for memory in the last second.")
     return said
 

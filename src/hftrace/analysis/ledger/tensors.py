@@ -22,7 +22,7 @@ FROM_CHECKPOINT = frozenset({"checkpoint", "converted", "quantized", "offloaded"
 """Provenances whose bytes came from stored weights."""
 
 
-class Sort(NamedTuple):
+class TensorClass(NamedTuple):
     """What makes tensors alike for the sums."""
 
     kind: str
@@ -55,7 +55,7 @@ class Batch(NamedTuple):
     decided is decided once a batch, and only sizes and times are left to be summed.
     """
 
-    sort: Sort
+    sort: TensorClass
     rank: int
     file: str | None
     span: int | None
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 def batches(tensors: Table[Tensor]) -> list[Batch]:
     """Returns the ledger in batches, in the order of their first row."""
     read = [start is not None for start in tensors.column("read_start_ns")]
-    columns = [tensors.column(name) for name in (*Sort._fields, "rank", "file", "span", "thread")]
+    columns = [tensors.column(name) for name in (*TensorClass._fields, "rank", "file", "span", "thread")]
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(*columns, read, strict=True)):
         found[key].append(row)
@@ -80,7 +80,7 @@ def batches(tensors: Table[Tensor]) -> list[Batch]:
         total = Total(
             len(rows), sum(filter(None, cells(sizes, rows))), sum(filter(None, cells(stored, rows)))
         )
-        result.append(Batch(Sort(*sort), rank, file, span, thread, known, rows, total))
+        result.append(Batch(TensorClass(*sort), rank, file, span, thread, known, rows, total))
     return result
 
 
@@ -89,15 +89,15 @@ def cells(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
     return list(map(column.__getitem__, rows))
 
 
-def totals(parts: Iterable[Batch]) -> dict[Sort, Total]:
+def totals(parts: Iterable[Batch]) -> dict[TensorClass, Total]:
     """Returns count and bytes of the ledger by sort; every question about sums is answered from these few."""
-    result: dict[Sort, Total] = {}
+    result: dict[TensorClass, Total] = {}
     for batch in parts:
         result.setdefault(batch.sort, Total()).add(batch.total)
     return result
 
 
-def group_totals(sums: dict[Sort, Total], field: str) -> dict[str, Total]:
+def group_totals(sums: dict[TensorClass, Total], field: str) -> dict[str, Total]:
     """Regroups sums by one field, largest first; an unknown value is called ``unknown``."""
     result: dict[str, Total] = {}
     for sort, total in sums.items():
@@ -105,7 +105,7 @@ def group_totals(sums: dict[Sort, Total], field: str) -> dict[str, Total]:
     return dict(sorted(result.items(), key=lambda item: (-item[1].bytes, -item[1].count)))
 
 
-def casts(sums: dict[Sort, Total]) -> dict[tuple[str, str], Total]:
+def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
     """Returns the sums of tensors whose dtype in the model is not the stored one, largest first."""
     result: dict[tuple[str, str], Total] = {}
     for sort, total in sums.items():

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.holding import (
-    Held,
-    fullest,
+    HeldMemory,
     heap_growth,
     held,
     held_at,
+    time_of_maximum,
     weights_spans,
 )
 from hftrace.analysis.memory.usage import Reading, between
@@ -26,7 +26,7 @@ from hftrace.schema.model import Span
 
 READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""
-TRIFLE_SHARE = 0.01
+TOLERANCE = 0.01
 """Share of the rise that a span may add to the peak of the one inside it without having made it."""
 
 
@@ -87,7 +87,7 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
     span_row = _innermost_with_peak(derived, load_row, peak - start)
     span = derived.trace.spans[span_row]
     what = held(derived, load_row)
-    time_ns = fullest(what, span.start_ns, span.end_ns)
+    time_ns = time_of_maximum(what, span.start_ns, span.end_ns)
     rise = peak - start
     parts = _parts(derived, load, load_row, span, time_ns, what, rise)
     rest = parts[-1].bytes
@@ -117,7 +117,7 @@ def _innermost_with_peak(derived: Derived, row: int, rise: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own watermark, but for a trifle."""
     column = derived.trace.spans.column("rss_peak_bytes")
     lanes = derived.index.lanes
-    least = (column[row] or 0) - TRIFLE_SHARE * rise
+    least = (column[row] or 0) - TOLERANCE * rise
     while True:
         # The first one: a neighbour that begins at the peak shares the mark, and did not make it.
         below = (
@@ -170,7 +170,7 @@ def _parts(
     load_row: int,
     span: Span,
     time_ns: int,
-    what: Held,
+    what: HeldMemory,
     rise: int,
 ) -> list[Part]:
     """Returns what a rise of that many bytes was made of."""
@@ -211,7 +211,7 @@ def _parts(
     return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
 
 
-def _unrecorded(derived: Derived, load: Span, what: Held) -> int:
+def _unrecorded(derived: Derived, load: Span, what: HeldMemory) -> int:
     """Returns by how much anonymous memory grew after the last event of a load that was killed, in bytes.
 
     Reads are written down when they are done, and events up to 50 ms later.

@@ -17,7 +17,7 @@ from hftrace.analysis.derived import Derived
 from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, cells
-from hftrace.analysis.memory.composition import READING, TRIFLE_SHARE, Part
+from hftrace.analysis.memory.composition import READING, TOLERANCE, Part
 from hftrace.analysis.memory.holding import ELSEWHERE
 from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
 from hftrace.analysis.memory.usage import device_readings
@@ -134,7 +134,7 @@ def _innermost(derived: Derived, row: int, device: str, peak: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own peak, but for a trifle."""
     column = derived.trace.spans.column("device_peak_bytes")
     lanes = derived.index.lanes
-    least = (1 - TRIFLE_SHARE) * peak
+    least = (1 - TOLERANCE) * peak
     while True:
         below = [
             child

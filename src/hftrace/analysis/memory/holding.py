@@ -21,7 +21,7 @@ from typing import NamedTuple
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import Batch, Sort, Total, cells
+from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, cells
 from hftrace.schema.model import Span
 
 BUILT_SHARE = 0.5
@@ -54,7 +54,7 @@ class Parcel(NamedTuple):
     """When their sources are let go; None where these stay as long as the model."""
 
 
-class Held(NamedTuple):
+class HeldMemory(NamedTuple):
     """What a load holds: the tensors that are copies, or a model that was built before."""
 
     copies: list[Parcel]
@@ -63,9 +63,9 @@ class Held(NamedTuple):
     """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
 
 
-def held(derived: Derived, load_row: int) -> Held:
+def held(derived: Derived, load_row: int) -> HeldMemory:
     """Returns what the tensors of a load hold in the memory of the host."""
-    sorting = _Sorting(derived, load_row)
+    sorting = _ParcelBuilder(derived, load_row)
     for batch in derived.batches:
         sorting.add(batch)
     parcels = sorting.parcels
@@ -87,10 +87,10 @@ def held(derived: Derived, load_row: int) -> Held:
         if parcel.must or copied[parcel.owner]
     ]
     total = whole.needed + whole.same + sorting.timeless_bytes
-    return Held(copies, total if _was_built_before(derived, load_row, total) else 0)
+    return HeldMemory(copies, total if _was_built_before(derived, load_row, total) else 0)
 
 
-class _Sorting:
+class _ParcelBuilder:
     """Sorts the tensors of a load into parcels.
 
     Args:
@@ -170,7 +170,7 @@ class _Sorting:
             read=cells(self._column("read_start_ns"), rows) if batch.read else [],
         )
 
-    def _sizes(self, sort: Sort, rows: list[int]) -> list[int]:
+    def _sizes(self, sort: TensorClass, rows: list[int]) -> list[int]:
         """Returns the bytes of tensors of one sort in the model."""
         sizes, stored = cells(self._column("bytes"), rows), cells(self._column("stored_bytes"), rows)
         if sort.dtype is None and sort.stored_dtype is not None:
@@ -260,7 +260,7 @@ def weights_spans(derived: Derived, load_row: int) -> list[Span]:
 # -- on the axis of time ------------------------------------------------------------------------------
 
 
-def fullest(load: Held, start: int, end: int) -> int:
+def time_of_maximum(load: HeldMemory, start: int, end: int) -> int:
     """Returns the time between two at which most is held.
 
     Between two releases of sources the sum only grows (a copy that becomes a
@@ -308,7 +308,7 @@ def _last(times: list[int], until: int) -> int | None:
     return max((time for time in times if time <= until), default=None)
 
 
-def held_at(load: Held, time_ns: int) -> dict[str, Total]:
+def held_at(load: HeldMemory, time_ns: int) -> dict[str, Total]:
     """Returns what a load held at a time: its ``parameters``, ``copies`` in flight, and their ``sources``."""
     parameters, copies, sources = Total(), Total(), Total()
     for parcel in load.copies:

@@ -26,7 +26,7 @@ SLACK = 0.005
 SLACK_BYTES = 1_000_000
 LOAD_SHARE = 2 / 3
 """The least part of a chart's width that belongs to the loads, whatever the imports took."""
-MOST_PANELS = 4
+MAX_PANELS = 4
 
 
 class Reading(NamedTuple):
@@ -505,4 +505,4 @@ def _groups(busy: list[tuple[int, int]]) -> list[tuple[int, int]]:
             groups[-1] = (groups[-1][0], end)
         else:
             groups.append((start, end))
-    return groups if len(groups) < MOST_PANELS else [(busy[0][0], busy[-1][1])]
+    return groups if len(groups) < MAX_PANELS else [(busy[0][0], busy[-1][1])]

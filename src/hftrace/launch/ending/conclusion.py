@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.postmortem import CRASHES, DeathFacts, post_mortem
-from hftrace.launch.ending.evidence import Witness, damaged_files, kernel_kill_message
+from hftrace.launch.ending.evidence import OomCounters, damaged_files, kernel_kill_message
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
 from hftrace.replay.trace import replay
@@ -34,7 +34,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def how_it_ended(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, Any]:
+def exit_status(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, Any]:
     """Returns exit code, signal and status, as far as somebody or something has seen them.
 
     Args:
@@ -57,7 +57,7 @@ def how_it_ended(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, 
     return facts
 
 
-def conclude(run: Path, facts: RunFacts, witness: Witness | None) -> Trace:
+def build_trace(run: Path, facts: RunFacts, witness: OomCounters | None) -> Trace:
     """Builds the trace of a run that has ended.
 
     Args:
@@ -69,7 +69,7 @@ def conclude(run: Path, facts: RunFacts, witness: Witness | None) -> Trace:
         TraceError: There is no readable journal.
     """
     stack = crash_stack(run)
-    ending = how_it_ended(facts.end, stack)
+    ending = exit_status(facts.end, stack)
     header = facts.block("header")
     started = facts.child.get("start_ns")
     if started is not None:

@@ -15,14 +15,14 @@ from hftrace.schema.model import Trace
 from hftrace.system.cgroups import MemoryGroup, memory_group
 
 KERNEL_LOG = "/dev/kmsg"
-LONGEST_RECORD = 8192
+MAX_RECORD = 8192
 """The kernel refuses to read a record of its log in parts."""
 CLOCK_SLACK_NS = 5_000_000_000
 """The kernel's log has a clock of its own, which drifts against the monotonic one."""
 _KILLED = re.compile(r"Killed process (\d+)\b")
 
 
-class Witness:
+class OomCounters:
     """Looks at limits and counters before a load, and again after its end.
 
     Args:
@@ -35,12 +35,12 @@ class Witness:
         self.before = self.counters() if before is None else before
 
     @classmethod
-    def here(cls) -> Witness:
+    def here(cls) -> OomCounters:
         """Returns a witness for this process's group, which its children begin in."""
         return cls(memory_group())
 
     @classmethod
-    def again(cls, group: dict[str, Any], before: dict[str, Any]) -> Witness:
+    def again(cls, group: dict[str, Any], before: dict[str, Any]) -> OomCounters:
         """Returns a witness from what another one has left in a file: its group's facts and its counters."""
         try:
             found = MemoryGroup(int(group["version"]), Path(group["mount"]), Path(group["path"]))
@@ -133,7 +133,7 @@ def _record(file: int) -> str | None:
     """Returns the next record of the kernel's log, None at its end."""
     while True:
         try:
-            return os.read(file, LONGEST_RECORD).decode("utf-8", "replace")
+            return os.read(file, MAX_RECORD).decode("utf-8", "replace")
         except OSError as error:
             # EPIPE says that records were overwritten: the next reading goes on behind them.
             if error.errno != errno.EPIPE:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.errors import HftraceError, UsageError
-from hftrace.launch.ending.conclusion import conclude
-from hftrace.launch.ending.evidence import Witness, start_ticks
+from hftrace.launch.ending.conclusion import build_trace
+from hftrace.launch.ending.evidence import OomCounters, start_ticks
 from hftrace.launch.run_directory import RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
 from hftrace.schema import journal
@@ -120,7 +120,7 @@ def recover(run: Path, *, running: bool = False) -> Trace:
     facts = read_log(run)
     _complete(run, facts)
     try:
-        trace = conclude(run, facts, _witness(facts))
+        trace = build_trace(run, facts, _witness(facts))
     except HftraceError:
         raise
     except Exception as error:
@@ -144,12 +144,12 @@ def _complete(run: Path, facts: RunFacts) -> None:
         return
 
 
-def _witness(facts: RunFacts) -> Witness | None:
+def _witness(facts: RunFacts) -> OomCounters | None:
     """Returns what can still be asked about the time since the load began; nothing after a restart."""
     started = facts.child.get("start_ns")
     if not isinstance(started, int) or started > time.monotonic_ns():
         return None
-    return Witness.again(facts.block("group"), facts.block("counters"))
+    return OomCounters.again(facts.block("group"), facts.block("counters"))
 
 
 def delete_run(run: Path) -> None:

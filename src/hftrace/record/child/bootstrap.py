@@ -33,7 +33,7 @@ def load_package() -> None:
     spec.loader.exec_module(module)
 
 
-def complain(directory: str) -> None:
+def print_error(directory: str) -> None:
     """Says in the run's directory, or on stderr, that this Python is too old."""
     version = ".".join(map(str, sys.version_info[:3]))
     text = "it is Python %s, and %d.%d is the oldest that works" % (version, *OLDEST)  # noqa: UP031
@@ -47,7 +47,7 @@ def complain(directory: str) -> None:
 def run() -> int:
     """Does what the arguments say; returns the exit code."""
     if sys.version_info < OLDEST:
-        complain(sys.argv[2] if sys.argv[1] == "load" else "")
+        print_error(sys.argv[2] if sys.argv[1] == "load" else "")
         return 2
     load_package()
     if sys.argv[1] == "inspect":

@@ -19,7 +19,7 @@ from typing import Any
 
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
-from hftrace.record.child.stacks import leave_stacks
+from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect, file_system_of
 from hftrace.record.hooks.generations import loader_generation
 from hftrace.record.recorder import Recorder
@@ -73,7 +73,7 @@ def main(directory: str) -> int:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
         be, 130 for an interrupted load.
     """
-    leave_stacks(directory)
+    enable_stack_dumps(directory)
     request = json.loads((Path(directory) / REQUEST_FILE).read_text(encoding="utf-8"))
     secret = os.environ.pop(SECRETS_VARIABLE, None)
     if secret is not None:

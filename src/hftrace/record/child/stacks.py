@@ -18,7 +18,7 @@ _open: list[IO[bytes]] = []
 """Keeps the file from being closed: faulthandler knows its number alone."""
 
 
-def leave_stacks(directory: str) -> None:
+def enable_stack_dumps(directory: str) -> None:
     """Prepares for SIGSEGV, SIGBUS, SIGFPE, SIGABRT and SIGILL, and for SIGUSR2 from the supervisor.
 
     A process that cannot write there goes on without.

@@ -21,15 +21,15 @@ from hftrace.render.compare.views import (
 )
 from hftrace.render.text import clean
 
-LONGEST = 400
+MAX_LENGTH = 400
 """Characters of one code span; a comment has to stay readable."""
 
 
 def code(text: object) -> str:
     """Returns foreign text as a code span that no table, and nothing else around it, can take apart."""
     plain = clean(text).replace("`", "'").replace("|", "\\|").strip()
-    if len(plain) > LONGEST:
-        plain = plain[: LONGEST - 1] + "…"
+    if len(plain) > MAX_LENGTH:
+        plain = plain[: MAX_LENGTH - 1] + "…"
     return f"`{plain}`" if plain else ""
 
 

@@ -12,7 +12,13 @@ from typing import NamedTuple
 
 from hftrace import units
 from hftrace.analysis.compare.caveats import Caveat
-from hftrace.analysis.compare.comparison import Comparison, Deed, Difference, FileChange, PartChange
+from hftrace.analysis.compare.comparison import (
+    Comparison,
+    Difference,
+    FileChange,
+    PartChange,
+    TensorOperation,
+)
 from hftrace.analysis.compare.tensor_diff import TensorGroup
 from hftrace.analysis.compare.tensor_diff import in_words as tensors_in_words
 from hftrace.analysis.compare.variants import METRICS, Metric, Variant, main_loads
@@ -421,14 +427,14 @@ def _part_name(change: PartChange) -> str:
     return "before the load" if change.kind == "before" else IN_WORDS.get(change.kind) or change.label
 
 
-def _worth_saying(deed: Deed) -> bool:
+def _worth_saying(deed: TensorOperation) -> bool:
     """Leaves out that a little more was placed, or computed by the model's code: no one asks about that."""
     if deed.kind not in ("placed", "computed"):
         return True
     return not is_negligible(deed.before.bytes, deed.after.bytes, SLACK_BYTES)
 
 
-def _deed(deed: Deed) -> str:
+def _deed(deed: TensorOperation) -> str:
     name = f"{deed.kind} {deed.detail}".strip()
     return f"{name}: {_total(deed.before)} → {_total(deed.after)}"
 

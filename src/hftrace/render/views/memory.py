@@ -47,7 +47,7 @@ DEVICE_CHARTS = 2
 """With more devices than this, each has a row instead of a chart."""
 LIMIT_IN_SIGHT = 1.6
 """A limit that is further above the peak than this would flatten the chart: it is said, not drawn."""
-NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
 def memory_view(derived: Derived) -> Block:
@@ -286,7 +286,7 @@ def _row_unit(top: int, height: int) -> int:
     """Returns the least round number of bytes that ``height`` rows of it reach ``top``."""
     power = 1
     while True:
-        for factor in NICE:
+        for factor in ROUND_STEPS:
             unit = factor * power
             if unit * height >= top and unit == int(unit):
                 return int(unit)

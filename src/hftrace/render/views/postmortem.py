@@ -235,7 +235,7 @@ def _held(found: Death) -> str:
     limit = {"": "the limit", "--memory-limit": "--memory-limit", "RAM": "the RAM,"}.get(
         kind, f"the {kind} limit"
     )
-    share = f"{units.share(found.of_limit)} of " if found.of_limit is not None else "against "
+    share = f"{units.share(found.limit_fraction)} of " if found.limit_fraction is not None else "against "
     return f"{text}; {share}{limit} {units.byte_count(found.limit_bytes)}"
 
 
@@ -326,6 +326,6 @@ def facts(derived: Derived) -> dict[str, Any]:
     return {
         **dataclasses.asdict(found),
         "progress": found.progress,
-        "of_limit": found.of_limit,
+        "limit_fraction": found.limit_fraction,
         "missing_bytes": found.missing_bytes,
     }

@@ -36,7 +36,7 @@ BARS = 3
 SHORT_FINDINGS = 4
 SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
-GIVE_WAY = ("bars", "with", "device", "read", "tensors")
+DROP_ORDER = ("bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 
 
@@ -60,7 +60,7 @@ def _summary(derived: Derived, width: int) -> Iterable[Line]:
     parts["findings"] = list(_short_findings(derived, width))
     if parts["ending"]:
         # How a load ended takes lines from what is less of a question now; every view has the rest.
-        for name in GIVE_WAY:
+        for name in DROP_ORDER:
             if sum(map(len, parts.values())) > SCREEN_LINES:
                 parts.pop(name, None)
     for lines in parts.values():

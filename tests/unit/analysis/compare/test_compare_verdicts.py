@@ -224,7 +224,7 @@ def test_more_runs_for_a_smaller_difference():
     assert needed[0] > needed[1] >= needed[2] >= 1
     assert runs_to_add([1.0], [2.0]) == 4
     assert runs_to_add(base, base) >= 0
-    assert runs_to_add([1.0, 100.0], [1.0001, 100.0001]) == verdicts.MOST_RUNS
+    assert runs_to_add([1.0, 100.0], [1.0001, 100.0001]) == verdicts.MAX_RUNS
 
 
 def test_the_runs_that_are_recommended_find_the_difference():

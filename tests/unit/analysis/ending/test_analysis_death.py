@@ -25,7 +25,9 @@ def test_everything_that_the_outcome_says():
     assert (found.placed_tensors, found.all_tensors) == (8, 20)
     assert found.progress == pytest.approx(found.placed_bytes / found.all_bytes)
     assert found.missing_bytes == 500 * MB
-    assert found.of_limit == pytest.approx(1.1)  # of anonymous memory: that is what --memory-limit limits
+    assert found.limit_fraction == pytest.approx(
+        1.1
+    )  # of anonymous memory: that is what --memory-limit limits
     assert (found.time_ns, found.tensor_ns) == (900 * MS, 880 * MS)
 
 
