@@ -208,7 +208,7 @@ def sharded(
     seconds: float = 4.0,
     waiting: float = 1.0,
 ) -> Trace:
-    """A 5.x load: one weights span, two reader threads, shards derived from the ledger."""
+    """A 5.x load: one weights span, two reader threads, shards trace from the ledger."""
     made = Builder()
     readers = (7101, 7102)
     made.header["threads"] += [

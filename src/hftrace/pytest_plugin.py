@@ -112,14 +112,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
 def problems(trace: Trace, budget: Budget) -> list[str]:
     """Returns a sentence for each budget that a trace breaks, or that cannot be judged."""
     from hftrace.analysis import budgets
-    from hftrace.analysis.derived import Derived
+    from hftrace.analysis.time.spans import span_index
     from hftrace.render.budgets import sentence
 
-    derived = Derived(trace)
-    if not derived.index.load_rows:
+    if not span_index(trace).load_rows:
         return [f"the test is marked {MARKER}, and loaded nothing"]
     limits = [budgets.limit(option, most) for option, most in budget.limits.items()]
-    results = budgets.check(derived, limits, budget.forbidden)
+    results = budgets.check(trace, limits, budget.forbidden)
     return [sentence(result) for result in results if result.status != "ok"]
 
 
@@ -172,14 +171,14 @@ class Loads:
 
     def _tell(self, trace: Trace, name: str | None) -> None:
         """Adds the figures to the test's properties, which a JUnit file shows."""
-        from hftrace.analysis.derived import Derived
+        from hftrace.analysis.memory.peaks import memory_peaks
+        from hftrace.analysis.time.phases import loads_wall_ns
 
-        derived = Derived(trace)
         before = f"hftrace_{name}_" if name else "hftrace_"
         figures = {
-            "seconds": derived.loads_wall_ns / 1e9,
-            "peak_bytes": derived.peaks.rss_bytes,
-            **{f"peak_{device}_bytes": size for device, size in derived.peaks.device_bytes.items()},
+            "seconds": loads_wall_ns(trace) / 1e9,
+            "peak_bytes": memory_peaks(trace).rss_bytes,
+            **{f"peak_{device}_bytes": size for device, size in memory_peaks(trace).device_bytes.items()},
         }
         properties = self._item.user_properties
         properties += [(before + key, value) for key, value in figures.items() if value is not None]

@@ -9,8 +9,8 @@ import threading
 import pytest
 
 import hftrace
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.spans import SpanIndex
 from hftrace.synth import plan, write
 
@@ -96,9 +96,8 @@ def test_a_collection_that_the_models_code_asks_for(sharded, warm):
     above = spans[made.parent]
     assert above.phase == "instantiate"
     assert above.start_ns <= made.start_ns < made.end_ns <= above.end_ns
-    derived = Derived(trace)
-    assert sum(derived.phases.values()) == derived.wall_ns
-    assert derived.attributed > 0.95
+    assert sum(phase_times(trace).values()) == recorded_wall_ns(trace)
+    assert attributed_share(trace) > 0.95
 
 
 def test_a_collection_of_another_thread_stops_the_load_too(sharded, warm, monkeypatch):
@@ -121,8 +120,9 @@ def test_a_collection_of_another_thread_stops_the_load_too(sharded, warm, monkey
     made = [span for span in collections(trace) if span.thread in threads]
     assert made
     assert {spans[span.parent].thread for span in made} == {trace.loads[0].thread}
-    derived = Derived(trace)
-    assert sum(derived.phases.values()) == derived.wall_ns, "what another thread did is not the load's own"
+    assert sum(phase_times(trace).values()) == recorded_wall_ns(trace), (
+        "what another thread did is not the load's own"
+    )
 
 
 def test_without_a_full_collection_there_is_no_span(sharded, warm):

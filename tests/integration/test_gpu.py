@@ -18,7 +18,7 @@ from gpu_loads import DEVICE, ROOM
 from processes import command, environment, finish, start
 
 import hftrace
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.summary import summary
 from hftrace.synth import plan, write, write_many
 
@@ -132,7 +132,7 @@ def test_the_allocator_is_sampled_between_the_edges(loaded):
 
 def check_explained(trace):
     """Asserts that the peak of the device is made of what the ledger knows; returns the peak."""
-    (peak,) = Derived(trace).device_peaks
+    (peak,) = highest_device_peaks(trace)
     assert peak.device == DEVICE
     assert sum(part.bytes for part in peak.parts) == peak.peak_bytes
     assert peak.peak_bytes == trace.loads[0].device_peak_bytes[DEVICE]
@@ -294,7 +294,7 @@ def test_a_load_that_is_killed_has_said_what_it_had(place, checkpoint):
     # What a load that ends well says at its end, this one said when it first used the device.
     (device,) = [each for each in trace.environment["devices"] if each["device"] == DEVICE]
     assert device["memory_bytes"] > device["used_bytes"] > device["outside_allocator_bytes"] > 0
-    (peak,) = Derived(trace).device_peaks
+    (peak,) = highest_device_peaks(trace)
     assert peak.explained >= 0.95
 
 

@@ -13,7 +13,6 @@ import pytest
 from processes import Done, environment, finish, journal_of, pid_of, start, wait_for
 
 import hftrace
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.summary import summary
 from hftrace.synth import plan, write
@@ -128,10 +127,10 @@ def test_the_peak_agrees_with_an_independent_reader(loads, name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_at_least_95_percent_of_the_rise_are_explained(loads, name):
-    derived = Derived(loads(name).trace)
-    row = main_load(derived)
+    trace = loads(name).trace
+    row = main_load(trace)
     assert row is not None
-    made = composition(derived, row)
+    made = composition(trace, row)
     assert made is not None
     assert sum(part.bytes for part in made.parts) == made.peak_bytes
     assert made.explained is not None
@@ -140,8 +139,8 @@ def test_at_least_95_percent_of_the_rise_are_explained(loads, name):
 
 
 def parts(loads, name):
-    derived = Derived(loads(name).trace)
-    made = composition(derived, main_load(derived))
+    trace = loads(name).trace
+    made = composition(trace, main_load(trace))
     sums = {}
     for part in made.parts:
         sums[part.kind, part.memory] = sums.get((part.kind, part.memory), 0) + part.bytes

@@ -16,7 +16,7 @@ import pytest
 from processes import SLOW_MODULE, Done, SlowLoad, command, environment, finish, start, wait_for
 
 import hftrace
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.composition import peak_composition
 from hftrace.launch.ending.evidence import start_ticks
 from hftrace.synth import write_many
 from hftrace.system.cgroups import memory_group
@@ -238,7 +238,7 @@ def test_memory_limit(ends, name):
     assert len(sampled) == 1 if name.endswith("samples") else len(sampled) > 10
     if not name.endswith("samples"):
         # With the reads that were under way; what grew before the first sample of theirs is not explained.
-        assert Derived(trace).composition.explained >= 0.75
+        assert peak_composition(trace).explained >= 0.75
 
 
 def test_the_prediction_is_what_the_whole_load_needs(ends):

@@ -13,7 +13,6 @@ from processes import command, environment
 from rich.console import Console
 
 import hftrace
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.summary import summary
 from hftrace.launch.preparation import evict, resident
 from hftrace.record.child.inputs import build_inputs
@@ -114,13 +113,13 @@ def roots(trace):
 
 
 def facts(trace):
-    return dict(_facts(Derived(trace)))
+    return dict(_facts(trace))
 
 
 def draw_spans(trace):
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(ledgers.spans(Derived(trace)))
+        console.print(ledgers.spans(trace))
     return captured.get()
 
 

@@ -14,7 +14,6 @@ from hftrace.analysis.budgets import check, limit
 from hftrace.analysis.compare.comparison import compare as compared
 from hftrace.analysis.compare.ranking import NAMES, ranking
 from hftrace.analysis.compare.variants import Variant
-from hftrace.analysis.derived import Derived
 from hftrace.render import budgets
 from hftrace.render.compare import views as views
 from hftrace.render.compare.markdown import code, markdown
@@ -168,11 +167,11 @@ def _checked():
     traces = {"good.json": load(touch_ms=100), "slow.json": load(1.5, offload=3)}
     limits = [limit("--max-time", 4 * 10**9), limit("--max-ready", 10**10), limit("--max-peak", 10**9)]
     checked = [
-        budgets.Checked(name, None, check(Derived(trace), limits, ["cast", "offload", "meta"]), [])
+        budgets.Checked(name, None, check(trace, limits, ["cast", "offload", "meta"]), [])
         for name, trace in traces.items()
     ]
     caveats = compared([("baseline", [load()]), ("new.json", [load(generation="A")])]).caveats
-    checked.append(budgets.Checked("new.json", None, check(Derived(load()), limits[:1], []), caveats))
+    checked.append(budgets.Checked("new.json", None, check(load(), limits[:1], []), caveats))
     return [
         *checked,
         budgets.Checked("killed.json", "the load ended killed, so there is nothing to check", [], []),
@@ -199,4 +198,4 @@ def test_budgets_are_not_wider_than_the_screen(width):
 def test_a_variant_of_one_run_is_its_own_middle():
     trace = load()
     variant = Variant.of("one", [trace])
-    assert variant.typical.trace is trace
+    assert variant.typical is trace

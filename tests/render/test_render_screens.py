@@ -15,7 +15,6 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import handmade
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.time.tree import TreeOptions
 from hftrace.render.screen import screen
 from hftrace.render.views import ledgers
@@ -76,27 +75,27 @@ def test_default_screen_in_ascii(name):
 
 LEDGERS = {
     "tensors": ledgers.tensors,
-    "tensors-filtered": lambda derived: ledgers.tensors(derived, re.compile("layers.1[01].*proj").search),
+    "tensors-filtered": lambda trace: ledgers.tensors(trace, re.compile("layers.1[01].*proj").search),
     "files": ledgers.files,
     "spans": ledgers.spans,
-    "samples": lambda derived: ledgers.samples(derived, 12),
-    "timeline": lambda derived: timeline_view(derived, whole=True),
-    "tree": lambda derived: tree(derived, TreeOptions(everything=True)),
+    "samples": lambda trace: ledgers.samples(trace, 12),
+    "timeline": lambda trace: timeline_view(trace, whole=True),
+    "tree": lambda trace: tree(trace, TreeOptions(everything=True)),
 }
 
 
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("view", LEDGERS)
 def test_views(view, width):
-    compare(f"view-{view}-{width}", draw(LEDGERS[view](Derived(handmade.sharded())), width))
+    compare(f"view-{view}-{width}", draw(LEDGERS[view](handmade.sharded()), width))
 
 
 @pytest.mark.parametrize("width", [40, 61, 80, 109, 110, 140, 300])
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_is_wider_than_the_screen(name, width):
-    derived = Derived(EVERY[name]())
+    trace = EVERY[name]()
     command = f"hftrace show traces/{name}.json --view"
-    for view in (screen(derived, f"traces/{name}.json"), *(make(derived) for make in LEDGERS.values())):
+    for view in (screen(trace, f"traces/{name}.json"), *(make(trace) for make in LEDGERS.values())):
         for line in draw(view, width).splitlines():
             # The command to copy is never cut.
             assert cell_len(line) <= width or line.startswith(command)
@@ -105,26 +104,26 @@ def test_nothing_is_wider_than_the_screen(name, width):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_summary_fits_the_first_screen(name):
-    assert len(draw(summary(Derived(EVERY[name]())), 80).splitlines()) <= 23
+    assert len(draw(summary(EVERY[name]()), 80).splitlines()) <= 23
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_colours_add_nothing_but_colours(name):
-    derived = Derived(EVERY[name]())
-    view = screen(derived, "traces/x.json")
+    trace = EVERY[name]()
+    view = screen(trace, "traces/x.json")
     colored = draw(view, 80, colors="standard")
     assert ESCAPE.search(colored)
     assert ESCAPE.sub("", colored) == draw(view, 80)
 
 
 def test_hostile_names_stay_text():
-    derived = Derived(handmade.hostile())
-    for view in (screen(derived, "x\x1b[2J.json"), *(make(derived) for make in LEDGERS.values())):
+    trace = handmade.hostile()
+    for view in (screen(trace, "x\x1b[2J.json"), *(make(trace) for make in LEDGERS.values())):
         text = draw(view, 80)
         assert "\x1b" not in text
         assert "\x9b" not in text
         assert "\u202e" not in text
-    assert "[red]evil[/red]" in draw(screen(derived), 80)
+    assert "[red]evil[/red]" in draw(screen(trace), 80)
 
 
 def test_the_last_line_is_the_next_command():
@@ -139,7 +138,7 @@ def test_the_last_line_is_the_next_command():
 
 
 def test_deep_trees_are_drawn_whole_when_asked():
-    view = tree(Derived(handmade.deep()), TreeOptions(depth=None, min_ns=0))
+    view = tree(handmade.deep(), TreeOptions(depth=None, min_ns=0))
     assert "function_2999" in draw(view, 80)
 
 
@@ -178,11 +177,11 @@ def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made.span(None, "import", "import torch", 0, 5000)
     root = made.span(None, "load", "Llama", 5000, 5100, "Llama.from_pretrained")
     made.span(root, "weights", "w", 5010, 5090)
-    derived = Derived(made.trace())
-    text = draw(timeline_view(derived), 80)
+    trace = made.trace()
+    text = draw(timeline_view(trace), 80)
     assert "+ 5.00 s of imports before the load: --view timeline" in text
     assert "weights━━━" in text
-    assert "import━━━" in draw(timeline_view(derived, whole=True), 80)
+    assert "import━━━" in draw(timeline_view(trace, whole=True), 80)
 
 
 def test_many_threads_say_how_to_see_the_rest():
@@ -190,6 +189,6 @@ def test_many_threads_say_how_to_see_the_rest():
     root = made.span(None, "load", "Llama", 0, 100, "Llama.from_pretrained")
     for thread in range(20):
         made.span(root, "shard", f"shard {thread}", 10, 90, thread=thread)
-    derived = Derived(made.trace())
-    assert "+ 15 more threads: --view timeline" in draw(timeline_view(derived), 80)
-    assert "more threads" not in draw(timeline_view(derived, whole=True), 80)
+    trace = made.trace()
+    assert "+ 15 more threads: --view timeline" in draw(timeline_view(trace), 80)
+    assert "more threads" not in draw(timeline_view(trace, whole=True), 80)

@@ -166,7 +166,7 @@ def test_what_is_not_drawn_is_not_imported(run_python, traces):
         "except SystemExit: pass\n"
         "slow = {'rich.console', 'tempfile', 'hftrace.replay.tensors'}\n"
         "names = ('ledgers', 'memory', 'postmortem', 'summary', 'tree')\n"
-        "views = {f'hftrace.render.{name}' for name in names}\n"
+        "views = {f'hftrace.render.views.{name}' for name in names}\n"
         "print(*sorted((slow | views) & set(sys.modules)))"
     )
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ledger.tensors import TensorClass, Total, casts
+from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
+from hftrace.analysis.time.weights import weight_files
+from hftrace.schema.model import Trace
 
 NAMES_SHOWN = 3
 
@@ -74,7 +75,7 @@ def limit(option: str, most: int) -> Limit:
     return Limit(option, _BY_KEY[key], most, missing)
 
 
-def limits_from(baseline: Derived, tolerance: float) -> list[Limit]:
+def limits_from(baseline: Trace, tolerance: float) -> list[Limit]:
     """Returns what a baseline's figures and a tolerance allow.
 
     Args:
@@ -92,11 +93,11 @@ def limits_from(baseline: Derived, tolerance: float) -> list[Limit]:
     return found
 
 
-def check_limit(derived: Derived, asked: Limit) -> Result:
+def check_limit(trace: Trace, asked: Limit) -> Result:
     """Holds a trace against a limit."""
-    found = asked.metric.of(derived)
+    found = asked.metric.of(trace)
     on_device = asked.metric.key == "device_peak_bytes"
-    if found is None and on_device and not derived.trace.environment.get("devices"):
+    if found is None and on_device and not trace.environment.get("devices"):
         found = 0  # a machine without a device has none of its memory in use
     detail = asked.missing if found is None else ""
     return Result(asked.option, asked.metric.label, asked.metric.unit, asked.most, found, detail)
@@ -105,17 +106,17 @@ def check_limit(derived: Derived, asked: Limit) -> Result:
 # -- what must not happen -----------------------------------------------------------------------------
 
 
-def _tensors(derived: Derived, chosen: Callable[[TensorClass], bool]) -> tuple[int, str]:
+def _tensors(trace: Trace, chosen: Callable[[TensorClass], bool]) -> tuple[int, str]:
     """Returns how many tensors are of the sorts chosen, and in words how much and which."""
     total = Total()
     sorts = set()
-    for sort, part in derived.sums.items():
+    for sort, part in tensor_sums(trace).items():
         if chosen(sort):
             total.add(part)
             sorts.add(sort)
     if not total.count:
         return 0, ""
-    tensors = derived.trace.tensors
+    tensors = trace.tensors
     names = []
     columns = (*TensorClass._fields, "name", "keys")
     for *fields, name, keys in zip(*(tensors.column(column) for column in columns), strict=True):
@@ -127,17 +128,17 @@ def _tensors(derived: Derived, chosen: Callable[[TensorClass], bool]) -> tuple[i
     return total.count, ", ".join(names) + more
 
 
-def _casts(derived: Derived) -> tuple[int, str]:
-    pairs = casts(derived.sums)
+def _casts(trace: Trace) -> tuple[int, str]:
+    pairs = casts(tensor_sums(trace))
     words = [f"{source} → {target} ({total.count:,})" for (source, target), total in pairs.items()]
     return sum(total.count for total in pairs.values()), ", ".join(words[:NAMES_SHOWN])
 
 
-def _network(derived: Derived) -> tuple[int, str]:
+def _network(trace: Trace) -> tuple[int, str]:
     """Counts requests to the Hub; a download without a counted request is one at least."""
     found = 0
     names = []
-    for file in derived.trace.files:
+    for file in trace.files:
         sent = max(file.requests or 0, 1 if file.downloaded_bytes or file.result == "downloaded" else 0)
         if sent > 0:
             found += sent
@@ -145,61 +146,61 @@ def _network(derived: Derived) -> tuple[int, str]:
     return found, ", ".join(names[:NAMES_SHOWN])
 
 
-def _pickles(derived: Derived) -> tuple[int, str]:
-    names = [file.name for file in derived.weight_files if file.format == "pickle"]
+def _pickles(trace: Trace) -> tuple[int, str]:
+    names = [file.name for file in weight_files(trace) if file.format == "pickle"]
     return len(names), ", ".join(names[:NAMES_SHOWN])
 
 
-FORBIDDEN: dict[str, tuple[str, Callable[[Derived], tuple[int, str]]]] = {
+FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
     "cast": ("tensors cast to another dtype", _casts),
     "initialized": (
         "parameters not from the checkpoint",
-        lambda derived: _tensors(
-            derived, lambda sort: sort.provenance == "initialized" and sort.kind == "parameter"
+        lambda trace: _tensors(
+            trace, lambda sort: sort.provenance == "initialized" and sort.kind == "parameter"
         ),
     ),
     "offload": (
         "tensors offloaded",
-        lambda derived: _tensors(
-            derived, lambda sort: sort.offload is not None or sort.provenance == "offloaded"
+        lambda trace: _tensors(
+            trace, lambda sort: sort.offload is not None or sort.provenance == "offloaded"
         ),
     ),
     "network": ("requests to the Hub", _network),
     "meta": (
         "tensors left on the meta device",
-        lambda derived: _tensors(
-            derived,
+        lambda trace: _tensors(
+            trace,
             lambda sort: sort.device == "meta" and sort.offload is None and sort.provenance != "offloaded",
         ),
     ),
     "unused": (
         "checkpoint keys that went nowhere",
-        lambda derived: _tensors(derived, lambda sort: sort.kind == "unused"),
+        lambda trace: _tensors(trace, lambda sort: sort.kind == "unused"),
     ),
     "pickle": ("weight files in pickle format", _pickles),
     "converted": (
         "tensors converted from other keys",
-        lambda derived: _tensors(derived, lambda sort: sort.provenance == "converted"),
+        lambda trace: _tensors(trace, lambda sort: sort.provenance == "converted"),
     ),
 }
 """Each kind of ``--forbid``: what it counts in words, and how."""
 
 
-def check_forbidden(derived: Derived, kind: str) -> Result:
+def check_forbidden(trace: Trace, kind: str) -> Result:
     """Counts what must not happen."""
     words, count = FORBIDDEN[kind]
-    found, detail = count(derived)
+    found, detail = count(trace)
     return Result("--forbid", kind, "count", 0, found, f"{words}: {detail}" if found else "")
 
 
-def check(derived: Derived, limits: Sequence[Limit], forbidden: Sequence[str]) -> list[Result]:
+def check(trace: Trace, limits: Sequence[Limit], forbidden: Sequence[str]) -> list[Result]:
     """Holds a trace against budgets, in their order.
 
     The caller has made sure that the trace has a load that succeeded: see :func:`variants.succeeded`.
     """
     return [
-        *(check_limit(derived, each) for each in limits),
-        *(check_forbidden(derived, kind) for kind in dict.fromkeys(forbidden)),
+        *(check_limit(trace, each) for each in limits),
+        *(check_forbidden(trace, kind) for kind in dict.fromkeys(forbidden)),
     ]
 
 

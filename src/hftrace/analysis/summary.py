@@ -5,12 +5,25 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.tensors import Total, casts, group_totals
-from hftrace.analysis.memory.usage import memory_facts
-from hftrace.analysis.time.reading import cache_state
-from hftrace.analysis.time.spans import UNATTRIBUTED
+from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
+from hftrace.analysis.memory.facts import memory_facts
+from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.ready import readiness
+from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
+from hftrace.analysis.time.weights import (
+    cache_state,
+    checkpoint_bytes,
+    read_rate,
+    reader_waiting_ns,
+    resident_share_after,
+    resident_share_before,
+    untouched_bytes,
+    weight_bytes_read,
+    weights_wall_ns,
+)
 from hftrace.schema.model import Trace
 
 
@@ -18,12 +31,12 @@ def _figures(total: Total) -> dict[str, int]:
     return {"count": total.count, "bytes": total.bytes, "stored_bytes": total.stored_bytes}
 
 
-def loads(derived: Derived) -> list[dict[str, Any]]:
+def loads(trace: Trace) -> list[dict[str, Any]]:
     """Returns, for each outermost load, its wall time and where it went."""
-    index = derived.index
+    index = span_index(trace)
     result = []
     for row in index.load_rows:
-        span = derived.trace.spans[row]
+        span = trace.spans[row]
         phases = index.phase_times([row])
         wall = index.wall_ns(row)
         result.append(
@@ -41,9 +54,9 @@ def loads(derived: Derived) -> list[dict[str, Any]]:
     return result
 
 
-def _after_load(derived: Derived) -> dict[str, Any]:
+def _after_load(trace: Trace) -> dict[str, Any]:
     """Returns when the load returned, when the model was ready, and what a release left behind."""
-    ready = derived.ready
+    ready = readiness(trace)
     if ready is None:
         return {"returned_ns": None, "ready_ns": None, "after_load": [], "release": None}
     return {
@@ -54,7 +67,7 @@ def _after_load(derived: Derived) -> dict[str, Any]:
     }
 
 
-def summary(trace: Trace | Derived) -> dict[str, Any]:
+def summary(trace: Trace) -> dict[str, Any]:
     """Returns the summary of a trace as plain JSON values.
 
     Times are nanoseconds, bytes are bytes, shares lie between 0 and 1, and
@@ -63,38 +76,36 @@ def summary(trace: Trace | Derived) -> dict[str, Any]:
     ``ready_ns`` is the time of the last load and of the touch and the forward
     pass after it; None where neither was asked for, or one failed.
     """
-    derived = trace if isinstance(trace, Derived) else Derived(trace)
-    trace = derived.trace
-    peaks = derived.peaks
-    used = {sort: total for sort, total in derived.sums.items() if sort.kind != "unused"}
+    peaks = memory_peaks(trace)
+    used = {sort: total for sort, total in tensor_sums(trace).items() if sort.kind != "unused"}
     placed = {sort: total for sort, total in used.items() if sort.provenance != "tied"}
     return {
         "model": trace.request.get("model"),
         "class": trace.request.get("class"),
         "command": trace.header.get("command"),
         "start_time": trace.header.get("start_time"),
-        "wall_ns": derived.wall_ns,
-        "loads_wall_ns": derived.loads_wall_ns,
-        "attributed": derived.attributed,
-        **_after_load(derived),
-        "phases": derived.phases,
-        "loads": loads(derived),
+        "wall_ns": recorded_wall_ns(trace),
+        "loads_wall_ns": loads_wall_ns(trace),
+        "attributed": attributed_share(trace),
+        **_after_load(trace),
+        "phases": phase_times(trace),
+        "loads": loads(trace),
         "outcome": dict(trace.outcome),
         "rss_peak_bytes": peaks.rss_bytes,
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,
         "device_peak_bytes": peaks.device_bytes or None,
-        "memory": memory_facts(derived),
-        "checkpoint_bytes": derived.checkpoint_bytes,
-        "read_bytes": derived.read_bytes,
-        "weights_ns": derived.weights_ns,
-        "rate_bytes_per_s": derived.rate_bytes_per_s,
-        "lazy_bytes": derived.lazy_bytes,
-        "cache": cache_state(derived.resident_before),
-        "resident_before": derived.resident_before,
-        "resident_share": derived.resident_after,
-        "waiting_ns": derived.waiting_ns,
-        "reader_threads": len(derived.reading.reader_threads),
+        "memory": memory_facts(trace),
+        "checkpoint_bytes": checkpoint_bytes(trace),
+        "read_bytes": weight_bytes_read(trace),
+        "weights_ns": weights_wall_ns(trace),
+        "rate_bytes_per_s": read_rate(trace),
+        "lazy_bytes": untouched_bytes(trace),
+        "cache": cache_state(resident_share_before(trace)),
+        "resident_before": resident_share_before(trace),
+        "resident_share": resident_share_after(trace),
+        "waiting_ns": reader_waiting_ns(trace),
+        "reader_threads": len(weight_reading(trace).reader_threads),
         "shards": [
             {
                 "file": shard.file,
@@ -103,18 +114,19 @@ def summary(trace: Trace | Derived) -> dict[str, Any]:
                 "duration_ns": shard.duration_ns,
                 "threads": len(shard.busy_ns),
             }
-            for shard in derived.reading.shards
+            for shard in weight_reading(trace).shards
         ],
         "tensors": {
             "count": sum(total.count for total in used.values()),
             "bytes": sum(total.bytes for total in placed.values()),
             "by_provenance": {
-                name: _figures(total) for name, total in group_totals(derived.sums, "provenance").items()
+                name: _figures(total)
+                for name, total in group_totals(tensor_sums(trace), "provenance").items()
             },
             "by_device": {name: _figures(total) for name, total in group_totals(placed, "device").items()},
             "casts": [
                 {"from": source, "to": target, **_figures(total)}
-                for (source, target), total in casts(derived.sums).items()
+                for (source, target), total in casts(tensor_sums(trace)).items()
             ],
         },
         "files": {
@@ -123,5 +135,5 @@ def summary(trace: Trace | Derived) -> dict[str, Any]:
             "errors": [file.name for file in trace.files if file.result == "error"],
             "downloaded_bytes": sum(size or 0 for size in trace.files.column("downloaded_bytes")),
         },
-        "findings": [finding.to_json() for finding in findings(derived)],
+        "findings": [finding.to_json() for finding in findings(trace)],
     }

@@ -16,7 +16,6 @@ from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.budgets import Limit
-    from hftrace.analysis.derived import Derived
     from hftrace.render.budgets import Checked
 
 FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pickle", "converted")
@@ -130,7 +129,6 @@ def command(
     """
     from hftrace.analysis.budgets import check, facts
     from hftrace.analysis.compare.variants import succeeded
-    from hftrace.analysis.derived import Derived
     from hftrace.render.budgets import Checked
 
     limits = _limits(asked)
@@ -140,16 +138,16 @@ def command(
         raise UsageError("nothing to check: give a budget such as --max-time 90s, or --forbid cast")
     reference = None
     if baseline is not None:
-        reference = Derived(Trace.open(baseline))
+        reference = Trace.open(baseline)
         limits += _from_baseline(reference, baseline, parse_tolerance(tolerance or DEFAULT_TOLERANCE))
     checked = []
     for path in paths:
-        derived = Derived(Trace.open(path))
-        if succeeded(derived):
-            caveats = _caveats(reference, baseline, derived, path)
-            checked.append(Checked(path, None, check(derived, limits, forbid), caveats))
+        trace = Trace.open(path)
+        if succeeded(trace):
+            caveats = _caveats(reference, baseline, trace, path)
+            checked.append(Checked(path, None, check(trace, limits, forbid), caveats))
         else:
-            checked.append(Checked(path, _problem(derived), [], []))
+            checked.append(Checked(path, _problem(trace), [], []))
     if as_json:
         print_json(
             {
@@ -197,7 +195,7 @@ def _limits(asked: dict[str, str | None]) -> list[Limit]:
     return limits
 
 
-def _from_baseline(reference: Derived, path: str, tolerance: float) -> list[Limit]:
+def _from_baseline(reference: Trace, path: str, tolerance: float) -> list[Limit]:
     from hftrace.analysis.budgets import limits_from
     from hftrace.analysis.compare.variants import succeeded
 
@@ -206,20 +204,22 @@ def _from_baseline(reference: Derived, path: str, tolerance: float) -> list[Limi
     return limits_from(reference, tolerance)
 
 
-def _caveats(reference: Derived | None, baseline: str | None, derived: Derived, path: str) -> list[Any]:
+def _caveats(reference: Trace | None, baseline: str | None, trace: Trace, path: str) -> list[Any]:
     """Returns what stands between a trace and the baseline, apart from their being single runs."""
     if reference is None or baseline is None:
         return []
     from hftrace.analysis.compare.caveats import caveats
     from hftrace.analysis.compare.variants import Variant
 
-    groups = [Variant("baseline", [reference]), Variant(os.path.basename(path) or path, [derived])]
+    groups = [Variant("baseline", [reference]), Variant(os.path.basename(path) or path, [trace])]
     return [caveat for caveat in caveats(groups) if caveat.kind != "runs"]
 
 
-def _problem(derived: Derived) -> str:
-    status = derived.trace.outcome.get("status", "ok")
-    if not derived.index.load_rows:
+def _problem(trace: Trace) -> str:
+    from hftrace.analysis.time.spans import span_index
+
+    status = trace.outcome.get("status", "ok")
+    if not span_index(trace).load_rows:
         return "the trace has no load, so there is nothing to check"
     if status != "ok":
         return f"the load ended {str(status)[:40]}, so there is nothing to check"

@@ -17,7 +17,6 @@ from hftrace.cli.output import output_options, print_blocks, print_json, print_j
 from hftrace.errors import UsageError
 
 if TYPE_CHECKING:
-    from hftrace.analysis.derived import Derived
     from hftrace.analysis.time.tree import TreeOptions
     from hftrace.render.text import Block
     from hftrace.schema.model import Trace
@@ -133,18 +132,17 @@ def _show(
     width: int | None,
 ) -> None:
     """Reads the trace and prints what was asked for."""
-    from hftrace.analysis.derived import Derived
     from hftrace.schema.document import read
 
-    derived = Derived(read(path))
+    trace = read(path)
     if as_json:
-        _print_facts(derived, view, options)
+        _print_facts(trace, view, options)
         return
-    print_blocks(_blocks(derived, path, view, options, limit), color, width)
+    print_blocks(_blocks(trace, path, view, options, limit), color, width)
 
 
 def _blocks(
-    derived: Derived,
+    trace: Trace,
     path: str,
     view: str | None,
     options: TreeOptions,
@@ -154,83 +152,83 @@ def _blocks(
     if view is None:
         from hftrace.render.screen import screen
 
-        return [screen(derived, path, options)]
+        return [screen(trace, path, options)]
     if view != "all":
-        return _view(derived, view, options, limit)
+        return _view(trace, view, options, limit)
     from hftrace.render.screen import next_line
 
-    blocks = [block for name in VIEWS[:-1] for block in _view(derived, name, options, limit)]
-    return [*blocks, next_line(derived, path)]
+    blocks = [block for name in VIEWS[:-1] for block in _view(trace, name, options, limit)]
+    return [*blocks, next_line(trace, path)]
 
 
-def _view(derived: Derived, view: str, options: TreeOptions, limit: int | None) -> list[Block]:
+def _view(trace: Trace, view: str, options: TreeOptions, limit: int | None) -> list[Block]:
     """Returns one view; what the others need is not imported."""
     if view in TABLES:
-        return [_table(derived, view, options, limit)]
+        return [_table(trace, view, options, limit)]
     if view == "summary":
         from hftrace.render.views.summary import finding_list, summary
 
-        return [summary(derived), finding_list(derived)]
+        return [summary(trace), finding_list(trace)]
     if view == "tree":
         from hftrace.render.views.tree import tree
 
-        return [tree(derived, options)]
+        return [tree(trace, options)]
     if view == "timeline":
         from hftrace.render.views.timeline import timeline_view
 
-        return [timeline_view(derived, whole=True)]
+        return [timeline_view(trace, whole=True)]
     if view == "memory":
         from hftrace.render.views.memory import memory_view
 
-        return [memory_view(derived)]
+        return [memory_view(trace)]
     from hftrace.render.views.postmortem import postmortem_view
 
-    return [postmortem_view(derived)]
+    return [postmortem_view(trace)]
 
 
-def _table(derived: Derived, table: str, options: TreeOptions, limit: int | None) -> Block:
+def _table(trace: Trace, table: str, options: TreeOptions, limit: int | None) -> Block:
     """Returns one ledger as a table."""
     from hftrace.render.views import ledgers
 
     if table == "samples":
-        return ledgers.samples(derived, ledgers.SAMPLE_ROWS if limit is None else limit or None)
+        return ledgers.samples(trace, ledgers.SAMPLE_ROWS if limit is None else limit or None)
     make = {"spans": ledgers.spans, "tensors": ledgers.tensors, "files": ledgers.files}[table]
-    return make(derived, options.matches, ledgers.LIMIT if limit is None else limit or None)
+    return make(trace, options.matches, ledgers.LIMIT if limit is None else limit or None)
 
 
-def _print_facts(derived: Derived, view: str | None, options: TreeOptions) -> None:
+def _print_facts(trace: Trace, view: str | None, options: TreeOptions) -> None:
     """Prints facts as JSON: everything that a view would draw, and nothing shortened."""
     from hftrace.analysis.summary import summary
 
-    trace, matches = derived.trace, options.matches
+    matches = options.matches
     if view in (None, "summary"):
-        print_json(summary(derived))
+        print_json(summary(trace))
     elif view == "tree":
-        _print_tree(derived, options)
+        _print_tree(trace, options)
     elif view == "timeline":
-        print_json(_timeline_facts(derived))
+        print_json(_timeline_facts(trace))
     elif view in ("memory", "postmortem"):
-        print_json(_view_facts(derived, view))
+        print_json(_view_facts(trace, view))
     elif view in TABLES:
         print_json_rows(getattr(trace, view).columns, _chosen(trace, view, matches))
     else:
         sys.stdout.write('{"summary": ')
-        print_json(summary(derived))
+        print_json(summary(trace))
         sys.stdout.write(', "tree": ')
-        _print_tree(derived, options)
+        _print_tree(trace, options)
         for name in ("memory", "postmortem"):
             sys.stdout.write(f', "{name}": ')
-            print_json(_view_facts(derived, name))
+            print_json(_view_facts(trace, name))
         for name in TABLES:
             sys.stdout.write(f', "{name}": ')
             print_json_rows(getattr(trace, name).columns, _chosen(trace, name, matches))
         sys.stdout.write("}\n")
 
 
-def _print_tree(derived: Derived, options: TreeOptions) -> None:
+def _print_tree(trace: Trace, options: TreeOptions) -> None:
     from hftrace.analysis.time.tree import build, to_json
 
-    for text in to_json(build(derived, options)):
+    for text in to_json(build(trace, options)):
         sys.stdout.write(text)
     sys.stdout.write("\n")
 
@@ -251,21 +249,21 @@ def _chosen(trace: Trace, table: str, matches: Callable[[str], bool] | None) -> 
     ]
 
 
-def _view_facts(derived: Derived, view: str) -> dict[str, object]:
+def _view_facts(trace: Trace, view: str) -> dict[str, object]:
     """Returns the facts behind a view that is no table."""
     if view == "memory":
         from hftrace.render.views import memory
 
-        return memory.facts(derived)
+        return memory.facts(trace)
     from hftrace.render.views import postmortem
 
-    return postmortem.facts(derived)
+    return postmortem.facts(trace)
 
 
-def _timeline_facts(derived: Derived) -> dict[str, object]:
+def _timeline_facts(trace: Trace) -> dict[str, object]:
     from hftrace.analysis.time.timeline import timeline
 
-    made = timeline(derived)
+    made = timeline(trace)
     return {
         "start_ns": made.start_ns,
         "end_ns": made.end_ns,

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.peak import composition_time, when
 from hftrace.render.text import DIM, PLAIN, Line, clean, fit, heading, notes, width_of
+from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.memory.composition import Composition, Part
@@ -17,23 +18,23 @@ if TYPE_CHECKING:
 FULL = "█"
 
 
-def host_composition(derived: Derived, made: Composition, several: bool, width: int) -> Iterable[Line]:
+def host_composition(trace: Trace, made: Composition, several: bool, width: int) -> Iterable[Line]:
     """Draws what the memory of a process was made of at its peak.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         made: What to draw.
         several: Whether there are several ranks, so that each is named.
         width: Of the screen, in cells.
     """
-    time_ns = composition_time(derived, made)
-    where = when(derived, time_ns, None)
+    time_ns = composition_time(trace, made)
+    where = when(trace, time_ns, None)
     title = "What the peak is made of"
     if several:
-        title += f", rank {derived.index.lanes[made.load].rank}"
+        title += f", rank {span_index(trace).lanes[made.load].rank}"
     yield heading(title, width, f"{units.byte_count(made.peak_bytes)}{', ' + where if where else ''}")
     yield from _table(made.parts, made.peak_bytes, width)
-    if function := when(derived, time_ns, made.span).removeprefix(where).removeprefix(", "):
+    if function := when(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
         yield from notes([f"the peak was {function}"], width)
     if made.explained is not None:
         rise = units.byte_count(made.peak_bytes - made.start_bytes)
@@ -42,22 +43,22 @@ def host_composition(derived: Derived, made: Composition, several: bool, width: 
         )
 
 
-def device_composition(derived: Derived, peak: DevicePeak, several: bool, width: int) -> Iterable[Line]:
+def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int) -> Iterable[Line]:
     """Draws what the memory of a device was made of at its peak, and what was taken of it besides.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         peak: What to draw.
         several: Whether there are several ranks, so that each is named.
         width: Of the screen, in cells.
     """
     title = f"What the peak on {clean(peak.device)} is made of"
     if several:
-        title += f", rank {derived.index.lanes[peak.load].rank}"
+        title += f", rank {span_index(trace).lanes[peak.load].rank}"
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     yield heading(title, width, units.byte_count(peak.peak_bytes) + of)
     yield from _table(peak.parts, peak.peak_bytes, width)
-    span = derived.trace.spans[peak.span]
+    span = trace.spans[peak.span]
     said = []
     if span.phase != "load":
         said.append(f"the peak was in {clean((span.function or span.name).rpartition('.')[2])}")

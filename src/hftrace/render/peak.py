@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.memory import usage
+from hftrace.analysis.memory import facts
+from hftrace.analysis.memory.composition import peak_composition
+from hftrace.analysis.memory.device_peak import highest_device_peaks
+from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import clean
+from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.memory.composition import Composition
@@ -43,12 +48,12 @@ def signed(value: int | None) -> str:
     return f"+{text}" if value is not None and value >= 0 else text
 
 
-def when(derived: Derived, time_ns: int | None, span_row: int | None) -> str:
+def when(trace: Trace, time_ns: int | None, span_row: int | None) -> str:
     """Returns when and where something was: the share of the load, and the function of a span."""
     if time_ns is None:
         return ""
     parts = []
-    index = derived.index
+    index = span_index(trace)
     for row in index.load_rows:
         start, end = index.starts[row], index.ends[row]
         if start <= time_ns <= end and end > start:
@@ -62,22 +67,22 @@ def when(derived: Derived, time_ns: int | None, span_row: int | None) -> str:
         if phase is not None:
             parts.append(f"in {clean(phase)}")
     if span_row is not None and index.phases[span_row] != "load" and index.parents[span_row] is not None:
-        span = derived.trace.spans[span_row]
+        span = trace.spans[span_row]
         parts.append(f"in {clean((span.function or span.name).rpartition('.')[2])}")
     return ", ".join(parts)
 
 
-def in_words(derived: Derived) -> str:
+def in_words(trace: Trace) -> str:
     """Returns the peak and what the load added, for the first screen; empty where it is not known."""
-    peaks = derived.peaks
+    peaks = memory_peaks(trace)
     if peaks.rss_bytes is None and peaks.anonymous_bytes is None:
         return ""
     parts = [f"peak {units.byte_count(peaks.rss_bytes)}"]
     # Of several processes, the one that needed most is what a person has to make room for.
     process = max(
-        derived.processes, key=lambda each: each.load_peak.bytes if each.load_peak else -1, default=None
+        process_memory(trace), key=lambda each: each.load_peak.bytes if each.load_peak else -1, default=None
     )
-    if process is not None and len(derived.processes) > 1:
+    if process is not None and len(process_memory(trace)) > 1:
         parts[0] += f" on rank {process.rank}"
     rise = process.peak_above_start_bytes if process is not None else None
     if process is not None and process.load_peak is not None and rise is not None:
@@ -96,9 +101,9 @@ def in_words(derived: Derived) -> str:
     return "; ".join(parts)
 
 
-def at_the_peak(derived: Derived) -> str:
+def at_the_peak(trace: Trace) -> str:
     """Returns in words what the load's part of the peak was made of, for the first screen; may be empty."""
-    made = derived.composition
+    made = peak_composition(trace)
     if made is None or made.peak_bytes <= 0:
         return ""
     rise = made.peak_bytes - made.start_bytes
@@ -119,15 +124,15 @@ def at_the_peak(derived: Derived) -> str:
     if not worth:
         return ""
     text = " + ".join(f"{units.byte_count(size)} {name}" for size, name in worth[:3])
-    where = when(derived, composition_time(derived, made), made.span)
+    where = when(trace, composition_time(trace, made), made.span)
     return text + (f", {where}" if where else "")
 
 
-def on_devices(derived: Derived) -> str:
+def on_devices(trace: Trace) -> str:
     """Returns the peak on each device, for the first screen; of a single one also what it was made of."""
-    sizes = {device: size for device, size in derived.peaks.device_bytes.items() if size}
+    sizes = {device: size for device, size in memory_peaks(trace).device_bytes.items() if size}
     parts = [f"{clean(device)} peak {units.byte_count(size)}" for device, size in sizes.items()]
-    made = derived.device_peaks
+    made = highest_device_peaks(trace)
     if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
         parts[0] += _on_device(made[0], sizes.get(made[0].device, 0))
     return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
@@ -146,11 +151,11 @@ def _on_device(peak: DevicePeak, highest: int) -> str:
     return "; ".join(said)
 
 
-def composition_time(derived: Derived, made: Composition) -> int | None:
+def composition_time(trace: Trace, made: Composition) -> int | None:
     """Returns when the peak was that a composition is about: one time for all views."""
-    lane = derived.index.lanes[made.load]
-    for process in derived.processes:
+    lane = span_index(trace).lanes[made.load]
+    for process in process_memory(trace):
         peak = process.load_peak
         if (process.rank, process.pid) == lane[:2] and peak is not None and peak.bytes == made.peak_bytes:
-            return usage.peak_time_ns(derived, process, peak)
+            return facts.peak_time_ns(trace, process, peak)
     return made.time_ns

@@ -6,9 +6,9 @@ import os
 import shlex
 from collections.abc import Iterable
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.memory import usage
+from hftrace.analysis.memory import facts
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
 from hftrace.render.views.summary import finding_list, summary
@@ -27,33 +27,32 @@ def show_command(path: str | os.PathLike[str] | None) -> str:
     return f"hftrace show {shlex.quote(clean(os.fspath(path)))}" if path is not None else "hftrace show TRACE"
 
 
-def next_command(derived: Derived, path: str | os.PathLike[str] | None) -> str:
+def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
     """Returns the command that answers the next question about this trace."""
-    trace = derived.trace
     command = show_command(path)
     status = trace.outcome.get("status", "ok")
     if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
         return f"{command} --view files"
     if status == "killed":
         return f"{command} --view postmortem"
-    if _peaks_high(derived):
+    if _peaks_high(trace):
         return f"{command} --view memory"
     if not len(trace.tensors):
         return f"{command} --view spans"
     return f"{command} --view tensors"
 
 
-def _peaks_high(derived: Derived) -> bool:
+def _peaks_high(trace: Trace) -> bool:
     """Says whether a load needed much more memory on its way than it kept."""
-    process = derived.processes[0] if derived.processes else None
+    process = process_memory(trace)[0] if process_memory(trace) else None
     rise = process.peak_above_start_bytes if process is not None else None
-    kept = usage.kept_bytes(derived)
+    kept = facts.kept_bytes(trace)
     return rise is not None and kept is not None and rise >= max(WORTH_BYTES, HIGH_PEAK * kept)
 
 
-def next_line(derived: Derived, path: str | os.PathLike[str] | None) -> Block:
+def next_line(trace: Trace, path: str | os.PathLike[str] | None) -> Block:
     """Returns the last line of a screen."""
-    return command_line(next_command(derived, path))
+    return command_line(next_command(trace, path))
 
 
 def command_line(command: str) -> Block:
@@ -71,23 +70,22 @@ def command_line(command: str) -> Block:
 
 
 def screen(
-    trace: Trace | Derived, path: str | os.PathLike[str] | None = None, options: TreeOptions | None = None
+    trace: Trace, path: str | os.PathLike[str] | None = None, options: TreeOptions | None = None
 ) -> Block:
     """Returns the default screen of a trace.
 
     Args:
-        trace: The trace, or what was derived from it already.
+        trace: The trace, or what was trace from it already.
         path: Where it lies, for the commands that are named.
         options: What to show of the call tree.
     """
-    derived = trace if isinstance(trace, Derived) else Derived(trace)
-    roots = build(derived, options)
+    roots = build(trace, options)
     blocks = [
-        summary(derived),
-        Block(lambda width: draw_tree(derived, roots, width)),
+        summary(trace),
+        Block(lambda width: draw_tree(trace, roots, width)),
         # One legend, under the timeline, explains the letters of both.
-        timeline_view(derived, explain=shown_phases(roots)),
+        timeline_view(trace, explain=shown_phases(roots)),
     ]
-    if findings(derived):
-        blocks.append(finding_list(derived))
-    return stack(*blocks, next_line(derived, path))
+    if findings(trace):
+        blocks.append(finding_list(trace))
+    return stack(*blocks, next_line(trace, path))

@@ -12,7 +12,8 @@ import handmade_memory
 from handmade import GB, MB, MS, Builder
 from handmade_compare import load
 from hftrace.analysis.budgets import FORBIDDEN, LIMITS, check, check_forbidden, facts, limit, limits_from
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.cli import check as command
 from hftrace.cli.check import parse_time, parse_tolerance
 from hftrace.errors import UsageError
@@ -64,19 +65,18 @@ def test_kinds_and_options_are_those_of_the_analysis():
 
 
 def _status(trace, option, most):
-    return check(Derived(trace), [limit(option, most)], [])[0].status
+    return check(trace, [limit(option, most)], [])[0].status
 
 
 def test_limits():
     trace = load(touch_ms=100, device="cuda:0", storage=5 * MB)
-    derived = Derived(trace)
-    time = derived.loads_wall_ns
+    time = loads_wall_ns(trace)
     for option, found in (
         ("--max-time", time),
         ("--max-ready", time + 100 * MS),
-        ("--max-peak", derived.peaks.rss_bytes),
-        ("--max-anon-peak", derived.peaks.anonymous_bytes),
-        ("--max-device-peak", derived.peaks.device_bytes["cuda:0"]),
+        ("--max-peak", memory_peaks(trace).rss_bytes),
+        ("--max-anon-peak", memory_peaks(trace).anonymous_bytes),
+        ("--max-device-peak", memory_peaks(trace).device_bytes["cuda:0"]),
         ("--max-read", 5 * MB),
     ):
         assert found is not None
@@ -121,7 +121,7 @@ def test_a_machine_without_a_device_keeps_its_budget():
     ],
 )
 def test_what_is_forbidden(kind, trace, found, words):
-    result = check_forbidden(Derived(trace()), kind)
+    result = check_forbidden(trace(), kind)
     assert result.found == found
     assert result.status == ("broken" if found else "ok")
     assert words in result.detail
@@ -132,19 +132,19 @@ def test_converted_tensors_and_downloads_are_found():
     made.span(None, "load", "x", 0, 10)
     made.tensor("experts.gate_up", [4], provenance="converted", keys=["a", "b"])
     made.file("model.safetensors", "downloaded", size=8, downloaded_bytes=8)
-    derived = Derived(made.trace())
-    assert check_forbidden(derived, "converted").found == 1
-    assert check_forbidden(derived, "network").found == 1
+    trace = made.trace()
+    assert check_forbidden(trace, "converted").found == 1
+    assert check_forbidden(trace, "network").found == 1
 
 
 def test_a_baseline_with_a_tolerance():
-    base = Derived(load())
+    base = load()
     allowed = limits_from(base, 0.1)
     assert [each.metric.key for each in allowed] == ["returned_ns", "rss_peak_bytes", "rss_anon_peak_bytes"]
     for factor, status in ((1.0, "ok"), (1.09, "ok"), (1.11, "broken")):
-        assert check(Derived(load(factor)), allowed, [])[0].status == status
+        assert check(load(factor), allowed, [])[0].status == status
     # What the counters do not resolve is no regression.
-    assert check(Derived(load(1.0001)), limits_from(base, 0.0), [])[0].status == "ok"
+    assert check(load(1.0001), limits_from(base, 0.0), [])[0].status == "ok"
 
 
 TRACES = {**handmade.ALL, "hostile": handmade.hostile, **handmade_memory.LOADS}
@@ -152,8 +152,8 @@ TRACES = {**handmade.ALL, "hostile": handmade.hostile, **handmade_memory.LOADS}
 
 @pytest.mark.parametrize("name", TRACES)
 def test_any_trace_can_be_checked(name):
-    derived = Derived(TRACES[name]())
-    results = check(derived, [limit(option, GB) for option in LIMITS], list(FORBIDDEN))
+    trace = TRACES[name]()
+    results = check(trace, [limit(option, GB) for option in LIMITS], list(FORBIDDEN))
     json.dumps([facts(result) for result in results], allow_nan=False)
     checked = [
         Checked("\x1b[2J,x::y\n.json", None, results, []),

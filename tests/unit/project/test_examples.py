@@ -9,7 +9,7 @@ import pytest
 import hftrace
 from hftrace.analysis.compare.comparison import compare
 from hftrace.analysis.compare.verdicts import WORSE
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.summary import summary
 from hftrace.cli.measure import groups_of
 
@@ -78,7 +78,7 @@ def test_offload():
 def test_a_gpu_and_one_that_is_too_small():
     """Both on torch's own CUDA allocator; a layer's experts are there beside what is made of them."""
     trace = hftrace.Trace.open(EXAMPLES / "mixtral-D-5.23.0-gpu.json")
-    (peak,) = Derived(trace).device_peaks
+    (peak,) = highest_device_peaks(trace)
     assert peak.explained > 0.99
     assert {part.kind for part in peak.parts} >= {"parameters", "copies"}
     full = hftrace.Trace.open(EXAMPLES / "mixtral-D-5.23.0-gpu-full.json").outcome
@@ -109,10 +109,10 @@ def test_fast_init_against_the_rest():
 
 def test_three_versions_of_one_checkpoint():
     made = compared("versions")
-    versions = [variant.typical.trace.environment.transformers for variant in made.variants]
+    versions = [variant.typical.environment.transformers for variant in made.variants]
     assert versions == [variant.name for variant in made.variants] == ["5.23.0", "4.57.6", "4.48.3"]
     assert all(len(variant.good) == 5 for variant in made.variants)
-    dtypes = [{row.dtype for row in variant.typical.trace.tensors} for variant in made.variants]
+    dtypes = [{row.dtype for row in variant.typical.tensors} for variant in made.variants]
     assert dtypes[0] == dtypes[1] == dtypes[2]
 
 

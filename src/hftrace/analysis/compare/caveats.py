@@ -13,8 +13,14 @@ from typing import Any
 
 from hftrace.analysis.compare.variants import METRICS, Variant, succeeded
 from hftrace.analysis.compare.verdicts import can_decide
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.time.reading import cache_state
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import (
+    cache_state,
+    checkpoint_bytes,
+    resident_share_before,
+    untouched_bytes,
+)
+from hftrace.schema.model import Trace
 
 MAX_LENGTH = 60
 """Characters of one value; a longer one is cut."""
@@ -80,14 +86,14 @@ def _outcomes(variants: Sequence[Variant]) -> Iterator[Caveat]:
             )
 
 
-def _ending(derived: Derived) -> str:
-    status = derived.trace.outcome.get("status", "ok")
-    if not derived.index.load_rows and status == "ok":
+def _ending(trace: Trace) -> str:
+    status = trace.outcome.get("status", "ok")
+    if not span_index(trace).load_rows and status == "ok":
         return "without a load"
     return str(status)[:MAX_LENGTH] if status != "ok" else "with a load that failed"
 
 
-def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[[Derived], str]]]:
+def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[[Trace], str]]]:
     """Yields what is compared: its kind, its name, and how to read it from a run as text."""
     for key, title in _ENVIRONMENT:
         yield "environment", title, _fact("environment", key)
@@ -98,20 +104,20 @@ def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[
         yield "request", key, _fact("request", key)
     for key in _keys(variants, "request", "keywords"):
         yield "request", key, _entry("request", "keywords", key)
-    yield "request", "checkpoint size in bytes", lambda run: _shown(run.checkpoint_bytes)
-    yield "cache", "page cache", lambda run: cache_state(run.resident_before) or UNKNOWN
+    yield "request", "checkpoint size in bytes", lambda run: _shown(checkpoint_bytes(run))
+    yield "cache", "page cache", lambda run: cache_state(resident_share_before(run)) or UNKNOWN
     yield "measurement", "source of peaks", _fact("header", "peaks")
 
 
-def _fact(block: str, key: str) -> Callable[[Derived], str]:
-    return lambda run: _shown(getattr(run.trace, block).get(key))
+def _fact(block: str, key: str) -> Callable[[Trace], str]:
+    return lambda run: _shown(getattr(run, block).get(key))
 
 
-def _entry(block: str, inner: str, key: str) -> Callable[[Derived], str]:
+def _entry(block: str, inner: str, key: str) -> Callable[[Trace], str]:
     """Returns how to read an entry of an object inside a block: one that is not there was not given."""
 
-    def read(run: Derived) -> str:
-        values = getattr(run.trace, block).get(inner)
+    def read(run: Trace) -> str:
+        values = getattr(run, block).get(inner)
         if not isinstance(values, dict) or key not in values:
             return NOT_GIVEN
         return "None" if values[key] is None else _shown(values[key])
@@ -123,7 +129,7 @@ def _keys(variants: Sequence[Variant], block: str, inner: str) -> list[str]:
     keys: set[str] = set()
     for variant in variants:
         for run in variant.runs:
-            values = getattr(run.trace, block).get(inner)
+            values = getattr(run, block).get(inner)
             keys.update(values if isinstance(values, dict) else ())
     return sorted(keys)
 
@@ -140,7 +146,7 @@ def _shown(value: Any) -> str:
 
 
 def _differences(
-    variants: Sequence[Variant], kind: str, subject: str, of: Callable[[Derived], str]
+    variants: Sequence[Variant], kind: str, subject: str, of: Callable[[Trace], str]
 ) -> Iterator[Caveat]:
     """Yields a caveat for each group whose runs differ, and one where groups differ from each other."""
     seen: dict[str, list[str]] = {}
@@ -171,7 +177,7 @@ def _lazy(variants: Sequence[Variant]) -> Iterator[Caveat]:
     """Yields a caveat where some loads return before their weights are in memory, and some do not."""
     shares: dict[bool, list[str]] = {}
     for variant in variants:
-        lazy = [bool(run.lazy_bytes) for run in variant.good]
+        lazy = [bool(untouched_bytes(run)) for run in variant.good]
         if any(lazy) and not all(lazy):
             text = f"{variant.name}: {sum(lazy)} of {_runs(len(lazy))} returned with weights not read yet"
             yield Caveat("lazy", "not read yet", text, variant.name)

@@ -23,8 +23,8 @@ from hftrace.analysis.compare.phase_verdicts import PhaseVerdict, phase_verdicts
 from hftrace.analysis.compare.tensor_diff import TensorDiff
 from hftrace.analysis.compare.variants import METRICS, Variant, load_phases
 from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ledger.tensors import Total, casts
+from hftrace.analysis.ledger.tensors import Total, casts, tensor_sums
+from hftrace.analysis.time.spans import span_index
 from hftrace.errors import HftraceError, UsageError
 from hftrace.schema.model import File, Trace
 
@@ -172,9 +172,7 @@ class Difference:
     @cached_property
     def tensors(self) -> TensorDiff:
         """What differs between the models of the typical runs."""
-        return tensor_diff.tensor_diff(
-            self.baseline.typical.trace.tensors, self.variant.typical.trace.tensors
-        )
+        return tensor_diff.tensor_diff(self.baseline.typical.tensors, self.variant.typical.tensors)
 
 
 @dataclass(frozen=True)
@@ -192,9 +190,7 @@ class Comparison:
         return self.variants[0]
 
 
-def compare(
-    groups: Sequence[tuple[str, Sequence[Trace | Derived]]], baseline: str | None = None
-) -> Comparison:
+def compare(groups: Sequence[tuple[str, Sequence[Trace]]], baseline: str | None = None) -> Comparison:
     """Compares groups of traces.
 
     Args:
@@ -230,16 +226,16 @@ def compare(
 # -- what a load did ----------------------------------------------------------------------------------
 
 
-def _deeds(derived: Derived) -> dict[tuple[str, str], Total]:
+def _deeds(trace: Trace) -> dict[tuple[str, str], Total]:
     """Returns what a load did to tensors: casts by pair, provenances, and where tensors are."""
     found: dict[tuple[str, str], Total] = {}
 
     def add(kind: str, detail: str, total: Total) -> None:
         found.setdefault((kind, detail), Total()).add(total)
 
-    for (source, target), total in casts(derived.sums).items():
+    for (source, target), total in casts(tensor_sums(trace)).items():
         add("cast", f"{source} → {target}", total)
-    for sort, total in derived.sums.items():
+    for sort, total in tensor_sums(trace).items():
         if sort.offload is not None or sort.provenance == "offloaded":
             add("offloaded", f"to {sort.offload}" if sort.offload else "", total)
         elif sort.provenance not in (None, "checkpoint"):
@@ -249,10 +245,10 @@ def _deeds(derived: Derived) -> dict[tuple[str, str], Total]:
     return found
 
 
-def _files(derived: Derived) -> dict[str, File]:
+def _files(trace: Trace) -> dict[str, File]:
     """Returns the files of a load by name; of one that was asked for more than once, the best result."""
     found: dict[str, File] = {}
-    for file in derived.trace.files:
+    for file in trace.files:
         known = found.get(file.name)
         if known is None or known.result in ("missing", "error"):
             found[file.name] = file
@@ -263,10 +259,10 @@ def _treated(file: File | None) -> tuple[Any, ...] | None:
     return None if file is None else (file.result, file.size_bytes, file.read_bytes, bool(file.opened))
 
 
-def _calls(derived: Derived) -> dict[str, Call]:
+def _calls(trace: Trace) -> dict[str, Call]:
     """Returns the functions that spans of loads name, slowest first."""
-    index = derived.index
-    functions = derived.trace.spans.column("function")
+    index = span_index(trace)
+    functions = trace.spans.column("function")
     found: dict[str, Call] = {}
     for row in index.walk(index.load_rows):
         name = functions[row]

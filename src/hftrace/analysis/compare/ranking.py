@@ -61,7 +61,7 @@ def call_of(variant: Variant, model: str | None = None) -> str:
         variant: The group.
         model: What the user calls the model; by default what the trace does.
     """
-    trace = variant.typical.trace
+    trace = variant.typical
     request = trace.request
     owner = request.get("class") or "AutoModel"
     words = [repr(model if model is not None else request.get("model"))]

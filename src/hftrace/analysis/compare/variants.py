@@ -14,10 +14,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.composition import composition, main_load
+from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import SLACK_BYTES
-from hftrace.analysis.time.ready import READY_PHASES
+from hftrace.analysis.time.phases import phase_times
+from hftrace.analysis.time.ready import READY_PHASES, readiness
+from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
 
 TIME_RESOLUTION_NS = 1_000_000
@@ -36,79 +38,79 @@ class Metric:
     """``ns`` or ``bytes``."""
     resolution: int
     """Differences below this, in its unit, are none."""
-    of: Callable[[Derived], int | None]
+    of: Callable[[Trace], int | None]
     """Returns it for a run; None where the trace does not say."""
 
 
-def main_loads(derived: Derived) -> list[int]:
+def main_loads(trace: Trace) -> list[int]:
     """Returns the rows of the outermost loads on the main thread, in order."""
-    index = derived.index
+    index = span_index(trace)
     main = index.main_lane
     return [row for row in index.load_rows if index.lanes[row] == main]
 
 
-def succeeded(derived: Derived) -> bool:
+def succeeded(trace: Trace) -> bool:
     """Says whether a trace ended well, with a load that did.
 
     A program may try one way to load, and then another: what failed on the way cost time all the same, and
     is in the figures.
     """
-    rows = main_loads(derived)
-    statuses = derived.trace.spans.column("status")
-    ended_well = derived.trace.outcome.get("status", "ok") == "ok"
+    rows = main_loads(trace)
+    statuses = trace.spans.column("status")
+    ended_well = trace.outcome.get("status", "ok") == "ok"
     return ended_well and any(statuses[row] == "ok" for row in rows)
 
 
-def returned_ns(derived: Derived) -> int | None:
+def returned_ns(trace: Trace) -> int | None:
     """Returns the wall time of all outermost loads of the main thread."""
-    rows = main_loads(derived)
-    return sum(derived.index.wall_ns(row) for row in rows) if rows else None
+    rows = main_loads(trace)
+    return sum(span_index(trace).wall_ns(row) for row in rows) if rows else None
 
 
-def load_phases(derived: Derived) -> dict[str, int]:
+def load_phases(trace: Trace) -> dict[str, int]:
     """Returns exclusive time by phase inside these loads, in ns; with ``unattributed`` it adds up."""
-    return derived.index.phase_times(main_loads(derived))
+    return span_index(trace).phase_times(main_loads(trace))
 
 
-def ready_ns(derived: Derived) -> int | None:
+def ready_ns(trace: Trace) -> int | None:
     """Returns the time of the loads and of touch and forward after them; None where neither was recorded."""
-    ready, returned = derived.ready, returned_ns(derived)
+    ready, returned = readiness(trace), returned_ns(trace)
     if ready is None or ready.ready_ns is None or returned is None:
         return None
     return returned + ready.ready_ns - ready.returned_ns
 
 
-def imports_ns(derived: Derived) -> int | None:
+def imports_ns(trace: Trace) -> int | None:
     """Returns the time in phase ``import`` on the main thread, before the loads and inside them."""
-    return derived.phases.get("import", 0) if main_loads(derived) else None
+    return phase_times(trace).get("import", 0) if main_loads(trace) else None
 
 
-def without_imports_ns(derived: Derived) -> int | None:
+def without_imports_ns(trace: Trace) -> int | None:
     """Returns the time of the loads without the imports inside them."""
-    returned = returned_ns(derived)
-    return None if returned is None else returned - load_phases(derived).get("import", 0)
+    returned = returned_ns(trace)
+    return None if returned is None else returned - load_phases(trace).get("import", 0)
 
 
-def storage_bytes(derived: Derived) -> int | None:
+def storage_bytes(trace: Trace) -> int | None:
     """Returns what the process fetched from storage during the loads, and during touch and forward."""
-    index = derived.index
-    column = derived.trace.spans.column("storage_read_bytes")
-    rows = main_loads(derived)
+    index = span_index(trace)
+    column = trace.spans.column("storage_read_bytes")
+    rows = main_loads(trace)
     rows += [row for row in index.main_roots if index.phases[row] in READY_PHASES]
     known = [column[row] for row in rows]
     return None if not known or None in known else sum(known)
 
 
-def device_bytes(derived: Derived) -> int | None:
+def device_bytes(trace: Trace) -> int | None:
     """Returns the peak of the device that needed most: devices are never added up."""
-    return max(derived.peaks.device_bytes.values(), default=None)
+    return max(memory_peaks(trace).device_bytes.values(), default=None)
 
 
-def _times(key: str, label: str, of: Callable[[Derived], int | None]) -> Metric:
+def _times(key: str, label: str, of: Callable[[Trace], int | None]) -> Metric:
     return Metric(key, label, "ns", TIME_RESOLUTION_NS, of)
 
 
-def _sizes(key: str, label: str, of: Callable[[Derived], int | None]) -> Metric:
+def _sizes(key: str, label: str, of: Callable[[Trace], int | None]) -> Metric:
     return Metric(key, label, "bytes", SLACK_BYTES, of)
 
 
@@ -117,8 +119,8 @@ METRICS = (
     _times("ready_ns", "ready", ready_ns),
     _times("load_ns", "load", without_imports_ns),
     _times("imports_ns", "imports", imports_ns),
-    _sizes("rss_anon_peak_bytes", "anon peak", lambda derived: derived.peaks.anonymous_bytes),
-    _sizes("rss_peak_bytes", "total peak", lambda derived: derived.peaks.rss_bytes),
+    _sizes("rss_anon_peak_bytes", "anon peak", lambda trace: memory_peaks(trace).anonymous_bytes),
+    _sizes("rss_peak_bytes", "total peak", lambda trace: memory_peaks(trace).rss_bytes),
     _sizes("device_peak_bytes", "device peak", device_bytes),
     _sizes("storage_read_bytes", "from storage", storage_bytes),
 )
@@ -141,19 +143,19 @@ class Variant:
 
     Args:
         name: What it is called.
-        runs: What was derived from its traces, at least one.
+        runs: What was trace from its traces, at least one.
     """
 
-    def __init__(self, name: str, runs: Sequence[Derived]) -> None:
+    def __init__(self, name: str, runs: Sequence[Trace]) -> None:
         self.name = name
         self.runs = list(runs)
         self.good = [run for run in runs if succeeded(run)]
         """The runs that have figures."""
 
     @classmethod
-    def of(cls, name: str, traces: Sequence[Trace | Derived]) -> Variant:
+    def of(cls, name: str, traces: Sequence[Trace]) -> Variant:
         """Makes a variant of traces."""
-        return cls(name, [each if isinstance(each, Derived) else Derived(each) for each in traces])
+        return cls(name, list(traces))
 
     @cached_property
     def values(self) -> dict[str, list[int]]:
@@ -170,7 +172,7 @@ class Variant:
         return round(statistics.median(values)) if values else None
 
     @cached_property
-    def typical(self) -> Derived:
+    def typical(self) -> Trace:
         """The run that stands for all: of those in the middle by time, the faster one.
 
         Where no run succeeded, the first one: there is more to see in it than times.
@@ -195,10 +197,10 @@ class Variant:
         """
         labels: dict[tuple[str, str], str] = {}
 
-        def parts(derived: Derived) -> Mapping[tuple[str, str], int]:
+        def parts(trace: Trace) -> Mapping[tuple[str, str], int]:
             sums: dict[tuple[str, str], int] = {}
-            row = main_load(derived)
-            made = None if row is None else composition(derived, row)
+            row = main_load(trace)
+            made = None if row is None else composition(trace, row)
             for part in made.parts if made is not None else ():
                 key = (part.kind, part.memory)
                 labels.setdefault(key, part.label)
@@ -215,19 +217,19 @@ class Variant:
         return sum(part.bytes for part in parts.values()) if parts else None
 
 
-def _load_peak(derived: Derived) -> int | None:
+def _load_peak(trace: Trace) -> int | None:
     """Returns the peak that the parts of a composition add up to."""
-    row = main_load(derived)
+    row = main_load(trace)
     if row is None:
         return None
-    load = derived.trace.spans[row]
+    load = trace.spans[row]
     starts = (load.rss_anon_start_bytes, load.rss_file_start_bytes)
     if load.rss_peak_bytes is None or None in starts:
         return None
     return max(load.rss_peak_bytes, sum(filter(None, starts)))
 
 
-def _middle(runs: Sequence[Derived], of: Callable[[Derived], int | None]) -> list[Derived]:
+def _middle(runs: Sequence[Trace], of: Callable[[Trace], int | None]) -> list[Trace]:
     """Returns the run with the median value, or the two around it, the smaller first."""
     known = [(value, number) for number, run in enumerate(runs) if (value := of(run)) is not None]
     known.sort()
@@ -236,9 +238,9 @@ def _middle(runs: Sequence[Derived], of: Callable[[Derived], int | None]) -> lis
 
 
 def _typical_parts(
-    runs: Sequence[Derived],
-    of: Callable[[Derived], int | None],
-    parts: Callable[[Derived], Mapping[Key, int]],
+    runs: Sequence[Trace],
+    of: Callable[[Trace], int | None],
+    parts: Callable[[Trace], Mapping[Key, int]],
 ) -> dict[Key, int]:
     """Returns the parts of the median of a value, largest first: whole numbers that add up to it.
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import integer
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import weight_files
+from hftrace.schema.model import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""
@@ -145,9 +149,9 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def stalls(derived: Derived) -> list[Stall]:
+def stalls(trace: Trace) -> list[Stall]:
     """Returns the stalls that the outcome tells of, the first ones where it tells of very many."""
-    entries = derived.trace.outcome.get("stalls")
+    entries = trace.outcome.get("stalls")
     return [
         Stall(
             integer(entry.get("time_ns")),
@@ -160,17 +164,18 @@ def stalls(derived: Derived) -> list[Stall]:
     ]
 
 
-def death(derived: Derived) -> Death:
+@once
+def death_of(trace: Trace) -> Death:
     """Returns how the load of a trace ended; for one that ended well, little more than its status."""
-    outcome = derived.trace.outcome
+    outcome = trace.outcome
     status = outcome.get("status", "ok")
     status = status if isinstance(status, str) and status else "unknown"
     if status == "ok":
-        return Death(status, stalls=stalls(derived))
+        return Death(status, stalls=stalls(trace))
     evidence = outcome.get("evidence")
     said = [text for text in (evidence if isinstance(evidence, list) else [])[:MAX_EVIDENCE] if _text(text)]
     memory = _size(outcome.get("memory_at_death_bytes"))
-    limit, kind = _limit(derived)
+    limit, kind = _limit(trace)
     killer = _text(outcome.get("killer"))
     signal = outcome.get("signal")
     signal = _text(signal if not isinstance(signal, int) else f"signal {signal}")
@@ -183,11 +188,11 @@ def death(derived: Derived) -> Death:
         sure = _certainty(killer, said)
     error = outcome.get("error")
     cause = _words(outcome.get("cause"))
-    row = _last_span(derived, status, _text(outcome.get("died_in")) if cause else None)
-    span = derived.trace.spans[row] if row is not None else None
+    row = _last_span(trace, status, _text(outcome.get("died_in")) if cause else None)
+    span = trace.spans[row] if row is not None else None
     file = _text(outcome.get("last_file"))
-    shard, shards = _shard(derived, file)
-    placed_tensors, all_tensors, placed_bytes, all_bytes = _progress(derived)
+    shard, shards = _shard(trace, file)
+    placed_tensors, all_tensors, placed_bytes, all_bytes = _progress(trace)
     return Death(
         status=status,
         killer=killer,
@@ -198,7 +203,7 @@ def death(derived: Derived) -> Death:
         error=_words(error),
         cause=cause,
         traceback=_text(error.get("traceback")) if isinstance(error, dict) else None,
-        time_ns=max(derived.index.ends, default=None),
+        time_ns=max(span_index(trace).ends, default=None),
         phase=_text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
         function=(span.function or span.name) if span else _text(outcome.get("died_in")),
         source=span.source if span else None,
@@ -216,9 +221,9 @@ def death(derived: Derived) -> Death:
         limit_bytes=limit,
         limit_kind=kind,
         predicted_anon_bytes=_size(outcome.get("predicted_anon_bytes")),
-        device=_full_device(derived, outcome.get("device")),
+        device=_full_device(trace, outcome.get("device")),
         stack=_text(outcome.get("stack")),
-        stalls=stalls(derived),
+        stalls=stalls(trace),
     )
 
 
@@ -228,12 +233,12 @@ def _words(error: Any) -> str | None:
     return f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
 
 
-def _full_device(derived: Derived, facts: Any) -> FullDevice | None:
+def _full_device(trace: Trace, facts: Any) -> FullDevice | None:
     name = _text(facts.get("device")) if isinstance(facts, dict) else None
     if name is None:
         return None
     sizes = {each.name: _size(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
-    parts = (part for peak in derived.device_peaks if peak.device == name for part in peak.parts)
+    parts = (part for peak in highest_device_peaks(trace) if peak.device == name for part in peak.parts)
     before = sum(part.bytes for part in parts if part.kind == "before")
     return FullDevice(name, **{**sizes, "before_bytes": before})
 
@@ -246,9 +251,9 @@ def _certainty(killer: str | None, evidence: list[str]) -> str:
     return UNKNOWN
 
 
-def _limit(derived: Derived) -> tuple[int | None, str | None]:
+def _limit(trace: Trace) -> tuple[int | None, str | None]:
     """Returns the limit that applied and what set it: the outcome's, else the smallest of the environment."""
-    outcome, environment = derived.trace.outcome, derived.trace.environment
+    outcome, environment = trace.outcome, trace.environment
     limit = integer(outcome.get("limit_bytes"))
     if limit is not None and limit > 0:
         return limit, _text(outcome.get("limit_kind"))
@@ -262,19 +267,19 @@ def _limit(derived: Derived) -> tuple[int | None, str | None]:
     return min(known, default=(None, None))
 
 
-def _last_span(derived: Derived, status: str, caught_in: str | None) -> int | None:
+def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
     """Returns the innermost span that was cut short, or that the exception came from.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         status: Of the outcome.
         caught_in: Name of the span that the exception left which the load caught before it failed.
     """
-    index = derived.index
-    statuses = derived.trace.spans.column("status")
-    attributes = derived.trace.spans.column("attributes")
+    index = span_index(trace)
+    statuses = trace.spans.column("status")
+    attributes = trace.spans.column("attributes")
     if caught_in is not None:
-        names = derived.trace.spans.column("name")
+        names = trace.spans.column("name")
         found = (row for row in range(len(names)) if statuses[row] == "error" and names[row] == caught_in)
         row = next(found, None)
         if row is not None:
@@ -297,18 +302,18 @@ def _last_span(derived: Derived, status: str, caught_in: str | None) -> int | No
         row = max(below, key=lambda child: (index.ends[child], index.starts[child], child))
 
 
-def _shard(derived: Derived, file: str | None) -> tuple[int | None, int | None]:
-    shards = {each.name: each.shard for each in derived.weight_files if each.shard is not None}
+def _shard(trace: Trace, file: str | None) -> tuple[int | None, int | None]:
+    shards = {each.name: each.shard for each in weight_files(trace) if each.shard is not None}
     number = shards.get(file) if file is not None else None
     return (None, None) if number is None else (number + 1, len(shards))
 
 
-def _progress(derived: Derived) -> tuple[int, int, int | None, int | None]:
+def _progress(trace: Trace) -> tuple[int, int, int | None, int | None]:
     """Returns tensors placed and in all, and stored bytes placed and in all.
 
     The outcome's figures come first: it knows when the checkpoint is not known in full.
     """
-    tensors = derived.trace.tensors
+    tensors = trace.tensors
     count = done = known = sizes = 0
     columns = ("kind", "provenance", "stored_bytes", "placed_ns")
     for kind, provenance, stored, placed in zip(*(tensors.column(name) for name in columns), strict=True):
@@ -319,7 +324,7 @@ def _progress(derived: Derived) -> tuple[int, int, int | None, int | None]:
         if placed is not None:
             done += 1
             known += stored
-    outcome = derived.trace.outcome
+    outcome = trace.outcome
     given = _size(outcome.get("placed_bytes"))
     remaining = _size(outcome.get("remaining_bytes"))
     if given is not None and remaining is not None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ending.death import FullDevice
+from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
@@ -15,8 +14,13 @@ from hftrace.analysis.findings.rules import (
     rule,
     seconds,
 )
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
+from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import device_sizes
+from hftrace.analysis.time.ready import readiness
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
+from hftrace.schema.model import Trace
 
 ITEM_BYTES = {
     "float64": 8,
@@ -41,25 +45,25 @@ OUTSIDE_SHARE = 0.2
 
 
 @rule
-def killed_at_limit(derived: Derived) -> Iterator[Finding]:
+def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     """R25: the load ended for want of memory."""
-    if derived.trace.outcome.get("status", "ok") == "ok":
+    if trace.outcome.get("status", "ok") == "ok":
         return
-    end = derived.death
+    end = death_of(trace)
     at_limit = end.status == "killed" and end.near_limit
     if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") and not at_limit:
         return
     if end.killer in ("timeout", "crash", "exit"):
         return  # full memory is how it was, and not why it ended
     if end.device is not None:
-        yield _device_full(derived, end.device)
+        yield _device_full(trace, end.device)
         return
     used, limit = end.held_against_limit, end.limit_bytes
     parts = []
     if used is not None and limit is not None:
         parts.append(f"The process held {amount(used)} of {amount(limit)} when it died")
-    if derived.checkpoint_bytes:
-        parts.append(f"the checkpoint has {amount(derived.checkpoint_bytes)}")
+    if (size := checkpoint_bytes(trace)) is not None:
+        parts.append(f"the checkpoint has {amount(size)}")
     if end.predicted_anon_bytes is not None:
         parts.append(f"the finished load would have held {amount(end.predicted_anon_bytes)} anonymous")
     evidence = "; ".join(parts) + "." if parts else "Memory ran out."
@@ -73,7 +77,7 @@ def killed_at_limit(derived: Derived) -> Iterator[Finding]:
     )
 
 
-def _device_full(derived: Derived, full: FullDevice) -> Finding:
+def _device_full(trace: Trace, full: FullDevice) -> Finding:
     """Returns the finding about a device that had too little memory."""
     held = full.reserved_bytes if full.reserved_bytes is not None else full.allocated_bytes
     of = f" of {amount(full.memory_bytes)}" if full.memory_bytes is not None else ""
@@ -83,8 +87,8 @@ def _device_full(derived: Derived, full: FullDevice) -> Finding:
         parts.append(f"{amount(outside)} were not torch's: the context, other libraries and processes")
     if full.predicted_bytes is not None:
         parts.append(f"the loaded model needs {amount(full.predicted_bytes)} there")
-    elif derived.checkpoint_bytes:
-        parts.append(f"the checkpoint has {amount(derived.checkpoint_bytes)}")
+    elif (size := checkpoint_bytes(trace)) is not None:
+        parts.append(f"the checkpoint has {amount(size)}")
     evidence = "; ".join(parts) + "." if parts else "The device was full."
     room = full.room_bytes
     fits = full.predicted_bytes is not None and room is not None and full.predicted_bytes <= room
@@ -108,16 +112,16 @@ def _device_full(derived: Derived, full: FullDevice) -> Finding:
 
 
 @rule
-def reserved_unused(derived: Derived) -> Iterator[Finding]:
+def reserved_unused(trace: Trace) -> Iterator[Finding]:
     """R10: the allocator kept much more of a device than the model needs when the load ended."""
-    if derived.trace.outcome.get("status", "ok") != "ok":
+    if trace.outcome.get("status", "ok") != "ok":
         return
-    for peak in derived.device_peaks:
+    for peak in highest_device_peaks(trace):
         unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
         if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
             continue
         kind = peak.device.partition(":")[0]
-        warmed = _warmed_up(derived, peak.device)
+        warmed = _warmed_up(trace, peak.device)
         why = f"; its warm-up had reserved {amount(warmed)} before the first tensor" if warmed else ""
         yield Finding(
             "R10",
@@ -131,31 +135,31 @@ def reserved_unused(derived: Derived) -> Iterator[Finding]:
         )
 
 
-def _warmed_up(derived: Derived, device: str) -> int:
+def _warmed_up(trace: Trace, device: str) -> int:
     """Returns what was reserved of a device at the end of a warm-up, in bytes; 0 without one."""
-    column = derived.trace.spans.column("device_reserved_bytes")
-    rows = (row for row, phase in enumerate(derived.index.phases) if phase == "warmup")
+    column = trace.spans.column("device_reserved_bytes")
+    rows = (row for row, phase in enumerate(span_index(trace).phases) if phase == "warmup")
     return max((device_sizes(column[row]).get(device, 0) for row in rows), default=0)
 
 
 @rule
-def dtype_widened(derived: Derived) -> Iterator[Finding]:
+def dtype_widened(trace: Trace) -> Iterator[Finding]:
     """R02: most of the checkpoint takes more bytes in the model than in the file."""
     widened = {
         pair: total
-        for pair, total in casts(derived.sums).items()
+        for pair, total in casts(tensor_sums(trace)).items()
         if ITEM_BYTES.get(pair[1], 0) > ITEM_BYTES.get(pair[0], 99)
     }
     stored = sum(
-        total.stored_bytes for sort, total in derived.sums.items() if sort.provenance in FROM_CHECKPOINT
+        total.stored_bytes for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT
     )
     affected = sum(total.stored_bytes for total in widened.values())
     if not stored or affected <= 0.5 * stored:
         return
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
-    argument = "dtype" if generation(derived).startswith("D") else "torch_dtype"
-    keywords = asked_keywords(derived)
+    argument = "dtype" if generation(trace).startswith("D") else "torch_dtype"
+    keywords = asked_keywords(trace)
     asked = next(
         (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),
         None,
@@ -173,16 +177,16 @@ def dtype_widened(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def not_resident(derived: Derived) -> Iterator[Finding]:
+def not_resident(trace: Trace) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""
-    share = derived.resident_after
-    size = derived.checkpoint_bytes
-    if share is None or not size or derived.trace.outcome.get("status", "ok") != "ok":
+    share = resident_share_after(trace)
+    size = checkpoint_bytes(trace)
+    if share is None or not size or trace.outcome.get("status", "ok") != "ok":
         return
-    if not derived.lazy_bytes or share >= 0.9:
+    if not untouched_bytes(trace) or share >= 0.9:
         return  # read, then dropped from the page cache: nothing is owed
     missing = int(size * (1 - share))
-    ready = derived.ready
+    ready = readiness(trace)
     advice = "Count that in: trace with --touch or --forward to get the time until the model is ready."
     if ready is not None and ready.steps:
         spent = " and ".join(f"{step.phase} took {seconds(step.duration_ns)}" for step in ready.steps)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import memory, time, weights
 from hftrace.analysis.findings.rules import RULES, Finding, is_number, plural, rule
+from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.once import once
+from hftrace.analysis.time.phases import recorded_wall_ns
+from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.model import Trace
 
 __all__ = ["RULES", "Finding", "findings"]
@@ -15,26 +18,26 @@ REGISTERED = (memory, time, weights)
 """Each registers its rules when it is imported."""
 
 
-def findings(trace: Trace | Derived) -> list[Finding]:
+@once
+def findings(trace: Trace) -> list[Finding]:
     """Returns the findings of a trace, the most expensive first.
 
     Time and memory are made comparable as shares: of the wall time, and of
     the peak memory or the checkpoint, whichever is larger.
     """
-    derived = trace if isinstance(trace, Derived) else Derived(trace)
-    wall = derived.wall_ns or 1
-    memory = max(derived.peaks.rss_bytes or 0, derived.checkpoint_bytes or 0) or 1
+    wall = recorded_wall_ns(trace) or 1
+    memory = max(memory_peaks(trace).rss_bytes or 0, checkpoint_bytes(trace) or 0) or 1
 
     def weight(finding: Finding) -> tuple[bool, float]:
         return finding.internal, -max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
 
-    return sorted((finding for each in RULES for finding in each(derived)), key=weight)
+    return sorted((finding for each in RULES for finding in each(trace)), key=weight)
 
 
 @rule
-def recorder_trouble(derived: Derived) -> Iterator[Finding]:
+def recorder_trouble(trace: Trace) -> Iterator[Finding]:
     """What hftrace itself lost or got wrong: never hidden."""
-    header = derived.trace.header
+    header = trace.header
     lost = header.get("lost")
     parts = [
         f"{count:,} {what}"

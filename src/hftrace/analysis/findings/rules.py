@@ -1,7 +1,7 @@
 """What a rule is, and the words that rules share.
 
 A rule is a function marked with :func:`rule`, in one of the modules ``rules_about_...``.
-It gets everything derived from a trace and yields findings; on a healthy load it yields none.
+It gets everything trace from a trace and yields findings; on a healthy load it yields none.
 Numbers such as R02 are those of the project's catalogue of cases.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ledger.tensors import Total, cells
+from hftrace.analysis.ledger.tensors import Total, cells, tensor_batches, tensor_sums
+from hftrace.schema.model import Trace
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Finding:
         return asdict(self)
 
 
-Rule: TypeAlias = Callable[[Derived], Iterator[Finding]]
+Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
 RULES: list[Rule] = []
 
 
@@ -58,31 +58,31 @@ def plural(number: int, noun: str, many: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else many or noun + 's'}"
 
 
-def asked_keywords(derived: Derived) -> Mapping[str, Any]:
+def asked_keywords(trace: Trace) -> Mapping[str, Any]:
     """Returns the keywords of the request."""
-    keywords = derived.trace.request.get("keywords")
+    keywords = trace.request.get("keywords")
     return keywords if isinstance(keywords, dict) else {}
 
 
-def generation(derived: Derived) -> str:
+def generation(trace: Trace) -> str:
     """Returns the letter of the loader generation; empty where it is not known."""
-    return str(derived.trace.environment.get("generation") or "")
+    return str(trace.environment.get("generation") or "")
 
 
-def total_of(derived: Derived, **fields: str | None) -> Total:
+def total_of(trace: Trace, **fields: str | None) -> Total:
     """Returns the sum of all tensors whose sort has the values given."""
     total = Total()
-    for sort, part in derived.sums.items():
+    for sort, part in tensor_sums(trace).items():
         if all(getattr(sort, name) == value for name, value in fields.items()):
             total.add(part)
     return total
 
 
-def worst_names(derived: Derived, kind: str, provenance: str, limit: int = 3) -> str:
+def worst_names(trace: Trace, kind: str, provenance: str, limit: int = 3) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``."""
     sizes: Counter[str] = Counter()
-    columns = [derived.trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
-    for batch in derived.batches:
+    columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
+    for batch in tensor_batches(trace):
         if (batch.sort.kind, batch.sort.provenance) == (kind, provenance):
             for name, keys, size, stored in zip(
                 *(cells(column, batch.rows) for column in columns), strict=True

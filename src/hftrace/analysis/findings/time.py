@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
@@ -17,15 +17,20 @@ from hftrace.analysis.findings.rules import (
     seconds,
     total_of,
 )
-from hftrace.analysis.ledger.tensors import casts
+from hftrace.analysis.ledger.tensors import casts, tensor_sums
+from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
+from hftrace.schema.model import Trace
 
 
 @rule
-def stalled(derived: Derived) -> Iterator[Finding]:
+def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
-    if not derived.trace.outcome.get("stalls"):
+    if not trace.outcome.get("stalls"):
         return
-    silent = [stall for stall in derived.death.stalls if (stall.silent_ns or 0) > 0]
+    silent = [stall for stall in death_of(trace).stalls if (stall.silent_ns or 0) > 0]
     if not silent:
         return
     worst = max(silent, key=lambda stall: stall.silent_ns or 0)
@@ -45,16 +50,16 @@ def stalled(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def initialized_then_overwritten(derived: Derived) -> Iterator[Finding]:
+def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
-    if generation(derived)[:1] not in ("A", "B"):
+    if generation(trace)[:1] not in ("A", "B"):
         return
-    keywords = asked_keywords(derived)
+    keywords = asked_keywords(trace)
     if keywords.get("low_cpu_mem_usage") or keywords.get("device_map") is not None:
         return  # the model was built on the meta device
-    spent = derived.phases.get("instantiate", 0)
-    overwritten = total_of(derived, provenance="checkpoint", kind="parameter").bytes
-    if spent > 0.2 * derived.loads_wall_ns and spent >= 50_000_000 and overwritten:
+    spent = phase_times(trace).get("instantiate", 0)
+    overwritten = total_of(trace, provenance="checkpoint", kind="parameter").bytes
+    if spent > 0.2 * loads_wall_ns(trace) and spent >= 50_000_000 and overwritten:
         yield Finding(
             "R01",
             "init-then-overwrite",
@@ -68,18 +73,18 @@ def initialized_then_overwritten(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def full_collections(derived: Derived) -> Iterator[Finding]:
+def full_collections(trace: Trace) -> Iterator[Finding]:
     """R09: the garbage collector walked all objects of the process again and again."""
-    index = derived.index
+    index = span_index(trace)
     rows = [row for row in index.walk(index.load_rows) if index.phases[row] == "collect"]
     spent = sum(index.wall_ns(row) for row in rows)
-    if spent < 50_000_000 or spent < 0.05 * derived.loads_wall_ns:
+    if spent < 50_000_000 or spent < 0.05 * loads_wall_ns(trace):
         return
-    attributes = derived.trace.spans.column("attributes")
+    attributes = trace.spans.column("attributes")
     places: dict[tuple[str, str], list[int]] = {}
     for row in rows:
         kind = "automatic" if attributes[row].get("automatic") is True else "called"
-        places.setdefault((kind, _interrupted(derived, row)), []).append(index.wall_ns(row))
+        places.setdefault((kind, _interrupted(trace, row)), []).append(index.wall_ns(row))
     worst = sorted(places.items(), key=lambda item: -sum(item[1]))
     parts = [
         f"{_collections(kind, len(times))} in {place}, {seconds(sum(times) // len(times))} each"
@@ -91,10 +96,10 @@ def full_collections(derived: Derived) -> Iterator[Finding]:
     yield Finding(
         "R09",
         "full-collections",
-        f"Full garbage collections take {spent / derived.loads_wall_ns * 100:.0f} % of the load",
+        f"Full garbage collections take {spent / loads_wall_ns(trace) * 100:.0f} % of the load",
         f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
         f"{plural(freed, 'object')}.",
-        _advice_on_collections(derived, {kind for kind, _ in places}, {place for _, place in places}),
+        _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
     )
 
@@ -105,19 +110,19 @@ def _collections(kind: str, count: int) -> str:
     return f"{plural(count, 'call')} of gc.collect"
 
 
-def _interrupted(derived: Derived, row: int) -> str:
+def _interrupted(trace: Trace, row: int) -> str:
     """Names what a collection interrupted."""
-    parent = derived.index.parents[row]
+    parent = span_index(trace).parents[row]
     if parent is None:
         return "the load"
-    span = derived.trace.spans[parent]
+    span = trace.spans[parent]
     return "imports" if span.phase == "import" else (span.function or span.name).rpartition(".")[2]
 
 
-def _advice_on_collections(derived: Derived, kinds: set[str], places: set[str]) -> str:
+def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> str:
     """Says how to have fewer full collections, and how to make one cheaper."""
     advice = []
-    if "called" in kinds and "_load_pretrained_model" in places and generation(derived).startswith("A"):
+    if "called" in kinds and "_load_pretrained_model" in places and generation(trace).startswith("A"):
         advice.append(
             "Up to 4.49 transformers collects after every shard: upgrade, or save the checkpoint in fewer, "
             "larger shards (max_shard_size)."
@@ -132,15 +137,15 @@ def _advice_on_collections(derived: Derived, kinds: set[str], places: set[str]) 
 
 
 @rule
-def imports_dominate(derived: Derived) -> Iterator[Finding]:
+def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""
-    spent = derived.phases.get("import", 0)
-    if spent <= 0.5 * derived.wall_ns or spent < 500_000_000:
+    spent = phase_times(trace).get("import", 0)
+    if spent <= 0.5 * recorded_wall_ns(trace) or spent < 500_000_000:
         return
-    if derived.trace.outcome.get("status", "ok") != "ok":
+    if trace.outcome.get("status", "ok") != "ok":
         return  # the share of a load that was cut short says nothing
     packages: Counter[str] = Counter()
-    for attributes in derived.trace.spans.column("attributes"):
+    for attributes in trace.spans.column("attributes"):
         costs = attributes.get("packages") if isinstance(attributes, dict) else None
         for entry in costs if isinstance(costs, list) else []:
             if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], int):
@@ -149,8 +154,8 @@ def imports_dominate(derived: Derived) -> Iterator[Finding]:
     yield Finding(
         "R05",
         "imports-dominate",
-        f"Imports take {spent / derived.wall_ns * 100:.0f} % of the time",
-        f"{seconds(spent)} of {seconds(derived.wall_ns)} went into importing Python modules"
+        f"Imports take {spent / recorded_wall_ns(trace) * 100:.0f} % of the time",
+        f"{seconds(spent)} of {seconds(recorded_wall_ns(trace))} went into importing Python modules"
         + (f": {worst}." if worst else "."),
         "No option of the loader helps here: keep the process alive between loads, or import earlier.",
         cost_ns=spent,
@@ -158,14 +163,14 @@ def imports_dominate(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def pickle_checkpoint(derived: Derived) -> Iterator[Finding]:
+def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
-    files = [file for file in derived.weight_files if file.format == "pickle"]
+    files = [file for file in weight_files(trace) if file.format == "pickle"]
     size = sum(file.size_bytes or 0 for file in files)
     largest = max((file.size_bytes or 0 for file in files), default=0)
-    if not size or derived.lazy_bytes:
+    if not size or untouched_bytes(trace):
         return
-    spans = derived.trace.spans
+    spans = trace.spans
     growth = [
         after - before
         for phase, before, after in zip(
@@ -190,15 +195,15 @@ def pickle_checkpoint(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def waiting_for_readers(derived: Derived) -> Iterator[Finding]:
+def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     """The thread that places tensors mostly waits for those that read them."""
-    waiting = derived.waiting_ns
-    if waiting < 1_000_000_000 or waiting <= 0.5 * derived.loads_wall_ns:
+    waiting = reader_waiting_ns(trace)
+    if waiting < 1_000_000_000 or waiting <= 0.5 * loads_wall_ns(trace):
         return
-    threads = plural(len(derived.reading.reader_threads), "reader thread")
-    rate = derived.rate_bytes_per_s
+    threads = plural(len(weight_reading(trace).reader_threads), "reader thread")
+    rate = read_rate(trace)
     reached = f" They reached {rate / 1e9:.2f} GB/s." if rate else ""
-    if casts(derived.sums):
+    if casts(tensor_sums(trace)):
         advice = (
             "Store the checkpoint in the dtype you ask for: then nothing is cast, and pages are only mapped."
         )
@@ -208,17 +213,17 @@ def waiting_for_readers(derived: Derived) -> Iterator[Finding]:
         "R24",
         "waiting-for-readers",
         "The main thread waits for reads",
-        f"It waited {seconds(waiting)} of {seconds(derived.loads_wall_ns)} for {threads}.{reached}",
+        f"It waited {seconds(waiting)} of {seconds(loads_wall_ns(trace))} for {threads}.{reached}",
         advice,
         cost_ns=waiting,
     )
 
 
 @rule
-def hub_requests(derived: Derived) -> Iterator[Finding]:
+def hub_requests(trace: Trace) -> Iterator[Finding]:
     """R22: requests to the hub although every file was there already."""
-    requests = sum(value or 0 for value in derived.trace.files.column("requests"))
-    results = set(derived.trace.files.column("result"))
+    requests = sum(value or 0 for value in trace.files.column("requests"))
+    results = set(trace.files.column("result"))
     if requests and results and not results & {"downloaded", "error"}:
         yield Finding(
             "R22",
@@ -226,5 +231,5 @@ def hub_requests(derived: Derived) -> Iterator[Finding]:
             f"{plural(requests, 'request')} to the hub, nothing downloaded",
             f"Every file was here already, and {plural(requests, 'request')} asked whether it is current.",
             "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
-            cost_ns=derived.phases.get("resolve", 0),
+            cost_ns=phase_times(trace).get("resolve", 0),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
@@ -13,33 +12,34 @@ from hftrace.analysis.findings.rules import (
     total_of,
     worst_names,
 )
-from hftrace.analysis.ledger.tensors import Total
+from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.schema.model import Trace
 
 
 @rule
-def missing_weights(derived: Derived) -> Iterator[Finding]:
+def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have."""
-    total = total_of(derived, kind="parameter", provenance="initialized")
+    total = total_of(trace, kind="parameter", provenance="initialized")
     if not total.count:
         return
-    unused = total_of(derived, kind="unused")
+    unused = total_of(trace, kind="unused")
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
     yield Finding(
         "R20",
         "missing-weights",
         f"{plural(total.count, 'parameter')} not from the checkpoint",
         f"{amount(total.bytes)} of parameters were freshly initialised: "
-        f"{worst_names(derived, 'parameter', 'initialized')}.{pairs}",
+        f"{worst_names(trace, 'parameter', 'initialized')}.{pairs}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
     )
 
 
 @rule
-def left_on_meta(derived: Derived) -> Iterator[Finding]:
+def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
-    total = total_of(derived, kind="parameter", device="meta", offload=None)
-    if total.count and derived.trace.outcome.get("status", "ok") == "ok":
+    total = total_of(trace, kind="parameter", device="meta", offload=None)
+    if total.count and trace.outcome.get("status", "ok") == "ok":
         yield Finding(
             "R19",
             "left-on-meta",
@@ -51,27 +51,27 @@ def left_on_meta(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def unused_keys(derived: Derived) -> Iterator[Finding]:
+def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
-    total = total_of(derived, kind="unused")
+    total = total_of(trace, kind="unused")
     if total.count:
         yield Finding(
             "R20",
             "unused-keys",
             f"{plural(total.count, 'checkpoint key')} went nowhere",
             f"{amount(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(derived, 'unused', 'unused')}.",
+            f"{worst_names(trace, 'unused', 'unused')}.",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )
 
 
 @rule
-def offloaded(derived: Derived) -> Iterator[Finding]:
+def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
-        for sort, part in derived.sums.items():
+        for sort, part in tensor_sums(trace).items():
             if sort.offload == place or (place == "disk" and sort.device == "disk"):
                 total.add(part)
         if total.count:
@@ -88,14 +88,14 @@ def offloaded(derived: Derived) -> Iterator[Finding]:
 
 
 @rule
-def ignored_keywords(derived: Derived) -> Iterator[Finding]:
+def ignored_keywords(trace: Trace) -> Iterator[Finding]:
     """Keywords that this transformers accepts and ignores."""
-    ignored = derived.trace.request.get("ignored")
+    ignored = trace.request.get("ignored")
     for entry in ignored if isinstance(ignored, list) else []:
         if not isinstance(entry, dict):
             continue
         versions = entry.get("versions")
-        installed = derived.trace.environment.get("transformers") or "this version"
+        installed = trace.environment.get("transformers") or "this version"
         yield Finding(
             "K01",
             "ignored-keyword",

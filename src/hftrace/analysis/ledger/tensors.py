@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
-from hftrace.schema.model import Table, Tensor
+from hftrace.analysis.once import once
+from hftrace.schema.model import Table, Tensor, Trace
 
 Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"
@@ -67,8 +68,10 @@ class Batch(NamedTuple):
     total: Total
 
 
-def batches(tensors: Table[Tensor]) -> list[Batch]:
-    """Returns the ledger in batches, in the order of their first row."""
+@once
+def tensor_batches(trace: Trace) -> list[Batch]:
+    """Returns the tensor ledger by all that few tensors differ in, in the order of the first rows."""
+    tensors = trace.tensors
     read = [start is not None for start in tensors.column("read_start_ns")]
     columns = [tensors.column(name) for name in (*TensorClass._fields, "rank", "file", "span", "thread")]
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -89,10 +92,11 @@ def cells(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
     return list(map(column.__getitem__, rows))
 
 
-def totals(parts: Iterable[Batch]) -> dict[TensorClass, Total]:
+@once
+def tensor_sums(trace: Trace) -> dict[TensorClass, Total]:
     """Returns count and bytes of the ledger by sort; every question about sums is answered from these few."""
     result: dict[TensorClass, Total] = {}
-    for batch in parts:
+    for batch in tensor_batches(trace):
         result.setdefault(batch.sort, Total()).add(batch.total)
     return result
 

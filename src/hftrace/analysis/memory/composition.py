@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.holding import (
     HeldMemory,
     heap_growth,
@@ -21,8 +20,10 @@ from hftrace.analysis.memory.holding import (
     time_of_maximum,
     weights_spans,
 )
-from hftrace.analysis.memory.usage import Reading, between
-from hftrace.schema.model import Span
+from hftrace.analysis.memory.usage import Reading, between, process_memory
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
+from hftrace.schema.model import Span, Trace
 
 READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""
@@ -69,27 +70,27 @@ class _Growth(NamedTuple):
     file: int
 
 
-def composition(derived: Derived, load_row: int) -> Composition | None:
+def composition(trace: Trace, load_row: int) -> Composition | None:
     """Returns what the peak of a load was made of.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         load_row: Row of an outermost load.
 
     Returns:
         None where the trace has no exact peak or no memory at the load's start.
     """
-    load = derived.trace.spans[load_row]
+    load = trace.spans[load_row]
     start = _total(load.rss_anon_start_bytes, load.rss_file_start_bytes)
     if start is None or load.rss_peak_bytes is None:
         return None
     peak = max(load.rss_peak_bytes, start)
-    span_row = _innermost_with_peak(derived, load_row, peak - start)
-    span = derived.trace.spans[span_row]
-    what = held(derived, load_row)
+    span_row = _innermost_with_peak(trace, load_row, peak - start)
+    span = trace.spans[span_row]
+    what = held(trace, load_row)
     time_ns = time_of_maximum(what, span.start_ns, span.end_ns)
     rise = peak - start
-    parts = _parts(derived, load, load_row, span, time_ns, what, rise)
+    parts = _parts(trace, load, load_row, span, time_ns, what, rise)
     rest = parts[-1].bytes
     return Composition(
         load=load_row,
@@ -102,27 +103,34 @@ def composition(derived: Derived, load_row: int) -> Composition | None:
     )
 
 
-def main_load(derived: Derived) -> int | None:
+def main_load(trace: Trace) -> int | None:
     """Returns the load whose peak is greatest, which is the one to ask about; None where there is none."""
-    rows = derived.index.load_rows
-    column = derived.trace.spans.column("rss_peak_bytes")
+    rows = span_index(trace).load_rows
+    column = trace.spans.column("rss_peak_bytes")
     return max(rows, key=lambda row: (column[row] or 0, -row), default=None)
+
+
+@once
+def peak_composition(trace: Trace) -> Composition | None:
+    """Returns the composition for the load that peaked highest; None where it is not known."""
+    row = main_load(trace)
+    return None if row is None else composition(trace, row)
 
 
 def _total(*parts: int | None) -> int | None:
     return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
 
 
-def _innermost_with_peak(derived: Derived, row: int, rise: int) -> int:
+def _innermost_with_peak(trace: Trace, row: int, rise: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own watermark, but for a trifle."""
-    column = derived.trace.spans.column("rss_peak_bytes")
-    lanes = derived.index.lanes
+    column = trace.spans.column("rss_peak_bytes")
+    lanes = span_index(trace).lanes
     least = (column[row] or 0) - TOLERANCE * rise
     while True:
         # The first one: a neighbour that begins at the peak shares the mark, and did not make it.
         below = (
             child
-            for child in derived.index.children[row]
+            for child in span_index(trace).children[row]
             if lanes[child] == lanes[row] and (column[child] or 0) >= least
         )
         found = next(below, None)
@@ -134,9 +142,9 @@ def _innermost_with_peak(derived: Derived, row: int, rise: int) -> int:
 # -- the parts ----------------------------------------------------------------------------------------
 
 
-def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Growth:
+def _growth(trace: Trace, load: Span, load_row: int, peak_span: Span) -> _Growth:
     """Returns how the process grew until the end of ``peak_span`` in phases that read no weights."""
-    spans, index, until = derived.trace.spans, derived.index, peak_span.end_ns
+    spans, index, until = trace.spans, span_index(trace), peak_span.end_ns
     imports = 0
     for row in index.walk_thread([load_row]):
         parent = index.parents[row]
@@ -147,7 +155,7 @@ def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Gr
     imports = max(0, imports)
     anon = file = 0
     at_anon, at_file = load.rss_anon_start_bytes or 0, load.rss_file_start_bytes or 0
-    for weights in weights_spans(derived, load_row):
+    for weights in weights_spans(trace, load_row):
         if weights.start_ns >= until:
             continue
         if weights.rss_anon_start_bytes is None:
@@ -165,7 +173,7 @@ def _growth(derived: Derived, load: Span, load_row: int, peak_span: Span) -> _Gr
 
 
 def _parts(
-    derived: Derived,
+    trace: Trace,
     load: Span,
     load_row: int,
     span: Span,
@@ -175,10 +183,10 @@ def _parts(
 ) -> list[Part]:
     """Returns what a rise of that many bytes was made of."""
     sums = held_at(what, time_ns)
-    growth = _growth(derived, load, load_row, span)
+    growth = _growth(trace, load, load_row, span)
     # A model that was built on a real device grew there: those are its parameters.
     objects = max(0, growth.objects_anon - what.built)
-    files = _mapped_growth(derived, load, span)
+    files = _mapped_growth(trace, load, span)
     source_memory = files.memory if files.load >= 0.5 * sums["sources"].bytes else "anonymous"
     parts = [
         Part("parameters", "parameters and buffers of the model", sums["parameters"].bytes, "anonymous"),
@@ -200,50 +208,51 @@ def _parts(
     explained = growth.file + (sources if source_memory != "anonymous" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
-    passing = max(0, rest - mapped) if _in_import(derived, span) else 0
+    passing = max(0, rest - mapped) if _in_import(trace, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
-    unrecorded = max(0, min(rest, _unrecorded(derived, load, what))) if load.status == "killed" else 0
+    unrecorded = max(0, min(rest, _unrecorded(trace, load, what))) if load.status == "killed" else 0
     parts.append(Part("unrecorded", "reads under way when it was killed", unrecorded, "anonymous"))
     rest -= unrecorded
-    reserve = max(0, min(rest, heap_growth(derived, load_row)))
+    reserve = max(0, min(rest, heap_growth(trace, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
     return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
 
 
-def _unrecorded(derived: Derived, load: Span, what: HeldMemory) -> int:
+def _unrecorded(trace: Trace, load: Span, what: HeldMemory) -> int:
     """Returns by how much anonymous memory grew after the last event of a load that was killed, in bytes.
 
     Reads are written down when they are done, and events up to 50 ms later.
     Outside of the weights nothing large is under way.
     """
-    index = derived.index
-    rows = index.walk_thread([derived.index.row_of[load.id]])
+    index = span_index(trace)
+    rows = index.walk_thread([span_index(trace).row_of[load.id]])
     open_ones = [row for row in rows if index.ends[row] >= load.end_ns and index.phases[row] in READING]
     if not open_ones:
         return 0
     done = (time for parcel in what.copies for time in parcel.appear if time <= load.end_ns)
     edges = (time for row in rows for time in (index.starts[row], index.ends[row]) if time < load.end_ns)
     last = max((*done, *edges), default=load.start_ns)
-    readings = _readings(derived, load)
+    readings = _readings(trace, load)
     # From the first reading that has the last event in it: an edge has one of its own.
     after = [reading.anonymous_bytes for reading in readings if last <= reading.time_ns <= load.end_ns]
     return max(after) - after[0] if after else 0
 
 
-def _in_import(derived: Derived, span: Span) -> bool:
+def _in_import(trace: Trace, span: Span) -> bool:
     """Returns whether a span is an import, or lies in one: it reads no weights, and its peak is its own."""
-    row: int | None = derived.index.row_of[span.id]
+    row: int | None = span_index(trace).row_of[span.id]
     while row is not None:
-        if derived.index.phases[row] == "import":
+        if span_index(trace).phases[row] == "import":
             return True
-        row = derived.index.parents[row]
+        row = span_index(trace).parents[row]
     return False
 
 
-def _readings(derived: Derived, load: Span) -> list[Reading]:
+def _readings(trace: Trace, load: Span) -> list[Reading]:
     return next(
-        (each.readings for each in derived.processes if (each.rank, each.pid) == (load.rank, load.pid)), []
+        (each.readings for each in process_memory(trace) if (each.rank, each.pid) == (load.rank, load.pid)),
+        [],
     )
 
 
@@ -257,8 +266,8 @@ class _MappedGrowth(NamedTuple):
     """``file``, or ``shared`` where the files are in a file system that lives in memory."""
 
 
-def _mapped_growth(derived: Derived, load: Span, span: Span) -> _MappedGrowth:
-    readings = _readings(derived, load)
+def _mapped_growth(trace: Trace, load: Span, span: Span) -> _MappedGrowth:
+    readings = _readings(trace, load)
     start = next((reading for reading in readings if reading.time_ns >= load.start_ns), None)
     shared_before = start.shared_bytes if start is not None else 0
     first = (load.rss_file_start_bytes or 0) + shared_before

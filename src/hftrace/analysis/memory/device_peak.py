@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import Batch, cells
+from hftrace.analysis.ledger.tensors import Batch, cells, tensor_batches
 from hftrace.analysis.memory.composition import READING, TOLERANCE, Part
 from hftrace.analysis.memory.holding import ELSEWHERE
 from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
 from hftrace.analysis.memory.usage import device_readings
-from hftrace.schema.model import Span
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
+from hftrace.schema.model import Span, Trace
 
 BEGINNING = ("instantiate", "warmup", "weights")
 """Phases before which a load puts nothing on a device."""
@@ -78,32 +79,44 @@ class _Arrival(NamedTuple):
         return self.bytes * (time_ns - self.started_ns) // (self.appeared_ns - self.started_ns)
 
 
-def device_peaks(derived: Derived, load_row: int) -> list[DevicePeak]:
+def device_peaks(trace: Trace, load_row: int) -> list[DevicePeak]:
     """Returns what the peak of each device was made of during a load, by device.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         load_row: Row of an outermost load.
     """
-    load = derived.trace.spans[load_row]
+    load = trace.spans[load_row]
     peaks = device_sizes(load.device_peak_bytes)
     return [
-        _device_peak(derived, load_row, load, device, peak)
+        _device_peak(trace, load_row, load, device, peak)
         for device, peak in sorted(peaks.items())
         if peak > 0
     ]
 
 
-def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak: int) -> DevicePeak:
-    row = _innermost(derived, load_row, device, peak)
-    before = min(peak, _before(derived, load_row, load, device))
+@once
+def highest_device_peaks(trace: Trace) -> list[DevicePeak]:
+    """Returns what the memory of each device was made of at its peak, in the load that had most there."""
+    highest: dict[str, DevicePeak] = {}
+    for row in span_index(trace).load_rows:
+        for peak in device_peaks(trace, row):
+            known = highest.get(peak.device)
+            if known is None or peak.peak_bytes > known.peak_bytes:
+                highest[peak.device] = peak
+    return [highest[device] for device in sorted(highest)]
+
+
+def _device_peak(trace: Trace, load_row: int, load: Span, device: str, peak: int) -> DevicePeak:
+    row = _innermost(trace, load_row, device, peak)
+    before = min(peak, _before(trace, load_row, load, device))
     parts = [Part("before", "before the load", before, device)] if before else []
-    span = derived.trace.spans[row]
+    span = trace.spans[row]
     if span.phase == "warmup":
         asked = "asked for at once by the loader's warm-up"
         parts.append(Part("warmup", asked, peak - before, device))
     else:
-        parts += _from_ledger(derived, load, span, device, peak - before)
+        parts += _from_ledger(trace, load, span, device, peak - before)
     rise = peak - before
     rest = peak - sum(part.bytes for part in parts)
     if rest > 0 and span.phase not in (*READING, "load", "warmup"):
@@ -115,7 +128,7 @@ def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak:
         rest -= passing
     if rest:
         parts.append(Part("rest", "not explained", rest, device))
-    described = described_device(derived.trace, device)
+    described = described_device(trace, device)
     return DevicePeak(
         device=device,
         load=load_row,
@@ -130,40 +143,40 @@ def _device_peak(derived: Derived, load_row: int, load: Span, device: str, peak:
     )
 
 
-def _innermost(derived: Derived, row: int, device: str, peak: int) -> int:
+def _innermost(trace: Trace, row: int, device: str, peak: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own peak, but for a trifle."""
-    column = derived.trace.spans.column("device_peak_bytes")
-    lanes = derived.index.lanes
+    column = trace.spans.column("device_peak_bytes")
+    lanes = span_index(trace).lanes
     least = (1 - TOLERANCE) * peak
     while True:
         below = [
             child
-            for child in derived.index.children[row]
+            for child in span_index(trace).children[row]
             if lanes[child] == lanes[row] and device_sizes(column[child]).get(device, 0) >= least
         ]
         if not below:
             return row
         # The mark of a warm-up is within a trifle of that of the weights: the weights say more.
-        row = max(below, key=lambda child: (derived.index.phases[child] != "warmup", -child))
+        row = max(below, key=lambda child: (span_index(trace).phases[child] != "warmup", -child))
 
 
-def _before(derived: Derived, load_row: int, load: Span, device: str) -> int:
+def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:
     """Returns what was allocated on the device before the load put anything there."""
-    index = derived.index
+    index = span_index(trace)
     first = min(
         (index.starts[row] for row in index.walk_thread([load_row]) if index.phases[row] in BEGINNING),
         default=load.start_ns,
     )
-    readings = device_readings(derived.trace, load.pid).get(device, [])
+    readings = device_readings(trace, load.pid).get(device, [])
     return next((reading.allocated_bytes for reading in reversed(readings) if reading.time_ns <= first), 0)
 
 
 # -- what the ledger says -----------------------------------------------------------------------------
 
 
-def _from_ledger(derived: Derived, load: Span, span: Span, device: str, rise: int) -> list[Part]:
+def _from_ledger(trace: Trace, load: Span, span: Span, device: str, rise: int) -> list[Part]:
     """Returns tensors in the model and copies on their way, when the ledger has most until a span's end."""
-    arrivals = [each for batch in derived.batches for each in _arrivals(derived, batch, load, device)]
+    arrivals = [each for batch in tensor_batches(trace) for each in _arrivals(trace, batch, load, device)]
     inside = [each for each in arrivals if each.started_ns <= span.end_ns]
     if not inside:
         return []
@@ -193,17 +206,17 @@ def _from_ledger(derived: Derived, load: Span, span: Span, device: str, rise: in
     return [part for part in parts if part.bytes]
 
 
-def _arrivals(derived: Derived, batch: Batch, load: Span, device: str) -> Iterable[_Arrival]:
+def _arrivals(trace: Trace, batch: Batch, load: Span, device: str) -> Iterable[_Arrival]:
     """Yields the tensors of a batch that a load puts on a device."""
     sort = batch.sort
     if batch.rank != load.rank or sort.provenance in ELSEWHERE or sort.kind == "unused":
         return
     # ``cuda`` without a number is the first device; a model that was not finished is where it was asked.
     here = sort.device in (device, device.partition(":")[0])
-    if not here and not (sort.device is None and whole_model_device(derived.trace) == device):
+    if not here and not (sort.device is None and whole_model_device(trace) == device):
         return
-    column = derived.trace.tensors.column
-    asked = asked_dtype(derived.trace)
+    column = trace.tensors.column
+    asked = asked_dtype(trace)
     names = ("bytes", "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns")
     for size, stored, begun, read, placed in zip(
         *(cells(column(name), batch.rows) for name in names), strict=True

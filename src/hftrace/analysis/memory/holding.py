@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, cells
-from hftrace.schema.model import Span
+from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, cells, tensor_batches
+from hftrace.analysis.time.spans import span_index
+from hftrace.schema.model import Span, Trace
 
 BUILT_SHARE = 0.5
 """Share of the model's bytes that must appear before the first weight is read for the model to count as
@@ -63,10 +63,10 @@ class HeldMemory(NamedTuple):
     """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
 
 
-def held(derived: Derived, load_row: int) -> HeldMemory:
+def held(trace: Trace, load_row: int) -> HeldMemory:
     """Returns what the tensors of a load hold in the memory of the host."""
-    sorting = _ParcelBuilder(derived, load_row)
-    for batch in derived.batches:
+    sorting = _ParcelBuilder(trace, load_row)
+    for batch in tensor_batches(trace):
         sorting.add(batch)
     parcels = sorting.parcels
     whole = _Group()
@@ -75,40 +75,40 @@ def held(derived: Derived, load_row: int) -> HeldMemory:
         for group in (whole, groups.setdefault(parcel.owner, _Group())):
             group.add(parcel)
     copied = {
-        owner: _copies_without_cast(derived, load_row, owner, group, whole) for owner, group in groups.items()
+        owner: _copies_without_cast(trace, load_row, owner, group, whole) for owner, group in groups.items()
     }
     # A file that other weights are used right out of stays mapped as long as the model.
     kept = {parcel.file for parcel in parcels if not (parcel.must or copied[parcel.owner])}
     copies = [
         parcel
         if parcel.file in kept or parcel.owner is None
-        else parcel._replace(release=derived.index.ends[parcel.owner])
+        else parcel._replace(release=span_index(trace).ends[parcel.owner])
         for parcel in parcels
         if parcel.must or copied[parcel.owner]
     ]
     total = whole.needed + whole.same + sorting.timeless_bytes
-    return HeldMemory(copies, total if _was_built_before(derived, load_row, total) else 0)
+    return HeldMemory(copies, total if _was_built_before(trace, load_row, total) else 0)
 
 
 class _ParcelBuilder:
     """Sorts the tensors of a load into parcels.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         load_row: Row of the load.
     """
 
-    def __init__(self, derived: Derived, load_row: int) -> None:
+    def __init__(self, trace: Trace, load_row: int) -> None:
         self.parcels: list[Parcel] = []
         self.timeless_bytes = 0
         """Bytes of the tensors of which nobody knows when they came: what the model computes itself."""
-        index = derived.index
-        self._column = derived.trace.tensors.column
+        index = span_index(trace)
+        self._column = trace.tensors.column
         self._rank = index.lanes[load_row].rank
         self._start, self._end = index.starts[load_row], index.ends[load_row]
-        self._asked = asked_dtype(derived.trace)
+        self._asked = asked_dtype(trace)
         # A load that failed has not said where its tensors are: where they were asked.
-        self._host = {"cpu", None} if whole_model_device(derived.trace) in ("cpu", None) else {"cpu"}
+        self._host = {"cpu", None} if whole_model_device(trace) in ("cpu", None) else {"cpu"}
         # Which span was the innermost that places weights, from when on; outside of the load there is none.
         nearest = index.nearest(("shard", "weights"))
         changes = [(start, nearest[row]) for start, _, row in sorted(index.exclusive([load_row]))]
@@ -195,7 +195,7 @@ class _Group:
 
 
 def _copies_without_cast(
-    derived: Derived, load_row: int, owner: int | None, group: _Group, whole: _Group
+    trace: Trace, load_row: int, owner: int | None, group: _Group, whole: _Group
 ) -> bool:
     """Returns whether weights that need no cast were copied all the same, from how much the process grew.
 
@@ -204,49 +204,49 @@ def _copies_without_cast(
     load where that has no memory at its edges.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         load_row: The load's row.
         owner: Row of the span that placed the tensors; None where there is none.
         group: The tensors that it placed.
         whole: All tensors of the load.
     """
-    span = derived.trace.spans[load_row if owner is None else owner]
+    span = trace.spans[load_row if owner is None else owner]
     if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
-        span, group = derived.trace.spans[load_row], whole
+        span, group = trace.spans[load_row], whole
     if span.rss_anon_bytes is None or span.rss_anon_start_bytes is None:
         return False
     grown = span.rss_anon_bytes - span.rss_anon_start_bytes - group.needed
     if group.needed and span.phase != "shard":
         # Temporary copies leave free memory behind, which is no weight.
-        grown -= heap_growth(derived, load_row)
+        grown -= heap_growth(trace, load_row)
     return grown > COPIED_SHARE * group.same > 0
 
 
-def heap_growth(derived: Derived, load_row: int) -> int:
+def heap_growth(trace: Trace, load_row: int) -> int:
     """Returns how much more malloc had free when the weights were in the model than at the load's start."""
-    attributes = derived.trace.spans.column("attributes")
+    attributes = trace.spans.column("attributes")
     before = attributes[load_row].get("heap_free_start_bytes")
     after = [
         attributes[row].get("heap_free_bytes")
-        for row in derived.index.walk_thread([load_row])
-        if derived.index.phases[row] == "weights"
+        for row in span_index(trace).walk_thread([load_row])
+        if span_index(trace).phases[row] == "weights"
     ]
     known = [free for free in after if isinstance(free, int)]
     return max(0, known[-1] - before) if known and isinstance(before, int) else 0
 
 
-def _was_built_before(derived: Derived, load_row: int, expected: int) -> bool:
+def _was_built_before(trace: Trace, load_row: int, expected: int) -> bool:
     """Returns whether the process grew by a model of ``expected`` bytes before it read any weight."""
-    load = derived.trace.spans[load_row]
-    first = next(iter(weights_spans(derived, load_row)), None)
+    load = trace.spans[load_row]
+    first = next(iter(weights_spans(trace, load_row)), None)
     if first is None or first.rss_anon_start_bytes is None or load.rss_anon_start_bytes is None:
         return False
     return first.rss_anon_start_bytes - load.rss_anon_start_bytes > BUILT_SHARE * expected > 0
 
 
-def weights_spans(derived: Derived, load_row: int) -> list[Span]:
+def weights_spans(trace: Trace, load_row: int) -> list[Span]:
     """Returns the outermost ``weights`` spans of a load, in order."""
-    index = derived.index
+    index = span_index(trace)
     nearest = index.nearest(("weights",))
     rows = []
     for row in index.walk_thread([load_row]):
@@ -254,7 +254,7 @@ def weights_spans(derived: Derived, load_row: int) -> list[Span]:
         inside = parent is not None and nearest[parent] is not None
         if index.phases[row] == "weights" and not inside:
             rows.append(row)
-    return [derived.trace.spans[row] for row in sorted(rows, key=lambda row: index.starts[row])]
+    return [trace.spans[row] for row in sorted(rows, key=lambda row: index.starts[row])]
 
 
 # -- on the axis of time ------------------------------------------------------------------------------

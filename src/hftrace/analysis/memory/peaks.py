@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from hftrace.analysis.once import once
 from hftrace.schema.model import Trace
 
 _TOO_LARGE = 1 << 63
@@ -26,7 +27,8 @@ def _largest(*columns: Iterable[int | None]) -> int | None:
     return max((value for column in columns for value in column if value is not None), default=None)
 
 
-def peaks(trace: Trace) -> Peaks:
+@once
+def memory_peaks(trace: Trace) -> Peaks:
     """Returns the peaks of a trace."""
     spans, samples = trace.spans, trace.samples
     totals: list[int | None] = [

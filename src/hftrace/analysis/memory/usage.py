@@ -11,13 +11,12 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hftrace.analysis.memory.peaks import device_sizes
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
-
-if TYPE_CHECKING:
-    from hftrace.analysis.derived import Derived
 
 AFTERWARDS = ("touch", "forward", "generate", "release")
 """Phases of root spans that follow a load and change what it left in memory."""
@@ -137,19 +136,20 @@ def _difference(value: int | None, start: int | None) -> int | None:
     return None if value is None or start is None else value - start
 
 
-def processes(derived: Derived) -> list[ProcessMemory]:
+@once
+def process_memory(trace: Trace) -> list[ProcessMemory]:
     """Returns the loading processes of a trace, by rank; the main one is the first."""
-    index = derived.index
+    index = span_index(trace)
     rows = index.load_rows or index.roots
     found = sorted({(index.lanes[row].rank, index.lanes[row].pid) for row in rows})
     main = index.main_lane
     if main is not None:
         found.sort(key=lambda key: (key != (main.rank, main.pid), key))
-    return [_process(derived, rank, pid) for rank, pid in found]
+    return [_process(trace, rank, pid) for rank, pid in found]
 
 
-def _process(derived: Derived, rank: int, pid: int) -> ProcessMemory:
-    trace, index = derived.trace, derived.index
+def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
+    index = span_index(trace)
     rows = [row for row, lane in enumerate(index.lanes) if lane.pid == pid and lane.rank == rank]
     roots = [row for row in rows if index.parents[row] is None]
     loads = [row for row in roots if index.phases[row] == "load"]
@@ -163,24 +163,24 @@ def _process(derived: Derived, rank: int, pid: int) -> ProcessMemory:
     taken = readings(trace, pid)
     devices = device_readings(trace, pid)
     in_loads = list(index.walk(loads))
-    load_peak = _peak(derived, in_loads, taken, _bounds(derived, loads)) if loads else None
+    load_peak = _peak(trace, in_loads, taken, _bounds(trace, loads)) if loads else None
     return ProcessMemory(
         rank=rank,
         pid=pid,
         readings=taken,
         devices=devices,
         device_peaks=_device_peaks(trace, rows, devices),
-        peak=_peak(derived, rows, taken, None),
+        peak=_peak(trace, rows, taken, None),
         load_peak=load_peak,
-        states=_states(derived, loads, after, taken, load_peak),
+        states=_states(trace, loads, after, taken, load_peak),
         start_ns=min((index.starts[row] for row in roots), default=0),
         end_ns=max((index.ends[row] for row in roots), default=0),
         busy=_busy([(index.starts[row], index.ends[row]) for row in (*loads, *after)]),
     )
 
 
-def _bounds(derived: Derived, rows: Sequence[int]) -> tuple[int, int]:
-    index = derived.index
+def _bounds(trace: Trace, rows: Sequence[int]) -> tuple[int, int]:
+    index = span_index(trace)
     return min(index.starts[row] for row in rows), max(index.ends[row] for row in rows)
 
 
@@ -260,23 +260,23 @@ def _device_peaks(
 
 
 def _peak(
-    derived: Derived, rows: Sequence[int], taken: list[Reading], bounds: tuple[int, int] | None
+    trace: Trace, rows: Sequence[int], taken: list[Reading], bounds: tuple[int, int] | None
 ) -> Peak | None:
     """Returns the peak of the spans in ``rows``; ``bounds`` limits the readings that count."""
     if bounds is not None:
         taken = between(taken, *bounds)
     largest = max(taken, key=lambda reading: reading.total_bytes, default=None)
     read_bytes = largest.total_bytes if largest is not None else None
-    marks = derived.trace.spans.column("rss_peak_bytes")
+    marks = trace.spans.column("rss_peak_bytes")
     mark = max((marks[row] for row in rows if marks[row] is not None), default=None)
     if mark is None or (read_bytes is not None and read_bytes >= mark + max(SLACK_BYTES, SLACK * mark)):
         # No watermark, or one that died with the process before it was read.
         if largest is None or read_bytes is None:
             return None
         return Peak(read_bytes, largest.time_ns, None, False, read_bytes)
-    index = derived.index
+    index = span_index(trace)
     # A span whose edges were not read has its parent's watermark: a bound, and no place.
-    edges = derived.trace.spans.column("rss_anon_start_bytes")
+    edges = trace.spans.column("rss_anon_start_bytes")
     same = [row for row in rows if marks[row] == mark]
     same = [row for row in same if edges[row] is not None] or same
     inner = min(same, key=lambda row: (index.ends[row] - index.starts[row], -index.starts[row], -row))
@@ -284,7 +284,7 @@ def _peak(
     highest = max(within, key=lambda reading: reading.total_bytes, default=None)
     time = highest.time_ns if highest is not None else index.ends[inner]
     # Of a span that never ended, the kernel's figure died with the process: what stands there is a sample's.
-    unread = derived.trace.spans.column("rss_anon_bytes")[inner] is None
+    unread = trace.spans.column("rss_anon_bytes")[inner] is None
     return Peak(mark, time, inner, not (unread and mark == read_bytes), read_bytes)
 
 
@@ -296,11 +296,11 @@ def between(taken: list[Reading], start_ns: int, end_ns: int) -> list[Reading]:
 
 
 def _states(
-    derived: Derived, loads: list[int], after: list[int], taken: list[Reading], load_peak: Peak | None
+    trace: Trace, loads: list[int], after: list[int], taken: list[Reading], load_peak: Peak | None
 ) -> list[State]:
     if not loads:
         return []
-    spans, index = derived.trace.spans, derived.index
+    spans, index = trace.spans, span_index(trace)
 
     def edge(name: str, row: int, end: bool) -> State:
         time = index.ends[row] if end else index.starts[row]
@@ -322,7 +322,7 @@ def _states(
         states.append(edge(name, row, True))
     if load_peak is not None:
         states.append(_at_peak("peak", load_peak, taken))
-    later = _peak(derived, list(index.walk(after)), taken, _bounds(derived, after)) if after else None
+    later = _peak(trace, list(index.walk(after)), taken, _bounds(trace, after)) if after else None
     if later is not None and load_peak is not None and later.bytes > (1 + SLACK) * load_peak.bytes:
         states.append(_at_peak("peak afterwards", later, taken))
     return states
@@ -340,115 +340,6 @@ def _at_peak(name: str, peak: Peak, taken: list[Reading]) -> State:
             if abs(peak.bytes - reading.total_bytes) <= max(SLACK_BYTES, SLACK * peak.bytes):
                 return State(name, peak.time_ns, peak.bytes, reading.anonymous_bytes, reading.file_bytes)
     return State(name, peak.time_ns, peak.bytes, None, None)
-
-
-def peak_time_ns(derived: Derived, process: ProcessMemory, peak: Peak) -> int | None:
-    """Returns when a peak was, as well as is known: at a reading, else where the tensor ledger puts it."""
-    made = derived.composition if peak.between_readings else None
-    if made is not None and made.time_ns is not None and made.peak_bytes == peak.bytes:
-        return made.time_ns
-    return peak.time_ns
-
-
-def composition_facts(derived: Derived) -> dict[str, Any] | None:
-    """Returns what the peak was made of as plain JSON values; None where it is not known."""
-    made = derived.composition
-    if made is None:
-        return None
-    ids = derived.index.ids
-    return {
-        "load": ids[made.load],
-        "span": None if made.span is None else ids[made.span],
-        "time_ns": made.time_ns,
-        "peak_bytes": made.peak_bytes,
-        "start_bytes": made.start_bytes,
-        "explained": made.explained,
-        "parts": [part._asdict() for part in made.parts],
-    }
-
-
-def device_peak_facts(derived: Derived) -> list[dict[str, Any]]:
-    """Returns what each device's peak was made of as plain JSON values, in bytes."""
-    ids = derived.index.ids
-    return [
-        {
-            "device": peak.device,
-            "load": ids[peak.load],
-            "span": ids[peak.span],
-            "peak_bytes": peak.peak_bytes,
-            "explained": peak.explained,
-            "parts": [part._asdict() for part in peak.parts],
-            "allocated_bytes": peak.allocated_bytes,
-            "reserved_bytes": peak.reserved_bytes,
-            "unused_bytes": peak.unused_bytes,
-            "memory_bytes": peak.memory_bytes,
-            "outside_allocator_bytes": peak.outside_allocator_bytes,
-        }
-        for peak in derived.device_peaks
-    ]
-
-
-def memory_facts(derived: Derived) -> dict[str, Any] | None:
-    """Returns the memory of the main process for the summary, as plain JSON values.
-
-    Bytes, and ns from the clock base; ``returned``, ``peak`` and what came after the load are absolute, and
-    ``..._above_start`` are differences. None where nothing was measured.
-    """
-    process = derived.processes[0] if derived.processes else None
-    if process is None or not process.states:
-        return None
-
-    def values(state: State) -> dict[str, int | None]:
-        return {
-            "total_bytes": state.total_bytes,
-            "anonymous_bytes": state.anonymous_bytes,
-            "file_bytes": state.file_bytes,
-        }
-
-    peak = process.load_peak
-    result: dict[str, Any] = {
-        "start": values(process.states[0]),
-        "peak_bytes": peak.bytes if peak else None,
-        "peak_time_ns": peak_time_ns(derived, process, peak) if peak else None,
-        "peak_between_samples": peak.between_readings if peak else None,
-        "peak_above_start_bytes": process.peak_above_start_bytes,
-        "kept_bytes": kept_bytes(derived),
-        "after": [],
-        "composition": composition_facts(derived),
-        "device_peaks": device_peak_facts(derived),
-    }
-    for state in process.states[1:]:
-        if state.name == "returned":
-            result["returned"] = values(state)
-            result["returned_above_start"] = values(process.above_start(state))
-        elif state.name.startswith("after "):
-            result["after"].append(
-                {
-                    "phase": state.name.removeprefix("after "),
-                    **values(state),
-                    "above_start": values(process.above_start(state)),
-                }
-            )
-    return result
-
-
-def kept_bytes(derived: Derived) -> int | None:
-    """Returns the bytes that the load kept in host memory: of the model's tensors there, else by the process.
-
-    None where neither is known.
-    """
-    placed = sum(
-        total.bytes
-        for sort, total in derived.sums.items()
-        if sort.device == "cpu" and sort.provenance not in (None, "tied", "unused")
-    )
-    if placed:
-        return placed
-    process = derived.processes[0] if derived.processes else None
-    returned = process.state("returned") if process is not None else None
-    if process is None or returned is None:
-        return None
-    return process.above_start(returned).total_bytes
 
 
 class Panel(NamedTuple):

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hftrace.analysis.ledger.tensors import Batch, cells
-from hftrace.analysis.time.spans import SpanIndex
-from hftrace.schema.model import File, Table, Trace
-
-WARM = 0.95
-COLD = 0.05
+from hftrace.analysis.ledger.tensors import Batch, cells, tensor_batches
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import SpanIndex, span_index
+from hftrace.schema.model import Trace
 
 
 @dataclass
@@ -40,7 +38,7 @@ class ShardReading:
 
 
 class Reading(NamedTuple):
-    """All that is derived from the read times of the tensor ledger."""
+    """All that is trace from the read times of the tensor ledger."""
 
     shards: list[ShardReading]
     """In order of their first read."""
@@ -54,8 +52,10 @@ class Reading(NamedTuple):
     """Ledger rows by owner and file."""
 
 
-def reading(trace: Trace, index: SpanIndex, batches: Iterable[Batch]) -> Reading:
-    """Groups the reads of the tensor ledger by span and file."""
+@once
+def weight_reading(trace: Trace) -> Reading:
+    """Groups the reads of the tensor ledger by span and file: shards, reader threads and waiting."""
+    index = span_index(trace)
     owners = index.nearest(("shard", "weights"))
     weights_of = index.nearest(("weights",))
     named = _shards_by_name(trace, index, weights_of)
@@ -66,7 +66,7 @@ def reading(trace: Trace, index: SpanIndex, batches: Iterable[Batch]) -> Reading
     rows: dict[tuple[int | None, str], list[int]] = {}
     readers: dict[tuple[int, int], int] = {}
     waits: dict[int, list[tuple[int, int]]] = {}
-    for batch in batches:
+    for batch in tensor_batches(trace):
         file, thread, sort = batch.file, batch.thread, batch.sort
         if file is None or sort.provenance in ("tied", "meta"):
             continue
@@ -169,27 +169,3 @@ def merge(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             result.append((start, end))
     return result
-
-
-def weight_files(files: Table[File]) -> list[File]:
-    """Returns the weight files that were found."""
-    return [file for file in files if file.shard is not None and file.result not in ("missing", "error")]
-
-
-def resident_share(files: Iterable[File], column: str) -> float | None:
-    """Returns the share of the files' bytes that was in the page cache, None where no file says it."""
-    known = 0
-    resident = 0.0
-    for file in files:
-        value = getattr(file, column)
-        if value is not None and file.size_bytes:
-            known += file.size_bytes
-            resident += min(1.0, max(0.0, value)) * file.size_bytes
-    return resident / known if known else None
-
-
-def cache_state(share: float | None) -> str | None:
-    """Returns ``cold``, ``warm`` or ``partly`` for the share of the checkpoint that was in RAM before."""
-    if share is None:
-        return None
-    return "warm" if share >= WARM else "cold" if share <= COLD else "partly"

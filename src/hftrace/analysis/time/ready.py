@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hftrace.analysis.time.spans import SpanIndex
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
 
 READY_PHASES = ("touch", "forward")
@@ -68,8 +69,10 @@ class Ready:
         return self.returned_ns + sum(step.duration_ns for step in self.steps)
 
 
-def ready(trace: Trace, index: SpanIndex) -> Ready | None:
-    """Returns what followed the last load, None where there is no load."""
+@once
+def readiness(trace: Trace) -> Ready | None:
+    """Returns the last load and what followed it: touch, forward, release; None where there is no load."""
+    index = span_index(trace)
     main = index.main_lane
     loads = [row for row in index.load_rows if index.lanes[row] == main]
     if not loads:

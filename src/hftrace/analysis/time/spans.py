@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from hftrace.schema.model import Span, Table
+from hftrace.analysis.once import once
+from hftrace.schema.model import Span, Table, Trace
 
 UNATTRIBUTED = "unattributed"
 """Stands for the self time of phase ``load``: inside a load, and in no named phase."""
@@ -152,3 +153,20 @@ class SpanIndex:
             elif parent is not None:
                 result[row] = result[parent]
         return result
+
+
+@once
+def span_index(trace: Trace) -> SpanIndex:
+    """Returns tree and exclusive times of the spans."""
+    return SpanIndex(trace.spans)
+
+
+@once
+def thread_names(trace: Trace) -> dict[int, str]:
+    """Returns the names of threads by their id, as far as the header has them."""
+    names: dict[int, str] = {}
+    known = trace.header.get("threads")
+    for entry in known if isinstance(known, list) else []:
+        if isinstance(entry, dict) and isinstance(entry.get("thread"), int) and entry.get("name"):
+            names[entry["thread"]] = str(entry["name"])
+    return names

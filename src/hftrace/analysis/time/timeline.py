@@ -6,9 +6,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ledger.tensors import cells
-from hftrace.analysis.time.spans import Lane
+from hftrace.analysis.ledger.tensors import cells, tensor_batches
+from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.spans import Lane, span_index, thread_names
+from hftrace.schema.model import Trace
 
 
 class SpanLane(NamedTuple):
@@ -42,9 +43,9 @@ class Timeline(NamedTuple):
 Value = TypeVar("Value", int, tuple[int, ...])
 
 
-def stretches_by_lane(derived: Derived) -> dict[Lane, list[tuple[int, int, str]]]:
+def stretches_by_lane(trace: Trace) -> dict[Lane, list[tuple[int, int, str]]]:
     """Returns, by thread, the stretches ``(start_ns, end_ns, phase)`` of its spans, in any order."""
-    index = derived.index
+    index = span_index(trace)
     lanes: dict[Lane, list[tuple[int, int, str]]] = {}
     thread_roots = [
         row
@@ -57,12 +58,12 @@ def stretches_by_lane(derived: Derived) -> dict[Lane, list[tuple[int, int, str]]
     return lanes
 
 
-def timeline(derived: Derived) -> Timeline:
+def timeline(trace: Trace) -> Timeline:
     """Returns the lanes of a trace: the main thread first, then by their first span or read."""
-    index = derived.index
+    index = span_index(trace)
     main = index.main_lane
-    lanes = stretches_by_lane(derived)
-    names = derived.thread_names
+    lanes = stretches_by_lane(trace)
+    names = thread_names(trace)
     ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, min(lanes[lane])))
     several = len({lane.rank for lane in lanes}) > 1
 
@@ -70,9 +71,11 @@ def timeline(derived: Derived) -> Timeline:
         name = names.get(thread) or fallback
         return f"rank {rank} {name}" if several else name
 
-    reads: dict[tuple[int, int], list[tuple[int, int]]] = {key: [] for key in derived.reading.reader_threads}
-    column = derived.trace.tensors.column
-    for batch in derived.batches:
+    reads: dict[tuple[int, int], list[tuple[int, int]]] = {
+        key: [] for key in weight_reading(trace).reader_threads
+    }
+    column = trace.tensors.column
+    for batch in tensor_batches(trace):
         stretches = reads.get((batch.rank, batch.thread)) if batch.thread is not None else None
         if stretches is not None and batch.read:
             times = zip(
@@ -97,13 +100,13 @@ def timeline(derived: Derived) -> Timeline:
             thread,
             title(rank, thread, f"reader {number + 1}"),
             stretches,
-            derived.reading.reader_threads[rank, thread],
+            weight_reading(trace).reader_threads[rank, thread],
         )
         for number, ((rank, thread), stretches) in enumerate(
             sorted(reads.items(), key=lambda item: min(item[1], default=(0, 0)))
         )
     ]
-    return Timeline(first, max(first, last), span_lanes, read_lanes, derived.reading.waits)
+    return Timeline(first, max(first, last), span_lanes, read_lanes, weight_reading(trace).waits)
 
 
 def coverage(stretches: Sequence[tuple[int, int]], start: int, end: int, parts: int) -> list[float]:

@@ -1,7 +1,7 @@
 """The call tree as it is shown: siblings folded, shards and misses in their places.
 
 Built in three passes, each a loop over an explicit stack: fold the spans,
-hang what was derived from the ledgers below them, hide what is too deep or
+hang what was trace from the ledgers below them, hide what is too deep or
 too short. What is hidden leaves a node that says how much it was.
 """
 
@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ledger.tensors import cells, fold
+from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import untouched_bytes
+from hftrace.schema.model import Trace
 
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""
@@ -29,7 +32,7 @@ class Node:
     """One line of the tree.
 
     ``kind`` is ``span`` (one or more spans: ``count``), ``shard`` (tensors
-    of one file, derived from the ledger), ``wait``, ``tensors`` (folded
+    of one file, trace from the ledger), ``wait``, ``tensors`` (folded
     groups of the ledger), ``file`` (one that was missing, failed or was
     downloaded), ``packages`` (of an import) or ``hidden``.
     """
@@ -78,12 +81,12 @@ class TreeOptions:
     """Shows all shards, groups and misses."""
 
 
-def build(derived: Derived, options: TreeOptions | None = None) -> list[Node]:
+def build(trace: Trace, options: TreeOptions | None = None) -> list[Node]:
     """Returns the roots of the folded tree."""
     options = options or TreeOptions()
-    roots, node_of = _folded(derived)
-    _attach_misses(derived, node_of, None if options.everything else MAX_MISSES)
-    _attach_reading(derived, node_of, options)
+    roots, node_of = _folded(trace)
+    _attach_misses(trace, node_of, None if options.everything else MAX_MISSES)
+    _attach_reading(trace, node_of, options)
     if options.matches is not None:
         roots = _matching(roots, options.matches)
     for root in roots:
@@ -101,9 +104,9 @@ def walk(roots: list[Node]) -> Iterator[tuple[int, Node]]:
         stack.extend((depth + 1, child) for child in reversed(node.children))
 
 
-def _folded(derived: Derived) -> tuple[list[Node], dict[int, Node]]:
+def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
     """Returns the roots, and the node of each span row."""
-    index, spans = derived.index, derived.trace.spans
+    index, spans = span_index(trace), trace.spans
     functions, names = spans.column("function"), spans.column("name")
     statuses = spans.column("status")
     node_of: dict[int, Node] = {}
@@ -121,7 +124,7 @@ def _folded(derived: Derived) -> tuple[list[Node], dict[int, Node]]:
         for same in groups.values():
             parts = [same] if below_many or len(same) >= REPEATED else [[row] for row in same]
             for part in parts:
-                node = _node(derived, part)
+                node = _node(trace, part)
                 nodes.append((part[0], node))
                 node_of.update(dict.fromkeys(part, node))
                 stack.append((part, node))
@@ -139,10 +142,10 @@ def _folded(derived: Derived) -> tuple[list[Node], dict[int, Node]]:
     return roots, node_of
 
 
-def _node(derived: Derived, rows: list[int]) -> Node:
+def _node(trace: Trace, rows: list[int]) -> Node:
     """Returns the node of one span, or of several that are alike."""
-    index = derived.index
-    span = derived.trace.spans[rows[0]]
+    index = span_index(trace)
+    span = trace.spans[rows[0]]
     node = Node(
         kind="span",
         # The body of from_pretrained between two calls has the function of the load above it.
@@ -157,7 +160,7 @@ def _node(derived: Derived, rows: list[int]) -> Node:
         status=span.status,
         thread=span.thread,
         rank=span.rank,
-        attributes=span.attributes if len(rows) == 1 else _collections(derived, rows),
+        attributes=span.attributes if len(rows) == 1 else _collections(trace, rows),
         spans=[index.ids[row] for row in rows],
         rss_peak_bytes=span.rss_peak_bytes,
         device_peak_bytes=span.device_peak_bytes,
@@ -166,10 +169,10 @@ def _node(derived: Derived, rows: list[int]) -> Node:
     if error:
         node.message = str(error)
     if len(rows) > 1:
-        peaks = derived.trace.spans.column("rss_peak_bytes")
+        peaks = trace.spans.column("rss_peak_bytes")
         node.rss_peak_bytes = max((peaks[row] for row in rows if peaks[row] is not None), default=None)
         node.device_peak_bytes = None
-        if len({derived.trace.spans.column("name")[row] for row in rows}) > 1:
+        if len({trace.spans.column("name")[row] for row in rows}) > 1:
             node.name = _NUMBERS.sub("…", span.name)
     size = node.attributes.get("bytes")
     node.bytes = size if isinstance(size, int) else None
@@ -185,22 +188,22 @@ def _node(derived: Derived, rows: list[int]) -> Node:
     return node
 
 
-def _collections(derived: Derived, rows: list[int]) -> dict[str, Any]:
+def _collections(trace: Trace, rows: list[int]) -> dict[str, Any]:
     """Returns what several garbage collections that are alike collected together; of other spans, nothing."""
-    if derived.index.phases[rows[0]] != "collect":
+    if span_index(trace).phases[rows[0]] != "collect":
         return {}
-    noted = [derived.trace.spans[row].attributes for row in rows]
+    noted = [trace.spans[row].attributes for row in rows]
     counts = [each.get("collected") for each in noted]
     return {**noted[0], "collected": sum(count for count in counts if isinstance(count, int))}
 
 
-def _attach_misses(derived: Derived, node_of: dict[int, Node], limit: int | None) -> None:
+def _attach_misses(trace: Trace, node_of: dict[int, Node], limit: int | None) -> None:
     """Hangs files that were missing, failed or were downloaded below the span that asked for them."""
     by_node: dict[int, tuple[Node, list[Node]]] = {}
-    for file in derived.trace.files:
+    for file in trace.files:
         if file.result not in ("missing", "error", "downloaded"):
             continue
-        row = derived.index.row_of.get(file.asked_by) if file.asked_by is not None else None
+        row = span_index(trace).row_of.get(file.asked_by) if file.asked_by is not None else None
         parent = node_of.get(row) if row is not None else None
         if parent is None:
             continue
@@ -221,9 +224,9 @@ def _attach_misses(derived: Derived, node_of: dict[int, Node], limit: int | None
             )
 
 
-def _attach_reading(derived: Derived, node_of: dict[int, Node], options: TreeOptions) -> None:
+def _attach_reading(trace: Trace, node_of: dict[int, Node], options: TreeOptions) -> None:
     """Hangs shards, waiting and folded tensors below the spans that read weights."""
-    index, reading = derived.index, derived.reading
+    index, reading = span_index(trace), weight_reading(trace)
     ledger: dict[int, list[int]] = {}
     shards: dict[int, list[Node]] = {}
     for shard in reading.shards:
@@ -246,7 +249,7 @@ def _attach_reading(derived: Derived, node_of: dict[int, Node], options: TreeOpt
                     duration_ns=shard.duration_ns,
                     tensors=shard.tensors,
                     bytes=shard.bytes,
-                    attributes={"threads": len(shard.busy_ns), "mapped": bool(derived.lazy_bytes)},
+                    attributes={"threads": len(shard.busy_ns), "mapped": bool(untouched_bytes(trace))},
                 )
             )
         ledger.setdefault(weights, []).extend(rows)
@@ -259,9 +262,7 @@ def _attach_reading(derived: Derived, node_of: dict[int, Node], options: TreeOpt
                 Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
             )
     for row, rows in ledger.items():
-        node_of[row].children.extend(
-            _tensor_groups(derived, rows, None if options.everything else MAX_GROUPS)
-        )
+        node_of[row].children.extend(_tensor_groups(trace, rows, None if options.everything else MAX_GROUPS))
 
 
 def _above(parents: list[int | None], phases: list[str], row: int) -> int:
@@ -290,9 +291,9 @@ def _limited_shards(nodes: list[Node], limit: int | None) -> list[Node]:
     ]
 
 
-def _tensor_groups(derived: Derived, rows: list[int], limit: int | None) -> list[Node]:
+def _tensor_groups(trace: Trace, rows: list[int], limit: int | None) -> list[Node]:
     """Returns nodes for the folded tensors of one span, the largest of them where there are many."""
-    tensors = derived.trace.tensors
+    tensors = trace.tensors
     stored, dtypes = tensors.column("stored_dtype"), tensors.column("dtype")
     sizes, stored_sizes = tensors.column("bytes"), tensors.column("stored_bytes")
     nodes = []

@@ -30,9 +30,9 @@ from hftrace.analysis.compare.verdicts import (
     Judgement,
     is_negligible,
 )
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ledger.tensors import TO, Total
-from hftrace.analysis.memory.usage import SLACK_BYTES
+from hftrace.analysis.memory.usage import SLACK_BYTES, process_memory
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import dominant, resample
 from hftrace.render.peak import IN_WORDS, signed
 from hftrace.render.text import (
@@ -61,7 +61,7 @@ from hftrace.render.text import (
 from hftrace.render.views.ledgers import Column, Row, table
 from hftrace.render.views.memory import FILE_BACKED, FULL, HOST_LAYERS, chart
 from hftrace.render.views.timeline import axis_text, lane_line, spark
-from hftrace.schema.model import File
+from hftrace.schema.model import File, Trace
 
 VIEWS = ("summary", "phases", "memory", "tensors", "files")
 LABEL = 13
@@ -720,13 +720,13 @@ class _Curve(NamedTuple):
 
 
 def _curve(variant: Variant) -> _Curve | None:
-    derived: Derived = variant.typical
-    rows = main_loads(derived)
-    process = derived.processes[0] if derived.processes else None
+    trace: Trace = variant.typical
+    rows = main_loads(trace)
+    process = process_memory(trace)[0] if process_memory(trace) else None
     if not rows or process is None:
         return None
-    start = min(derived.index.starts[row] for row in rows)
-    end = max([derived.index.ends[row] for row in rows] + [right for _, right in process.busy])
+    start = min(span_index(trace).starts[row] for row in rows)
+    end = max([span_index(trace).ends[row] for row in rows] + [right for _, right in process.busy])
     points = [
         (
             reading.time_ns,
@@ -773,7 +773,7 @@ def _curves(comparison: Comparison, width: int) -> Iterable[Line]:
 
 def _devices(curve: _Curve, span: int, cells: int, labels: int) -> Iterable[Line]:
     """Yields one row for each device; each has a scale of its own."""
-    process = curve.variant.typical.processes[0]
+    process = process_memory(curve.variant.typical)[0]
     for device, points in process.devices.items():
         peak = process.device_peaks.get(device)
         values = [(reading.time_ns, reading.allocated_bytes) for reading in points]
@@ -861,7 +861,7 @@ def files_view(comparison: Comparison) -> Block:
             change.name for difference in comparison.differences for change in difference.files
         )
         ledgers = [
-            {file.name: file for file in reversed(list(variant.typical.trace.files))}
+            {file.name: file for file in reversed(list(variant.typical.files))}
             for variant in comparison.variants
         ]
         every = {name for ledger in ledgers for name in ledger}

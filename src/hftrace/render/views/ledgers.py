@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.ledger.tensors import fold, fold_names
+from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -23,6 +23,7 @@ from hftrace.render.text import (
     shorten,
     width_of,
 )
+from hftrace.schema.model import Trace
 
 LIMIT = 200
 """Rows of a table, unless --limit says otherwise."""
@@ -153,13 +154,11 @@ _TENSOR_COLUMNS = (
 )
 
 
-def tensors(
-    derived: Derived, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT
-) -> Block:
+def tensors(trace: Trace, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT) -> Block:
     """Returns the tensor ledger: folded by layer, or one row each where a filter names some."""
-    ledger = derived.trace.tensors
+    ledger = trace.tensors
     if matches is None:
-        rows, remarks = _folded_tensors(derived, limit)
+        rows, remarks = _folded_tensors(trace, limit)
         note = f"{units.count(len(ledger), 'row')}, folded by layer"
         if len(ledger):
             remarks.append("one row each: --filter PATTERN (--filter . for all); every column: --json")
@@ -173,7 +172,7 @@ def tensors(
         or (files[row] and matches(files[row]))
     ]
     shown, remarks = _limited(len(chosen), limit, "tensor")
-    rows = [_tensor_row(derived, row, _name(names[row], keys[row])) for row in chosen[:shown]]
+    rows = [_tensor_row(trace, row, _name(names[row], keys[row])) for row in chosen[:shown]]
     return table("Tensors", f"{len(chosen):,} of {len(ledger):,}", _TENSOR_COLUMNS, rows, remarks)
 
 
@@ -181,9 +180,9 @@ def _name(name: str | None, keys: Sequence[str]) -> str:
     return name or (keys[0] if keys else "(no name)")
 
 
-def _tensor_row(derived: Derived, row: int, label: str, layers: int = 1, style: str = PLAIN) -> Row:
+def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str = PLAIN) -> Row:
     """Returns the cells of one tensor, or of the same one in several layers."""
-    tensor = derived.trace.tensors[row]
+    tensor = trace.tensors[row]
     size = tensor.bytes if tensor.bytes is not None else tensor.stored_bytes
     spent = (
         tensor.read_end_ns - tensor.read_start_ns
@@ -209,8 +208,8 @@ def _tensor_row(derived: Derived, row: int, label: str, layers: int = 1, style: 
     )
 
 
-def _folded_tensors(derived: Derived, limit: int | None) -> tuple[list[Row], list[str]]:
-    ledger = derived.trace.tensors
+def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[str]]:
+    ledger = trace.tensors
     sizes, files = ledger.column("bytes"), ledger.column("file")
     starts, ends = ledger.column("read_start_ns"), ledger.column("read_end_ns")
     rows: list[Row] = []
@@ -218,7 +217,7 @@ def _folded_tensors(derived: Derived, limit: int | None) -> tuple[list[Row], lis
     shown, remarks = _limited(len(groups), limit, "group")
     for group in groups[:shown]:
         if not group.indexes:
-            rows.append(_tensor_row(derived, group.rows[0], group.label))
+            rows.append(_tensor_row(trace, group.rows[0], group.label))
             continue
         names = {files[row] for row in group.rows if files[row]}
         times = [
@@ -249,14 +248,14 @@ def _folded_tensors(derived: Derived, limit: int | None) -> tuple[list[Row], lis
                 label = f"  {clean(member.label)} {TIMES} {units.count(len(member.members), 'tensor')}"
                 rows.append(Row((label, "", "", "", "", units.byte_count(size), "", ""), DIM))
             else:
-                rows.append(_tensor_row(derived, member.rows[0], "  " + member.label, layers, DIM))
+                rows.append(_tensor_row(trace, member.rows[0], "  " + member.label, layers, DIM))
         if len(members) > MEMBERS:
             more = f"  + {len(members) - MEMBERS} more: --filter {clean(group.prefix)}"
             rows.append(Row((more, *[""] * 7), DIM))
     return rows, remarks
 
 
-def files(derived: Derived, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT) -> Block:
+def files(trace: Trace, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT) -> Block:
     """Returns the file ledger."""
     columns = (
         Column("file", most=200),
@@ -268,13 +267,13 @@ def files(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
         Column("requests", right=True, rank=5),
         Column("asked by", most=34, rank=6),
     )
-    chosen = [file for file in derived.trace.files if matches is None or matches(file.name)]
+    chosen = [file for file in trace.files if matches is None or matches(file.name)]
     shown, remarks = _limited(len(chosen), limit, "file")
-    functions = derived.trace.spans.column("function")
-    names = derived.trace.spans.column("name")
+    functions = trace.spans.column("function")
+    names = trace.spans.column("name")
     rows = []
     for file in chosen[:shown]:
-        asker = derived.index.row_of.get(file.asked_by) if file.asked_by is not None else None
+        asker = span_index(trace).row_of.get(file.asked_by) if file.asked_by is not None else None
         missed = file.result in ("missing", "error")
         resident = (
             units.UNKNOWN
@@ -298,11 +297,11 @@ def files(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
         )
     if any(row.cells[4] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
-    note = f"{len(chosen):,} of {len(derived.trace.files):,}" if matches else units.count(len(chosen), "file")
+    note = f"{len(chosen):,} of {len(trace.files):,}" if matches else units.count(len(chosen), "file")
     return table("Files", note, columns, rows, remarks)
 
 
-def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT) -> Block:
+def spans(trace: Trace, matches: Callable[[str], bool] | None = None, limit: int | None = LIMIT) -> Block:
     """Returns all spans in order of time, unfolded."""
     columns = (
         Column("function", most=200),
@@ -316,7 +315,7 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
         Column("source", most=40, rank=5),
         Column("name", most=40, rank=6),
     )
-    index, ledger = derived.index, derived.trace.spans
+    index, ledger = span_index(trace), trace.spans
     functions, names, phases = ledger.column("function"), ledger.column("name"), index.phases
     order = sorted(range(len(ledger)), key=lambda row: (index.starts[row], row))
     chosen = [
@@ -340,7 +339,7 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
                     units.duration(index.self_ns(row)),
                     units.byte_count(span.rss_peak_bytes),
                     units.byte_count(span.storage_read_bytes) if span.storage_read_bytes else "",
-                    clean(derived.thread_names.get(span.thread, span.thread)),
+                    clean(thread_names(trace).get(span.thread, span.thread)),
                     _text(span.source),
                     clean(span.name),
                 ),
@@ -356,7 +355,7 @@ def spans(derived: Derived, matches: Callable[[str], bool] | None = None, limit:
 SAMPLE_ROWS = 40
 
 
-def samples(derived: Derived, limit: int | None = SAMPLE_ROWS) -> Block:
+def samples(trace: Trace, limit: int | None = SAMPLE_ROWS) -> Block:
     """Returns the samples; of too many, the one with most memory of each stretch of time."""
     columns = (
         Column("time", most=12),
@@ -368,15 +367,15 @@ def samples(derived: Derived, limit: int | None = SAMPLE_ROWS) -> Block:
         Column("read from storage", right=True, rank=5),
         Column("CPU time", right=True, rank=2),
     )
-    ledger = derived.trace.samples
-    chosen = _representatives(derived, limit)
+    ledger = trace.samples
+    chosen = _representatives(trace, limit)
     remarks = []
     if len(chosen) < len(ledger):
         remarks.append(
             f"{len(chosen)} of {len(ledger):,} samples: in each stretch of time the one with most memory; "
             "--limit 0 shows all"
         )
-    sampling = derived.trace.header.get("sampling")
+    sampling = trace.header.get("sampling")
     if isinstance(sampling, dict) and sampling.get("rate_reached_hz") is not None:
         remarks.append(
             f"{clean(sampling['rate_reached_hz'])} samples a second, "
@@ -407,9 +406,9 @@ def samples(derived: Derived, limit: int | None = SAMPLE_ROWS) -> Block:
     return table("Samples", units.count(len(ledger), "sample"), columns, rows, remarks)
 
 
-def _representatives(derived: Derived, limit: int | None) -> list[int]:
+def _representatives(trace: Trace, limit: int | None) -> list[int]:
     """Returns the rows to show: all, or the largest of each of ``limit`` equal parts."""
-    ledger = derived.trace.samples
+    ledger = trace.samples
     count = len(ledger)
     if limit is None or count <= limit:
         return list(range(count))

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory import usage
+from hftrace.analysis.memory.composition import peak_composition
+from hftrace.analysis.memory.device_peak import highest_device_peaks
+from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_time_ns
 from hftrace.analysis.memory.peaks import integer
-from hftrace.analysis.memory.usage import Panel, Peak, ProcessMemory
+from hftrace.analysis.memory.usage import Panel, Peak, ProcessMemory, process_memory
+from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.render.composition import device_composition, host_composition
 from hftrace.render.peak import signed, when
@@ -34,6 +37,7 @@ from hftrace.render.text import (
     width_of,
 )
 from hftrace.render.views.timeline import axis_text, lane_line, spark
+from hftrace.schema.model import Trace
 
 FULL, HALF = "█", "▄"
 FILE_BACKED, SHARED = "▒", "░"
@@ -50,25 +54,25 @@ LIMIT_IN_SIGHT = 1.6
 ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
-def memory_view(derived: Derived) -> Block:
+def memory_view(trace: Trace) -> Block:
     """Returns charts of memory over time, figures above the start, and the parts of the peak."""
 
     def draw(width: int) -> Iterable[Line]:
-        several = len(derived.processes) > 1
-        for number, process in enumerate(derived.processes):
+        several = len(process_memory(trace)) > 1
+        for number, process in enumerate(process_memory(trace)):
             if number:
                 yield []
-            yield from _process(derived, process, several, width)
-        if not derived.processes:
+            yield from _process(trace, process, several, width)
+        if not process_memory(trace):
             yield heading("Memory", width)
             yield [("nothing to draw: this trace has no spans", DIM)]
-        made = derived.composition
+        made = peak_composition(trace)
         if made is not None and made.parts:
             yield []
-            yield from host_composition(derived, made, several, width)
-        for peak in derived.device_peaks:
+            yield from host_composition(trace, made, several, width)
+        for peak in highest_device_peaks(trace):
             yield []
-            yield from device_composition(derived, peak, several, width)
+            yield from device_composition(trace, peak, several, width)
 
     return Block(draw)
 
@@ -76,7 +80,7 @@ def memory_view(derived: Derived) -> Block:
 # -- charts ---------------------------------------------------------------------------------------
 
 
-def _process(derived: Derived, process: ProcessMemory, several: bool, width: int) -> Iterable[Line]:
+def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) -> Iterable[Line]:
     title = f"Memory of rank {process.rank}" if several else "Memory"
     labels = max(13, min(20, width // 5))
     panels = usage.panels(process, max(10, width - labels - 1))
@@ -87,9 +91,9 @@ def _process(derived: Derived, process: ProcessMemory, several: bool, width: int
     else:
         yield heading(title, width, _scale(panels))
         used: set[str] = set()
-        yield _phases(derived, process, panels, labels, used)
+        yield _phases(trace, process, panels, labels, used)
         if process.readings:
-            yield from _host_chart(derived, process, panels, labels, width)
+            yield from _host_chart(trace, process, panels, labels, width)
         yield from _devices(process, panels, labels, width)
         axes = [
             fit(
@@ -101,7 +105,7 @@ def _process(derived: Derived, process: ProcessMemory, several: bool, width: int
         yield [(fit("time", labels) + " ", DIM), (" ".join(axes), DIM)]
         yield from _keys(process)
         yield from legend(used, width)
-        yield from notes(_remarks(derived, process), width)
+        yield from notes(_remarks(trace, process), width)
     if process.states:
         yield []
         yield from _states(process, width)
@@ -118,18 +122,16 @@ def _scale(panels: list[Panel]) -> str:
     return text + (f" (imports: {steps['imports']})" if "imports" in steps else "")
 
 
-def _phases(
-    derived: Derived, process: ProcessMemory, panels: list[Panel], labels: int, used: set[str]
-) -> Line:
+def _phases(trace: Trace, process: ProcessMemory, panels: list[Panel], labels: int, used: set[str]) -> Line:
     """Returns the lane of the process's loading thread, on the axis of the panels."""
-    index = derived.index
+    index = span_index(trace)
     rows = [
         row for row in (*index.load_rows, *index.roots) if index.lanes[row][:2] == (process.rank, process.pid)
     ]
     lane = index.lanes[rows[0]] if rows else None
-    lanes = stretches_by_lane(derived)
+    lanes = stretches_by_lane(trace)
     stretches = sorted(lanes.get(lane, [])) if lane is not None else []
-    name = derived.thread_names.get(lane.thread, "main") if lane is not None else ""
+    name = thread_names(trace).get(lane.thread, "main") if lane is not None else ""
     line: Line = [(fit(clean(name), labels) + " ", DIM)]
     for number, panel in enumerate(panels):
         if number:
@@ -153,7 +155,7 @@ def _columns(
 
 
 def _host_chart(
-    derived: Derived, process: ProcessMemory, panels: list[Panel], labels: int, width: int
+    trace: Trace, process: ProcessMemory, panels: list[Panel], labels: int, width: int
 ) -> Iterable[Line]:
     # The total comes first: it is what the largest value of a column is chosen by.
     points = [
@@ -166,13 +168,13 @@ def _host_chart(
     columns = _columns(points, panels)
     peak = process.peak
     highest = max([peak.bytes if peak else 0, *(column[0] for column in columns if column)], default=0)
-    limit = _limit(derived)
+    limit = _limit(trace)
     marked = limit if limit is not None and limit <= LIMIT_IN_SIGHT * highest else None
     column = None
     if peak is not None:
-        column = _column_of(usage.peak_time_ns(derived, process, peak), panels)
+        column = _column_of(peak_time_ns(trace, process, peak), panels)
     if peak is not None and column is not None:
-        yield _peak_line(derived, process, peak, column, labels, len(columns))
+        yield _peak_line(trace, process, peak, column, labels, len(columns))
     height = 12 if width >= 110 else 9
     stacks = [None if not column else column[1:] for column in columns]
     borders = [number for number, stack in enumerate(columns) if stack == ()]
@@ -199,10 +201,10 @@ def _column_of(time_ns: int | None, panels: list[Panel]) -> int | None:
 
 
 def _peak_line(
-    derived: Derived, process: ProcessMemory, peak: Peak, column: int, labels: int, cells: int
+    trace: Trace, process: ProcessMemory, peak: Peak, column: int, labels: int, cells: int
 ) -> Line:
     text = f"peak {units.byte_count(peak.bytes)}"
-    where = when(derived, usage.peak_time_ns(derived, process, peak), None)
+    where = when(trace, peak_time_ns(trace, process, peak), None)
     if where and width_of(text) + width_of(where) + 4 <= cells // 2:
         text += f", {where}"
     if column >= cells // 2:
@@ -326,17 +328,17 @@ def _keys(process: ProcessMemory) -> Iterable[Line]:
             yield line
 
 
-def _limit(derived: Derived) -> int | None:
-    limit = integer(derived.trace.outcome.get("limit_bytes"))
+def _limit(trace: Trace) -> int | None:
+    limit = integer(trace.outcome.get("limit_bytes"))
     return limit if limit is not None and limit > 0 else None
 
 
-def _remarks(derived: Derived, process: ProcessMemory) -> list[str]:
+def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
     remarks = []
     peak = process.peak
     if peak is not None:
         text = f"peak: {units.byte_count(peak.bytes)}"
-        where = when(derived, usage.peak_time_ns(derived, process, peak), peak.span)
+        where = when(trace, peak_time_ns(trace, process, peak), peak.span)
         text += f" {where}" if where else ""
         if not peak.exact:
             text += "; this is the largest sample, an exact figure is not known"
@@ -350,12 +352,12 @@ def _remarks(derived: Derived, process: ProcessMemory) -> list[str]:
         else:
             text += "; the kernel's own figure"
         remarks.append(text)
-    limit, kind = _limit(derived), derived.trace.outcome.get("limit_kind")
+    limit, kind = _limit(trace), trace.outcome.get("limit_kind")
     if limit is not None and peak is not None and limit > LIMIT_IN_SIGHT * peak.bytes:
         named = f" ({clean(kind)})" if kind else ""
         share = units.share(peak.bytes / limit)
         remarks.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
-    if not len(derived.trace.samples):
+    if not len(trace.samples):
         remarks.append("no samples: the chart has the edges of spans alone")
     return remarks
 
@@ -382,17 +384,17 @@ def _states(process: ProcessMemory, width: int) -> Iterable[Line]:
 # -- facts ----------------------------------------------------------------------------------------
 
 
-def facts(derived: Derived) -> dict[str, Any]:
+def facts(trace: Trace) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, and ns from the clock base."""
     return {
         "processes": [
             {
                 "rank": process.rank,
                 "pid": process.pid,
-                "peak": _peak_facts(derived, process, process.peak),
-                "load_peak": _peak_facts(derived, process, process.load_peak),
-                "limit_bytes": _limit(derived),
-                "limit_kind": derived.trace.outcome.get("limit_kind"),
+                "peak": _peak_facts(trace, process, process.peak),
+                "load_peak": _peak_facts(trace, process, process.load_peak),
+                "limit_bytes": _limit(trace),
+                "limit_kind": trace.outcome.get("limit_kind"),
                 "states": [state._asdict() for state in process.states],
                 "above_start": [process.above_start(state)._asdict() for state in process.states[1:]],
                 "readings": [reading._asdict() for reading in process.readings],
@@ -404,20 +406,20 @@ def facts(derived: Derived) -> dict[str, Any]:
                     for device, points in process.devices.items()
                 },
             }
-            for process in derived.processes
+            for process in process_memory(trace)
         ],
-        "composition": usage.composition_facts(derived),
-        "device_peaks": usage.device_peak_facts(derived),
+        "composition": composition_facts(trace),
+        "device_peaks": device_peak_facts(trace),
     }
 
 
-def _peak_facts(derived: Derived, process: ProcessMemory, peak: Peak | None) -> dict[str, Any] | None:
+def _peak_facts(trace: Trace, process: ProcessMemory, peak: Peak | None) -> dict[str, Any] | None:
     if peak is None:
         return None
     return {
         "bytes": peak.bytes,
-        "time_ns": usage.peak_time_ns(derived, process, peak),
-        "span": None if peak.span is None else derived.index.ids[peak.span],
+        "time_ns": peak_time_ns(trace, process, peak),
+        "span": None if peak.span is None else span_index(trace).ids[peak.span],
         "exact": peak.exact,
         "between_samples": peak.between_readings,
     }

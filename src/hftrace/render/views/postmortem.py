@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -26,6 +27,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.schema.model import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.ending.death import Death, FullDevice, Stall
@@ -43,16 +45,16 @@ ALLOCATION = re.compile(r"out of memory\. Tried to allocate [\d.]+ \w+\.")
 """Torch goes on with what the device holds."""
 
 
-def postmortem_view(derived: Derived) -> Block:
+def postmortem_view(trace: Trace) -> Block:
     """Returns all that is known about how a load ended; for one that ended well, its stalls."""
 
     def draw(width: int) -> Iterable[Line]:
-        found = derived.death
+        found = death_of(trace)
         yield heading("Post-mortem", width, clean(found.status))
         if found.status == "ok":
             yield [("This load ended well: there is nothing to explain.", PLAIN)]
         else:
-            for label, text, style in _answers(derived, found):
+            for label, text, style in _answers(trace, found):
                 made = _bar(found, width) if label == "got" else _labelled(label, text, style, width)
                 yield from made
             if found.evidence:
@@ -71,13 +73,13 @@ def postmortem_view(derived: Derived) -> Block:
     return Block(draw)
 
 
-def ending(derived: Derived, width: int) -> list[Line]:
+def ending(trace: Trace, width: int) -> list[Line]:
     """Returns how a load ended in a few lines, for the first screen; none where it ended well."""
-    if derived.trace.outcome.get("status", "ok") == "ok":
+    if trace.outcome.get("status", "ok") == "ok":
         return []
-    found = derived.death
+    found = death_of(trace)
     lines: list[Line] = []
-    answers = list(_answers(derived, found, short=True))
+    answers = list(_answers(trace, found, short=True))
     for number, (label, text, style) in enumerate(answers):
         # Of what is left, every answer needs a line of its own.
         room = max(1, min(3 if not number else 2, SHORT_LINES - len(lines) - (len(answers) - number - 1)))
@@ -103,7 +105,7 @@ def _labelled(label: str, text: str, style: str, width: int) -> Iterable[Line]:
         yield [(fit("" if number else label, LABEL), DIM), (part, style)]
 
 
-def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
+def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
     """Yields label, text and style of each answer that the trace has, in the order in which people ask."""
     verdict = _verdict(found)
     yield (
@@ -119,7 +121,7 @@ def _answers(derived: Derived, found: Death, short: bool = False) -> Iterable[tu
         yield "doing", doing, PLAIN
     if found.tensor or found.file:
         yield "at", _place(found, short), PLAIN
-    if not short and (times := _times(derived, found)):
+    if not short and (times := _times(trace, found)):
         yield "when", times, PLAIN
     if found.progress is not None:
         yield "got", _far(found), PLAIN
@@ -183,12 +185,12 @@ def _place(found: Death, short: bool) -> str:
     return ", of ".join(parts) if not (numbered and short) else ", ".join(parts)
 
 
-def _times(derived: Derived, found: Death) -> str:
+def _times(trace: Trace, found: Death) -> str:
     if found.time_ns is None:
         return ""
-    start = min(derived.index.starts)
+    start = min(span_index(trace).starts)
     parts = [f"{units.duration(found.time_ns - start)} after the start"]
-    loads = [derived.index.starts[row] for row in derived.index.load_rows]
+    loads = [span_index(trace).starts[row] for row in span_index(trace).load_rows]
     if loads and loads[-1] <= found.time_ns:
         parts.append(f"{units.duration(found.time_ns - loads[-1])} into the load")
     if found.tensor_ns is not None and found.tensor_ns <= found.time_ns:
@@ -320,9 +322,9 @@ def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
         yield from _code(stall.stack, width, from_end=False)
 
 
-def facts(derived: Derived) -> dict[str, Any]:
+def facts(trace: Trace) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, ns from the clock base, shares from 0 to 1."""
-    found = derived.death
+    found = death_of(trace)
     return {
         **dataclasses.asdict(found),
         "progress": found.progress,

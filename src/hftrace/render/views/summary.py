@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import Finding, findings
-from hftrace.analysis.ledger.tensors import casts, group_totals
-from hftrace.analysis.time.reading import cache_state
-from hftrace.analysis.time.ready import AFTER_PHASES
+from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
+from hftrace.analysis.time.ready import AFTER_PHASES, readiness
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import (
+    cache_state,
+    read_rate,
+    resident_share_before,
+    untouched_bytes,
+    weight_bytes_read,
+    weights_wall_ns,
+)
 from hftrace.render.peak import at_the_peak, in_words, on_devices
 from hftrace.render.text import (
     BAD,
@@ -30,6 +38,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.schema.model import Trace
 
 LABEL = 12
 BARS = 3
@@ -40,24 +49,24 @@ DROP_ORDER = ("bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 
 
-def summary(derived: Derived) -> Block:
+def summary(trace: Trace) -> Block:
     """Returns the summary: at 80 columns it fits a screen of 24 lines."""
-    return Block(lambda width: _summary(derived, width))
+    return Block(lambda width: _summary(trace, width))
 
 
-def _summary(derived: Derived, width: int) -> Iterable[Line]:
+def _summary(trace: Trace, width: int) -> Iterable[Line]:
     parts: dict[str, list[Line]] = {
-        "title": [_title(derived, width), [("─" * width, DIM)]],
-        "ending": _ending(derived, width),
+        "title": [_title(trace, width), [("─" * width, DIM)]],
+        "ending": _ending(trace, width),
     }
-    for label, value in _facts(derived):
+    for label, value in _facts(trace):
         parts[label] = [
             [(fit(label if not number else "", LABEL), DIM), (text, PLAIN)]
             for number, text in enumerate(wrap(value, width - LABEL))
         ]
-    if derived.wall_ns:
-        parts["bars"] = [[], *_bars(derived, width)]
-    parts["findings"] = list(_short_findings(derived, width))
+    if recorded_wall_ns(trace):
+        parts["bars"] = [[], *_bars(trace, width)]
+    parts["findings"] = list(_short_findings(trace, width))
     if parts["ending"]:
         # How a load ended takes lines from what is less of a question now; every view has the rest.
         for name in DROP_ORDER:
@@ -67,18 +76,18 @@ def _summary(derived: Derived, width: int) -> Iterable[Line]:
         yield from lines
 
 
-def _ending(derived: Derived, width: int) -> list[Line]:
+def _ending(trace: Trace, width: int) -> list[Line]:
     """Returns how a load ended that did not end well."""
-    if derived.trace.outcome.get("status", "ok") == "ok":
+    if trace.outcome.get("status", "ok") == "ok":
         return []
     from hftrace.render.views.postmortem import ending
 
-    return ending(derived, width)
+    return ending(trace, width)
 
 
-def _short_findings(derived: Derived, width: int) -> Iterable[Line]:
-    found = findings(derived)
-    if not found and derived.trace.outcome.get("status", "ok") != "ok":
+def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
+    found = findings(trace)
+    if not found and trace.outcome.get("status", "ok") != "ok":
         return
     yield []
     if not found:
@@ -91,27 +100,27 @@ def _short_findings(derived: Derived, width: int) -> Iterable[Line]:
         yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
 
 
-def _title(derived: Derived, width: int) -> Line:
+def _title(trace: Trace, width: int) -> Line:
     """Returns who was loaded, from where, and how it ended."""
-    outcome = derived.trace.outcome
+    outcome = trace.outcome
     status = clean(outcome.get("status") or "unknown")
-    loads = derived.index.load_rows
-    names = derived.trace.spans.column("name")
+    loads = span_index(trace).load_rows
+    names = trace.spans.column("name")
     # Of a load through AutoModel, the class that it chose says more.
-    name = clean(names[loads[0]]) if loads else clean(derived.trace.request.get("class") or "no load")
+    name = clean(names[loads[0]]) if loads else clean(trace.request.get("class") or "no load")
     if loads:
         inner = [
             names[row]
-            for row in derived.index.walk_thread([loads[0]])
-            if derived.index.phases[row] == "load" and row != loads[0]
+            for row in span_index(trace).walk_thread([loads[0]])
+            if span_index(trace).phases[row] == "load" and row != loads[0]
         ]
         if name.startswith("Auto") and inner:
             name = clean(inner[0])
     more = f" and {len(loads) - 1} more" if len(loads) > 1 else ""
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
-    ending = f"{mark}{status}  {units.duration(derived.wall_ns)}"
-    model = clean(derived.trace.request.get("model") or "")
+    ending = f"{mark}{status}  {units.duration(recorded_wall_ns(trace))}"
+    model = clean(trace.request.get("model") or "")
     name = shorten(name + more, max(12, width // 2))
     room = width - width_of(name) - width_of(ending) - 4
     model = shorten(model, room) if room >= 8 else ""
@@ -124,24 +133,24 @@ def _title(derived: Derived, width: int) -> Line:
     ]
 
 
-def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
+def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
-    yield "took", _took(derived)
-    if ready := _ready(derived):
+    yield "took", _took(trace)
+    if ready := _ready(trace):
         yield "ready", ready
-    if release := _release(derived):
+    if release := _release(trace):
         yield "release", release
-    if memory := in_words(derived):
+    if memory := in_words(trace):
         yield "CPU memory", memory
-    if made_of := at_the_peak(derived):
+    if made_of := at_the_peak(trace):
         yield "at the peak", made_of
-    if devices := on_devices(derived):
+    if devices := on_devices(trace):
         yield "device", devices
-    if read := _read(derived):
+    if read := _read(trace):
         yield "read", read
-    if tensors := _tensors(derived):
+    if tensors := _tensors(trace):
         yield "tensors", tensors
-    environment = derived.trace.environment
+    environment = trace.environment
     versions = [
         f"{name} {clean(environment[name])}"
         for name in ("transformers", "torch", "safetensors")
@@ -152,23 +161,23 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
         yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
 
 
-def _took(derived: Derived) -> str:
-    index = derived.index
+def _took(trace: Trace) -> str:
+    index = span_index(trace)
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
     after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_PHASES)
-    before = derived.wall_ns - loads - after
-    text = units.duration(derived.wall_ns)
+    before = recorded_wall_ns(trace) - loads - after
+    text = units.duration(recorded_wall_ns(trace))
     if before and loads:
         text += f": imports {units.duration(before)}, load {units.duration(loads)}"
         text += f", {units.duration(after)} after it" if after else ""
-    if derived.attributed is not None:
-        text += f"; {units.share(derived.attributed, precise=True)} in named phases"
+    if attributed_share(trace) is not None:
+        text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"
     return text
 
 
-def _ready(derived: Derived) -> str:
+def _ready(trace: Trace) -> str:
     """Returns the time until the model was ready and its parts; nothing where neither step was asked for."""
-    ready = derived.ready
+    ready = readiness(trace)
     if ready is None or not ready.steps:
         return ""
     parts = [f"returned after {units.duration(ready.returned_ns)}"]
@@ -179,9 +188,10 @@ def _ready(derived: Derived) -> str:
     return f"{total}: {', '.join(parts)}"
 
 
-def _release(derived: Derived) -> str:
+def _release(trace: Trace) -> str:
     """Returns what the process kept of the memory that the load took; nothing where it was not asked for."""
-    release = derived.ready.release if derived.ready is not None else None
+    found = readiness(trace)
+    release = found.release if found is not None else None
     if release is None:
         return ""
     kept = [
@@ -199,28 +209,29 @@ def _release(derived: Derived) -> str:
     return text + ("; something still refers to the model" if release.freed is False else "")
 
 
-def _read(derived: Derived) -> str:
-    if not derived.read_bytes:
+def _read(trace: Trace) -> str:
+    if not weight_bytes_read(trace):
         return ""
-    share = derived.resident_before
+    share = resident_share_before(trace)
     state = cache_state(share)
     cache = f", {state} cache" if state else ", cache state unknown"
     if share is not None and state == "partly":
         cache = f", cache {units.share(share)} warm"
-    if derived.lazy_bytes:
-        when = "by the load" if derived.ready is not None and derived.ready.steps else "yet"
+    if untouched_bytes(trace):
+        found = readiness(trace)
+        when = "by the load" if found is not None and found.steps else "yet"
         return (
-            f"{units.byte_count(derived.read_bytes)} memory-mapped, "
-            f"{units.byte_count(derived.lazy_bytes)} of it not touched {when}{cache}"
+            f"{units.byte_count(weight_bytes_read(trace))} memory-mapped, "
+            f"{units.byte_count(untouched_bytes(trace))} of it not touched {when}{cache}"
         )
-    text = units.byte_count(derived.read_bytes)
-    if derived.weights_ns and derived.rate_bytes_per_s:
-        text += f" in {units.duration(derived.weights_ns)}, {units.rate(derived.rate_bytes_per_s)}"
+    text = units.byte_count(weight_bytes_read(trace))
+    if weights_wall_ns(trace) and read_rate(trace):
+        text += f" in {units.duration(weights_wall_ns(trace))}, {units.rate(read_rate(trace))}"
     return text + cache
 
 
-def _tensors(derived: Derived) -> str:
-    known = group_totals(derived.sums, "provenance")
+def _tensors(trace: Trace) -> str:
+    known = group_totals(tensor_sums(trace), "provenance")
     if not known:
         return ""
     parts = [
@@ -230,12 +241,12 @@ def _tensors(derived: Derived) -> str:
     text = ", ".join(parts)
     changed = [
         f"{clean(source)} → {clean(target)}" + (f" ({total.count:,})" if number else "")
-        for number, ((source, target), total) in enumerate(casts(derived.sums).items())
+        for number, ((source, target), total) in enumerate(casts(tensor_sums(trace)).items())
     ]
     if changed:
         text += "; cast " + ", ".join(changed[:2])
     placed = {
-        sort: total for sort, total in derived.sums.items() if sort.device and sort.provenance != "tied"
+        sort: total for sort, total in tensor_sums(trace).items() if sort.device and sort.provenance != "tied"
     }
     devices = group_totals(placed, "device")
     if devices:
@@ -245,16 +256,16 @@ def _tensors(derived: Derived) -> str:
     return text
 
 
-def _bars(derived: Derived, width: int) -> Iterable[Line]:
+def _bars(trace: Trace, width: int) -> Iterable[Line]:
     """Yields the most expensive phases as bars, and the rest as one."""
-    phases = [(phase, spent) for phase, spent in derived.phases.items() if spent > 0]
+    phases = [(phase, spent) for phase, spent in phase_times(trace).items() if spent > 0]
     shown = phases[:BARS]
     rest = phases[BARS:]
     names = [clean(phase) for phase, _ in shown]
     label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
     for name, (phase, spent) in zip(names, shown, strict=True):
-        share = spent / derived.wall_ns
+        share = spent / recorded_wall_ns(trace)
         yield [
             (phase_letter(phase) + " ", phase_style(phase)),
             (fit(name, label_width + 1), PLAIN),
@@ -272,7 +283,7 @@ def _bars(derived: Derived, width: int) -> Iterable[Line]:
         yield [
             ("  " + fit(named, label_width + 1 + room), DIM),
             (fit(units.duration(spent), 11, "right"), DIM),
-            (fit(units.share(spent / derived.wall_ns), 6, "right"), DIM),
+            (fit(units.share(spent / recorded_wall_ns(trace)), 6, "right"), DIM),
         ]
 
 
@@ -309,9 +320,9 @@ def _one_line(finding: Finding, width: int) -> Line:
     ]
 
 
-def finding_list(derived: Derived) -> Block:
+def finding_list(trace: Trace) -> Block:
     """Returns all findings with their evidence and what to change."""
-    return Block(lambda width: _finding_list(findings(derived), width))
+    return Block(lambda width: _finding_list(findings(trace), width))
 
 
 def _finding_list(found: list[Finding], width: int) -> Iterable[Line]:

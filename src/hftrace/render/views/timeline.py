@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory import peaks
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import Timeline, coverage, dominant, resample, timeline
 from hftrace.render.text import (
     DENSITY,
@@ -28,38 +28,39 @@ from hftrace.render.text import (
     phase_style,
     width_of,
 )
+from hftrace.schema.model import Trace
 
 LANES = 6
 """Lanes of each sort on the default screen."""
 
 
-def timeline_view(derived: Derived, whole: bool = False, explain: Iterable[str] = ()) -> Block:
+def timeline_view(trace: Trace, whole: bool = False, explain: Iterable[str] = ()) -> Block:
     """Returns the timeline.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         whole: Draws all lanes from the first import on. Otherwise there are
             some lanes of each sort, and imports that took longer than the
             loads themselves are left out; what is left out is said.
         explain: Further phases to have in the legend.
     """
-    made = timeline(derived)
+    made = timeline(trace)
     extra = frozenset(explain)
-    left_out = 0 if whole else _imports_before(derived, made)
+    left_out = 0 if whole else _imports_before(trace, made)
     if left_out:
         made = made._replace(start_ns=made.start_ns + left_out)
-    return Block(lambda width: _draw(derived, made, None if whole else LANES, left_out, extra, width))
+    return Block(lambda width: _draw(trace, made, None if whole else LANES, left_out, extra, width))
 
 
-def _imports_before(derived: Derived, made: Timeline) -> int:
+def _imports_before(trace: Trace, made: Timeline) -> int:
     """Returns the time before the first load where it is most of all time, else 0."""
-    first = min((derived.index.starts[row] for row in derived.index.load_rows), default=made.start_ns)
+    first = min((span_index(trace).starts[row] for row in span_index(trace).load_rows), default=made.start_ns)
     before = first - made.start_ns
     return before if made.end_ns > first and before > 0.5 * (made.end_ns - made.start_ns) else 0
 
 
 def _draw(
-    derived: Derived, made: Timeline, limit: int | None, left_out: int, extra: frozenset[str], width: int
+    trace: Trace, made: Timeline, limit: int | None, left_out: int, extra: frozenset[str], width: int
 ) -> Iterable[Line]:
     labels = max(13, min(20, width // 5))
     cells = max(10, width - labels - 1)
@@ -87,7 +88,7 @@ def _draw(
         rest = max(0, len(made.spans) - limit) + max(0, len(made.reads) - limit)
         if rest:
             yield [(f"+ {units.count(rest, 'more thread')}: --view timeline", DIM)]
-    yield from _memory(derived, made, labels, cells)
+    yield from _memory(trace, made, labels, cells)
     yield [(fit("time", labels) + " ", DIM), (axis_text(span, cells), DIM)]
     used.update(extra)
     yield from legend(used, width)
@@ -128,9 +129,9 @@ def _density(shares: list[float]) -> str:
     )
 
 
-def _memory(derived: Derived, made: Timeline, labels: int, cells: int) -> Iterable[Line]:
-    main = derived.index.main_lane
-    points = peaks.series(derived.trace, main.pid if main else None)
+def _memory(trace: Trace, made: Timeline, labels: int, cells: int) -> Iterable[Line]:
+    main = span_index(trace).main_lane
+    points = peaks.series(trace, main.pid if main else None)
     rows = {
         name: resample(values, made.start_ns, made.end_ns, cells) for name, values in points.items() if values
     }

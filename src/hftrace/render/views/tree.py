@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hftrace import units
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.time.phases import recorded_wall_ns
+from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import Node, TreeOptions, build, walk
 from hftrace.render.text import (
     BAD,
@@ -28,6 +30,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.schema.model import Trace
 
 WIDE = 110
 """From this many columns on, phases are words instead of letters and the device has its own column."""
@@ -64,18 +67,18 @@ class _Layout(NamedTuple):
         return "   " if self.wide else "  "
 
 
-def tree(derived: Derived, options: TreeOptions | None = None) -> Block:
+def tree(trace: Trace, options: TreeOptions | None = None) -> Block:
     """Returns the call tree, with a legend of its letters.
 
     Args:
-        derived: The trace.
+        trace: The trace.
         options: What to show.
     """
     options = options or TreeOptions()
-    roots = build(derived, options)
+    roots = build(trace, options)
 
     def draw(width: int) -> Iterable[Line]:
-        yield from draw_tree(derived, roots, width)
+        yield from draw_tree(trace, roots, width)
         if width < WIDE:
             yield from legend(shown_phases(roots), width)
 
@@ -87,10 +90,10 @@ def shown_phases(roots: list[Node]) -> set[str]:
     return {node.phase for _, node in walk(roots) if node.phase and node.phase != "load"}
 
 
-def draw_tree(derived: Derived, roots: list[Node], width: int) -> Iterable[Line]:
+def draw_tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     """Yields the lines of a tree, without a legend."""
     wide = width >= WIDE
-    device = wide and bool(derived.peaks.device_bytes)
+    device = wide and bool(memory_peaks(trace).device_bytes)
     layout = _Layout(width, width - 26 - (11 if device else 0), wide, device)
     yield heading("Call tree", width)
     columns = fit("time", 10, "right") + fit("share", 6, "right") + fit("peak RSS", 10, "right")
@@ -99,13 +102,13 @@ def draw_tree(derived: Derived, roots: list[Node], width: int) -> Iterable[Line]
         (columns + (fit("device", 11, "right") if device else ""), DIM),
     ]
     if not roots:
-        nothing = "no span matches the filter" if len(derived.index.ids) else "this trace has no spans"
+        nothing = "no span matches the filter" if len(span_index(trace).ids) else "this trace has no spans"
         yield [(nothing, DIM)]
         return
     stack: list[tuple[Node, str, str, Node | None]] = [(root, "", "", None) for root in reversed(roots)]
     while stack:
         node, guide, below, parent = stack.pop()
-        yield from _node_lines(derived, node, parent, guide, below, layout)
+        yield from _node_lines(trace, node, parent, guide, below, layout)
         for position in range(len(node.children) - 1, -1, -1):
             last = position == len(node.children) - 1
             stack.append(
@@ -124,13 +127,13 @@ def _cut(guide: str, layout: _Layout) -> str:
 
 
 def _node_lines(
-    derived: Derived, node: Node, parent: Node | None, guide: str, below: str, layout: _Layout
+    trace: Trace, node: Node, parent: Node | None, guide: str, below: str, layout: _Layout
 ) -> Iterable[Line]:
     room = max(8, layout.label - width_of(guide) - 1)
-    parts = _label(derived, node, parent, room, layout)
+    parts = _label(trace, node, parent, room, layout)
     line: Line = [(guide, DIM), *parts]
     line.append((" " * max(1, layout.label - line_width(line)), PLAIN))
-    line.extend(_figures(derived, node, layout))
+    line.extend(_figures(trace, node, layout))
     yield line
     if node.message and (parent is None or parent.message != node.message):
         # Every span that an exception passed through has it: once is enough.
@@ -139,9 +142,9 @@ def _node_lines(
             yield [(below, DIM), ("  " + text, BAD)]
 
 
-def _figures(derived: Derived, node: Node, layout: _Layout) -> Line:
+def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
     spent = node.duration_ns
-    share = spent / derived.wall_ns if spent is not None and derived.wall_ns else None
+    share = spent / recorded_wall_ns(trace) if spent is not None and recorded_wall_ns(trace) else None
     if node.kind == "span":
         columns: Line = [
             (fit(units.duration(spent), 10, "right"), PLAIN),
@@ -166,9 +169,9 @@ def _figures(derived: Derived, node: Node, layout: _Layout) -> Line:
     ]
 
 
-def _label(derived: Derived, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
     if node.kind == "span":
-        return _span_label(derived, node, parent, room, layout)
+        return _span_label(trace, node, parent, room, layout)
     if node.kind == "file":
         return _file_label(node, room)
     if node.kind == "shard":
@@ -221,7 +224,7 @@ def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = " 
     return [(shorten(name, room - width_of(note) - 2), style), ("  " + note, DIM)]
 
 
-def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
     phase = node.phase or ""
     style = phase_style(phase) if node.status == "ok" else BAD
     line: Line = []
@@ -245,8 +248,8 @@ def _span_label(derived: Derived, node: Node, parent: Node | None, room: int, la
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:
-        parts.append(f"[{clean(derived.thread_names.get(node.thread, f'thread {node.thread}'))}]")
-    if parent is None and len(set(derived.trace.spans.column("rank"))) > 1:
+        parts.append(f"[{clean(thread_names(trace).get(node.thread, f'thread {node.thread}'))}]")
+    if parent is None and len(set(trace.spans.column("rank"))) > 1:
         parts.append(f"rank {node.rank}")
     modules = node.attributes.get("modules")
     if phase == "import" and isinstance(modules, int):

@@ -17,6 +17,7 @@ from hftrace.analysis.compare.comparison import compare, facts
 from hftrace.analysis.compare.tensor_diff import tensor_diff
 from hftrace.analysis.compare.variants import METRICS, Variant
 from hftrace.analysis.ledger.tensors import TO
+from hftrace.analysis.time.spans import span_index
 from hftrace.cli.compare import named_groups
 from hftrace.errors import HftraceError, UsageError
 from hftrace.schema.model import Table, Tensor
@@ -76,8 +77,8 @@ def test_single_runs_have_no_verdict():
 
 def test_imports_and_load_are_apart():
     variant = Variant.of("one", [load()])
-    derived = variant.good[0]
-    inside = derived.index.phase_times(derived.index.load_rows)["import"]
+    trace = variant.good[0]
+    inside = span_index(trace).phase_times(span_index(trace).load_rows)["import"]
     assert variant.median("imports_ns") == 900 * MS + inside
     assert variant.median("load_ns") == variant.median("returned_ns") - inside
 

@@ -8,13 +8,12 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.ending.death import CERTAIN, GUESS, LIKELY, UNKNOWN
+from hftrace.analysis.ending.death import CERTAIN, GUESS, LIKELY, UNKNOWN, death_of
 from hftrace.analysis.findings.registry import findings
 
 
 def death(**outcome):
-    return Derived(handmade_memory.dead(**outcome)).death
+    return death_of(handmade_memory.dead(**outcome))
 
 
 def test_everything_that_the_outcome_says():
@@ -49,7 +48,7 @@ def test_how_sure(outcome, expected):
 
 
 def test_a_trace_from_before_there_were_verdicts():
-    found = Derived(handmade.killed()).death
+    found = death_of(handmade.killed())
     assert (found.killer, found.sure) == ("kernel-oom", GUESS)
     assert (found.placed_tensors, found.all_tensors) == (80, 200)
     assert found.limit_bytes == 3 * GB
@@ -67,7 +66,7 @@ def test_a_checkpoint_that_is_not_known_in_full_has_no_share():
 
 
 def test_the_place_of_an_exception_is_where_it_was_raised():
-    found = Derived(handmade.failing()).death
+    found = death_of(handmade.failing())
     assert found.function == "_get_resolved_checkpoint_files"
     assert found.killer is None
     assert found.error.startswith("OSError: no file named")
@@ -79,28 +78,28 @@ def test_an_exception_that_was_caught_is_no_place():
     made.span(root, "resolve", "r", 5, 10, "cached_file", status="error", attributes={"error": "OSError: x"})
     made.span(root, "config", "c", 20, 30, "get_config")
     made.outcome = {"status": "error", "error": {"type": "ValueError", "message": "no"}}
-    assert Derived(made.trace()).death.function == "L"
+    assert death_of(made.trace()).function == "L"
 
 
 @pytest.mark.parametrize("status", ["killed", "error", "interrupted", "ok", "x"])
 def test_hostile_outcomes(status):
-    found = Derived(handmade_memory.hostile_outcome(status)).death
+    found = death_of(handmade_memory.hostile_outcome(status))
     json.dumps(dataclasses.asdict(found), allow_nan=False)
     assert found.memory_bytes is None
     assert found.predicted_anon_bytes is None
     assert all(isinstance(text, str) for text in found.evidence)
     assert len(found.stalls) == 2
     assert [stall.silent_ns for stall in found.stalls] == [None, None]
-    findings(Derived(handmade_memory.hostile_outcome(status)))
+    findings(handmade_memory.hostile_outcome(status))
 
 
 @pytest.mark.parametrize("status", [None, 5, "", []])
 def test_a_status_of_a_wrong_type_is_no_success(status):
-    assert Derived(handmade_memory.dead(status=status)).death.status == "unknown"
+    assert death_of(handmade_memory.dead(status=status)).status == "unknown"
 
 
 def test_a_load_that_ended_well():
-    assert Derived(handmade.sharded()).death.status == "ok"
+    assert death_of(handmade.sharded()).status == "ok"
 
 
 def found_by(**outcome):

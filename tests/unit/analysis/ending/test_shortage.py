@@ -9,7 +9,7 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import MB
-from hftrace.analysis.derived import Derived
+from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.ending.postmortem import DeathFacts, first_sentences, post_mortem
 from hftrace.analysis.ending.shortage import (
     caught_cause,
@@ -129,7 +129,7 @@ def test_an_error_that_a_conversion_caught_is_the_cause():
 
 def test_what_is_read_of_it():
     trace = with_mortem(handmade_memory.on_device(full=True))
-    end = Derived(trace).death
+    end = death_of(trace)
     assert end.function == "WeightConverter.convert"
     assert end.cause.startswith("OutOfMemoryError: CUDA out of memory.")
     assert end.device.room_bytes == 1_200 * MB - end.device.outside_allocator_bytes
@@ -145,7 +145,7 @@ def test_what_is_read_of_it():
 
 def test_what_was_there_before_is_no_room_for_the_model():
     trace = with_mortem(handmade_memory.on_device(full=True))
-    alone = Derived(trace).death.device.room_bytes
+    alone = death_of(trace).device.room_bytes
     made = handmade.Builder()
     made.span(
         None,
@@ -159,7 +159,7 @@ def test_what_was_there_before_is_no_room_for_the_model():
     earlier = dataclasses.replace(made.trace().spans[0], id=1_000)
     spans = Table.of(Span, [earlier, *trace.spans])
     empty = Table.of(Sample, [])
-    device = Derived(dataclasses.replace(trace, spans=spans, samples=empty)).death.device
+    device = death_of(dataclasses.replace(trace, spans=spans, samples=empty)).device
     assert (device.before_bytes, device.room_bytes) == (250 * MB, alone - 250 * MB)
 
 
@@ -198,7 +198,7 @@ def test_an_error_that_was_not_of_memory_is_told_too():
     assert trace.outcome["cause"] == {"type": "ValueError", "message": "shapes"}
     assert trace.outcome["last_tensor"] == "a.b"
     assert explain_failure(trace) == "ValueError: shapes"
-    assert Derived(trace).death.function == "convert(9)"
+    assert death_of(trace).function == "convert(9)"
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 
 import handmade
 from handmade import MS, Builder
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import RULES, findings
+from hftrace.analysis.time.weights import checkpoint_bytes, reader_waiting_ns
 from hftrace.schema.model import Facts, Trace
 
 
@@ -45,9 +45,9 @@ def test_what_is_found_and_in_which_order(name, expected):
 
 def test_costs():
     found = {finding.name: finding for finding in findings(handmade.sharded())}
-    derived = Derived(handmade.sharded())
-    assert found["dtype-widened"].cost_bytes == derived.checkpoint_bytes - 3 * 8192
-    assert found["waiting-for-readers"].cost_ns == derived.waiting_ns
+    trace = handmade.sharded()
+    assert found["dtype-widened"].cost_bytes == checkpoint_bytes(trace) - 3 * 8192
+    assert found["waiting-for-readers"].cost_ns == reader_waiting_ns(trace)
 
 
 def test_an_asked_dtype_is_named_only_if_it_is_the_reason():

@@ -7,13 +7,12 @@ import pytest
 import handmade
 from handmade import Builder
 from hftrace.analysis.ledger.tensors import (
-    batches,
     casts,
     fold,
     fold_names,
     group_totals,
     index_ranges,
-    totals,
+    tensor_sums,
 )
 
 
@@ -89,7 +88,7 @@ def test_ranges_of_indexes(indexes, text):
 
 def test_sums_by_provenance_and_casts():
     trace = handmade.sharded()
-    sums = totals(batches(trace.tensors))
+    sums = tensor_sums(trace)
     assert {name: total.count for name, total in group_totals(sums, "provenance").items()} == {
         "checkpoint": 200,
         "tied": 1,
@@ -101,5 +100,5 @@ def test_sums_by_provenance_and_casts():
 
 
 def test_sums_of_a_killed_load_count_what_was_not_reached():
-    sums = group_totals(totals(batches(handmade.killed().tensors)), "provenance")
+    sums = group_totals(tensor_sums(handmade.killed()), "provenance")
     assert sums["unknown"].count > 0

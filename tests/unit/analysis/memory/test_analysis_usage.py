@@ -7,9 +7,11 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory import peaks, usage
+from hftrace.analysis.memory.facts import kept_bytes, memory_facts
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.summary import summary
+from hftrace.analysis.time.spans import span_index
 
 EVERY = {
     **handmade.ALL,
@@ -21,7 +23,7 @@ EVERY = {
 
 
 def main(trace):
-    return Derived(trace).processes[0]
+    return process_memory(trace)[0]
 
 
 def test_the_table_of_a_dense_load():
@@ -48,10 +50,10 @@ def test_a_watermark_outranks_the_samples():
 
 
 def test_a_peak_that_a_reading_shows_has_parts_and_a_place():
-    derived = Derived(handmade_memory.upcast())
-    peak = derived.processes[0].load_peak
+    trace = handmade_memory.upcast()
+    peak = process_memory(trace)[0].load_peak
     assert not peak.between_readings
-    assert derived.index.phases[peak.span] == "weights"
+    assert span_index(trace).phases[peak.span] == "weights"
     assert peak.time_ns == 6_130 * MS
 
 
@@ -82,7 +84,7 @@ def test_shared_memory_is_carried_to_the_edges():
 
 
 def test_each_rank_has_its_own_memory():
-    ranks = Derived(handmade_memory.two_ranks()).processes
+    ranks = process_memory(handmade_memory.two_ranks())
     assert [process.rank for process in ranks] == [0, 1]
     assert [list(process.devices) for process in ranks] == [["cuda:0"], ["cuda:1"]]
     assert [process.device_peaks for process in ranks] == [{"cuda:0": 4 * GB}, {"cuda:1": 4 * GB}]
@@ -116,11 +118,11 @@ def test_repeated_steps_after_a_load_are_numbered():
 
 
 def test_what_a_load_kept():
-    assert usage.kept_bytes(Derived(handmade_memory.upcast())) == sum(
+    assert kept_bytes(handmade_memory.upcast()) == sum(
         tensor.bytes for tensor in handmade_memory.upcast().tensors
     )
-    assert usage.kept_bytes(Derived(handmade.healthy())) == 160 * MB
-    assert usage.kept_bytes(Derived(handmade.empty())) is None
+    assert kept_bytes(handmade.healthy()) == 160 * MB
+    assert kept_bytes(handmade.empty()) is None
 
 
 @pytest.mark.parametrize("cells", [0, 1, 5, 11, 12, 27, 63, 126])
@@ -174,9 +176,9 @@ def test_the_summary_s_memory():
 
 @pytest.mark.parametrize("name", EVERY)
 def test_memory_facts_are_finite_json(name):
-    derived = Derived(EVERY[name]())
-    json.dumps(usage.memory_facts(derived), allow_nan=False)
-    for process in derived.processes:
+    trace = EVERY[name]()
+    json.dumps(memory_facts(trace), allow_nan=False)
+    for process in process_memory(trace):
         assert process.readings == sorted(process.readings, key=lambda reading: reading.time_ns)
 
 

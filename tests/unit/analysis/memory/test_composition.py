@@ -7,7 +7,6 @@ import dataclasses
 import pytest
 
 from handmade import MB, Builder
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.composition import composition, main_load
 
 START_ANON, START_FILE = 100 * MB, 50 * MB
@@ -63,8 +62,8 @@ class Load:
         )
 
     def parts(self):
-        derived = Derived(self.made.trace())
-        made = composition(derived, main_load(derived))
+        trace = self.made.trace()
+        made = composition(trace, main_load(trace))
         assert made is not None
         assert sum(part.bytes for part in made.parts) == made.peak_bytes
         assert made.peak_bytes - made.start_bytes == self.peak
@@ -200,14 +199,14 @@ def test_a_peak_that_an_import_made_alone():
 def test_without_figures_there_is_no_composition(column):
     load = Load(peak=1 * MB, anon=0)
     load.made.spans[0] = dataclasses.replace(load.made.spans[0], **{column: None})
-    derived = Derived(load.made.trace())
-    assert composition(derived, main_load(derived)) is None
+    trace = load.made.trace()
+    assert composition(trace, main_load(trace)) is None
 
 
 def test_a_trace_without_a_load_has_none():
     made = Builder()
     made.span(None, "import", "import torch", 0, 10)
-    assert main_load(Derived(made.trace())) is None
+    assert main_load(made.trace()) is None
 
 
 def killed():

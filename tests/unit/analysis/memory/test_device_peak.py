@@ -7,8 +7,8 @@ import dataclasses
 import handmade
 import handmade_memory
 from handmade import MB, MS, Builder
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.schema.model import Facts
 
 ELEMENTS = 10_000_000
@@ -41,7 +41,7 @@ def test_parameters_and_what_nobody_explains():
     for number in range(4):
         tensor(made, f"layers.{number}.weight", 10 + number, "cuda")
     made.tensor("tied.weight", [ELEMENTS], device="cuda", provenance="tied")
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     assert (peak.device, peak.peak_bytes, peak.unused_bytes) == ("cuda:0", 100 * MB, 40 * MB)
     assert sizes(peak) == {"parameters": 80, "rest": 20}
     assert peak.parts[0].tensors == 4
@@ -49,7 +49,7 @@ def test_parameters_and_what_nobody_explains():
 
 
 def test_a_conversion_holds_sources_and_result():
-    (peak,) = Derived(handmade_memory.on_device()).device_peaks
+    (peak,) = highest_device_peaks(handmade_memory.on_device())
     assert sizes(peak) == {"parameters": 320, "copies": 640}
     assert sum(part.bytes for part in peak.parts) == peak.peak_bytes
     assert peak.explained == 1.0
@@ -72,13 +72,13 @@ def test_sources_that_were_still_being_read():
             read_end_ns=read_end * MS,
             placed_ns=placed * MS,
         )
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     # At 30 ms: a's sources, a, and half of b's sources.
     assert sizes(peak) == {"copies": 50}
 
 
 def test_a_load_that_was_not_finished():
-    (peak,) = Derived(handmade_memory.on_device(full=True)).device_peaks
+    (peak,) = highest_device_peaks(handmade_memory.on_device(full=True))
     assert sizes(peak) == {"parameters": 320, "copies": 320}
 
 
@@ -88,7 +88,7 @@ def test_a_warm_up_that_asked_for_more_than_the_model():
     made.span(root, "warmup", "caching_allocator_warmup", 1, 5, **held(0, 200, 200))
     weights = made.span(root, "weights", "weights", 5, 90, **held(20, 200, 20))
     tensor(made, "weight", 50, span=weights)
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     assert sizes(peak) == {"warmup": 200}
     assert peak.unused_bytes == 180 * MB
     (finding,) = [each for each in findings(made.trace()) if each.rule == "R10"]
@@ -107,7 +107,7 @@ def test_what_a_function_gave_back_before_it_returned():
     weights = made.span(root, "weights", "weights", 5, 50, **held(20, 20, 20))
     made.span(root, "initialize", "initialize_weights", 60, 90, "P.initialize_weights", **held(20, 90, 80))
     tensor(made, "weight", 40, span=weights)
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     assert sizes(peak) == {"parameters": 20, "temporary": 60}
     assert peak.parts[-1].label == "temporary, in initialize_weights"
     assert peak.explained == 1
@@ -119,7 +119,7 @@ def test_what_was_there_before():
     root = load(made, 20, 100, 320, 400, 321)
     made.span(root, "weights", "weights", 30, 90, **held(320, 400, 321))
     tensor(made, "weight", 50)
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     assert sizes(peak) == {"before": 300, "parameters": 20, "rest": 1}
     assert peak.explained == 1 - 1 / 21
 
@@ -132,7 +132,7 @@ def test_each_device_has_its_own():
     tensor(made, "a", 10, span=root)
     tensor(made, "b", 12, "cuda:1")
     tensor(made, "c", 14, "cuda:1")
-    first, second = Derived(made.trace()).device_peaks
+    first, second = highest_device_peaks(made.trace())
     assert (first.device, sizes(first)) == ("cuda:0", {"parameters": 20})
     assert (second.device, sizes(second)) == ("cuda:1", {"parameters": 40})
 
@@ -142,21 +142,21 @@ def test_of_several_loads_the_one_that_needed_most():
     load(made, 0, 10, 20, 20, 20)
     load(made, 20, 30, 60, 60, 60)
     tensor(made, "a", 25)
-    (peak,) = Derived(made.trace()).device_peaks
+    (peak,) = highest_device_peaks(made.trace())
     # The first load's tensors were there when the second began.
     assert (peak.load, sizes(peak)) == (1, {"before": 20, "parameters": 20, "rest": 20})
 
 
 def test_without_a_device_there_is_nothing_to_say():
     for trace in (handmade.sharded(), handmade.empty(), handmade.hostile()):
-        assert Derived(trace).device_peaks == []
+        assert highest_device_peaks(trace) == []
 
 
 def test_a_damaged_description_of_devices_is_left_out():
     trace = handmade_memory.on_device()
     for devices in (None, 3, [None, {"device": 1}, {"device": "cuda:0", "memory_bytes": "much"}]):
         changed = dataclasses.replace(trace, environment=Facts({**trace.environment, "devices": devices}))
-        (peak,) = Derived(changed).device_peaks
+        (peak,) = highest_device_peaks(changed)
         assert (peak.memory_bytes, peak.outside_allocator_bytes) == (None, None)
 
 

@@ -4,30 +4,39 @@ import pytest
 
 import handmade
 from handmade import MB, MS, Builder
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.time.reading import cache_state, merge
+from hftrace.analysis.time.reading import merge, weight_reading
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import (
+    cache_state,
+    read_rate,
+    reader_waiting_ns,
+    resident_share_before,
+    untouched_bytes,
+    weight_bytes_read,
+    weights_wall_ns,
+)
 
 
 def test_shards_of_5x_come_from_the_ledger():
-    derived = Derived(handmade.sharded())
-    shards = derived.reading.shards
+    trace = handmade.sharded()
+    shards = weight_reading(trace).shards
     assert [shard.file for shard in shards] == [handmade.shard_name(number, 3) for number in range(3)]
     assert sum(shard.tensors for shard in shards) == 200
-    assert sum(shard.bytes for shard in shards) == derived.read_bytes
+    assert sum(shard.bytes for shard in shards) == weight_bytes_read(trace)
     assert all(len(shard.busy_ns) == 2 for shard in shards)
-    assert len(derived.reading.reader_threads) == 2
+    assert len(weight_reading(trace).reader_threads) == 2
 
 
 def test_shards_of_4x_are_their_spans():
-    derived = Derived(handmade.generation_a())
-    assert [derived.index.phases[shard.owner] for shard in derived.reading.shards] == ["shard"] * 3
-    assert derived.waiting_ns == 0
+    trace = handmade.generation_a()
+    assert [span_index(trace).phases[shard.owner] for shard in weight_reading(trace).shards] == ["shard"] * 3
+    assert reader_waiting_ns(trace) == 0
 
 
 def test_tensors_placed_after_their_shard_was_read_belong_to_it():
-    derived = Derived(handmade.pickled())
-    (shard,) = derived.reading.shards
-    assert derived.index.phases[shard.owner] == "shard"
+    trace = handmade.pickled()
+    (shard,) = weight_reading(trace).shards
+    assert span_index(trace).phases[shard.owner] == "shard"
     assert (shard.tensors, shard.duration_ns) == (36, None)
 
 
@@ -65,7 +74,7 @@ def test_waiting_is_what_the_placing_thread_spent_until_the_read_ended():
         convert_end_ns=40 * MS,
         **times,
     )
-    assert Derived(made.trace()).waiting_ns == 20 * MS
+    assert reader_waiting_ns(made.trace()) == 20 * MS
 
 
 def test_reads_of_the_placing_thread_itself_are_no_waiting():
@@ -74,7 +83,7 @@ def test_reads_of_the_placing_thread_itself_are_no_waiting():
     made.tensor(
         "a", [4], file="f", span=weights, read_start_ns=0, read_end_ns=9, convert_start_ns=0, convert_end_ns=9
     )
-    assert Derived(made.trace()).waiting_ns == 0
+    assert reader_waiting_ns(made.trace()) == 0
 
 
 def test_a_tensor_without_a_span_is_found_by_its_time():
@@ -83,7 +92,7 @@ def test_a_tensor_without_a_span_is_found_by_its_time():
     made.span(root, "weights", "one", 0, 40)
     made.span(root, "weights", "two", 50, 90)
     made.tensor("a", [4], file="f", read_start_ns=60 * MS, read_end_ns=61 * MS)
-    (shard,) = Derived(made.trace()).reading.shards
+    (shard,) = weight_reading(made.trace()).shards
     assert shard.owner == 2
 
 
@@ -104,16 +113,16 @@ def test_resident_share_is_weighted_by_size():
     made.file("a", size=900, shard=0, resident_before=1.0)
     made.file("b", size=100, shard=1, resident_before=0.0)
     made.file("config.json", size=10**9, resident_before=0.0)
-    assert Derived(made.trace()).resident_before == pytest.approx(0.9)
+    assert resident_share_before(made.trace()) == pytest.approx(0.9)
 
 
 def test_mapped_weights_have_no_rate():
-    derived = Derived(handmade.lazy())
-    assert derived.lazy_bytes > 2_000 * MB
-    assert derived.rate_bytes_per_s is None
+    trace = handmade.lazy()
+    assert untouched_bytes(trace) > 2_000 * MB
+    assert read_rate(trace) is None
 
 
 def test_weights_that_were_read_are_not_lazy():
-    derived = Derived(handmade.sharded())
-    assert derived.lazy_bytes == 0
-    assert derived.rate_bytes_per_s == pytest.approx(derived.read_bytes / (derived.weights_ns / 1e9))
+    trace = handmade.sharded()
+    assert untouched_bytes(trace) == 0
+    assert read_rate(trace) == pytest.approx(weight_bytes_read(trace) / (weights_wall_ns(trace) / 1e9))

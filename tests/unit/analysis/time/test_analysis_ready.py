@@ -6,7 +6,6 @@ import json
 import pytest
 
 import handmade
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.summary import summary
 from hftrace.render.views.summary import _facts
@@ -45,7 +44,7 @@ def after(*steps):
 
 
 def facts(trace):
-    return dict(_facts(Derived(trace)))
+    return dict(_facts(trace))
 
 
 def test_ready_is_the_load_and_what_came_after_it():
@@ -63,7 +62,7 @@ def test_ready_is_the_load_and_what_came_after_it():
     assert made["loads_wall_ns"] == 140 * MS
     assert made["wall_ns"] == (140 + 1420 + 750) * MS == sum(made["phases"].values())
     assert made["attributed"] == summary(handmade.lazy())["attributed"]
-    (finding,) = [found for found in findings(Derived(trace)) if found.rule == "R17"]
+    (finding,) = [found for found in findings(trace) if found.rule == "R17"]
     assert finding.advice.startswith("Count that in, as was done here: touch took 1.42 s and forward took")
 
 

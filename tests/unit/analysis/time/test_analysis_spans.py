@@ -7,8 +7,8 @@ import pytest
 
 import handmade
 from handmade import MAIN, MS, Builder
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex
+from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
+from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex, span_index
 
 
 def index_of(made):
@@ -44,9 +44,9 @@ def random_tree(seed, untidy):
 @pytest.mark.parametrize("untidy", [False, True])
 @pytest.mark.parametrize("seed", range(40))
 def test_exclusive_times_add_up_to_the_wall(seed, untidy):
-    derived = Derived(random_tree(seed, untidy).trace())
-    index = derived.index
-    assert sum(derived.phases.values()) == derived.wall_ns
+    trace = random_tree(seed, untidy).trace()
+    index = span_index(trace)
+    assert sum(phase_times(trace).values()) == recorded_wall_ns(trace)
     for root in index.roots:
         own = list(index.walk_thread([root]))
         assert sum(index.self_ns(row) for row in own) == index.wall_ns(root)
@@ -54,13 +54,13 @@ def test_exclusive_times_add_up_to_the_wall(seed, untidy):
         stretches = sorted(index.exclusive([root]))
         assert sum(end - start for start, end, _ in stretches) == index.wall_ns(root)
         assert all(left[1] <= right[0] for left, right in itertools.pairwise(stretches))
-    assert 0 <= derived.attributed <= 1
+    assert 0 <= attributed_share(trace) <= 1
 
 
 @pytest.mark.parametrize("name", handmade.ALL)
 def test_phases_of_every_handmade_trace_add_up(name):
-    derived = Derived(handmade.ALL[name]())
-    assert sum(derived.phases.values()) == derived.wall_ns
+    trace = handmade.ALL[name]()
+    assert sum(phase_times(trace).values()) == recorded_wall_ns(trace)
 
 
 def test_only_the_self_time_of_loads_is_unattributed():
@@ -86,16 +86,16 @@ def test_wall_is_the_main_threads_roots_alone():
     made.span(None, "import", "import torch", 0, 50)
     made.span(None, "load", "A", 60, 100)
     made.span(None, "load", "B", 60, 500, rank=1, pid=2, thread=5)
-    derived = Derived(made.trace())
-    assert derived.wall_ns == 90 * MS
-    assert len(derived.index.load_rows) == 2
+    trace = made.trace()
+    assert recorded_wall_ns(trace) == 90 * MS
+    assert len(span_index(trace).load_rows) == 2
 
 
 def test_a_trace_without_spans_has_no_main_thread():
-    derived = Derived(handmade.empty())
-    assert derived.index.main_lane is None
-    assert derived.wall_ns == 0
-    assert derived.attributed is None
+    trace = handmade.empty()
+    assert span_index(trace).main_lane is None
+    assert recorded_wall_ns(trace) == 0
+    assert attributed_share(trace) is None
 
 
 def test_nearest_span_of_a_phase():
@@ -109,5 +109,5 @@ def test_nearest_span_of_a_phase():
 
 
 def test_deep_trees_do_not_overflow():
-    derived = Derived(handmade.deep(5000))
-    assert sum(derived.phases.values()) == derived.wall_ns
+    trace = handmade.deep(5000)
+    assert sum(phase_times(trace).values()) == recorded_wall_ns(trace)

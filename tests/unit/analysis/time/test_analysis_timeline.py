@@ -4,8 +4,8 @@ import pytest
 
 import handmade
 from handmade import MAIN, Builder
-from hftrace.analysis.derived import Derived
-from hftrace.analysis.memory.peaks import peaks, series
+from hftrace.analysis.memory.peaks import memory_peaks, series
+from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.timeline import coverage, dominant, resample, timeline
 
 
@@ -35,21 +35,21 @@ def test_resampled_memory_keeps_peaks_and_holds_on():
 
 
 def test_lanes_of_a_load():
-    made = timeline(Derived(handmade.sharded()))
+    made = timeline(handmade.sharded())
     (main,) = made.spans
     assert main.name == "MainThread"
     assert [lane.name for lane in made.reads] == ["ThreadPoolExecutor-0_0", "ThreadPoolExecutor-0_1"]
     assert sum(lane.busy_ns for lane in made.reads) > 0
     assert made.waits
     total = sum(end - start for start, end, _ in main.stretches)
-    assert total == Derived(handmade.sharded()).wall_ns
+    assert total == recorded_wall_ns(handmade.sharded())
 
 
 def test_a_span_on_another_thread_has_its_own_lane():
     made = Builder()
     root = made.span(None, "load", "A", 0, 100)
     made.span(root, "shard", "s", 10, 50, thread=99)
-    lanes = timeline(Derived(made.trace())).spans
+    lanes = timeline(made.trace()).spans
     assert [lane.lane.thread for lane in lanes] == [MAIN, 99]
 
 
@@ -58,12 +58,12 @@ def test_memory_comes_from_spans_where_nothing_was_sampled():
     made.span(None, "load", "A", 0, 100, rss_anon_start_bytes=1, rss_anon_bytes=5, rss_peak_bytes=50)
     trace = made.trace()
     assert series(trace, None)["anonymous"] == [(0, 1), (100 * handmade.MS, 5)]
-    assert peaks(trace).rss_bytes == 50
-    assert peaks(trace).anonymous_bytes == 5
+    assert memory_peaks(trace).rss_bytes == 50
+    assert memory_peaks(trace).anonymous_bytes == 5
 
 
 def test_peak_is_the_larger_of_watermark_and_samples():
     made = Builder()
     made.span(None, "load", "A", 0, 100, rss_peak_bytes=50)
     made.sample(10, 40, 30)
-    assert peaks(made.trace()).rss_bytes == 70
+    assert memory_peaks(made.trace()).rss_bytes == 70

@@ -6,7 +6,6 @@ import pytest
 
 import handmade
 from handmade import Builder
-from hftrace.analysis.derived import Derived
 from hftrace.analysis.time.tree import TreeOptions, build, to_json, walk
 
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
@@ -23,14 +22,12 @@ OPTIONS = [
 @pytest.mark.parametrize("name", EVERY)
 def test_every_span_stands_in_exactly_one_line(name, options):
     trace = EVERY[name]()
-    ids = [identity for _, node in walk(build(Derived(trace), options)) for identity in node.spans]
+    ids = [identity for _, node in walk(build(trace, options)) for identity in node.spans]
     assert sorted(ids) == sorted(trace.spans.column("id"))
 
 
 def lines(trace, **options):
-    return [
-        (depth, node.kind, node.label) for depth, node in walk(build(Derived(trace), TreeOptions(**options)))
-    ]
+    return [(depth, node.kind, node.label) for depth, node in walk(build(trace, TreeOptions(**options)))]
 
 
 def test_repeated_siblings_and_what_is_below_them_fold():
@@ -39,7 +36,7 @@ def test_repeated_siblings_and_what_is_below_them_fold():
     for number in range(10):
         tie = made.span(root, "tie", f"layer {number}", number * 10, number * 10 + 8, "tie_weights")
         made.span(tie, "convert", "inner", number * 10 + 1, number * 10 + 3, "inner")
-    (top,) = build(Derived(made.trace()))
+    (top,) = build(made.trace())
     (tie,) = top.children
     assert (tie.count, tie.duration_ns, tie.name) == (10, 80 * handmade.MS, "layer …")
     assert [child.count for child in tie.children] == [10]
@@ -55,7 +52,7 @@ def test_collections_fold_and_leave_the_packages_of_an_import():
     loaded = made.span(root, "import", "import a", 60, 90, attributes={"packages": [["a", 30_000_000]]})
     noted = {"automatic": True, "collected": 3}
     made.span(loaded, "collect", "garbage collection", 61, 80, attributes=noted)
-    (load,) = build(Derived(made.trace()))
+    (load,) = build(made.trace())
     (folded,) = load.children[0].children
     assert (folded.label, folded.count, folded.duration_ns) == ("gc.collect", 5, 45_000_000)
     assert folded.attributes == {"automatic": False, "collected": 10}
@@ -64,21 +61,21 @@ def test_collections_fold_and_leave_the_packages_of_an_import():
 
 def test_shards_never_fold():
     trace = handmade.generation_a()
-    shards = [node for _, node in walk(build(Derived(trace))) if node.phase == "shard"]
+    shards = [node for _, node in walk(build(trace)) if node.phase == "shard"]
     assert [node.count for node in shards] == [1, 1, 1]
     assert all(node.bytes and node.tensors for node in shards)
 
 
 def test_shards_of_5x_hang_below_weights_with_their_rate():
-    nodes = [node for _, node in walk(build(Derived(handmade.sharded()))) if node.kind == "shard"]
+    nodes = [node for _, node in walk(build(handmade.sharded())) if node.kind == "shard"]
     assert len(nodes) == 3
     assert all(7e8 < node.rate_bytes_per_s < 8e8 for node in nodes)
 
 
 def test_many_shards_say_how_to_see_the_rest():
-    nodes = [node for _, node in walk(build(Derived(handmade.sharded(shards=30)))) if node.kind == "hidden"]
+    nodes = [node for _, node in walk(build(handmade.sharded(shards=30))) if node.kind == "hidden"]
     assert [(node.label, node.count, node.hint) for node in nodes] == [("more shards", 22, "--view tree")]
-    everything = build(Derived(handmade.sharded(shards=30)), TreeOptions(everything=True))
+    everything = build(handmade.sharded(shards=30), TreeOptions(everything=True))
     assert len([node for _, node in walk(everything) if node.kind == "shard"]) == 30
 
 
@@ -109,7 +106,7 @@ def test_a_filter_keeps_what_leads_to_a_match():
 
 @pytest.mark.parametrize("name", handmade.ALL)
 def test_json_of_a_tree_is_json(name):
-    roots = build(Derived(handmade.ALL[name]()))
+    roots = build(handmade.ALL[name]())
     again = json.loads("".join(to_json(roots)))
     count, stack = 0, list(again)
     while stack:
@@ -120,6 +117,6 @@ def test_json_of_a_tree_is_json(name):
 
 
 def test_json_of_a_deep_tree_does_not_overflow():
-    text = "".join(to_json(build(Derived(handmade.deep()), TreeOptions(depth=None, min_ns=0))))
+    text = "".join(to_json(build(handmade.deep(), TreeOptions(depth=None, min_ns=0))))
     assert text.count('"kind"') == 3001
     assert text.count("[") == text.count("]")
