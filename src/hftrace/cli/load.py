@@ -370,7 +370,7 @@ def _memory_limit(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    from hftrace.synth.sizes import parse_size
+    from hftrace.units import parse_size
 
     try:
         return parse_size(text)

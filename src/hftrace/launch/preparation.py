@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hftrace import units
 from hftrace.system.page_cache import resident_share
 
 COLD, WARM = "cold", "warm"
@@ -218,7 +219,7 @@ def _problem(
             f"--{asked} found nothing of {model} in the local cache {cache}: what the load downloads will be "
             "warm, so load it once before"
         )
-    what = f"{facts['files']} weight file{'' if facts['files'] == 1 else 's'} of {model}"
+    what = f"{units.count(facts['files'], 'weight file')} of {model}"
     if asked == COLD:
         because = failure or (
             "another process has them mapped, or their file system lives in memory; end that process, or "
@@ -226,11 +227,11 @@ def _problem(
         )
         if after is not None and after > MAX_EVICTED_SHARE:
             return (
-                f"--cold could not evict {what}: {after * 100:.0f} % is still in the page cache ({because})"
+                f"--cold could not evict {what}: {units.share(after)} is still in the page cache ({because})"
             )
     elif after is not None and after < MIN_WARM_SHARE and failure is None:
         return (
-            f"--warm could not keep {what} in the page cache: {after * 100:.0f} % is there, and free memory "
+            f"--warm could not keep {what} in the page cache: {units.share(after)} is there, and free memory "
             "does not hold more"
         )
     if failure is not None:
