@@ -25,9 +25,9 @@ from hftrace.errors import (
 from hftrace.record.child.load import TASKS
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.vocabulary import AFTER_LOAD
 
 SYNTH_PREFIX = "synth:"
-AFTER_LOAD = ("touch", "forward", "release")
 TRACES = Path("traces")
 
 _MODEL_OPTIONS = (

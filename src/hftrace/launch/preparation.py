@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace import units
+from hftrace.schema.vocabulary import WEIGHT_PATTERNS
 from hftrace.system.page_cache import resident_share
 
 COLD, WARM = "cold", "warm"
@@ -27,8 +28,6 @@ ATTEMPTS = 3
 BLOCK_BYTES = 8 << 20
 
 _STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
-_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
-"""Where none of the names that transformers looks for is there (an adapter, another library's model)."""
 
 
 # -- which files ------------------------------------------------------------------------------------
@@ -72,7 +71,8 @@ def _weights_in(folder: Path, keywords: Mapping[str, Any]) -> list[Path]:
         shards = _shards(folder / f"{stem}{suffix}.index{variant}.json")
         if shards:
             return shards
-    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    # None of the names that transformers looks for: an adapter, another library's model.
+    return sorted({path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern)})
 
 
 def _shards(index: Path) -> list[Path]:

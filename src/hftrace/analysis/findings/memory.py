@@ -15,22 +15,8 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts
 from hftrace.analysis.memory.peaks import device_sizes
+from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count, duration
-
-ITEM_BYTES = {
-    "float64": 8,
-    "int64": 8,
-    "float32": 4,
-    "int32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-}
 
 UNUSED_BYTES = 100_000_000
 UNUSED_SHARE = 0.1

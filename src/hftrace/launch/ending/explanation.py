@@ -13,6 +13,7 @@ from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
 from hftrace.replay.headers import read_safetensors_header
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import WEIGHT_PATTERNS
 from hftrace.units import byte_count
 
 UNRELATED = (
@@ -25,7 +26,6 @@ UNRELATED = (
     "SystemExit",
 )
 """Errors that no checkpoint is the cause of, whatever else may be wrong with it."""
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
 
 
 def explain_failure(trace: Trace) -> str:

@@ -9,7 +9,6 @@ from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.ledger.tensors import casts, group_totals
 from hftrace.analysis.time.reading import cache_state
-from hftrace.analysis.time.ready import AFTER_PHASES
 from hftrace.render.peak import at_the_peak, in_words, on_devices
 from hftrace.render.text import (
     BAD,
@@ -30,6 +29,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
 BARS = 3
@@ -155,7 +155,7 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
 def _took(derived: Derived) -> str:
     index = derived.index
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
-    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_PHASES)
+    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
     before = derived.wall_ns - loads - after
     text = units.duration(derived.wall_ns)
     if before and loads:
