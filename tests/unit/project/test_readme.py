@@ -96,6 +96,7 @@ def test_every_command_is_in_the_reference():
         assert f"\n$ hftrace {name} --help\n" in text
 
 
+@pytest.mark.process
 def test_a_page_that_is_wrong_is_seen(update_docs):
     command = "$ hftrace show traces/examples/llama-D-5.23.0.json --view summary"
     right = update_docs.updated(f"```text\n{command}\n```\n")
