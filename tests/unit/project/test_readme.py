@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import hftrace
+from hftrace.analysis.summary import summary
 from hftrace.cli.main import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,6 +85,28 @@ def test_every_rule_has_a_row():
     rules = {rule for path in source.rglob("*.py") for rule in RULE.findall(path.read_text("utf-8"))}
     assert len(rules) >= 15
     assert rules - rows == set()
+
+
+def test_every_name_of_a_finding_is_in_its_row():
+    table = (DOCS / "findings.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "hftrace" / "analysis" / "findings"
+    for path in source.rglob("*.py"):
+        calls = (node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+        for call in calls:
+            words = [getattr(part, "value", None) for part in call.args[:2]]
+            if RULE.fullmatch(f'"{words[0] if words else ""}"') and isinstance(words[-1], str):
+                assert re.search(rf"^\| {words[0]} \|[^|]*`{words[1]}`", table, re.M), words
+
+
+def test_every_key_of_the_summary_is_described():
+    trace = hftrace.Trace.open(ROOT / "traces" / "examples" / "llama-D-5.23.0.json")
+    text = (DOCS / "json.md").read_text(encoding="utf-8")
+    assert [key for key in summary(trace) if f"`{key}`" not in text] == []
+
+
+def test_every_public_name_is_in_the_reference():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    assert [name for name in hftrace.__all__ if f":: hftrace.{name}\n" not in text] == []
 
 
 def test_every_page_is_in_the_contents():
