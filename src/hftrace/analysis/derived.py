@@ -9,7 +9,8 @@ from hftrace.analysis.ledger import tensors
 from hftrace.analysis.memory import peaks, usage
 from hftrace.analysis.time import reading, ready
 from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex
-from hftrace.schema.model import File, Trace
+from hftrace.schema.model import File
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.ending.death import Death

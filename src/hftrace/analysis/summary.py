@@ -11,7 +11,7 @@ from hftrace.analysis.ledger.tensors import Total, casts, group_totals
 from hftrace.analysis.memory.usage import memory_facts
 from hftrace.analysis.time.reading import cache_state
 from hftrace.analysis.time.spans import UNATTRIBUTED
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def _figures(total: Total) -> dict[str, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hftrace.analysis.derived import Derived
     from hftrace.analysis.time.tree import TreeOptions
     from hftrace.render.text import Block
-    from hftrace.schema.model import Trace
+    from hftrace.schema.trace import Trace
 
 VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all")
 TABLES = ("spans", "tensors", "files", "samples")
@@ -134,9 +134,9 @@ def _show(
 ) -> None:
     """Reads the trace and prints what was asked for."""
     from hftrace.analysis.derived import Derived
-    from hftrace.schema.document import read
+    from hftrace.schema.trace import Trace
 
-    derived = Derived(read(path))
+    derived = Derived(Trace.open(path))
     if as_json:
         _print_facts(derived, view, options)
         return

@@ -28,8 +28,8 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Watchdog
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
-from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact, redact_value, split_secrets
+from hftrace.schema.trace import Trace
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "child" / "bootstrap.py"
 INTERRUPT_GRACE_SECONDS = 10.0

@@ -29,7 +29,8 @@ from hftrace.replay.spans import (
 from hftrace.replay.tensors import LoadRecord, Placement, Timeline, build_ledger
 from hftrace.schema import journal
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
 
 
 def replay(

@@ -26,7 +26,8 @@ from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.ledger.tensors import Total, casts
 from hftrace.errors import HftraceError, UsageError
-from hftrace.schema.model import File, Trace
+from hftrace.schema.model import File
+from hftrace.schema.trace import Trace
 
 NOTHING = Total()
 

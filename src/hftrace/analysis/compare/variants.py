@@ -18,7 +18,7 @@ from hftrace.analysis.derived import Derived
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.usage import SLACK_BYTES
 from hftrace.analysis.time.ready import READY_PHASES
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 TIME_RESOLUTION_NS = 1_000_000
 """A scheduler's tick: two times that differ by less are the same."""

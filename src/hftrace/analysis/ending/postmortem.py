@@ -18,7 +18,7 @@ from hftrace.analysis.ending.shortage import (
     is_memory_error,
     loaded_sizes,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")

@@ -8,7 +8,7 @@ from typing import Any
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings import memory, time, weights
 from hftrace.analysis.findings.rules import RULES, Finding, is_number, plural, rule
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 __all__ = ["RULES", "Finding", "findings"]
 REGISTERED = (memory, time, weights)

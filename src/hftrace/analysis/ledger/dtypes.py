@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 """Dtypes that a load casts into each other."""

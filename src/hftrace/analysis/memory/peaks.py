@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 _TOO_LARGE = 1 << 63
 

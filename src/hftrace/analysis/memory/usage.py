@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hftrace.analysis.memory.peaks import device_sizes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.derived import Derived

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from hftrace.analysis.ledger.tensors import Batch, cells
 from hftrace.analysis.time.spans import SpanIndex
-from hftrace.schema.model import File, Table, Trace
+from hftrace.schema.model import File, Table
+from hftrace.schema.trace import Trace
 
 WARM = 0.95
 COLD = 0.05

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hftrace.analysis.time.spans import SpanIndex
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 READY_PHASES = ("touch", "forward")
 AFTER_PHASES = (*READY_PHASES, "release")

@@ -18,7 +18,8 @@ from hftrace.launch.ending.evidence import OomCounters, start_ticks
 from hftrace.launch.run_directory import RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
 from hftrace.schema import journal
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 RUN_PREFIX = ".hftrace-run-"
 START_SLACK_NS = 1_000_000_000

@@ -6,7 +6,8 @@ import handmade
 from handmade import MS, Builder
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import RULES, findings
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 
 def names(trace):
