@@ -1,0 +1,114 @@
+"""Writes and reads the lines of a journal: nothing else knows where in a line a field stands.
+
+A line in a file is a JSON array whose first item is its kind
+(:mod:`hftrace.schema.journal`), in memory an object of a class of
+:mod:`hftrace.schema.lines`. More fields than are known here, and lines of an
+unknown kind, are left out: a newer hftrace wrote them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from hftrace.schema import journal, lines
+
+_CLASSES: dict[str, type[Any]] = {
+    journal.HEADER: lines.Header,
+    journal.HOOK: lines.Hook,
+    journal.BEGIN: lines.Begin,
+    journal.END: lines.End,
+    journal.SLICES: lines.Slices,
+    journal.KEYS: lines.Keys,
+    journal.RENAMES: lines.Renames,
+    journal.FILE: lines.File,
+    journal.DOWNLOAD: lines.Download,
+    journal.CHECKPOINT: lines.Checkpoint,
+    journal.RESIDENT: lines.Resident,
+    journal.MODEL: lines.Model,
+    journal.LAYOUTS: lines.Layouts,
+    journal.TENSORS: lines.Tensors,
+    journal.THREAD: lines.Thread,
+    journal.ERROR: lines.Error,
+    journal.FACTS: lines.Facts,
+    journal.DEVICE: lines.Device,
+    journal.LOST: lines.Lost,
+    journal.STOP: lines.Stop,
+    journal.SAMPLE: lines.Sample,
+    journal.LIMIT: lines.Limit,
+}
+_KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}
+
+
+def to_line(line: lines.Line) -> list[Any]:
+    """Returns the JSON array of a line."""
+    return list(line) if isinstance(line, lines.Events) else [_KINDS[type(line)], *line]
+
+
+def from_line(items: list[Any]) -> lines.Line | None:
+    """Returns the line of a JSON array; None for a kind that this version does not know.
+
+    Raises:
+        LookupError, TypeError, ValueError: Fields are missing, or what holds them is of another type.
+    """
+    kind, *fields = items
+    if kind in journal.EVENT_KINDS:
+        return lines.Events(kind, items[1], _batch(items))
+    if kind == journal.SLICES:
+        return lines.Slices(items[1], _batch(items))
+    if kind == journal.TENSORS:
+        return lines.Tensors(items[1], _batch(items))
+    line_class = _CLASSES.get(kind)
+    if line_class is None:
+        return None
+    line: lines.Line = line_class(*fields[: len(line_class._fields)])
+    if isinstance(line, (lines.Begin, lines.End)):
+        return line._replace(edge=_edge(line.edge))
+    if isinstance(line, lines.Device):
+        readings = {name: lines.AllocatorReading(*values[:2]) for name, values in line.devices.items()}
+        return line._replace(devices=readings)
+    if isinstance(line, lines.Layouts):
+        return line._replace(layouts=[lines.Layout(*layout) for layout in line.layouts])
+    return line
+
+
+def _batch(items: list[Any]) -> list[Any]:
+    """Returns all fields of the first row of a line that holds many, then of the second, and so on."""
+    rows: list[Any] = items[2]
+    return rows
+
+
+def _edge(items: Any) -> lines.Edge:
+    anonymous, file, shared, watermark, devices, *later = items
+    storage_read = next(iter(later), None)
+    allocators = {name: lines.Allocator(*values[:3]) for name, values in devices.items()} if devices else None
+    return lines.Edge(anonymous, file, shared, watermark, allocators, storage_read)
+
+
+def read(path: str | os.PathLike[str]) -> Iterator[lines.Line]:
+    """Yields the lines of a journal; what is cut, damaged or of an unknown kind is left out.
+
+    Raises:
+        TraceError: The file cannot be read.
+        LookupError, TypeError, ValueError: A line is shorter than its kind ever was.
+    """
+    for items in journal.lines(path):
+        line = from_line(items)
+        if line is not None:
+            yield line
+
+
+def parse(raw: bytes) -> lines.Line | None:
+    """Returns one line as it stands in the file; None where it is damaged or of an unknown kind."""
+    try:
+        return from_line(json.loads(raw))
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def kind_of(raw: bytes) -> str:
+    """Returns the kind of a line without reading what is in it; empty where it has none."""
+    start, quote, rest = raw.partition(b'"')
+    return rest.partition(b'"')[0].decode("ascii", "replace") if quote and start == b"[" else ""
