@@ -9,7 +9,7 @@ import pytest
 
 from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex
 from hftrace.errors import TraceError
-from hftrace.replay.tensors import Timeline
+from hftrace.replay.timeline import Timeline
 from hftrace.replay.trace import replay
 from hftrace.schema import journal
 
