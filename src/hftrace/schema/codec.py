@@ -100,6 +100,19 @@ def read(path: str | os.PathLike[str]) -> Iterator[lines.Line]:
             yield line
 
 
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns the facts of a journal's header; None where the file does not begin with one.
+
+    Raises:
+        TraceError: The file cannot be read.
+    """
+    first = next(journal.lines(path), None)
+    match first:
+        case [journal.HEADER, dict(facts), *_] if facts.get("schema") == journal.SCHEMA:
+            return facts
+    return None
+
+
 def parse(raw: bytes) -> lines.Line | None:
     """Returns one line as it stands in the file; None where it is damaged or of an unknown kind."""
     try:
