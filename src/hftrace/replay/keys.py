@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,9 +12,12 @@ from hftrace.replay.loads import LoadRecord
 
 
 class Stored(NamedTuple):
-    """A tensor of the checkpoint, and the file that it is in; "" for a state dict of the caller's."""
+    """A tensor of the checkpoint, and where it is."""
 
     path: str
+    """Empty for a state dict of the caller's."""
+    file: str | None
+    """The file's name; None for a state dict."""
     tensor: StoredTensor
 
 
@@ -37,7 +41,8 @@ def _header(path: str) -> dict[str, Stored]:
         found = read_safetensors_header(path, whole=False)
     except HftraceError:
         return {}  # the load itself says what is wrong with the file
-    return {key: Stored(path, tensor) for key, tensor in found.items()}
+    file = os.path.basename(path)
+    return {key: Stored(path, file, tensor) for key, tensor in found.items()}
 
 
 def stored_tensors(record: LoadRecord, headers: CheckpointHeaders) -> dict[str, Stored]:
@@ -46,7 +51,7 @@ def stored_tensors(record: LoadRecord, headers: CheckpointHeaders) -> dict[str, 
     for path in record.checkpoint:
         found.update(headers.of(path))
     for key, (source, tensor) in record.keys.items():
-        found[key] = Stored(source, tensor)
+        found[key] = Stored(source, os.path.basename(source) if source else None, tensor)
     return found
 
 

@@ -84,7 +84,12 @@ class TensorTimes:
 
     def of(self, name: str, keys: list[str], path: str | None) -> Times:
         """Returns the times of the tensor ``name`` that comes from ``keys`` of the file ``path``."""
-        reads = [self.record.reads[key] for key in keys if key in self.record.reads]
+        known = self.record.reads
+        reads = [known[key] for key in keys if key in known]
+        if len(reads) == 1:
+            read = reads[0]
+            place = self.placed.get(name)
+            return Times(read.start, read.end, place.end if place else None, read.thread)
         if reads:
             place = self.placed.get(name)
             return Times(

@@ -8,10 +8,8 @@ and nowhere else.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-from hftrace.replay.headers import StoredTensor
 from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes
@@ -47,6 +45,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     device_map = model.get("device_map") or {}
     ledger: list[Tensor] = []
     consumed: set[str] = set()
+    quantizer = model.get("quantizer") is not None
     for name, kind, layout, _ in record.rows:
         dtype, device, shape, size, offloaded = record.layouts[layout]
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
@@ -58,7 +57,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
             first is not None
             and len(keys) == 1
             and not operations
-            and model.get("quantizer") is None
+            and not quantizer
             and first.tensor.shape != shape
             and _count(first.tensor.shape) != _count(shape)
         ):
@@ -71,15 +70,15 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
                 name=name,
                 kind="parameter" if kind == KIND_PARAMETER else "buffer",
                 provenance=_provenance(
-                    kind, keys, operations, first, dtype, device, offloaded, name in tied_to, model
+                    kind, keys, operations, first, dtype, device, offloaded, name in tied_to, quantizer
                 ),
                 keys=keys,
-                file=os.path.basename(first.path) if first and first.path != STATE_DICT else None,
+                file=first.file if first else None,
                 offset=first.tensor.offset if first else None,
                 shape=shape,
                 stored_dtype=first.tensor.dtype if first else None,
                 dtype=dtype,
-                stored_bytes=sum(stored[key].tensor.bytes for key in keys) if keys else None,
+                stored_bytes=sum([stored[key].tensor.bytes for key in keys]) if keys else None,
                 bytes=size,
                 device=device,
                 tied_to=tied_to.get(name),
@@ -95,9 +94,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
                 offload=_offload_place(name, device_map) if offloaded and device == "meta" else None,
             )
         )
-    for key, (path, tensor) in stored.items():
-        if key not in consumed:
-            ledger.append(_unused(key, path, tensor))
+    ledger += [_unused(key, found) for key, found in stored.items() if key not in consumed]
     return ledger
 
 
@@ -108,13 +105,14 @@ def _count(shape: list[int]) -> int:
     return count
 
 
-def _unused(key: str, path: str, tensor: StoredTensor) -> Tensor:
+def _unused(key: str, found: Stored) -> Tensor:
+    tensor = found.tensor
     return Tensor(
         name=None,
         kind="unused",
         provenance="unused",
         keys=[key],
-        file=os.path.basename(path) if path != STATE_DICT else None,
+        file=found.file,
         offset=tensor.offset,
         shape=tensor.shape,
         stored_dtype=tensor.dtype,
@@ -140,7 +138,7 @@ def _provenance(
     device: str,
     offloaded: bool,
     tied: bool,
-    model: dict[str, Any],
+    quantizer: bool,
 ) -> str:
     if tied:
         return "tied"
@@ -149,7 +147,7 @@ def _provenance(
     if device == "meta":
         return "meta"
     if first is not None:
-        if model.get("quantizer") is not None and _is_quantized(first.tensor.dtype, dtype, operations):
+        if quantizer and _is_quantized(first.tensor.dtype, dtype, operations):
             return "quantized"
         if operations or len(keys) > 1:
             return "converted"
@@ -204,7 +202,7 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
     target_of = {key: target for target, convert in record.converts.items() for key in convert.sources}
     tensor_times = TensorTimes(record, "")
     ledger: list[Tensor] = []
-    for key, (path, tensor) in stored.items():
+    for key, (path, file, tensor) in stored.items():
         name = target_of.get(key) or record.renames.get(key)
         times = tensor_times.of(name or key, [key], path)
         if name is None and (times.placed is not None or key in record.reads):
@@ -216,7 +214,7 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
                 kind="parameter",
                 provenance=("state_dict" if path == STATE_DICT else "checkpoint") if done else None,
                 keys=[key],
-                file=os.path.basename(path) if path != STATE_DICT else None,
+                file=file,
                 offset=tensor.offset,
                 shape=tensor.shape,
                 stored_dtype=tensor.dtype,
