@@ -118,7 +118,7 @@ def read_process(path: Path) -> Process | None:
     """
     process: Process | None = None
     open_spans: dict[int, OpenedSpan] = {}
-    for line in codec.read(path):
+    for line in codec.read(path, from_header=True):
         if isinstance(line, lines.Header):
             facts = line.facts
             if facts.get("schema") != journal.SCHEMA or int(facts.get("version", 0)) > journal.VERSION:

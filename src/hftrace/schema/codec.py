@@ -8,9 +8,11 @@ unknown kind, are left out: a newer hftrace wrote them.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any
 
 from hftrace.schema import journal, lines
@@ -39,6 +41,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.SAMPLE: lines.Sample,
     journal.LIMIT: lines.Limit,
 }
+_PLAIN = {int, NoneType}
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}
 
 
@@ -65,7 +68,8 @@ def from_line(items: list[Any]) -> lines.Line | None:
         return None
     line: lines.Line = line_class(*fields[: len(line_class._fields)])
     if isinstance(line, (lines.Begin, lines.End)):
-        return line._replace(edge=_edge(line.edge))
+        attributes = line.attributes if isinstance(line.attributes, dict) else {}
+        return line._replace(edge=_edge(line.edge), attributes=attributes)
     if isinstance(line, lines.Device):
         readings = {name: lines.AllocatorReading(*values[:2]) for name, values in line.devices.items()}
         return line._replace(devices=readings)
@@ -81,23 +85,46 @@ def _batch(items: list[Any]) -> list[Any]:
 
 
 def _edge(items: Any) -> lines.Edge:
-    anonymous, file, shared, watermark, devices, *later = items
-    storage_read = next(iter(later), None)
-    allocators = {name: lines.Allocator(*values[:3]) for name, values in devices.items()} if devices else None
-    return lines.Edge(anonymous, file, shared, watermark, allocators, storage_read)
+    """Returns an edge; what is missing or damaged in it is unknown."""
+    edge = lines.Edge(*items[: len(lines.Edge._fields)]) if isinstance(items, list) else lines.Edge()
+    if not edge.devices and _PLAIN.issuperset(map(type, edge)):
+        return edge  # as all are without a device
+    known: dict[str, Any] = {name: figure for name, figure in edge._asdict().items() if type(figure) is int}
+    known["devices"] = _allocators(edge.devices) if edge.devices else None
+    return lines.Edge(**known)
 
 
-def read(path: str | os.PathLike[str]) -> Iterator[lines.Line]:
-    """Yields the lines of a journal; what is cut, damaged or of an unknown kind is left out.
+def _allocators(readings: Any) -> dict[str, lines.Allocator] | None:
+    try:
+        return {name: lines.Allocator(*values[:3]) for name, values in readings.items()}
+    except (AttributeError, TypeError):
+        return None
+
+
+def read(path: str | os.PathLike[str], *, from_header: bool = False) -> Iterator[lines.Line]:
+    """Yields the lines of a journal; what is cut, or of an unknown kind, is left out.
+
+    Args:
+        path: The journal, or a sampler's file.
+        from_header: Whether what stands before the header is left out too,
+            whatever it is: nothing does in a journal that is whole.
 
     Raises:
         TraceError: The file cannot be read.
         LookupError, TypeError, ValueError: A line is shorter than its kind ever was.
     """
-    for items in journal.lines(path):
+    arrays = journal.lines(path)
+    if from_header:
+        arrays = itertools.dropwhile(_is_no_header, arrays)
+    for items in arrays:
         line = from_line(items)
         if line is not None:
             yield line
+
+
+def _is_no_header(items: list[Any]) -> bool:
+    kind, *_ = items
+    return bool(kind != journal.HEADER)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -77,6 +77,29 @@ def test_damage(raw):
     assert codec.parse(raw) is None
 
 
+@pytest.mark.parametrize(
+    ("edge", "expected"),
+    [
+        ([1, [2], 3, 4, None, 5], lines.Edge(1, None, 3, 4, None, 5)),
+        ([1, 2, 3, 4, 7, 5], lines.Edge(1, 2, 3, 4, None, 5)),
+        ([1, 2, 3, 4, {"cuda:0": 5}, "x"], lines.Edge(1, 2, 3, 4)),
+        ([1, 2], lines.Edge(1, 2)),
+        (None, lines.Edge()),
+    ],
+)
+def test_what_is_damaged_in_an_edge_is_unknown(edge, expected):
+    line = codec.from_line([journal.END, 1, 9, edge, "ok", None])
+    assert (line.edge, line.attributes) == (expected, {})
+
+
+def test_what_stands_before_the_header_is_left_out(tmp_path):
+    path = tmp_path / "journal"
+    path.write_text('["begin"]\n["stop",1]\n["header",{"schema":"x"}]\n["stop",2]\n')
+    assert list(codec.read(path, from_header=True)) == [lines.Header({"schema": "x"}), lines.Stop(2)]
+    with pytest.raises(TypeError):
+        list(codec.read(path))
+
+
 def test_named_fields_of_rows():
     assert list(lines.Slices(1, [11, "a", 12, "b", 13]).keys()) == [(11, "a"), (12, "b")]
     assert list(lines.Renames(1, ["a", "b", "c", "d"]).names()) == [("a", "b"), ("c", "d")]
