@@ -47,7 +47,7 @@ class StoredTensor(NamedTuple):
     """By torch's name; by safetensors' own where torch has none."""
     shape: list[int]
     offset: int | None
-    """Absolute position of the data in the file; None where the format does not say."""
+    """Absolute position of the data in the file; None if unknown."""
     bytes: int
 
 

@@ -17,7 +17,7 @@ from hftrace.schema.model import Sample
 
 MERGE_GAP_NS = 1_000_000
 """Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
-SHORTEST_IMPORT_NS = 100_000
+MIN_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
 
 
@@ -79,7 +79,7 @@ def add_initialize_spans(process: Process) -> None:
             elif parent is not None:
                 groups.append([parent, start, end, 1])
         for parent, start, end, count in groups:
-            if end - start < SHORTEST_IMPORT_NS:
+            if end - start < MIN_IMPORT_NS:
                 continue  # calls that skip what is loaded already
             number += 1
             above = process.spans[parent]
@@ -151,7 +151,7 @@ def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
         first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
         for span in group[1:]:
             del process.spans[span.id]
-    if first.end is not None and first.end - first.start < SHORTEST_IMPORT_NS:
+    if first.end is not None and first.end - first.start < MIN_IMPORT_NS:
         del process.spans[first.id]
 
 

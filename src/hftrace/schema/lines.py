@@ -58,7 +58,7 @@ class Hook(NamedTuple):
     target: str
     function: str
     source: str
-    phase: str
+    phase: str = ""
     phase_before: str = ""
     """What the code of a load itself did before such a call, as a phase; empty if unknown."""
     phase_after: str = ""
