@@ -14,6 +14,10 @@ from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
 from hftrace.schema import lines
 
+MAX_LOADS_AT_ONCE = 64
+"""A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
+looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
+
 LineOfSpan = TypeVar(
     "LineOfSpan",
     lines.Slices,
@@ -229,14 +233,10 @@ class _Finder:
             return self._records[0]
         positions = self._with_slice.get(read.slice_id, [])
         begun = bisect.bisect_left(positions, bisect.bisect_right(self._starts, read.start))
-        for position in reversed(positions[max(0, begun - MAX_OVERLAP) : begun]):
+        for position in reversed(positions[max(0, begun - MAX_LOADS_AT_ONCE) : begun]):
             if self._records[position].end >= read.start:
                 return self._records[position]
         return self.load_at(read.thread, read.start)
-
-
-MAX_OVERLAP = 64
-"""So many loads with a lazy tensor at one address are looked at: they would all have to be open at once."""
 
 
 def _sort_events(process: Process, records: list[LoadRecord]) -> None:
