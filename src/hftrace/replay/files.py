@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from hftrace.replay.loads import LoadRecord
-from hftrace.schema.model import File, Tensor
+from hftrace.schema.model import File, Table, Tensor
 
 
 def file_format(name: str) -> str:
@@ -15,7 +15,7 @@ def file_format(name: str) -> str:
     return {"bin": "pickle", "pt": "pickle", "pth": "pickle", "jsonl": "json"}.get(suffix, suffix)
 
 
-def build_file_ledger(record: LoadRecord, tensors: list[Tensor], *, complete: bool) -> list[File]:
+def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: bool) -> list[File]:
     """Returns the file ledger of one load.
 
     Args:
@@ -27,10 +27,11 @@ def build_file_ledger(record: LoadRecord, tensors: list[Tensor], *, complete: bo
     finished = complete and record.status == "ok"
     read_bytes: dict[str, int] = {}
     opened: set[str] = set()
-    for tensor in tensors:
-        if tensor.file is not None and tensor.read_start_ns is not None:
-            read_bytes[tensor.file] = read_bytes.get(tensor.file, 0) + (tensor.stored_bytes or 0)
-            opened.add(tensor.file)
+    figures = (tensors.column(name) for name in ("file", "read_start_ns", "stored_bytes"))
+    for file, read_start, size in zip(*figures, strict=True):
+        if file is not None and read_start is not None:
+            read_bytes[file] = read_bytes.get(file, 0) + (size or 0)
+            opened.add(file)
     opened.update(record.span_files.values())
     entries = _FileEntries()
     for span, fields in record.asked:

@@ -12,7 +12,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic
 
@@ -105,15 +104,15 @@ def _replay(
         spans=Table.of(Span, _parents_first(ledgers.spans)),
         tensors=_table(Tensor, ledgers.tensors),
         files=_table(File, ledgers.files),
-        samples=_table(Sample, [_Part(samples, {"time_ns": -base}, {})]),
+        samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
     )
 
 
 @dataclass(frozen=True)
 class _Part(Generic[Row]):
-    """Rows of one process, before they stand in a trace of several."""
+    """Rows of one load or process, before they stand in a trace of several."""
 
-    rows: list[Row]
+    rows: Table[Row]
     shifts: Mapping[str, int]
     """By column: what is added to every known value."""
     constants: Mapping[str, Any]
@@ -123,16 +122,16 @@ class _Part(Generic[Row]):
 def _table(row_type: type[Row], parts: list[_Part[Row]]) -> Table[Row]:
     columns: dict[str, list[Any]] = {}
     for field in dataclasses.fields(row_type):
-        read = attrgetter(field.name)
         column = columns[field.name] = []
         for part in parts:
+            values = part.rows.column(field.name)
             shift = part.shifts.get(field.name)
             if field.name in part.constants:
-                column += [part.constants[field.name]] * len(part.rows)
+                column += [part.constants[field.name]] * len(values)
             elif shift is None:
-                column += map(read, part.rows)
+                column += values
             else:
-                column += [value if value is None else value + shift for value in map(read, part.rows)]
+                column += [value if value is None else value + shift for value in values]
     return Table(row_type, columns)
 
 
@@ -173,15 +172,12 @@ class _Ledgers:
         add_initialize_spans(process)
         merge_imports(process)
         add_body_spans(process)
-        tensors: list[Tensor] = []
-        files: list[File] = []
-        for record in load_records(process):
-            ledger = build_tensor_ledger(record, self._headers)
-            files += build_file_ledger(record, ledger, complete=ended_well)
-            tensors += ledger
         rank = {"rank": process.rank}
-        self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
-        self.files.append(_Part(files, {"asked_by": offset}, rank))
+        for record in load_records(process):
+            tensors = build_tensor_ledger(record, self._headers)
+            files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
+            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
+            self.files.append(_Part(files, {"asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:
             rows = [row for part in self.tensors for row in part.rows]
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
