@@ -17,8 +17,9 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.record.environment import cgroup_limit_bytes, file_system_of, ram_bytes
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.trace import Trace
 
 
 class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it is)

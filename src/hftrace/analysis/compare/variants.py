@@ -20,7 +20,7 @@ from hftrace.analysis.memory.usage import SLACK_BYTES
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
 
 TIME_RESOLUTION_NS = 1_000_000

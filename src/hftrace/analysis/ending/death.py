@@ -17,7 +17,7 @@ from hftrace.analysis.memory.peaks import integer
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""

@@ -18,7 +18,7 @@ from hftrace.analysis.ending.shortage import (
     is_memory_error,
     loaded_sizes,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
 KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
 from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
 MEMORY_MESSAGES = (

@@ -18,7 +18,7 @@ from hftrace.analysis.memory.peaks import device_sizes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count, duration
 

@@ -12,7 +12,7 @@ from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 __all__ = ["RULES", "Finding", "findings"]
 REGISTERED = (memory, time, weights)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import Total, cells, tensor_batches, tensor_sums
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wa
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
 

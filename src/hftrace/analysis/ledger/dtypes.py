@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 
 CAST_DTYPES = ("float64", "float32", "float16", "bfloat16")

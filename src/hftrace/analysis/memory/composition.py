@@ -23,7 +23,8 @@ from hftrace.analysis.memory.holding import (
 from hftrace.analysis.memory.usage import Reading, between, process_memory
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Span, Trace
+from hftrace.schema.model import Span
+from hftrace.schema.trace import Trace
 
 READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""

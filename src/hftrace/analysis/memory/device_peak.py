@@ -22,7 +22,8 @@ from hftrace.analysis.memory.peaks import described_device, device_sizes, intege
 from hftrace.analysis.memory.usage import device_readings
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Span, Trace
+from hftrace.schema.model import Span
+from hftrace.schema.trace import Trace
 
 BEGINNING = ("instantiate", "warmup", "weights")
 """Phases before which a load puts nothing on a device."""

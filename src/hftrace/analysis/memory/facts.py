@@ -9,7 +9,7 @@ from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.usage import Peak, ProcessMemory, State, process_memory
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def peak_time_ns(trace: Trace, process: ProcessMemory, peak: Peak) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 _TOO_LARGE = 1 << 63
 

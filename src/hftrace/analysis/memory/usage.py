@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from hftrace.analysis.memory.peaks import device_sizes
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import MEMORY_PHASES
 
 SLACK = 0.005

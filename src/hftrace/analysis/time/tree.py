@@ -17,7 +17,7 @@ from hftrace.analysis.ledger.tensors import cells, fold
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import untouched_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""

@@ -11,7 +11,7 @@ from typing import Any
 from hftrace.errors import HftraceError
 from hftrace.record.environment import ram_bytes
 from hftrace.replay.headers import read_safetensors_header
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.system.cgroups import MemoryGroup, memory_group
 
 KERNEL_LOG = "/dev/kmsg"

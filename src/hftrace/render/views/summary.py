@@ -38,7 +38,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12

@@ -6,7 +6,8 @@ import pytest
 
 from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
 from hftrace.launch.ending.explanation import explain_death
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
 
 GB = 1_000_000_000
 SECOND = 1_000_000_000

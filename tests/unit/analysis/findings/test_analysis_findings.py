@@ -6,7 +6,8 @@ import handmade
 from handmade import MS, Builder
 from hftrace.analysis.findings.registry import RULES, findings
 from hftrace.analysis.time.weights import checkpoint_bytes, reader_waiting_ns
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 
 def names(trace):

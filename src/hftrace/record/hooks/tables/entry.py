@@ -12,7 +12,7 @@ from hftrace.record.hooks.points import Call, HookPoint, parameter_names
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.record.snapshot import model_of, snapshot
-from hftrace.schema import journal
+from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
@@ -85,7 +85,7 @@ def entry_handler(
             paths, recorder.checkpoint_paths = recorder.checkpoint_paths, []
             if paths:
                 shares = [resident_share(path) for path in paths]
-                recorder.write(journal.RESIDENT, outermost.id, paths, shares)
+                recorder.write(lines.Resident(outermost.id, paths, shares))
             model = model_of(result)
             if model is not None:
                 snapshot(recorder, outermost.id, model)

@@ -19,7 +19,7 @@ from hftrace.record.hooks.capture import basename, note_file, shard_files
 from hftrace.record.hooks.points import Call, HookPoint, parameter_names
 from hftrace.record.patching import FRAME_FILE, original_code, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
-from hftrace.schema import journal
+from hftrace.schema import lines
 from hftrace.schema.redact import redact
 from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 
@@ -307,7 +307,7 @@ def download_handler(
             fields: dict[str, Any] = {"name": span.name, "bytes": size, "ok": error is None}
             if _asking.files:
                 fields["where"] = _asking.files[-1][0]
-            recorder.write(journal.DOWNLOAD, span.id, fields)
+            recorder.write(lines.Download(span.id, fields))
         finally:
             span.notes["bytes"] = size
             if error is not None:
