@@ -19,6 +19,7 @@ from hftrace.record.hooks.generations import loader_generation
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_MODULE
 from hftrace.record.patching import resolve
+from hftrace.system import limits
 from hftrace.system.memory import HostMemory
 from hftrace.system.page_cache import resident_share
 
@@ -98,8 +99,8 @@ def inspect_interpreter() -> dict[str, Any]:
         found["devices"] = environment.devices()
     found["versions"] = environment.library_versions()
     found["counters"] = _counters()
-    found["ram_bytes"] = environment.ram_bytes()
-    found["cgroup_limit_bytes"] = environment.cgroup_limit_bytes()
+    found["ram_bytes"] = limits.ram_bytes()
+    found["cgroup_limit_bytes"] = limits.binding_cgroup_limit_bytes()
     found["variables"] = environment.relevant_variables()
     return found
 

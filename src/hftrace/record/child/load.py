@@ -20,11 +20,12 @@ from typing import Any
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
-from hftrace.record.environment import collect, file_system_of
+from hftrace.record.environment import collect
 from hftrace.record.hooks.generations import loader_generation
 from hftrace.record.recorder import Recorder
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
+from hftrace.system.mounts import file_system_of
 
 REQUEST_FILE = "request.json"
 SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
