@@ -40,9 +40,9 @@ class Hook(NamedTuple):
 
     function: str
     source: str
-    lead: str
-    """See ``lead`` of :class:`hftrace.record.hooks.points.HookPoint`; empty for most."""
-    trail: str
+    phase_before: str
+    """See ``phase_before`` of :class:`hftrace.record.hooks.points.HookPoint`; empty for most."""
+    phase_after: str
 
 
 @dataclass

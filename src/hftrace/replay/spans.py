@@ -158,7 +158,7 @@ def add_body_spans(process: Process) -> None:
     A load's body copies the config, reads the header of a single file, sorts
     its arguments: a millisecond that no function of its own stands for. What
     it is for is known from the call that follows, where a hook point says so
-    (``lead``), and after the last one from the load's own (``trail``); any
+    (``phase_before``), and after the last one from the load's own (``phase_after``); any
     other time of the body stays unattributed.
     """
     children: dict[int, list[OpenedSpan]] = defaultdict(list)
@@ -173,21 +173,26 @@ def add_body_spans(process: Process) -> None:
         cursor, edge = above.start, above.edge
         for span in siblings:
             hook = process.hooks.get(span.hook or 0)
-            if hook is not None and hook.lead and span.start > cursor:
+            if hook is not None and hook.phase_before and span.start > cursor:
                 number += 1
                 owner, _, function = hook.function.rpartition(".")
                 # One from_pretrained calls another: whose it is tells them apart.
                 until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
                 process.spans[number] = _body_span(
-                    number, above, hook.lead, until, (cursor, edge), (span.start, span.edge)
+                    number, above, hook.phase_before, until, (cursor, edge), (span.start, span.edge)
                 )
             if span.end is not None and span.end > cursor:
                 cursor, edge = span.end, span.end_edge or [None] * EDGE_ITEMS
         own = process.hooks.get(above.hook or 0)
-        if own is not None and own.trail and above.status == "ok" and above.end_edge and above.end:
+        if own is not None and own.phase_after and above.status == "ok" and above.end_edge and above.end:
             number += 1
             process.spans[number] = _body_span(
-                number, above, own.trail, "until it returns", (cursor, edge), (above.end, above.end_edge)
+                number,
+                above,
+                own.phase_after,
+                "until it returns",
+                (cursor, edge),
+                (above.end, above.end_edge),
             )
 
 

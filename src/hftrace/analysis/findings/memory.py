@@ -10,12 +10,12 @@ from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
     asked_keywords,
-    generation,
     plural,
     rule,
     seconds,
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts
+from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.memory.peaks import device_sizes
 
 ITEM_BYTES = {
@@ -154,7 +154,7 @@ def dtype_widened(derived: Derived) -> Iterator[Finding]:
         return
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
-    argument = "dtype" if generation(derived).startswith("D") else "torch_dtype"
+    argument = loader_facts(derived.trace).dtype_keyword or "torch_dtype"
     keywords = asked_keywords(derived)
     asked = next(
         (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),

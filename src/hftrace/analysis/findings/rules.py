@@ -64,11 +64,6 @@ def asked_keywords(derived: Derived) -> Mapping[str, Any]:
     return keywords if isinstance(keywords, dict) else {}
 
 
-def generation(derived: Derived) -> str:
-    """Returns the letter of the loader generation; empty where it is not known."""
-    return str(derived.trace.environment.get("generation") or "")
-
-
 def total_of(derived: Derived, **fields: str | None) -> Total:
     """Returns the sum of all tensors whose sort has the values given."""
     total = Total()

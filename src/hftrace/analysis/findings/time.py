@@ -10,7 +10,6 @@ from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
     asked_keywords,
-    generation,
     is_number,
     plural,
     rule,
@@ -18,6 +17,7 @@ from hftrace.analysis.findings.rules import (
     total_of,
 )
 from hftrace.analysis.ledger.tensors import casts
+from hftrace.analysis.loader import loader_facts
 
 
 @rule
@@ -47,7 +47,7 @@ def stalled(derived: Derived) -> Iterator[Finding]:
 @rule
 def initialized_then_overwritten(derived: Derived) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
-    if generation(derived)[:1] not in ("A", "B"):
+    if loader_facts(derived.trace).always_meta is not False:
         return
     keywords = asked_keywords(derived)
     if keywords.get("low_cpu_mem_usage") or keywords.get("device_map") is not None:
@@ -117,7 +117,11 @@ def _interrupted(derived: Derived, row: int) -> str:
 def _advice_on_collections(derived: Derived, kinds: set[str], places: set[str]) -> str:
     """Says how to have fewer full collections, and how to make one cheaper."""
     advice = []
-    if "called" in kinds and "_load_pretrained_model" in places and generation(derived).startswith("A"):
+    if (
+        "called" in kinds
+        and "_load_pretrained_model" in places
+        and loader_facts(derived.trace).collects_after_shards
+    ):
         advice.append(
             "Up to 4.49 transformers collects after every shard: upgrade, or save the checkpoint in fewer, "
             "larger shards (max_shard_size)."

@@ -8,6 +8,7 @@ from hftrace import units
 from hftrace.analysis.derived import Derived
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.ledger.tensors import casts, group_totals
+from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.time.reading import cache_state
 from hftrace.analysis.time.ready import AFTER_PHASES
 from hftrace.render.peak import at_the_peak, in_words, on_devices
@@ -30,6 +31,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.schema.model import Trace
 
 LABEL = 12
 BARS = 3
@@ -148,8 +150,15 @@ def _facts(derived: Derived) -> Iterable[tuple[str, str]]:
         if environment.get(name)
     ]
     if versions:
-        generation = environment.get("generation")
-        yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
+        yield "with", ", ".join(versions) + _loader(derived.trace)
+
+
+def _loader(trace: Trace) -> str:
+    generation = trace.environment.get("generation")
+    known = traced_as(trace) if is_unrecognised(trace) else None
+    if known is not None:
+        return f" (loader {UNRECOGNISED}, traced as {clean(known[0])})"
+    return f" (loader {clean(generation)})" if generation else ""
 
 
 def _took(derived: Derived) -> str:
