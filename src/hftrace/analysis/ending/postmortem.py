@@ -18,6 +18,7 @@ from hftrace.analysis.ending.shortage import (
     is_memory_error,
     loaded_sizes,
 )
+from hftrace.analysis.loader import loader_facts
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
@@ -278,9 +279,8 @@ def _keeps_the_mapping(trace: Trace, keywords: Mapping[str, Any]) -> bool:
     """
     if keywords.get("disable_mmap"):
         return False
-    generation = str(trace.environment.get("generation") or "")[:1]
     on_request = bool(keywords.get("low_cpu_mem_usage")) or keywords.get("device_map") is not None
-    return generation in ("C", "D") or on_request
+    return bool(loader_facts(trace).always_meta) or on_request
 
 
 def predicted_anon_bytes(trace: Trace) -> int | None:

@@ -9,10 +9,10 @@ from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.findings.rules import (
     Finding,
     asked_keywords,
-    generation,
     rule,
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
+from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import device_sizes
 from hftrace.analysis.time.ready import readiness
@@ -143,7 +143,7 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         return
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
-    argument = "dtype" if generation(trace).startswith("D") else "torch_dtype"
+    argument = loader_facts(trace).dtype_keyword or "torch_dtype"
     keywords = asked_keywords(trace)
     asked = next(
         (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),

@@ -55,11 +55,6 @@ def asked_keywords(trace: Trace) -> Mapping[str, Any]:
     return keywords if isinstance(keywords, dict) else {}
 
 
-def generation(trace: Trace) -> str:
-    """Returns the letter of the loader generation; empty where it is not known."""
-    return str(trace.environment.get("generation") or "")
-
-
 def total_of(trace: Trace, **fields: str | None) -> Total:
     """Returns the sum of all tensors whose sort has the values given."""
     total = Total()

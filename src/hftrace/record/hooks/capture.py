@@ -68,6 +68,18 @@ def note_file(recorder: Recorder, name: str, path: str | None, result: str, **mo
     recorder.write(lines.File(recorder.current_id(), fields))
 
 
+def asked_files(call: Call) -> list[str]:
+    """Returns the names of the files that a call of a hub helper asks for, with their subfolder."""
+    names = call.get("filenames")
+    if names is None:
+        names = call.get("filename")
+    if isinstance(names, (str, os.PathLike)):
+        names = [names]
+    subfolder = call.get("subfolder") or ""
+    prefix = f"{os.fspath(subfolder)}/" if subfolder else ""
+    return [prefix + os.fspath(name) for name in names or [] if isinstance(name, (str, os.PathLike))]
+
+
 def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     """Writes down the weight files of a load, and how much of each is in the page cache now."""
     if isinstance(files, (str, os.PathLike)):
