@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hftrace.schema import journal
+from hftrace.schema import events, journal
 
 
 @dataclass
@@ -94,7 +94,7 @@ class JournalFollower:
                     state.tensors_done, state.tensors_total, state.shard = 0, None, None
                     state.phase, state.name = "after", "the load"
             elif kind in (journal.PLACES, journal.MODULES):
-                state.tensors_done += len(line[2]) // 3
+                state.tensors_done += events.count(line)
                 if state.tensors_total is not None:
                     # Buffers that the checkpoint does not have are placed too.
                     state.tensors_done = min(state.tensors_done, state.tensors_total)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from hftrace.record.recorder import Recorder
-from hftrace.schema import journal
+from hftrace.schema import events, journal
 
 ROWS_PER_LINE = 2000
 
@@ -71,16 +71,17 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
     recorder.write(journal.MODEL, span_id, facts)
     layouts: dict[Any, int] = {}
     descriptions: list[list[Any]] = []
-    rows: list[Any] = []
+    names: list[str] = []
+    facts_of: list[int] = []
     written = 0
 
     def flush() -> None:
-        nonlocal written, rows
+        nonlocal written, names, facts_of
         if len(descriptions) > written:
             recorder.write(journal.LAYOUTS, span_id, descriptions[written:])
             written = len(descriptions)
-        recorder.write(journal.TENSORS, span_id, rows)
-        rows = []
+        recorder.writer.write(events.encode_columns(journal.TENSORS, span_id, [names], facts_of))
+        names, facts_of = [], []
 
     pending: list[tuple[str, Any]] = [("", model)]
     while pending:
@@ -104,7 +105,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
             for name, tensor in tensors.items():
                 if tensor is None:
                     continue
-                key = (tensor.dtype, tensor.device, tensor.shape, offloaded)
+                key = (tensor.shape, tensor.dtype, tensor.device, offloaded)
                 layout = layouts.get(key)
                 if layout is None:
                     layout = layouts[key] = len(descriptions)
@@ -117,8 +118,9 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
                             offloaded,
                         ]
                     )
-                rows += (prefix + name, 2 if name in computed else kind, layout, id(tensor))
-        if len(rows) >= 4 * ROWS_PER_LINE:
+                names.append(prefix + name)
+                facts_of += (2 if name in computed else kind, layout, id(tensor))
+        if len(names) >= ROWS_PER_LINE:
             flush()
-    if rows:
+    if names:
         flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hftrace.errors import TraceError
-from hftrace.schema import journal
+from hftrace.schema import events, journal
 
 EDGE_ITEMS = 6
 """Items of an edge, see :data:`hftrace.schema.journal.BEGIN`."""
@@ -70,17 +70,6 @@ class Process:
     def rank(self) -> int:
         """Its rank, 0 where there is only one process."""
         return int(self.header.get("rank", 0))
-
-
-EVENT_WIDTH = {
-    journal.READS: 3,
-    journal.CONVERTS: 4,
-    journal.PLACES: 3,
-    journal.MODULES: 3,
-    journal.MOVES: 4,
-    journal.INITIALIZES: 2,
-    journal.COLLECTIONS: 4,
-}
 
 
 def total_of(edge: list[Any] | None) -> int | None:
@@ -145,10 +134,11 @@ def read_process(path: Path) -> Process | None:
             notes = {key: value for key, value in line[5].items() if not key.startswith("hftrace_")}
             ended.attributes.update(notes)
             process.last_time = max(process.last_time, ended.end or 0)
-        elif kind in EVENT_WIDTH:
-            width = EVENT_WIDTH[kind]
-            items = line[2]
-            process.events[kind].append((line[1], items[: len(items) - len(items) % width]))
+        elif kind in (journal.SLICES, journal.TENSORS):
+            process.lines[kind].append([kind, line[1], events.decode(line)])
+        elif kind in events.FIELDS:
+            items = events.decode(line)
+            process.events[kind].append((line[1], items))
             if items:
                 process.last_time = max(process.last_time, int(items[-1]))
         elif kind == journal.HOOK:
