@@ -200,9 +200,10 @@ class _Handler:
             "hook": point.target,
             **self._helpers(recorder, point.target, number),
         }
-        namespace: dict[str, Any] = {}
+        namespace: dict[str, Any] = {"__name__": __name__}
         exec(self._code(_positional(function), tuple(scope)), namespace)
-        handler: Callable[..., Any] = namespace["make"](**scope)
+        # Taken out, or the two would refer to one another.
+        handler: Callable[..., Any] = namespace.pop("make")(**scope)
         return handler
 
     def _compiled(self, positional: int | None, scope: tuple[str, ...]) -> types.CodeType:
