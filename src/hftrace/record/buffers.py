@@ -52,9 +52,9 @@ class ThreadBuffers(threading.local):
         registry.append((self.buffer, threading.current_thread().name))
 
 
-def drain(registry: list[tuple[Buffer, str]]) -> list[str]:
-    """Takes what all threads have buffered, as the text of journal lines."""
-    lines: list[str] = []
+def drain(registry: list[tuple[Buffer, str]]) -> list[bytes]:
+    """Takes what all threads have buffered, as journal lines that are encoded already."""
+    lines: list[bytes] = []
     for buffer, _ in list(registry):
         for kind, items in buffer.kinds:
             if items:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
-from hftrace.record.hooks.events import initialize_handler, span_handler
+from hftrace.record.hooks.events import EventHandler, initialize_handler, span_handler, undecorated
 from hftrace.record.hooks.generations import loader_generation
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
@@ -85,6 +85,8 @@ class Tracer:
             self._waiting.setdefault(point.module, []).append(point)
 
     def _attach(self, point: HookPoint, function: types.FunctionType) -> None:
+        if isinstance(point.special, EventHandler):
+            function = undecorated(function)
         if function in self._functions:
             # The same function by another name, as PretrainedConfig is PreTrainedConfig in 5.x.
             self.found.append(point.target)

@@ -22,12 +22,14 @@ FLUSH_SECONDS = 0.035
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str, ensure_ascii=True).encode
 
-Line = list[Any] | str
-"""A line as its items, or as its text without its end."""
+Line = list[Any] | bytes
+"""A line as its items, or as it stands in the file, without its end."""
 
 
-def _text(lines: list[Line]) -> str:
-    return "".join([(line if type(line) is str else _encode(line)) + "\n" for line in lines])
+def _text(lines: list[Line]) -> bytes:
+    ready = [line if type(line) is bytes else _encode(line).encode("ascii") for line in lines]
+    ready.append(b"")
+    return b"\n".join(ready)
 
 
 class JournalWriter:
@@ -93,12 +95,11 @@ class JournalWriter:
         with contextlib.suppress(RuntimeError):  # it has been ended already
             self._sleeping.release()
 
-    def _write(self, text: str, count: int) -> None:
+    def _write(self, data: bytes, count: int) -> None:
         file = self._file
         if file is None:
             self.lost += count
             return
-        data = text.encode("ascii")
         try:
             # A regular file takes all of it at once, short of a full disk.
             written = os.write(file, data)

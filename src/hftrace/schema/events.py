@@ -3,7 +3,7 @@
 **What a line holds.** Events of one kind are rows of as many fields: names
 first or last, the rest integers (:data:`FIELDS`). A line has the columns of
 names as one string each, joined by commas, and all integers as 64-bit words
-in base64, row by row::
+in base64, field by field::
 
     ["places", 4711, "embed.weight,norm.weight", "AAECAwQFBgc..."]
 
@@ -28,7 +28,7 @@ import binascii
 import json
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from hftrace.schema import journal
@@ -68,69 +68,68 @@ _WORD = 8
 # "l" is packed in a third of the instructions of "q", and is the same where a C long has 64 bits.
 _CODE = "l" if struct.calcsize("l") == _WORD and sys.byteorder == "little" else "q"
 _ORDER = "" if sys.byteorder == "little" else "<"
-_UNSAFE = bytes(range(32)) + b'"\\' + bytes(range(127, 256))
-"""What JSON escapes, or may not hold as it is."""
+_UNSAFE = bytes(range(32)) + b'",\\' + bytes(range(127, 256))
+"""What JSON escapes or may not hold as it is, and what stands between two names."""
 _SAFE = bytes(0 if byte in _UNSAFE and byte else byte or 1 for byte in range(256))
 """Translates every unsafe byte into another one."""
 
 _plain = json.JSONEncoder(separators=(",", ":"), default=str, ensure_ascii=True).encode
 
 
-def encode(kind: str, owner: int, rows: list[Any]) -> str:
+def encode(kind: str, owner: int, rows: list[Any]) -> bytes:
     """Returns the line, without its end, for rows of names and then integers.
 
     Args:
         kind: One of :data:`FIELDS` whose rows begin with their names.
         owner: The thread, or the span.
-        rows: All fields of the first row, then of the second; it is emptied
-            of its names.
+        rows: All fields of the first row, then of the second, and so on.
     """
-    names, width, _, _ = FIELDS[kind]
-    width += names
-    columns: list[list[Any]] = []
-    for left in range(width, width - names, -1):
-        columns.append(rows[::left])
-        del rows[::left]
-    return encode_columns(kind, owner, columns, rows)
+    fields = FIELDS[kind]
+    width = fields.width
+    columns = [rows[at::width] for at in range(width)]
+    return encode_columns(kind, owner, columns[: fields.names], columns[fields.names :])
 
 
-def encode_columns(kind: str, owner: int, columns: Sequence[list[Any]], integers: Sequence[Any]) -> str:
-    """Returns the line, without its end, for columns of names and the integers of all rows.
+def encode_columns(
+    kind: str, owner: int, names: Sequence[list[Any]], integers: Sequence[Sequence[Any]]
+) -> bytes:
+    """Returns the line, without its end, for the fields of all rows, a sequence for each field.
 
     Args:
         kind: One of :data:`FIELDS`.
         owner: The thread, or the span.
-        columns: The names, a list for each field.
-        integers: The rest, row by row.
+        names: Those that are names.
+        integers: The others.
     """
+    fields = FIELDS[kind]
+    words: list[Any] = []
+    for column in integers:
+        words += column
     try:
-        texts = "".join([_joined(column, FIELDS[kind].optional) for column in columns])
-        words = struct.pack(f"{_ORDER}{len(integers)}{_CODE}", *integers)
-        packed = binascii.b2a_base64(words, newline=False).decode("ascii")
+        optional = fields.names if fields.optional else 0
+        texts = b"".join([_joined(column, at == optional) for at, column in enumerate(names, 1)])
+        packed = binascii.b2a_base64(struct.pack(f"{_ORDER}{len(words)}{_CODE}", *words), newline=False)
     except (TypeError, ValueError, struct.error):
-        return _plain([kind, owner, _rows(FIELDS[kind], columns, integers)])
-    return f'["{kind}",{owner},{texts}"{packed}"]'
+        return _plain([kind, owner, _rows(fields, names, integers)]).encode("ascii")
+    return b"".join((f'["{kind}",{owner},'.encode("ascii"), texts, b'"', packed, b'"]'))
 
 
-def _joined(column: list[Any], optional: bool) -> str:
+def _joined(column: list[Any], optional: bool) -> bytes:
     """Returns a column of names as JSON and a comma.
 
     Raises:
         TypeError: One of them is no string.
         ValueError: One of them has to be written in another way.
     """
-    if optional and not any(column):
-        return "0,"
-    try:
-        text = ",".join(column)
-    except TypeError:
-        if not optional or not all(isinstance(name, str) or name == 0 for name in column):
-            raise
-        text = ",".join([name or "" for name in column])
-    data = text.encode("ascii")
-    if data.count(b",") != len(column) - 1 or data.translate(_SAFE) != data:
+    if optional:
+        if not any(column):
+            return b"0,"
+        # In columns of lists that is an error, as it has to be.
+        column = ["" if name == 0 else name for name in column]
+    data = "".join(column).encode("ascii")
+    if data.translate(_SAFE) != data:
         raise ValueError("not plain")
-    return f'"{text}",'
+    return b'"%b",' % ",".join(column).encode("ascii")
 
 
 def decode(line: list[Any]) -> list[Any]:
@@ -150,28 +149,24 @@ def decode(line: list[Any]) -> list[Any]:
         words = binascii.a2b_base64(packed)
         integers = struct.unpack(f"<{len(words) // _WORD}q", words)
         count = len(integers) // fields.integers
-        columns = [text.split(",") if text != 0 else [0] * count for text in texts]
+        names = [text.split(",") if text != 0 else [0] * count for text in texts]
         if fields.optional:
-            columns[-1:] = [[name or 0 for name in column] for column in columns[-1:]]
-        return _rows(fields, columns, integers)
+            names[-1:] = [[name or 0 for name in column] for column in names[-1:]]
+        return _rows(fields, names, [integers[at : at + count] for at in range(0, len(integers), count)])
     except (TypeError, ValueError, AttributeError, struct.error):
         return []
 
 
-def _rows(fields: Fields, columns: Sequence[list[Any]], integers: Sequence[Any]) -> list[Any]:
+def _rows(fields: Fields, names: Sequence[Any], integers: Sequence[Any]) -> list[Any]:
     """Returns all fields, row by row.
 
     Raises:
-        ValueError: The columns are not of the same length.
+        ValueError: There are more or fewer fields, or they are not of the same length.
     """
-    width = fields.width
-    rows: list[Any] = [None] * (len(integers) // fields.integers * width)
-    positions: Iterable[int] = range(width)
-    if not fields.names_first:
-        positions = [*range(fields.integers, width), *range(fields.integers)]
-    numbers = [integers[at :: fields.integers] for at in range(fields.integers)]
-    for position, column in zip(positions, [*columns, *numbers], strict=True):
-        rows[position::width] = column
+    ordered = [*names, *integers] if fields.names_first else [*integers, *names]
+    rows: list[Any] = [None] * (len(integers[0]) * fields.width)
+    for position, column in zip(range(fields.width), ordered, strict=True):
+        rows[position :: fields.width] = column
     return rows
 
 

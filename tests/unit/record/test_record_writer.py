@@ -133,7 +133,7 @@ def test_the_thread_sleeps_while_nothing_can_come(tmp_path, monkeypatch):
         # A load begins: from now on it looks by itself.
         expected[0] = True
         writer.wake()
-        waiting.append('["text", 2]')
+        waiting.append(b'["text", 2]')
         until(lambda: lines(writer)[1:] == [["text", 2]])
         before = len(calls)
         until(lambda: len(calls) > before + 3)

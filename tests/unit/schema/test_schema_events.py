@@ -24,7 +24,7 @@ ROWS = {
 
 def written(kind, rows, owner=4711):
     text = events.encode(kind, owner, list(rows))
-    assert "\n" not in text
+    assert b"\n" not in text
     assert text.isascii()
     line = json.loads(text)
     assert line[:2] == [kind, owner]
@@ -86,10 +86,10 @@ def test_every_integer_of_64_bits_fits(number):
 
 @pytest.mark.parametrize("names", [["a.weight", "b.weight"], ["a,b", "c"]])
 def test_columns_go_where_the_older_encoding_has_them(names):
-    slices = json.loads(events.encode_columns(journal.SLICES, 3, [names], [11, 12]))
+    slices = json.loads(events.encode_columns(journal.SLICES, 3, [names], [[11, 12]]))
     assert events.decode(slices) == [11, names[0], 12, names[1]]
     assert events.count(slices) == 2
-    tensors = json.loads(events.encode_columns(journal.TENSORS, 3, [names], [0, 5, 11, 2, 6, 12]))
+    tensors = json.loads(events.encode_columns(journal.TENSORS, 3, [names], [[0, 2], [5, 6], [11, 12]]))
     assert events.decode(tensors) == [names[0], 0, 5, 11, names[1], 2, 6, 12]
     assert events.count(tensors) == 2
 

@@ -182,7 +182,7 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     for first in range(0, len(keys), SLICES_PER_LINE):
         part = slice(first, first + SLICES_PER_LINE)
         recorder.writer.write(
-            events.encode_columns(journal.SLICES, current.id, [keys[part]], identities[part])
+            events.encode_columns(journal.SLICES, current.id, [keys[part]], [identities[part]])
         )
     return {"tensors": len(state_dict)}
 

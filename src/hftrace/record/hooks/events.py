@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.hooks.points import Call, HookPoint, parameter_names
-from hftrace.record.patching import FRAME_FILE, transparent
+from hftrace.record.patching import FRAME_FILE, original_code, transparent
 from hftrace.record.recorder import Recorder, clock, shielded
 
 
@@ -149,7 +149,7 @@ def weight_convert_handler(
     return call
 
 
-class _Handler:
+class EventHandler:
     """Builds handlers that note an event once the original has returned.
 
     The text of a handler is compiled for the parameters of the function that
@@ -255,6 +255,18 @@ _CALL_WATCHED = """
 """
 
 
+def undecorated(function: types.FunctionType) -> types.FunctionType:
+    """Returns the function inside torch's ``no_grad`` and the like; any other as it is.
+
+    All calls go through it, and have its own parameters there: around it they
+    are calls of ``*args, **kwargs``.
+    """
+    if original_code(function).co_name != "decorate_context":
+        return function
+    inner = getattr(function, "__wrapped__", None)
+    return inner if isinstance(inner, types.FunctionType) else function
+
+
 def _positional(function: types.FunctionType) -> int | None:
     """Returns how many arguments a trampoline hands over by position; None where there may be others."""
     code = function.__code__
@@ -263,11 +275,11 @@ def _positional(function: types.FunctionType) -> int | None:
     return code.co_argcount
 
 
-read_handler = _Handler("local.buffer.reads.extend((id({0}), started, ended))", {0: "tensor"})
+read_handler = EventHandler("local.buffer.reads.extend((id({0}), started, ended))", {0: "tensor"})
 """One tensor is read from its lazy slice, and cast: ``_materialize_copy(tensor, device, dtype)``."""
-shard_tensor_handler = _Handler("local.buffer.reads.extend((id({1}), started, ended))", {1: "tensor"})
+shard_tensor_handler = EventHandler("local.buffer.reads.extend((id({1}), started, ended))", {1: "tensor"})
 """The same for tensor parallel and FSDP: ``DtensorShardOperation.shard_tensor(self, tensor, ...)``."""
-rename_convert_handler = _Handler(
+rename_convert_handler = EventHandler(
     # 0 for "the same": most keys keep their name, and 0 is cheap to write.
     "local.buffer.converts.extend(((target := {0}.target_patterns[0]),"
     " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended))",
@@ -284,19 +296,19 @@ rename_convert_handler = _Handler(
 On the main thread this is mostly waiting for the worker that reads the tensor.
 The transform's patterns are the two full names.
 """
-place_first = _Handler("local.buffer.places.extend(({0}, started, ended))", {0: "target_name"})
+place_first = EventHandler("local.buffer.places.extend(({0}, started, ended))", {0: "target_name"})
 """A tensor is put into the model: ``offload_and_maybe_resave_param(target_name, ...)``."""
-place_second = _Handler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
+place_second = EventHandler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
 """``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
-module_handler = _Handler("local.buffer.modules.extend(({2}, started, ended))", {2: "prefix"})
+module_handler = EventHandler("local.buffer.modules.extend(({2}, started, ended))", {2: "prefix"})
 """``nn.Module._load_from_state_dict(self, state_dict, prefix, ...)``: a module copies its own tensors."""
-move_handler = _Handler(
+move_handler = EventHandler(
     "local.buffer.moves.extend(({1}, devices[{2}], started, ended))",
     {1: "tensor_name", 2: "device"},
     helpers=lambda *_: {"devices": _Texts()},
 )
 """``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
-initialize_handler = _Handler(
+initialize_handler = EventHandler(
     "local.buffer.initializes.extend((started, ended))",
     {},
     guard=' or not state.stack or state.stack[-1].phase == "initialize"',
