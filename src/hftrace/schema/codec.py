@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import NoneType
 from typing import Any
 
-from hftrace.schema import journal, lines
+from hftrace.schema import events, journal, lines
 
 _CLASSES: dict[str, type[Any]] = {
     journal.HEADER: lines.Header,
@@ -80,8 +80,7 @@ def from_line(items: list[Any]) -> lines.Line | None:
 
 def _batch(items: list[Any]) -> list[Any]:
     """Returns all fields of the first row of a line that holds many, then of the second, and so on."""
-    rows: list[Any] = items[2]
-    return rows
+    return events.decode(items)
 
 
 def _edge(items: Any) -> lines.Edge:

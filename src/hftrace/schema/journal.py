@@ -21,7 +21,8 @@ from typing import Any
 from hftrace.errors import TraceError
 
 SCHEMA = "hftrace.journal"
-VERSION = 1
+VERSION = 2
+"""2: the lines of :mod:`hftrace.schema.events` are packed; those of version 1 stay readable."""
 
 JOURNAL_PREFIX = "journal-"
 SAMPLES_PREFIX = "samples-"
