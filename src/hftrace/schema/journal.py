@@ -31,6 +31,9 @@ SUPERVISOR_FILE = "supervisor.jsonl"
 """What the supervisor knows, should it die too: see :mod:`hftrace.launch.run_directory`."""
 SUFFIX = ".jsonl"
 
+_scan = json.JSONDecoder().raw_decode
+"""Half of the time of :func:`json.loads`, which guesses at the encoding of every line."""
+
 # What a line is; hftrace.schema.lines says what stands behind each. Short words keep the hot lines short.
 HEADER = "header"
 HOOK = "hook"
@@ -106,8 +109,9 @@ def lines(path: str | os.PathLike[str]) -> Iterator[list[Any]]:
     with handle:
         for raw in handle:
             try:
-                line = json.loads(raw)
+                text = raw.decode("utf-8").strip()
+                line, end = _scan(text)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(line, list) and line and isinstance(line[0], str):
+            if end == len(text) and isinstance(line, list) and line and isinstance(line[0], str):
                 yield line
