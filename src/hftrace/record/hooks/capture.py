@@ -6,6 +6,7 @@ numbers and strings only.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -189,13 +190,10 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     current = recorder.current()
     if not isinstance(state_dict, Mapping) or current is None:
         return None
-    keys = list(state_dict)
-    identities = list(map(id, state_dict.values()))
-    for first in range(0, len(keys), SLICES_PER_LINE):
-        part = slice(first, first + SLICES_PER_LINE)
-        recorder.writer.write(
-            events.encode_columns(journal.SLICES, current.id, [keys[part]], [identities[part]])
-        )
+    keys, values = iter(state_dict), iter(state_dict.values())
+    while part := list(itertools.islice(keys, SLICES_PER_LINE)):
+        identities = list(map(id, itertools.islice(values, len(part))))
+        recorder.writer.write(events.encode_columns(journal.SLICES, current.id, [part], [identities]))
     return {"tensors": len(state_dict)}
 
 
