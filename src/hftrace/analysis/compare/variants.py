@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from hftrace.analysis.memory.composition import composition, main_load
-from hftrace.analysis.memory.peaks import memory_peaks
-from hftrace.analysis.memory.usage import SLACK_BYTES
+from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import READY_PHASES, readiness
 from hftrace.analysis.time.spans import span_index

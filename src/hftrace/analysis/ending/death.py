@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import integer
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
+from hftrace.analysis.values import integer
 from hftrace.schema.model import Trace
 
 NEAR_LIMIT = 0.85

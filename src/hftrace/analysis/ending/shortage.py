@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.ledger.dtypes import ITEM_BYTES, asked_dtype, loaded_as
-from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
+from hftrace.analysis.memory.devices import described_device, device_sizes
+from hftrace.analysis.request import asked_keywords, whole_model_device
+from hftrace.analysis.values import integer
 from hftrace.schema.model import Trace
 
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
@@ -33,8 +35,6 @@ for _power, _letter in enumerate("KMGT", 1):
 WHOLE = {"int64", "int32", "int16", "bool"}
 """Dtypes that stay what they are."""
 QUANTIZING = ("quantization_config", "load_in_4bit", "load_in_8bit")
-SEVERAL = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
-"""Values of ``device_map`` that name no device of the model's."""
 _SIZE = r"([\d.]+) ([KMGT]?i?B|bytes)"
 _ASKED = re.compile(rf"Tried to allocate {_SIZE}")
 _FREE = re.compile(rf"of which {_SIZE} is free|{_SIZE} free;")
@@ -182,8 +182,7 @@ def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
     or the tensors are or become quantised.
     """
     asked = asked_dtype(trace)
-    keywords = trace.request.get("keywords")
-    keywords = keywords if isinstance(keywords, Mapping) else {}
+    keywords = asked_keywords(trace)
     if asked is None or (asked not in ITEM_BYTES and asked != "auto"):
         return None
     if any(keywords.get(name) for name in QUANTIZING):
@@ -200,20 +199,6 @@ def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
         loaded, size = loaded_as(stored, dtype, asked)
         found.append((loaded == dtype, size))
     return found or None
-
-
-def whole_model_device(trace: Trace) -> str | None:
-    """Returns the device, such as ``cpu`` or ``cuda:0``, that the whole model was asked onto, if one."""
-    keywords = trace.request.get("keywords")
-    asked = keywords.get("device_map") if isinstance(keywords, Mapping) else None
-    if isinstance(asked, Mapping) and set(asked) == {""}:
-        asked = asked[""]
-    found = re.fullmatch(r"(?:([a-z]+):)?(\d+)|([a-z]+)", str(asked)) if asked is not None else None
-    if found is None or asked in SEVERAL:
-        return None
-    if found[2] is not None:
-        return f"{found[1] or 'cuda'}:{found[2]}"
-    return found[3] if found[3] in ("cpu", "meta") else f"{found[3]}:0"
 
 
 def predicted_device_bytes(trace: Trace, name: str) -> int | None:

@@ -16,7 +16,7 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import device_sizes
+from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes

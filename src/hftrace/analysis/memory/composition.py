@@ -20,7 +20,8 @@ from hftrace.analysis.memory.holding import (
     time_of_maximum,
     weights_spans,
 )
-from hftrace.analysis.memory.usage import Reading, between, process_memory
+from hftrace.analysis.memory.readings import Reading, between
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span, Trace

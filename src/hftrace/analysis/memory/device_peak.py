@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, cells, tensor_batches
 from hftrace.analysis.memory.composition import READING, TOLERANCE, Part
+from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.memory.holding import ELSEWHERE
-from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
-from hftrace.analysis.memory.usage import device_readings
+from hftrace.analysis.memory.readings import device_readings
 from hftrace.analysis.once import once
+from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import integer
 from hftrace.schema.model import Span, Trace
 
 BEGINNING = ("instantiate", "warmup", "weights")
@@ -167,7 +168,7 @@ def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:
         (index.starts[row] for row in index.walk_thread([load_row]) if index.phases[row] in BEGINNING),
         default=load.start_ns,
     )
-    readings = device_readings(trace, load.pid).get(device, [])
+    readings = device_readings(trace).get(load.pid, {}).get(device, [])
     return next((reading.allocated_bytes for reading in reversed(readings) if reading.time_ns <= first), 0)
 
 

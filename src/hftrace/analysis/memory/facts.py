@@ -7,7 +7,8 @@ from typing import Any
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.usage import Peak, ProcessMemory, State, process_memory
+from hftrace.analysis.memory.peaks import Peak
+from hftrace.analysis.memory.usage import ProcessMemory, State, process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
 

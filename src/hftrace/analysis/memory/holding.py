@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, cells, tensor_batches
+from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span, Trace
 

@@ -31,7 +31,8 @@ from hftrace.analysis.compare.verdicts import (
     is_negligible,
 )
 from hftrace.analysis.ledger.tensors import TO, Total
-from hftrace.analysis.memory.usage import SLACK_BYTES, process_memory
+from hftrace.analysis.memory.peaks import SLACK_BYTES
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import dominant, resample
 from hftrace.render.peak import IN_WORDS, signed
