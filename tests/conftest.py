@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,42 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"transformers {asked} was asked for, and {found} is what these tests would see", 4)
 
 
+STARTING_FIXTURES = {"run_cli", "run_python", "pytester"}
+STARTERS = {"subprocess", "Popen", "multiprocessing", "fork", "posix_spawn"}
+"""Modules and functions that start processes, by the names that code uses for them."""
+
+
+def _starts_process(function: Any, seen: set[types.CodeType]) -> bool:
+    """Returns whether a function, or a function or class of its module that it uses, starts processes."""
+    code = getattr(function, "__code__", None)
+    if code is None or code in seen:
+        return False
+    todo, names = [code], set()
+    while todo:
+        part = todo.pop()
+        seen.add(part)
+        names.update(part.co_names)
+        todo += [constant for constant in part.co_consts if isinstance(constant, types.CodeType)]
+    if names & STARTERS:
+        return True
+    for name in names & function.__globals__.keys():
+        value = function.__globals__[name]
+        if getattr(value, "__module__", None) == function.__module__:
+            parts = vars(value).values() if isinstance(value, type) else (value,)
+            if any(_starts_process(part, seen) for part in parts):
+                return True
+    return False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("process") is None:
+            seen: set[types.CodeType] = set()
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            used = [item.function, *(definition.func for part in fixtures for definition in part)]
+            starting = STARTING_FIXTURES & set(item.fixturenames)
+            if starting or any(_starts_process(part, seen) for part in used):
+                item.add_marker(pytest.mark.process)
         folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
         if folder == "integration":
             item.add_marker(pytest.mark.integration)

@@ -3,10 +3,10 @@
     python tests/environments/make.py --directory .venvs [--only VERSION ... | --ci | --all]
 
 DIRECTORY/base is a virtual environment with torch, the newest transformers,
-hftrace (editable) and the test tools. Each other transformers version is an
+hftrace (editable), and the tools of tests and docs. Each other transformers version is an
 overlay, DIRECTORY/overlays/VERSION: transformers, tokenizers and
 huggingface_hub alone, used by putting it on PYTHONPATH in front of the base
-environment. Twenty versions so cost one torch.
+environment. Twenty-one versions so cost one torch.
 
 What is complete is left alone; run it again after a change of the pins.
 Needs Python 3.10 or newer with venv and pip, and nothing else.
@@ -108,7 +108,7 @@ def make_base(directory: Path) -> None:
         print(f"base: complete ({place})", flush=True)
         return
     started = time.monotonic()
-    print(f"base: installing torch, transformers {BASE}, hftrace and the test tools", flush=True)
+    print(f"base: installing torch, transformers {BASE}, hftrace, the tools of tests and docs", flush=True)
     (place / MARKER).unlink(missing_ok=True)
     python = base_python(directory)
     if not python.exists():
@@ -125,7 +125,7 @@ def make_base(directory: Path) -> None:
             raise MakeError(f"{sys.executable} cannot make a virtual environment:\n{made.stdout.strip()}")
     constraints = ("--constraint", str(CONSTRAINTS))
     pip_install(python, *constraints, *FIRST)
-    pip_install(python, *constraints, "--editable", f"{ROOT}[test]", *WITH)
+    pip_install(python, *constraints, "--editable", f"{ROOT}[test,docs]", *WITH)
     (place / MARKER).write_text(key)
     print(f"base: made in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -8,7 +8,7 @@ Without pytest arguments the newest version runs the whole suite and every
 other one what depends on the version: tests/integration and tests/patching
 without the tests marked `once`. With `--ci` those marked `sparse` run with the
 newest version only, and those of the Hub's client with one older version too.
-`--checks` runs ruff and mypy first. `make.py` makes the environments.
+`--checks` runs ruff and mypy and builds the docs first. `make.py` makes the environments.
 
 The last line printed is the total: `N passed, N failed, N skipped`. The exit
 code is 0 where nothing failed, 1 otherwise.
@@ -38,6 +38,7 @@ CHECKS = (
     ("ruff check", ("-m", "ruff", "check", ".")),
     ("ruff format", ("-m", "ruff", "format", "--check", ".")),
     ("mypy", ("-m", "mypy")),
+    ("docs", ("-m", "sphinx", "-W", "--keep-going", "-q", "docs", "docs/_build/html")),
 )
 CLIENT_VERSION = "4.57.6"
 """Where CI runs what depends on the older client of the Hub."""
@@ -196,7 +197,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_selection(parser)
-    parser.add_argument("--checks", action="store_true", help="run ruff and mypy first")
+    parser.add_argument("--checks", action="store_true", help="run ruff and mypy and build the docs first")
     parser.add_argument("--jobs", type=int, default=2, help="versions that run at a time (default: 2)")
     own, after = _split(sys.argv[1:])
     options = parser.parse_args(own)

@@ -13,9 +13,7 @@ from hftrace.analysis.memory.readings import DeviceReading, Reading, between, de
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
-
-AFTERWARDS = ("touch", "forward", "generate", "release")
-"""Phases of root spans that follow a load and change what it left in memory."""
+from hftrace.schema.vocabulary import MEMORY_PHASES
 
 
 class State(NamedTuple):
@@ -98,7 +96,7 @@ def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
     after = [
         row
         for row in roots
-        if index.phases[row] in AFTERWARDS and (first_load is None or index.starts[row] >= first_load)
+        if index.phases[row] in MEMORY_PHASES and (first_load is None or index.starts[row] >= first_load)
     ]
     after.sort(key=lambda row: (index.starts[row], row))
     taken = host_readings(trace).get(pid, [])
