@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.findings import memory, time, weights
-from hftrace.analysis.findings.rules import RULES, Finding, is_number, rule
+from hftrace.analysis.findings.rules import KINDS, RULES, Finding, FindingKind, Rule, is_number, rule
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.model import Trace
 
-__all__ = ["RULES", "Finding", "findings"]
-REGISTERED = (memory, time, weights)
-"""Each registers its rules when it is imported."""
+__all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
+MODULES = (
+    "memory",
+    "time",
+    "weights",
+)
+"""Modules of this package with rules, each of which registers its own when it is imported."""
+
+
+def rules() -> list[Rule]:
+    """Returns all rules."""
+    for module in MODULES:
+        import_module(f"{__package__}.{module}")
+    return RULES
+
+
+def catalogue() -> list[FindingKind]:
+    """Returns what the rules can find, by id."""
+    rules()
+    return sorted(KINDS)
 
 
 @once
@@ -32,10 +49,14 @@ def findings(trace: Trace) -> list[Finding]:
     def weight(finding: Finding) -> tuple[bool, float]:
         return finding.internal, -max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
 
-    return sorted((finding for each in RULES for finding in each(trace)), key=weight)
+    return sorted((finding for each in rules() for finding in each(trace)), key=weight)
 
 
-@rule
+@rule(
+    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."),
+    ("H02", "hook-errors", "An error inside hftrace; the load was not affected."),
+    ("H03", "slow-sampling", "Memory was sampled less than half as often as asked."),
+)
 def recorder_trouble(trace: Trace) -> Iterator[Finding]:
     """What hftrace itself lost or got wrong: never hidden."""
     header = trace.header
