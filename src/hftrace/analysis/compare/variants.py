@@ -38,7 +38,7 @@ class Metric:
     """``ns`` or ``bytes``."""
     resolution: int
     """Differences below this, in its unit, are none."""
-    of: Callable[[Trace], int | None]
+    value_of: Callable[[Trace], int | None]
     """Returns it for a run; None where the trace does not say."""
 
 
@@ -143,13 +143,13 @@ class Variant:
 
     Args:
         name: What it is called.
-        runs: What was trace from its traces, at least one.
+        runs: What was derived from its traces, at least one.
     """
 
     def __init__(self, name: str, runs: Sequence[Trace]) -> None:
         self.name = name
         self.runs = list(runs)
-        self.good = [run for run in runs if succeeded(run)]
+        self.successful = [run for run in runs if succeeded(run)]
         """The runs that have figures."""
 
     @classmethod
@@ -162,7 +162,7 @@ class Variant:
         """The values of each metric, by its key, one per run that has it."""
         found: dict[str, list[int]] = {}
         for metric in METRICS:
-            all_runs = (metric.of(run) for run in self.good)
+            all_runs = (metric.value_of(run) for run in self.successful)
             found[metric.key] = [value for value in all_runs if value is not None]
         return found
 
@@ -177,7 +177,7 @@ class Variant:
 
         Where no run succeeded, the first one: there is more to see in it than times.
         """
-        middle = _middle(self.good, returned_ns)
+        middle = _middle(self.successful, returned_ns)
         return middle[0] if middle else self.runs[0]
 
     @cached_property
@@ -187,7 +187,7 @@ class Variant:
         They add up to the median of ``returned_ns``, to the nanosecond. Medians of
         single phases would not.
         """
-        return _typical_parts(self.good, returned_ns, load_phases)
+        return _typical_parts(self.successful, returned_ns, load_phases)
 
     @cached_property
     def memory_parts(self) -> dict[tuple[str, str], MemoryPart]:
@@ -207,7 +207,7 @@ class Variant:
                 sums[key] = sums.get(key, 0) + part.bytes
             return sums
 
-        sizes = _typical_parts(self.good, _load_peak, parts)
+        sizes = _typical_parts(self.successful, _load_peak, parts)
         return {key: MemoryPart(*key, labels[key], size) for key, size in sizes.items()}
 
     @property

@@ -147,7 +147,9 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         if ITEM_BYTES.get(pair[1], 0) > ITEM_BYTES.get(pair[0], 99)
     }
     stored = sum(
-        total.stored_bytes for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT
+        total.stored_bytes
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.provenance in FROM_CHECKPOINT
     )
     affected = sum(total.stored_bytes for total in widened.values())
     if not stored or affected <= 0.5 * stored:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from hftrace import units
-from hftrace.analysis.ledger.tensors import Total, cells, tensor_batches, tensor_sums
+from hftrace.analysis.ledger.tensors import Total, take, tensor_batches, tensor_sums
 from hftrace.schema.model import Trace
 
 
@@ -76,10 +76,10 @@ def generation(trace: Trace) -> str:
 
 
 def total_of(trace: Trace, **fields: str | None) -> Total:
-    """Returns the sum of all tensors whose sort has the values given."""
+    """Returns the sum of all tensors whose class has the values given."""
     total = Total()
-    for sort, part in tensor_sums(trace).items():
-        if all(getattr(sort, name) == value for name, value in fields.items()):
+    for tensor_class, part in tensor_sums(trace).items():
+        if all(getattr(tensor_class, name) == value for name, value in fields.items()):
             total.add(part)
     return total
 
@@ -89,9 +89,9 @@ def worst_names(trace: Trace, kind: str, provenance: str, limit: int = 3) -> str
     sizes: Counter[str] = Counter()
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
-        if (batch.sort.kind, batch.sort.provenance) == (kind, provenance):
+        if (batch.tensor_class.kind, batch.tensor_class.provenance) == (kind, provenance):
             for name, keys, size, stored in zip(
-                *(cells(column, batch.rows) for column in columns), strict=True
+                *(take(column, batch.rows) for column in columns), strict=True
             ):
                 full = name or (keys[0] if keys else "(no name)")
                 sizes[full.rpartition(".")[0] or full] += size or stored or 1

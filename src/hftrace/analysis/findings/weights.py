@@ -80,8 +80,8 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
-        for sort, part in tensor_sums(trace).items():
-            if sort.offload == place or (place == "disk" and sort.device == "disk"):
+        for tensor_class, part in tensor_sums(trace).items():
+            if tensor_class.offload == place or (place == "disk" and tensor_class.device == "disk"):
                 total.add(part)
         if total.count:
             size = max(total.bytes, total.stored_bytes)

@@ -110,8 +110,8 @@ def kept_bytes(trace: Trace) -> int | None:
     """
     placed = sum(
         total.bytes
-        for sort, total in tensor_sums(trace).items()
-        if sort.device == "cpu" and sort.provenance not in (None, "tied", "unused")
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.device == "cpu" and tensor_class.provenance not in (None, "tied", "unused")
     )
     if placed:
         return placed
