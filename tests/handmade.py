@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
 
 MS = 1_000_000
 PID = 4242

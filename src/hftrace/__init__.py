@@ -14,14 +14,14 @@ from hftrace.errors import HftraceError, TraceError
 
 if TYPE_CHECKING:
     from hftrace.launch.in_process import trace
-    from hftrace.schema.model import Trace
+    from hftrace.schema.trace import Trace
 
 __all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Trace":
-        from hftrace.schema.model import Trace
+        from hftrace.schema.trace import Trace
 
         return Trace
     if name == "trace":

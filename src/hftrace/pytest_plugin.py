@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from hftrace.schema.model import Trace
+    from hftrace.schema.trace import Trace
 
 MARKER = "limit_load"
 FIGURES = {"seconds": "--max-time", "ready": "--max-ready", "peak": "--max-peak"}

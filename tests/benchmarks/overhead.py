@@ -128,7 +128,7 @@ class Stopwatch:
     def installed(self) -> Iterator[None]:
         from hftrace.launch import in_process
         from hftrace.record.tracer import Tracer
-        from hftrace.schema.model import Trace
+        from hftrace.schema.trace import Trace
 
         before = in_process.replay, Tracer.stop, Trace.save
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.schema.document import VERSION
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
 
 HERE = Path(__file__).resolve().parent
 GIB = 1 << 30

@@ -908,16 +908,16 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
 
 
 def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypatch):
-    from hftrace.record import tracer
+    from hftrace.record.hooks import lookup
 
-    plain = tracer.resolve
+    plain = lookup.resolve
 
     def resolve(target):
         if target.endswith("tie_weights"):
             raise ValueError("a bug of ours")
         return plain(target)
 
-    monkeypatch.setattr(tracer, "resolve", resolve)
+    monkeypatch.setattr(lookup, "resolve", resolve)
     with trace() as recorded:
         load(llama)
     assert "a bug of ours" in recorded.trace.header["errors"][0]["message"]

@@ -192,3 +192,15 @@ def test_many_threads_say_how_to_see_the_rest():
     trace = made.trace()
     assert "+ 15 more threads: --view timeline" in draw(timeline_view(trace), 80)
     assert "more threads" not in draw(timeline_view(trace, whole=True), 80)
+
+
+def test_a_loader_that_fits_no_generation_is_said_on_the_first_screen():
+    made = handmade.Builder()
+    made.span(None, "load", "Llama", 0, 100, "Llama.from_pretrained")
+    made.environment.update(generation="unrecognised", loader={"traced_as": "D\x1b", "versions": "5.x"})
+    text = " ".join(draw(screen(made.trace()), 80).split())
+    assert "(loader unrecognised, traced as D" in text
+    assert "hftrace does not know this loader" in text
+    assert "\x1b" not in text
+    made.environment.update(generation="D", loader=None)
+    assert "(loader D)" in draw(screen(made.trace()), 120)

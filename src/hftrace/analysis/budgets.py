@@ -14,7 +14,7 @@ from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
 from hftrace.analysis.time.weights import weight_files
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 NAMES_SHOWN = 3
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 Figure = TypeVar("Figure")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 SEVERAL = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
 """Values of ``device_map`` that name no device of the model's."""

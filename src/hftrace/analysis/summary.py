@@ -24,7 +24,7 @@ from hftrace.analysis.time.weights import (
     weight_bytes_read,
     weights_wall_ns,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def _figures(total: Total) -> dict[str, int]:

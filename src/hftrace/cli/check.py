@@ -11,7 +11,7 @@ import click
 from hftrace import units
 from hftrace.cli.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.budgets import Limit

@@ -13,7 +13,7 @@ import click
 
 from hftrace.cli.output import make_console, output_options, print_json, print_result
 from hftrace.errors import EXIT_OK, UsageError
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.compare.comparison import Comparison

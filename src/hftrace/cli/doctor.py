@@ -13,7 +13,7 @@ from hftrace._version import __version__
 from hftrace.cli.output import make_console, output_options, print_json
 from hftrace.errors import EXIT_FAILED, EXIT_OK
 
-GENERATIONS = {"A": "4.36 to 4.49", "B": "4.50", "C": "4.51 to 4.57", "D": "5.x"}
+UNRECOGNISED = "unrecognised"
 COUNTERS = {
     "rss": ("resident memory of the process", "/proc/self/status cannot be read: no CPU memory figures"),
     "watermark_reset": (
@@ -93,7 +93,7 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
     generation = found["generation"]
     lines.append((None, ""))
     if generation:
-        lines.append(("bold", f"Loader generation {generation} (transformers {GENERATIONS[generation]})"))
+        lines += _loader(generation, found["loader"])
         counts: dict[str, Counter[str]] = {}
         for row in found["hooks"]:
             counts.setdefault(row["library"], Counter())[row["status"]] += 1
@@ -111,6 +111,8 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
                 mark = {"found": "✓", "missing": "✗"}.get(row["status"], "-")
                 style = {"found": None, "missing": "red"}.get(row["status"], "dim")
                 lines.append((style, f"      {mark} {row['phase']:<17} {row['target']} ({row['status']})"))
+                if "stand_in" in row:
+                    lines.append((None, f"        traced in its place: {row['stand_in']}"))
         if not show_all:
             lines.append(("dim", "  --all lists every hook point"))
     else:
@@ -141,6 +143,23 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
     for name, value in found["variables"].items():
         lines.append((None, f"  {name}={value}"))
     return lines
+
+
+def _loader(generation: str, loader: dict[str, Any]) -> list[tuple[str | None, str]]:
+    """Returns the lines that say which loader generation is installed."""
+    if generation != UNRECOGNISED:
+        return [("bold", f"Loader generation {generation} (transformers {loader['versions']})")]
+    return [
+        (
+            "bold yellow",
+            "Loader unrecognised: this transformers fits none of the generations that hftrace knows",
+        ),
+        (
+            "yellow",
+            f"  traced as {loader['traced_as']} (transformers {loader['versions']}), the newest: "
+            "what hook points that are missing would show stays unknown",
+        ),
+    ]
 
 
 def _memory(value: int | None) -> str:

@@ -23,8 +23,8 @@ from hftrace.errors import (
     UsageError,
 )
 from hftrace.record.child.load import TASKS
-from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 
 SYNTH_PREFIX = "synth:"

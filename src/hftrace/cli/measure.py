@@ -17,8 +17,8 @@ from hftrace import units
 from hftrace.cli.load import TRACES, model_source
 from hftrace.cli.output import print_error
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
-from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.trace import Trace
 
 COMPARISON = "comparison.json"
 """The file of a comparison's directory that names its traces by variant."""

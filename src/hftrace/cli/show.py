@@ -19,7 +19,7 @@ from hftrace.errors import UsageError
 if TYPE_CHECKING:
     from hftrace.analysis.time.tree import TreeOptions
     from hftrace.render.text import Block
-    from hftrace.schema.model import Trace
+    from hftrace.schema.trace import Trace
 
 VIEWS = ("summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all")
 TABLES = ("spans", "tensors", "files", "samples")
@@ -132,9 +132,9 @@ def _show(
     width: int | None,
 ) -> None:
     """Reads the trace and prints what was asked for."""
-    from hftrace.schema.document import read
+    from hftrace.schema.trace import Trace
 
-    trace = read(path)
+    trace = Trace.open(path)
     if as_json:
         _print_facts(trace, view, options)
         return

@@ -15,11 +15,13 @@ from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
-from hftrace.record.environment import cgroup_limit_bytes, file_system_of, ram_bytes
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.trace import Trace
+from hftrace.system.limits import binding_cgroup_limit_bytes, ram_bytes
+from hftrace.system.mounts import file_system_of
 
 
 class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it is)
@@ -145,7 +147,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
 
 def with_post_mortem(trace: Trace) -> Trace:
     """Returns the trace with what can be said about the end of a load in a process that lives on."""
-    facts = DeathFacts(cgroup_limit_bytes=cgroup_limit_bytes(), ram_bytes=ram_bytes())
+    facts = DeathFacts(cgroup_limit_bytes=binding_cgroup_limit_bytes(), ram_bytes=ram_bytes())
     return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **post_mortem(trace, facts)}))
 
 

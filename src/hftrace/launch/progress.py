@@ -1,14 +1,17 @@
-"""Follows the journal of a running load, for the live view."""
+"""Says what a running load is doing, for the live view."""
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hftrace.schema import journal
+from hftrace.launch.tail import JournalTail, last_line
+from hftrace.replay.events import decode
+from hftrace.schema import codec, journal, lines
+
+_HEARD_KINDS = frozenset({journal.BEGIN, journal.END, journal.PLACES, journal.MODULES})
 
 
 @dataclass
@@ -30,76 +33,56 @@ class LiveState:
 
 
 class JournalFollower:
-    """Reads what has been added to a run's journals since the last look.
+    """Keeps a :class:`LiveState` from what a run's journals and samples say.
 
     Args:
-        directory: The run's directory.
+        run: The run's directory.
+        tail: Of its journals.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, run: Path, tail: JournalTail) -> None:
         self.state = LiveState()
-        self._directory = directory
-        self._offsets: dict[Path, int] = {}
+        self._run = run
+        self._tail = tail
         self._open: dict[int, tuple[str, str]] = {}
+        tail.listen(self._add)
 
-    def consumed(self) -> int:
-        """Returns how many bytes of the journals have been read."""
-        return sum(self._offsets.values())
-
-    def look(self) -> LiveState:
+    def poll(self) -> LiveState:
         """Brings the state up to date, or nearer to it where much has been added."""
-        for path in self._directory.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
-            offset = self._offsets.get(path, 0)
-            try:
-                with open(path, "rb") as handle:
-                    handle.seek(offset)
-                    data = handle.read(4 << 20)
-            except OSError:
-                continue
-            end = data.rfind(b"\n") + 1
-            self._offsets[path] = offset + end
-            for raw in data[:end].splitlines():
-                self._line(raw)
+        self._tail.poll()
         self._last_sample()
         return self.state
 
     def _last_sample(self) -> None:
         """Takes resident memory from the last whole line of the samples, which are newer than any edge."""
-        for path in self._directory.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}"):
-            try:
-                with open(path, "rb") as handle:
-                    handle.seek(max(0, os.fstat(handle.fileno()).st_size - 512))
-                    rows = handle.read().split(b"\n")
-                sample = json.loads(rows[-2])
-                if sample[0] == journal.SAMPLE and sample[2] is not None:
-                    self.state.rss_bytes = sample[2] + (sample[3] or 0)
-            except (OSError, ValueError, LookupError, TypeError):
-                continue
+        for path in self._run.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}"):
+            raw = last_line(path)
+            line = codec.parse(raw) if raw is not None else None
+            if isinstance(line, lines.Sample) and line.anonymous is not None:
+                self.state.rss_bytes = line.anonymous + (line.file or 0)
 
-    def _line(self, raw: bytes) -> None:
+    def _add(self, raw: bytes) -> None:
+        # Most lines are of other kinds, and long.
+        line = codec.parse(raw) if codec.kind_of(raw) in _HEARD_KINDS else None
+        # A damaged line makes the view wrong, and is no reason to end a load.
+        with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):
+            self._apply(line)
+
+    def _apply(self, line: lines.Line | None) -> None:
         state = self.state
-        try:
-            line = json.loads(raw)
-            kind = line[0]
-            if kind == journal.BEGIN:
-                self._open[line[1]] = (line[3], line[4])
-                attributes = line[9]
-                if attributes.get("tensors"):
-                    state.tensors_total = attributes["tensors"]
-                if attributes.get("file"):
-                    state.shard = attributes["file"]
-            elif kind == journal.END:
-                self._open.pop(line[1], None)
-                if not self._open:
-                    state.tensors_done, state.tensors_total, state.shard = 0, None, None
-                    state.phase, state.name = "after", "the load"
-            elif kind in (journal.PLACES, journal.MODULES):
-                state.tensors_done += len(line[2]) // 3
-                if state.tensors_total is not None:
-                    # Buffers that the checkpoint does not have are placed too.
-                    state.tensors_done = min(state.tensors_done, state.tensors_total)
-        except (ValueError, LookupError, TypeError):
-            return
+        if isinstance(line, lines.Begin):
+            self._open[line.span] = (line.phase, line.name)
+            state.tensors_total = line.attributes.get("tensors") or state.tensors_total
+            state.shard = line.attributes.get("file") or state.shard
+        elif isinstance(line, lines.End):
+            self._open.pop(line.span, None)
+            if not self._open:
+                state.tensors_done, state.tensors_total, state.shard = 0, None, None
+                state.phase, state.name = "after", "the load"
+        elif isinstance(line, lines.Events):
+            state.tensors_done += len(decode(line))
+            if state.tensors_total is not None:
+                # Buffers that the checkpoint does not have are placed too.
+                state.tensors_done = min(state.tensors_done, state.tensors_total)
         if self._open:
-            phase, name = self._open[max(self._open)]
-            state.phase, state.name = phase, name
+            state.phase, state.name = self._open[max(self._open)]

@@ -70,6 +70,19 @@ class RunFacts:
         value = self.run.get(name)
         return value if isinstance(value, dict) else {}
 
+    def add(self, kind: str, values: dict[str, Any]) -> None:
+        """Takes in one line; a kind that is not known here is left out."""
+        if kind == RUN:
+            self.run = values
+        elif kind == CHILD:
+            self.child = values
+        elif kind == STALL:
+            self.stalls.append(values)
+        elif kind == TIMEOUT:
+            self.timeout = values
+        elif kind == END:
+            self.end = values
+
 
 def read_log(run: str | os.PathLike[str]) -> RunFacts:
     """Returns what the supervisor of a run has written; nothing where it has left no log."""
@@ -79,17 +92,7 @@ def read_log(run: str | os.PathLike[str]) -> RunFacts:
     except TraceError:
         return facts
     for line in lines:
-        if len(line) != 2 or not isinstance(line[1], dict):
-            continue
-        kind, values = line
-        if kind == RUN:
-            facts.run = values
-        elif kind == CHILD:
-            facts.child = values
-        elif kind == STALL:
-            facts.stalls.append(values)
-        elif kind == TIMEOUT:
-            facts.timeout = values
-        elif kind == END:
-            facts.end = values
+        match line:
+            case [str(kind), dict(values)]:
+                facts.add(kind, values)
     return facts

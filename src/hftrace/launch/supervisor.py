@@ -25,11 +25,12 @@ from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.run_directory import CHILD, END, RUN, SupervisorLog, read_log
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
+from hftrace.launch.tail import JournalTail
 from hftrace.launch.watchdog import DEFAULT_STALL_SECONDS, Watchdog
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.journal import JOURNAL_PREFIX
-from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact, redact_value, split_secrets
+from hftrace.schema.trace import Trace
 
 BOOTSTRAP = Path(__file__).parent.parent / "record" / "child" / "bootstrap.py"
 INTERRUPT_GRACE_SECONDS = 10.0
@@ -128,7 +129,7 @@ def run_load(
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
     try:
-        result = _run(request, header, run, on_progress, on_output, on_stall or _say)
+        result = _run(request, header, run, on_progress, on_output, on_stall or _report)
     except BaseException as error:
         if not any(run.glob(f"{JOURNAL_PREFIX}*")):
             shutil.rmtree(run, ignore_errors=True)
@@ -216,15 +217,19 @@ def _run(
     if on_output is not None and child.stdout is not None:
         reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
         reader.start()
-    guard = Watchdog(
+    tail = JournalTail(run)
+    follower = JournalFollower(run, tail)
+    watchdog = Watchdog(
         run,
         timeout_seconds=request.timeout_seconds,
         stall_seconds=request.stall_seconds,
+        tail=tail,
+        follower=follower,
         log=log,
-        say=on_stall,
+        report=on_stall,
     )
     with _terminate_as_interrupt():
-        interrupted = _wait(child, JournalFollower(run), on_progress, guard)
+        interrupted = _wait(child, follower, on_progress, watchdog)
     ended = time.monotonic_ns()
     if reader is not None:
         reader.join(timeout=5)
@@ -262,7 +267,7 @@ def _sampler(pid: int, run: Path, request: LoadRequest) -> SamplerProcess | None
         ) from None
 
 
-def _say(line: str) -> None:
+def _report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -299,7 +304,7 @@ def _wait(
     child: subprocess.Popen[bytes],
     follower: JournalFollower,
     on_progress: Callable[[LiveState], None] | None,
-    guard: Watchdog,
+    watchdog: Watchdog,
 ) -> bool:
     """Waits for the child; returns whether the user interrupted it."""
     interrupted, forwarded = False, False
@@ -315,12 +320,12 @@ def _wait(
                         forwarded = True
                         child.send_signal(signal.SIGINT)
                 live = interrupted or on_progress is not None
-                if end.came(LOOK_SECONDS if live else guard.pause()):
+                if end.came(LOOK_SECONDS if live else watchdog.pause()):
                     return interrupted
                 if on_progress is not None:
-                    on_progress(follower.look())
+                    on_progress(follower.poll())
                 if not interrupted:
-                    guard.look(child.kill)
+                    watchdog.poll(child.kill)
             except KeyboardInterrupt:
                 # A terminal has sent the same signal to the child, which ends by itself; a second
                 # one, or patience at an end, kills it.

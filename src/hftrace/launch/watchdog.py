@@ -17,7 +17,8 @@ from typing import Any
 from hftrace import units
 from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
-from hftrace.schema import journal
+from hftrace.launch.tail import JournalTail
+from hftrace.schema import codec, journal
 from hftrace.schema.redact import redact
 
 DEFAULT_STALL_SECONDS = 60.0
@@ -27,10 +28,9 @@ DUMP_SECONDS = 2.0
 """How long the stacks may take to arrive."""
 SETTLED_SECONDS = 0.1
 """A dump that has not grown for so long is whole."""
-MAX_LOOK_SECONDS = 1.0
+MAX_POLL_SECONDS = 1.0
 SIGNAL = getattr(signal, "SIGUSR2", None)
 CRASH_MARKS = ("Fatal Python error:", "Windows fatal exception:")
-_DEVICE_LINE = b'["device"'
 
 
 class JournalActivity:
@@ -39,33 +39,27 @@ class JournalActivity:
     Readings of device memory come all the time, and are no events.
 
     Args:
-        run: The run's directory.
+        tail: Of these journals.
     """
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._offsets: dict[Path, int] = {}
-        self._heard = time.monotonic()
+    def __init__(self, tail: JournalTail) -> None:
+        self._tail = tail
+        self.last_event = time.monotonic()
+        """When the last event was seen."""
+        tail.listen(self._add)
 
     def restart(self) -> None:
         """Counts from now on."""
-        self._heard = time.monotonic()
+        self.last_event = time.monotonic()
 
     def silent_seconds(self) -> float:
         """Returns the time since the last event, or since the beginning."""
-        for path in self._run.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
-            offset = self._offsets.get(path, 0)
-            try:
-                with open(path, "rb") as handle:
-                    handle.seek(offset)
-                    data = handle.read()
-            except OSError:
-                continue
-            end = data.rfind(b"\n") + 1
-            self._offsets[path] = offset + end
-            if any(line and not line.startswith(_DEVICE_LINE) for line in data[:end].splitlines()):
-                self._heard = time.monotonic()
-        return time.monotonic() - self._heard
+        self._tail.poll()
+        return time.monotonic() - self.last_event
+
+    def _add(self, raw: bytes) -> None:
+        if raw and codec.kind_of(raw) != journal.DEVICE:
+            self.last_event = time.monotonic()
 
 
 def catches(pid: int, number: int) -> bool:
@@ -141,8 +135,10 @@ class Watchdog:
         run: The run's directory.
         timeout_seconds: Kill the load after so long; None for never.
         stall_seconds: So long without an event is a stall; 0 for never.
+        tail: Of the run's journals.
+        follower: Knows the phase that the load is in.
         log: Where stalls and the time-out are written.
-        say: Gets the lines for the user.
+        report: Gets the lines for the user.
     """
 
     def __init__(
@@ -151,30 +147,32 @@ class Watchdog:
         *,
         timeout_seconds: float | None,
         stall_seconds: float,
+        tail: JournalTail,
+        follower: JournalFollower,
         log: SupervisorLog,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._run = run
         self._timeout = timeout_seconds
         self._stall = stall_seconds
         self._log = log
-        self._say = say
+        self._report = report
         self._started = time.monotonic()
-        self._ears = JournalActivity(run)
-        self._follower = JournalFollower(run)
+        self._activity = JournalActivity(tail)
+        self._tail, self._follower = tail, follower
         self.stalls = 0
         self.timed_out = False
 
     def pause(self) -> float | None:
-        """Returns when to look again, in seconds; None for never."""
+        """Returns when to poll again, in seconds; None for never."""
         pauses = []
         if self._timeout is not None and not self.timed_out:
             pauses.append(max(0.01, self._started + self._timeout - time.monotonic()))
         if self._stall and self.stalls < MAX_STALLS:
-            pauses.append(min(MAX_LOOK_SECONDS, max(0.05, self._stall / 10)))
+            pauses.append(min(MAX_POLL_SECONDS, max(0.05, self._stall / 10)))
         return min(pauses, default=None)
 
-    def look(self, kill: Callable[[], None]) -> None:
+    def poll(self, kill: Callable[[], None]) -> None:
         """Does what is due.
 
         Args:
@@ -188,10 +186,10 @@ class Watchdog:
             return
         if not self._stall or self.stalls >= MAX_STALLS:
             return
-        silent = self._ears.silent_seconds()
+        silent = self._activity.silent_seconds()
         if silent >= self._stall:
-            self._report(silent)
-            self._ears.restart()
+            self._stalled(silent)
+            self._activity.restart()
 
     def _time_out(self, kill: Callable[[], None]) -> None:
         stack = dump_stacks(self._run)
@@ -199,17 +197,11 @@ class Watchdog:
         self._log.write(TIMEOUT, {"seconds": self._timeout, "stack": stack})
         kill()
 
-    def _phase(self) -> str:
-        """Returns the phase that the load is in, from all of the journal."""
-        sizes = -1
-        while sizes != (sizes := self._follower.consumed()):
-            self._follower.look()
-        return self._follower.state.phase
-
-    def _report(self, silent: float) -> None:
+    def _stalled(self, silent: float) -> None:
         self.stalls += 1
         now = time.monotonic_ns()
-        phase = self._phase()
+        self._tail.catch_up()
+        phase = self._follower.state.phase
         stack = dump_stacks(self._run)
         stall: dict[str, Any] = {
             "time_ns": now,
@@ -220,8 +212,8 @@ class Watchdog:
         self._log.write(STALL, stall)
         head = f"hftrace: no event for {units.duration(stall['silent_ns'])} in phase {phase}"
         if stack is None:
-            self._say(f"{head}; the process does not answer, so there are no stacks")
+            self._report(f"{head}; the process does not answer, so there are no stacks")
             return
-        self._say(f"{head}; the stacks of all threads:")
+        self._report(f"{head}; the stacks of all threads:")
         for line in stack.splitlines():
-            self._say(line)
+            self._report(line)

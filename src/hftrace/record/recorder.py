@@ -21,7 +21,7 @@ from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
 from hftrace.record.writer import JournalWriter
-from hftrace.schema import journal
+from hftrace.schema import codec, journal, lines
 from hftrace.schema.redact import redact
 from hftrace.system.heap import free_heap_bytes
 from hftrace.system.memory import HostMemory
@@ -105,9 +105,8 @@ class Recorder:
         self._devices_described = False
         self._garbage = Watch()
         self.writer = JournalWriter(journal.journal_path(directory, self.pid, rank), self._drain)
-        self.writer.write(
-            [
-                journal.HEADER,
+        self.write(
+            lines.Header(
                 {
                     "schema": journal.SCHEMA,
                     "version": journal.VERSION,
@@ -117,8 +116,8 @@ class Recorder:
                     "wall_clock_ns": time.time_ns(),
                     "exact_peaks": self.memory.exact,
                     **(facts or {}),
-                },
-            ]
+                }
+            )
         )
 
     # -- start and stop ----------------------------------------------------------------------
@@ -134,10 +133,10 @@ class Recorder:
         self._garbage.remove()
         self.writer.flush()
         if self.writer.lost:
-            self.writer.write([journal.LOST, self.writer.lost])
+            self.write(lines.Lost(self.writer.lost))
         if self.error_count > MAX_ERRORS:
-            self.writer.write([journal.ERROR, "", f"{self.error_count - MAX_ERRORS} more errors of hftrace"])
-        self.writer.write([journal.STOP, clock()])
+            self.write(lines.Error("", f"{self.error_count - MAX_ERRORS} more errors of hftrace"))
+        self.write(lines.Stop(clock()))
         self.writer.close()
         self.memory.close()
 
@@ -150,10 +149,12 @@ class Recorder:
 
     # -- spans -------------------------------------------------------------------------------
 
-    def edge(self) -> list[Any]:
+    def edge(self) -> lines.Edge:
         """Reads all memory at an edge of a span, and what has come from storage until then."""
         anon, file, shmem, mark, storage_read = self.memory.read()
-        return [anon, file, shmem, mark, self.devices.read(reset=self._exact_peaks), storage_read]
+        found = self.devices.read(reset=self._exact_peaks)
+        devices = {name: lines.Allocator(*figures) for name, figures in found.items()} if found else None
+        return lines.Edge(anon, file, shmem, mark, devices, storage_read)
 
     def begin(
         self,
@@ -180,7 +181,7 @@ class Recorder:
         is_load = phase == "load"
         # Up to 4 ms where the heap is in pieces: before the clock, as all that a load is not to pay for.
         heap = free_heap_bytes() if is_load and not self.state.stack else None
-        edge = self.edge() if is_load else None
+        load_edge = self.edge() if is_load else None
         if started is None or is_load:
             started = clock()
         stack = self.state.stack
@@ -190,15 +191,17 @@ class Recorder:
             above = None if is_load else self._serving()
             parent = above.id if above else None
         span = OpenSpan(next(self._spans), phase, hook, name)
-        line = [journal.BEGIN, span.id, parent, phase, name, hook, self.local.buffer.thread, started]
+        thread = self.local.buffer.thread
+        noted = dict(attributes or {})
+        if is_load and not stack:
+            noted["heap_free_start_bytes"] = heap
+        edge = load_edge or self.edge()
+        line = lines.Begin(span.id, parent, phase, name, hook, thread, started, edge, noted)
         if is_load:
-            noted = dict(attributes or {})
-            if not stack:
-                noted["heap_free_start_bytes"] = heap
             # Goes with the first phase's line, a fraction of a millisecond later.
-            self.writer.write_soon([*line, edge, noted])
+            self.writer.write_soon(codec.to_line(line))
         else:
-            self.writer.write([*line, self.edge(), attributes or {}])
+            self.write(line)
         # Last: where one of the steps above fails, nothing is open that nobody would end.
         if is_load:
             with self._lock:
@@ -224,7 +227,7 @@ class Recorder:
         edge = self.edge()
         if ended is None:
             ended = clock()
-        self.writer.write_soon([journal.END, span.id, ended, edge, status, span.notes])
+        self.writer.write_soon(codec.to_line(lines.End(span.id, ended, edge, status, span.notes)))
 
     def _pop(self, stack: list[OpenSpan]) -> OpenSpan:
         top = stack.pop()
@@ -305,20 +308,26 @@ class Recorder:
     # -- everything else -----------------------------------------------------------------------
 
     def hook(
-        self, target: str, function: str, source: str, phase: str, lead: str = "", trail: str = ""
+        self,
+        target: str,
+        function: str,
+        source: str,
+        phase: str,
+        phase_before: str = "",
+        phase_after: str = "",
     ) -> int:
         """Announces a hook point that has been installed; returns its number."""
         number = next(self._hooks)
-        self.writer.write([journal.HOOK, number, target, function, source, phase, lead, trail])
+        self.write(lines.Hook(number, target, function, source, phase, phase_before, phase_after))
         return number
 
-    def write(self, kind: str, *fields: Any) -> None:
+    def write(self, line: lines.Line) -> None:
         """Writes a line of any kind at once."""
-        self.writer.write([kind, *fields])
+        self.writer.write(codec.to_line(line))
 
     def facts(self, block: str, values: dict[str, Any]) -> None:
         """Adds facts to a block of the trace."""
-        self.writer.write([journal.FACTS, block, values])
+        self.write(lines.Facts(block, values))
 
     def error(self, where: str, error: BaseException) -> None:
         """Counts an error of our own; the host never sees it."""
@@ -326,27 +335,28 @@ class Recorder:
         if self.error_count <= MAX_ERRORS:
             frame = traceback.extract_tb(error.__traceback__)[-1:]
             place = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
-            self.writer.write(
-                [journal.ERROR, where, f"{type(error).__name__}: {redact(str(error))[:300]}{place}"]
-            )
+            self.write(lines.Error(where, f"{type(error).__name__}: {redact(str(error))[:300]}{place}"))
 
     def _drain(self) -> list[list[Any]]:
-        lines = buffers.drain(self._threads) + self._garbage.drain()
+        batches = buffers.drain(self._threads) + self._garbage.drain()
+        others: list[lines.Line] = []
         while self._announced < len(self._threads):
             buffer, name = self._threads[self._announced]
-            lines.append([journal.THREAD, buffer.thread, name])
+            others.append(lines.Thread(buffer.thread, name))
             self._announced += 1
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
             if reading and not self._devices_described:
                 # Said again when all is over, which a load that is killed does not see.
                 self._devices_described = True
-                lines.append([journal.FACTS, "environment", {"devices": self.devices.describe()}])
+                others.append(lines.Facts("environment", {"devices": self.devices.describe()}))
             if reading:
-                lines.append(
-                    [journal.DEVICE, clock(), {name: values[:2] for name, values in reading.items()}]
-                )
-        return lines
+                readings = {
+                    name: lines.AllocatorReading(allocated, reserved)
+                    for name, (allocated, reserved, _) in reading.items()
+                }
+                others.append(lines.Device(clock(), readings))
+        return batches + [codec.to_line(line) for line in others]
 
 
 def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from hftrace.record.recorder import Recorder
-from hftrace.schema import journal
+from hftrace.schema import lines
 
 ROWS_PER_LINE = 2000
 
@@ -68,18 +68,18 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         else None,
         "training": bool(getattr(model, "training", False)),
     }
-    recorder.write(journal.MODEL, span_id, facts)
+    recorder.write(lines.Model(span_id, facts))
     layouts: dict[Any, int] = {}
-    descriptions: list[list[Any]] = []
+    descriptions: list[lines.Layout] = []
     rows: list[Any] = []
     written = 0
 
     def flush() -> None:
         nonlocal written, rows
         if len(descriptions) > written:
-            recorder.write(journal.LAYOUTS, span_id, descriptions[written:])
+            recorder.write(lines.Layouts(span_id, descriptions[written:]))
             written = len(descriptions)
-        recorder.write(journal.TENSORS, span_id, rows)
+        recorder.write(lines.Tensors(span_id, rows))
         rows = []
 
     pending: list[tuple[str, Any]] = [("", model)]
@@ -109,13 +109,13 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
                 if layout is None:
                     layout = layouts[key] = len(descriptions)
                     descriptions.append(
-                        [
+                        lines.Layout(
                             str(tensor.dtype).removeprefix("torch."),
                             str(tensor.device),
                             list(tensor.shape),
                             tensor.numel() * tensor.element_size(),
                             offloaded,
-                        ]
+                        )
                     )
                 rows += (prefix + name, 2 if name in computed else kind, layout, id(tensor))
         if len(rows) >= 4 * ROWS_PER_LINE:

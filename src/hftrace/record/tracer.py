@@ -8,16 +8,19 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
-from hftrace.record.hooks.events import initialize_handler, span_handler
-from hftrace.record.hooks.generations import loader_generation
+from hftrace.record.hooks.events import initialize_handler
+from hftrace.record.hooks.generations import installed_loader, loader_facts
+from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
-from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of
+from hftrace.record.hooks.wrappers import span_handler
+from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
 from hftrace.record.recorder import Recorder
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -53,6 +56,8 @@ class Tracer:
     ) -> None:
         self.recorder = Recorder(directory, rank=rank, exact_peaks=exact_peaks, facts=facts)
         self.found: list[str] = []
+        self.stand_ins: dict[str, str] = {}
+        """For each hook point that is missing, but for whose parameters another function stood in: which."""
         self._undo: list[Callable[[], None]] = []
         self._waiting: dict[str, list[HookPoint]] = {}
         self._classes: set[type] = set()
@@ -75,34 +80,47 @@ class Tracer:
 
     def _install(self, point: HookPoint) -> None:
         try:
-            function, state = resolve(point.target)
+            function, target, state = find(point)
         except Exception as error:
             self.recorder.error(point.target, error)
             return
-        if function is not None:
-            self._attach(point, function)
-        elif state == "not imported":
-            self._waiting.setdefault(point.module, []).append(point)
+        if function is None:
+            if state == "not imported":
+                self._waiting.setdefault(point.module, []).append(point)
+        elif self._attach(replace(point, target=target), function):
+            if state == STAND_IN:
+                self.stand_ins[point.target] = target
+            else:
+                self.found.append(point.target)
 
-    def _attach(self, point: HookPoint, function: types.FunctionType) -> None:
+    def _attach(self, point: HookPoint, function: types.FunctionType) -> bool:
+        """Puts a hook point's handler around a function; returns whether one is there now."""
         if function in self._functions:
             # The same function by another name, as PretrainedConfig is PreTrainedConfig in 5.x.
-            self.found.append(point.target)
-            return
+            return True
         recorder = self.recorder
         try:
             number = recorder.hook(
-                point.target, point.function, source_of(function), point.phase, point.lead, point.trail
+                point.target,
+                point.function,
+                source_of(function),
+                point.phase,
+                point.phase_before,
+                point.phase_after,
             )
-            build = point.special or span_handler
+            build = point.handler or span_handler
             self._undo.append(
                 patch(function, lambda original: build(recorder, point, number, function, original))
             )
         except Exception as error:
             recorder.error(point.target, error)
-            return
+            return False
         self._functions.add(function)
-        self.found.append(point.target)
+        return True
+
+    def _hook(self, point: HookPoint, function: types.FunctionType) -> None:
+        if self._attach(point, function):
+            self.found.append(point.target)
 
     def _module_arrived(self, name: str) -> None:
         with self._lock:
@@ -122,7 +140,7 @@ class Tracer:
             function = function_of(value, "from_pretrained")
             if function is not None and not is_patched_copy(function):
                 target = f"{AUTO_MODULE}:{name}.from_pretrained"
-                self._attach(HookPoint(target, "load", special=entry_handler), function)
+                self._hook(HookPoint(target, "load", handler=entry_handler), function)
 
     def _model_class(self, model_class: Any) -> None:
         """Hooks what a concrete model class defines itself: its ``__init__`` and its overrides."""
@@ -132,7 +150,7 @@ class Tracer:
             if self._stopped or model_class in self._classes:
                 return
             self._classes.add(model_class)
-            generation = loader_generation()
+            loader = installed_loader()
             initialised = False
             for owner in model_class.__mro__:
                 if owner.__module__.partition(".")[0] == "torch" or owner is object:
@@ -142,39 +160,41 @@ class Tracer:
                 if function is not None and not initialised:
                     # The nearest __init__ is the one that cls(config) calls.
                     initialised = True
-                    self._attach(
+                    self._hook(
                         HookPoint(
                             f"{target}.__init__",
                             "instantiate",
-                            special=instantiate_handler,
-                            lead="instantiate",
+                            handler=instantiate_handler,
+                            phase_before="instantiate",
                         ),
                         function,
                     )
                 function = function_of(owner, "tie_weights")
                 if function is not None:
-                    self._attach(HookPoint(f"{target}.tie_weights", "tie", once=True, lead="tie"), function)
+                    self._hook(
+                        HookPoint(f"{target}.tie_weights", "tie", outermost_only=True, phase_before="tie"),
+                        function,
+                    )
                 function = function_of(owner, "_init_weights")
-                # In 5.x it runs for every module and changes nothing that was loaded; the
-                # spans of initialize_weights and _initialize_missing_keys hold it anyway.
-                if function is not None and generation != "D":
-                    self._attach(
-                        HookPoint(f"{target}._init_weights", "initialize", special=initialize_handler),
+                # Where it runs for every module it changes nothing that was loaded; the spans
+                # of initialize_weights and _initialize_missing_keys hold it anyway.
+                if function is not None and not (loader and loader.generation.init_weights_always):
+                    self._hook(
+                        HookPoint(f"{target}._init_weights", "initialize", handler=initialize_handler),
                         function,
                     )
 
     def missing(self) -> list[str]:
-        """Returns the hook points that the loader generation at hand should have and has not."""
-        generation = loader_generation()
+        """Returns the hook points that the loader at hand should have and has not."""
+        loader = installed_loader()
         found = set(self.found)
         return [
             point.target
             for point in POINTS
-            if not point.optional
-            and generation is not None
-            and generation in point.generations
+            if loader is not None
+            and loader.expects(point)
             and point.target not in found
-            and point.module in sys.modules
+            and (point.module in sys.modules or module_is_absent(point.module))
         ]
 
     def stop(self) -> None:
@@ -192,9 +212,12 @@ class Tracer:
         if os.getpid() != recorder.pid:
             return
         try:
-            facts = collect()
-            facts["generation"] = loader_generation()
-            facts["hooks"] = {"found": len(self.found), "missing": self.missing()}
+            facts = {**collect(), **loader_facts()}
+            facts["hooks"] = {
+                "found": len(self.found),
+                "missing": self.missing(),
+                "stand_ins": self.stand_ins,
+            }
             recorder.facts("environment", facts)
         except Exception as error:
             recorder.error("environment", error)

@@ -9,7 +9,7 @@ from hftrace import units
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.peak import composition_time, when
 from hftrace.render.text import DIM, PLAIN, Line, clean, fit, heading, notes, width_of
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.memory.composition import Composition, Part

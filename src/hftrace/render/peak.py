@@ -12,7 +12,7 @@ from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import clean
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.units import signed_bytes
 
 if TYPE_CHECKING:

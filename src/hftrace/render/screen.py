@@ -14,7 +14,7 @@ from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
 from hftrace.render.views.summary import finding_list, summary
 from hftrace.render.views.timeline import timeline_view
 from hftrace.render.views.tree import draw_tree, shown_phases
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 HIGH_PEAK = 1.5
 """A load whose peak is this many times what it kept has a question about memory."""

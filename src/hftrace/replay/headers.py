@@ -26,7 +26,7 @@ class StoredTensor(NamedTuple):
     """By torch's name; by safetensors' own where torch has none."""
     shape: list[int]
     offset: int | None
-    """Absolute position of the data in the file; None where the format does not say."""
+    """Absolute position of the data in the file; None if unknown."""
     bytes: int
 
 
@@ -61,23 +61,21 @@ def read_safetensors_header(path: str | os.PathLike[str], *, whole: bool = True)
     if not isinstance(header, dict):
         raise HftraceError(f"{name} is not a safetensors file: its header is not an object")
     tensors: list[tuple[int, str, StoredTensor]] = []
-    end_of_data = 8 + length
+    data = end_of_data = 8 + length
     for key, entry in header.items():
         if key == "__metadata__":
             continue
         try:
-            begin, end = entry["data_offsets"]
-            shape = [int(dimension) for dimension in entry["shape"]]
+            begin, end = map(int, entry["data_offsets"])
+            dtype = entry["dtype"]
+            shape = list(map(int, entry["shape"]))
             stored = StoredTensor(
-                SAFETENSORS_DTYPES.get(entry["dtype"], str(entry["dtype"])),
-                shape,
-                8 + length + int(begin),
-                int(end) - int(begin),
+                SAFETENSORS_DTYPES.get(dtype) or str(dtype), shape, data + begin, end - begin
             )
         except (KeyError, TypeError, ValueError):
             raise HftraceError(f"{name} is damaged: its header has no place for {key!r}") from None
-        end_of_data = max(end_of_data, 8 + length + int(end))
-        tensors.append((int(begin), key, stored))
+        end_of_data = max(end_of_data, data + end)
+        tensors.append((begin, key, stored))
     if whole and end_of_data > size:
         raise HftraceError(
             f"{name} is cut off: its tensors need {end_of_data} bytes, it has {size}; fetch it again"

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from hftrace.errors import TraceError
-from hftrace.schema import journal
+from hftrace.replay.events import Event, decode
+from hftrace.schema import codec, journal, lines
+from hftrace.schema.lines import Edge
 
-EDGE_ITEMS = 6
-"""Items of an edge, see :data:`hftrace.schema.journal.BEGIN`."""
+Kind = TypeVar("Kind")
 
 
 @dataclass
@@ -26,23 +27,13 @@ class OpenedSpan:
     hook: int | None
     thread: int
     start: int
-    edge: list[Any]
+    edge: Edge
     attributes: dict[str, Any]
     end: int | None = None
-    end_edge: list[Any] | None = None
+    end_edge: Edge | None = None
     status: str | None = None
     peak: int | None = None
     device_peak: dict[str, int] = field(default_factory=dict)
-
-
-class Hook(NamedTuple):
-    """A hook point that was installed."""
-
-    function: str
-    source: str
-    lead: str
-    """See ``lead`` of :class:`hftrace.record.hooks.points.HookPoint`; empty for most."""
-    trail: str
 
 
 @dataclass
@@ -51,15 +42,15 @@ class Process:
 
     header: dict[str, Any]
     spans: dict[int, OpenedSpan] = field(default_factory=dict)
-    hooks: dict[int, Hook] = field(default_factory=dict)
+    hooks: dict[int, lines.Hook] = field(default_factory=dict)
     threads: dict[int, str] = field(default_factory=dict)
-    events: dict[str, list[tuple[int, list[Any]]]] = field(default_factory=lambda: defaultdict(list))
-    lines: dict[str, list[list[Any]]] = field(default_factory=lambda: defaultdict(list))
     facts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
-    errors: list[list[Any]] = field(default_factory=list)
+    errors: list[lines.Error] = field(default_factory=list)
     lost: int = 0
     last_time: int = 0
     stopped: bool = False
+    _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
+    _lines: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def pid(self) -> int:
@@ -71,30 +62,41 @@ class Process:
         """Its rank, 0 where there is only one process."""
         return int(self.header.get("rank", 0))
 
+    def events_of(self, kind: type[Kind]) -> list[Kind]:
+        """Returns the events of one kind, in the order of the journal."""
+        return self._events.get(kind, [])
 
-EVENT_WIDTH = {
-    journal.READS: 3,
-    journal.CONVERTS: 4,
-    journal.PLACES: 3,
-    journal.MODULES: 3,
-    journal.MOVES: 4,
-    journal.INITIALIZES: 2,
-    journal.COLLECTIONS: 4,
-}
+    def lines_of(self, kind: type[Kind]) -> list[Kind]:
+        """Returns the lines of one kind that were kept as they are, in the order of the journal."""
+        return self._lines.get(kind, [])
+
+    def add_events(self, events: list[Event]) -> None:
+        """Keeps what one thread did; all of one kind."""
+        if events:
+            self._events[type(events[0])] += events
+            self.saw(events[-1].end)
+
+    def add_line(self, line: lines.Line) -> None:
+        """Keeps a line as it is."""
+        self._lines[type(line)].append(line)
+
+    def saw(self, time_ns: int) -> None:
+        """Notes that the process was alive at a time."""
+        self.last_time = max(self.last_time, time_ns)
 
 
-def total_of(edge: list[Any] | None) -> int | None:
+def total_of(edge: Edge | None) -> int | None:
     """Returns the resident bytes at an edge, all kinds together."""
-    if edge is None or edge[0] is None:
+    if edge is None or edge.anonymous is None:
         return None
-    return int(edge[0]) + int(edge[1] or 0) + int(edge[2] or 0)
+    return int(edge.anonymous) + int(edge.file or 0) + int(edge.shared or 0)
 
 
-def storage_read(start: list[Any], end: list[Any]) -> int | None:
-    """Returns the bytes that came from storage between two edges; older journals do not say it."""
-    if len(start) < EDGE_ITEMS or len(end) < EDGE_ITEMS or start[5] is None or end[5] is None:
+def storage_read(start: Edge, end: Edge) -> int | None:
+    """Returns the bytes that came from storage between two edges; None if unknown."""
+    if start.storage_read is None or end.storage_read is None:
         return None
-    return max(0, int(end[5]) - int(start[5]))
+    return max(0, int(end.storage_read) - int(start.storage_read))
 
 
 def greater(left: int | None, right: int | None) -> int | None:
@@ -116,65 +118,76 @@ def read_process(path: Path) -> Process | None:
     """
     process: Process | None = None
     open_spans: dict[int, OpenedSpan] = {}
-    for line in journal.lines(path):
-        kind = line[0]
-        if kind == journal.HEADER:
-            if line[1].get("schema") != journal.SCHEMA or int(line[1].get("version", 0)) > journal.VERSION:
+    for line in codec.read(path, from_header=True):
+        if isinstance(line, lines.Header):
+            facts = line.facts
+            if facts.get("schema") != journal.SCHEMA or int(facts.get("version", 0)) > journal.VERSION:
                 raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
-            process = Process(line[1])
-            process.last_time = int(line[1]["clock_base_ns"])
+            process = Process(facts)
+            process.last_time = int(facts["clock_base_ns"])
+        elif process is None:
             continue
-        if process is None:
-            continue
-        if kind == journal.BEGIN:
-            span = OpenedSpan(
-                line[1], line[2], line[3], line[4], line[5], line[6], line[7], line[8], dict(line[9])
-            )
-            _mark(open_spans.values(), span.edge)
-            span.peak = total_of(span.edge)
-            process.spans[span.id] = span
-            open_spans[span.id] = span
-            process.last_time = max(process.last_time, span.start)
-        elif kind == journal.END:
-            ended = process.spans.get(line[1])
-            if ended is None:
-                continue
-            _mark(open_spans.values(), line[3])
-            open_spans.pop(ended.id, None)
-            ended.end, ended.end_edge, ended.status = line[2], line[3], line[4]
-            notes = {key: value for key, value in line[5].items() if not key.startswith("hftrace_")}
-            ended.attributes.update(notes)
-            process.last_time = max(process.last_time, ended.end or 0)
-        elif kind in EVENT_WIDTH:
-            width = EVENT_WIDTH[kind]
-            items = line[2]
-            process.events[kind].append((line[1], items[: len(items) - len(items) % width]))
-            if items:
-                process.last_time = max(process.last_time, int(items[-1]))
-        elif kind == journal.HOOK:
-            process.hooks[line[1]] = Hook(line[3], line[4], *(line[6:8] if len(line) > 7 else ("", "")))
-        elif kind == journal.THREAD:
-            process.threads[line[1]] = line[2]
-        elif kind == journal.FACTS:
-            process.facts[line[1]].append(line[2])
-        elif kind == journal.ERROR:
-            process.errors.append(line[1:])
-        elif kind == journal.LOST:
-            process.lost += int(line[1])
-        elif kind == journal.STOP:
+        elif isinstance(line, lines.Begin):
+            _begin(process, open_spans, line)
+        elif isinstance(line, lines.End):
+            _end(process, open_spans, line)
+        elif isinstance(line, lines.Events):
+            process.add_events(decode(line))
+        elif isinstance(line, lines.Hook):
+            process.hooks[line.number] = line
+        elif isinstance(line, lines.Thread):
+            process.threads[line.thread] = line.name
+        elif isinstance(line, lines.Facts):
+            process.facts[line.block].append(line.values)
+        elif isinstance(line, lines.Error):
+            process.errors.append(line)
+        elif isinstance(line, lines.Lost):
+            process.lost += int(line.lines)
+        elif isinstance(line, lines.Stop):
             process.stopped = True
-            process.last_time = max(process.last_time, line[1])
+            process.saw(line.time_ns)
         else:
-            process.lines[kind].append(line)
+            process.add_line(line)
     return process
 
 
-def _mark(spans: Iterable[OpenedSpan], edge: list[Any]) -> None:
+def _begin(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Begin) -> None:
+    span = OpenedSpan(
+        line.span,
+        line.parent,
+        line.phase,
+        line.name,
+        line.hook,
+        line.thread,
+        line.time_ns,
+        line.edge,
+        dict(line.attributes),
+    )
+    _mark(open_spans.values(), span.edge)
+    span.peak = total_of(span.edge)
+    process.spans[span.id] = span
+    open_spans[span.id] = span
+    process.saw(span.start)
+
+
+def _end(process: Process, open_spans: dict[int, OpenedSpan], line: lines.End) -> None:
+    span = process.spans.get(line.span)
+    if span is None:
+        return
+    _mark(open_spans.values(), line.edge)
+    open_spans.pop(span.id, None)
+    span.end, span.end_edge, span.status = line.time_ns, line.edge, line.status
+    notes = {key: value for key, value in line.attributes.items() if not key.startswith("hftrace_")}
+    span.attributes.update(notes)
+    process.saw(line.time_ns or 0)
+
+
+def _mark(spans: Iterable[OpenedSpan], edge: Edge) -> None:
     """Folds a watermark into all spans open since the last one: a parent's peak holds its child's."""
-    mark, devices = edge[3], edge[4]
+    mark = edge.watermark
     if mark is None:
         mark = total_of(edge)
     for span in spans:
         span.peak = greater(span.peak, mark)
-        for name, values in (devices or {}).items():
-            span.device_peak[name] = max(span.device_peak.get(name, 0), values[2])
+        for name, device in (edge.devices or {}).items():
+            span.device_peak[name] = max(span.device_peak.get(name, 0), device.peak)

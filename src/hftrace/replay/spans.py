@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from typing import Any
 
-from hftrace.replay.reader import EDGE_ITEMS, OpenedSpan, Process, greater, total_of
-from hftrace.replay.tensors import Timeline
-from hftrace.schema import journal
+from hftrace.replay.events import Collection, Initialization
+from hftrace.replay.reader import OpenedSpan, Process, greater, total_of
+from hftrace.replay.timeline import LatestOpen, timelines_by_thread
+from hftrace.schema.lines import Edge
 from hftrace.schema.model import Sample
 
 MERGE_GAP_NS = 1_000_000
 """Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
-SHORTEST_IMPORT_NS = 100_000
+MIN_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
 
 
@@ -54,13 +54,16 @@ def sample_open_peaks(process: Process, samples: list[Sample]) -> None:
 def add_initialize_spans(process: Process) -> None:
     """Turns neighbouring calls of ``_init_weights`` into spans below the one they happened in."""
     calls: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for thread, items in process.events.get(journal.INITIALIZES, []):
-        calls[thread] += zip(items[0::2], items[1::2], strict=True)
+    for call in process.events_of(Initialization):
+        calls[call.thread].append((call.start, call.end))
+    if not calls:
+        return
+    timelines = timelines_by_thread(process.spans.values())
     number = max(process.spans, default=0)
     for thread, pairs in calls.items():
-        timeline = Timeline(
-            [(s.id, s.start, s.end or s.start) for s in process.spans.values() if s.thread == thread]
-        )
+        timeline = timelines.get(thread)
+        if timeline is None:
+            continue
         groups: list[list[int]] = []  # parent, start, end, calls
         for start, end in sorted(pairs):
             parent = timeline.innermost(start)
@@ -76,7 +79,7 @@ def add_initialize_spans(process: Process) -> None:
             elif parent is not None:
                 groups.append([parent, start, end, 1])
         for parent, start, end, count in groups:
-            if end - start < SHORTEST_IMPORT_NS:
+            if end - start < MIN_IMPORT_NS:
                 continue  # calls that skip what is loaded already
             number += 1
             above = process.spans[parent]
@@ -88,7 +91,7 @@ def add_initialize_spans(process: Process) -> None:
                 None,
                 thread,
                 start,
-                [None] * EDGE_ITEMS,
+                Edge(),
                 {"modules": count},
                 end=end,
                 status="ok",
@@ -148,7 +151,7 @@ def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
         first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
         for span in group[1:]:
             del process.spans[span.id]
-    if first.end is not None and first.end - first.start < SHORTEST_IMPORT_NS:
+    if first.end is not None and first.end - first.start < MIN_IMPORT_NS:
         del process.spans[first.id]
 
 
@@ -158,7 +161,7 @@ def add_body_spans(process: Process) -> None:
     A load's body copies the config, reads the header of a single file, sorts
     its arguments: a millisecond that no function of its own stands for. What
     it is for is known from the call that follows, where a hook point says so
-    (``lead``), and after the last one from the load's own (``trail``); any
+    (``phase_before``), and after the last one from the load's own (``phase_after``); any
     other time of the body stays unattributed.
     """
     children: dict[int, list[OpenedSpan]] = defaultdict(list)
@@ -173,21 +176,26 @@ def add_body_spans(process: Process) -> None:
         cursor, edge = above.start, above.edge
         for span in siblings:
             hook = process.hooks.get(span.hook or 0)
-            if hook is not None and hook.lead and span.start > cursor:
+            if hook is not None and hook.phase_before and span.start > cursor:
                 number += 1
                 owner, _, function = hook.function.rpartition(".")
                 # One from_pretrained calls another: whose it is tells them apart.
                 until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
                 process.spans[number] = _body_span(
-                    number, above, hook.lead, until, (cursor, edge), (span.start, span.edge)
+                    number, above, hook.phase_before, until, (cursor, edge), (span.start, span.edge)
                 )
             if span.end is not None and span.end > cursor:
-                cursor, edge = span.end, span.end_edge or [None] * EDGE_ITEMS
+                cursor, edge = span.end, span.end_edge or Edge()
         own = process.hooks.get(above.hook or 0)
-        if own is not None and own.trail and above.status == "ok" and above.end_edge and above.end:
+        if own is not None and own.phase_after and above.status == "ok" and above.end_edge and above.end:
             number += 1
             process.spans[number] = _body_span(
-                number, above, own.trail, "until it returns", (cursor, edge), (above.end, above.end_edge)
+                number,
+                above,
+                own.phase_after,
+                "until it returns",
+                (cursor, edge),
+                (above.end, above.end_edge),
             )
 
 
@@ -197,50 +205,44 @@ def add_collection_spans(process: Process) -> None:
     They have a phase of their own, ``collect``: what a load spends in them it
     spends neither on the weights nor on what else they interrupted.
     """
-    events = process.events.get(journal.COLLECTIONS)
-    if not events:
+    collections = process.events_of(Collection)
+    if not collections:
         return
-    by_thread: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for span in process.spans.values():
-        by_thread[span.thread].append((span.id, span.start, span.end or span.start))
-    timelines = {thread: Timeline(items) for thread, items in by_thread.items()}
+    timelines = timelines_by_thread(process.spans.values())
     loads = sorted(
         (span for span in process.spans.values() if span.phase == "load" and span.parent is None),
         key=lambda span: span.start,
     )
-    number = max(process.spans, default=0)
-    for thread, items in events:
-        for collected, automatic, start, end in zip(*(items[at::4] for at in range(4)), strict=True):
-            parent = _interrupted(timelines, loads, thread, start)
-            if parent is None:
-                continue
-            number += 1
-            process.spans[number] = OpenedSpan(
-                number,
-                parent,
-                "collect",
-                "garbage collection" if automatic else "gc.collect",
-                None,
-                thread,
-                start,
-                [None] * EDGE_ITEMS,
-                {"automatic": bool(automatic), "collected": collected},
-                end=end,
-                status="ok",
-            )
+    open_loads = LatestOpen([(load.start, (load.end or load.start) - 1) for load in loads])
 
-
-def _interrupted(
-    timelines: dict[int, Timeline], loads: list[OpenedSpan], thread: int, time_ns: int
-) -> int | None:
-    """Returns the innermost span of a thread at a time; without one, that of the load that began last."""
-    found = timelines[thread].innermost(time_ns) if thread in timelines else None
-    if found is None:
+    def interrupted(thread: int, time_ns: int) -> int | None:
+        """Returns the innermost span of a thread; without one, that of the load that began last."""
+        found = timelines[thread].innermost(time_ns) if thread in timelines else None
+        index = open_loads.at(time_ns) if found is None else None
+        if index is None or loads[index].thread == thread:
+            return found
         # Every thread stands still meanwhile, so a load pays for the collection of any other one.
-        for load in reversed(loads):
-            if load.thread != thread and load.start <= time_ns < (load.end or load.start):
-                return timelines[load.thread].innermost(time_ns)
-    return found
+        return timelines[loads[index].thread].innermost(time_ns)
+
+    number = max(process.spans, default=0)
+    for collection in collections:
+        parent = interrupted(collection.thread, collection.start)
+        if parent is None:
+            continue
+        number += 1
+        process.spans[number] = OpenedSpan(
+            number,
+            parent,
+            "collect",
+            "garbage collection" if collection.automatic else "gc.collect",
+            None,
+            collection.thread,
+            collection.start,
+            Edge(),
+            {"automatic": collection.automatic, "collected": collection.collected},
+            end=collection.end,
+            status="ok",
+        )
 
 
 def _body_span(
@@ -248,10 +250,12 @@ def _body_span(
     above: OpenedSpan,
     phase: str,
     until: str,
-    start: tuple[int, list[Any]],
-    end: tuple[int, list[Any]],
+    start: tuple[int, Edge],
+    end: tuple[int, Edge],
 ) -> OpenedSpan:
-    mark = end[1][3] if end[1][3] is not None else total_of(end[1])
+    start_ns, start_edge = start
+    end_ns, end_edge = end
+    mark = end_edge.watermark if end_edge.watermark is not None else total_of(end_edge)
     return OpenedSpan(
         number,
         above.id,
@@ -259,13 +263,13 @@ def _body_span(
         f"from_pretrained, {until}",
         above.hook,
         above.thread,
-        start[0],
-        start[1],
+        start_ns,
+        start_edge,
         {"body": True},
-        end=end[0],
-        end_edge=end[1],
+        end=end_ns,
+        end_edge=end_edge,
         status="ok",
         # The kernel's mark was set back at the edge before, which is where this began.
-        peak=greater(total_of(start[1]), mark),
-        device_peak={name: values[2] for name, values in (end[1][4] or {}).items()},
+        peak=greater(total_of(start_edge), mark),
+        device_peak={name: device.peak for name, device in (end_edge.devices or {}).items()},
     )

@@ -19,13 +19,19 @@ everything else is an object that names its encoding:
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from hftrace.errors import TraceError
 
 MAX_ROWS = 5_000_000
 """More rows than any real trace has; guards against a hostile ``length``."""
+MAX_DISTINCT = 4096
+"""A column of more distinct values is no dictionary."""
+_PLAIN = {int, str, NoneType}
+"""Types whose values are equal only where their JSON is the same."""
 
 
 def _key(value: Any) -> Any:
@@ -54,35 +60,39 @@ def encode(values: Sequence[Any], *, integers: bool = False) -> Any:
     count = len(values)
     if count < 8:
         return list(values)
-    distinct: dict[Any, int] = {}
-    indexes: list[int] = []
-    limit = min(4096, count // 2)
-    for value in values:
-        indexes.append(distinct.setdefault(_key(value), len(distinct)))
-        if len(distinct) > limit:
-            break
-    else:
-        if len(distinct) == 1:
-            return {"encoding": "constant", "value": values[0], "length": count}
-        first_rows: dict[int, int] = {}
-        for row, index in enumerate(indexes):
-            first_rows.setdefault(index, row)
+    keys = _keys(values)
+    distinct = {key: index for index, key in enumerate(dict.fromkeys(keys))}
+    if len(distinct) == 1:
+        return {"encoding": "constant", "value": values[0], "length": count}
+    if len(distinct) <= min(MAX_DISTINCT, count // 2):
+        first_values = dict(zip(reversed(keys), reversed(values), strict=True))
         return {
             "encoding": "dictionary",
-            "values": [values[first_rows[index]] for index in range(len(distinct))],
-            "indexes": indexes,
+            "values": [first_values[key] for key in distinct],
+            "indexes": list(map(distinct.__getitem__, keys)),
         }
     if integers:
-        previous = 0
-        deltas: list[int | None] = []
-        for value in values:
-            if value is None:
-                deltas.append(None)
-            else:
-                deltas.append(value - previous)
-                previous = value
-        return {"encoding": "delta", "start": 0, "deltas": deltas}
+        return {"encoding": "delta", "start": 0, "deltas": _deltas(values)}
     return list(values)
+
+
+def _keys(values: Sequence[Any]) -> Sequence[Any]:
+    """Returns a key for each value, as :func:`_key` does, and quickly for what most columns hold."""
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN:
+        return values
+    if kinds <= {list, NoneType}:
+        items = itertools.chain.from_iterable(filter(None, values))
+        if set(map(type, items)) <= _PLAIN:
+            return [value if value is None else tuple(value) for value in values]
+    return list(map(_key, values))
+
+
+def _deltas(values: Sequence[int | None]) -> list[int | None]:
+    """Returns the difference of each integer to the one before it; nulls stay."""
+    known = [value for value in values if value is not None]
+    deltas = map(operator.sub, known, [0, *known])
+    return list(deltas) if len(known) == len(values) else [v if v is None else next(deltas) for v in values]
 
 
 def encode_reference(values: Sequence[Any], column: str, other: Sequence[Any]) -> Any:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from hftrace.errors import HftraceError, TraceError
 from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Content, Facts, File, Row, Sample, Span, Table, Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ def _kinds(table_name: str) -> dict[str, _Kind]:
     return kinds
 
 
-def to_json(trace: Trace) -> dict[str, Any]:
+def to_json(trace: Content) -> dict[str, Any]:
     """Returns the document of a trace as plain JSON values."""
     document: dict[str, Any] = {
         "header": {"schema": SCHEMA, "version": VERSION, **_without(trace.header, ("schema", "version"))},
@@ -101,7 +101,7 @@ def _without(facts: Facts, names: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key not in names}
 
 
-def write(trace: Trace, path: str | os.PathLike[str]) -> None:
+def write(trace: Content, path: str | os.PathLike[str]) -> None:
     """Writes a trace so that a reader never sees half of one: a new file, then a rename.
 
     Raises:
@@ -157,11 +157,11 @@ def _umask() -> int:
     return current
 
 
-def read(path: str | os.PathLike[str]) -> Trace:
-    """Reads a trace file.
+def read(path: str | os.PathLike[str]) -> Content:
+    """Reads what a trace file holds.
 
     Raises:
-        TraceError: See :meth:`hftrace.schema.model.Trace.open`.
+        TraceError: See :meth:`hftrace.schema.trace.Trace.open`.
     """
     name = os.fsdecode(path)
     try:
@@ -219,8 +219,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def from_bytes(data: bytes, name: str) -> Trace:
-    """Builds a trace from the bytes of a document.
+def from_bytes(data: bytes, name: str) -> Content:
+    """Reads what a trace holds from the bytes of a document.
 
     Args:
         data: The JSON text in UTF-8.
@@ -241,8 +241,8 @@ def from_bytes(data: bytes, name: str) -> Trace:
     return from_document(document, name)
 
 
-def from_document(document: Any, name: str) -> Trace:
-    """Builds a trace from parsed JSON; see :func:`from_bytes`."""
+def from_document(document: Any, name: str) -> Content:
+    """Reads what a trace holds from parsed JSON; see :func:`from_bytes`."""
     header = document.get("header") if isinstance(document, dict) else None
     if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise TraceError(f"{name} is not an hftrace trace: it has no header of schema {SCHEMA!r}")
@@ -261,7 +261,7 @@ def from_document(document: Any, name: str) -> Trace:
         if not isinstance(value, dict):
             raise TraceError(f"{name} is damaged: its {block} is not an object")
         blocks[block] = Facts(value)
-    return Trace(
+    return Content(
         **blocks,
         spans=_table(document, "spans", Span, name),
         tensors=_table(document, "tensors", Tensor, name),

@@ -9,7 +9,6 @@ devices go by torch's names (``bfloat16``, ``cuda:0``), and an unknown value is
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
@@ -250,8 +249,8 @@ class Table(Sequence[Row], Generic[Row]):
 
 
 @dataclass(frozen=True)
-class Trace:
-    """A finished trace: facts about one or more loads, and nothing derived from them."""
+class Content:
+    """What a trace holds: facts about one or more loads, and nothing derived from them."""
 
     header: Facts
     environment: Facts
@@ -261,30 +260,3 @@ class Trace:
     tensors: Table[Tensor]
     files: Table[File]
     samples: Table[Sample]
-
-    @staticmethod
-    def open(path: str | os.PathLike[str]) -> Trace:
-        """Reads a trace from ``.json`` or ``.json.gz``.
-
-        Raises:
-            TraceError: The file cannot be read, is no trace, is damaged, or
-                was written by a newer major version of the format.
-        """
-        from hftrace.schema import document
-
-        return document.read(path)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the trace; a name ending in ``.gz`` is compressed.
-
-        Raises:
-            HftraceError: The file cannot be written.
-        """
-        from hftrace.schema import document
-
-        document.write(self, path)
-
-    @property
-    def loads(self) -> list[Span]:
-        """The outermost spans of phase ``load``, in order of time."""
-        return [span for span in self.spans if span.phase == "load" and span.parent is None]

@@ -17,7 +17,9 @@ from hftrace.launch.ending.evidence import (
     start_ticks,
     system_kills,
 )
+from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import CHILD, END, RUN, STALL, TIMEOUT, SupervisorLog, read_log
+from hftrace.launch.tail import JournalTail
 from hftrace.schema import journal
 from hftrace.system.cgroups import MemoryGroup
 
@@ -47,16 +49,16 @@ def add(tmp_path):
 
 
 def test_readings_of_devices_are_no_events(tmp_path, clock, add):
-    ears = watchdog.JournalActivity(tmp_path)
+    activity = watchdog.JournalActivity(JournalTail(tmp_path))
     clock.now += 5
-    assert ears.silent_seconds() == 5, "silence counts from the start, before there is a journal"
+    assert activity.silent_seconds() == 5, "silence counts from the start, before there is a journal"
     add('["header",{}]\n["device",1,{}]\n')
-    assert ears.silent_seconds() == 0
+    assert activity.silent_seconds() == 0
     clock.now += 3
     add('["device",2,{}]\n["device",3,{}]\n["pla')
-    assert ears.silent_seconds() == 3, "half a line is none yet"
+    assert activity.silent_seconds() == 3, "half a line is none yet"
     add('ces",1,[]]\n')
-    assert ears.silent_seconds() == 0
+    assert activity.silent_seconds() == 0
 
 
 @pytest.fixture
@@ -66,33 +68,38 @@ def guarded(tmp_path, clock, monkeypatch):
 
     def make(**more):
         options = {"timeout_seconds": None, "stall_seconds": 60.0, **more}
+        tail = JournalTail(tmp_path)
+        follower = JournalFollower(tmp_path, tail)
         log = SupervisorLog(tmp_path)
-        return watchdog.Watchdog(tmp_path, log=log, say=said.append, **options), said
+        made = watchdog.Watchdog(
+            tmp_path, tail=tail, follower=follower, log=log, report=said.append, **options
+        )
+        return made, said
 
     return make
 
 
 def test_a_stall_is_said_once_for_each_silence_and_ten_times_at_most(tmp_path, clock, add, guarded):
     guard, said = guarded()
-    add(json.dumps(["begin", 1, None, "shard", "n", None, 1, 5, [], {}]) + "\n")
+    add(json.dumps(["begin", 1, None, "shard", "n", None, 1, 5, [1, 2, 3, 4, None], {}]) + "\n")
     clock.now += 59
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     clock.now += 59.5
-    guard.look(pytest.fail)
-    assert said == [], "the event was heard at the first look"
+    guard.poll(pytest.fail)
+    assert said == [], "the event was seen at the first poll"
     clock.now += 1
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     assert said == [
         "hftrace: no event for 1 min 0 s in phase shard; the stacks of all threads:",
         "Thread 0",
         "  File x",
     ]
     clock.now += 30
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     assert len(said) == 3
     for _ in range(20):
         clock.now += 61
-        guard.look(pytest.fail)
+        guard.poll(pytest.fail)
     stalls = read_log(tmp_path).stalls
     assert len(stalls) == guard.stalls == watchdog.MAX_STALLS
     assert stalls[0]["silent_ns"] == 60_500_000_000
@@ -104,7 +111,7 @@ def test_a_process_that_does_not_answer(clock, guarded, monkeypatch):
     guard, said = guarded(stall_seconds=1.0)
     monkeypatch.setattr(watchdog, "dump_stacks", lambda run: None)
     clock.now += 1.26
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     assert said == [
         "hftrace: no event for 1.26 s in phase start; the process does not answer, so there are no stacks"
     ]
@@ -114,12 +121,12 @@ def test_a_time_out_leaves_word_before_it_kills(tmp_path, clock, guarded):
     guard, said = guarded(timeout_seconds=10.0, stall_seconds=0)
     assert guard.pause() == 10
     clock.now += 9
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     clock.now += 1
     killed = []
-    guard.look(lambda: killed.append(read_log(tmp_path).timeout))
+    guard.poll(lambda: killed.append(read_log(tmp_path).timeout))
     assert killed == [{"seconds": 10.0, "stack": "Thread 0\n  File x"}]
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     assert guard.timed_out
     assert said == []
     assert guard.pause() is None
@@ -128,7 +135,7 @@ def test_a_time_out_leaves_word_before_it_kills(tmp_path, clock, guarded):
 def test_neither_asked_for(clock, guarded):
     guard, said = guarded(stall_seconds=0)
     clock.now += 1e6
-    guard.look(pytest.fail)
+    guard.poll(pytest.fail)
     assert (guard.pause(), said) == (None, [])
 
 

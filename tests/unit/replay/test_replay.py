@@ -9,7 +9,6 @@ import pytest
 
 from hftrace.analysis.time.spans import UNATTRIBUTED, SpanIndex
 from hftrace.errors import TraceError
-from hftrace.replay.tensors import Timeline
 from hftrace.replay.trace import replay
 from hftrace.schema import journal
 
@@ -485,10 +484,55 @@ def test_a_newer_journal_is_refused(tmp_path):
         replay(tmp_path)
 
 
-def test_timeline_of_nested_spans():
-    timeline = Timeline([(1, 0, 100), (2, 10, 50), (3, 10, 20), (4, 60, 90)])
-    assert [timeline.innermost(time) for time in (-1, 0, 9, 10, 19, 20, 49, 50, 60, 89, 90, 100)] == [
-        None, 1, 1, 3, 3, 2, 2, 1, 4, 4, 1, None,
-    ]  # fmt: skip
-    assert timeline.edge_between(11, 30)
-    assert not timeline.edge_between(51, 59)
+def load_of_one_tensor(writer, span, start, thread, checkpoint, slice_id, key):
+    """Writes a load that begins its weights 1 ms later, with one lazy tensor, and returns when it may end."""
+    writer.begin(span, None, "load", f"Model {span}", start, thread=thread)
+    writer.line(journal.CHECKPOINT, span, [str(checkpoint)], [1.0])
+    writer.begin(span + 1, span, "weights", "convert", start + 1, thread=thread)
+    writer.line(journal.SLICES, span + 1, [slice_id, key])
+    return start + 1
+
+
+def finish_load(writer, span, end, thread, name):
+    writer.end(span + 1, end - 1)
+    writer.end(span, end)
+    writer.line(journal.MODEL, span, {"class": "Model", "base_model_prefix": ""})
+    writer.line(journal.LAYOUTS, span, [["bfloat16", "cpu", [4, 4], 32, False]])
+    writer.line(journal.TENSORS, span, [name, 0, 0, span])
+
+
+def test_events_find_their_load_among_loads_at_once_and_one_after_the_other(tmp_path):
+    checkpoint = tmp_path / "model.safetensors"
+    keys = ("a.weight", "b.weight", "c.weight")
+    safetensors_file(checkpoint, {key: ("BF16", [4, 4]) for key in keys})
+    other = MAIN + 100
+    writer = Writer(tmp_path)
+    # Two at once, by two threads, served by one pool; then one whose lazy tensor has an address of before.
+    load_of_one_tensor(writer, 1, 0, MAIN, checkpoint, 11, "a.weight")
+    load_of_one_tensor(writer, 11, 5, other, checkpoint, 12, "b.weight")
+    for slice_id, ms in ((11, 10), (12, 12)):
+        writer.line(journal.READS, WORKER, [slice_id, writer.at(ms), writer.at(ms + 1)])
+    for key, thread, ms in (("a.weight", MAIN, 14), ("b.weight", other, 16)):
+        writer.line(journal.CONVERTS, thread, [key, 0, writer.at(ms), writer.at(ms + 1)])
+        writer.line(journal.PLACES, thread, [key, writer.at(ms + 1), writer.at(ms + 2)])
+    finish_load(writer, 1, 30, MAIN, "a.weight")
+    finish_load(writer, 11, 25, other, "b.weight")
+    load_of_one_tensor(writer, 21, 40, MAIN, checkpoint, 11, "c.weight")
+    writer.line(journal.READS, WORKER, [11, writer.at(43), writer.at(44)])
+    writer.line(journal.CONVERTS, MAIN, ["c.weight", 0, writer.at(44), writer.at(45)])
+    writer.line(journal.PLACES, MAIN, ["c.weight", writer.at(45), writer.at(46)])
+    finish_load(writer, 21, 50, MAIN, "c.weight")
+    writer.stop(51)
+    writer.write()
+    trace = replay(tmp_path)
+    rows = {row.name: row for row in trace.tensors if row.name is not None}
+    assert {
+        name: (row.provenance, row.span, row.read_start_ns, row.convert_start_ns, row.placed_ns)
+        for name, row in rows.items()
+    } == {
+        "a.weight": ("checkpoint", 2, 10_000_000, 14_000_000, 16_000_000),
+        "b.weight": ("checkpoint", 12, 12_000_000, 16_000_000, 18_000_000),
+        "c.weight": ("checkpoint", 22, 43_000_000, 44_000_000, 46_000_000),
+    }
+    assert [row.provenance for row in trace.tensors].count("unused") == 6, "two keys of each load"
+    assert [file.read_bytes for file in trace.files] == [32, 32, 32]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hftrace.record import environment
 from hftrace.system.cgroups import cgroup_limit_bytes, memory_group
 
 GB = 1_000_000_000
@@ -135,11 +134,3 @@ def test_what_makes_no_sense(tree, cgroup):
 def test_no_such_process(tmp_path):
     assert memory_group(root=tmp_path) is None
     assert cgroup_limit_bytes(root=tmp_path) is None
-
-
-def test_a_limit_above_the_machines_memory_is_none(monkeypatch):
-    monkeypatch.setattr(environment, "ram_bytes", lambda: 2 * GB)
-    monkeypatch.setattr(environment.cgroups, "cgroup_limit_bytes", lambda: 3 * GB)
-    assert environment.cgroup_limit_bytes() is None
-    monkeypatch.setattr(environment.cgroups, "cgroup_limit_bytes", lambda: GB)
-    assert environment.cgroup_limit_bytes() == GB

@@ -21,7 +21,7 @@ from hftrace.analysis.time.weights import (
     resident_share_before,
     untouched_bytes,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 MAX_LENGTH = 60
 """Characters of one value; a longer one is cut."""

@@ -27,7 +27,8 @@ from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
 from hftrace.analysis.ledger.tensors import Total, casts, tensor_sums
 from hftrace.analysis.time.spans import span_index
 from hftrace.errors import HftraceError, UsageError
-from hftrace.schema.model import File, Trace
+from hftrace.schema.model import File
+from hftrace.schema.trace import Trace
 
 NOTHING = Total()
 

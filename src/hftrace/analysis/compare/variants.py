@@ -19,7 +19,7 @@ from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
 
 TIME_RESOLUTION_NS = 1_000_000

@@ -20,7 +20,7 @@ from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
 from hftrace.analysis.values import integer, natural, text
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""

@@ -13,7 +13,7 @@ from typing import Any
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.last_memory import PRESSURE_WINDOW_NS, LastMemory, limit_reached
 from hftrace.analysis.ending.limits import Limit
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 KINDS = {
     "limit-reached": ("anonymous_bytes", "limit_bytes"),

@@ -14,7 +14,7 @@ from hftrace.analysis.ending.last_memory import last_memory, limit_reached
 from hftrace.analysis.ending.limits import CGROUP, RAM, smallest_limit
 from hftrace.analysis.ending.old_evidence import is_kernel_sentence
 from hftrace.analysis.ending.shortage import is_memory_error
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 PRESSURE_WINDOW_NS = 1_000_000_000
 

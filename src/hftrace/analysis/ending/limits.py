@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hftrace.analysis.values import integer, text
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 MEMORY_LIMIT, CGROUP, RAM = "--memory-limit", "cgroup", "RAM"
 Limit = tuple[str, int]

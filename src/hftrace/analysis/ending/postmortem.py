@@ -18,7 +18,7 @@ from hftrace.analysis.ending.prediction import predicted_anon_bytes
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ending.shortage import Cause, caught_cause, device_shortage
 from hftrace.analysis.values import integer
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
+from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords, whole_model_device
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 WHOLE = {"int64", "int32", "int16", "bool"}
 """Dtypes that stay what they are."""
@@ -23,9 +24,8 @@ def _keeps_the_mapping(trace: Trace, keywords: Mapping[str, Any]) -> bool:
     """
     if keywords.get("disable_mmap"):
         return False
-    generation = str(trace.environment.get("generation") or "")[:1]
     on_request = bool(keywords.get("low_cpu_mem_usage")) or keywords.get("device_map") is not None
-    return generation in ("C", "D") or on_request
+    return bool(loader_facts(trace).always_meta) or on_request
 
 
 def predicted_anon_bytes(trace: Trace) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hftrace.analysis.once import once
 from hftrace.analysis.values import natural
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from hftrace.analysis.ending.prediction import predicted_device_bytes
 from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.values import integer
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
 MEMORY_MESSAGES = (

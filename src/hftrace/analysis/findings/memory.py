@@ -8,17 +8,17 @@ from hftrace import units
 from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.findings.rules import (
     Finding,
-    generation,
     rule,
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
+from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count, duration
 
@@ -156,7 +156,7 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         return
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
-    argument = "dtype" if generation(trace).startswith("D") else "torch_dtype"
+    argument = loader_facts(trace).dtype_keyword or "torch_dtype"
     keywords = asked_keywords(trace)
     asked = next(
         (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import import_module
-from typing import Any
 
-from hftrace import units
-from hftrace.analysis.findings.rules import KINDS, RULES, Finding, FindingKind, Rule, is_number, rule
+from hftrace.analysis.findings.rules import KINDS, RULES, Finding, FindingKind, Rule
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
 MODULES = (
     "memory",
+    "recorder",
     "time",
     "weights",
 )
@@ -50,56 +48,3 @@ def findings(trace: Trace) -> list[Finding]:
         return finding.internal, -max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
 
     return sorted((finding for each in rules() for finding in each(trace)), key=weight)
-
-
-@rule(
-    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."),
-    ("H02", "hook-errors", "An error inside hftrace; the load was not affected."),
-    ("H03", "slow-sampling", "Memory was sampled less than half as often as asked."),
-)
-def recorder_trouble(trace: Trace) -> Iterator[Finding]:
-    """What hftrace itself lost or got wrong: never hidden."""
-    header = trace.header
-    lost = header.get("lost")
-    parts = [
-        f"{count:,} {what}"
-        for what, count in (lost.items() if isinstance(lost, dict) else ())
-        if is_number(count)
-    ]
-    if parts:
-        yield Finding(
-            "H01",
-            "lost-events",
-            "This trace is incomplete",
-            f"Not recorded: {', '.join(parts)}.",
-            "Read sums in this trace as lower bounds.",
-            internal=True,
-        )
-    errors = header.get("errors")
-    if isinstance(errors, list) and errors:
-        yield Finding(
-            "H02",
-            "hook-errors",
-            f"{units.count(len(errors), 'error')} inside hftrace",
-            f"The load was not affected, the trace may lack facts. First: {_first_line(errors[0])}",
-            "Report it, with the output of hftrace doctor.",
-            internal=True,
-        )
-    sampling = header.get("sampling")
-    if isinstance(sampling, dict):
-        asked, reached = sampling.get("rate_asked_hz"), sampling.get("rate_reached_hz")
-        if asked and reached and is_number(asked) and is_number(reached) and reached < 0.5 * asked:
-            yield Finding(
-                "H03",
-                "slow-sampling",
-                "Memory was sampled less often than asked",
-                f"{reached:.0f} samples a second instead of {asked:.0f}: short peaks may be missing from "
-                "the curves; peaks of spans are exact.",
-                "Give the sampler a free core.",
-                internal=True,
-            )
-
-
-def _first_line(error: Any) -> str:
-    text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
-    return (text.splitlines() or [""])[0][:200]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import Total, take, tensor_batches, tensor_sums
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,6 @@ def rule(*kinds: tuple[str, str, str]) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-def generation(trace: Trace) -> str:
-    """Returns the letter of the loader generation; empty where it is not known."""
-    return str(trace.environment.get("generation") or "")
 
 
 def total_of(trace: Trace, **fields: str | None) -> Total:

@@ -9,18 +9,18 @@ from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.findings.rules import (
     Finding,
-    generation,
     is_number,
     rule,
     total_of,
 )
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
+from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
 
@@ -55,7 +55,7 @@ def stalled(trace: Trace) -> Iterator[Finding]:
 )
 def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
-    if generation(trace)[:1] not in ("A", "B"):
+    if loader_facts(trace).always_meta is not False:
         return
     keywords = asked_keywords(trace)
     if keywords.get("low_cpu_mem_usage") or keywords.get("device_map") is not None:
@@ -127,7 +127,7 @@ def _interrupted(trace: Trace, row: int) -> str:
 def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> str:
     """Says how to have fewer full collections, and how to make one cheaper."""
     advice = []
-    if "called" in kinds and "_load_pretrained_model" in places and generation(trace).startswith("A"):
+    if "called" in kinds and "_load_pretrained_model" in places and loader_facts(trace).collects_after_shards:
         advice.append(
             "Up to 4.49 transformers collects after every shard: upgrade, or save the checkpoint in fewer, "
             "larger shards (max_shard_size)."

@@ -12,7 +12,7 @@ from hftrace.analysis.findings.rules import (
     worst_names,
 )
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hftrace.schema.model import Trace
+from hftrace.analysis.loader import loader_facts
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 
 CAST_DTYPES = ("float64", "float32", "float16", "bfloat16")
@@ -19,8 +20,7 @@ def asked_dtype(trace: Trace) -> str | None:
         asked = keywords.get(name)
         if asked is not None:
             return str(asked).removeprefix("torch.")
-    generation = str(trace.environment.get("generation") or "")[:1]
-    return {"A": "float32", "B": "float32", "C": "float32", "D": "auto"}.get(generation)
+    return loader_facts(trace).default_dtype
 
 
 def loaded_as(stored_bytes: int, stored_dtype: str, asked: str | None) -> tuple[str, int]:

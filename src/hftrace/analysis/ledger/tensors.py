@@ -14,7 +14,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 from hftrace.analysis.once import once
-from hftrace.schema.model import Table, Tensor, Trace
+from hftrace.schema.model import Table, Tensor
+from hftrace.schema.trace import Trace
 
 Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"

@@ -24,7 +24,8 @@ from hftrace.analysis.memory.readings import Reading, between
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Span, Trace
+from hftrace.schema.model import Span
+from hftrace.schema.trace import Trace
 
 READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""

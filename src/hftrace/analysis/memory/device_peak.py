@@ -23,7 +23,8 @@ from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
-from hftrace.schema.model import Span, Trace
+from hftrace.schema.model import Span
+from hftrace.schema.trace import Trace
 
 BEGINNING = ("instantiate", "warmup", "weights")
 """Phases before which a load puts nothing on a device."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace.analysis.values import integer
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def device_sizes(values: Any) -> dict[str, int]:

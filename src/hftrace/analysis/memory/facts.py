@@ -10,7 +10,7 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import Peak
 from hftrace.analysis.memory.usage import ProcessMemory, State, process_memory
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 def peak_time_ns(trace: Trace, process: ProcessMemory, peak: Peak) -> int | None:

@@ -22,7 +22,8 @@ from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, take, tensor_batches
 from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Span, Trace
+from hftrace.schema.model import Span
+from hftrace.schema.trace import Trace
 
 BUILT_SHARE = 0.5
 """Share of the model's bytes that must appear before the first weight is read for the model to count as

@@ -13,7 +13,7 @@ from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.memory.readings import Reading, between, host_readings
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 SLACK = 0.005
 """A watermark that is this share above every reading lies between two of them; less is slack of counters."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.once import once
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 class Reading(NamedTuple):

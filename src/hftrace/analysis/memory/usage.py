@@ -12,7 +12,7 @@ from hftrace.analysis.memory.peaks import SLACK, SLACK_BYTES, Peak, peak_of
 from hftrace.analysis.memory.readings import DeviceReading, Reading, between, device_readings, host_readings
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import MEMORY_PHASES
 
 

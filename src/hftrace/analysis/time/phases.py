@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @once

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import SpanIndex, span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @dataclass

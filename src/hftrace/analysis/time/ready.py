@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD, READY_PHASES
 
 

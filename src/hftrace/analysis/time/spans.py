@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hftrace.analysis.once import once
-from hftrace.schema.model import Span, Table, Trace
+from hftrace.schema.model import Span, Table
+from hftrace.schema.trace import Trace
 
 UNATTRIBUTED = "unattributed"
 """Stands for the self time of phase ``load``: inside a load, and in no named phase."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 from hftrace.analysis.ledger.tensors import take, tensor_batches
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import Lane, span_index, thread_names
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 class SpanLane(NamedTuple):

@@ -16,7 +16,7 @@ from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.tree_ledgers import attach_ledgers
 from hftrace.analysis.time.tree_node import Node
 from hftrace.analysis.time.tree_selection import hide, matching
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""

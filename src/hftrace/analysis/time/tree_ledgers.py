@@ -7,7 +7,7 @@ from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.tree_node import Node
 from hftrace.analysis.time.weights import untouched_bytes
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 MAX_SHARDS = 8
 MAX_GROUPS = 4

@@ -8,7 +8,8 @@ from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.once import once
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import SpanIndex, span_index
-from hftrace.schema.model import File, Trace
+from hftrace.schema.model import File
+from hftrace.schema.trace import Trace
 
 WARM = 0.95
 COLD = 0.05

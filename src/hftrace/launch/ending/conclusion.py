@@ -15,7 +15,8 @@ from hftrace.launch.ending.evidence import OomCounters, damaged_files, kernel_ki
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
 from hftrace.replay.trace import replay
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 CRASH_NAMES = {
     "Segmentation fault": "SIGSEGV",

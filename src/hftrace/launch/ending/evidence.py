@@ -10,10 +10,10 @@ from typing import Any
 
 from hftrace.analysis.ending.death_facts import DamagedFile
 from hftrace.errors import HftraceError
-from hftrace.record.environment import ram_bytes
 from hftrace.replay.headers import read_safetensors_header
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.system.cgroups import MemoryGroup, memory_group
+from hftrace.system.limits import ram_bytes
 
 KERNEL_LOG = "/dev/kmsg"
 MAX_RECORD = 8192

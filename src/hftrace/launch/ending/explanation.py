@@ -13,7 +13,7 @@ from hftrace.analysis.text import first_sentences
 from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
 from hftrace.replay.headers import read_safetensors_header
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import WEIGHT_PATTERNS
 from hftrace.units import byte_count
 

@@ -18,8 +18,9 @@ from hftrace.launch.ending.conclusion import build_trace
 from hftrace.launch.ending.evidence import OomCounters, start_ticks
 from hftrace.launch.run_directory import RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
-from hftrace.schema import journal
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema import codec, journal
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 RUN_PREFIX = ".hftrace-run-"
 START_SLACK_NS = 1_000_000_000
@@ -41,7 +42,7 @@ def opened_run(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield _run_in(place)
     elif not place.exists():
         raise UsageError(f"no such file or directory: {path}; name a journal or a {RUN_PREFIX}* directory")
-    elif _header(place) is None:
+    elif codec.read_header(place) is None:
         raise UsageError(
             f"{path} is no journal of hftrace, or a damaged one: it does not begin with a journal's header"
         )
@@ -74,14 +75,6 @@ def _journals(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
 
 
-def _header(path: Path) -> dict[str, Any] | None:
-    """Returns the facts of a journal's header; None where there is none."""
-    first = next(journal.lines(path), None)
-    if first is None or first[0] != journal.HEADER or len(first) < 2 or not isinstance(first[1], dict):
-        return None
-    return first[1] if first[1].get("schema") == journal.SCHEMA else None
-
-
 def running_process(run: Path) -> int | None:
     """Returns the id of the run's loading process if it is still alive, and not another one by its number."""
     facts = read_log(run)
@@ -89,7 +82,7 @@ def running_process(run: Path) -> int | None:
     if isinstance(child, int) and known is not None:
         return child if start_ticks(child) == known else None
     for path in _journals(run):
-        header = _header(path)
+        header = codec.read_header(path)
         if header is not None and _is_alive(header):
             return int(header["pid"])
     return None
@@ -139,7 +132,7 @@ def _complete(run: Path, facts: RunFacts) -> None:
     if facts.run:
         return
     for path in _journals(run):
-        header = _header(path) or {}
+        header = codec.read_header(path) or {}
         facts.run["header"] = {name: header[name] for name in ("command", "argv") if name in header}
         return
 

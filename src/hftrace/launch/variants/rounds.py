@@ -15,7 +15,7 @@ from hftrace.errors import UsageError
 from hftrace.launch.supervisor import LoadRequest, run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import SCRATCH_DIRECTORY, VariantSpec
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 
 @dataclass

@@ -15,10 +15,11 @@ import sys
 from typing import Any
 
 from hftrace.record import environment
-from hftrace.record.hooks.generations import loader_generation
+from hftrace.record.hooks.generations import installed_loader, loader_facts
+from hftrace.record.hooks.lookup import STAND_IN, find
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_MODULE
-from hftrace.record.patching import resolve
+from hftrace.system import limits
 from hftrace.system.memory import HostMemory
 from hftrace.system.page_cache import resident_share
 
@@ -36,23 +37,21 @@ def _import(name: str) -> str | None:
 
 
 def _hook_points() -> list[dict[str, Any]]:
-    generation = loader_generation()
+    loader = installed_loader()
     rows = []
     for point in POINTS:
         module = point.module
         if module not in sys.modules and importlib.util.find_spec(module.partition(".")[0]) is not None:
             _import(module)
-        function, state = resolve(point.target)
-        expected = generation in point.generations if generation else False
-        if function is not None:
-            status = "found"
-        elif state == "builtin":
-            status = "builtin"
+        found = find(point)
+        if found.present:
+            status = found.state
         else:
-            status = "missing" if expected and not point.optional else "not in this version"
-        rows.append(
-            {"target": point.target, "library": point.library, "phase": point.phase, "status": status}
-        )
+            status = "missing" if loader and loader.expects(point) else "not in this version"
+        row = {"target": point.target, "library": point.library, "phase": point.phase, "status": status}
+        if found.state == STAND_IN:
+            row["stand_in"] = found.target
+        rows.append(row)
     return rows
 
 
@@ -80,6 +79,7 @@ def inspect_interpreter() -> dict[str, Any]:
         "absent": absent,
         "hooks": [],
         "generation": None,
+        "loader": None,
         "devices": [],
         "accelerator": None,
     }
@@ -87,7 +87,7 @@ def inspect_interpreter() -> dict[str, Any]:
         problem = _import("transformers.modeling_utils")
         if problem is None:
             _import(AUTO_MODULE)
-            found["generation"] = loader_generation()
+            found |= loader_facts()
             found["hooks"] = _hook_points()
         else:
             problems["transformers.modeling_utils"] = problem
@@ -98,8 +98,8 @@ def inspect_interpreter() -> dict[str, Any]:
         found["devices"] = environment.devices()
     found["versions"] = environment.library_versions()
     found["counters"] = _counters()
-    found["ram_bytes"] = environment.ram_bytes()
-    found["cgroup_limit_bytes"] = environment.cgroup_limit_bytes()
+    found["ram_bytes"] = limits.ram_bytes()
+    found["cgroup_limit_bytes"] = limits.binding_cgroup_limit_bytes()
     found["variables"] = environment.relevant_variables()
     return found
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.record.hooks.generations import installed_loader
+
 
 def _model_function(name: str) -> types.FunctionType | None:
     modeling = sys.modules["transformers.modeling_utils"]
@@ -27,10 +29,13 @@ def _takes(function_name: str, parameter: str) -> bool:
 
 
 def dtype_keyword() -> str:
-    """Returns ``dtype`` where ``from_pretrained`` takes that name (4.56 on), else ``torch_dtype``."""
+    """Returns the name by which ``from_pretrained`` takes a dtype: ``dtype`` (4.56 on) or ``torch_dtype``."""
     config = sys.modules["transformers.configuration_utils"].PretrainedConfig
-    # The version that renamed the keyword left a property by the old name.
-    return "dtype" if isinstance(vars(config).get("torch_dtype"), property) else "torch_dtype"
+    # The version that renamed the keyword, in the middle of a generation, left a property by the old name.
+    if isinstance(vars(config).get("torch_dtype"), property):
+        return "dtype"
+    loader = installed_loader()
+    return loader.generation.dtype_keyword if loader else "torch_dtype"
 
 
 @dataclass(frozen=True)

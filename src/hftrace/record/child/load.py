@@ -20,11 +20,12 @@ from typing import Any
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
-from hftrace.record.environment import collect, file_system_of
-from hftrace.record.hooks.generations import loader_generation
+from hftrace.record.environment import collect
+from hftrace.record.hooks.generations import loader_facts
 from hftrace.record.recorder import Recorder
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
+from hftrace.system.mounts import file_system_of
 
 REQUEST_FILE = "request.json"
 SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
@@ -138,7 +139,7 @@ def _load(recorder: Recorder, request: dict[str, Any], held: list[Any]) -> None:
     importlib.import_module("transformers.modeling_utils")
     recorder.record_imports = False
     # Again when the tracer stops, with all of it; a load that is killed has no such moment.
-    recorder.facts("environment", {**collect(), "generation": loader_generation()})
+    recorder.facts("environment", {**collect(), **loader_facts()})
 
     model_id = request["model"]
     keywords = _keywords(dict(request.get("keywords") or {}), torch)

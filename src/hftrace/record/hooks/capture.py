@@ -12,7 +12,7 @@ from typing import Any
 
 from hftrace.record.hooks.points import Call
 from hftrace.record.recorder import OpenSpan, Recorder
-from hftrace.schema import journal
+from hftrace.schema import lines
 from hftrace.schema.redact import redact, redact_value
 from hftrace.system.page_cache import resident_share
 
@@ -65,7 +65,19 @@ def note_file(recorder: Recorder, name: str, path: str | None, result: str, **mo
         except OSError:
             pass
     fields = {"name": name, "path": path, "result": result, "size": size, **more}
-    recorder.write(journal.FILE, recorder.current_id(), fields)
+    recorder.write(lines.File(recorder.current_id(), fields))
+
+
+def asked_files(call: Call) -> list[str]:
+    """Returns the names of the files that a call of a hub helper asks for, with their subfolder."""
+    names = call.get("filenames")
+    if names is None:
+        names = call.get("filename")
+    if isinstance(names, (str, os.PathLike)):
+        names = [names]
+    subfolder = call.get("subfolder") or ""
+    prefix = f"{os.fspath(subfolder)}/" if subfolder else ""
+    return [prefix + os.fspath(name) for name in names or [] if isinstance(name, (str, os.PathLike))]
 
 
 def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
@@ -80,7 +92,7 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     current = recorder.current()
     if current is None:
         return None
-    recorder.write(journal.CHECKPOINT, current.id, paths, [resident_share(path) for path in paths])
+    recorder.write(lines.Checkpoint(current.id, paths, [resident_share(path) for path in paths]))
     recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
     recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
     sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
@@ -131,7 +143,7 @@ def note_keys(recorder: Recorder, source: str, state_dict: Any) -> int:
                 value.numel() * value.element_size(),
             )
     if rows:
-        recorder.write(journal.KEYS, recorder.current_id(), source, rows)
+        recorder.write(lines.Keys(recorder.current_id(), source, rows))
     return len(rows) // 4
 
 
@@ -181,10 +193,10 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     for key, value in state_dict.items():
         flat += (id(value), key)
         if len(flat) >= SLICES_PER_LINE:
-            recorder.write(journal.SLICES, current.id, flat)
+            recorder.write(lines.Slices(current.id, flat))
             flat = []
     if flat:
-        recorder.write(journal.SLICES, current.id, flat)
+        recorder.write(lines.Slices(current.id, flat))
     return {"tensors": len(state_dict)}
 
 
@@ -194,7 +206,7 @@ def renaming(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dic
         return None
     changed = [part for pair in result.items() if pair[0] != pair[1] for part in pair]
     if changed:
-        recorder.write(journal.RENAMES, span.id, changed)
+        recorder.write(lines.Renames(span.id, changed))
     return {"keys": len(result), "renamed": len(changed) // 2}
 
 
@@ -243,5 +255,5 @@ def tied_before_dispatch(recorder: Recorder, call: Call) -> dict[str, Any] | Non
         groups.setdefault(id(parameter), []).append(name)
     tied = [names for names in groups.values() if len(names) > 1]
     if tied:
-        recorder.write(journal.FACTS, "ties", {"groups": tied})
+        recorder.facts("ties", {"groups": tied})
     return None

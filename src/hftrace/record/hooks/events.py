@@ -1,4 +1,4 @@
-"""The handlers that stand around hook points.
+"""The handlers that run once per tensor or module, each written out: they are the hot path.
 
 All of them follow the same contract: the first thing is to ask whether
 anything is being recorded; the original is called exactly once, with the
@@ -12,82 +12,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from hftrace.record.hooks.points import Call, HookPoint, parameter_names
+from hftrace.record.hooks.points import HookPoint
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
-
-
-@transparent
-def span_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """A span from call to return, inside a load."""
-    names = parameter_names(function)
-    state = recorder.state
-    display = point.function
-
-    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        stack = state.stack
-        if point.once and stack and stack[-1].phase == point.phase:
-            return None
-        # The clock first: what it costs to look at the arguments belongs to the span.
-        started = clock()
-        call = Call(names, args, kwargs)
-        name = point.label(call) if point.label else display.rpartition(".")[2]
-        attributes = point.begin(recorder, call) if point.begin else None
-        return recorder.begin(point.phase, name, number, attributes, started)
-
-    def finish(span: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        attributes = None
-        try:
-            if point.finish is not None:
-                attributes = point.finish(recorder, span, Call(names, args, kwargs), result)
-        finally:
-            recorder.end(span, "ok", attributes)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        # Worker threads of a load have no stack of their own: any open load will do for them.
-        if not recorder.open_loads or state.busy:
-            return original(*args, **kwargs)
-        span = shielded(recorder, point.target, begin, args, kwargs)
-        if span is None:
-            return original(*args, **kwargs)
-        try:
-            result = original(*args, **kwargs)
-        except BaseException as error:
-            shielded(recorder, point.target, recorder.fail, span, error)
-            raise
-        shielded(recorder, point.target, finish, span, args, kwargs, result)
-        return result
-
-    return call
-
-
-@transparent
-def whole_model_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """A span for a method of ``torch.nn.Module`` where it is called on a model of transformers.
-
-    4.50 calls ``load_state_dict`` on the model once per shard, and on a single
-    module once per tensor: the latter are far too many for spans.
-    """
-    around = span_handler(recorder, point, number, function, original)
-
-    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads or not hasattr(type(module), "_load_pretrained_model"):
-            return original(module, *args, **kwargs)
-        return around(module, *args, **kwargs)
-
-    return call
 
 
 @transparent

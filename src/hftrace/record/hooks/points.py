@@ -10,8 +10,6 @@ from typing import Any
 
 from hftrace.record.recorder import OpenSpan, Recorder
 
-ALL = "ABCD"
-
 
 class Call:
     """The arguments of one call, by parameter name.
@@ -53,8 +51,10 @@ def parameter_names(function: types.FunctionType) -> tuple[str, ...]:
 Label = Callable[[Call], str]
 Begin = Callable[[Recorder, Call], "dict[str, Any] | None"]
 Finish = Callable[[Recorder, OpenSpan, Call, Any], "dict[str, Any] | None"]
-Special = Callable[[Recorder, "HookPoint", int, types.FunctionType, Callable[..., Any]], Callable[..., Any]]
-"""Builds a handler that is no plain span: (recorder, point, hook number, function, original) -> handler."""
+HandlerBuilder = Callable[
+    [Recorder, "HookPoint", int, types.FunctionType, Callable[..., Any]], Callable[..., Any]
+]
+"""Builds what is called in a function's place: (recorder, point, number, function, original) -> handler."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +64,40 @@ class HookPoint:
     Args:
         target: ``module:name`` or ``module:Class.name``, where it is *defined*.
         phase: What the time in it is for.
-        generations: The loader generations that have it; elsewhere its absence is no news.
+        since: The letter of the first loader generation that has it; empty for the oldest.
+        until: The letter of the last one; empty for the newest, and for those to come.
         optional: True where only some versions of these generations have it.
         label: Names the span from the call; the function's own name otherwise.
         begin: Returns attributes at the start.
         finish: Returns attributes at a successful end.
-        special: Builds another handler than a span's.
-        once: No second span where the parent is a span of the same phase and
-            function name (overrides calling ``super()``).
-        lead: The phase of what the body of ``from_pretrained`` does between
+        handler: Builds another handler than a span's.
+        outermost_only: No second span where the parent is a span of the same
+            phase (overrides calling ``super()``).
+        phase_before: The phase of what the body of ``from_pretrained`` does between
             its previous call and this one, where the same statements stand
             there in every release; empty where nothing can be said.
-        trail: The same for what it does after its last call: it lets go of
+        phase_after: The same for what it does after its last call: it lets go of
             what it held.
+        other_names: What other releases call the same function, in the same module.
+        parameters: The first parameters of the function. Where none of its names is there,
+            the one function of its module (or class) that takes these is traced in its place.
+            Only for modules that came with the generation: elsewhere an older function might take them.
     """
 
     target: str
     phase: str
-    generations: str = ALL
+    since: str = ""
+    until: str = ""
     optional: bool = False
     label: Label | None = None
     begin: Begin | None = None
     finish: Finish | None = None
-    special: Special | None = None
-    once: bool = False
-    lead: str = ""
-    trail: str = ""
+    handler: HandlerBuilder | None = None
+    outermost_only: bool = False
+    phase_before: str = ""
+    phase_after: str = ""
+    other_names: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:

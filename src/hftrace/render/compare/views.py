@@ -61,7 +61,8 @@ from hftrace.render.text import (
 from hftrace.render.views.ledgers import Column, Row, table
 from hftrace.render.views.memory import FILE_BACKED, FULL, HOST_LAYERS, chart
 from hftrace.render.views.timeline import axis_text, lane_line, spark
-from hftrace.schema.model import File, Trace
+from hftrace.schema.model import File
+from hftrace.schema.trace import Trace
 from hftrace.units import signed_bytes, signed_duration
 
 VIEWS = ("summary", "phases", "memory", "tensors", "files")

@@ -23,7 +23,7 @@ from hftrace.render.text import (
     shorten,
     width_of,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 LIMIT = 200
 """Rows of a table, unless --limit says otherwise."""

@@ -38,7 +38,7 @@ from hftrace.render.text import (
     width_of,
 )
 from hftrace.render.views.timeline import axis_text, lane_line, spark
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 FULL, HALF = "█", "▄"
 FILE_BACKED, SHARED = "▒", "░"

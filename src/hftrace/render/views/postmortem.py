@@ -28,7 +28,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.ending.death import Death, FullDevice, Stall

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
@@ -38,7 +39,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
@@ -158,8 +159,15 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         if environment.get(name)
     ]
     if versions:
-        generation = environment.get("generation")
-        yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
+        yield "with", ", ".join(versions) + _loader(trace)
+
+
+def _loader(trace: Trace) -> str:
+    generation = trace.environment.get("generation")
+    known = traced_as(trace) if is_unrecognised(trace) else None
+    if known is not None:
+        return f" (loader {UNRECOGNISED}, traced as {clean(known[0])})"
+    return f" (loader {clean(generation)})" if generation else ""
 
 
 def _took(trace: Trace) -> str:

@@ -28,7 +28,7 @@ from hftrace.render.text import (
     phase_style,
     width_of,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 LANES = 6
 """Lanes of each sort on the default screen."""

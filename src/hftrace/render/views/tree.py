@@ -31,7 +31,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
-from hftrace.schema.model import Trace
+from hftrace.schema.trace import Trace
 
 WIDE = 110
 """From this many columns on, phases are words instead of letters and the device has its own column."""

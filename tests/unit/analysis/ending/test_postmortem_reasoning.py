@@ -12,7 +12,8 @@ from hftrace.analysis.ending.evidence import KINDS
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.launch.ending.explanation import explain_death
 from hftrace.render.evidence import evidence_sentences
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
 
 GB = 1_000_000_000
 SECOND = 1_000_000_000

@@ -11,7 +11,8 @@ from handmade import MS, Builder
 from hftrace.analysis.findings import registry
 from hftrace.analysis.findings.registry import catalogue, findings
 from hftrace.analysis.time.weights import checkpoint_bytes, reader_waiting_ns
-from hftrace.schema.model import Facts, Trace
+from hftrace.schema.model import Facts
+from hftrace.schema.trace import Trace
 
 
 def names(trace):
@@ -162,6 +163,50 @@ def test_trouble_of_our_own_comes_last_and_costs_nothing():
     assert names(slow) == ["slow-sampling"]
 
 
+LOADER = {"traced_as": "D", "versions": "5.x", "default_dtype": "auto", "always_meta": True}
+GONE = "transformers.core_model_loading:set_param_for_module"
+
+
+def of_the_loader(trace):
+    (found,) = [finding for finding in findings(trace) if finding.rule == "H04"]
+    assert found.internal
+    return found
+
+
+@pytest.mark.parametrize("missing", [[], [GONE]])
+def test_a_loader_that_fits_no_generation(missing):
+    hooks = {"found": 31, "missing": missing, "stand_ins": {}}
+    trace = with_facts(
+        handmade.healthy(),
+        environment={"generation": "unrecognised", "loader": LOADER, "hooks": hooks},
+    )
+    found = of_the_loader(trace)
+    assert found.title == "hftrace does not know this loader"
+    assert "it was traced as D (5.x), the newest" in found.evidence
+    assert (f"Not there: {GONE}." in found.evidence) == bool(missing)
+
+
+def test_hook_points_that_are_missing_are_named():
+    other = "transformers.core_model_loading:_read"
+    hooks = {"found": 31, "missing": [GONE, "x:y"], "stand_ins": {GONE: other}}
+    found = of_the_loader(with_facts(handmade.healthy(), environment={"hooks": hooks}))
+    assert found.title == "2 hook points are missing"
+    assert found.evidence == (
+        f"Not there: {GONE} (traced in its place, as it takes the same parameters: {other}), x:y."
+    )
+
+
+def test_rules_go_by_the_facts_that_a_trace_states():
+    """A trace of a generation that this reader has never heard of."""
+    new = {"generation": "K", "loader": {**LOADER, "traced_as": "K", "always_meta": False}}
+    trace = with_facts(handmade.generation_a(), environment=new)
+    assert "init-then-overwrite" in names(trace)
+    meta = with_facts(trace, environment={"loader": {**LOADER, "always_meta": True}})
+    assert "init-then-overwrite" not in names(meta)
+    unknown = with_facts(trace, environment={"loader": None})
+    assert "init-then-overwrite" not in names(unknown)
+
+
 @pytest.mark.parametrize("junk", [None, 3, "text", [], {}, [1], [[1, 2, 3]], {"a": "b"}, True])
 def test_facts_of_a_wrong_shape_do_no_harm(junk):
     trace = with_facts(
@@ -169,9 +214,13 @@ def test_facts_of_a_wrong_shape_do_no_harm(junk):
         header={"lost": junk, "errors": junk, "sampling": junk, "threads": junk},
         request={"ignored": junk, "keywords": junk},
         outcome={"memory_at_death_bytes": junk, "limit_bytes": junk},
-        environment={"generation": junk, "cgroup_limit_bytes": junk},
+        environment={"generation": junk, "cgroup_limit_bytes": junk, "loader": junk, "hooks": junk},
     )
     assert isinstance(findings(trace), list)
+    inside = {"loader": dict.fromkeys(LOADER, junk), "hooks": {"missing": junk, "stand_ins": junk}}
+    assert isinstance(findings(with_facts(handmade.killed(), environment=inside)), list)
+    unknown = with_facts(handmade.killed(), environment={"generation": "unrecognised", **inside})
+    assert of_the_loader(unknown).evidence.startswith("The loader of transformers 5.23.0 fits none")
 
 
 def test_every_rule_says_in_its_docstring_what_it_is_about():

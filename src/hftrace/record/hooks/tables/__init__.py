@@ -1,32 +1,30 @@
-"""Hook points as data: one small file per library, one table per loader generation.
+"""Hook points as data: one small file per library, and one per loader generation.
 
-Adding a loader generation is a new table here; nothing else knows their names.
+A new library, or a new generation, is a file with ``POINTS`` and its name in
+``TABLES``; nothing else knows their names.
 """
 
 from __future__ import annotations
 
-from hftrace.record.hooks.points import HookPoint
-from hftrace.record.hooks.tables import (
-    accelerate,
-    entry,
-    hub,
-    imports,
-    transformers_a,
-    transformers_b,
-    transformers_c,
-    transformers_common,
-    transformers_d,
-)
+from importlib import import_module
 
-POINTS: tuple[HookPoint, ...] = (
-    *imports.POINTS,
-    *entry.POINTS,
-    *hub.POINTS,
-    *transformers_common.POINTS,
-    *transformers_a.POINTS,
-    *transformers_b.POINTS,
-    *transformers_c.POINTS,
-    *transformers_d.POINTS,
-    *accelerate.POINTS,
+from hftrace.record.hooks.points import HookPoint
+
+TABLES = (
+    "imports",
+    "entry",
+    "hub",
+    "hub_client",
+    "transformers_common",
+    "transformers_a",
+    "transformers_b",
+    "transformers_c",
+    "transformers_d",
+    "accelerate",
 )
-"""All hook points, in the order in which they are installed."""
+"""In the order in which their points are installed."""
+
+POINTS: tuple[HookPoint, ...] = tuple(
+    point for table in TABLES for point in import_module(f"{__name__}.{table}").POINTS
+)
+"""All hook points."""

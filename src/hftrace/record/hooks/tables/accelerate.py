@@ -22,20 +22,25 @@ def _device_map(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> 
 
 
 POINTS = (
-    HookPoint("accelerate.utils.modeling:set_module_tensor_to_device", "offload", special=move_handler),
+    HookPoint("accelerate.utils.modeling:set_module_tensor_to_device", "offload", handler=move_handler),
     HookPoint(
-        "accelerate.big_modeling:dispatch_model", "dispatch", begin=tied_before_dispatch, lead="dispatch"
+        "accelerate.big_modeling:dispatch_model",
+        "dispatch",
+        begin=tied_before_dispatch,
+        phase_before="dispatch",
     ),
     HookPoint("accelerate.utils.modeling:infer_auto_device_map", "device_map", finish=_device_map),
     HookPoint("accelerate.utils.modeling:get_balanced_memory", "device_map"),
     HookPoint("accelerate.utils.modeling:get_max_memory", "device_map"),
     HookPoint("accelerate.utils.modeling:check_tied_parameters_on_same_device", "device_map", optional=True),
     HookPoint("accelerate.utils.modeling:load_checkpoint_in_model", "weights"),
-    HookPoint(f"{INTEGRATION}:accelerate_dispatch", "dispatch", "D", begin=tied_before_dispatch),
-    HookPoint(f"{INTEGRATION}:accelerate_disk_offload", "offload", "D"),
-    HookPoint(f"{INTEGRATION}:infer_auto_device_map", "device_map", "D", finish=_device_map),
-    HookPoint(f"{INTEGRATION}:get_balanced_memory", "device_map", "D"),
-    HookPoint(f"{INTEGRATION}:_get_device_map", "device_map", "D", finish=_device_map),
-    HookPoint(f"{INTEGRATION}:check_and_set_device_map", "device_map", "D", optional=True),
-    HookPoint("transformers.modeling_utils:_get_device_map", "device_map", "BC", finish=_device_map),
+    HookPoint(f"{INTEGRATION}:accelerate_dispatch", "dispatch", since="D", begin=tied_before_dispatch),
+    HookPoint(f"{INTEGRATION}:accelerate_disk_offload", "offload", since="D"),
+    HookPoint(f"{INTEGRATION}:infer_auto_device_map", "device_map", since="D", finish=_device_map),
+    HookPoint(f"{INTEGRATION}:get_balanced_memory", "device_map", since="D"),
+    HookPoint(f"{INTEGRATION}:_get_device_map", "device_map", since="D", finish=_device_map),
+    HookPoint(f"{INTEGRATION}:check_and_set_device_map", "device_map", since="D", optional=True),
+    HookPoint(
+        "transformers.modeling_utils:_get_device_map", "device_map", since="B", until="C", finish=_device_map
+    ),
 )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import types
-from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.hooks.capture import describe_value, keywords_of
-from hftrace.record.hooks.points import Call, HookPoint, parameter_names
-from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.wrappers import SpanObserver, observed_by
+from hftrace.record.recorder import OpenSpan
 from hftrace.record.snapshot import model_of, snapshot
-from hftrace.schema import journal
+from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
@@ -32,22 +30,12 @@ def _source(call: Call) -> str | None:
     return str(describe_value(where)) if isinstance(where, (str, os.PathLike)) else None
 
 
-@transparent
-def entry_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
+class EntryObserver(SpanObserver):
     """A load: the outermost call is a root span of phase ``load``, calls inside it spans of their phase."""
-    names = parameter_names(function)
-    state = recorder.state
 
-    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        started: int | None = clock()
-        call = Call(names, args, kwargs)
-        stack = state.stack
+    def begin(self, call: Call, started: int) -> tuple[OpenSpan | None, OpenSpan] | None:
+        """Returns the root span, where this call has one of its own, and the call's span."""
+        recorder, point, stack = self.recorder, self.point, self.state.stack
         name = _class_name(call)
         if stack and stack[-1].phase == point.phase and stack[-1].name == name:
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
@@ -59,6 +47,7 @@ def entry_handler(
             except Exception as error:
                 recorder.error(point.target, error)  # the load is recorded all the same
         root = None
+        begun: int | None = started
         if not stack:
             asked = {
                 "class": name,
@@ -67,107 +56,75 @@ def entry_handler(
                 "keywords": keywords_of(call.kwargs),
             }
             recorder.facts("request", asked)
-            started = None
+            begun = None
             if point.phase != "load":
-                root = recorder.begin("load", name, number, {"what": point.phase, **attributes})
+                root = recorder.begin("load", name, self.number, {"what": point.phase, **attributes})
             else:
                 attributes["what"] = "model"
-        span = recorder.begin(point.phase, name, number, attributes, started)
+        span = recorder.begin(point.phase, name, self.number, attributes, begun)
         return root, span
 
-    def finish(token: tuple[OpenSpan | None, OpenSpan], result: Any) -> None:
+    def finish(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, result: Any) -> None:
+        """Ends the spans; after the outermost call, writes down what the model holds now."""
+        recorder = self.recorder
         root, span = token
-        recorder.end(span, "ok", {"returned": type(result).__name__} if point.phase == "load" else None)
+        returned = {"returned": type(result).__name__} if self.point.phase == "load" else None
+        recorder.end(span, "ok", returned)
         if root is not None:
             recorder.end(root)
-        if not state.stack:
+        if not self.state.stack:
             outermost = root or span
             paths, recorder.checkpoint_paths = recorder.checkpoint_paths, []
             if paths:
                 shares = [resident_share(path) for path in paths]
-                recorder.write(journal.RESIDENT, outermost.id, paths, shares)
+                recorder.write(lines.Resident(outermost.id, paths, shares))
             model = model_of(result)
             if model is not None:
                 snapshot(recorder, outermost.id, model)
 
-    def fail(token: tuple[OpenSpan | None, OpenSpan], error: BaseException) -> None:
+    def fail(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, error: BaseException) -> None:
+        """Ends the spans as failed."""
         root, span = token
-        recorder.fail(span, error)
+        self.recorder.fail(span, error)
         if root is not None:
-            recorder.fail(root, error)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not recorder.active or state.busy:
-            return original(*args, **kwargs)
-        depth = len(state.stack)
-        token = shielded(recorder, point.target, begin, args, kwargs)
-        if token is None:
-            recorder.unwind(depth)
-            return original(*args, **kwargs)
-        try:
-            result = original(*args, **kwargs)
-        except BaseException as error:
-            shielded(recorder, point.target, fail, token, error)
-            recorder.unwind(depth)
-            raise
-        shielded(recorder, point.target, finish, token, result)
-        recorder.unwind(depth)
-        return result
-
-    return call
+            self.recorder.fail(root, error)
 
 
-@transparent
-def instantiate_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
+class InstantiateObserver(SpanObserver):
     """The concrete model class's ``__init__``, called by ``from_pretrained`` and not by a submodule."""
-    state = recorder.state
 
-    def begin(instance: Any) -> OpenSpan | None:
-        if not state.stack or state.stack[-1].phase != "load":
+    def begin(self, call: Call, started: int) -> OpenSpan | None:
+        """Begins a span where the load itself is the caller."""
+        stack = self.state.stack
+        if not call.args or not stack or stack[-1].phase != "load":
             return None
-        return recorder.begin("instantiate", f"{type(instance).__name__}.__init__", number)
+        name = f"{type(call.first()).__name__}.__init__"
+        return self.recorder.begin("instantiate", name, self.number, None, started)
 
-    def finish(span: OpenSpan, instance: Any) -> None:
+    def finish(self, token: OpenSpan, call: Call, result: Any) -> None:
+        """Says where the parameters are, and in which dtype."""
         attributes: dict[str, Any] = {}
         try:
-            first = next(instance.parameters(), None)
+            first = next(call.first().parameters(), None)
             if first is not None:
                 attributes = {
                     "device": str(first.device),
                     "dtype": str(first.dtype).removeprefix("torch."),
                 }
         finally:
-            recorder.end(span, "ok", attributes)
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads or state.busy or not args:
-            return original(*args, **kwargs)
-        span = shielded(recorder, point.target, begin, args[0])
-        if span is None:
-            return original(*args, **kwargs)
-        try:
-            result = original(*args, **kwargs)
-        except BaseException as error:
-            shielded(recorder, point.target, recorder.fail, span, error)
-            raise
-        shielded(recorder, point.target, finish, span, args[0])
-        return result
-
-    return call
+            self.recorder.end(token, "ok", attributes)
 
 
-def _entry(target: str, phase: str, trail: str = "") -> HookPoint:
-    return HookPoint(target, phase, special=entry_handler, lead="config", trail=trail)
+entry_handler = observed_by(EntryObserver, begins_load=True)
+instantiate_handler = observed_by(InstantiateObserver)
+
+
+def _entry(target: str, phase: str, phase_after: str = "") -> HookPoint:
+    return HookPoint(target, phase, handler=entry_handler, phase_before="config", phase_after=phase_after)
 
 
 POINTS = (
-    _entry("transformers.modeling_utils:PreTrainedModel.from_pretrained", "load", trail="finalize"),
+    _entry("transformers.modeling_utils:PreTrainedModel.from_pretrained", "load", phase_after="finalize"),
     _entry("transformers.models.auto.auto_factory:_BaseAutoModelClass.from_pretrained", "load"),
     # The auto classes' own copies of that function are found by the tracer.
     _entry("transformers.models.auto.configuration_auto:AutoConfig.from_pretrained", "config"),

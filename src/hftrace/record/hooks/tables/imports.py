@@ -96,4 +96,4 @@ def _account(state: Any, name: str, elapsed: int) -> None:
         stack[-1] += elapsed
 
 
-POINTS = (HookPoint(f"{bootstrap.__name__}:_find_and_load", "import", special=import_handler),)
+POINTS = (HookPoint(f"{bootstrap.__name__}:_find_and_load", "import", handler=import_handler),)

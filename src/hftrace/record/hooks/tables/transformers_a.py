@@ -9,20 +9,20 @@ from hftrace.record.hooks.points import HookPoint
 MODELING = "transformers.modeling_utils"
 
 POINTS = (
-    HookPoint(f"{MODELING}:_load_state_dict_into_model", "shard", "A", begin=shard_of_call),
-    HookPoint(f"{MODELING}:_load_state_dict_into_meta_model", "shard", "ABC", begin=shard_of_call),
+    HookPoint(f"{MODELING}:_load_state_dict_into_model", "shard", until="A", begin=shard_of_call),
+    HookPoint(f"{MODELING}:_load_state_dict_into_meta_model", "shard", until="C", begin=shard_of_call),
     HookPoint(
         "safetensors.torch:load_file",
         "shard",
-        "A",
+        until="A",
         label=lambda call: f"load_file({basename(call.get('filename'))})",
     ),
     HookPoint(
-        "torch.nn.modules.module:Module._load_from_state_dict", "weights", "AB", special=module_handler
+        "torch.nn.modules.module:Module._load_from_state_dict", "weights", until="B", handler=module_handler
     ),
-    HookPoint(f"{MODELING}:set_initialized_submodules", "initialize", "AB", optional=True),
-    HookPoint(f"{MODELING}:get_disk_only_shard_files", "offload", "ABC", optional=True),
-    HookPoint(f"{MODELING}:get_state_dict_dtype", "config", "ABC", optional=True),
-    HookPoint(f"{MODELING}:check_support_param_buffer_assignment", "shard", "AB", optional=True),
-    HookPoint("accelerate.utils.modeling:load_offloaded_weights", "offload", "AB", optional=True),
+    HookPoint(f"{MODELING}:set_initialized_submodules", "initialize", until="B", optional=True),
+    HookPoint(f"{MODELING}:get_disk_only_shard_files", "offload", until="C", optional=True),
+    HookPoint(f"{MODELING}:get_state_dict_dtype", "config", until="C", optional=True),
+    HookPoint(f"{MODELING}:check_support_param_buffer_assignment", "shard", until="B", optional=True),
+    HookPoint("accelerate.utils.modeling:load_offloaded_weights", "offload", until="B", optional=True),
 )

@@ -21,9 +21,15 @@ def _shard_name(call: Call) -> str:
 
 POINTS = (
     HookPoint(
-        f"{MODELING}:load_shard_file", "shard", "C", optional=True, label=_shard_name, begin=shard_argument
+        f"{MODELING}:load_shard_file",
+        "shard",
+        since="C",
+        until="C",
+        optional=True,
+        label=_shard_name,
+        begin=shard_argument,
     ),
-    HookPoint(f"{MODELING}:load_shard_files_with_threadpool", "weights", "C", optional=True),
-    HookPoint(f"{MODELING}:_load_parameter_into_model", "weights", "CD", special=place_second),
-    HookPoint(f"{MODEL}._move_missing_keys_from_meta_to_device", "initialize", "D"),
+    HookPoint(f"{MODELING}:load_shard_files_with_threadpool", "weights", since="C", until="C", optional=True),
+    HookPoint(f"{MODELING}:_load_parameter_into_model", "weights", since="C", handler=place_second),
+    HookPoint(f"{MODEL}._move_missing_keys_from_meta_to_device", "initialize", since="D"),
 )

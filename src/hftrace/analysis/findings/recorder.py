@@ -1,0 +1,110 @@
+"""Rules about hftrace itself: what it lost, got wrong or did not know. Never hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hftrace import units
+from hftrace.analysis.findings.rules import Finding, is_number, rule
+from hftrace.analysis.loader import is_unrecognised, traced_as
+from hftrace.schema.trace import Trace
+
+
+@rule(("H01", "lost-events", "Something could not be recorded: the trace is incomplete."))
+def lost_events(trace: Trace) -> Iterator[Finding]:
+    """H01: events that were not recorded."""
+    lost = trace.header.get("lost")
+    parts = [
+        f"{count:,} {what}"
+        for what, count in (lost.items() if isinstance(lost, dict) else ())
+        if is_number(count)
+    ]
+    if parts:
+        yield Finding(
+            "H01",
+            "lost-events",
+            "This trace is incomplete",
+            f"Not recorded: {', '.join(parts)}.",
+            "Read sums in this trace as lower bounds.",
+            internal=True,
+        )
+
+
+@rule(("H02", "hook-errors", "An error inside hftrace; the load was not affected."))
+def own_errors(trace: Trace) -> Iterator[Finding]:
+    """H02: errors inside hftrace, which it kept from the load."""
+    errors = trace.header.get("errors")
+    if isinstance(errors, list) and errors:
+        yield Finding(
+            "H02",
+            "hook-errors",
+            f"{units.count(len(errors), 'error')} inside hftrace",
+            f"The load was not affected, the trace may lack facts. First: {_first_line(errors[0])}",
+            "Report it, with the output of hftrace doctor.",
+            internal=True,
+        )
+
+
+@rule(("H03", "slow-sampling", "Memory was sampled less than half as often as asked."))
+def slow_sampling(trace: Trace) -> Iterator[Finding]:
+    """H03: memory was sampled less often than asked."""
+    sampling = trace.header.get("sampling")
+    if isinstance(sampling, dict):
+        asked, reached = sampling.get("rate_asked_hz"), sampling.get("rate_reached_hz")
+        if asked and reached and is_number(asked) and is_number(reached) and reached < 0.5 * asked:
+            yield Finding(
+                "H03",
+                "slow-sampling",
+                "Memory was sampled less often than asked",
+                f"{reached:.0f} samples a second instead of {asked:.0f}: short peaks may be missing from "
+                "the curves; peaks of spans are exact.",
+                "Give the sampler a free core.",
+                internal=True,
+            )
+
+
+@rule(("H04", "missing-hook-points", "Hook points are not there that should be, or the loader is not known."))
+def unknown_loader(trace: Trace) -> Iterator[Finding]:
+    """H04: hook points that should be there and are not, and a loader that hftrace does not know."""
+    environment = trace.environment
+    hooks = environment.get("hooks")
+    hooks = hooks if isinstance(hooks, Mapping) else {}
+    missing = hooks.get("missing")
+    names = [str(name) for name in missing] if isinstance(missing, list) else []
+    unrecognised = is_unrecognised(trace)
+    if not names and not unrecognised:
+        return
+    evidence = []
+    if unrecognised:
+        version = environment.get("transformers")
+        known = traced_as(trace)
+        evidence.append(
+            f"The loader of transformers{f' {version}' if version else ''} fits none that hftrace knows"
+            + (f"; it was traced as {known[0]} ({known[1]}), the newest." if known else ".")
+        )
+    if names:
+        evidence.append(
+            f"Not there: {', '.join(_with_stand_in(name, hooks.get('stand_ins')) for name in names)}."
+        )
+    yield Finding(
+        "H04",
+        "missing-hook-points",
+        "hftrace does not know this loader"
+        if unrecognised
+        else f"{units.count(len(names), 'hook point is', 'hook points are')} missing",
+        " ".join(evidence),
+        "Take what they would have shown as unknown, not as absent. Upgrade hftrace, or report it with the "
+        "output of hftrace doctor.",
+        internal=True,
+    )
+
+
+def _with_stand_in(name: str, stand_ins: Any) -> str:
+    stand_in = stand_ins.get(name) if isinstance(stand_ins, Mapping) else None
+    return f"{name} (traced in its place, as it takes the same parameters: {stand_in})" if stand_in else name
+
+
+def _first_line(error: Any) -> str:
+    text = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+    return (text.splitlines() or [""])[0][:200]

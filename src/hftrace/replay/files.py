@@ -1,0 +1,146 @@
+"""The file ledger: every file that one load asked for, found or not."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hftrace.replay.loads import LoadRecord
+from hftrace.schema.model import File, Table, Tensor
+
+
+def file_format(name: str) -> str:
+    """Returns a file's format by its name."""
+    suffix = name.rpartition(".")[2].lower()
+    return {"bin": "pickle", "pt": "pickle", "pth": "pickle", "jsonl": "json"}.get(suffix, suffix)
+
+
+def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: bool) -> list[File]:
+    """Returns the file ledger of one load.
+
+    Args:
+        record: What was recorded.
+        tensors: Its tensor ledger, which says what was read from which file.
+        complete: False where the process died: of a file that was not seen
+            opened nothing is known then.
+    """
+    finished = complete and record.status == "ok"
+    read_bytes: dict[str, int] = {}
+    opened: set[str] = set()
+    figures = (tensors.column(name) for name in ("file", "read_start_ns", "stored_bytes"))
+    for file, read_start, size in zip(*figures, strict=True):
+        if file is not None and read_start is not None:
+            read_bytes[file] = read_bytes.get(file, 0) + (size or 0)
+            opened.add(file)
+    opened.update(record.span_files.values())
+    entries = _FileEntries()
+    for span, fields in record.asked:
+        entries.add(span, fields)
+    for index, (path, weights) in enumerate(record.checkpoint.items()):
+        result = "local" if os.sep + "snapshots" + os.sep not in path else "cached"
+        entry = entries.add(
+            weights.span, {"name": os.path.basename(path), "path": path, "result": result}, again=False
+        )
+        entry.update(
+            shard=index, resident_before=weights.resident_before, resident_after=weights.resident_after
+        )
+        if entry["size_bytes"] is None:
+            try:
+                entry["size_bytes"] = os.stat(path).st_size
+            except OSError:
+                pass
+    for download in record.downloads:
+        entries.record_download(download)
+    pending = dict(record.requests)
+    ledger = []
+    for entry in entries.rows:
+        base = os.path.basename(entry["path"]) if entry["path"] else entry["name"]
+        is_weights = "shard" in entry
+        ledger.append(
+            File(
+                name=entry["name"],
+                path=entry["path"],
+                asked_by=entry["asked_by"],
+                result=entry["result"],
+                size_bytes=entry["size_bytes"],
+                downloaded_bytes=entry.get("downloaded_bytes"),
+                requests=pending.pop((entry["where"], entry["name"]), 0),
+                shard=entry.get("shard"),
+                format=file_format(entry["name"]),
+                resident_before=entry.get("resident_before"),
+                resident_after=entry.get("resident_after"),
+                opened=(base in opened) if is_weights else None,
+                read_bytes=read_bytes.get(base, 0) if is_weights and (finished or base in opened) else None,
+                asked=max(1, entry["asked"]),
+            )
+        )
+    # Threads come back in any order; shards are shown in theirs.
+    ledger.sort(key=lambda row: (row.asked_by or 0, -1 if row.shard is None else row.shard))
+    return ledger
+
+
+class _FileEntries:
+    """The rows of the file ledger while they are put together: one for each file, however often asked for.
+
+    A file is known by its path where it was found, else by its name and the
+    repository or directory that was asked.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._by_path: dict[str, dict[str, Any]] = {}
+        self._by_name: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(self, span: int, fields: dict[str, Any], *, again: bool = True) -> dict[str, Any]:
+        """Adds what was heard of a file to its row, and returns the row.
+
+        Args:
+            span: The span that asked.
+            fields: Of a line :class:`hftrace.schema.lines.File`.
+            again: Whether this is one more question for the file, and no more
+                than news of it.
+        """
+        name, path = str(fields["name"]), fields.get("path")
+        where = os.path.normpath(str(fields.get("where") or os.path.dirname(path or "") or "."))
+        row = self._by_path.get(path) if path else None
+        row = row or self._by_name.get((where, name))
+        if row is None or (path and row["path"] not in (None, path)):
+            row = {"name": name, "where": where, "path": None, "asked_by": span, "asked": 0, "certainty": -1}
+            self.rows.append(row)
+        certainty = _certainty(fields)
+        if certainty > row["certainty"]:
+            row.update(certainty=certainty, result=fields.get("result", "error"), path=path)
+        if row.get("size_bytes") is None:
+            row["size_bytes"] = fields.get("size")
+        if again and not fields.get("client"):
+            row["asked"] += 1
+        if path:
+            self._by_path.setdefault(path, row)
+        self._by_name.setdefault((where, name), row)
+        return row
+
+    def record_download(self, download: dict[str, Any]) -> None:
+        """Marks the file that a download was for."""
+        name = str(download.get("name") or "")
+        where = download.get("where")
+        if where is not None:
+            row = self._by_name.get((os.path.normpath(where), name))
+        else:
+            # Outside of hf_hub_download it is what the progress bar shows: the last 40 characters.
+            shown = name.removeprefix("(…)")
+            matches = (
+                row["name"] == name or (shown != name and row["name"].endswith(shown)) for row in self.rows
+            )
+            row = next((row for row, match in zip(self.rows, matches, strict=True) if match), None)
+        if row is None:
+            return
+        row["downloaded_bytes"] = (row.get("downloaded_bytes") or 0) + int(download.get("bytes") or 0)
+        if download.get("ok", True) and row["path"]:
+            row["result"] = "downloaded"
+
+
+def _certainty(fields: dict[str, Any]) -> int:
+    """Returns how much a note says: a file found is certain; else the client knows better than the loader."""
+    if fields.get("path"):
+        return 4
+    return 2 * bool(fields.get("client")) + (fields.get("result") == "error")

@@ -1,0 +1,274 @@
+"""Sorts what was recorded by the outermost load that it belongs to."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read
+from hftrace.replay.headers import StoredTensor
+from hftrace.replay.reader import OpenedSpan, Process
+from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
+from hftrace.schema import lines
+
+MAX_LOADS_AT_ONCE = 64
+"""A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
+looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
+
+LineOfSpan = TypeVar(
+    "LineOfSpan",
+    lines.Slices,
+    lines.Keys,
+    lines.Renames,
+    lines.File,
+    lines.Download,
+    lines.Checkpoint,
+    lines.Resident,
+    lines.Model,
+    lines.Layouts,
+    lines.Tensors,
+)
+
+
+@dataclass
+class WeightFile:
+    """One of the weight files of a load."""
+
+    span: int
+    """The span that resolved it."""
+    resident_before: float | None
+    """Share in the page cache when it was resolved, 0 to 1; None if unknown."""
+    resident_after: float | None = None
+    """The same when the load returned."""
+
+
+@dataclass
+class LoadRecord:
+    """Everything that was recorded of one outermost load; times are raw clock readings."""
+
+    span: int
+    thread: int
+    start: int
+    end: int
+    status: str
+    timelines: dict[int, Timeline]
+    phases: dict[int, str]
+    span_files: dict[int, str]
+    span_starts: dict[int, int]
+    requests: dict[tuple[str, str], int]
+    """HTTP requests by the (repository, file name) that they were for."""
+    slices: dict[int, str] = field(default_factory=dict)
+    keys: dict[str, tuple[str, StoredTensor]] = field(default_factory=dict)
+    """Tensors of pickles and state dicts: key to (path, what is stored)."""
+    renames: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    """Files asked for: the span, and the facts of :class:`hftrace.schema.lines.File`."""
+    downloads: list[dict[str, Any]] = field(default_factory=list)
+    """Facts of :class:`hftrace.schema.lines.Download`."""
+    checkpoint: dict[str, WeightFile] = field(default_factory=dict)
+    """Weight files by path, in the loader's order."""
+    model: dict[str, Any] | None = None
+    layouts: list[lines.Layout] = field(default_factory=list)
+    rows: list[lines.ModelTensor] = field(default_factory=list)
+    tie_groups: list[list[str]] = field(default_factory=list)
+    reads: dict[str, Read] = field(default_factory=dict)
+    """By checkpoint key."""
+    converts: dict[str, Convert] = field(default_factory=dict)
+    """By the model's name."""
+    places: list[Placement] = field(default_factory=list)
+    modules: list[ModuleCopy] = field(default_factory=list)
+
+    def innermost(self, thread: int, time_ns: int) -> int | None:
+        """Returns the innermost span; that of the load's own thread for a worker without spans."""
+        timeline = self.timelines.get(thread)
+        found = timeline.innermost(time_ns) if timeline is not None else None
+        if found is None and thread != self.thread:
+            found = self.timelines[self.thread].innermost(time_ns)
+        return found
+
+
+def load_records(process: Process) -> list[LoadRecord]:
+    """Returns what was recorded of each outermost load, in the order of their starts.
+
+    Every line and event is looked at once, however many loads there are.
+    """
+    root_of = _roots(process.spans)
+    spans_of: dict[int, list[OpenedSpan]] = defaultdict(list)
+    for span in process.spans.values():
+        spans_of[root_of[span.id]].append(span)
+    loads = [span for span in process.spans.values() if span.phase == "load" and span.parent is None]
+    loads.sort(key=lambda span: span.start)
+    records = {load.id: _record(load, spans_of[load.id]) for load in loads}
+    _sort_lines(process, {span: records[root] for span, root in root_of.items() if root in records})
+    ordered = list(records.values())
+    groups = _distinct(group for fact in process.facts.get("ties", []) for group in fact.get("groups", []))
+    for record in ordered:
+        record.tie_groups += groups
+    _sort_events(process, ordered)
+    return ordered
+
+
+def _roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
+    """Returns the outermost span above each span."""
+    roots: dict[int, int] = {}
+    for span in spans.values():
+        above, path = span, []
+        while above.id not in roots:
+            path.append(above.id)
+            roots[above.id] = above.id
+            if above.parent is None or above.parent not in spans:
+                break
+            above = spans[above.parent]
+        for identity in path:
+            roots[identity] = roots[above.id]
+    return roots
+
+
+def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
+    assert load.end is not None
+    return LoadRecord(
+        span=load.id,
+        thread=load.thread,
+        start=load.start,
+        end=load.end,
+        status=load.status or "ok",
+        timelines=timelines_by_thread(spans),
+        phases={span.id: span.phase for span in spans},
+        span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
+        span_starts={span.id: span.start for span in spans},
+        requests=_requests(spans),
+    )
+
+
+def _requests(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
+    """Counts the HTTP requests by (repository, file name); those that are for no file are left out."""
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for span in spans:
+        attributes = span.attributes
+        if attributes.get("request") and attributes.get("name"):
+            counts[attributes.get("repo", ""), attributes["name"]] += 1 + attributes.get("redirects", 0)
+    return counts
+
+
+def _distinct(groups: Iterable[list[str]]) -> list[list[str]]:
+    """Returns the groups without repetitions: loads of one model say the same of it each time."""
+    return list({tuple(group): group for group in groups}.values())
+
+
+def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
+    """Gives each line to the load of the span that it names."""
+
+    def of(kind: type[LineOfSpan]) -> Iterable[tuple[LineOfSpan, LoadRecord]]:
+        for line in process.lines_of(kind):
+            record = record_of.get(line.span) if line.span is not None else None
+            if record is not None:
+                yield line, record
+
+    for slices, record in of(lines.Slices):
+        record.slices.update(slices.keys())
+    for keys, record in of(lines.Keys):
+        for key, dtype, shape, size in keys.entries():
+            record.keys[key] = (keys.source, StoredTensor(dtype, shape, None, size))
+    for renames, record in of(lines.Renames):
+        record.renames.update(renames.names())
+    for file, record in of(lines.File):
+        assert file.span is not None
+        record.asked.append((file.span, file.facts))
+    for download, record in of(lines.Download):
+        record.downloads.append(download.facts)
+    for checkpoint, record in of(lines.Checkpoint):
+        for path, share in zip(checkpoint.paths, checkpoint.shares, strict=False):
+            record.checkpoint.setdefault(path, WeightFile(checkpoint.span, share))
+    for resident, record in of(lines.Resident):
+        for path, share in zip(resident.paths, resident.shares, strict=False):
+            if path in record.checkpoint:
+                record.checkpoint[path].resident_after = share
+    for model, record in of(lines.Model):
+        record.model = model.facts
+    for layouts, record in of(lines.Layouts):
+        record.layouts += layouts.layouts
+    for tensors, record in of(lines.Tensors):
+        record.rows += tensors.rows()
+
+
+class _Finder:
+    """Finds the load that an event belongs to: by thread where the load's own did it, else by time.
+
+    Args:
+        records: The loads, in the order of their starts.
+    """
+
+    def __init__(self, records: list[LoadRecord]) -> None:
+        self._records = records
+        self._starts = [record.start for record in records]
+        self._latest = LatestOpen([(record.start, record.end) for record in records])
+        self._of_thread: dict[int, tuple[LatestOpen, list[LoadRecord]]] = {}
+        by_thread: dict[int, list[LoadRecord]] = defaultdict(list)
+        self._with_slice: dict[int, list[int]] = defaultdict(list)
+        for position, record in enumerate(records):
+            by_thread[record.thread].append(record)
+            for slice_id in record.slices:
+                self._with_slice[slice_id].append(position)
+        for thread, own in by_thread.items():
+            self._of_thread[thread] = LatestOpen([(record.start, record.end) for record in own]), own
+
+    def load_at(self, thread: int, time_ns: int) -> LoadRecord | None:
+        """Returns the load that a thread worked for at a time."""
+        if len(self._records) == 1:
+            return self._records[0]
+        if thread in self._of_thread:
+            latest, own = self._of_thread[thread]
+            found = latest.at(time_ns)
+            if found is not None:
+                return own[found]
+        found = self._latest.at(time_ns)
+        return self._records[found] if found is not None else None
+
+    def load_of(self, read: Read) -> LoadRecord | None:
+        """Returns the load whose lazy tensor was read: worker threads serve whichever load there is."""
+        if len(self._records) == 1:
+            return self._records[0]
+        positions = self._with_slice.get(read.slice_id, [])
+        begun = bisect.bisect_left(positions, bisect.bisect_right(self._starts, read.start))
+        for position in reversed(positions[max(0, begun - MAX_LOADS_AT_ONCE) : begun]):
+            if self._records[position].end >= read.start:
+                return self._records[position]
+        return self.load_at(read.thread, read.start)
+
+
+def _sort_events(process: Process, records: list[LoadRecord]) -> None:
+    """Gives each per-tensor event to its load."""
+    find = _Finder(records)
+    for read in process.events_of(Read):
+        record = find.load_of(read)
+        key = record.slices.get(read.slice_id) if record is not None else None
+        if record is not None and key is not None:
+            record.reads[key] = read
+    for convert in process.events_of(Convert):
+        record = find.load_at(convert.thread, convert.start)
+        if record is not None:
+            record.converts[convert.target] = convert
+    for place in process.events_of(Placement):
+        record = find.load_at(place.thread, place.start)
+        if record is not None:
+            record.places.append(place)
+    for module in process.events_of(ModuleCopy):
+        record = find.load_at(module.thread, module.start)
+        if record is not None:
+            record.modules.append(module)
+    for move in process.events_of(Move):
+        record = find.load_at(move.thread, move.start)
+        if record is not None:
+            _add_move(process, record, move)
+
+
+def _add_move(process: Process, record: LoadRecord, move: Move) -> None:
+    inside = record.innermost(move.thread, move.start)
+    if record.phases.get(inside or -1) == "shard":
+        record.places.append(Placement(move.name, move.start, move.end, move.thread))
+    if inside is not None and inside in process.spans:
+        attributes = process.spans[inside].attributes
+        attributes["moved"] = attributes.get("moved", 0) + 1

@@ -1,0 +1,127 @@
+"""How a run ended, as far as its journals say: the status, and what was going on last."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hftrace.replay.events import ModuleCopy, Move, Placement, Read
+from hftrace.replay.reader import OpenedSpan, Process
+from hftrace.schema import lines
+from hftrace.schema.model import Tensor
+
+
+def outcome_of(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the block ``outcome`` of a trace.
+
+    Args:
+        processes: What each process wrote.
+        given: What someone saw who watched; wins over the journals.
+    """
+    result: dict[str, Any] = {
+        "status": "ok" if all(process.stopped for process in processes) else "killed",
+        "error": None,
+        "signal": None,
+        "exit_code": None,
+        "last_phase": None,
+        "last_tensor": None,
+        "last_file": None,
+        "memory_at_death_bytes": None,
+    }
+    for process in processes:
+        for fact in process.facts.get("outcome", []):
+            result.update(fact)
+    result.update({key: value for key, value in (given or {}).items() if value is not None})
+    return result
+
+
+def last_activity(process: Process, base: int) -> dict[str, Any]:
+    """Says what a process that did not end well was doing: innermost open span, last tensor, last file.
+
+    Args:
+        process: What it wrote.
+        base: The trace's clock base, a raw clock reading.
+    """
+    # The spans that have no end, or that an exception left last.
+    unfinished = [span for span in process.spans.values() if span.end is None]
+    failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]
+    deepest = max(
+        unfinished or failed,
+        key=lambda span: (span.end or process.last_time, span.start, span.id),
+        default=None,
+    )
+    if not unfinished and failed:
+        # The exception rose from the span that began last and failed first.
+        deepest = max(failed, key=lambda span: (span.start, span.id))
+    activity: dict[str, Any] = {"died_in": None}
+    if deepest is not None:
+        activity = {
+            "died_in": deepest.name,
+            "last_phase": deepest.phase if deepest.phase != "load" else None,
+        }
+        above: OpenedSpan | None = deepest
+        while above is not None:
+            if activity.get("last_phase") is None and above.phase != "load":
+                activity["last_phase"] = above.phase
+            if "file" in above.attributes:
+                activity["last_file"] = above.attributes["file"]
+                break
+            above = process.spans.get(above.parent) if above.parent is not None else None
+    time_ns, activity["last_tensor"] = _last_tensor(process)
+    if activity["last_tensor"] is not None:
+        activity["last_tensor_ns"] = time_ns - base
+    return activity
+
+
+def _last_tensor(process: Process) -> tuple[int, str | None]:
+    """Returns when the last tensor was done, and its name, key or module's prefix; None if unknown."""
+    slices: dict[int, str] = {}
+    for line in process.lines_of(lines.Slices):
+        slices.update(line.keys())
+    named = [
+        *((read.end, slices.get(read.slice_id)) for read in process.events_of(Read)),
+        *((place.end, place.name) for place in process.events_of(Placement)),
+        # A module without a name is the whole model, or in 4.50 the one whose tensor has just been named.
+        *((copy.end, copy.prefix) for copy in process.events_of(ModuleCopy)),
+        *((move.end, move.name) for move in process.events_of(Move)),
+    ]
+    known = [(end, name) for end, name in named if isinstance(name, str) and name]
+    return max(known, key=_when, default=(-1, None))
+
+
+def _when(event: tuple[int, str | None]) -> int:
+    return event[0]
+
+
+_COMMIT = re.compile(r"[\\/]models--([^\\/]+)[\\/]snapshots[\\/]([0-9a-f]{40})[\\/]")
+
+
+def commit_of(process: Process, model: str) -> str | None:
+    """Returns the commit that the model's files were taken from: the cache keeps them under its name."""
+    for line in process.lines_of(lines.File):
+        match = _COMMIT.search(str(line.facts.get("path") or ""))
+        if match and match[1] == model.replace("/", "--"):
+            return match[2]
+    return None
+
+
+def file_of(name: str | None, tensors: list[Tensor]) -> str | None:
+    """Returns the file of a tensor, by its name or its checkpoint key.
+
+    To 4.50 the loader may go by module: ``layers.0.mlp.`` stands for the tensors of that module.
+    """
+    if name is None:
+        return None
+    if not name.endswith("."):
+        return next((row.file for row in tensors if row.name == name or name in row.keys), None)
+    keys = [(f".{key}", row.file) for row in tensors for key in (row.name, *row.keys) if key]
+    own = (file for key, file in keys if f"{key.rpartition('.')[0]}.".endswith(f".{name}"))
+    # A module that only holds others, an activation: the tensors below it, else what was placed last.
+    below = (file for key, file in keys if f".{name}" in key)
+    placed = max((row for row in tensors if row.placed_ns is not None), key=_placed, default=None)
+    return next(own, None) or next(below, None) or (placed.file if placed is not None else None)
+
+
+def _placed(row: Tensor) -> int:
+    return row.placed_ns or 0

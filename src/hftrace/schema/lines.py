@@ -1,0 +1,300 @@
+"""The lines of a journal: what each kind holds.
+
+:mod:`hftrace.schema.codec` writes and reads them. Fields that came later have
+a default, so that older journals stay readable. What happens once per tensor
+is written in batches, :class:`Events`, which :mod:`hftrace.replay.events`
+takes apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+
+class Allocator(NamedTuple):
+    """What torch's allocator says of one device at an edge, in bytes."""
+
+    allocated: int
+    reserved: int
+    peak: int
+    """The most that was allocated since the edge before."""
+
+
+class AllocatorReading(NamedTuple):
+    """The same between two edges, where the peak is not asked for."""
+
+    allocated: int
+    reserved: int
+
+
+class Edge(NamedTuple):
+    """Memory of the process at an edge of a span, in bytes; None if unknown."""
+
+    anonymous: int | None = None
+    file: int | None = None
+    shared: int | None = None
+    watermark: int | None = None
+    """The most that was resident since the edge before."""
+    devices: dict[str, Allocator] | None = None
+    storage_read: int | None = None
+    """Bytes fetched from storage so far; journals of 0.1 development versions do not have it."""
+
+
+class Header(NamedTuple):
+    """The first line of a journal: schema, version, pid, rank, clock_base_ns, wall_clock_ns, ...
+
+    Samples begin with one too (pid, rate_hz, source, missing), and a second
+    one adds what the sampler has found out since.
+    """
+
+    facts: dict[str, Any]
+
+
+class Hook(NamedTuple):
+    """A hook point that was installed."""
+
+    number: int
+    target: str
+    function: str
+    source: str
+    phase: str = ""
+    phase_before: str = ""
+    """What the code of a load itself did before such a call, as a phase; empty if unknown."""
+    phase_after: str = ""
+    """The same for what it does after its last call."""
+
+
+class Begin(NamedTuple):
+    """A span begins."""
+
+    span: int
+    parent: int | None
+    phase: str
+    name: str
+    hook: int | None
+    thread: int
+    time_ns: int
+    edge: Edge
+    attributes: dict[str, Any]
+
+
+class End(NamedTuple):
+    """A span ends."""
+
+    span: int
+    time_ns: int
+    edge: Edge
+    status: str
+    attributes: dict[str, Any]
+    """To add to those of the beginning."""
+
+
+class Slices(NamedTuple):
+    """Which lazy tensor is which."""
+
+    span: int
+    items: list[Any]
+    """Slice id, checkpoint key, and so on."""
+
+    def keys(self) -> Iterator[tuple[int, str]]:
+        """Yields (slice id, checkpoint key)."""
+        return zip(self.items[0::2], self.items[1::2], strict=False)
+
+
+class StateEntry(NamedTuple):
+    """One tensor of a pickle or of a state dict."""
+
+    key: str
+    dtype: str
+    shape: list[int]
+    bytes: int
+
+
+class Keys(NamedTuple):
+    """The tensors of a pickle, or of a state dict that the caller handed in."""
+
+    span: int | None
+    source: str
+    """The path; empty for the caller's state dict."""
+    items: list[Any]
+    """Key, dtype, shape, bytes, and so on."""
+
+    def entries(self) -> Iterator[StateEntry]:
+        """Yields the tensors."""
+        return map(StateEntry, *(self.items[at::4] for at in range(4)))
+
+
+class Renames(NamedTuple):
+    """The renaming that the loader computed (4.50 to 4.57)."""
+
+    span: int
+    items: list[str]
+    """Checkpoint key, name in the model, and so on."""
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """Yields (checkpoint key, name in the model)."""
+        return zip(self.items[0::2], self.items[1::2], strict=False)
+
+
+class File(NamedTuple):
+    """A file was asked for: name, path, result, size, where (repository or directory), client.
+
+    ``client`` is true for what became of it in the Hub client, which is not
+    one more question.
+    """
+
+    span: int | None
+    facts: dict[str, Any]
+
+
+class Download(NamedTuple):
+    """A file, or a part of one, came over the network: name, where, bytes, ok."""
+
+    span: int
+    facts: dict[str, Any]
+
+
+class Checkpoint(NamedTuple):
+    """The weight files of a load in the loader's order, and how much of each was in the page cache."""
+
+    span: int
+    paths: list[str]
+    shares: list[float | None]
+
+
+class Resident(NamedTuple):
+    """The same when the load returned."""
+
+    span: int
+    paths: list[str]
+    shares: list[float | None]
+
+
+class Model(NamedTuple):
+    """Facts of the finished model: class, base_model_prefix, device_map, quantizer, ..."""
+
+    span: int
+    facts: dict[str, Any]
+
+
+class Layout(NamedTuple):
+    """What many tensors of a model have in common."""
+
+    dtype: str
+    device: str
+    shape: list[int]
+    bytes: int
+    offloaded: bool
+
+
+class Layouts(NamedTuple):
+    """The layouts of a model that :class:`Tensors` rows point to by position, over all such lines."""
+
+    span: int
+    layouts: list[Layout]
+
+
+class ModelTensor(NamedTuple):
+    """One parameter or buffer of the finished model."""
+
+    name: str
+    kind: int
+    """0 for a parameter, 1 for a buffer, 2 for a buffer outside of the state dict."""
+    layout: int
+    identity: int
+    """Equal for tensors that are one object."""
+
+
+class Tensors(NamedTuple):
+    """Parameters and buffers of the finished model."""
+
+    span: int
+    items: list[Any]
+    """Name, kind, layout, identity, and so on."""
+
+    def rows(self) -> Iterator[ModelTensor]:
+        """Yields the tensors."""
+        return map(ModelTensor, *(self.items[at::4] for at in range(4)))
+
+
+class Thread(NamedTuple):
+    """A thread that did something."""
+
+    thread: int
+    name: str
+
+
+class Error(NamedTuple):
+    """An error of our own, shielded from the host."""
+
+    hook: str
+    """The target of the hook point."""
+    message: str
+
+
+class Facts(NamedTuple):
+    """Facts for a block of the trace: environment, request, outcome; or ``ties``."""
+
+    block: str
+    values: dict[str, Any]
+
+
+class Device(NamedTuple):
+    """A reading of the allocators between two edges."""
+
+    time_ns: int
+    devices: dict[str, AllocatorReading]
+
+
+class Lost(NamedTuple):
+    """So many lines could not be written."""
+
+    lines: int
+
+
+class Stop(NamedTuple):
+    """The recorder was stopped in order."""
+
+    time_ns: int
+
+
+class Sample(NamedTuple):
+    """One reading of the sampler; ``launch/sampler.py`` writes it without this module, in this order."""
+
+    time_ns: int
+    anonymous: int | None = None
+    file: int | None = None
+    shared: int | None = None
+    swap: int | None = None
+    storage_read: int | None = None
+    cpu_ns: int | None = None
+    # Samplers of 0.1 development versions end here.
+    cgroup: int | None = None
+    memory_stall_ns: int | None = None
+    available: int | None = None
+    device_used: dict[str, int] | None = None
+
+
+class Limit(NamedTuple):
+    """The sampler is about to kill the process."""
+
+    time_ns: int
+    anonymous: int
+    limit: int
+    """Both in bytes."""
+
+
+class Events(NamedTuple):
+    """What one thread did once per tensor or module, since it was last written."""
+
+    kind: str
+    thread: int
+    items: list[Any]
+    """All fields of the first event, then of the second, and so on."""
+
+
+Line: TypeAlias = (
+    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
+    | Layouts | Tensors | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
+)  # fmt: skip

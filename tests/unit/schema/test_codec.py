@@ -1,0 +1,123 @@
+"""The lines of a journal: what is written is what is read, older ones too, and nothing unknown does harm."""
+
+from __future__ import annotations
+
+import json
+import typing
+
+import pytest
+
+from hftrace.schema import codec, journal, lines
+
+EDGE = lines.Edge(1, 2, 3, 4, {"cuda:0": lines.Allocator(5, 6, 7)}, 8)
+EXAMPLES = [
+    lines.Header({"schema": journal.SCHEMA, "version": 1}),
+    lines.Hook(1, "m:f", "f", "m.py:1", "load", "config", "finalize"),
+    lines.Begin(1, None, "load", "Model", 1, 77, 5, EDGE, {"a": 1}),
+    lines.End(1, 9, EDGE, "ok", {}),
+    lines.Slices(1, [11, "a", 12, "b"]),
+    lines.Keys(1, "", ["a", "float32", [2], 8]),
+    lines.Renames(1, ["a", "b"]),
+    lines.File(None, {"name": "config.json"}),
+    lines.Download(1, {"name": "x", "bytes": 5}),
+    lines.Checkpoint(1, ["/x"], [None]),
+    lines.Resident(1, ["/x"], [0.5]),
+    lines.Model(1, {"class": "Model"}),
+    lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
+    lines.Tensors(1, ["a", 0, 0, 99]),
+    lines.Thread(77, "MainThread"),
+    lines.Error("m:f", "KeyError"),
+    lines.Facts("environment", {"python": "3.11"}),
+    lines.Device(5, {"cuda:0": lines.AllocatorReading(1, 2)}),
+    lines.Lost(3),
+    lines.Stop(9),
+    lines.Sample(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {"cuda:0": 11}),
+    lines.Limit(1, 2, 3),
+    lines.Events(journal.PLACES, 77, ["a", 1, 2]),
+]
+
+
+def test_every_kind_has_an_example():
+    assert {type(example) for example in EXAMPLES} == set(typing.get_args(lines.Line))
+
+
+@pytest.mark.parametrize("line", EXAMPLES, ids=lambda line: type(line).__name__)
+def test_what_is_written_is_read(line):
+    raw = json.dumps(codec.to_line(line)).encode()
+    read = codec.parse(raw)
+    assert read == line
+    assert type(read) is type(line)
+    assert codec.kind_of(raw) == codec.to_line(line)[0]
+    if isinstance(line, (lines.Begin, lines.End)):
+        assert read.edge.devices["cuda:0"].peak == 7
+
+
+def test_older_journals():
+    hook = codec.from_line([journal.HOOK, 1, "m:f", "f", "m.py:1", "load"])
+    assert (hook.phase_before, hook.phase_after) == ("", "")
+    begun = codec.from_line([journal.BEGIN, 1, None, "load", "M", None, 7, 5, [1, 2, 3, 4, None], {}])
+    assert begun.edge == lines.Edge(1, 2, 3, 4)
+    assert begun.edge.storage_read is None
+    sample = codec.from_line([journal.SAMPLE, 1, 2, 3, 4, 5, 6, 7])
+    assert (sample.cpu_ns, sample.cgroup, sample.device_used) == (7, None, None)
+
+
+def test_newer_journals():
+    assert codec.from_line([journal.STOP, 9, "more"]) == lines.Stop(9)
+    assert codec.from_line(["unheard of", 1, 2]) is None
+    edge = codec.from_line([journal.END, 1, 9, [1, 2, 3, 4, None, 8, "more"], "ok", {}, "more"]).edge
+    assert edge == lines.Edge(1, 2, 3, 4, None, 8)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{}", b"[]", b"[1]", b"[[]]", b'["begin",1]', b'["places"]', b'["stop",1', b"\xff", b"[" * 9999],
+)
+def test_damage(raw):
+    assert codec.parse(raw) is None
+
+
+@pytest.mark.parametrize(
+    ("edge", "expected"),
+    [
+        ([1, [2], 3, 4, None, 5], lines.Edge(1, None, 3, 4, None, 5)),
+        ([1, 2, 3, 4, 7, 5], lines.Edge(1, 2, 3, 4, None, 5)),
+        ([1, 2, 3, 4, {"cuda:0": 5}, "x"], lines.Edge(1, 2, 3, 4)),
+        ([1, 2], lines.Edge(1, 2)),
+        (None, lines.Edge()),
+    ],
+)
+def test_what_is_damaged_in_an_edge_is_unknown(edge, expected):
+    line = codec.from_line([journal.END, 1, 9, edge, "ok", None])
+    assert (line.edge, line.attributes) == (expected, {})
+
+
+def test_what_stands_before_the_header_is_left_out(tmp_path):
+    path = tmp_path / "journal"
+    path.write_text('["begin"]\n["stop",1]\n["header",{"schema":"x"}]\n["stop",2]\n')
+    assert list(codec.read(path, from_header=True)) == [lines.Header({"schema": "x"}), lines.Stop(2)]
+    with pytest.raises(TypeError):
+        list(codec.read(path))
+
+
+def test_named_fields_of_rows():
+    assert list(lines.Slices(1, [11, "a", 12, "b", 13]).keys()) == [(11, "a"), (12, "b")]
+    assert list(lines.Renames(1, ["a", "b", "c", "d"]).names()) == [("a", "b"), ("c", "d")]
+    (entry,) = lines.Keys(1, "", ["a", "float32", [2], 8]).entries()
+    assert (entry.key, entry.dtype, entry.shape, entry.bytes) == ("a", "float32", [2], 8)
+    (row,) = lines.Tensors(1, ["a", 2, 3, 99]).rows()
+    assert (row.name, row.kind, row.layout, row.identity) == ("a", 2, 3, 99)
+
+
+def test_what_is_no_kind():
+    assert [codec.kind_of(raw) for raw in (b"", b"[1]", b'"x"', b'[ "x"]', b'["x')] == ["", "", "", "", "x"]
+
+
+def test_the_header_is_the_first_line(tmp_path):
+    path = tmp_path / "journal"
+    header = codec.to_line(EXAMPLES[0])
+    for first, expected in ((header, header[1]), ([journal.STOP, 1], None), ([journal.HEADER], None)):
+        path.write_text(json.dumps(first) + "\n" + json.dumps(header) + "\n")
+        assert codec.read_header(path) == expected
+    path.write_text("")
+    assert codec.read_header(path) is None
