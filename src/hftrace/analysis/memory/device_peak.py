@@ -148,18 +148,19 @@ def _device_peak(trace: Trace, load_row: int, load: Span, device: str, peak: int
 def _innermost(trace: Trace, row: int, device: str, peak: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own peak, but for a trifle."""
     column = trace.spans.column("device_peak_bytes")
-    lanes = span_index(trace).lanes
+    index = span_index(trace)
+    lanes = index.lanes
     least = (1 - TOLERANCE) * peak
     while True:
         below = [
             child
-            for child in span_index(trace).children[row]
+            for child in index.children[row]
             if lanes[child] == lanes[row] and device_sizes(column[child]).get(device, 0) >= least
         ]
         if not below:
             return row
         # The mark of a warm-up is within a trifle of that of the weights: the weights say more.
-        row = max(below, key=lambda child: (span_index(trace).phases[child] != "warmup", -child))
+        row = max(below, key=lambda child: (index.phases[child] != "warmup", -child))
 
 
 def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:

@@ -66,10 +66,10 @@ class HeldMemory(NamedTuple):
 
 def held(trace: Trace, load_row: int) -> HeldMemory:
     """Returns what the tensors of a load hold in the memory of the host."""
-    sorting = _ParcelBuilder(trace, load_row)
+    builder = _ParcelBuilder(trace, load_row)
     for batch in tensor_batches(trace):
-        sorting.add(batch)
-    parcels = sorting.parcels
+        builder.add(batch)
+    parcels = builder.parcels
     whole = _Group()
     groups: dict[int | None, _Group] = {}
     for parcel in parcels:
@@ -80,14 +80,13 @@ def held(trace: Trace, load_row: int) -> HeldMemory:
     }
     # A file that other weights are used right out of stays mapped as long as the model.
     kept = {parcel.file for parcel in parcels if not (parcel.owns_memory or copied[parcel.owner])}
+    ends = span_index(trace).ends
     copies = [
-        parcel
-        if parcel.file in kept or parcel.owner is None
-        else parcel._replace(release=span_index(trace).ends[parcel.owner])
+        parcel if parcel.file in kept or parcel.owner is None else parcel._replace(release=ends[parcel.owner])
         for parcel in parcels
         if parcel.owns_memory or copied[parcel.owner]
     ]
-    total = whole.needed + whole.same + sorting.timeless_bytes
+    total = whole.needed + whole.same + builder.timeless_bytes
     return HeldMemory(copies, total if _was_built_before(trace, load_row, total) else 0)
 
 
@@ -230,12 +229,12 @@ def _copies_without_cast(
 
 def heap_growth(trace: Trace, load_row: int) -> int:
     """Returns how much more malloc had free when the weights were in the model than at the load's start."""
-    attributes = trace.spans.column("attributes")
+    index, attributes = span_index(trace), trace.spans.column("attributes")
     before = attributes[load_row].get("heap_free_start_bytes")
     after = [
         attributes[row].get("heap_free_bytes")
-        for row in span_index(trace).walk_thread([load_row])
-        if span_index(trace).phases[row] == "weights"
+        for row in index.walk_thread([load_row])
+        if index.phases[row] == "weights"
     ]
     known = [free for free in after if isinstance(free, int)]
     return max(0, known[-1] - before) if known and isinstance(before, int) else 0
