@@ -12,13 +12,13 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from hftrace.schema import journal
+from hftrace.schema import events, journal
 
 
 class Buffer:
     """The lists of one thread."""
 
-    __slots__ = ("converts", "initializes", "modules", "moves", "places", "reads", "thread")
+    __slots__ = ("converts", "initializes", "kinds", "modules", "moves", "places", "reads", "thread")
 
     def __init__(self, thread: int) -> None:
         self.thread = thread
@@ -28,10 +28,7 @@ class Buffer:
         self.modules: list[Any] = []
         self.moves: list[Any] = []
         self.initializes: list[Any] = []
-
-    def kinds(self) -> tuple[tuple[str, list[Any]], ...]:
-        """Returns each list with the kind of its journal line."""
-        return (
+        self.kinds: tuple[tuple[str, list[Any]], ...] = (
             (journal.READS, self.reads),
             (journal.CONVERTS, self.converts),
             (journal.PLACES, self.places),
@@ -39,6 +36,7 @@ class Buffer:
             (journal.MOVES, self.moves),
             (journal.INITIALIZES, self.initializes),
         )
+        """Each list with the kind of its journal line; the lists themselves are never replaced."""
 
 
 class ThreadBuffers(threading.local):
@@ -54,14 +52,14 @@ class ThreadBuffers(threading.local):
         registry.append((self.buffer, threading.current_thread().name))
 
 
-def drain(registry: list[tuple[Buffer, str]]) -> list[list[Any]]:
-    """Takes what all threads have buffered, as journal lines."""
-    lines: list[list[Any]] = []
+def drain(registry: list[tuple[Buffer, str]]) -> list[bytes]:
+    """Takes what all threads have buffered, as journal lines that are encoded already."""
+    lines: list[bytes] = []
     for buffer, _ in list(registry):
-        for kind, items in buffer.kinds():
-            count = len(items)
-            if count:
+        for kind, items in buffer.kinds:
+            if items:
+                count = len(items)
                 chunk = items[:count]
                 del items[:count]
-                lines.append([kind, buffer.thread, chunk])
+                lines.append(events.encode(kind, buffer.thread, chunk))
     return lines

@@ -20,7 +20,7 @@ from typing import Any
 from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
-from hftrace.record.writer import JournalWriter
+from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.redact import redact
 from hftrace.system.heap import free_heap_bytes
@@ -104,7 +104,9 @@ class Recorder:
         self.devices = DeviceMemory()
         self._devices_described = False
         self._garbage = Watch()
-        self.writer = JournalWriter(journal.journal_path(directory, self.pid, rank), self._drain)
+        self.writer = JournalWriter(
+            journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
+        )
         self.write(
             lines.Header(
                 {
@@ -209,6 +211,7 @@ class Recorder:
                 self._load_stacks.append(stack)
                 if self.open_loads == 1:
                     self._garbage.install()
+                    self.writer.wake()
             if not self.active:
                 self._garbage.remove()  # stopped meanwhile, which takes no lock
         stack.append(span)
@@ -337,8 +340,12 @@ class Recorder:
             place = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
             self.write(lines.Error(where, f"{type(error).__name__}: {redact(str(error))[:300]}{place}"))
 
-    def _drain(self) -> list[list[Any]]:
-        batches = buffers.drain(self._threads) + self._garbage.drain()
+    def _expects_events(self) -> bool:
+        """Returns whether a load is open: what happens once per tensor is only recorded inside one."""
+        return self.open_loads > 0
+
+    def _drain(self) -> list[WrittenLine]:
+        batches: list[WrittenLine] = [*buffers.drain(self._threads), *self._garbage.drain()]
         others: list[lines.Line] = []
         while self._announced < len(self._threads):
             buffer, name = self._threads[self._announced]
@@ -356,7 +363,7 @@ class Recorder:
                     for name, (allocated, reserved, _) in reading.items()
                 }
                 others.append(lines.Device(clock(), readings))
-        return batches + [codec.to_line(line) for line in others]
+        return [*batches, *map(codec.to_line, others)]
 
 
 def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *arguments: Any) -> Any:

@@ -2,17 +2,24 @@
 
 The walk is its own and not ``named_parameters``: a model of 100,000 tensors
 must cost a fraction of a second, so each tensor costs a few attribute reads,
-and what repeats (dtype, device, shape) is written once.
+and what repeats (dtype, device, shape) is written once. Modules have a
+``__getattr__``, which makes each of their attributes expensive, so they are
+read from the modules' dictionaries.
 """
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections import defaultdict
 from typing import Any
 
 from hftrace.record.recorder import Recorder
-from hftrace.schema import lines
+from hftrace.schema import events, journal, lines
 
 ROWS_PER_LINE = 2000
+_TABLES = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+_layout = operator.attrgetter("shape", "dtype", "device")
 
 
 def model_of(result: Any) -> Any:
@@ -69,56 +76,85 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         "training": bool(getattr(model, "training", False)),
     }
     recorder.write(lines.Model(span_id, facts))
-    layouts: dict[Any, int] = {}
-    descriptions: list[lines.Layout] = []
-    rows: list[Any] = []
-    written = 0
+    layouts = _Layouts()
+    names: list[str] = []
+    kinds: list[int] = []
+    tensors: list[Any] = []
+    offloaded = False
 
     def flush() -> None:
-        nonlocal written, rows
-        if len(descriptions) > written:
-            recorder.write(lines.Layouts(span_id, descriptions[written:]))
-            written = len(descriptions)
-        recorder.write(lines.Tensors(span_id, rows))
-        rows = []
+        if not names:
+            return
+        numbers = layouts.of(tensors, offloaded)
+        fresh = layouts.take()
+        if fresh:
+            recorder.write(lines.Layouts(span_id, fresh))
+        columns = (kinds, numbers, list(map(id, tensors)))
+        recorder.writer.write(events.encode_columns(journal.TENSORS, span_id, [names], columns))
+        for column in (names, kinds, tensors):
+            column.clear()
 
-    pending: list[tuple[str, Any]] = [("", model)]
-    while pending:
-        prefix, module = pending.pop()
-        children = module._modules
-        if children:
-            for name in reversed(children):
-                child = children[name]
-                if child is not None:
-                    pending.append((f"{prefix}{name}.", child))
-        parameters = module._parameters
-        buffers = module._buffers
-        if not parameters and not buffers:
-            continue
-        offloaded = "_hf_hook" in module.__dict__ and _offloads(module)
-        for kind, tensors in ((0, parameters), (1, buffers)):
-            if not tensors:
-                continue
-            # 2: a buffer outside of the state dict, which no checkpoint can hold.
-            computed = module._non_persistent_buffers_set if kind else ()
-            for name, tensor in tensors.items():
-                if tensor is None:
-                    continue
-                key = (tensor.dtype, tensor.device, tensor.shape, offloaded)
-                layout = layouts.get(key)
-                if layout is None:
-                    layout = layouts[key] = len(descriptions)
-                    descriptions.append(
-                        lines.Layout(
-                            str(tensor.dtype).removeprefix("torch."),
-                            str(tensor.device),
-                            list(tensor.shape),
-                            tensor.numel() * tensor.element_size(),
-                            offloaded,
-                        )
-                    )
-                rows += (prefix + name, 2 if name in computed else kind, layout, id(tensor))
-        if len(rows) >= 4 * ROWS_PER_LINE:
-            flush()
-    if rows:
-        flush()
+    def visit(prefix: str, module: Any) -> None:
+        nonlocal offloaded
+        own = module.__dict__
+        if "_modules" not in own:  # a scripted module has properties
+            own = {name: getattr(module, name) for name in _TABLES}
+        parameters, buffers, children = own["_parameters"], own["_buffers"], own["_modules"]
+        if parameters or buffers:
+            if offloaded is not ("_hf_hook" in own and _offloads(module)) or len(names) >= ROWS_PER_LINE:
+                flush()
+                offloaded = "_hf_hook" in own and _offloads(module)
+            for name in parameters:
+                tensor = parameters[name]
+                if tensor is not None:
+                    names.append(prefix + name)
+                    kinds.append(0)
+                    tensors.append(tensor)
+            for name in buffers:
+                tensor = buffers[name]
+                if tensor is not None:
+                    names.append(prefix + name)
+                    # 2: outside of the state dict, which no checkpoint can hold.
+                    kinds.append(2 if name in own["_non_persistent_buffers_set"] else 1)
+                    tensors.append(tensor)
+        for name in children:
+            child = children[name]
+            if child is not None:
+                visit(f"{prefix}{name}.", child)
+
+    visit("", model)
+    flush()
+
+
+class _Layouts:
+    """Numbers what several tensors have in common: dtype, device, shape, and whether they are offloaded."""
+
+    def __init__(self) -> None:
+        number = itertools.count().__next__
+        self._numbers: dict[bool, defaultdict[Any, int]] = {
+            offloaded: defaultdict(number) for offloaded in (False, True)
+        }
+        self._described = 0
+        self._fresh: list[lines.Layout] = []
+
+    def of(self, tensors: list[Any], offloaded: bool) -> list[int]:
+        """Returns the number of each tensor's layout; nothing but C runs for each of them."""
+        numbers = list(map(self._numbers[offloaded].__getitem__, map(_layout, tensors)))
+        for number in range(self._described, sum(map(len, self._numbers.values()))):
+            tensor = tensors[numbers.index(number)]
+            self._fresh.append(
+                lines.Layout(
+                    str(tensor.dtype).removeprefix("torch."),
+                    str(tensor.device),
+                    list(tensor.shape),
+                    tensor.numel() * tensor.element_size(),
+                    offloaded,
+                )
+            )
+            self._described += 1
+        return numbers
+
+    def take(self) -> list[lines.Layout]:
+        """Returns the descriptions of new layouts, by number, since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return fresh

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
-from hftrace.record.hooks.events import initialize_handler
+from hftrace.record.hooks.events import EventHandler, initialize_handler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
@@ -95,6 +95,8 @@ class Tracer:
 
     def _attach(self, point: HookPoint, function: types.FunctionType) -> bool:
         """Puts a hook point's handler around a function; returns whether one is there now."""
+        if isinstance(point.handler, EventHandler):
+            function = undecorated(function)
         if function in self._functions:
             # The same function by another name, as PretrainedConfig is PreTrainedConfig in 5.x.
             return True

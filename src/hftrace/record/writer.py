@@ -8,6 +8,7 @@ a background thread empties every :data:`FLUSH_SECONDS`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -17,9 +18,18 @@ from typing import Any
 
 FLUSH_SECONDS = 0.035
 """At most this much of the per-tensor events, and what a flush takes, is lost when the process is killed
-(DESIGN.md: 50 ms). A flush costs a few microseconds, waking up for it some 80: wake-ups are what counts."""
+(DESIGN.md: 50 ms). A flush costs a few microseconds; waking up takes the interpreter's lock from the load."""
 
 _encode = json.JSONEncoder(separators=(",", ":"), default=str, ensure_ascii=True).encode
+
+WrittenLine = list[Any] | bytes
+"""A line as its items, or as it stands in the file, without its end."""
+
+
+def _text(lines: list[WrittenLine]) -> bytes:
+    ready = [line if type(line) is bytes else _encode(line).encode("ascii") for line in lines]
+    ready.append(b"")
+    return b"\n".join(ready)
 
 
 class JournalWriter:
@@ -29,17 +39,27 @@ class JournalWriter:
         path: The journal's file; made new.
         drain: Called by the background thread; returns the lines that wait
             in buffers.
+        expects: Called by it after a wake-up that found nothing; returns
+            whether :meth:`wake` will not be called before more comes.
+            Where it returns False the thread sleeps until then.
     """
 
-    def __init__(self, path: Path, drain: Callable[[], list[list[Any]]]) -> None:
+    def __init__(
+        self, path: Path, drain: Callable[[], list[WrittenLine]], expects: Callable[[], bool] = lambda: True
+    ) -> None:
         self.path = path
         self.lost = 0
         self.failure: str | None = None
         self._drain = drain
+        self._expects = expects
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._stopping = threading.Event()
+        self._stopping = False
+        # Let go of to wake the thread. A lock and no Event: waiting for it is one step in C.
+        self._sleeping = threading.Lock()
+        self._sleeping.acquire()
+        self._resting = False
         self._draining = threading.Lock()
-        self._pending: list[list[Any]] = []
+        self._pending: list[WrittenLine] = []
         # A finalizer or a signal handler of the host may run in the middle of our code, on this very thread,
         # and call what is hooked: it must find no lock that it waits for itself.
         self._writing = threading.RLock()
@@ -49,14 +69,14 @@ class JournalWriter:
         """Starts the background thread."""
         self._thread.start()
 
-    def write(self, line: list[Any]) -> None:
+    def write(self, line: WrittenLine) -> None:
         """Writes one line now, behind whatever waits, in one system call."""
         with self._writing:
             waiting, self._pending = self._pending, []
             waiting.append(line)
-            self._write("".join([_encode(item) + "\n" for item in waiting]), len(waiting))
+            self._write(_text(waiting), len(waiting))
 
-    def write_soon(self, line: list[Any]) -> None:
+    def write_soon(self, line: WrittenLine) -> None:
         """Writes a line with the next one, or with the next flush.
 
         For the end of a span, whose time has been taken: what writing it
@@ -64,13 +84,22 @@ class JournalWriter:
         """
         with self._writing:
             self._pending.append(line)
+        self.wake()
 
-    def _write(self, text: str, count: int) -> None:
+    def wake(self) -> None:
+        """Lets the background thread look again every :data:`FLUSH_SECONDS`; waits for no lock."""
+        if self._resting:
+            self._end_sleep()
+
+    def _end_sleep(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been ended already
+            self._sleeping.release()
+
+    def _write(self, data: bytes, count: int) -> None:
         file = self._file
         if file is None:
             self.lost += count
             return
-        data = text.encode("ascii")
         try:
             # A regular file takes all of it at once, short of a full disk.
             written = os.write(file, data)
@@ -81,29 +110,43 @@ class JournalWriter:
             self.lost += count
             self.failure = str(error)
 
-    def flush(self) -> None:
-        """Empties the buffers into the file."""
+    def flush(self) -> bool:
+        """Empties the buffers into the file; returns whether there was anything."""
         with self._draining:
             lines = self._drain()
-            text = "".join([_encode(line) + "\n" for line in lines])
+            text = _text(lines)
             with self._writing:
                 waiting, self._pending = self._pending, []
                 if waiting:
-                    text = "".join([_encode(line) + "\n" for line in waiting]) + text
+                    text = _text(waiting) + text
                 if text:
                     self._write(text, len(waiting) + len(lines))
+        return bool(text)
 
     def _run(self) -> None:
-        while not self._stopping.wait(FLUSH_SECONDS):
+        while True:
+            self._sleeping.acquire(timeout=FLUSH_SECONDS)
+            if self._stopping:
+                return
             try:
-                self.flush()
+                if not self.flush() and not self._expects():
+                    self._rest()
             except Exception as error:  # a broken flush must not end the thread
                 self.lost += 1
                 self.failure = f"{type(error).__name__}: {error}"
 
+    def _rest(self) -> None:
+        """Sleeps until there is something to wait for."""
+        self._resting = True
+        # Whoever puts something there from here on sees that the thread rests, and wakes it.
+        if not self._pending and not self._stopping and not self._expects():
+            self._sleeping.acquire()
+        self._resting = False
+
     def close(self) -> None:
         """Stops the background thread, writes what is left, and closes the file."""
-        self._stopping.set()
+        self._stopping = True
+        self._end_sleep()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
         try:
@@ -118,4 +161,4 @@ class JournalWriter:
     def abandon(self) -> None:
         """Forgets the file without touching it: for the child after a fork."""
         self._file = None
-        self._stopping.set()
+        self._stopping = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import os
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ from hftrace.replay.files import build_file_ledger
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
-from hftrace.replay.reader import OpenedSpan, Process, read_process, storage_read
+from hftrace.replay.reader import Process, read_process
 from hftrace.replay.samples import read_samples
+from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
     add_collection_spans,
@@ -34,7 +34,6 @@ from hftrace.replay.spans import (
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.schema import journal
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.lines import Edge
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
@@ -101,7 +100,7 @@ def _replay(
         environment=Facts(around),
         request=Facts(_request(first, request)),
         outcome=Facts(result),
-        spans=Table.of(Span, _parents_first(ledgers.spans)),
+        spans=_table(Span, ledgers.spans),
         tensors=_table(Tensor, ledgers.tensors),
         files=_table(File, ledgers.files),
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
@@ -143,7 +142,7 @@ class _Ledgers:
     """
 
     def __init__(self, base: int) -> None:
-        self.spans: list[Span] = []
+        self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
         self._base = base
@@ -183,8 +182,8 @@ class _Ledgers:
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
         # Last: no tensor and no file belongs to a collection.
         add_collection_spans(process)
-        in_order = sorted(process.spans.values(), key=lambda item: (item.start, item.id))
-        self.spans += [_finished(span, process, base, offset) for span in in_order]
+        shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
+        self.spans.append(_Part(span_table(process), shifts, {}))
         self._offset += max(process.spans, default=0)
 
 
@@ -264,56 +263,3 @@ def _measured(
         "samples.rss_anon_bytes": sampled,
         "samples.device_used_bytes": "NVML" if sampled and "device_used_bytes" not in missing else None,
     }
-
-
-def _parents_first(spans: list[Span]) -> list[Span]:
-    """Orders spans so that a parent comes before its children, whatever their clocks say."""
-    known = {span.id for span in spans}
-    placed: set[int] = set()
-    ordered: list[Span] = []
-    waiting: dict[int, list[Span]] = defaultdict(list)
-    for span in spans:
-        if span.parent is None or span.parent in placed or span.parent not in known:
-            pending = [span]
-            while pending:
-                current = pending.pop()
-                ordered.append(current)
-                placed.add(current.id)
-                pending.extend(reversed(waiting.pop(current.id, [])))
-        else:
-            waiting[span.parent].append(span)
-    return ordered
-
-
-def _finished(span: OpenedSpan, process: Process, base: int, offset: int) -> Span:
-    hook = process.hooks.get(span.hook or 0)
-    function, source = (hook.function, hook.source) if hook else (None, None)
-    if span.phase == "import":
-        function = source = None  # the import machinery's own line says nothing; the name says which import
-    start, end = span.edge, span.end_edge or Edge()
-    assert span.end is not None
-    devices = end.devices or {}
-    return Span(
-        id=span.id + offset,
-        parent=span.parent + offset if span.parent in process.spans and span.parent is not None else None,
-        phase=span.phase,
-        name=span.name,
-        function=function,
-        source=source,
-        start_ns=span.start - base,
-        end_ns=span.end - base,
-        pid=process.pid,
-        thread=span.thread,
-        rank=process.rank,
-        status=span.status or "ok",
-        attributes=span.attributes,
-        rss_anon_start_bytes=start.anonymous,
-        rss_anon_bytes=end.anonymous,
-        rss_file_start_bytes=start.file,
-        rss_file_bytes=end.file,
-        rss_peak_bytes=span.peak,
-        device_allocated_bytes={name: device.allocated for name, device in devices.items()} or None,
-        device_reserved_bytes={name: device.reserved for name, device in devices.items()} or None,
-        device_peak_bytes=span.device_peak or None,
-        storage_read_bytes=storage_read(start, end),
-    )

@@ -11,11 +11,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import NoneType
 from typing import Any
 
-from hftrace.schema import journal, lines
+from hftrace.schema import events, journal, lines
 
 _CLASSES: dict[str, type[Any]] = {
     journal.HEADER: lines.Header,
@@ -66,22 +66,53 @@ def from_line(items: list[Any]) -> lines.Line | None:
     line_class = _CLASSES.get(kind)
     if line_class is None:
         return None
+    if kind in _WITH_PARTS:
+        return _WITH_PARTS[kind](*fields)
     line: lines.Line = line_class(*fields[: len(line_class._fields)])
-    if isinstance(line, (lines.Begin, lines.End)):
-        attributes = line.attributes if isinstance(line.attributes, dict) else {}
-        return line._replace(edge=_edge(line.edge), attributes=attributes)
-    if isinstance(line, lines.Device):
-        readings = {name: lines.AllocatorReading(*values[:2]) for name, values in line.devices.items()}
-        return line._replace(devices=readings)
-    if isinstance(line, lines.Layouts):
-        return line._replace(layouts=[lines.Layout(*layout) for layout in line.layouts])
     return line
+
+
+def _begin(
+    span: int,
+    parent: int | None,
+    phase: str,
+    name: str,
+    hook: int | None,
+    thread: int,
+    time_ns: int,
+    edge: Any,
+    attributes: Any,
+    *_: Any,
+) -> lines.Begin:
+    known = attributes if isinstance(attributes, dict) else {}
+    return lines.Begin(span, parent, phase, name, hook, thread, time_ns, _edge(edge), known)
+
+
+def _end(span: int, time_ns: int, edge: Any, status: str, attributes: Any, *_: Any) -> lines.End:
+    return lines.End(span, time_ns, _edge(edge), status, attributes if isinstance(attributes, dict) else {})
+
+
+def _device(time_ns: int, devices: dict[str, Any], *_: Any) -> lines.Device:
+    readings = {name: lines.AllocatorReading(*values[:2]) for name, values in devices.items()}
+    return lines.Device(time_ns, readings)
+
+
+def _layouts(span: int, layouts: list[Any], *_: Any) -> lines.Layouts:
+    return lines.Layouts(span, [lines.Layout(*layout) for layout in layouts])
+
+
+_WITH_PARTS: dict[str, Callable[..., lines.Line]] = {
+    journal.BEGIN: _begin,
+    journal.END: _end,
+    journal.DEVICE: _device,
+    journal.LAYOUTS: _layouts,
+}
+"""What makes a line of fields that have fields of their own."""
 
 
 def _batch(items: list[Any]) -> list[Any]:
     """Returns all fields of the first row of a line that holds many, then of the second, and so on."""
-    rows: list[Any] = items[2]
-    return rows
+    return events.decode(items)
 
 
 def _edge(items: Any) -> lines.Edge:

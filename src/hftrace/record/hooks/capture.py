@@ -12,11 +12,11 @@ from typing import Any
 
 from hftrace.record.hooks.points import Call
 from hftrace.record.recorder import OpenSpan, Recorder
-from hftrace.schema import lines
+from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
 from hftrace.system.page_cache import resident_share
 
-SLICES_PER_LINE = 8000
+SLICES_PER_LINE = 4000
 """Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
 
 
@@ -189,14 +189,13 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     current = recorder.current()
     if not isinstance(state_dict, Mapping) or current is None:
         return None
-    flat: list[Any] = []
-    for key, value in state_dict.items():
-        flat += (id(value), key)
-        if len(flat) >= SLICES_PER_LINE:
-            recorder.write(lines.Slices(current.id, flat))
-            flat = []
-    if flat:
-        recorder.write(lines.Slices(current.id, flat))
+    keys = list(state_dict)
+    identities = list(map(id, state_dict.values()))
+    for first in range(0, len(keys), SLICES_PER_LINE):
+        part = slice(first, first + SLICES_PER_LINE)
+        recorder.writer.write(
+            events.encode_columns(journal.SLICES, current.id, [keys[part]], [identities[part]])
+        )
     return {"tensors": len(state_dict)}
 
 

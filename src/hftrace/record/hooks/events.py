@@ -8,57 +8,15 @@ an error of our own is shielded and written down.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import transparent
+from hftrace.record.patching import FRAME_FILE, original_code, transparent
 from hftrace.record.recorder import Recorder, clock, shielded
-
-
-@transparent
-def read_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """One tensor is read from its lazy slice, and cast: ``_materialize_copy(tensor, device, dtype)``."""
-    local = recorder.local
-
-    def call(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(tensor, *args, **kwargs)
-        started = clock()
-        result = original(tensor, *args, **kwargs)
-        local.buffer.reads.extend((id(tensor), started, clock()))
-        return result
-
-    return call
-
-
-@transparent
-def shard_tensor_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """The same for tensor parallel and FSDP: ``DtensorShardOperation.shard_tensor(self, tensor, ...)``."""
-    local = recorder.local
-
-    def call(operation: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(operation, tensor, *args, **kwargs)
-        started = clock()
-        result = original(operation, tensor, *args, **kwargs)
-        local.buffer.reads.extend((id(tensor), started, clock()))
-        return result
-
-    return call
 
 
 def _conversion_failed(
@@ -76,46 +34,6 @@ def _conversion_failed(
     layer_name = str(layer_name)
     notes = {"target": layer_name, "operations": operations, "caught": caught}
     recorder.failed_call("convert", f"convert({layer_name})", number, started, reason, notes)
-
-
-@transparent
-def rename_convert_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """``WeightRenaming.convert(self, layer_name, ...)``: one checkpoint key becomes one parameter.
-
-    On the main thread this is mostly waiting for the worker that reads the
-    tensor. The transform's patterns are the two full names.
-    """
-    local = recorder.local
-
-    def call(transform: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(transform, *args, **kwargs)
-        started = clock()
-        try:
-            result = original(transform, *args, **kwargs)
-        except BaseException as error:
-            name = args[0] if args else kwargs.get("layer_name")
-            shielded(
-                recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
-            )
-            raise
-        ended = clock()
-        try:
-            target = transform.target_patterns[0]
-            source = transform.source_patterns[0]
-            # 0 for "the same": most keys keep their name, and 0 is cheap to write.
-            local.buffer.converts.extend((target, 0 if source == target else source, started, ended))
-        except Exception as error:
-            recorder.error(point.target, error)
-        return result
-
-    return call
 
 
 @transparent
@@ -158,117 +76,181 @@ def weight_convert_handler(
     return call
 
 
-def _place_handler(position: int, keyword: str) -> Callable[..., Callable[..., Any]]:
-    """Builds a handler factory for a function that puts the tensor that an argument names into a model."""
+class EventHandler:
+    """Builds handlers that note an event once the original has returned.
 
-    @transparent
-    def factory(
+    The text of a handler is compiled for the parameters of the function that
+    it stands around, and calls the original with just these. A function that
+    took ``*args, **kwargs`` instead would have the interpreter build a tuple
+    and a dictionary for every call and take them apart again, which costs as
+    much as all that the handler does.
+
+    Args:
+        store: The statement that notes the event, where ``{0}``, ``{1}`` and so on
+            stand for an argument; it may use ``local``, ``started``, ``ended`` and
+            the names in ``helpers``.
+        names: The keyword of each argument that ``store`` uses, by its position.
+        guard: When nothing is noted, besides outside of loads.
+        failed: The statement for an exception of the original, ``error``, which passes on.
+        helpers: Makes, from the recorder and the hook's target and number, what the texts use besides.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        names: dict[int, str],
+        guard: str = "",
+        failed: str = "",
+        helpers: Callable[[Recorder, str, int], dict[str, Any]] | None = None,
+    ) -> None:
+        self._store = store
+        self._names = names
+        self._guard = guard
+        self._failed = failed
+        self._helpers = helpers or (lambda recorder, target, number: {})
+        self._code = functools.cache(self._compiled)
+
+    def __call__(
+        self,
         recorder: Recorder,
         point: HookPoint,
         number: int,
         function: types.FunctionType,
         original: Callable[..., Any],
     ) -> Callable[..., Any]:
-        local = recorder.local
+        """Returns the handler, as :attr:`HookPoint.special` wants it."""
+        scope: dict[str, Any] = {
+            "recorder": recorder,
+            "local": recorder.local,
+            "original": original,
+            "clock": clock,
+            "hook": point.target,
+            **self._helpers(recorder, point.target, number),
+        }
+        namespace: dict[str, Any] = {"__name__": __name__}
+        exec(self._code(_positional(function), tuple(scope)), namespace)
+        # Taken out, or the two would refer to one another.
+        handler: Callable[..., Any] = namespace.pop("make")(**scope)
+        return handler
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not recorder.open_loads:
-                return original(*args, **kwargs)
-            started = clock()
-            result = original(*args, **kwargs)
-            ended = clock()
-            try:
-                name = args[position] if len(args) > position else kwargs[keyword]
-                local.buffer.places.extend((name, started, ended))
-            except Exception as error:
-                recorder.error(point.target, error)
-            return result
+    def _compiled(self, positional: int | None, scope: tuple[str, ...]) -> types.CodeType:
+        """Returns the code of ``make``, whose parameters are ``scope``, for so many arguments by position."""
+        if positional is None or positional <= max(self._names, default=-1):
+            parameters = "*args, **kwargs"
+            values = {
+                at: f"(args[{at}] if len(args) > {at} else kwargs[{name!r}])"
+                for at, name in self._names.items()
+            }
+        else:
+            parameters = ", ".join(f"value{at}" for at in range(positional))
+            values = {at: f"value{at}" for at in self._names}
+        arguments = [values.get(at, "") for at in range(max(values, default=-1) + 1)]
+        text = _TEXT.format(
+            scope=", ".join(scope),
+            parameters=parameters,
+            guard=self._guard,
+            call=(_CALL_WATCHED if self._failed else _CALL).format(
+                parameters=parameters, failed=self._failed.format(*arguments)
+            ),
+            store=self._store.format(*arguments),
+        )
+        return compile(text, FRAME_FILE, "exec")
 
-        return call
 
-    return factory
-
-
-place_second = _place_handler(1, "target_name")
-"""``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
-place_first = _place_handler(0, "target_name")
-"""``offload_and_maybe_resave_param(target_name, ...)``."""
-
-
-@transparent
-def module_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """``nn.Module._load_from_state_dict(self, state_dict, prefix, ...)``: a module copies its own tensors."""
-    local = recorder.local
-
-    def call(module: Any, state_dict: Any, prefix: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(module, state_dict, prefix, *args, **kwargs)
+_TEXT = """
+def make({scope}):
+    def call({parameters}):
+        if not recorder.open_loads{guard}:
+            return original({parameters})
         started = clock()
-        result = original(module, state_dict, prefix, *args, **kwargs)
-        local.buffer.modules.extend((prefix, started, clock()))
-        return result
-
-    return call
-
-
-@transparent
-def move_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
-    local = recorder.local
-    devices: dict[Any, str] = {}
-
-    def call(module: Any, tensor_name: Any, device: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(module, tensor_name, device, *args, **kwargs)
-        started = clock()
-        result = original(module, tensor_name, device, *args, **kwargs)
+{call}
         ended = clock()
         try:
-            text = devices.get(device)
-            if text is None:
-                text = devices[device] = str(device)
-            local.buffer.moves.extend((tensor_name, text, started, ended))
+            {store}
         except Exception as error:
-            recorder.error(point.target, error)
+            recorder.error(hook, error)
         return result
-
     return call
+"""
+_CALL = "        result = original({parameters})"
+_CALL_WATCHED = """
+        try:
+            result = original({parameters})
+        except BaseException as error:
+            {failed}
+            raise
+"""
 
 
-@transparent
-def initialize_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """``_init_weights(self, module)`` and the like: called once per module.
+def undecorated(function: types.FunctionType) -> types.FunctionType:
+    """Returns the function inside torch's ``no_grad`` and the like; any other as it is.
 
-    Neighbouring calls become one span of phase ``initialize`` when the trace
-    is made; calls inside a span of that phase are left out here.
+    All calls go through it, and have its own parameters there: around it they
+    are calls of ``*args, **kwargs``.
     """
-    local = recorder.local
-    state = recorder.state
+    if original_code(function).co_name != "decorate_context":
+        return function
+    inner = getattr(function, "__wrapped__", None)
+    return inner if isinstance(inner, types.FunctionType) else function
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads or not state.stack or state.stack[-1].phase == "initialize":
-            return original(*args, **kwargs)
-        started = clock()
-        result = original(*args, **kwargs)
-        local.buffer.initializes.extend((started, clock()))
-        return result
 
-    return call
+def _positional(function: types.FunctionType) -> int | None:
+    """Returns how many arguments a trampoline hands over by position; None where there may be others."""
+    code = function.__code__
+    if code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        return None
+    return code.co_argcount
+
+
+read_handler = EventHandler("local.buffer.reads.extend((id({0}), started, ended))", {0: "tensor"})
+"""One tensor is read from its lazy slice, and cast: ``_materialize_copy(tensor, device, dtype)``."""
+shard_tensor_handler = EventHandler("local.buffer.reads.extend((id({1}), started, ended))", {1: "tensor"})
+"""The same for tensor parallel and FSDP: ``DtensorShardOperation.shard_tensor(self, tensor, ...)``."""
+rename_convert_handler = EventHandler(
+    # 0 for "the same": most keys keep their name, and 0 is cheap to write.
+    "local.buffer.converts.extend(((target := {0}.target_patterns[0]),"
+    " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended))",
+    {0: "self", 1: "layer_name"},
+    failed="failed({0}, {1}, started, error)",
+    helpers=lambda recorder, target, number: {
+        "failed": lambda transform, name, started, error: shielded(
+            recorder, target, _conversion_failed, recorder, number, started, transform, name, error
+        )
+    },
+)
+"""``WeightRenaming.convert(self, layer_name, ...)``: one checkpoint key becomes one parameter.
+
+On the main thread this is mostly waiting for the worker that reads the tensor.
+The transform's patterns are the two full names.
+"""
+place_first = EventHandler("local.buffer.places.extend(({0}, started, ended))", {0: "target_name"})
+"""A tensor is put into the model: ``offload_and_maybe_resave_param(target_name, ...)``."""
+place_second = EventHandler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
+"""``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
+module_handler = EventHandler("local.buffer.modules.extend(({2}, started, ended))", {2: "prefix"})
+"""``nn.Module._load_from_state_dict(self, state_dict, prefix, ...)``: a module copies its own tensors."""
+move_handler = EventHandler(
+    "local.buffer.moves.extend(({1}, devices[{2}], started, ended))",
+    {1: "tensor_name", 2: "device"},
+    helpers=lambda *_: {"devices": _Texts()},
+)
+"""``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
+initialize_handler = EventHandler(
+    "local.buffer.initializes.extend((started, ended))",
+    {},
+    guard=' or not state.stack or state.stack[-1].phase == "initialize"',
+    helpers=lambda recorder, *_: {"state": recorder.state},
+)
+"""``_init_weights(self, module)`` and the like: called once per module.
+
+Neighbouring calls become one span of phase ``initialize`` when the trace is
+made; calls inside a span of that phase are left out here.
+"""
+
+
+class _Texts(dict[Any, str]):
+    """Each key as text, made once."""
+
+    def __missing__(self, key: Any) -> str:
+        text = self[key] = str(key)
+        return text
