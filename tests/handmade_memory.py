@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from handmade import GB, MB, MS, Builder, names_and_shapes, shard_name
+from hftrace.analysis.ending.evidence import KINDS
 
 
 def upcast(
@@ -241,9 +242,14 @@ def dead(**outcome: Any) -> Any:
         "exit_code": -9,
         "killer": "memory-limit",
         "evidence": [
-            "Anonymous memory was 1.10 GB, above the 1.00 GB of --memory-limit.",
-            "The process held 1.42 GB at its last reading, 1.10 GB of it anonymous; "
-            "the limit (--memory-limit) is 1.00 GB.",
+            {"kind": "limit-reached", "anonymous_bytes": 1_100 * MB, "limit_bytes": 1 * GB},
+            {
+                "kind": "memory",
+                "total_bytes": 1_425 * MB,
+                "anonymous_bytes": 1_100 * MB,
+                "limit_kind": "--memory-limit",
+                "limit_bytes": 1 * GB,
+            },
         ],
         "memory_at_death_bytes": 1_425 * MB,
         "anon_at_death_bytes": 1_100 * MB,
@@ -272,7 +278,17 @@ def hostile_outcome(status: str = "killed") -> Any:
         signal=evil,
         exit_code="nine",
         killer=["kernel-oom"],
-        evidence=[evil, 5, None, {"a": 1}, evil * 50],
+        evidence=[
+            evil,
+            5,
+            None,
+            {"a": 1},
+            evil * 50,
+            {"kind": 5},
+            {"kind": evil, evil: [evil]},
+            {"kind": "memory", "total_bytes": evil, "limit_kind": [], "limit_bytes": 10**400},
+            *({"kind": kind, **dict.fromkeys(names, evil)} for kind, names in KINDS.items()),
+        ],
         memory_at_death_bytes=10**400,
         anon_at_death_bytes=-5,
         limit_bytes=True,

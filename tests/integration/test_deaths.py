@@ -234,7 +234,7 @@ def test_interrupted_while_importing(ends):
 def test_a_process_that_leaves_without_a_word(ends):
     run, done, trace = ends("exit")
     assert done.code == 1
-    assert "left with code 3" in done.complaints[0]
+    assert "exited with 3" in done.complaints[0]
     assert (trace.outcome["status"], trace.outcome["signal"]) == ("killed", None)
     assert trace.outcome["exit_code"] == 3
     check_spans(trace)

@@ -309,8 +309,8 @@ def check_out_of_memory(done, trace, room=ROOM):
     assert (outcome["status"], outcome["killer"]) == ("error", "out-of-memory")
     assert error["type"].rpartition(".")[2] == "OutOfMemoryError"
     # The message has the device and its figures; no limit of the host applies.
-    assert "CUDA out of memory" in outcome["evidence"][0]
-    assert "GPU 0" in outcome["evidence"][0]
+    assert "CUDA out of memory" in outcome["evidence"][0]["message"]
+    assert "GPU 0" in outcome["evidence"][0]["message"]
     assert (outcome["limit_bytes"], outcome["limit_kind"]) == (None, None)
     full = outcome["device"]
     assert full["device"] == DEVICE

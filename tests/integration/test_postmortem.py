@@ -16,8 +16,10 @@ import pytest
 from processes import SLOW_MODULE, Done, SlowLoad, command, environment, finish, start, wait_for
 
 import hftrace
+from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.launch.ending.evidence import start_ticks
+from hftrace.render.evidence import evidence_sentences
 from hftrace.synth import write_many
 from hftrace.system.cgroups import memory_group
 
@@ -230,7 +232,8 @@ def test_memory_limit(ends, name):
     assert complaint.endswith("The trace of what happened until then: out.json")
     assert (outcome["limit_bytes"], outcome["limit_kind"]) == (LIMIT, "--memory-limit")
     assert LIMIT < outcome["anon_at_death_bytes"] <= outcome["memory_at_death_bytes"]
-    assert "above the 550 MB of --memory-limit" in outcome["evidence"][0]
+    assert outcome["evidence"][0]["kind"] == "limit-reached"
+    assert outcome["evidence"][0]["limit_bytes"] == 550_000_000
     check_progress(trace)
     assert outcome["remaining_bytes"] > 0
     assert trace.header["sampling"]["limit"]["limit_bytes"] == LIMIT
@@ -268,7 +271,7 @@ def test_timeout(ends):
     assert done.code == 1
     assert trace.outcome["killer"] == "timeout"
     assert trace.outcome["signal"] == "SIGKILL"
-    assert trace.outcome["evidence"][0] == "The load was not done after the 15 s of --timeout."
+    assert trace.outcome["evidence"][0] == {"kind": "timeout", "seconds": 15}
     (complaint,) = done.complaints
     assert "the load was stopped after the 15 s of --timeout in phase " in complaint
     # On a busy machine the time is up before the load hangs.
@@ -309,7 +312,7 @@ def test_a_file_that_is_cut_off_while_it_is_mapped(ends):
     assert "is cut off: its tensors need" in done.complaints[0]
     assert outcome["stack"].startswith("Fatal Python error: Bus error")
     assert "in cut_off" in outcome["stack"]
-    assert any("is cut off" in sentence for sentence in outcome["evidence"])
+    assert any("is cut off" in each.get("message", "") for each in outcome["evidence"])
     check_progress(trace)
 
 
@@ -326,7 +329,7 @@ def test_a_process_that_leaves(ends):
     _, trace = ends("exit")
     outcome = check(trace, "exit")
     assert outcome["exit_code"] == 3
-    assert "code 3" in outcome["evidence"][0]
+    assert outcome["evidence"][0] == {"kind": "exit", "code": 3}
     check_progress(trace)
 
 
@@ -343,7 +346,8 @@ def test_an_exception_about_memory(ends, name, kind, words):
     outcome = check(trace, "out-of-memory", status="error")
     assert done.code == 1
     assert outcome["error"]["type"].rpartition(".")[2] == kind
-    assert words in outcome["evidence"][0]
+    assert outcome["evidence"][0]["kind"] == "raised"
+    assert words in "{type}: {message}".format(**outcome["evidence"][0])
     assert outcome["memory_at_death_bytes"] > outcome["anon_at_death_bytes"] > 0
     assert (outcome["limit_bytes"] is None) == (name == "cuda")
     assert "the load failed in phase" in done.complaints[0]
@@ -360,7 +364,7 @@ def test_a_stranger_with_sigkill(ends):
     done, trace = ends("stranger")
     outcome = check(trace, "unknown", sent="SIGKILL")
     assert done.code == 1
-    assert "SIGKILL was sent to the loading process." in outcome["evidence"]
+    assert {"kind": "signal", "signal": "SIGKILL"} in outcome["evidence"]
     assert outcome["memory_at_death_bytes"] > outcome["anon_at_death_bytes"] > 0
     assert outcome["limit_kind"] in ("cgroup", "RAM")
     check_progress(trace)
@@ -384,11 +388,11 @@ def test_the_kernel_kills_for_want_of_memory(place, large, ends):
     outcome = check(trace, "kernel-oom", sent="SIGKILL")
     assert done.code == 1
     assert (outcome["limit_bytes"], outcome["limit_kind"]) == (540 << 20, "cgroup")
-    told = [each for each in outcome["evidence"] if each.startswith("The kernel says: ")]
-    counted = [each for each in outcome["evidence"] if "counter of OOM kills grew by 1" in each]
+    told = [each for each in outcome["evidence"] if each["kind"] == "kernel-message"]
+    counted = [each for each in outcome["evidence"] if each["kind"] == "oom-kills" and each["group"] == 1]
     assert told or counted
-    assert all("likely" in each for each in counted if not told)
-    assert "by the kernel for want of memory" in done.complaints[0]
+    assert told or any("likely" in each for each in evidence_sentences(death_of(trace)))
+    assert "by the kernel, out of memory" in done.complaints[0]
     assert any(row.cgroup_bytes for row in trace.samples)
     check_progress(trace)
 
@@ -423,7 +427,7 @@ def test_recover_a_load_that_was_killed_with_its_supervisor(place, small):
     assert done.code == 0, done.stderr
     trace = hftrace.Trace.open(run.folder / "again.json")
     outcome = check(trace, "unknown")
-    assert "Nobody saw how the process ended" in outcome["evidence"][0]
+    assert outcome["evidence"][0] == {"kind": "end-not-seen"}
     assert outcome["exit_code"] is None
     check_progress(trace)
     assert trace.header["command"] == "load"

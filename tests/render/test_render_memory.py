@@ -9,7 +9,8 @@ from test_render_screens import ESCAPE, compare, draw
 
 import handmade
 import handmade_memory
-from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
+from hftrace.analysis.ending.death_facts import DeathFacts
+from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.render.screen import screen
 from hftrace.render.views import memory, postmortem
 from hftrace.render.views.memory import memory_view
@@ -33,7 +34,7 @@ DEATHS = {
     "failing": handmade.failing,
     "kernel": lambda: handmade_memory.dead(
         killer="kernel-oom",
-        evidence=["The control group's counter of OOM kills grew by 1, so its OOM killer is likely."],
+        evidence=[{"kind": "oom-kills", "group": 1, "machine": 1}],
         limit_kind="cgroup",
         limit_bytes=1_450_000_000,
         stack=None,
@@ -54,7 +55,7 @@ DEATHS = {
     ),
     "stalled": lambda: handmade_memory.dead(
         killer="timeout",
-        evidence=["The load was not done after the 90 s of --timeout."],
+        evidence=[{"kind": "timeout", "seconds": 90}],
         stalls=[
             {
                 "time_ns": 61_000_000_000,
@@ -214,7 +215,7 @@ def test_the_next_command_follows_from_the_peak():
             "the kernel's OOM killer (SIGKILL)\n",
         ),
         ({"killer": "crash", "signal": "SIGBUS"}, "a crash of its own: SIGBUS"),
-        ({"killer": "exit", "exit_code": 3}, "nobody: it left by itself, with code 3"),
+        ({"killer": "exit", "exit_code": 3}, "nobody: it exited by itself, with 3"),
         ({"killer": "unknown", "signal": "SIGTERM"}, "SIGTERM; who sent it is not known"),
         ({"killer": None, "limit_bytes": None}, "SIGKILL; who sent it is not known"),
         ({"killer": None, "limit_kind": None}, "A guess, from how full memory was"),

@@ -26,7 +26,7 @@ class Limit:
     option: str
     """The option that asked for it: ``--max-time``, or ``--baseline``."""
     metric: Metric
-    most: int
+    maximum: int
     """In the metric's unit: ns or bytes."""
     missing: str
     """What to do where a trace does not have the figure."""
@@ -41,18 +41,18 @@ class Result:
     """The metric's label, or the kind that is forbidden."""
     unit: str
     """``ns, bytes`` or ``count``."""
-    most: int
+    maximum: int
     found: int | None
     """None where the trace does not say."""
     detail: str
-    """What was found, or what is missing, in words; may be empty."""
+    """What was found, or what is missing, as text; may be empty."""
 
     @property
     def status(self) -> str:
         """``ok``, ``broken``, or ``unknown`` where the trace does not say."""
         if self.found is None:
             return "unknown"
-        return "ok" if self.found <= self.most else "broken"
+        return "ok" if self.found <= self.maximum else "broken"
 
 
 _BY_KEY = {metric.key: metric for metric in variants.METRICS}
@@ -69,10 +69,10 @@ COMPARED = ("--max-time", "--max-ready", "--max-peak", "--max-anon-peak", "--max
 """Limits that a baseline gives. Bytes from storage are left out: they tell of the cache, not of the load."""
 
 
-def limit(option: str, most: int) -> Limit:
+def limit(option: str, maximum: int) -> Limit:
     """Returns the limit that an option asks for, in ns or bytes."""
     key, missing = LIMITS[option]
-    return Limit(option, _BY_KEY[key], most, missing)
+    return Limit(option, _BY_KEY[key], maximum, missing)
 
 
 def limits_from(baseline: Trace, tolerance: float) -> list[Limit]:
@@ -86,41 +86,41 @@ def limits_from(baseline: Trace, tolerance: float) -> list[Limit]:
     found = []
     for option in COMPARED:
         made = limit(option, 0)
-        value = made.metric.of(baseline)
+        value = made.metric.value_of(baseline)
         if value is not None:
-            most = max(round(value * (1 + tolerance)), value + made.metric.resolution)
-            found.append(Limit("--baseline", made.metric, most, made.missing))
+            maximum = max(round(value * (1 + tolerance)), value + made.metric.resolution)
+            found.append(Limit("--baseline", made.metric, maximum, made.missing))
     return found
 
 
 def check_limit(trace: Trace, asked: Limit) -> Result:
     """Holds a trace against a limit."""
-    found = asked.metric.of(trace)
+    found = asked.metric.value_of(trace)
     on_device = asked.metric.key == "device_peak_bytes"
     if found is None and on_device and not trace.environment.get("devices"):
         found = 0  # a machine without a device has none of its memory in use
     detail = asked.missing if found is None else ""
-    return Result(asked.option, asked.metric.label, asked.metric.unit, asked.most, found, detail)
+    return Result(asked.option, asked.metric.label, asked.metric.unit, asked.maximum, found, detail)
 
 
 # -- what must not happen -----------------------------------------------------------------------------
 
 
 def _tensors(trace: Trace, chosen: Callable[[TensorClass], bool]) -> tuple[int, str]:
-    """Returns how many tensors are of the sorts chosen, and in words how much and which."""
+    """Returns how many tensors are of the classes chosen, and as text how much and which."""
     total = Total()
-    sorts = set()
-    for sort, part in tensor_sums(trace).items():
-        if chosen(sort):
+    classes = set()
+    for tensor_class, part in tensor_sums(trace).items():
+        if chosen(tensor_class):
             total.add(part)
-            sorts.add(sort)
+            classes.add(tensor_class)
     if not total.count:
         return 0, ""
     tensors = trace.tensors
     names = []
     columns = (*TensorClass._fields, "name", "keys")
     for *fields, name, keys in zip(*(tensors.column(column) for column in columns), strict=True):
-        if TensorClass(*fields) in sorts:
+        if TensorClass(*fields) in classes:
             names.append(name or (keys[0] if keys else "(no name)"))
             if len(names) == NAMES_SHOWN:
                 break
@@ -156,13 +156,17 @@ FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
     "initialized": (
         "parameters not from the checkpoint",
         lambda trace: _tensors(
-            trace, lambda sort: sort.provenance == "initialized" and sort.kind == "parameter"
+            trace,
+            lambda tensor_class: (
+                tensor_class.provenance == "initialized" and tensor_class.kind == "parameter"
+            ),
         ),
     ),
     "offload": (
         "tensors offloaded",
         lambda trace: _tensors(
-            trace, lambda sort: sort.offload is not None or sort.provenance == "offloaded"
+            trace,
+            lambda tensor_class: tensor_class.offload is not None or tensor_class.provenance == "offloaded",
         ),
     ),
     "network": ("requests to the Hub", _network),
@@ -170,20 +174,24 @@ FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
         "tensors left on the meta device",
         lambda trace: _tensors(
             trace,
-            lambda sort: sort.device == "meta" and sort.offload is None and sort.provenance != "offloaded",
+            lambda tensor_class: (
+                tensor_class.device == "meta"
+                and tensor_class.offload is None
+                and tensor_class.provenance != "offloaded"
+            ),
         ),
     ),
     "unused": (
         "checkpoint keys that went nowhere",
-        lambda trace: _tensors(trace, lambda sort: sort.kind == "unused"),
+        lambda trace: _tensors(trace, lambda tensor_class: tensor_class.kind == "unused"),
     ),
     "pickle": ("weight files in pickle format", _pickles),
     "converted": (
         "tensors converted from other keys",
-        lambda trace: _tensors(trace, lambda sort: sort.provenance == "converted"),
+        lambda trace: _tensors(trace, lambda tensor_class: tensor_class.provenance == "converted"),
     ),
 }
-"""Each kind of ``--forbid``: what it counts in words, and how."""
+"""Each kind of ``--forbid``: what it counts, as text, and how."""
 
 
 def check_forbidden(trace: Trace, kind: str) -> Result:
@@ -210,7 +218,7 @@ def facts(result: Result) -> dict[str, Any]:
         "budget": result.option,
         "name": result.name,
         "unit": result.unit,
-        "asked": result.most,
+        "asked": result.maximum,
         "found": result.found,
         "status": result.status,
         "detail": result.detail,

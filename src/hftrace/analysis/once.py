@@ -1,4 +1,4 @@
-"""``@once``: a figure that is trace from a trace is a function, and is computed once per trace."""
+"""``@once``: a figure that is derived from a trace is a function, and is computed once per trace."""
 
 from __future__ import annotations
 

@@ -77,8 +77,14 @@ def summary(trace: Trace) -> dict[str, Any]:
     pass after it; None where neither was asked for, or one failed.
     """
     peaks = memory_peaks(trace)
-    used = {sort: total for sort, total in tensor_sums(trace).items() if sort.kind != "unused"}
-    placed = {sort: total for sort, total in used.items() if sort.provenance != "tied"}
+    used = {
+        tensor_class: total
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.kind != "unused"
+    }
+    placed = {
+        tensor_class: total for tensor_class, total in used.items() if tensor_class.provenance != "tied"
+    }
     return {
         "model": trace.request.get("model"),
         "class": trace.request.get("class"),

@@ -226,7 +226,8 @@ def _print_facts(trace: Trace, view: str | None, options: TreeOptions) -> None:
 
 
 def _print_tree(trace: Trace, options: TreeOptions) -> None:
-    from hftrace.analysis.time.tree import build, to_json
+    from hftrace.analysis.time.tree import build
+    from hftrace.analysis.time.tree_node import to_json
 
     for text in to_json(build(trace, options)):
         sys.stdout.write(text)

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from types import TracebackType
 
-from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
+from hftrace.analysis.ending.death_facts import DeathFacts
+from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.record.tracer import Tracer

@@ -175,7 +175,7 @@ def _run(
         encoding="utf-8",
     )
     cache = prepare(request.model, request.keywords, request.cache) if request.cache else None
-    witness = OomCounters.here()
+    witness = OomCounters.snapshot()
     log = SupervisorLog(run)
     log.write(
         RUN,

@@ -49,7 +49,7 @@ def sentence(result: Result) -> str:
     """Returns what is wrong with a budget in one sentence."""
     if result.unit == "count":
         return f"{result.option} {result.name}: {amount(result, result.found)} {result.detail}"
-    asked = amount(result, result.most)
+    asked = amount(result, result.maximum)
     if result.found is None:
         return f"{result.option}: {result.name} is not known, at most {asked} was asked; {result.detail}"
     return f"{result.option}: {result.name} is {amount(result, result.found)}, at most {asked} was asked"
@@ -85,7 +85,7 @@ def _table(checked: Checked, width: int) -> Iterable[Line]:
         style = STYLES[result.status]
         yield [
             (fit(name, label), PLAIN),
-            (fit(amount(result, result.most), 11, "right"), PLAIN),
+            (fit(amount(result, result.maximum), 11, "right"), PLAIN),
             (fit(amount(result, result.found), 11, "right"), PLAIN),
             ("  " + result.status, style),
         ]
@@ -139,7 +139,7 @@ def markdown(checked: Sequence[Checked]) -> str:
         for result in each.results:
             name = code(f"{result.option} {result.name}")
             status = result.status if result.status == "ok" else f"**{result.status}** {code(result.detail)}"
-            asked, found = amount(result, result.most), amount(result, result.found)
+            asked, found = amount(result, result.maximum), amount(result, result.found)
             lines.append(f"| {name} | {asked} | {found} | {status.strip()} |")
         lines.append("")
     return "\n".join(lines) + "\n"

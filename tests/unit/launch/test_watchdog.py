@@ -239,14 +239,14 @@ def test_counters_grow(tmp_path):
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 4\n")
     group = MemoryGroup(2, tmp_path, tmp_path)
     witness = OomCounters(group)
-    assert witness.grown("group_kills") == 0
+    assert witness.delta("group_kills") == 0
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 6\n")
-    assert witness.grown("group_kills") == 2
-    again = OomCounters.again(witness.group_facts(), json.loads(json.dumps(witness.before)))
-    assert again.grown("group_kills") == 2
+    assert witness.delta("group_kills") == 2
+    again = OomCounters.restore(witness.group_facts(), json.loads(json.dumps(witness.before)))
+    assert again.delta("group_kills") == 2
     (tmp_path / "memory.events").write_text("oom_kill 1\n")
-    assert witness.grown("group_kills") is None, "it has begun anew"
-    assert OomCounters.again({}, {}).grown("group_kills") is None
+    assert witness.delta("group_kills") is None, "it has begun anew"
+    assert OomCounters.restore({}, {}).delta("group_kills") is None
 
 
 def test_the_machines_counter(tmp_path):

@@ -111,7 +111,7 @@ def test_three_versions_of_one_checkpoint():
     made = compared("versions")
     versions = [variant.typical.environment.transformers for variant in made.variants]
     assert versions == [variant.name for variant in made.variants] == ["5.23.0", "4.57.6", "4.48.3"]
-    assert all(len(variant.good) == 5 for variant in made.variants)
+    assert all(len(variant.successful) == 5 for variant in made.variants)
     dtypes = [{row.dtype for row in variant.typical.tensors} for variant in made.variants]
     assert dtypes[0] == dtypes[1] == dtypes[2]
 

@@ -153,7 +153,7 @@ def _differences(
     seen: dict[str, list[str]] = {}
     for variant in variants:
         # Of a group that has figures, only the runs that they come from.
-        counts = Counter(of(run) for run in variant.good or variant.runs)
+        counts = Counter(of(run) for run in variant.successful or variant.runs)
         if len(counts) > 1:
             listed = ", ".join(f"{value} ({_runs(number)})" for value, number in sorted(counts.items()))
             mixed = "mixes" if kind == "cache" else "has runs with different"
@@ -178,7 +178,7 @@ def _lazy(variants: Sequence[Variant]) -> Iterator[Caveat]:
     """Yields a caveat where some loads return before their weights are in memory, and some do not."""
     shares: dict[bool, list[str]] = {}
     for variant in variants:
-        lazy = [bool(untouched_bytes(run)) for run in variant.good]
+        lazy = [bool(untouched_bytes(run)) for run in variant.successful]
         if any(lazy) and not all(lazy):
             text = f"{variant.name}: {sum(lazy)} of {_runs(len(lazy))} returned with weights not read yet"
             yield Caveat("lazy", "not read yet", text, variant.name)
@@ -197,19 +197,19 @@ def _unmeasured(variants: Sequence[Variant]) -> Iterator[Caveat]:
     for metric in METRICS:
         if not any(each.values[metric.key] for each in variants):
             continue
-        none = [each.name for each in variants if each.good and not each.values[metric.key]]
+        none = [each.name for each in variants if each.successful and not each.values[metric.key]]
         if none:
             yield Caveat("measurement", metric.label, f"{metric.label} is not known of {', '.join(none)}")
         for each in variants:
             known = len(each.values[metric.key])
-            if 0 < known < len(each.good):
-                text = f"{each.name}: {metric.label} is known of {known} of {_runs(len(each.good))}"
+            if 0 < known < len(each.successful):
+                text = f"{each.name}: {metric.label} is known of {known} of {_runs(len(each.successful))}"
                 yield Caveat("measurement", metric.label, text, each.name)
 
 
 def _few_runs(variants: Sequence[Variant]) -> Iterator[Caveat]:
     first = variants[0]
-    few = [each for each in variants[1:] if not can_decide(len(first.good), len(each.good))]
+    few = [each for each in variants[1:] if not can_decide(len(first.successful), len(each.successful))]
     if few:
-        counts = ", ".join(f"{each.name} {len(each.good)}" for each in variants)
+        counts = ", ".join(f"{each.name} {len(each.successful)}" for each in variants)
         yield Caveat("runs", "runs", f"too few runs for a verdict ({counts}): five each are enough")

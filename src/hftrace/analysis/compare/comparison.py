@@ -108,7 +108,7 @@ class Difference:
         ``unattributed`` is among them. Empty where one of the two has no time.
         """
         before, after = self.baseline.phases, self.variant.phases
-        if not self.baseline.good or not self.variant.good:
+        if not self.baseline.successful or not self.variant.successful:
             return {}
         differences = {
             phase: after.get(phase, 0) - before.get(phase, 0) for phase in dict.fromkeys([*before, *after])
@@ -118,7 +118,9 @@ class Difference:
     @cached_property
     def phase_verdicts(self) -> dict[str, PhaseVerdict]:
         """Which phases differ for certain, each by its own time; empty where a side has no run."""
-        before, after = ([load_phases(run) for run in side.good] for side in (self.baseline, self.variant))
+        before, after = (
+            [load_phases(run) for run in side.successful] for side in (self.baseline, self.variant)
+        )
         returned = METRICS[0]
         whole = self.baseline.median(returned.key) or 0
         return phase_verdicts(before, after, max(NEGLIGIBLE * whole, returned.resolution))
@@ -142,9 +144,9 @@ class Difference:
         return sorted(changes, key=lambda change: -abs(change.difference_bytes))
 
     @cached_property
-    def deeds(self) -> list[TensorOperation]:
+    def operations(self) -> list[TensorOperation]:
         """What the typical runs did to tensors, as far as it is not the same."""
-        before, after = _deeds(self.baseline.typical), _deeds(self.variant.typical)
+        before, after = _operations(self.baseline.typical), _operations(self.variant.typical)
         keys = dict.fromkeys([*before, *after])
         return [
             TensorOperation(*key, before.get(key, NOTHING), after.get(key, NOTHING))
@@ -216,7 +218,7 @@ def compare(groups: Sequence[tuple[str, Sequence[Trace]]], baseline: str | None 
     made = [Variant.of(name, traces) for name, traces in groups]
     if baseline is not None:
         made.sort(key=lambda variant: variant.name != baseline)
-    if not made[0].good:
+    if not made[0].successful:
         number = len(made[0].runs)
         raise HftraceError(
             f"no load of the baseline {made[0].name} succeeded ({units.count(number, 'trace')}): "
@@ -228,7 +230,7 @@ def compare(groups: Sequence[tuple[str, Sequence[Trace]]], baseline: str | None 
 # -- what a load did ----------------------------------------------------------------------------------
 
 
-def _deeds(trace: Trace) -> dict[tuple[str, str], Total]:
+def _operations(trace: Trace) -> dict[tuple[str, str], Total]:
     """Returns what a load did to tensors: casts by pair, provenances, and where tensors are."""
     found: dict[tuple[str, str], Total] = {}
 
@@ -237,13 +239,13 @@ def _deeds(trace: Trace) -> dict[tuple[str, str], Total]:
 
     for (source, target), total in casts(tensor_sums(trace)).items():
         add("cast", f"{source} → {target}", total)
-    for sort, total in tensor_sums(trace).items():
-        if sort.offload is not None or sort.provenance == "offloaded":
-            add("offloaded", f"to {sort.offload}" if sort.offload else "", total)
-        elif sort.provenance not in (None, "checkpoint"):
-            add(str(sort.provenance), "", total)
-        if sort.device is not None and sort.provenance != "tied":
-            add("placed", f"on {sort.device}", total)
+    for tensor_class, total in tensor_sums(trace).items():
+        if tensor_class.offload is not None or tensor_class.provenance == "offloaded":
+            add("offloaded", f"to {tensor_class.offload}" if tensor_class.offload else "", total)
+        elif tensor_class.provenance not in (None, "checkpoint"):
+            add(str(tensor_class.provenance), "", total)
+        if tensor_class.device is not None and tensor_class.provenance != "tied":
+            add("placed", f"on {tensor_class.device}", total)
     return found
 
 
@@ -299,7 +301,7 @@ def facts(comparison: Comparison) -> dict[str, Any]:
         difference = by_name.get(variant.name)
         entry: dict[str, Any] = {
             "runs": len(variant.runs),
-            "runs_with_figures": len(variant.good),
+            "runs_with_figures": len(variant.successful),
             "metrics": {
                 metric.key: {
                     **variants.facts(variant, metric.key),
@@ -362,12 +364,12 @@ def _difference_facts(difference: Difference) -> dict[str, Any]:
         ],
         "did": [
             {
-                "kind": deed.kind,
-                "detail": deed.detail,
-                "baseline": total(deed.before),
-                "variant": total(deed.after),
+                "kind": operation.kind,
+                "detail": operation.detail,
+                "baseline": total(operation.before),
+                "variant": total(operation.after),
             }
-            for deed in difference.deeds
+            for operation in difference.operations
         ],
         "files": [
             {"name": change.name, "baseline": file(change.before), "variant": file(change.after)}

@@ -148,7 +148,7 @@ def facts(diff: TensorDiff) -> dict[str, Any]:
     }
 
 
-def in_words(diff: TensorDiff) -> Counter[str]:
+def count_changes(diff: TensorDiff) -> Counter[str]:
     """Returns how many tensors changed by field, and how many only one has, for one line."""
     counts: Counter[str] = Counter()
     for group in diff.changed:

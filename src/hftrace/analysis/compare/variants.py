@@ -15,8 +15,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from hftrace.analysis.memory.composition import composition, main_load
-from hftrace.analysis.memory.peaks import memory_peaks
-from hftrace.analysis.memory.usage import SLACK_BYTES
+from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
@@ -39,7 +38,7 @@ class Metric:
     """``ns`` or ``bytes``."""
     resolution: int
     """Differences below this, in its unit, are none."""
-    of: Callable[[Trace], int | None]
+    value_of: Callable[[Trace], int | None]
     """Returns it for a run; None where the trace does not say."""
 
 
@@ -144,13 +143,13 @@ class Variant:
 
     Args:
         name: What it is called.
-        runs: What was trace from its traces, at least one.
+        runs: What was derived from its traces, at least one.
     """
 
     def __init__(self, name: str, runs: Sequence[Trace]) -> None:
         self.name = name
         self.runs = list(runs)
-        self.good = [run for run in runs if succeeded(run)]
+        self.successful = [run for run in runs if succeeded(run)]
         """The runs that have figures."""
 
     @classmethod
@@ -163,7 +162,7 @@ class Variant:
         """The values of each metric, by its key, one per run that has it."""
         found: dict[str, list[int]] = {}
         for metric in METRICS:
-            all_runs = (metric.of(run) for run in self.good)
+            all_runs = (metric.value_of(run) for run in self.successful)
             found[metric.key] = [value for value in all_runs if value is not None]
         return found
 
@@ -178,7 +177,7 @@ class Variant:
 
         Where no run succeeded, the first one: there is more to see in it than times.
         """
-        middle = _middle(self.good, returned_ns)
+        middle = _middle(self.successful, returned_ns)
         return middle[0] if middle else self.runs[0]
 
     @cached_property
@@ -188,7 +187,7 @@ class Variant:
         They add up to the median of ``returned_ns``, to the nanosecond. Medians of
         single phases would not.
         """
-        return _typical_parts(self.good, returned_ns, load_phases)
+        return _typical_parts(self.successful, returned_ns, load_phases)
 
     @cached_property
     def memory_parts(self) -> dict[tuple[str, str], MemoryPart]:
@@ -208,7 +207,7 @@ class Variant:
                 sums[key] = sums.get(key, 0) + part.bytes
             return sums
 
-        sizes = _typical_parts(self.good, _load_peak, parts)
+        sizes = _typical_parts(self.successful, _load_peak, parts)
         return {key: MemoryPart(*key, labels[key], size) for key, size in sizes.items()}
 
     @property

@@ -10,22 +10,26 @@ made ready to be drawn. Nothing in a file is trusted to have the right type.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
+from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
+from hftrace.analysis.ending.limits import recorded_limit
+from hftrace.analysis.ending.progress import known_progress
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import integer
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
+from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""
-CERTAIN, LIKELY, GUESS, UNKNOWN = "certain", "likely", "a guess", "not known"
-SURE_OF = ("memory-limit", "timeout", "crash", "exit", "out-of-memory")
-"""Killers that hftrace saw at work itself, or that left their own words."""
 MAX_EVIDENCE = 20
 MAX_STALLS = 50
+
+
+Evidence: TypeAlias = dict[str, Any] | str
+"""A piece of evidence; of a trace before 1.1 a sentence."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,9 @@ class Death:
 
     status: str
     killer: str | None = None
-    sure: str = UNKNOWN
+    confidence: str = UNKNOWN
     """``certain``, ``likely``, ``a guess`` or ``not known``."""
-    evidence: list[str] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
     signal: str | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -140,24 +144,15 @@ class Death:
         return self.predicted_anon_bytes - self.limit_bytes
 
 
-def _size(value: Any) -> int | None:
-    number = integer(value)
-    return number if number is not None and number >= 0 else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def stalls(trace: Trace) -> list[Stall]:
     """Returns the stalls that the outcome tells of, the first ones where it tells of very many."""
     entries = trace.outcome.get("stalls")
     return [
         Stall(
             integer(entry.get("time_ns")),
-            _size(entry.get("silent_ns")),
-            _text(entry.get("phase")),
-            _text(entry.get("stack")),
+            natural(entry.get("silent_ns")),
+            text(entry.get("phase")),
+            text(entry.get("stack")),
         )
         for entry in (entries if isinstance(entries, list) else [])[:MAX_STALLS]
         if isinstance(entry, dict)
@@ -172,99 +167,84 @@ def death_of(trace: Trace) -> Death:
     status = status if isinstance(status, str) and status else "unknown"
     if status == "ok":
         return Death(status, stalls=stalls(trace))
-    evidence = outcome.get("evidence")
-    said = [text for text in (evidence if isinstance(evidence, list) else [])[:MAX_EVIDENCE] if _text(text)]
-    memory = _size(outcome.get("memory_at_death_bytes"))
-    limit, kind = _limit(trace)
-    killer = _text(outcome.get("killer"))
+    evidence = _evidence(outcome.get("evidence"))
+    memory = natural(outcome.get("memory_at_death_bytes"))
+    kind, limit = recorded_limit(trace)
+    killer = text(outcome.get("killer"))
     signal = outcome.get("signal")
-    signal = _text(signal if not isinstance(signal, int) else f"signal {signal}")
+    signal = text(signal if not isinstance(signal, int) else f"signal {signal}")
     if killer is None and status == "killed":
         # Traces of older versions hold no verdict: the only evidence is how full memory was.
         full = memory is not None and limit is not None and memory >= NEAR_LIMIT * limit
         suspect = full and signal in (None, "SIGKILL")
-        killer, sure = ("kernel-oom", GUESS) if suspect else ("unknown", UNKNOWN)
+        killer, certainty = ("kernel-oom", GUESS) if suspect else ("unknown", UNKNOWN)
     else:
-        sure = _certainty(killer, said)
+        certainty = confidence(killer, evidence)
     error = outcome.get("error")
-    cause = _words(outcome.get("cause"))
-    row = _last_span(trace, status, _text(outcome.get("died_in")) if cause else None)
+    cause = _error_text(outcome.get("cause"))
+    row = _last_span(trace, status, text(outcome.get("died_in")) if cause else None)
     span = trace.spans[row] if row is not None else None
-    file = _text(outcome.get("last_file"))
+    file = text(outcome.get("last_file"))
     shard, shards = _shard(trace, file)
-    placed_tensors, all_tensors, placed_bytes, all_bytes = _progress(trace)
+    progress = known_progress(trace)
     return Death(
         status=status,
         killer=killer,
-        sure=sure,
-        evidence=said,
+        confidence=certainty,
+        evidence=evidence,
         signal=signal,
         exit_code=integer(outcome.get("exit_code")),
-        error=_words(error),
+        error=_error_text(error),
         cause=cause,
-        traceback=_text(error.get("traceback")) if isinstance(error, dict) else None,
+        traceback=text(error.get("traceback")) if isinstance(error, dict) else None,
         time_ns=max(span_index(trace).ends, default=None),
-        phase=_text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
-        function=(span.function or span.name) if span else _text(outcome.get("died_in")),
+        phase=text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
+        function=(span.function or span.name) if span else text(outcome.get("died_in")),
         source=span.source if span else None,
         file=file,
         shard=shard,
         shards=shards,
-        tensor=_text(outcome.get("last_tensor")),
+        tensor=text(outcome.get("last_tensor")),
         tensor_ns=integer(outcome.get("last_tensor_ns")),
-        placed_tensors=placed_tensors,
-        all_tensors=all_tensors,
-        placed_bytes=placed_bytes,
-        all_bytes=all_bytes,
+        placed_tensors=progress.placed_tensors,
+        all_tensors=progress.all_tensors,
+        placed_bytes=progress.placed_bytes,
+        all_bytes=progress.all_bytes,
         memory_bytes=memory,
-        anonymous_bytes=_size(outcome.get("anon_at_death_bytes")),
+        anonymous_bytes=natural(outcome.get("anon_at_death_bytes")),
         limit_bytes=limit,
         limit_kind=kind,
-        predicted_anon_bytes=_size(outcome.get("predicted_anon_bytes")),
+        predicted_anon_bytes=natural(outcome.get("predicted_anon_bytes")),
         device=_full_device(trace, outcome.get("device")),
-        stack=_text(outcome.get("stack")),
+        stack=text(outcome.get("stack")),
         stalls=stalls(trace),
     )
 
 
-def _words(error: Any) -> str | None:
+def _evidence(found: Any) -> list[Evidence]:
+    """Returns pieces that say their kind, and the sentences of older traces; what is neither is left out."""
+    pieces = found[:MAX_EVIDENCE] if isinstance(found, list) else []
+    return [
+        each
+        for each in pieces
+        if text(each) is not None or (isinstance(each, dict) and text(each.get("kind")) is not None)
+    ]
+
+
+def _error_text(error: Any) -> str | None:
     if not isinstance(error, dict) or not error:
         return None
     return f"{error.get('type') or 'error'}: {error.get('message') or 'no message'}"
 
 
 def _full_device(trace: Trace, facts: Any) -> FullDevice | None:
-    name = _text(facts.get("device")) if isinstance(facts, dict) else None
+    name = text(facts.get("device")) if isinstance(facts, dict) else None
     if name is None:
         return None
-    sizes = {each.name: _size(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
+    sizes = {each.name: natural(facts.get(each.name)) for each in fields(FullDevice) if each.name != "device"}
     parts = (part for peak in highest_device_peaks(trace) if peak.device == name for part in peak.parts)
     before = sum(part.bytes for part in parts if part.kind == "before")
     return FullDevice(name, **{**sizes, "before_bytes": before})
-
-
-def _certainty(killer: str | None, evidence: list[str]) -> str:
-    if killer in SURE_OF:
-        return CERTAIN
-    if killer == "kernel-oom":
-        return CERTAIN if any(text.startswith("The kernel says") for text in evidence) else LIKELY
-    return UNKNOWN
-
-
-def _limit(trace: Trace) -> tuple[int | None, str | None]:
-    """Returns the limit that applied and what set it: the outcome's, else the smallest of the environment."""
-    outcome, environment = trace.outcome, trace.environment
-    limit = integer(outcome.get("limit_bytes"))
-    if limit is not None and limit > 0:
-        return limit, _text(outcome.get("limit_kind"))
-    if isinstance(outcome.get("device"), dict):
-        return None, None  # the host's limits are not what was reached
-    known = [
-        (size, kind)
-        for kind, name in (("cgroup", "cgroup_limit_bytes"), ("RAM", "ram_bytes"))
-        if (size := integer(environment.get(name))) is not None and size > 0
-    ]
-    return min(known, default=(None, None))
 
 
 def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
@@ -306,29 +286,3 @@ def _shard(trace: Trace, file: str | None) -> tuple[int | None, int | None]:
     shards = {each.name: each.shard for each in weight_files(trace) if each.shard is not None}
     number = shards.get(file) if file is not None else None
     return (None, None) if number is None else (number + 1, len(shards))
-
-
-def _progress(trace: Trace) -> tuple[int, int, int | None, int | None]:
-    """Returns tensors placed and in all, and stored bytes placed and in all.
-
-    The outcome's figures come first: it knows when the checkpoint is not known in full.
-    """
-    tensors = trace.tensors
-    count = done = known = sizes = 0
-    columns = ("kind", "provenance", "stored_bytes", "placed_ns")
-    for kind, provenance, stored, placed in zip(*(tensors.column(name) for name in columns), strict=True):
-        if kind == "unused" or stored is None or provenance in ("tied", "computed"):
-            continue
-        count += 1
-        sizes += stored
-        if placed is not None:
-            done += 1
-            known += stored
-    outcome = trace.outcome
-    given = _size(outcome.get("placed_bytes"))
-    remaining = _size(outcome.get("remaining_bytes"))
-    if given is not None and remaining is not None:
-        return done, count, given, given + remaining
-    if "placed_bytes" in outcome:
-        return done, 0, None, None
-    return done, count, known if count else None, sizes if count else None

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
-from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
+from hftrace.analysis.ending.prediction import predicted_device_bytes
+from hftrace.analysis.memory.devices import described_device, device_sizes
+from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
 
 MEMORY_ERRORS = ("MemoryError", "OutOfMemoryError")
@@ -30,11 +31,6 @@ UNITS = {"bytes": 1, "B": 1}
 for _power, _letter in enumerate("KMGT", 1):
     UNITS[f"{_letter}iB"] = 1024**_power
     UNITS[f"{_letter}B"] = 1024**_power  # MPS writes MB and counts in powers of two
-WHOLE = {"int64", "int32", "int16", "bool"}
-"""Dtypes that stay what they are."""
-QUANTIZING = ("quantization_config", "load_in_4bit", "load_in_8bit")
-SEVERAL = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
-"""Values of ``device_map`` that name no device of the model's."""
 _SIZE = r"([\d.]+) ([KMGT]?i?B|bytes)"
 _ASKED = re.compile(rf"Tried to allocate {_SIZE}")
 _FREE = re.compile(rf"of which {_SIZE} is free|{_SIZE} free;")
@@ -119,7 +115,9 @@ def device_shortage(trace: Trace, error: Mapping[str, Any], row: int | None = No
         ``allowed_bytes`` (``set_per_process_memory_fraction``), ``allocated_bytes`` and
         ``reserved_bytes`` (torch's allocator), ``outside_allocator_bytes`` (the
         rest of what is in use: CUDA's context, other libraries and processes),
-        ``predicted_bytes`` (see :func:`predicted_device_bytes`). None where the memory was the CPU's.
+        ``predicted_bytes`` (see
+        :func:`~hftrace.analysis.ending.prediction.predicted_device_bytes`).
+        None where the memory was the CPU's.
     """
     kind = device_type(error)
     if kind is None:
@@ -173,55 +171,3 @@ def _size(pattern: re.Pattern[str], message: str) -> int | None:
         return int(float(number) * UNITS[unit])
     except (ValueError, KeyError):
         return None
-
-
-def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
-    """Returns whether each tensor of the checkpoint keeps its dtype, and its bytes in the model.
-
-    None where that cannot be said: it is not known what dtype was asked for,
-    or the tensors are or become quantised.
-    """
-    asked = asked_dtype(trace)
-    keywords = trace.request.get("keywords")
-    keywords = keywords if isinstance(keywords, Mapping) else {}
-    if asked is None or (asked not in CAST_DTYPES and asked != "auto"):
-        return None
-    if any(keywords.get(name) for name in QUANTIZING):
-        return None
-    tensors = trace.tensors
-    found = []
-    for kind, stored, dtype in zip(
-        *(tensors.column(name) for name in ("kind", "stored_bytes", "stored_dtype")), strict=True
-    ):
-        if kind == "unused" or stored is None:
-            continue
-        if dtype not in CAST_DTYPES and dtype not in WHOLE:
-            return None
-        loaded, size = loaded_as(stored, dtype, asked)
-        found.append((loaded == dtype, size))
-    return found or None
-
-
-def whole_model_device(trace: Trace) -> str | None:
-    """Returns the device, such as ``cpu`` or ``cuda:0``, that the whole model was asked onto, if one."""
-    keywords = trace.request.get("keywords")
-    asked = keywords.get("device_map") if isinstance(keywords, Mapping) else None
-    if isinstance(asked, Mapping) and set(asked) == {""}:
-        asked = asked[""]
-    found = re.fullmatch(r"(?:([a-z]+):)?(\d+)|([a-z]+)", str(asked)) if asked is not None else None
-    if found is None or asked in SEVERAL:
-        return None
-    if found[2] is not None:
-        return f"{found[1] or 'cuda'}:{found[2]}"
-    return found[3] if found[3] in ("cpu", "meta") else f"{found[3]}:0"
-
-
-def predicted_device_bytes(trace: Trace, name: str) -> int | None:
-    """Returns what the model would hold on a device once it is loaded, in bytes.
-
-    None unless the whole model was asked onto that device, and its tensors and dtype are known.
-    """
-    if whole_model_device(trace) != name:
-        return None
-    sizes = loaded_sizes(trace)
-    return sum(size for _, size in sizes) if sizes is not None else None

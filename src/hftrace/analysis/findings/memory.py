@@ -8,13 +8,13 @@ from hftrace import units
 from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.findings.rules import (
     Finding,
-    asked_keywords,
     rule,
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import device_sizes
+from hftrace.analysis.memory.devices import device_sizes
+from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
@@ -29,9 +29,12 @@ OUTSIDE_SHARE = 0.2
 """The share of a device that others than torch may take before a finding names them first."""
 
 
-@rule
+@rule(
+    ("R25", "killed-at-limit", "The load was killed when memory ran out."),
+    ("R25", "out-of-memory", "An allocation failed, on the CPU or on a device."),
+)
 def killed_at_limit(trace: Trace) -> Iterator[Finding]:
-    """R25: the load ended for want of memory."""
+    """R25: memory ran out."""
     if trace.outcome.get("status", "ok") == "ok":
         return
     end = death_of(trace)
@@ -96,7 +99,13 @@ def _device_full(trace: Trace, full: FullDevice) -> Finding:
     )
 
 
-@rule
+@rule(
+    (
+        "R10",
+        "reserved-unused",
+        "When the load ended, the allocator kept much more of a device than tensors need.",
+    ),
+)
 def reserved_unused(trace: Trace) -> Iterator[Finding]:
     """R10: the allocator kept much more of a device than the model needs when the load ended."""
     if trace.outcome.get("status", "ok") != "ok":
@@ -127,7 +136,9 @@ def _warmed_up(trace: Trace, device: str) -> int:
     return max((device_sizes(column[row]).get(device, 0) for row in rows), default=0)
 
 
-@rule
+@rule(
+    ("R02", "dtype-widened", "Most of the checkpoint takes more bytes in the model than in the file."),
+)
 def dtype_widened(trace: Trace) -> Iterator[Finding]:
     """R02: most of the checkpoint takes more bytes in the model than in the file."""
     widened = {
@@ -136,7 +147,9 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         if ITEM_BYTES.get(pair[1], 0) > ITEM_BYTES.get(pair[0], 99)
     }
     stored = sum(
-        total.stored_bytes for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT
+        total.stored_bytes
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.provenance in FROM_CHECKPOINT
     )
     affected = sum(total.stored_bytes for total in widened.values())
     if not stored or affected <= 0.5 * stored:
@@ -161,7 +174,9 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
     )
 
 
-@rule
+@rule(
+    ("R17", "not-resident", "The load returned with weights that are mapped and not read yet."),
+)
 def not_resident(trace: Trace) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""
     share = resident_share_after(trace)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from hftrace.analysis.findings import memory, recorder, time, weights
-from hftrace.analysis.findings.rules import RULES, Finding
+from importlib import import_module
+
+from hftrace.analysis.findings.rules import KINDS, RULES, Finding, FindingKind, Rule
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.trace import Trace
 
-__all__ = ["RULES", "Finding", "findings"]
-REGISTERED = (memory, recorder, time, weights)
-"""Each registers its rules when it is imported."""
+__all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
+MODULES = (
+    "memory",
+    "recorder",
+    "time",
+    "weights",
+)
+"""Modules of this package with rules, each of which registers its own when it is imported."""
+
+
+def rules() -> list[Rule]:
+    """Returns all rules."""
+    for module in MODULES:
+        import_module(f"{__package__}.{module}")
+    return RULES
+
+
+def catalogue() -> list[FindingKind]:
+    """Returns what the rules can find, by id."""
+    rules()
+    return sorted(KINDS)
 
 
 @once
@@ -28,4 +47,4 @@ def findings(trace: Trace) -> list[Finding]:
     def weight(finding: Finding) -> tuple[bool, float]:
         return finding.internal, -max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
 
-    return sorted((finding for each in RULES for finding in each(trace)), key=weight)
+    return sorted((finding for each in rules() for finding in each(trace)), key=weight)

@@ -1,19 +1,20 @@
 """What a rule is, and the words that rules share.
 
-A rule is a function marked with :func:`rule`, in one of the modules ``rules_about_...``.
-It gets everything trace from a trace and yields findings; on a healthy load it yields none.
-Numbers such as R02 are those of the project's catalogue of cases.
+A rule is a function marked with :func:`rule`, in one of the modules that the registry lists.
+It gets a trace and yields findings; on a healthy load it yields none. Ids are H.. for what is
+about hftrace itself, R.. for loads and K.. for what was asked of them; numbers such as R02 are
+those of the project's catalogue of cases.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from hftrace import units
-from hftrace.analysis.ledger.tensors import Total, cells, tensor_batches, tensor_sums
+from hftrace.analysis.ledger.tensors import Total, take, tensor_batches, tensor_sums
 from hftrace.schema.trace import Trace
 
 
@@ -39,27 +40,41 @@ class Finding:
         return asdict(self)
 
 
+class FindingKind(NamedTuple):
+    """A kind of finding, as the documentation lists it."""
+
+    id: str
+    name: str
+    meaning: str
+    """In one line."""
+
+
 Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
 RULES: list[Rule] = []
+KINDS: list[FindingKind] = []
+"""What the rules can find."""
 
 
-def rule(function: Rule) -> Rule:
-    """Registers a rule."""
-    RULES.append(function)
-    return function
+def rule(*kinds: tuple[str, str, str]) -> Callable[[Rule], Rule]:
+    """Registers a rule.
 
+    Args:
+        kinds: Id, name and meaning of each kind of finding that it can yield.
+    """
 
-def asked_keywords(trace: Trace) -> Mapping[str, Any]:
-    """Returns the keywords of the request."""
-    keywords = trace.request.get("keywords")
-    return keywords if isinstance(keywords, dict) else {}
+    def register(function: Rule) -> Rule:
+        KINDS.extend(FindingKind(*kind) for kind in kinds)
+        RULES.append(function)
+        return function
+
+    return register
 
 
 def total_of(trace: Trace, **fields: str | None) -> Total:
-    """Returns the sum of all tensors whose sort has the values given."""
+    """Returns the sum of all tensors whose class has the values given."""
     total = Total()
-    for sort, part in tensor_sums(trace).items():
-        if all(getattr(sort, name) == value for name, value in fields.items()):
+    for tensor_class, part in tensor_sums(trace).items():
+        if all(getattr(tensor_class, name) == value for name, value in fields.items()):
             total.add(part)
     return total
 
@@ -69,9 +84,9 @@ def worst_names(trace: Trace, kind: str, provenance: str, limit: int = 3) -> str
     sizes: Counter[str] = Counter()
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
-        if (batch.sort.kind, batch.sort.provenance) == (kind, provenance):
+        if (batch.tensor_class.kind, batch.tensor_class.provenance) == (kind, provenance):
             for name, keys, size, stored in zip(
-                *(cells(column, batch.rows) for column in columns), strict=True
+                *(take(column, batch.rows) for column in columns), strict=True
             ):
                 full = name or (keys[0] if keys else "(no name)")
                 sizes[full.rpartition(".")[0] or full] += size or stored or 1

@@ -9,13 +9,13 @@ from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.findings.rules import (
     Finding,
-    asked_keywords,
     is_number,
     rule,
     total_of,
 )
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
+from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
@@ -24,7 +24,9 @@ from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
 
-@rule
+@rule(
+    ("R25", "stalled", "The load stood still: long stretches without any event."),
+)
 def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
     if not trace.outcome.get("stalls"):
@@ -48,7 +50,9 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     )
 
 
-@rule
+@rule(
+    ("R01", "init-then-overwrite", "Parameters were initialised, and the checkpoint then overwrote them."),
+)
 def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
     if loader_facts(trace).always_meta is not False:
@@ -71,7 +75,9 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule
+@rule(
+    ("R09", "full-collections", "The garbage collector walked all objects of the process again and again."),
+)
 def full_collections(trace: Trace) -> Iterator[Finding]:
     """R09: the garbage collector walked all objects of the process again and again."""
     index = span_index(trace)
@@ -135,7 +141,9 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
     return " ".join(advice)
 
 
-@rule
+@rule(
+    ("R05", "imports-dominate", "Most of the time is Python imports, not the loader."),
+)
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""
     spent = phase_times(trace).get("import", 0)
@@ -161,7 +169,9 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
     )
 
 
-@rule
+@rule(
+    ("R08", "pickle-checkpoint", "Weights in pickle files are unpacked into memory whole."),
+)
 def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
     files = [file for file in weight_files(trace) if file.format == "pickle"]
@@ -193,7 +203,9 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule
+@rule(
+    ("R24", "waiting-for-readers", "The thread that places tensors mostly waits for those that read them."),
+)
 def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     """The thread that places tensors mostly waits for those that read them."""
     waiting = reader_waiting_ns(trace)
@@ -218,7 +230,9 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     )
 
 
-@rule
+@rule(
+    ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
+)
 def hub_requests(trace: Trace) -> Iterator[Finding]:
     """R22: requests to the hub although every file was there already."""
     requests = sum(value or 0 for value in trace.files.column("requests"))

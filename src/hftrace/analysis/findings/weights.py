@@ -16,7 +16,9 @@ from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
 
-@rule
+@rule(
+    ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
+)
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have."""
     total = total_of(trace, kind="parameter", provenance="initialized")
@@ -35,7 +37,9 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     )
 
 
-@rule
+@rule(
+    ("R19", "left-on-meta", "Parameters have a shape and no data after the load."),
+)
 def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
     total = total_of(trace, kind="parameter", device="meta", offload=None)
@@ -50,7 +54,9 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule
+@rule(
+    ("R20", "unused-keys", "Keys of the checkpoint found no parameter."),
+)
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     total = total_of(trace, kind="unused")
@@ -66,13 +72,16 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule
+@rule(
+    ("R18", "offloaded-to-disk", "Weights stay on disk and are copied in every forward pass."),
+    ("R18", "offloaded-to-cpu", "Weights stay in CPU memory and are copied in every forward pass."),
+)
 def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
-        for sort, part in tensor_sums(trace).items():
-            if sort.offload == place or (place == "disk" and sort.device == "disk"):
+        for tensor_class, part in tensor_sums(trace).items():
+            if tensor_class.offload == place or (place == "disk" and tensor_class.device == "disk"):
                 total.add(part)
         if total.count:
             size = max(total.bytes, total.stored_bytes)
@@ -87,7 +96,9 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
             )
 
 
-@rule
+@rule(
+    ("K01", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
+)
 def ignored_keywords(trace: Trace) -> Iterator[Finding]:
     """Keywords that this transformers accepts and ignores."""
     ignored = trace.request.get("ignored")

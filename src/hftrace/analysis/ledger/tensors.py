@@ -37,7 +37,7 @@ class TensorClass(NamedTuple):
 
 @dataclass
 class Total:
-    """Sums over tensors of one sort."""
+    """Sums over tensors of one class."""
 
     count: int = 0
     bytes: int = 0
@@ -51,13 +51,13 @@ class Total:
 
 
 class Batch(NamedTuple):
-    """Tensors of one sort that one thread read out of one file inside one span.
+    """Tensors of one class that one thread read out of one file inside one span.
 
     There are few of them, however many tensors a ledger has: what has to be
     decided is decided once a batch, and only sizes and times are left to be summed.
     """
 
-    sort: TensorClass
+    tensor_class: TensorClass
     rank: int
     file: str | None
     span: int | None
@@ -80,47 +80,45 @@ def tensor_batches(trace: Trace) -> list[Batch]:
         found[key].append(row)
     sizes, stored = tensors.column("bytes"), tensors.column("stored_bytes")
     result = []
-    for (*sort, rank, file, span, thread, known), rows in found.items():
-        total = Total(
-            len(rows), sum(filter(None, cells(sizes, rows))), sum(filter(None, cells(stored, rows)))
-        )
-        result.append(Batch(TensorClass(*sort), rank, file, span, thread, known, rows, total))
+    for (*fields, rank, file, span, thread, known), rows in found.items():
+        total = Total(len(rows), sum(filter(None, take(sizes, rows))), sum(filter(None, take(stored, rows))))
+        result.append(Batch(TensorClass(*fields), rank, file, span, thread, known, rows, total))
     return result
 
 
-def cells(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
+def take(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
     """Returns the cells of a column in the rows given."""
     return list(map(column.__getitem__, rows))
 
 
 @once
 def tensor_sums(trace: Trace) -> dict[TensorClass, Total]:
-    """Returns count and bytes of the ledger by sort; every question about sums is answered from these few."""
+    """Returns count and bytes of the ledger by class; all questions about sums are answered from these."""
     result: dict[TensorClass, Total] = {}
     for batch in tensor_batches(trace):
-        result.setdefault(batch.sort, Total()).add(batch.total)
+        result.setdefault(batch.tensor_class, Total()).add(batch.total)
     return result
 
 
 def group_totals(sums: dict[TensorClass, Total], field: str) -> dict[str, Total]:
     """Regroups sums by one field, largest first; an unknown value is called ``unknown``."""
     result: dict[str, Total] = {}
-    for sort, total in sums.items():
-        result.setdefault(getattr(sort, field) or "unknown", Total()).add(total)
+    for tensor_class, total in sums.items():
+        result.setdefault(getattr(tensor_class, field) or "unknown", Total()).add(total)
     return dict(sorted(result.items(), key=lambda item: (-item[1].bytes, -item[1].count)))
 
 
 def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
     """Returns the sums of tensors whose dtype in the model is not the stored one, largest first."""
     result: dict[tuple[str, str], Total] = {}
-    for sort, total in sums.items():
+    for tensor_class, total in sums.items():
         if (
-            sort.stored_dtype
-            and sort.dtype
-            and sort.stored_dtype != sort.dtype
-            and sort.provenance in FROM_CHECKPOINT
+            tensor_class.stored_dtype
+            and tensor_class.dtype
+            and tensor_class.stored_dtype != tensor_class.dtype
+            and tensor_class.provenance in FROM_CHECKPOINT
         ):
-            result.setdefault((sort.stored_dtype, sort.dtype), Total()).add(total)
+            result.setdefault((tensor_class.stored_dtype, tensor_class.dtype), Total()).add(total)
     return dict(sorted(result.items(), key=lambda item: -item[1].bytes))
 
 
@@ -182,7 +180,7 @@ def fold(tensors: Table[Tensor], rows: Iterable[int] | None = None) -> list[Grou
 def fold_names(tensors: Table[Tensor], rows: Sequence[int], names: Sequence[str]) -> list[Group]:
     """Like :func:`fold`, for names given by the caller (parts of names below a layer)."""
     numbers: dict[tuple[Any, ...], int] = {}
-    columns = [cells(tensors.column(name), rows) for name in _ALIKE]
+    columns = [take(tensors.column(name), rows) for name in _ALIKE]
     alike = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
     return fold_alike(rows, names, alike)
 
@@ -214,11 +212,11 @@ def fold_alike(rows: Sequence[int], names: Sequence[str], alike: Sequence[Any]) 
         inside.sort(key=names.__getitem__)
         suffixes = tuple([names[at][len(head) :] for at in inside])
         index = head[:-1].rpartition(".")[2]
-        signature = (head[: -len(index) - 1], suffixes, tuple(cells(alike, inside)))
+        signature = (head[: -len(index) - 1], suffixes, tuple(take(alike, inside)))
         same.setdefault(signature, []).append((int(index), inside))
     for (prefix, suffixes, _), parts in same.items():
         parts.sort()
-        first = cells(rows, parts[0][1])
+        first = take(rows, parts[0][1])
         groups.append(
             Group(
                 prefix,

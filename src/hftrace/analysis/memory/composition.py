@@ -20,7 +20,8 @@ from hftrace.analysis.memory.holding import (
     time_of_maximum,
     weights_spans,
 )
-from hftrace.analysis.memory.usage import Reading, between, process_memory
+from hftrace.analysis.memory.readings import Reading, between
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
@@ -125,14 +126,13 @@ def _total(*parts: int | None) -> int | None:
 def _innermost_with_peak(trace: Trace, row: int, rise: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own watermark, but for a trifle."""
     column = trace.spans.column("rss_peak_bytes")
-    lanes = span_index(trace).lanes
+    index = span_index(trace)
+    lanes, children = index.lanes, index.children
     least = (column[row] or 0) - TOLERANCE * rise
     while True:
         # The first one: a neighbour that begins at the peak shares the mark, and did not make it.
         below = (
-            child
-            for child in span_index(trace).children[row]
-            if lanes[child] == lanes[row] and (column[child] or 0) >= least
+            child for child in children[row] if lanes[child] == lanes[row] and (column[child] or 0) >= least
         )
         found = next(below, None)
         if found is None:
@@ -227,7 +227,7 @@ def _unrecorded(trace: Trace, load: Span, what: HeldMemory) -> int:
     Outside of the weights nothing large is under way.
     """
     index = span_index(trace)
-    rows = index.walk_thread([span_index(trace).row_of[load.id]])
+    rows = index.walk_thread([index.row_of[load.id]])
     open_ones = [row for row in rows if index.ends[row] >= load.end_ns and index.phases[row] in READING]
     if not open_ones:
         return 0
@@ -242,11 +242,12 @@ def _unrecorded(trace: Trace, load: Span, what: HeldMemory) -> int:
 
 def _in_import(trace: Trace, span: Span) -> bool:
     """Returns whether a span is an import, or lies in one: it reads no weights, and its peak is its own."""
-    row: int | None = span_index(trace).row_of[span.id]
+    index = span_index(trace)
+    row: int | None = index.row_of[span.id]
     while row is not None:
-        if span_index(trace).phases[row] == "import":
+        if index.phases[row] == "import":
             return True
-        row = span_index(trace).parents[row]
+        row = index.parents[row]
     return False
 
 

@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import Batch, cells, tensor_batches
+from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.memory.composition import READING, TOLERANCE, Part
+from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.memory.holding import ELSEWHERE
-from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
-from hftrace.analysis.memory.usage import device_readings
+from hftrace.analysis.memory.readings import device_readings
 from hftrace.analysis.once import once
+from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import integer
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
 
@@ -147,18 +148,19 @@ def _device_peak(trace: Trace, load_row: int, load: Span, device: str, peak: int
 def _innermost(trace: Trace, row: int, device: str, peak: int) -> int:
     """Returns the deepest span on the load's thread that has the load's own peak, but for a trifle."""
     column = trace.spans.column("device_peak_bytes")
-    lanes = span_index(trace).lanes
+    index = span_index(trace)
+    lanes = index.lanes
     least = (1 - TOLERANCE) * peak
     while True:
         below = [
             child
-            for child in span_index(trace).children[row]
+            for child in index.children[row]
             if lanes[child] == lanes[row] and device_sizes(column[child]).get(device, 0) >= least
         ]
         if not below:
             return row
         # The mark of a warm-up is within a trifle of that of the weights: the weights say more.
-        row = max(below, key=lambda child: (span_index(trace).phases[child] != "warmup", -child))
+        row = max(below, key=lambda child: (index.phases[child] != "warmup", -child))
 
 
 def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:
@@ -168,7 +170,7 @@ def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:
         (index.starts[row] for row in index.walk_thread([load_row]) if index.phases[row] in BEGINNING),
         default=load.start_ns,
     )
-    readings = device_readings(trace, load.pid).get(device, [])
+    readings = device_readings(trace).get(load.pid, {}).get(device, [])
     return next((reading.allocated_bytes for reading in reversed(readings) if reading.time_ns <= first), 0)
 
 
@@ -209,25 +211,25 @@ def _from_ledger(trace: Trace, load: Span, span: Span, device: str, rise: int) -
 
 def _arrivals(trace: Trace, batch: Batch, load: Span, device: str) -> Iterable[_Arrival]:
     """Yields the tensors of a batch that a load puts on a device."""
-    sort = batch.sort
-    if batch.rank != load.rank or sort.provenance in ELSEWHERE or sort.kind == "unused":
+    tensor_class = batch.tensor_class
+    if batch.rank != load.rank or tensor_class.provenance in ELSEWHERE or tensor_class.kind == "unused":
         return
     # ``cuda`` without a number is the first device; a model that was not finished is where it was asked.
-    here = sort.device in (device, device.partition(":")[0])
-    if not here and not (sort.device is None and whole_model_device(trace) == device):
+    here = tensor_class.device in (device, device.partition(":")[0])
+    if not here and not (tensor_class.device is None and whole_model_device(trace) == device):
         return
     column = trace.tensors.column
     asked = asked_dtype(trace)
     names = ("bytes", "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns")
     for size, stored, begun, read, placed in zip(
-        *(cells(column(name), batch.rows) for name in names), strict=True
+        *(take(column(name), batch.rows) for name in names), strict=True
     ):
-        if read is None and placed is None and (sort.device is None or stored is not None):
+        if read is None and placed is None and (tensor_class.device is None or stored is not None):
             continue  # the load ended before its turn
-        if size is None and sort.stored_dtype is not None:
-            size = loaded_as(stored or 0, sort.stored_dtype, asked)[1]
+        if size is None and tensor_class.stored_dtype is not None:
+            size = loaded_as(stored or 0, tensor_class.stored_dtype, asked)[1]
         # What the model computes itself has no time of its own, and is small: it counts as there.
         done = placed if placed is not None else load.start_ns if read is None else load.end_ns + 1
         appeared = done if read is None else min(read, done)
         started = appeared if begun is None else min(begun, appeared)
-        yield _Arrival(size or stored or 0, started, appeared, done, sort.provenance == "converted")
+        yield _Arrival(size or stored or 0, started, appeared, done, tensor_class.provenance == "converted")

@@ -7,7 +7,8 @@ from typing import Any
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.usage import Peak, ProcessMemory, State, process_memory
+from hftrace.analysis.memory.peaks import Peak
+from hftrace.analysis.memory.usage import ProcessMemory, State, process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
@@ -109,8 +110,8 @@ def kept_bytes(trace: Trace) -> int | None:
     """
     placed = sum(
         total.bytes
-        for sort, total in tensor_sums(trace).items()
-        if sort.device == "cpu" and sort.provenance not in (None, "tied", "unused")
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.device == "cpu" and tensor_class.provenance not in (None, "tied", "unused")
     )
     if placed:
         return placed

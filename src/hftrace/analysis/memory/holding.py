@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from hftrace.analysis.ending.shortage import whole_model_device
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, cells, tensor_batches
+from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, take, tensor_batches
+from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
@@ -42,7 +42,7 @@ class Parcel(NamedTuple):
     file: str | None
     owner: int | None
     """Row of the ``shard`` or ``weights`` span that placed them: at its end their sources are let go."""
-    must: bool
+    owns_memory: bool
     """Whether they have memory of their own for certain."""
     sizes: list[int]
     stored: list[int]
@@ -66,10 +66,10 @@ class HeldMemory(NamedTuple):
 
 def held(trace: Trace, load_row: int) -> HeldMemory:
     """Returns what the tensors of a load hold in the memory of the host."""
-    sorting = _ParcelBuilder(trace, load_row)
+    builder = _ParcelBuilder(trace, load_row)
     for batch in tensor_batches(trace):
-        sorting.add(batch)
-    parcels = sorting.parcels
+        builder.add(batch)
+    parcels = builder.parcels
     whole = _Group()
     groups: dict[int | None, _Group] = {}
     for parcel in parcels:
@@ -79,15 +79,14 @@ def held(trace: Trace, load_row: int) -> HeldMemory:
         owner: _copies_without_cast(trace, load_row, owner, group, whole) for owner, group in groups.items()
     }
     # A file that other weights are used right out of stays mapped as long as the model.
-    kept = {parcel.file for parcel in parcels if not (parcel.must or copied[parcel.owner])}
+    kept = {parcel.file for parcel in parcels if not (parcel.owns_memory or copied[parcel.owner])}
+    ends = span_index(trace).ends
     copies = [
-        parcel
-        if parcel.file in kept or parcel.owner is None
-        else parcel._replace(release=span_index(trace).ends[parcel.owner])
+        parcel if parcel.file in kept or parcel.owner is None else parcel._replace(release=ends[parcel.owner])
         for parcel in parcels
-        if parcel.must or copied[parcel.owner]
+        if parcel.owns_memory or copied[parcel.owner]
     ]
-    total = whole.needed + whole.same + sorting.timeless_bytes
+    total = whole.needed + whole.same + builder.timeless_bytes
     return HeldMemory(copies, total if _was_built_before(trace, load_row, total) else 0)
 
 
@@ -119,24 +118,28 @@ class _ParcelBuilder:
 
     def add(self, batch: Batch) -> None:
         """Adds those tensors of a batch that the load holds in the memory of the host."""
-        sort = batch.sort
-        if batch.rank != self._rank or sort.provenance in ELSEWHERE or sort.device not in self._host:
+        tensor_class = batch.tensor_class
+        if (
+            batch.rank != self._rank
+            or tensor_class.provenance in ELSEWHERE
+            or tensor_class.device not in self._host
+        ):
             return
         placed, ends = self._column("placed_ns"), self._column("read_end_ns")
         rows = [row for row in batch.rows if placed[row] is None or self._start <= placed[row] <= self._end]
-        if sort.provenance is None:
+        if tensor_class.provenance is None:
             # The load ended before the others had their turn.
             rows = [row for row in rows if ends[row] is not None]
         timed = [row for row in rows if placed[row] is not None or ends[row] is not None]
         if len(timed) < len(rows):
             timeless = [row for row in rows if placed[row] is None and ends[row] is None]
-            self.timeless_bytes += sum(self._sizes(sort, timeless))
+            self.timeless_bytes += sum(self._sizes(tensor_class, timeless))
         for owner, mine in self._by_owner(timed):
             self.parcels.append(self._parcel(batch, owner, mine))
 
     def _placed(self, rows: list[int]) -> list[int]:
         """Returns when tensors were placed; what never was, was on its way until the end."""
-        return [self._end + 1 if time is None else time for time in cells(self._column("placed_ns"), rows)]
+        return [self._end + 1 if time is None else time for time in take(self._column("placed_ns"), rows)]
 
     def _by_owner(self, rows: list[int]) -> Iterable[tuple[int | None, list[int]]]:
         """Returns rows by the span that placed them; mostly that is one for all."""
@@ -152,31 +155,32 @@ class _ParcelBuilder:
         return found.items()
 
     def _parcel(self, batch: Batch, owner: int | None, rows: list[int]) -> Parcel:
-        sort = batch.sort
+        tensor_class = batch.tensor_class
         placed = self._placed(rows)
-        ends = cells(self._column("read_end_ns"), rows)
-        dtype = sort.dtype
-        if dtype is None and sort.stored_dtype is not None:
-            dtype, _ = loaded_as(0, sort.stored_dtype, self._asked)
+        ends = take(self._column("read_end_ns"), rows)
+        dtype = tensor_class.dtype
+        if dtype is None and tensor_class.stored_dtype is not None:
+            dtype, _ = loaded_as(0, tensor_class.stored_dtype, self._asked)
         return Parcel(
             file=batch.file,
             owner=owner,
-            must=sort.provenance in MADE or (dtype is not None and dtype != sort.stored_dtype),
-            sizes=self._sizes(sort, rows),
-            stored=[size or 0 for size in cells(self._column("stored_bytes"), rows)],
+            owns_memory=tensor_class.provenance in MADE
+            or (dtype is not None and dtype != tensor_class.stored_dtype),
+            sizes=self._sizes(tensor_class, rows),
+            stored=[size or 0 for size in take(self._column("stored_bytes"), rows)],
             appear=[
                 time if end is None or end > time else end for time, end in zip(placed, ends, strict=True)
             ],
             placed=placed,
-            read=cells(self._column("read_start_ns"), rows) if batch.read else [],
+            read=take(self._column("read_start_ns"), rows) if batch.read else [],
         )
 
-    def _sizes(self, sort: TensorClass, rows: list[int]) -> list[int]:
-        """Returns the bytes of tensors of one sort in the model."""
-        sizes, stored = cells(self._column("bytes"), rows), cells(self._column("stored_bytes"), rows)
-        if sort.dtype is None and sort.stored_dtype is not None:
+    def _sizes(self, tensor_class: TensorClass, rows: list[int]) -> list[int]:
+        """Returns the bytes of tensors of one class in the model."""
+        sizes, stored = take(self._column("bytes"), rows), take(self._column("stored_bytes"), rows)
+        if tensor_class.dtype is None and tensor_class.stored_dtype is not None:
             # The load ended before its model was there: what was asked for says what it made of the tensors.
-            sizes = [loaded_as(size or 0, sort.stored_dtype, self._asked)[1] for size in stored]
+            sizes = [loaded_as(size or 0, tensor_class.stored_dtype, self._asked)[1] for size in stored]
         return [size or in_file or 0 for size, in_file in zip(sizes, stored, strict=True)]
 
 
@@ -189,7 +193,7 @@ class _Group:
 
     def add(self, parcel: Parcel) -> None:
         """Adds what a parcel weighs."""
-        if parcel.must:
+        if parcel.owns_memory:
             self.needed += sum(parcel.sizes)
         else:
             self.same += sum(parcel.sizes)
@@ -225,12 +229,12 @@ def _copies_without_cast(
 
 def heap_growth(trace: Trace, load_row: int) -> int:
     """Returns how much more malloc had free when the weights were in the model than at the load's start."""
-    attributes = trace.spans.column("attributes")
+    index, attributes = span_index(trace), trace.spans.column("attributes")
     before = attributes[load_row].get("heap_free_start_bytes")
     after = [
         attributes[row].get("heap_free_bytes")
-        for row in span_index(trace).walk_thread([load_row])
-        if span_index(trace).phases[row] == "weights"
+        for row in index.walk_thread([load_row])
+        if index.phases[row] == "weights"
     ]
     known = [free for free in after if isinstance(free, int)]
     return max(0, known[-1] - before) if known and isinstance(before, int) else 0

@@ -1,14 +1,47 @@
-"""Peaks and series of memory, from watermarks where there are any, from samples otherwise."""
+"""Exact peaks: from watermarks where there are any, from readings otherwise.
+
+Readings come often and miss what is short; the kernel's watermarks say how high memory was and not when.
+Where they disagree about the peak, the watermark is right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from hftrace.analysis.memory.devices import device_sizes
+from hftrace.analysis.memory.readings import Reading, between, host_readings
 from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
-_TOO_LARGE = 1 << 63
+SLACK = 0.005
+"""A watermark that is this share above every reading lies between two of them; less is slack of counters."""
+SLACK_BYTES = 1_000_000
+
+
+class Peak(NamedTuple):
+    """The most resident memory of a process.
+
+    ``time_ns`` is when the largest reading in the innermost span with this peak was taken: exact where
+    ``between_readings`` is False, else the best that is known.
+    """
+
+    bytes: int
+    time_ns: int | None
+    span: int | None
+    """Row of the innermost span that the peak was in."""
+    exact: bool
+    """Whether a watermark says so; False where there are only readings."""
+    read_bytes: int | None
+    """The largest reading."""
+
+    @property
+    def between_readings(self) -> bool:
+        """Whether no reading comes near the peak."""
+        if self.read_bytes is None:
+            return True
+        return self.read_bytes < self.bytes - max(SLACK_BYTES, SLACK * self.bytes)
 
 
 class Peaks(NamedTuple):
@@ -23,129 +56,67 @@ class Peaks(NamedTuple):
     device_bytes: dict[str, int]
 
 
-def _largest(*columns: Iterable[int | None]) -> int | None:
-    return max((value for column in columns for value in column if value is not None), default=None)
+def peak_of(
+    trace: Trace, rows: Sequence[int], taken: list[Reading], bounds: tuple[int, int] | None = None
+) -> Peak | None:
+    """Returns the peak of a process in some of its spans.
+
+    Args:
+        trace: The trace.
+        rows: Rows of these spans.
+        taken: Readings of the process.
+        bounds: From when to when readings count, in ns from the clock base; None counts all.
+    """
+    if bounds is not None:
+        taken = between(taken, *bounds)
+    largest = max(taken, key=lambda reading: reading.total_bytes, default=None)
+    read_bytes = largest.total_bytes if largest is not None else None
+    marks = trace.spans.column("rss_peak_bytes")
+    mark = max((marks[row] for row in rows if marks[row] is not None), default=None)
+    if mark is None or (read_bytes is not None and read_bytes >= mark + max(SLACK_BYTES, SLACK * mark)):
+        # No watermark, or one that died with the process before it was read.
+        if largest is None or read_bytes is None:
+            return None
+        return Peak(read_bytes, largest.time_ns, None, False, read_bytes)
+    index = span_index(trace)
+    # A span whose edges were not read has its parent's watermark: a bound, and no place.
+    edges = trace.spans.column("rss_anon_start_bytes")
+    same = [row for row in rows if marks[row] == mark]
+    same = [row for row in same if edges[row] is not None] or same
+    inner = min(same, key=lambda row: (index.ends[row] - index.starts[row], -index.starts[row], -row))
+    within = between(taken, index.starts[inner], index.ends[inner])
+    highest = max(within, key=lambda reading: reading.total_bytes, default=None)
+    time = highest.time_ns if highest is not None else index.ends[inner]
+    # Of a span that never ended, the kernel's figure died with the process: what stands there is a sample's.
+    unread = trace.spans.column("rss_anon_bytes")[inner] is None
+    return Peak(mark, time, inner, not (unread and mark == read_bytes), read_bytes)
 
 
 @once
 def memory_peaks(trace: Trace) -> Peaks:
     """Returns the peaks of a trace."""
-    spans, samples = trace.spans, trace.samples
-    totals: list[int | None] = [
-        None if anonymous is None or file is None else anonymous + file + (shared or 0)
-        for anonymous, file, shared in zip(
-            samples.column("rss_anon_bytes"),
-            samples.column("rss_file_bytes"),
-            samples.column("rss_shmem_bytes"),
-            strict=True,
-        )
-    ]
+    rows_of: dict[int | None, list[int]] = {}
+    for row, pid in enumerate(trace.spans.column("pid")):
+        rows_of.setdefault(pid, []).append(row)
+    taken = host_readings(trace)
+    peaks = (peak_of(trace, rows_of.get(pid, ()), taken.get(pid, [])) for pid in {*rows_of, *taken})
+    every = [reading for each in taken.values() for reading in each]
+    return Peaks(
+        rss_bytes=max((peak.bytes for peak in peaks if peak is not None), default=None),
+        anonymous_bytes=max((reading.anonymous_bytes for reading in every), default=None),
+        file_bytes=max((reading.file_bytes for reading in every), default=None),
+        device_bytes=_device_peaks(
+            trace.spans.column("device_peak_bytes"),
+            trace.spans.column("device_allocated_bytes"),
+            trace.samples.column("device_allocated_bytes"),
+        ),
+    )
+
+
+def _device_peaks(*columns: Iterable[dict[str, int] | None]) -> dict[str, int]:
     devices: dict[str, int] = {}
-    for column in (
-        spans.column("device_peak_bytes"),
-        spans.column("device_allocated_bytes"),
-        samples.column("device_allocated_bytes"),
-    ):
+    for column in columns:
         for values in column:
             for device, size in device_sizes(values).items():
                 devices[device] = max(devices.get(device, 0), size)
-    edges = (
-        [
-            None if anonymous is None or file is None else anonymous + file
-            for anonymous, file in zip(*pair, strict=True)
-        ]
-        for pair in (
-            (spans.column("rss_anon_start_bytes"), spans.column("rss_file_start_bytes")),
-            (spans.column("rss_anon_bytes"), spans.column("rss_file_bytes")),
-        )
-    )
-    return Peaks(
-        rss_bytes=_largest(spans.column("rss_peak_bytes"), totals, *edges),
-        anonymous_bytes=_largest(
-            samples.column("rss_anon_bytes"),
-            spans.column("rss_anon_start_bytes"),
-            spans.column("rss_anon_bytes"),
-        ),
-        file_bytes=_largest(
-            samples.column("rss_file_bytes"),
-            spans.column("rss_file_start_bytes"),
-            spans.column("rss_file_bytes"),
-        ),
-        device_bytes=dict(sorted(devices.items())),
-    )
-
-
-def integer(value: Any) -> int | None:
-    """Returns a value from a file's facts if it is a whole number that means something, else None."""
-    plain = isinstance(value, int) and not isinstance(value, bool)
-    return value if plain and abs(value) < _TOO_LARGE else None
-
-
-def device_sizes(values: Any) -> dict[str, int]:
-    """Returns a device column's cell, bytes by device; what is no number is left out."""
-    if not isinstance(values, dict):
-        return {}
-    return {str(device): size for device, size in values.items() if integer(size) is not None}
-
-
-def described_device(trace: Trace, name: str) -> Mapping[str, Any]:
-    """Returns what the environment says of a device, such as ``cuda:0``; empty where it says nothing."""
-    devices = trace.environment.get("devices")
-    for each in devices if isinstance(devices, list) else []:
-        if isinstance(each, Mapping) and each.get("device") == name:
-            return each
-    return {}
-
-
-def series(trace: Trace, pid: int | None) -> dict[str, list[tuple[int, int]]]:
-    """Returns memory over time of one process: ``(time_ns, bytes)`` by what was measured.
-
-    Keys are ``anonymous``, ``file`` and each device's name. Samples are used
-    where there are any, the edges of spans otherwise.
-    """
-    result: dict[str, list[tuple[int, int]]] = {}
-    samples = trace.samples
-    columns = (
-        "time_ns",
-        "pid",
-        "rss_anon_bytes",
-        "rss_file_bytes",
-        "device_allocated_bytes",
-        "device_used_bytes",
-    )
-    for time, owner, anonymous, file, allocated, used in zip(
-        *(samples.column(name) for name in columns), strict=True
-    ):
-        if owner is not None and pid is not None and owner != pid:
-            continue
-        if anonymous is not None:
-            result.setdefault("anonymous", []).append((time, anonymous))
-        if file is not None:
-            result.setdefault("file", []).append((time, file))
-        for device, size in (device_sizes(allocated) or device_sizes(used)).items():
-            result.setdefault(device, []).append((time, size))
-    spans = trace.spans
-    edges = (
-        ("anonymous", "start_ns", "rss_anon_start_bytes"),
-        ("anonymous", "end_ns", "rss_anon_bytes"),
-        ("file", "start_ns", "rss_file_start_bytes"),
-        ("file", "end_ns", "rss_file_bytes"),
-    )
-    sampled = set(result)
-    for key, time_column, column in edges:
-        if key in sampled:
-            continue
-        for time, owner, size in zip(
-            spans.column(time_column), spans.column("pid"), spans.column(column), strict=True
-        ):
-            if size is not None and (pid is None or owner == pid):
-                result.setdefault(key, []).append((time, size))
-    for time, owner, values in zip(
-        spans.column("end_ns"), spans.column("pid"), spans.column("device_allocated_bytes"), strict=True
-    ):
-        for device, size in device_sizes(values).items():
-            if device not in sampled and (pid is None or owner == pid):
-                result.setdefault(device, []).append((time, size))
-    for points in result.values():
-        points.sort()
-    return result
+    return dict(sorted(devices.items()))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hftrace.analysis.ledger.tensors import Batch, cells, tensor_batches
+from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.schema.trace import Trace
@@ -38,7 +38,7 @@ class ShardReading:
 
 
 class Reading(NamedTuple):
-    """All that is trace from the read times of the tensor ledger."""
+    """All that is derived from the read times of the tensor ledger."""
 
     shards: list[ShardReading]
     """In order of their first read."""
@@ -67,10 +67,10 @@ def weight_reading(trace: Trace) -> Reading:
     readers: dict[tuple[int, int], int] = {}
     waits: dict[int, list[tuple[int, int]]] = {}
     for batch in tensor_batches(trace):
-        file, thread, sort = batch.file, batch.thread, batch.sort
-        if file is None or sort.provenance in ("tied", "meta"):
+        file, thread, tensor_class = batch.file, batch.thread, batch.tensor_class
+        if file is None or tensor_class.provenance in ("tied", "meta"):
             continue
-        if not batch.read and (sort.provenance is None or sort.kind == "unused"):
+        if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it
         for span_row, mine in _by_span(trace, index, batch):
             owner = None if span_row is None else owners[span_row]
@@ -82,11 +82,11 @@ def weight_reading(trace: Trace) -> Reading:
             shard.tensors += len(mine)
             shard.bytes += sum(stored[row] if stored[row] is not None else sizes[row] or 0 for row in mine)
             timed = mine if batch.read else []
-            if None in cells(ends, timed):
+            if None in take(ends, timed):
                 timed = [row for row in timed if ends[row] is not None]
             if not timed:
                 continue
-            began, ended = cells(starts, timed), cells(ends, timed)
+            began, ended = take(starts, timed), take(ends, timed)
             shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
             shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
             if thread is None:
@@ -137,7 +137,7 @@ def _at(index: SpanIndex, weights: list[int], time_ns: int | None) -> int | None
 def _waits(trace: Trace, rows: list[int]) -> Iterable[tuple[int, int]]:
     """Yields when a thread that converts tensors waited for one that reads them."""
     names = ("convert_start_ns", "convert_end_ns", "read_end_ns")
-    for began, ended, read in zip(*(cells(trace.tensors.column(name), rows) for name in names), strict=True):
+    for began, ended, read in zip(*(take(trace.tensors.column(name), rows) for name in names), strict=True):
         if began is not None and ended is not None:
             # The conversion call waits for the read, then converts: only the first part is waiting.
             until = ended if ended < read else read

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from hftrace.analysis.ledger.tensors import cells, tensor_batches
+from hftrace.analysis.ledger.tensors import take, tensor_batches
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import Lane, span_index, thread_names
 from hftrace.schema.trace import Trace
@@ -79,8 +79,8 @@ def timeline(trace: Trace) -> Timeline:
         stretches = reads.get((batch.rank, batch.thread)) if batch.thread is not None else None
         if stretches is not None and batch.read:
             times = zip(
-                cells(column("read_start_ns"), batch.rows),
-                cells(column("read_end_ns"), batch.rows),
+                take(column("read_start_ns"), batch.rows),
+                take(column("read_end_ns"), batch.rows),
                 strict=True,
             )
             stretches += [(start_ns, end_ns) for start_ns, end_ns in times if end_ns is not None]
@@ -131,37 +131,39 @@ def coverage(stretches: Sequence[tuple[int, int]], start: int, end: int, parts: 
     return shares[1:]
 
 
-def dominant(stretches: Iterable[tuple[int, int, str]], start: int, end: int, cells: int) -> list[str | None]:
+def dominant(
+    stretches: Iterable[tuple[int, int, str]], start: int, end: int, columns: int
+) -> list[str | None]:
     """Returns, for each part of the time, the phase that took most of it; None where nothing ran."""
-    shares: list[dict[str, float]] = [{} for _ in range(max(0, cells))]
-    if end <= start or cells <= 0:
-        return [None] * max(0, cells)
-    length = (end - start) / cells
+    shares: list[dict[str, float]] = [{} for _ in range(max(0, columns))]
+    if end <= start or columns <= 0:
+        return [None] * max(0, columns)
+    length = (end - start) / columns
     for left, right, phase in stretches:
         left, right = max(left, start), min(right, end)
         if right <= left:
             continue
-        first = min(cells - 1, int((left - start) / length))
-        last = min(cells - 1, int((right - start) / length))
-        for cell in range(first, last + 1):
-            covered = min(right, start + (cell + 1) * length) - max(left, start + cell * length)
-            shares[cell][phase] = shares[cell].get(phase, 0.0) + covered
-    # Less than a tenth of a cell is too little to call the cell its own.
+        first = min(columns - 1, int((left - start) / length))
+        last = min(columns - 1, int((right - start) / length))
+        for column in range(first, last + 1):
+            covered = min(right, start + (column + 1) * length) - max(left, start + column * length)
+            shares[column][phase] = shares[column].get(phase, 0.0) + covered
+    # Less than a tenth of a column is too little to call the column its own.
     return [
         max(share, key=lambda phase: share[phase]) if share and sum(share.values()) > 0.1 * length else None
         for share in shares
     ]
 
 
-def resample(points: Sequence[tuple[int, Value]], start: int, end: int, cells: int) -> list[Value | None]:
+def resample(points: Sequence[tuple[int, Value]], start: int, end: int, columns: int) -> list[Value | None]:
     """Returns the largest value in each part of the time; where there is none, the one before holds on.
 
     Values are numbers, or tuples of numbers that are compared by the first of them.
     """
-    result: list[Value | None] = [None] * max(0, cells)
-    if end <= start or cells <= 0:
+    result: list[Value | None] = [None] * max(0, columns)
+    if end <= start or columns <= 0:
         return result
-    length = (end - start) / cells
+    length = (end - start) / columns
     before: Value | None = None
     for time, value in points:
         if time < start:
@@ -169,11 +171,11 @@ def resample(points: Sequence[tuple[int, Value]], start: int, end: int, cells: i
             continue
         if time > end:
             break
-        cell = min(cells - 1, int((time - start) / length))
-        known = result[cell]
-        result[cell] = value if known is None else max(known, value)
-    for cell in range(len(result)):
-        if result[cell] is None:
-            result[cell] = before
-        before = result[cell]
+        column = min(columns - 1, int((time - start) / length))
+        known = result[column]
+        result[column] = value if known is None else max(known, value)
+    for column in range(len(result)):
+        if result[column] is None:
+            result[column] = before
+        before = result[column]
     return result

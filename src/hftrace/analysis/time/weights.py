@@ -86,8 +86,10 @@ def untouched_bytes(trace: Trace) -> int:
         return 0
     expected = sum(
         total.bytes
-        for sort, total in tensor_sums(trace).items()
-        if sort.device == "cpu" and sort.provenance == "checkpoint" and sort.offload is None
+        for tensor_class, total in tensor_sums(trace).items()
+        if tensor_class.device == "cpu"
+        and tensor_class.provenance == "checkpoint"
+        and tensor_class.offload is None
     )
     growth = 0
     for row in index.load_rows:

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hftrace.analysis.ending.postmortem import CRASHES, DeathFacts, post_mortem
+from hftrace.analysis.ending.death_facts import DeathFacts
+from hftrace.analysis.ending.killer import CRASHES
+from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.launch.ending.evidence import OomCounters, damaged_files, kernel_kill_message
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
@@ -58,13 +60,13 @@ def exit_status(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, A
     return facts
 
 
-def build_trace(run: Path, facts: RunFacts, witness: OomCounters | None) -> Trace:
+def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Trace:
     """Builds the trace of a run that has ended.
 
     Args:
         run: Its directory.
         facts: What the supervisor knew.
-        witness: Compares counters with those of the time before the load.
+        counters: Compares counters with those of the time before the load.
 
     Raises:
         TraceError: There is no readable journal.
@@ -91,8 +93,8 @@ def build_trace(run: Path, facts: RunFacts, witness: OomCounters | None) -> Trac
             cgroup_limit_bytes=limits.get("cgroup_bytes"),
             ram_bytes=limits.get("ram_bytes"),
             timeout_seconds=(facts.timeout or {}).get("seconds"),
-            group_kills=witness.grown("group_kills") if witness is not None and by_kernel else None,
-            system_kills=witness.grown("system_kills") if witness is not None and by_kernel else None,
+            group_kills=counters.delta("group_kills") if counters is not None and by_kernel else None,
+            system_kills=counters.delta("system_kills") if counters is not None and by_kernel else None,
             kernel_message=(
                 kernel_kill_message(pid, started) if by_kernel and pid and started is not None else None
             ),

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hftrace.analysis.ending.death_facts import DamagedFile
 from hftrace.errors import HftraceError
 from hftrace.replay.headers import read_safetensors_header
 from hftrace.schema.trace import Trace
@@ -35,13 +36,13 @@ class OomCounters:
         self.before = self.counters() if before is None else before
 
     @classmethod
-    def here(cls) -> OomCounters:
-        """Returns a witness for this process's group, which its children begin in."""
+    def snapshot(cls) -> OomCounters:
+        """Returns the counters of this process's group, which its children begin in."""
         return cls(memory_group())
 
     @classmethod
-    def again(cls, group: dict[str, Any], before: dict[str, Any]) -> OomCounters:
-        """Returns a witness from what another one has left in a file: its group's facts and its counters."""
+    def restore(cls, group: dict[str, Any], before: dict[str, Any]) -> OomCounters:
+        """Returns counters from what another process left in a file: its group's facts, and counters."""
         try:
             found = MemoryGroup(int(group["version"]), Path(group["mount"]), Path(group["path"]))
         except (KeyError, TypeError, ValueError):
@@ -55,7 +56,7 @@ class OomCounters:
         return {"version": self.group.version, "mount": str(self.group.mount), "path": str(self.group.path)}
 
     def counters(self) -> dict[str, Any]:
-        """Returns how many processes the kernel has killed so far for want of memory."""
+        """Returns how many processes the kernel has killed so far because memory ran out."""
         return {
             "group_kills": self.group.oom_kills() if self.group is not None else None,
             "system_kills": system_kills(),
@@ -68,7 +69,7 @@ class OomCounters:
             "ram_bytes": ram_bytes(),
         }
 
-    def grown(self, name: str) -> int | None:
+    def delta(self, name: str) -> int | None:
         """Returns by how much a counter has grown; None where it cannot be read, or has begun anew."""
         before, now = self.before.get(name), self.counters()[name]
         if not isinstance(before, int) or not isinstance(now, int) or now < before:
@@ -77,7 +78,7 @@ class OomCounters:
 
 
 def system_kills(path: str | os.PathLike[str] = "/proc/vmstat") -> int | None:
-    """Returns how many processes of the machine the kernel has killed so far for want of memory."""
+    """Returns how many processes of the machine the kernel has killed so far because memory ran out."""
     try:
         lines = Path(path).read_text().splitlines()
     except (OSError, ValueError):
@@ -90,7 +91,7 @@ def system_kills(path: str | os.PathLike[str] = "/proc/vmstat") -> int | None:
 
 
 def kernel_kill_message(pid: int, since_ns: int, path: str = KERNEL_LOG) -> str | None:
-    """Returns the kernel's own line about killing a process for want of memory.
+    """Returns the kernel's own line about killing a process because memory ran out.
 
     Args:
         pid: The process, as the kernel numbers it: inside a container with
@@ -112,7 +113,7 @@ def kernel_kill_message(pid: int, since_ns: int, path: str = KERNEL_LOG) -> str 
 
 
 def killed_in(record: str, pid: int, since_ns: int) -> str | None:
-    """Returns the message of a kernel log's record if it says that a process was killed for want of memory.
+    """Returns the message of a kernel log's record if it says that memory ran out and a process was killed.
 
     Args:
         record: ``priority,sequence,microseconds,flags;message``.
@@ -153,13 +154,13 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
-def damaged_files(trace: Trace) -> tuple[str, ...]:
-    """Returns sentences about the weight files of a trace that are not whole now."""
-    said = []
+def damaged_files(trace: Trace) -> tuple[DamagedFile, ...]:
+    """Returns the weight files of a trace that are not whole now."""
+    found = []
     for file in trace.files:
         if file.shard is not None and file.format == "safetensors" and file.path:
             try:
                 read_safetensors_header(file.path)
             except HftraceError as error:
-                said.append(f"{error.message}.")
-    return tuple(said)
+                found.append(DamagedFile(file.path, error.message))
+    return tuple(found)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hftrace.analysis.ending.postmortem import first_sentences
+from hftrace.analysis.ending.killer import CERTAIN, confidence
+from hftrace.analysis.text import first_sentences
 from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
 from hftrace.replay.headers import read_safetensors_header
@@ -69,12 +70,12 @@ def explain_death(trace: Trace) -> str:
     elif outcome.get("signal"):
         how = f"the loading process was killed by {outcome['signal']}"
     elif outcome.get("exit_code") is not None:
-        how = f"the loading process left with code {outcome['exit_code']}"
+        how = f"the loading process exited with {outcome['exit_code']}"
     else:
         how = "the loading process was killed, by whom is not known"
     if killer == "kernel-oom":
-        sure = any(str(each).startswith("The kernel says") for each in outcome.get("evidence") or [])
-        how += f", {'' if sure else 'likely '}by the kernel for want of memory"
+        certain = confidence(killer, outcome.get("evidence") or []) == CERTAIN
+        how += f", {'' if certain else 'likely '}by the kernel, out of memory"
         if total is not None and limit is not None:
             how += f" (it held {byte_count(total)}; the limit, {limit_kind}, is {byte_count(limit)})"
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
@@ -90,7 +91,7 @@ def explain_death(trace: Trace) -> str:
             ahead += f", and finishing needs about {byte_count(needed)}"
     # Cut off while it was mapped: the usual cause of this signal, and one that the user can put right.
     damage = damaged_files(trace) if outcome.get("signal") == "SIGBUS" else ()
-    why = f": {damage[0].rstrip('.')}" if damage else ""
+    why = f": {damage[0].message}" if damage else ""
     return f"{how}{where}{ahead}{why}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hftrace.analysis.ending.evidence import piece
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.ending.conclusion import build_trace
 from hftrace.launch.ending.evidence import OomCounters, start_ticks
@@ -23,7 +24,6 @@ from hftrace.schema.trace import Trace
 
 RUN_PREFIX = ".hftrace-run-"
 START_SLACK_NS = 1_000_000_000
-STILL_RUNNING = "The load was still running when this trace was made."
 
 
 @contextlib.contextmanager
@@ -113,7 +113,7 @@ def recover(run: Path, *, running: bool = False) -> Trace:
     facts = read_log(run)
     _complete(run, facts)
     try:
-        trace = build_trace(run, facts, _witness(facts))
+        trace = build_trace(run, facts, _counters(facts))
     except HftraceError:
         raise
     except Exception as error:
@@ -122,7 +122,7 @@ def recover(run: Path, *, running: bool = False) -> Trace:
         ) from error
     if running and trace.outcome.get("status") == "killed":
         # Nobody has killed it; only the recording ends here.
-        ending = {"status": "interrupted", "killer": None, "evidence": [STILL_RUNNING]}
+        ending = {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
         trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
     return dataclasses.replace(trace, header=Facts({**trace.header, "recovered": True}))
 
@@ -137,12 +137,12 @@ def _complete(run: Path, facts: RunFacts) -> None:
         return
 
 
-def _witness(facts: RunFacts) -> OomCounters | None:
+def _counters(facts: RunFacts) -> OomCounters | None:
     """Returns what can still be asked about the time since the load began; nothing after a restart."""
     started = facts.child.get("start_ns")
     if not isinstance(started, int) or started > time.monotonic_ns():
         return None
-    return OomCounters.again(facts.block("group"), facts.block("counters"))
+    return OomCounters.restore(facts.block("group"), facts.block("counters"))
 
 
 def delete_run(run: Path) -> None:

@@ -51,7 +51,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     names = [code(variant.name) for variant in comparison.variants]
     yield f"| | {' | '.join(names)} |"
     yield f"|---|{'---|' * len(names)}"
-    runs = [str(len(variant.good)) for variant in comparison.variants]
+    runs = [str(len(variant.successful)) for variant in comparison.variants]
     yield f"| runs | {' | '.join(runs)} |"
     for metric in known_metrics(comparison):
         cells = [figure_of(comparison.baseline, metric)]

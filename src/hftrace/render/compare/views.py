@@ -19,8 +19,7 @@ from hftrace.analysis.compare.comparison import (
     PartChange,
     TensorOperation,
 )
-from hftrace.analysis.compare.tensor_diff import TensorGroup
-from hftrace.analysis.compare.tensor_diff import in_words as tensors_in_words
+from hftrace.analysis.compare.tensor_diff import TensorGroup, count_changes
 from hftrace.analysis.compare.variants import METRICS, Metric, Variant, main_loads
 from hftrace.analysis.compare.verdicts import (
     BETTER,
@@ -31,7 +30,8 @@ from hftrace.analysis.compare.verdicts import (
     is_negligible,
 )
 from hftrace.analysis.ledger.tensors import TO, Total
-from hftrace.analysis.memory.usage import SLACK_BYTES, process_memory
+from hftrace.analysis.memory.peaks import SLACK_BYTES
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import dominant, resample
 from hftrace.render.peak import IN_WORDS
@@ -256,7 +256,7 @@ def _run_counts(comparison: Comparison, shown: Sequence[Difference], layout: _La
 
 
 def _run_count(variant: Variant) -> str:
-    good, every = len(variant.good), len(variant.runs)
+    good, every = len(variant.successful), len(variant.runs)
     return str(every) if good == every else f"{good} of {every}"
 
 
@@ -294,7 +294,7 @@ def _explanations(comparison: Comparison, layout: _Layout, width: int) -> Iterab
         if both_known(difference, metric)
     }
     texts.append("imports: before the load and inside it; load: returned without those inside")
-    several = any(len(variant.good) > 1 for variant in comparison.variants)
+    several = any(len(variant.successful) > 1 for variant in comparison.variants)
     if several:
         intervals = "; in brackets the 95 % interval of the ratio" if layout.interval else ""
         texts.append(f"median ±half of the range; {TIMES} is the ratio to the baseline{intervals}")
@@ -388,16 +388,16 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
                 f"{signed_bytes(whole)}: {listed(list(sums.items()), signed_bytes)}" if whole else "the same",
             )
         )
-    deeds = [deed for deed in difference.deeds if _worth_saying(deed)]
+    deeds = [deed for deed in difference.operations if _worth_saying(deed)]
     for number, deed in enumerate(deeds[:DEEDS]):
         found.append(("did" if not number else "", _deed(deed)))
     if len(deeds) > DEEDS:
         found.append(("", f"{len(deeds) - DEEDS} more: --json"))
     if difference.files:
         found.append(("files", _files_in_words(difference.files)))
-    counts = tensors_in_words(difference.tensors)
+    counts = count_changes(difference.tensors)
     if counts:
-        found.append(("tensors", _tensors_in_words(counts, difference)))
+        found.append(("tensors", _count_changes(counts, difference)))
     for label, calls in zip(
         (difference.baseline.name, difference.variant.name), difference.calls, strict=True
     ):
@@ -466,7 +466,7 @@ def _file(file: File | None) -> str:
     return " ".join(parts)
 
 
-def _tensors_in_words(counts: dict[str, int], difference: Difference) -> str:
+def _count_changes(counts: dict[str, int], difference: Difference) -> str:
     names = {
         "only_baseline": f"only in {difference.baseline.name}",
         "only_variant": f"only in {difference.variant.name}",
@@ -490,7 +490,7 @@ def phases_view(comparison: Comparison) -> Block:
             yield from _side_by_side(
                 comparison,
                 [(phase, phase_letter(phase), phase_style(phase)) for phase in phases],
-                lambda variant, phase: variant.phases.get(phase, 0) if variant.good else None,
+                lambda variant, phase: variant.phases.get(phase, 0) if variant.successful else None,
                 units.duration,
                 signed_duration,
                 width,
@@ -529,7 +529,7 @@ def _bars(comparison: Comparison, width: int) -> Iterable[Line]:
             at += variant.phases[phase]
         row = dominant(stretches, 0, longest, cells)
         used.update(phase for phase in row if phase)
-        spent = units.duration(at) if variant.good else "no figure"
+        spent = units.duration(at) if variant.successful else "no figure"
         yield [
             (fit(clean(variant.name), labels) + " ", DIM),
             *lane_line(row),

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.memory import usage
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_time_ns
-from hftrace.analysis.memory.peaks import integer
-from hftrace.analysis.memory.usage import Panel, Peak, ProcessMemory, process_memory
+from hftrace.analysis.memory.peaks import Peak
+from hftrace.analysis.memory.usage import ProcessMemory, process_memory
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
+from hftrace.analysis.values import integer
 from hftrace.render.composition import device_composition, host_composition
+from hftrace.render.panels import Panel, chart_panels
 from hftrace.render.peak import when
 from hftrace.render.text import (
     BAD,
@@ -83,7 +84,7 @@ def memory_view(trace: Trace) -> Block:
 def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) -> Iterable[Line]:
     title = f"Memory of rank {process.rank}" if several else "Memory"
     labels = max(13, min(20, width // 5))
-    panels = usage.panels(process, max(10, width - labels - 1))
+    panels = chart_panels(process, max(10, width - labels - 1))
     if not panels or not (process.readings or process.devices):
         yield heading(title, width)
         missing = "time in it" if not panels else "reading of memory"
@@ -97,8 +98,8 @@ def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) ->
         yield from _devices(process, panels, labels, width)
         axes = [
             fit(
-                axis_text(panel.end_ns - panel.start_ns, panel.cells, panel.zero_ns - panel.start_ns),
-                panel.cells,
+                axis_text(panel.end_ns - panel.start_ns, panel.columns, panel.zero_ns - panel.start_ns),
+                panel.columns,
             )
             for panel in panels
         ]
@@ -114,9 +115,9 @@ def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) ->
 def _scale(panels: list[Panel]) -> str:
     """Returns how much time a column stands for; the loads' panels first."""
     steps = {
-        panel.name: units.duration((panel.end_ns - panel.start_ns) / panel.cells)
+        panel.name: units.duration((panel.end_ns - panel.start_ns) / panel.columns)
         for panel in sorted(panels, key=lambda panel: panel.end_ns - panel.start_ns)
-        if panel.cells
+        if panel.columns
     }
     text = f"1 column = {steps.get('load') or steps.get('all')}"
     return text + (f" (imports: {steps['imports']})" if "imports" in steps else "")
@@ -136,7 +137,7 @@ def _phases(trace: Trace, process: ProcessMemory, panels: list[Panel], labels: i
     for number, panel in enumerate(panels):
         if number:
             line.append(("│", DIM))
-        row = dominant(stretches, panel.start_ns, panel.end_ns, panel.cells)
+        row = dominant(stretches, panel.start_ns, panel.end_ns, panel.columns)
         used.update(phase for phase in row if phase)
         line += lane_line(row)
     return line
@@ -150,7 +151,7 @@ def _columns(
     for number, panel in enumerate(panels):
         if number:
             columns.append(())
-        columns += resample(points, panel.start_ns, panel.end_ns, panel.cells)
+        columns += resample(points, panel.start_ns, panel.end_ns, panel.columns)
     return columns
 
 
@@ -194,8 +195,8 @@ def _column_of(time_ns: int | None, panels: list[Panel]) -> int | None:
             and panel.end_ns > panel.start_ns
         ):
             share = (time_ns - panel.start_ns) / (panel.end_ns - panel.start_ns)
-            return offset + min(panel.cells - 1, int(share * panel.cells))
-        offset += panel.cells + 1
+            return offset + min(panel.columns - 1, int(share * panel.columns))
+        offset += panel.columns + 1
     # A process is sampled until it has ended, which is a little longer than its last span.
     return offset - 2 if time_ns is not None and panels and time_ns > panels[-1].end_ns else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.time.spans import span_index
+from hftrace.render.evidence import evidence_sentences
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -36,7 +37,7 @@ LABEL = 12
 SHORT_LINES = 10
 """The most lines that the first screen gives to the end of a load."""
 STACK_LINES = 40
-NAME_CELLS, SENTENCE_CELLS = 160, 500
+NAME_COLUMNS, SENTENCE_COLUMNS = 160, 500
 IMPORT_MACHINERY = "<frozen importlib"
 INSTALLED = re.compile(r'"[^"]*[/\\](?:site-packages|lib[/\\]python[0-9.]+)[/\\]')
 """The part of a path that says where Python is installed and not which module it is."""
@@ -55,13 +56,16 @@ def postmortem_view(trace: Trace) -> Block:
             yield [("This load ended well: there is nothing to explain.", PLAIN)]
         else:
             for label, text, style in _answers(trace, found):
-                made = _bar(found, width) if label == "got" else _labelled(label, text, style, width)
+                made = _bar(found, width) if label == "progress" else _labelled(label, text, style, width)
                 yield from made
-            if found.evidence:
+            sentences = evidence_sentences(found)
+            if sentences:
                 yield []
                 yield [("Evidence", STRONG)]
-                for sentence in found.evidence:
-                    for number, part in enumerate(wrap(shorten(clean(sentence), SENTENCE_CELLS), width - 2)):
+                for sentence in sentences:
+                    for number, part in enumerate(
+                        wrap(shorten(clean(sentence), SENTENCE_COLUMNS), width - 2)
+                    ):
                         yield [("  " if number else "· ", DIM), (part, PLAIN)]
             # A traceback says what happened in its last line, a dump of stacks in its first ones.
             yield from _listing("Stacks", found.stack, width, from_end=False)
@@ -84,7 +88,7 @@ def ending(trace: Trace, width: int) -> list[Line]:
         # Of what is left, every answer needs a line of its own.
         room = max(1, min(3 if not number else 2, SHORT_LINES - len(lines) - (len(answers) - number - 1)))
         made = list(_labelled(label, text, style, width))
-        if label == "got":
+        if label == "progress":
             made = list(_bar(found, width))[:room]
         elif len(made) > room:
             rest = " ".join(part for line in made[room - 1 :] for part in (line[1][0],))
@@ -113,8 +117,8 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         _in_short(found, verdict),
         BAD,
     )
-    if short and found.evidence and found.killer != "out-of-memory":
-        yield "because", clean(found.evidence[0]), PLAIN
+    if short and found.killer != "out-of-memory" and (sentences := evidence_sentences(found)):
+        yield "because", clean(sentences[0]), PLAIN
     if found.cause:
         yield "because", _in_short(found, found.cause), BAD
     if doing := _doing(found, short):
@@ -124,11 +128,11 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
     if not short and (times := _times(trace, found)):
         yield "when", times, PLAIN
     if found.progress is not None:
-        yield "got", _far(found), PLAIN
+        yield "progress", _far(found), PLAIN
     if found.device is not None:
-        yield "full", _device(found.device), PLAIN
+        yield "device", _device(found.device), PLAIN
     elif held := _held(found):
-        yield "then held", held, PLAIN
+        yield "memory", held, PLAIN
     if found.device is not None and (needed := _needed_on(found.device)):
         yield "needed", needed, WARN
     if needed := _needed(found):
@@ -145,7 +149,7 @@ def _verdict(found: Death) -> str:
         "timeout": "hftrace, after the --timeout",
         "kernel-oom": _kernel(found, signal),
         "crash": f"a crash of its own: {signal}",
-        "exit": f"nobody: it left by itself, with code {code}",
+        "exit": f"nobody: it exited by itself, with {code}",
     }.get(found.killer or "")
     if words is not None:
         return words if found.status == "killed" or not found.error else f"{words}; {clean(found.error)}"
@@ -158,9 +162,9 @@ def _verdict(found: Death) -> str:
 
 def _kernel(found: Death, signal: str) -> str:
     text = f"the kernel's OOM killer ({signal})"
-    if found.sure == "certain":
+    if found.confidence == "certain":
         return text
-    return f"{text}, likely" if found.sure == "likely" else f"{text}? A guess, from how full memory was"
+    return f"{text}, likely" if found.confidence == "likely" else f"{text}? A guess, from how full memory was"
 
 
 def _doing(found: Death, short: bool) -> str:
@@ -177,11 +181,11 @@ def _doing(found: Death, short: bool) -> str:
 
 def _place(found: Death, short: bool) -> str:
     numbered = f"shard {found.shard} of {found.shards}" if found.shard is not None else ""
-    parts = [shorten(clean(found.tensor), NAME_CELLS)] if found.tensor else []
+    parts = [shorten(clean(found.tensor), NAME_COLUMNS)] if found.tensor else []
     if numbered and short:
         parts.append(numbered)
     elif found.file:
-        parts.append(shorten(clean(found.file), NAME_CELLS) + (f" ({numbered})" if numbered else ""))
+        parts.append(shorten(clean(found.file), NAME_COLUMNS) + (f" ({numbered})" if numbered else ""))
     return ", of ".join(parts) if not (numbered and short) else ", ".join(parts)
 
 
@@ -215,7 +219,7 @@ def _bar(found: Death, width: int) -> Iterable[Line]:
     left = width - LABEL - room - 6
     fits = width_of(text) <= left
     yield [
-        (fit("got", LABEL), DIM),
+        (fit("progress", LABEL), DIM),
         ("█" * filled, phase_style("weights")),
         ("░" * (room - filled), DIM),
         (fit(units.share(share), 6, "right"), STRONG),
@@ -325,8 +329,12 @@ def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
 def facts(trace: Trace) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, ns from the clock base, shares from 0 to 1."""
     found = death_of(trace)
+    # The key is older than the name of the field.
+    values = {
+        "sure" if name == "confidence" else name: value for name, value in dataclasses.asdict(found).items()
+    }
     return {
-        **dataclasses.asdict(found),
+        **values,
         "progress": found.progress,
         "limit_fraction": found.limit_fraction,
         "missing_bytes": found.missing_bytes,

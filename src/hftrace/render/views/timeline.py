@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hftrace import units
-from hftrace.analysis.memory import peaks
+from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import Timeline, coverage, dominant, resample, timeline
 from hftrace.render.text import (
@@ -130,26 +130,29 @@ def _density(shares: list[float]) -> str:
 
 
 def _memory(trace: Trace, made: Timeline, labels: int, cells: int) -> Iterable[Line]:
-    main = span_index(trace).main_lane
-    points = peaks.series(trace, main.pid if main else None)
-    rows = {
-        name: resample(values, made.start_ns, made.end_ns, cells) for name, values in points.items() if values
-    }
-    host = [value for name in ("anonymous", "file") for value in rows.get(name, ()) if value is not None]
-    top = max(host, default=0)
-    order: list[str] = [name for name in ("anonymous", "file") if name in rows]
-    order += sorted(name for name in rows if name not in ("anonymous", "file"))
-    for name in order:
-        row = rows[name]
-        known = [value for value in row if value is not None]
-        if not known:
-            continue
+    """Yields a row for each kind of memory of the main process; the label has its peak in the whole trace."""
+    process = next(iter(process_memory(trace)), None)
+    if process is None:
+        return
+    rows = []
+    if process.readings:
+        for title, style, points in (
+            ("anon", "cyan", [(reading.time_ns, reading.anonymous_bytes) for reading in process.readings]),
+            ("file", "blue", [(reading.time_ns, reading.file_bytes) for reading in process.readings]),
+        ):
+            rows.append((title, style, points, max(size for _, size in points)))
         # Anonymous and file-backed memory share a scale, so that their heights compare.
-        scale = top if name in ("anonymous", "file") else max(known)
-        title = {"anonymous": "anon", "file": "file"}.get(name, clean(name))
-        size = units.byte_count(max(known))
+        top = max(peak for *_, peak in rows)
+    for device, taken in process.devices.items():
+        points = [(reading.time_ns, reading.allocated_bytes) for reading in taken]
+        rows.append((clean(device), "magenta", points, process.device_peaks[device]))
+    for number, (title, style, points, peak) in enumerate(rows):
+        row = resample(points, made.start_ns, made.end_ns, cells)
+        if all(value is None for value in row):
+            continue
+        size = units.byte_count(peak)
         label = fit(title, max(1, labels - width_of(size) - 1)) + " " + size
-        style = {"anonymous": "cyan", "file": "blue"}.get(name, "magenta")
+        scale = top if process.readings and number < 2 else peak
         yield [(fit(label, labels) + " ", DIM), (spark(row, scale), style)]
 
 

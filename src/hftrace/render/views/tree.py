@@ -9,7 +9,8 @@ from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
-from hftrace.analysis.time.tree import Node, TreeOptions, build, walk
+from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.analysis.time.tree_node import Node, walk
 from hftrace.render.text import (
     BAD,
     DIM,

@@ -77,7 +77,7 @@ def test_single_runs_have_no_verdict():
 
 def test_imports_and_load_are_apart():
     variant = Variant.of("one", [load()])
-    trace = variant.good[0]
+    trace = variant.successful[0]
     inside = span_index(trace).phase_times(span_index(trace).load_rows)["import"]
     assert variant.median("imports_ns") == 900 * MS + inside
     assert variant.median("load_ns") == variant.median("returned_ns") - inside
@@ -91,7 +91,7 @@ def test_the_baseline_can_be_chosen():
 
 def test_failed_runs_are_left_out_and_said():
     found = compare([("base", [*runs(), handmade.killed()]), ("dead", [handmade.killed(), handmade.empty()])])
-    assert len(found.baseline.good) == 5
+    assert len(found.baseline.successful) == 5
     texts = [caveat.text for caveat in found.caveats]
     assert texts[0] == "base: 1 of 6 runs without figures (1 killed)"
     assert any(text.startswith("dead: 2 of 2 runs without figures") for text in texts)
@@ -115,7 +115,7 @@ def test_which_runs_have_figures(first, second, outcome, good):
     made.span(None, "load", "then", 10, 30, status=second)
     made.outcome = {"status": outcome}
     variant = Variant.of("x", [made.trace()])
-    assert bool(variant.good) == good
+    assert bool(variant.successful) == good
     assert variant.median("returned_ns") == (30 * MS if good else None)
 
 
@@ -176,7 +176,9 @@ def test_what_one_did_and_the_other_did_not():
             ),
         ]
     ).differences[0]
-    deeds = {(deed.kind, deed.detail): (deed.before.count, deed.after.count) for deed in difference.deeds}
+    deeds = {
+        (deed.kind, deed.detail): (deed.before.count, deed.after.count) for deed in difference.operations
+    }
     everything = len(load().tensors)
     assert deeds["cast", "bfloat16 → float32"] == (everything, 0)
     assert deeds["offloaded", "to disk"] == (0, 2)

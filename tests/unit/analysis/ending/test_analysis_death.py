@@ -8,8 +8,10 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis.ending.death import CERTAIN, GUESS, LIKELY, UNKNOWN, death_of
+from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.ending.killer import CERTAIN, GUESS, LIKELY, UNKNOWN
 from hftrace.analysis.findings.registry import findings
+from hftrace.render.evidence import evidence_sentences
 
 
 def death(**outcome):
@@ -18,7 +20,7 @@ def death(**outcome):
 
 def test_everything_that_the_outcome_says():
     found = death()
-    assert (found.killer, found.sure) == ("memory-limit", CERTAIN)
+    assert (found.killer, found.confidence) == ("memory-limit", CERTAIN)
     assert (found.phase, found.function) == ("weights", "PreTrainedModel._load_pretrained_model")
     assert (found.shard, found.shards) == (1, 2)
     assert (found.placed_tensors, found.all_tensors) == (8, 20)
@@ -36,7 +38,9 @@ def test_everything_that_the_outcome_says():
         ({"killer": "timeout"}, CERTAIN),
         ({"killer": "crash"}, CERTAIN),
         ({"killer": "kernel-oom"}, LIKELY),
-        ({"killer": "kernel-oom", "evidence": ["The kernel says: Out of memory"]}, CERTAIN),
+        ({"killer": "kernel-oom", "evidence": ["The kernel says: Out of memory"]}, CERTAIN),  # of version 1.0
+        ({"killer": "kernel-oom", "evidence": [{"kind": "kernel-message", "message": "Out"}]}, CERTAIN),
+        ({"killer": "kernel-oom", "evidence": [{"kind": "oom-kills", "group": 1}]}, LIKELY),
         ({"killer": "unknown"}, UNKNOWN),
         ({"killer": None}, GUESS),
         ({"killer": None, "memory_at_death_bytes": 5}, UNKNOWN),
@@ -44,12 +48,12 @@ def test_everything_that_the_outcome_says():
     ],
 )
 def test_how_sure(outcome, expected):
-    assert death(**outcome).sure == expected
+    assert death(**outcome).confidence == expected
 
 
 def test_a_trace_from_before_there_were_verdicts():
     found = death_of(handmade.killed())
-    assert (found.killer, found.sure) == ("kernel-oom", GUESS)
+    assert (found.killer, found.confidence) == ("kernel-oom", GUESS)
     assert (found.placed_tensors, found.all_tensors) == (80, 200)
     assert found.limit_bytes == 3 * GB
     assert (found.shard, found.shards) == (2, 2)
@@ -87,7 +91,8 @@ def test_hostile_outcomes(status):
     json.dumps(dataclasses.asdict(found), allow_nan=False)
     assert found.memory_bytes is None
     assert found.predicted_anon_bytes is None
-    assert all(isinstance(text, str) for text in found.evidence)
+    assert all(isinstance(each, str) or isinstance(each["kind"], str) for each in found.evidence)
+    assert all(isinstance(each, str) for each in evidence_sentences(found))
     assert len(found.stalls) == 2
     assert [stall.silent_ns for stall in found.stalls] == [None, None]
     findings(handmade_memory.hostile_outcome(status))
@@ -119,7 +124,7 @@ def test_another_end_is_no_matter_of_memory(killer):
     assert "killed-at-limit" not in found_by(killer=killer)
 
 
-def test_an_exception_for_want_of_memory_is_found():
+def test_an_exception_about_memory_is_found():
     assert "out-of-memory" in found_by(status="error", killer="out-of-memory")
     assert "killed-at-limit" not in found_by(status="error", killer=None)
 

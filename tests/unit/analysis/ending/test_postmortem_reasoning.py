@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
+from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.ending.death_facts import DamagedFile, DeathFacts
+from hftrace.analysis.ending.evidence import KINDS
+from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.launch.ending.explanation import explain_death
+from hftrace.render.evidence import evidence_sentences
 from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
@@ -69,12 +75,25 @@ def trace(
 
 REACHED = {"time_ns": 5, "rss_anon_bytes": 9 * GB, "limit_bytes": 8 * GB}
 NOTHING_COUNTED = {"group_kills": 0, "system_kills": 0}
+DAMAGED = (DamagedFile("/m/x", "x is cut off"),)
 EXIT = {"signal": None, "exit_code": 3}
 OTHER = {"status": "error", "signal": None, "exit_code": 1}
 
 
 def error(kind, message):
     return {**OTHER, "error": {"type": kind, "message": message}}
+
+
+def said(made, result):
+    """Returns the evidence as it is drawn; every piece is of a kind that is known."""
+    for each in result["evidence"]:
+        assert tuple(each)[1:] == KINDS[each["kind"]]
+    outcome = Facts({**made.outcome, **result})
+    return evidence_sentences(death_of(dataclasses.replace(made, outcome=outcome)))
+
+
+def said_of(made, facts):
+    return said(made, post_mortem(made, facts))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +110,14 @@ def error(kind, message):
         ({"signal": "SIGTERM", "exit_code": -15}, {}, None, "unknown", "SIGTERM was sent"),
         ({"signal": "SIGTERM"}, {"group_kills": 1}, None, "unknown", "SIGTERM was sent"),
         ({"signal": "SIGSEGV"}, {"stack": "Fatal"}, None, "crash", "crashed with SIGSEGV"),
-        ({"signal": "SIGBUS"}, {"damaged_files": ("x is cut off.",)}, None, "crash", "x is cut off."),
-        (EXIT, {}, None, "exit", "left with code 3 and no exception"),
+        (
+            {"signal": "SIGBUS"},
+            {"damaged_files": DAMAGED},
+            None,
+            "crash",
+            "x is cut off.",
+        ),
+        (EXIT, {}, None, "exit", "exited with 3 and no exception"),
         ({"signal": None, "exit_code": None}, {"end_unknown": True}, None, "unknown", "Nobody saw"),
         (error("MemoryError", ""), {}, None, "out-of-memory", "raised MemoryError: no message."),
         (error("torch.OutOfMemoryError", "CUDA out of memory. Tried"), {}, None, "out-of-memory", "CUDA"),
@@ -107,9 +132,10 @@ def error(kind, message):
     ],
 )
 def test_killers(outcome, facts, limit, killer, words):
-    result = post_mortem(trace(outcome=outcome, limit=limit), DeathFacts(**facts))
+    made = trace(outcome=outcome, limit=limit)
+    result = post_mortem(made, DeathFacts(**facts))
     assert result["killer"] == killer
-    assert any(words in sentence for sentence in result["evidence"]), result["evidence"]
+    assert any(words in sentence for sentence in said(made, result)), said(made, result)
     assert (result["placed_bytes"], result["remaining_bytes"]) == (4 * GB, 6 * GB)
 
 
@@ -130,18 +156,18 @@ def test_no_killer(outcome):
 def test_the_machines_counter_counts_where_the_group_has_none_and_memory_was_full():
     full = (sample(1, 2 * GB, available_bytes=30 * GB), sample(2, 60 * GB, available_bytes=GB))
     facts = DeathFacts(system_kills=1, ram_bytes=64 * GB)
-    result = post_mortem(trace(samples=full), facts)
+    made = trace(samples=full)
+    result = post_mortem(made, facts)
     assert result["killer"] == "kernel-oom"
-    assert any("likely" in sentence for sentence in result["evidence"])
-    assert "The machine had 1.00 GB of 64.0 GB available." in result["evidence"]
+    assert any("likely" in sentence for sentence in said(made, result))
+    assert "The machine had 1.00 GB of 64.0 GB available." in said(made, result)
     empty = (sample(1, 2 * GB, available_bytes=60 * GB),)
     assert post_mortem(trace(samples=empty), facts)["killer"] == "unknown"
 
 
 def test_the_kernels_own_word_comes_first():
     facts = DeathFacts(kernel_message=GROUP_LINE, group_kills=1, cgroup_limit_bytes=16 * GB)
-    said = post_mortem(trace(), facts)["evidence"]
-    assert said[:2] == [
+    assert said_of(trace(), facts)[:2] == [
         f"The kernel says: {GROUP_LINE}",
         "The control group's counter of OOM kills grew by 1.",
     ]
@@ -166,10 +192,10 @@ def test_memory_at_death_against_the_limit_that_applied():
 
 def test_pressure_of_the_last_second():
     waited = tuple(sample(at, GB, memory_stall_ns=round(at * at * SECOND / 4)) for at in (0, 1, 2, 3))
-    said = post_mortem(trace(samples=waited), DeathFacts())["evidence"]
-    assert "Processes waited 1.25 s for memory in the last second." in said
+    words = said_of(trace(samples=waited), DeathFacts())
+    assert "Processes waited 1.25 s for memory in the last second." in words
     calm = tuple(sample(at, GB, memory_stall_ns=5) for at in (0, 1, 2))
-    assert not any("waited" in each for each in post_mortem(trace(samples=calm), DeathFacts())["evidence"])
+    assert not any("waited" in each for each in said_of(trace(samples=calm), DeathFacts()))
 
 
 def test_without_samples_the_last_edge_counts():
@@ -248,16 +274,36 @@ def test_the_last_sentence():
     timed = sentence(killer="timeout", timeout_seconds=90.0)
     assert timed == f"the load was stopped after the 90 s of --timeout{AHEAD}"
     assert sentence(killer="kernel-oom") == (
-        "the loading process was killed by SIGKILL, likely by the kernel for want of memory "
+        "the loading process was killed by SIGKILL, likely by the kernel, out of memory "
         f"(it held 15.0 GB; the limit, cgroup, is 16.0 GB){AHEAD}, and finishing needs about 27.0 GB"
     )
-    told = sentence(killer="kernel-oom", evidence=[f"The kernel says: {OOM_LINE}"], limit_bytes=None)
-    assert told.startswith(
-        "the loading process was killed by SIGKILL, by the kernel for want of memory in phase"
-    )
+    told = {"kind": "kernel-message", "message": OOM_LINE}
+    for evidence in (told, f"The kernel says: {OOM_LINE}"):  # of 1.1, and of 1.0
+        certain = sentence(killer="kernel-oom", evidence=[evidence], limit_bytes=None)
+        assert certain.startswith(
+            "the loading process was killed by SIGKILL, by the kernel, out of memory in phase"
+        )
     assert sentence(killer="exit", signal=None, exit_code=3, remaining_bytes=0, last_tensor=None) == (
-        "the loading process left with code 3 in phase shard"
+        "the loading process exited with 3 in phase shard"
     )
     assert sentence(signal=None, exit_code=None, last_phase=None, last_tensor=None, remaining_bytes=None) == (
         "the loading process was killed, by whom is not known"
     )
+
+
+def test_a_kind_that_a_newer_version_wrote_is_shown_as_it_is():
+    newer = {"kind": "swap", "bytes": 5, "device": "zram0"}
+    found = death_of(trace(outcome={"killer": "unknown", "evidence": [newer, {"kind": 5}, {"a": 1}]}))
+    assert found.evidence == [newer]
+    assert evidence_sentences(found) == ["swap: bytes 5, device zram0."]
+
+
+def test_every_kind_has_a_sentence_of_its_own():
+    for kind, names in KINDS.items():
+        piece = {"kind": kind, **dict.fromkeys(names, 1)}
+        found = death_of(trace(outcome={"killer": "unknown", "evidence": [piece]}))
+        (sentence,) = evidence_sentences(found)
+        assert sentence.endswith("." if kind != "kernel-message" else "no message"), sentence
+        assert not sentence.startswith(kind)
+        unknown = death_of(trace(outcome={"killer": "unknown", "evidence": [{"kind": kind}]}))
+        assert all(each.strip() for each in evidence_sentences(unknown))

@@ -10,15 +10,15 @@ import handmade
 import handmade_memory
 from handmade import MB
 from hftrace.analysis.ending.death import death_of
-from hftrace.analysis.ending.postmortem import DeathFacts, first_sentences, post_mortem
+from hftrace.analysis.ending.death_facts import DeathFacts
+from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.analysis.ending.shortage import (
     caught_cause,
     device_shortage,
-    predicted_device_bytes,
-    whole_model_device,
 )
 from hftrace.analysis.findings.registry import findings
 from hftrace.launch.ending.explanation import explain_failure
+from hftrace.render.evidence import evidence_sentences
 from hftrace.schema.model import Facts, Sample, Span, Table
 
 MIB, GIB = 1024**2, 1024**3
@@ -118,7 +118,9 @@ def test_an_error_that_a_conversion_caught_is_the_cause():
         "predicted_bytes": 640 * MB,
     }
     assert (result["limit_bytes"], result["limit_kind"]) == (None, None)
-    first, second, third = result["evidence"]
+    assert [each["kind"] for each in result["evidence"]] == ["raised", "ended-with", "device-memory"]
+    assert result["evidence"][2]["reserved_bytes"] == 880 * MB
+    first, second, third = evidence_sentences(death_of(with_mortem(trace)))
     assert first.startswith(
         "convert(model.layers.1.mlp.experts.gate_up_proj) raised OutOfMemoryError: CUDA out"
     )
@@ -199,38 +201,3 @@ def test_an_error_that_was_not_of_memory_is_told_too():
     assert trace.outcome["last_tensor"] == "a.b"
     assert explain_failure(trace) == "ValueError: shapes"
     assert death_of(trace).function == "convert(9)"
-
-
-@pytest.mark.parametrize(
-    ("asked", "device"),
-    [
-        ("cuda:0", "cuda:0"),
-        ("cuda", "cuda:0"),
-        (0, "cuda:0"),
-        ("1", "cuda:1"),
-        ({"": "cuda:0"}, "cuda:0"),
-        ({"": 0}, "cuda:0"),
-        ("xpu:1", "xpu:1"),
-        ("cpu", "cpu"),
-        ("auto", None),
-        ("disk", None),
-        (None, None),
-        ({"": 0, "lm_head": "cpu"}, None),
-        ("Ω!", None),
-        (True, None),
-    ],
-)
-def test_where_the_whole_model_goes(asked, device):
-    trace = handmade_memory.on_device()
-    keywords = {**trace.request["keywords"], "device_map": asked}
-    trace = dataclasses.replace(trace, request=Facts({**trace.request, "keywords": keywords}))
-    assert whole_model_device(trace) == device
-    assert predicted_device_bytes(trace, "cuda:0") == (640 * MB if device == "cuda:0" else None)
-
-
-def test_sentences():
-    assert first_sentences("One. Two.\nThree.") == "One. Two"
-    assert first_sentences(" \n  One!") == "One!"
-    assert first_sentences("") == "no message"
-    assert first_sentences("One. " + "x" * 400) == "One"
-    assert first_sentences("x" * 400) == "x" * 300

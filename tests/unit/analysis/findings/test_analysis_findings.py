@@ -1,10 +1,15 @@
 """Findings: there where they belong, and nowhere else."""
 
+import ast
+import re
+from pathlib import Path
+
 import pytest
 
 import handmade
 from handmade import MS, Builder
-from hftrace.analysis.findings.registry import RULES, findings
+from hftrace.analysis.findings import registry
+from hftrace.analysis.findings.registry import catalogue, findings
 from hftrace.analysis.time.weights import checkpoint_bytes, reader_waiting_ns
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
@@ -219,7 +224,7 @@ def test_facts_of_a_wrong_shape_do_no_harm(junk):
 
 
 def test_every_rule_says_in_its_docstring_what_it_is_about():
-    assert all(rule.__doc__ for rule in RULES)
+    assert all(rule.__doc__ for rule in registry.rules())
     for name in handmade.ALL:
         for finding in findings(handmade.ALL[name]()):
             assert finding.evidence.endswith((".", "'shape'"))
@@ -235,3 +240,38 @@ def test_pickle_files_that_were_mapped_are_no_finding():
     made.span(weights, "shard", "load_state_dict", 0, 50, attributes={"file": "a.bin"}, **memory)
     made.file("a.bin", size=10**9, shard=0, format="pickle")
     assert names(made.trace()) == []
+
+
+FOLDER = Path(registry.__file__).parent
+
+
+def test_every_module_with_rules_is_listed():
+    with_rules = {path.stem for path in FOLDER.glob("*.py") if "@rule(" in path.read_text("utf-8")}
+    assert with_rules - {"registry"} == set(registry.MODULES)
+
+
+def test_the_catalogue_has_every_finding_that_the_code_names():
+    kinds = {(kind.id, kind.name) for kind in catalogue()}
+    assert len(kinds) == len(catalogue()) >= 19
+    named = set()
+    for path in FOLDER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Finding":
+                values = [getattr(each, "value", None) for each in node.args[:2]]
+                if all(isinstance(value, str) for value in values):
+                    named.add(tuple(values))
+    assert len(named) >= 15
+    assert named <= kinds
+    assert all(kind.meaning.endswith(".") and "\n" not in kind.meaning for kind in catalogue())
+
+
+@pytest.mark.parametrize("name", handmade.ALL)
+def test_what_is_found_is_in_the_catalogue(name):
+    kinds = {(kind.id, kind.name) for kind in catalogue()}
+    assert {(finding.rule, finding.name) for finding in findings(handmade.ALL[name]())} <= kinds
+
+
+def test_the_documentation_lists_the_catalogue():
+    table = (Path(__file__).parents[4] / "docs" / "findings.md").read_text("utf-8")
+    for kind in catalogue():
+        assert re.search(rf"^\| {kind.id} \|[^|]*`{kind.name}`", table, re.M), kind

@@ -7,7 +7,6 @@ import pytest
 import handmade
 import handmade_memory
 from handmade import GB, MB, MS, Builder
-from hftrace.analysis.memory import peaks, usage
 from hftrace.analysis.memory.facts import kept_bytes, memory_facts
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.summary import summary
@@ -125,43 +124,6 @@ def test_what_a_load_kept():
     assert kept_bytes(handmade.empty()) is None
 
 
-@pytest.mark.parametrize("cells", [0, 1, 5, 11, 12, 27, 63, 126])
-@pytest.mark.parametrize("imports_ms", [0, 100, 700, 5_500, 600_000])
-def test_panels_fill_the_width_and_favour_the_load(imports_ms, cells):
-    made = usage.panels(main(handmade_memory.upcast(imports_ms=imports_ms)), cells)
-    if cells == 0:
-        assert made == []
-        return
-    assert sum(panel.cells for panel in made) + len(made) - 1 == cells
-    assert all(panel.cells > 0 and panel.end_ns > panel.start_ns for panel in made)
-    loads = sum(panel.cells for panel in made if panel.name == "load")
-    assert made[0].name == "all" or loads >= cells * 2 / 3 - 1
-    if cells >= 12 and imports_ms > 700:
-        assert [panel.name for panel in made] == ["imports", "load"]
-
-
-def test_loads_far_apart_have_panels_of_their_own():
-    made = Builder()
-    for start in (0, 60_000, 200_000):
-        made.span(None, "load", "L", start, start + 500)
-    panels = usage.panels(main(made.trace()), 60)
-    assert [panel.name for panel in panels] == ["load"] * 3
-    assert sum(panel.cells for panel in panels) == 58
-    for start in range(10):
-        made.span(None, "load", "L", 10**6 * (start + 1), 10**6 * (start + 1) + 5)
-    assert len(usage.panels(main(made.trace()), 60)) == 1
-
-
-def test_panels_of_damaged_times():
-    made = Builder()
-    made.span(None, "load", "L", 100, 50)
-    assert usage.panels(main(made.trace()), 60) == []
-    made.span(None, "import", "i", 500, 400)
-    assert sum(panel.cells for panel in usage.panels(main(made.trace()), 60)) == 60
-    made.span(None, "load", "L", 90, 2_000)
-    assert sum(panel.cells for panel in usage.panels(main(made.trace()), 60)) == 60
-
-
 def test_the_summary_s_memory():
     memory = summary(handmade_memory.upcast())["memory"]
     assert memory["start"] == {"total_bytes": 400 * MB, "anonymous_bytes": 300 * MB, "file_bytes": 100 * MB}
@@ -180,8 +142,3 @@ def test_memory_facts_are_finite_json(name):
     json.dumps(memory_facts(trace), allow_nan=False)
     for process in process_memory(trace):
         assert process.readings == sorted(process.readings, key=lambda reading: reading.time_ns)
-
-
-@pytest.mark.parametrize("value", [True, None, "5", 5.0, [], 10**30, -(10**30)])
-def test_what_is_no_number_of_bytes(value):
-    assert peaks.integer(value) is None

@@ -4,7 +4,6 @@ import pytest
 
 import handmade
 from handmade import MAIN, Builder
-from hftrace.analysis.memory.peaks import memory_peaks, series
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.timeline import coverage, dominant, resample, timeline
 
@@ -51,19 +50,3 @@ def test_a_span_on_another_thread_has_its_own_lane():
     made.span(root, "shard", "s", 10, 50, thread=99)
     lanes = timeline(made.trace()).spans
     assert [lane.lane.thread for lane in lanes] == [MAIN, 99]
-
-
-def test_memory_comes_from_spans_where_nothing_was_sampled():
-    made = Builder()
-    made.span(None, "load", "A", 0, 100, rss_anon_start_bytes=1, rss_anon_bytes=5, rss_peak_bytes=50)
-    trace = made.trace()
-    assert series(trace, None)["anonymous"] == [(0, 1), (100 * handmade.MS, 5)]
-    assert memory_peaks(trace).rss_bytes == 50
-    assert memory_peaks(trace).anonymous_bytes == 5
-
-
-def test_peak_is_the_larger_of_watermark_and_samples():
-    made = Builder()
-    made.span(None, "load", "A", 0, 100, rss_peak_bytes=50)
-    made.sample(10, 40, 30)
-    assert memory_peaks(made.trace()).rss_bytes == 70

@@ -6,7 +6,8 @@ import pytest
 
 import handmade
 from handmade import Builder
-from hftrace.analysis.time.tree import TreeOptions, build, to_json, walk
+from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.analysis.time.tree_node import to_json, walk
 
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
 OPTIONS = [

@@ -1,0 +1,85 @@
+"""How far a load came: tensors and bytes that are in the model, of all that the checkpoint has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hftrace.analysis.once import once
+from hftrace.analysis.values import natural
+from hftrace.schema.trace import Trace
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Tensors of the checkpoint, and their stored bytes; what is tied or computed is not waited for."""
+
+    placed_tensors: int
+    all_tensors: int
+    placed_bytes: int
+    all_bytes: int
+    complete: bool
+    """Whether the checkpoint is known in full.
+
+    It is not where the load died before it was opened, or where a file of it
+    cannot be read any more or, as a pickle, says what is in it only when its turn comes.
+    """
+
+    @property
+    def remaining_bytes(self) -> int:
+        """Stored bytes of the tensors that are still to come."""
+        return self.all_bytes - self.placed_bytes
+
+
+@once
+def ledger_progress(trace: Trace) -> Progress:
+    """Returns how far a load came by its tensor ledger."""
+    tensors = trace.tensors
+    count = done = placed_bytes = all_bytes = 0
+    known: set[str | None] = set()
+    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file")
+    for kind, provenance, stored, placed, file in zip(
+        *(tensors.column(name) for name in columns), strict=True
+    ):
+        if kind == "unused" or stored is None:
+            continue
+        known.add(file)
+        if provenance in ("tied", "computed"):
+            continue
+        count += 1
+        all_bytes += stored
+        if placed is not None:
+            done += 1
+            placed_bytes += stored
+    weights = {file.name for file in trace.files if file.shard is not None}
+    return Progress(done, count, placed_bytes, all_bytes, bool(all_bytes) and weights <= known)
+
+
+@dataclass(frozen=True)
+class KnownProgress:
+    """What may be said of the progress; bytes are None, and tensors in all 0, where it is not known."""
+
+    placed_tensors: int
+    all_tensors: int
+    placed_bytes: int | None
+    all_bytes: int | None
+
+
+def known_progress(trace: Trace) -> KnownProgress:
+    """Returns how far a load came, by its outcome where that says so, else by its ledger.
+
+    The outcome knows when the checkpoint is not known in full. A trace that was
+    made without a post-mortem says nothing of it: there the ledger is all there is.
+    """
+    found, outcome = ledger_progress(trace), trace.outcome
+    placed, remaining = natural(outcome.get("placed_bytes")), natural(outcome.get("remaining_bytes"))
+    if placed is not None and remaining is not None:
+        return KnownProgress(found.placed_tensors, found.all_tensors, placed, placed + remaining)
+    if "placed_bytes" in outcome:
+        return KnownProgress(found.placed_tensors, 0, None, None)
+    there = found.all_tensors > 0
+    return KnownProgress(
+        found.placed_tensors,
+        found.all_tensors,
+        found.placed_bytes if there else None,
+        found.all_bytes if there else None,
+    )

@@ -1,0 +1,161 @@
+"""What hangs below the spans of the call tree: misses, shards, waiting, folded tensors of the ledgers."""
+
+from __future__ import annotations
+
+from hftrace.analysis.ledger.tensors import fold, take
+from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.tree_node import Node
+from hftrace.analysis.time.weights import untouched_bytes
+from hftrace.schema.trace import Trace
+
+MAX_SHARDS = 8
+MAX_GROUPS = 4
+MAX_MISSES = 4
+
+
+def attach_ledgers(trace: Trace, node_of: dict[int, Node], everything: bool) -> None:
+    """Hangs what the ledgers say below the spans.
+
+    Args:
+        trace: The trace.
+        node_of: The node of each row of the spans.
+        everything: Whether all shards, groups and misses are wanted; otherwise there are some of each.
+    """
+    _attach_misses(trace, node_of, None if everything else MAX_MISSES)
+    _attach_reading(trace, node_of, everything)
+
+
+def _attach_misses(trace: Trace, node_of: dict[int, Node], limit: int | None) -> None:
+    """Hangs files that were missing, failed or were downloaded below the span that asked for them."""
+    by_node: dict[int, tuple[Node, list[Node]]] = {}
+    for file in trace.files:
+        if file.result not in ("missing", "error", "downloaded"):
+            continue
+        row = span_index(trace).row_of.get(file.asked_by) if file.asked_by is not None else None
+        parent = node_of.get(row) if row is not None else None
+        if parent is None:
+            continue
+        miss = Node(
+            kind="file",
+            label=file.name,
+            status=file.result,
+            bytes=file.downloaded_bytes if file.result == "downloaded" else None,
+            count=file.asked,
+        )
+        by_node.setdefault(id(parent), (parent, []))[1].append(miss)
+    for parent, misses in by_node.values():
+        parent.children.extend(misses[:limit])
+        rest = misses[len(misses) if limit is None else limit :]
+        if rest:
+            parent.children.append(
+                Node(kind="hidden", label="more files", hint="--view files", count=len(rest))
+            )
+
+
+def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) -> None:
+    """Hangs shards, waiting and folded tensors below the spans that read weights."""
+    index, reading = span_index(trace), weight_reading(trace)
+    ledger: dict[int, list[int]] = {}
+    shards: dict[int, list[Node]] = {}
+    for shard in reading.shards:
+        if shard.owner is None:
+            continue
+        rows = reading.rows[shard.owner, shard.file]
+        node = node_of[shard.owner]
+        weights = shard.owner
+        if index.phases[shard.owner] == "shard":
+            node.tensors = (node.tensors or 0) + shard.tensors
+            node.bytes = shard.bytes if node.bytes is None else node.bytes
+            weights = _above(index.parents, index.phases, shard.owner)
+        else:
+            shards.setdefault(shard.owner, []).append(
+                Node(
+                    kind="shard",
+                    label=shard.file,
+                    phase="shard",
+                    start_ns=shard.start_ns,
+                    duration_ns=shard.duration_ns,
+                    tensors=shard.tensors,
+                    bytes=shard.bytes,
+                    attributes={"threads": len(shard.busy_ns), "mapped": bool(untouched_bytes(trace))},
+                )
+            )
+        ledger.setdefault(weights, []).extend(rows)
+    for row, nodes in shards.items():
+        node_of[row].children.extend(_limited_shards(nodes, None if everything else MAX_SHARDS))
+    for row, waiting in reading.waiting_ns.items():
+        if waiting:
+            readers = len([rank for rank, _ in reading.reader_threads if rank == index.lanes[row].rank])
+            node_of[row].children.append(
+                Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
+            )
+    for row, rows in ledger.items():
+        node_of[row].children.extend(_tensor_groups(trace, rows, None if everything else MAX_GROUPS))
+
+
+def _above(parents: list[int | None], phases: list[str], row: int) -> int:
+    """Returns the nearest span above ``row`` of phase ``weights``, or ``row`` itself."""
+    parent = parents[row]
+    while parent is not None:
+        if phases[parent] == "weights":
+            return parent
+        parent = parents[parent]
+    return row
+
+
+def _limited_shards(nodes: list[Node], limit: int | None) -> list[Node]:
+    if limit is None or len(nodes) <= limit + 1:
+        return nodes
+    rest = nodes[limit:]
+    return [
+        *nodes[:limit],
+        Node(
+            kind="hidden",
+            label="more shards",
+            hint="--view tree",
+            count=len(rest),
+            bytes=sum(node.bytes or 0 for node in rest),
+        ),
+    ]
+
+
+def _tensor_groups(trace: Trace, rows: list[int], limit: int | None) -> list[Node]:
+    """Returns nodes for the folded tensors of one span, the largest of them where there are many."""
+    tensors = trace.tensors
+    stored, dtypes = tensors.column("stored_dtype"), tensors.column("dtype")
+    sizes, stored_sizes = tensors.column("bytes"), tensors.column("stored_bytes")
+    nodes = []
+    for group in fold(tensors, rows):
+        pairs = set(zip(take(stored, group.rows), take(dtypes, group.rows), strict=True))
+        weights = zip(take(sizes, group.rows), take(stored_sizes, group.rows), strict=True)
+        nodes.append(
+            Node(
+                kind="tensors",
+                label=group.label,
+                count=max(1, len(group.indexes)),
+                tensors=len(group.rows),
+                # What a load that died has read and never placed weighs what it weighs in the file.
+                bytes=sum((in_file or 0) if size is None else size for size, in_file in weights),
+                attributes={
+                    "per_layer": len(group.members),
+                    "layers": len(group.indexes),
+                    "dtypes": sorted([before or "?", after or "?"] for before, after in pairs),
+                },
+            )
+        )
+    if limit is None or len(nodes) <= limit + 1:
+        return nodes
+    shown = sorted(sorted(nodes, key=lambda node: -(node.bytes or 0))[:limit], key=nodes.index)
+    kept = set(map(id, shown))
+    rest = [node for node in nodes if id(node) not in kept]
+    return [
+        *shown,
+        Node(
+            kind="hidden",
+            label="more",
+            hint="--view tensors",
+            count=len(rest),
+            bytes=sum(node.bytes or 0 for node in rest),
+        ),
+    ]
