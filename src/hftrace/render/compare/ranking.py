@@ -8,19 +8,16 @@ from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison
 from hftrace.analysis.compare.ranking import Ranking, call_of, metrics_of
 from hftrace.analysis.compare.verdicts import BETTER, TOO_FEW_RUNS
-from hftrace.render.compare.views import WORDS, caveat_lines, figure_of, ratio_of
-from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, clean, stack, width_of, wrap
-from hftrace.render.views.ledgers import Column, Row, table
+from hftrace.render.compare.options import CompareOptions
+from hftrace.render.compare.summary import caveat_lines
+from hftrace.render.compare.words import WORDS, figure_of, ratio_of
+from hftrace.render.tables import Column, Row, table
+from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, clean, width_of, wrap
 
 
-def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = None) -> Block:
-    """Returns caveats, the table, and the winner.
-
-    Args:
-        comparison: The groups.
-        ranked: Their order.
-        model: What the user calls the model, for the winner's call.
-    """
+def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
+    """Returns caveats, the table, and the winner."""
+    ranked = options.ranking
     baseline = comparison.baseline
     differences = {difference.variant.name: difference for difference in comparison.differences}
     # In a sweep each name says what was asked for: that it differs is no news.
@@ -58,11 +55,11 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
     ]
     runs = units.count(len(baseline.runs), "run")
     note = f"by {first.label}, {runs} each, ratios to {clean(baseline.name)}"
-    return stack(
+    return [
         Block(lambda width: caveat_lines(caveats, width)),
         table("Ranking", note, columns, rows),
-        Block(lambda width: _winner(ranked, model, width), cropped=False),
-    )
+        Block(lambda width: _winner(ranked, options.model, width), cropped=False),
+    ]
 
 
 def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:

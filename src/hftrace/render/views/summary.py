@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hftrace import units
-from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import AFTER_PHASES, readiness
@@ -18,6 +19,7 @@ from hftrace.analysis.time.weights import (
     weight_bytes_read,
     weights_wall_ns,
 )
+from hftrace.render.findings import finding_line, finding_list
 from hftrace.render.peak import at_the_peak, in_words, on_devices
 from hftrace.render.text import (
     BAD,
@@ -30,7 +32,6 @@ from hftrace.render.text import (
     Line,
     clean,
     fit,
-    heading,
     notes,
     phase_letter,
     phase_style,
@@ -38,6 +39,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.model import Trace
 
 LABEL = 12
@@ -47,6 +49,23 @@ SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
 DROP_ORDER = ("bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
+
+
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the summary, and all findings with their evidence."""
+    return [summary(trace), finding_list(trace)]
+
+
+def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
+    """Returns the summary alone: the findings come last on the default screen."""
+    return [summary(trace)]
+
+
+def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
+    """Returns the summary as plain JSON values."""
+    from hftrace.analysis.summary import summary as facts_of
+
+    return facts_of(trace)
 
 
 def summary(trace: Trace) -> Block:
@@ -95,7 +114,7 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         return
     yield [("Findings", STRONG), (", by cost", DIM)]
     for finding in found[:SHORT_FINDINGS]:
-        yield _one_line(finding, width)
+        yield finding_line(finding, width)
     if len(found) > SHORT_FINDINGS:
         yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
 
@@ -299,46 +318,3 @@ def _listed(head: str, names: list[str], width: int) -> str:
 def _bar(share: float, room: int) -> str:
     halves = round(share * room * 2)
     return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)
-
-
-def cost(finding: Finding) -> str:
-    """Returns what a finding costs in words; time first."""
-    if finding.cost_ns:
-        return units.duration(finding.cost_ns)
-    if finding.cost_bytes:
-        return units.byte_count(finding.cost_bytes)
-    return ""
-
-
-def _one_line(finding: Finding, width: int) -> Line:
-    price = cost(finding)
-    head = fit(price, max(9, width_of(price)), "right")
-    return [
-        ("! ", WARN),
-        (head + "  ", STRONG),
-        (shorten(clean(finding.title), width - width_of(head) - 4), PLAIN),
-    ]
-
-
-def finding_list(trace: Trace) -> Block:
-    """Returns all findings with their evidence and what to change."""
-    return Block(lambda width: _finding_list(findings(trace), width))
-
-
-def _finding_list(found: list[Finding], width: int) -> Iterable[Line]:
-    yield heading("Findings", width, "by cost" if found else "")
-    if not found:
-        yield [("none", DIM)]
-    for finding in found:
-        price = cost(finding)
-        title = shorten(clean(finding.title), width - width_of(price) - width_of(finding.rule) - 6)
-        yield [
-            ("! ", WARN),
-            (title, STRONG),
-            (f"  {price}" if price else "", WARN),
-            (f"  {finding.rule}", DIM),
-        ]
-        for part in wrap(clean(finding.evidence), width - 2):
-            yield [("  " + part, PLAIN)]
-        for number, part in enumerate(wrap(clean(finding.advice), width - 4)):
-            yield [("  " + ("→ " if not number else "  "), GOOD), (part, GOOD)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
-from hftrace.analysis.time.tree import Node, TreeOptions, build, walk
+from hftrace.analysis.time.tree import Node, TreeOptions, build, to_json, walk
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -30,6 +30,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.model import Trace
 
 WIDE = 110
@@ -67,30 +68,46 @@ class _Layout(NamedTuple):
         return "   " if self.wide else "  "
 
 
-def tree(trace: Trace, options: TreeOptions | None = None) -> Block:
-    """Returns the call tree, with a legend of its letters.
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the call tree with a legend of its letters."""
+    roots = build(trace, _tree_options(options, everything=True))
 
-    Args:
-        trace: The trace.
-        options: What to show.
-    """
-    options = options or TreeOptions()
-    roots = build(trace, options)
-
-    def draw(width: int) -> Iterable[Line]:
-        yield from draw_tree(trace, roots, width)
+    def lines(width: int) -> Iterable[Line]:
+        yield from _tree(trace, roots, width)
         if width < WIDE:
-            yield from legend(shown_phases(roots), width)
+            yield from legend(_shown_phases(roots), width)
 
-    return Block(draw)
+    return [Block(lines)]
 
 
-def shown_phases(roots: list[Node]) -> set[str]:
+def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
+    """Returns the call tree without a legend: its phases are among those to be explained."""
+    roots = build(trace, _tree_options(options, everything=False))
+    explained |= _shown_phases(roots)
+    return [Block(lambda width: _tree(trace, roots, width))]
+
+
+def facts(trace: Trace, options: ViewOptions) -> Iterator[str]:
+    """Returns the tree as a JSON document in pieces."""
+    return to_json(build(trace, _tree_options(options, everything=True)))
+
+
+def _tree_options(options: ViewOptions, everything: bool) -> TreeOptions:
+    usual = TreeOptions()
+    return TreeOptions(
+        depth=usual.depth if options.depth is None else options.depth or None,
+        min_ns=options.min_ns,
+        matches=options.matches,
+        everything=everything,
+    )
+
+
+def _shown_phases(roots: list[Node]) -> set[str]:
     """Returns the phases that a tree shows, and a legend should explain."""
     return {node.phase for _, node in walk(roots) if node.phase and node.phase != "load"}
 
 
-def draw_tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
+def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     """Yields the lines of a tree, without a legend."""
     wide = width >= WIDE
     device = wide and bool(memory_peaks(trace).device_bytes)
