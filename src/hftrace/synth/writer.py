@@ -28,8 +28,8 @@ from typing import IO, TYPE_CHECKING, Any
 from hftrace.errors import HftraceError, UsageError
 from hftrace.synth.layouts import TensorSpec, family
 from hftrace.synth.planning import ELEMENT_BYTES, FORMATS, CheckpointPlan
-from hftrace.synth.sizes import format_size
 from hftrace.synth.tokenizer import tokenizer_files
+from hftrace.units import byte_count
 
 if TYPE_CHECKING:
     import numpy
@@ -241,7 +241,7 @@ def check_free_space(plan: CheckpointPlan, directory: Path) -> None:
         free += sum(path.stat().st_size for path in _checkpoint_files(existing))
     if free < plan.safetensors_bytes + _SPARE_BYTES:
         raise HftraceError(
-            f"{plan.name} takes {format_size(plan.safetensors_bytes)}, and only {format_size(free)} are free "
+            f"{plan.name} takes {byte_count(plan.safetensors_bytes)}, and only {byte_count(free)} are free "
             f"on the disk of {existing}: choose a smaller --size or another directory"
         )
 

@@ -14,7 +14,6 @@ from hftrace.analysis.time.timeline import resample
 from hftrace.render.charts import FILE_BACKED, FULL, HOST_LAYERS, axis_text, chart, spark
 from hftrace.render.compare.columns import side_by_side
 from hftrace.render.compare.options import CompareOptions
-from hftrace.render.peak import signed
 from hftrace.render.text import DIM, PLAIN, STRONG, Block, Line, clean, fit, heading, notes, shorten
 from hftrace.schema.model import Trace
 
@@ -34,7 +33,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
                 [(label, "", PLAIN) for label in keys],
                 lambda variant, label: _part(variant, keys[label]),
                 units.byte_count,
-                signed,
+                units.signed_bytes,
                 width,
             )
         else:

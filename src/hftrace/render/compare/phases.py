@@ -10,7 +10,6 @@ from hftrace.analysis.time.timeline import dominant
 from hftrace.render.charts import axis_text, lane_line
 from hftrace.render.compare.columns import side_by_side
 from hftrace.render.compare.options import CompareOptions
-from hftrace.render.compare.words import signed_duration
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import (
     DIM,
@@ -43,7 +42,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
                 [(phase, phase_letter(phase), phase_style(phase)) for phase in phases],
                 lambda variant, phase: variant.phases.get(phase, 0) if variant.good else None,
                 units.duration,
-                signed_duration,
+                units.signed_duration,
                 width,
             )
         for difference in comparison.differences:

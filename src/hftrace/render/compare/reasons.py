@@ -11,8 +11,9 @@ from hftrace.analysis.compare.variants import METRICS
 from hftrace.analysis.compare.verdicts import BETTER, NO_DIFFERENCE, WORSE, is_negligible
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.memory.usage import SLACK_BYTES
-from hftrace.render.compare.words import file_state, signed_duration
-from hftrace.render.peak import IN_WORDS, signed
+from hftrace.render.compare.words import file_state
+from hftrace.render.peak import IN_WORDS
+from hftrace.units import signed_bytes, signed_duration
 
 SHARE_WORTH_NAMING = 0.02
 """Parts of a difference below this share of the largest one are summed up."""
@@ -63,14 +64,8 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
             remark = " (too little to count)"
         elif difference.judgements["returned_ns"].verdict == NO_DIFFERENCE:
             remark = " (may be noise)"
-        found.append(
-            (
-                "time",
-                f"{signed_duration(whole)}{remark}: {join_parts(parts, signed_duration)}"
-                if whole
-                else "the same",
-            )
-        )
+        said = f"{signed_duration(whole)}{remark}: {join_parts(parts, signed_duration)}"
+        found.append(("time", said if whole else "the same"))
     certain = certain_phases(difference)
     if certain:
         found.append(("significant", certain))
@@ -80,12 +75,8 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
         for change in difference.memory:
             name = _part_name(change)
             sums[name] = sums.get(name, 0) + change.difference_bytes
-        found.append(
-            (
-                "load's peak",
-                f"{signed(whole)}: {join_parts(list(sums.items()), signed)}" if whole else "the same",
-            )
-        )
+        said = f"{signed_bytes(whole)}: {join_parts(list(sums.items()), signed_bytes)}"
+        found.append(("load's peak", said if whole else "the same"))
     operations = [operation for operation in difference.deeds if _worth_saying(operation)]
     for number, operation in enumerate(operations[:OPERATIONS]):
         found.append(("operations" if not number else "", _operation(operation)))

@@ -35,7 +35,7 @@ def both_known(difference: Difference, metric: Metric) -> bool:
 
 def amount(metric: Metric, value: float | None) -> str:
     """Returns a value of a metric as people read it."""
-    return units.duration(value) if metric.unit == "ns" else units.byte_count(value)
+    return units.figure(value, metric.unit)
 
 
 def figure_of(variant: Variant, metric: Metric) -> str:
@@ -52,16 +52,10 @@ def ratio_of(judgement: Judgement, with_interval: bool) -> str:
     """Returns the ratio to the baseline and its 95 % interval, as far as they are known."""
     if judgement.ratio is None:
         return ""
-    text = TIMES + _factor(judgement.ratio)
+    text = TIMES + units.ratio(judgement.ratio)
     if with_interval and judgement.interval is not None:
-        text += f" ({_factor(judgement.interval.low)}{TO}{_factor(judgement.interval.high)})"
+        text += f" ({units.ratio(judgement.interval.low)}{TO}{units.ratio(judgement.interval.high)})"
     return text
-
-
-def _factor(value: float) -> str:
-    if value >= 1000:
-        return f"{value:.1e}"
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def more_runs(difference: Difference) -> str:
@@ -73,11 +67,6 @@ def more_runs(difference: Difference) -> str:
     if judgement.verdict == TOO_FEW_RUNS:
         return f"{more} of each for a verdict on returned"
     return f"about {more} of each would tell whether returned differs"
-
-
-def signed_duration(value: float) -> str:
-    """Returns a difference of times with its sign."""
-    return f"+{units.duration(value)}" if value >= 0 else units.duration(value)
 
 
 def file_state(file: File | None) -> str:
