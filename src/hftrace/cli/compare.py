@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftrace.cli.choices import ViewChoice
 from hftrace.cli.output import output_options, print_blocks, print_json
 from hftrace.errors import EXIT_OK, UsageError
 from hftrace.render.compare import VIEWS, load
@@ -86,7 +87,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 )
 @click.option(
     "--view",
-    type=click.Choice([*VIEWS, ALL]),
+    type=ViewChoice(VIEWS),
     default=None,
     help="One view alone [default: caveats, figures with verdicts, why, and phases].",
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hftrace.cli.choices import ViewChoice
 from hftrace.cli.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
 from hftrace.render.registry import ALL, misplaced, shown_by
@@ -47,7 +48,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 @click.argument("path", metavar="TRACE", type=click.Path())
 @click.option(
     "--view",
-    type=click.Choice([*VIEWS, ALL]),
+    type=ViewChoice(VIEWS),
     default=None,
     help="One view alone [default: summary, call tree, timeline and findings].",
 )
