@@ -12,7 +12,6 @@ from hftrace.render.text import (
     PLAIN,
     WARN,
     Line,
-    clean,
     fit,
     phase_letter,
     phase_style,
@@ -43,7 +42,7 @@ def lane_line(row: list[str | None]) -> Line:
         if phase is None:
             line.append((" " * length, PLAIN))
             continue
-        word = "unattributed" if phase == "load" else clean(phase)
+        word = "unattributed" if phase == "load" else phase
         head = word if width_of(word) + 1 < length else phase_letter(phase)
         style = phase_style(phase)
         fill = "·" if phase == "load" else "━"

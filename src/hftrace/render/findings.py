@@ -14,7 +14,6 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     shorten,
@@ -40,7 +39,7 @@ def finding_line(finding: Finding, width: int) -> Line:
     return [
         ("! ", WARN),
         (head + "  ", STRONG),
-        (shorten(clean(finding.title), width - width_of(head) - 4), PLAIN),
+        (shorten(finding.title, width - width_of(head) - 4), PLAIN),
     ]
 
 
@@ -55,14 +54,14 @@ def _lines(found: list[Finding], width: int) -> Iterable[Line]:
         yield [("none", DIM)]
     for finding in found:
         price = cost(finding)
-        title = shorten(clean(finding.title), width - width_of(price) - width_of(finding.rule) - 6)
+        title = shorten(finding.title, width - width_of(price) - width_of(finding.rule) - 6)
         yield [
             ("! ", WARN),
             (title, STRONG),
             (f"  {price}" if price else "", WARN),
             (f"  {finding.rule}", DIM),
         ]
-        for part in wrap(clean(finding.evidence), width - 2):
+        for part in wrap(finding.evidence, width - 2):
             yield [("  " + part, PLAIN)]
-        for number, part in enumerate(wrap(clean(finding.advice), width - 4)):
+        for number, part in enumerate(wrap(finding.advice, width - 4)):
             yield [("  " + ("→ " if not number else "  "), GOOD), (part, GOOD)]

@@ -11,7 +11,6 @@ from hftrace.render.text import (
     PLAIN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     notes,
@@ -123,4 +122,4 @@ def limited(total: int, limit: int | None, what: str) -> tuple[int, list[str]]:
 
 def known(value: object) -> str:
     """Returns a value as text; ``-`` where it is not known."""
-    return units.UNKNOWN if value is None else clean(value)
+    return units.UNKNOWN if value is None else str(value)

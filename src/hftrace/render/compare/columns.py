@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison, Difference
 from hftrace.analysis.compare.variants import Variant
-from hftrace.render.text import DIM, PLAIN, STRONG, Line, clean, fit, notes, width_of
+from hftrace.render.text import DIM, PLAIN, STRONG, Line, fit, notes, width_of
 
 LABEL = 13
 """Width of the labels left of all figures."""
@@ -41,7 +41,7 @@ def side_by_side(
         write_difference: The same for a difference.
         width: Of the screen.
     """
-    labels = min(max(LABEL, *(width_of(clean(key)) + 3 for key, _, _ in rows)), max(LABEL, width // 2 - 4))
+    labels = min(max(LABEL, *(width_of(key) + 3 for key, _, _ in rows)), max(LABEL, width // 2 - 4))
     base, whole, narrow = 10, 20, 11
     count = len(comparison.differences)
     room = width - labels - base
@@ -54,8 +54,8 @@ def side_by_side(
             yield []
         yield [
             (" " * labels, PLAIN),
-            (fit(clean(comparison.baseline.name), base - 1, "right") + " ", STRONG),
-            *((fit(" " + clean(each_.variant.name), each, "right"), STRONG) for each_ in shown),
+            (fit(comparison.baseline.name, base - 1, "right") + " ", STRONG),
+            *((fit(" " + each_.variant.name, each, "right"), STRONG) for each_ in shown),
         ]
         totals = {variant.name: 0 for variant in comparison.variants}
         for key, mark, style in rows:
@@ -63,7 +63,7 @@ def side_by_side(
             totals[comparison.baseline.name] += before or 0
             line: Line = [
                 (f"{mark} " if mark else "", style),
-                (fit(clean(key), labels - (2 if mark else 0)), PLAIN),
+                (fit(key, labels - (2 if mark else 0)), PLAIN),
                 (fit(write(before), base - 1, "right") + " ", PLAIN),
             ]
             for difference in shown:

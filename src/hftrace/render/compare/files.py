@@ -9,7 +9,7 @@ from hftrace.analysis.compare.comparison import Comparison
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.compare.words import file_state
 from hftrace.render.tables import LIMIT, Column, Row, table
-from hftrace.render.text import DIM, Block, Line, clean, heading
+from hftrace.render.text import DIM, Block, Line, heading
 
 
 def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
@@ -29,13 +29,11 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
             yield [("every group asked for the same files, with the same results", DIM)]
             return
         rows = [
-            Row((clean(name), *(clean(file_state(ledger.get(name))) for ledger in ledgers)))
-            for name in list(names)[:LIMIT]
+            Row((name, *(file_state(ledger.get(name)) for ledger in ledgers))) for name in list(names)[:LIMIT]
         ]
         columns = [Column("file", most=200)]
         columns += [
-            Column(clean(variant.name), most=18, rank=number)
-            for number, variant in enumerate(comparison.variants)
+            Column(variant.name, most=18, rank=number) for number, variant in enumerate(comparison.variants)
         ]
         remarks = [f"+ {len(names) - LIMIT} more: --json"] if len(names) > LIMIT else []
         if len(every) > len(names):

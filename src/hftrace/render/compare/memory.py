@@ -14,7 +14,7 @@ from hftrace.analysis.time.timeline import resample
 from hftrace.render.charts import FILE_BACKED, FULL, HOST_LAYERS, axis_text, chart, spark
 from hftrace.render.compare.columns import side_by_side
 from hftrace.render.compare.options import CompareOptions
-from hftrace.render.text import DIM, PLAIN, STRONG, Block, Line, clean, fit, heading, notes, shorten
+from hftrace.render.text import DIM, PLAIN, STRONG, Block, Line, fit, heading, notes, shorten
 from hftrace.schema.model import Trace
 
 
@@ -118,7 +118,7 @@ def _curves(comparison: Comparison, width: int) -> Iterable[Line]:
         peak = f", peak {units.byte_count(curve.peak_bytes)}" if curve.peak_bytes is not None else ""
         yield [
             (" " * (labels + 1), PLAIN),
-            (shorten(clean(curve.variant.name) + peak, columns), STRONG),
+            (shorten(curve.variant.name + peak, columns), STRONG),
         ]
         stacks = [None if column is None else column[1:] for column in row]
         yield from chart(stacks, HOST_LAYERS, top, height, labels)
@@ -135,5 +135,5 @@ def _devices(curve: _Curve, span: int, columns: int, labels: int) -> Iterable[Li
         values = [(reading.time_ns, reading.allocated_bytes) for reading in points]
         row = resample(values, curve.start_ns, curve.start_ns + span, columns)
         if peak:
-            name = fit(f"{clean(device)} {units.byte_count(peak)}", labels)
+            name = fit(f"{device} {units.byte_count(peak)}", labels)
             yield [(name + " ", DIM), (spark(row, peak), "magenta")]

@@ -17,7 +17,6 @@ from hftrace.render.text import (
     PLAIN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     legend,
@@ -86,7 +85,7 @@ def _bars(comparison: Comparison, width: int) -> Iterable[Line]:
         used.update(phase for phase in row if phase)
         spent = units.duration(at) if variant.good else "no figure"
         yield [
-            (fit(clean(variant.name), labels) + " ", DIM),
+            (fit(variant.name, labels) + " ", DIM),
             *lane_line(row),
             (fit(spent, 11, "right"), PLAIN),
         ]
@@ -98,7 +97,7 @@ def _bars(comparison: Comparison, width: int) -> Iterable[Line]:
 
 
 def _label_width(comparison: Comparison, width: int) -> int:
-    longest = max(width_of(clean(variant.name)) for variant in comparison.variants)
+    longest = max(width_of(variant.name) for variant in comparison.variants)
     return max(8, min(longest, width // 4))
 
 
@@ -110,8 +109,8 @@ def _calls(difference: Difference, width: int) -> Iterable[Line]:
         rows = [
             Row(
                 (
-                    clean(call.function),
-                    clean(call.phase),
+                    call.function,
+                    call.phase,
                     f"{call.calls:,}",
                     units.duration(call.self_ns),
                 )
@@ -125,8 +124,6 @@ def _calls(difference: Difference, width: int) -> Iterable[Line]:
             Column("self", right=True),
         )
         remarks = [f"+ {len(calls) - 20} more: --json"] if len(calls) > 20 else []
-        title = f"Only {clean(variant.name)} calls"
+        title = f"Only {variant.name} calls"
         yield []
-        yield from table(shorten(title, width - 4), f"not {clean(other.name)}", columns, rows, remarks).lines(
-            width
-        )
+        yield from table(shorten(title, width - 4), f"not {other.name}", columns, rows, remarks).lines(width)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from hftrace import units
 from hftrace.analysis.compare.comparison import Difference, FileChange, PartChange, TensorOperation
-from hftrace.analysis.compare.tensor_diff import in_words as tensors_in_words
+from hftrace.analysis.compare.tensor_diff import in_words as counts_by_field
 from hftrace.analysis.compare.variants import METRICS
 from hftrace.analysis.compare.verdicts import BETTER, NO_DIFFERENCE, WORSE, is_negligible
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.memory.usage import SLACK_BYTES
 from hftrace.render.compare.words import file_state
-from hftrace.render.peak import IN_WORDS
+from hftrace.render.peak import PART_NAMES
 from hftrace.units import signed_bytes, signed_duration
 
 SHARE_WORTH_NAMING = 0.02
@@ -83,10 +83,10 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
     if len(operations) > OPERATIONS:
         found.append(("", f"{len(operations) - OPERATIONS} more: --json"))
     if difference.files:
-        found.append(("files", _files_in_words(difference.files)))
-    counts = tensors_in_words(difference.tensors)
+        found.append(("files", _describe_files(difference.files)))
+    counts = counts_by_field(difference.tensors)
     if counts:
-        found.append(("tensors", _tensors_in_words(counts, difference)))
+        found.append(("tensors", _describe_tensors(counts, difference)))
     for label, calls in zip(
         (difference.baseline.name, difference.variant.name), difference.calls, strict=True
     ):
@@ -103,7 +103,7 @@ def _part_name(change: PartChange) -> str:
     """Returns a part of a peak in the words of the first screen of a trace."""
     if change.kind == "sources":
         return "mapped sources" if change.memory == "file" else "sources"
-    return "before the load" if change.kind == "before" else IN_WORDS.get(change.kind) or change.label
+    return "before the load" if change.kind == "before" else PART_NAMES.get(change.kind) or change.label
 
 
 def _worth_saying(operation: TensorOperation) -> bool:
@@ -125,7 +125,7 @@ def _total(total: Total) -> str:
     return f"{units.count(total.count, 'tensor')} of {units.byte_count(size)}"
 
 
-def _files_in_words(changes: Sequence[FileChange]) -> str:
+def _describe_files(changes: Sequence[FileChange]) -> str:
     texts = [
         f"{change.name} {file_state(change.before)} → {file_state(change.after)}"
         for change in changes[:SHORT_LIST]
@@ -134,7 +134,7 @@ def _files_in_words(changes: Sequence[FileChange]) -> str:
     return "; ".join(texts) + more
 
 
-def _tensors_in_words(counts: dict[str, int], difference: Difference) -> str:
+def _describe_tensors(counts: dict[str, int], difference: Difference) -> str:
     names = {
         "only_baseline": f"only in {difference.baseline.name}",
         "only_variant": f"only in {difference.variant.name}",

@@ -32,7 +32,6 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     notes,
@@ -65,7 +64,7 @@ def brief(comparison: Comparison, options: CompareOptions) -> list[Block]:
 def _title(comparison: Comparison, width: int) -> Iterable[Line]:
     count = units.count(len(comparison.variants), "group")
     runs = units.count(len(comparison.baseline.runs), "run")
-    right = f"baseline {clean(comparison.baseline.name)}, {runs}"
+    right = f"baseline {comparison.baseline.name}, {runs}"
     left = f"Comparison of {count}"
     right = shorten(right, max(0, width - width_of(left) - 2))
     gap = max(1, width - width_of(left) - width_of(right))
@@ -78,7 +77,7 @@ def caveat_lines(caveats: Sequence[Caveat], width: int) -> Iterable[Line]:
     if not caveats:
         yield [("No caveats: ", GOOD), (shorten("same versions, machine, request, cache", width - 12), PLAIN)]
     for caveat in caveats:
-        for number, text in enumerate(wrap(clean(caveat.text), width - 2)):
+        for number, text in enumerate(wrap(caveat.text, width - 2)):
             yield [("! " if not number else "  ", WARN), (text, PLAIN)]
 
 
@@ -108,8 +107,8 @@ def _layout(comparison: Comparison, width: int) -> _Layout:
 
 
 def _names(comparison: Comparison, shown: Sequence[Difference], base: int, each: int) -> Line:
-    line: Line = [(" " * LABEL, PLAIN), (fit(clean(comparison.baseline.name), base - 1) + " ", STRONG)]
-    line += [(fit(shorten(clean(difference.variant.name), each - 1), each), STRONG) for difference in shown]
+    line: Line = [(" " * LABEL, PLAIN), (fit(comparison.baseline.name, base - 1) + " ", STRONG)]
+    line += [(fit(shorten(difference.variant.name, each - 1), each), STRONG) for difference in shown]
     return line
 
 
@@ -178,17 +177,17 @@ def _explanations(comparison: Comparison, layout: _Layout, width: int) -> Iterab
     advice: dict[str, list[str]] = {}
     for difference in comparison.differences:
         if text := more_runs(difference):
-            advice.setdefault(text, []).append(clean(difference.variant.name))
+            advice.setdefault(text, []).append(difference.variant.name)
     texts += [f"{', '.join(names)}: {text}" for text, names in advice.items()]
     yield from notes(texts, width)
 
 
 def _why(difference: Difference, width: int) -> Iterable[Line]:
-    name, base = clean(difference.variant.name), clean(difference.baseline.name)
+    name, base = difference.variant.name, difference.baseline.name
     yield heading(shorten(f"Why: {name} against {base}", width - 4), width)
     found = reasons(difference)
     if not found:
         yield [("nothing to tell: there is no figure, or nothing differs", DIM)]
     for label, text in found:
-        for number, part in enumerate(wrap(clean(text), width - LABEL)):
+        for number, part in enumerate(wrap(text, width - LABEL)):
             yield [(fit(label if not number else "", LABEL), DIM), (part, PLAIN)]

@@ -10,7 +10,7 @@ from hftrace.analysis.compare.comparison import Comparison, Difference
 from hftrace.analysis.compare.tensor_diff import TensorGroup
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.tables import LIMIT, Column, Row, table
-from hftrace.render.text import DIM, PLAIN, TIMES, WARN, Block, Line, clean, heading, shorten
+from hftrace.render.text import DIM, PLAIN, TIMES, WARN, Block, Line, heading, shorten
 
 MEMBERS = 4
 """A folded group of so few tensors a layer is followed by their names."""
@@ -30,7 +30,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
 
 def _tensor_table(difference: Difference, width: int) -> Iterable[Line]:
     diff = difference.tensors
-    base, name = clean(difference.baseline.name), clean(difference.variant.name)
+    base, name = difference.baseline.name, difference.variant.name
     groups = [*diff.changed, *diff.only_before, *diff.only_after]
     rows = [row for group in diff.changed[:LIMIT] for row in _tensor_rows(group, "", PLAIN)]
     rows += [
@@ -56,7 +56,7 @@ def _tensor_table(difference: Difference, width: int) -> Iterable[Line]:
 
 def _tensor_rows(group: TensorGroup, what: str, style: str) -> Iterable[Row]:
     """Yields a row for each field that changed; the first one has the name and the bytes."""
-    label = clean(group.label)
+    label = group.label
     if len(group.members) > 1:
         label += f" {TIMES} {units.count(len(group.members), 'tensor')}"
     sizes = [
@@ -67,7 +67,7 @@ def _tensor_rows(group: TensorGroup, what: str, style: str) -> Iterable[Row]:
     # Of a part of a layer, a name says more than a number.
     members = group.members if 1 < len(group.members) <= MEMBERS else []
     for member, change in zip_longest(members, changes[1:], fillvalue=""):
-        yield Row((f"  {clean(member)}" if member else "", change, "", ""), DIM)
+        yield Row((f"  {member}" if member else "", change, "", ""), DIM)
 
 
 def _change(field: str, before: object, after: object) -> str:
@@ -80,4 +80,4 @@ def _change(field: str, before: object, after: object) -> str:
         else str(value)
         for value in (before, after)
     ]
-    return clean(f"{names.get(field, '')}{values[0]} → {values[1]}")
+    return f"{names.get(field, '')}{values[0]} → {values[1]}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hftrace import units
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.tables import LIMIT, Column, Row, limited, table
-from hftrace.render.text import BAD, DIM, PLAIN, Block, clean
+from hftrace.render.text import BAD, DIM, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import Trace
 
@@ -41,14 +41,14 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         rows.append(
             Row(
                 (
-                    clean(file.name),
-                    ("✗ " if missed else "") + clean(file.result),
+                    file.name,
+                    ("✗ " if missed else "") + file.result,
                     units.byte_count(file.size_bytes),
                     units.byte_count(file.read_bytes),
                     resident,
                     str(file.asked),
                     units.UNKNOWN if not file.requests else str(file.requests),
-                    units.UNKNOWN if asker is None else clean(functions[asker] or names[asker]),
+                    units.UNKNOWN if asker is None else functions[asker] or names[asker],
                 ),
                 BAD if file.result == "error" else DIM if missed else PLAIN,
             )

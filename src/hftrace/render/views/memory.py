@@ -20,7 +20,7 @@ from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.render.charts import DEVICE_LAYERS, HOST_LAYERS, axis_text, chart, lane_line, spark
 from hftrace.render.composition import device_composition, host_composition
-from hftrace.render.peak import when
+from hftrace.render.peak import describe_time
 from hftrace.render.text import (
     DIM,
     PLAIN,
@@ -28,7 +28,6 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     legend,
@@ -123,7 +122,7 @@ def _phases(trace: Trace, process: ProcessMemory, panels: list[Panel], labels: i
     lanes = stretches_by_lane(trace)
     stretches = sorted(lanes.get(lane, [])) if lane is not None else []
     name = thread_names(trace).get(lane.thread, "main") if lane is not None else ""
-    line: Line = [(fit(clean(name), labels) + " ", DIM)]
+    line: Line = [(fit(name, labels) + " ", DIM)]
     for number, panel in enumerate(panels):
         if number:
             line.append(("│", DIM))
@@ -192,16 +191,16 @@ def _column_of(time_ns: int | None, panels: list[Panel]) -> int | None:
 
 
 def _peak_line(
-    trace: Trace, process: ProcessMemory, peak: Peak, column: int, labels: int, cells: int
+    trace: Trace, process: ProcessMemory, peak: Peak, column: int, labels: int, columns: int
 ) -> Line:
     text = f"peak {units.byte_count(peak.bytes)}"
-    where = when(trace, peak_time_ns(trace, process, peak), None)
-    if where and width_of(text) + width_of(where) + 4 <= cells // 2:
+    where = describe_time(trace, peak_time_ns(trace, process, peak), None)
+    if where and width_of(text) + width_of(where) + 4 <= columns // 2:
         text += f", {where}"
-    if column >= cells // 2:
+    if column >= columns // 2:
         room = column
         return [(" " * (labels + 1), PLAIN), (fit(text + " ", room, "right") + "↓", WARN)]
-    return [(" " * (labels + 1 + column), PLAIN), (f"↓ {shorten(text, cells - column - 2)}", WARN)]
+    return [(" " * (labels + 1 + column), PLAIN), (f"↓ {shorten(text, columns - column - 2)}", WARN)]
 
 
 def _devices(process: ProcessMemory, panels: list[Panel], labels: int, width: int) -> Iterable[Line]:
@@ -212,14 +211,14 @@ def _devices(process: ProcessMemory, panels: list[Panel], labels: int, width: in
             panels,
         )
         highest = max([peak or 0, *(column[0] for column in columns if column)], default=0)
-        name = f"{clean(device)} {units.byte_count(peak)}"
+        name = f"{device} {units.byte_count(peak)}"
         if highest <= 0:
             continue
         if len(process.devices) > DEVICE_CHARTS:
             row = [column[1] if column else None for column in columns]
             yield [(fit(name, labels) + " ", DIM), (spark(row, highest), DEVICE_LAYERS[0][1])]
             continue
-        yield [(fit("", labels) + " ", DIM), (f"{clean(device)}, peak {units.byte_count(peak)}", STRONG)]
+        yield [(fit("", labels) + " ", DIM), (f"{device}, peak {units.byte_count(peak)}", STRONG)]
         stacks = [(column[1], column[0] - column[1]) if column else None for column in columns]
         borders = [number for number, stack in enumerate(columns) if stack == ()]
         yield from chart(stacks, DEVICE_LAYERS, highest, 5, labels, borders)
@@ -247,7 +246,7 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
     peak = process.peak
     if peak is not None:
         text = f"peak: {units.byte_count(peak.bytes)}"
-        where = when(trace, peak_time_ns(trace, process, peak), peak.span)
+        where = describe_time(trace, peak_time_ns(trace, process, peak), peak.span)
         text += f" {where}" if where else ""
         if not peak.exact:
             text += "; this is the largest sample, an exact figure is not known"
@@ -263,7 +262,7 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
         remarks.append(text)
     limit, kind = _limit(trace), trace.outcome.get("limit_kind")
     if limit is not None and peak is not None and limit > LIMIT_IN_SIGHT * peak.bytes:
-        named = f" ({clean(kind)})" if kind else ""
+        named = f" ({kind})" if kind else ""
         share = units.share(peak.bytes / limit)
         remarks.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
     if not len(trace.samples):
@@ -287,7 +286,7 @@ def _states(process: ProcessMemory, width: int) -> Iterable[Line]:
         name = "at the start, absolute" if not number else state.name
         cells = "".join(fit(write(value), room, "right") for value in values)
         if any(value is not None for value in values):
-            yield [(fit(clean(name), names), PLAIN), (cells, STRONG if state.name == "peak" else PLAIN)]
+            yield [(fit(name, names), PLAIN), (cells, STRONG if state.name == "peak" else PLAIN)]
 
 
 # -- facts ----------------------------------------------------------------------------------------

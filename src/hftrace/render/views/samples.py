@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hftrace import units
 from hftrace.render.tables import Column, Row, table
-from hftrace.render.text import Block, clean
+from hftrace.render.text import Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import Trace
 
@@ -35,8 +35,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     sampling = trace.header.get("sampling")
     if isinstance(sampling, dict) and sampling.get("rate_reached_hz") is not None:
         remarks.append(
-            f"{clean(sampling['rate_reached_hz'])} samples a second, "
-            f"{clean(sampling.get('rate_asked_hz', 'unknown'))} asked"
+            f"{sampling['rate_reached_hz']} samples a second, "
+            f"{sampling.get('rate_asked_hz', 'unknown')} asked"
         )
     rows = []
     for at in chosen:
@@ -51,7 +51,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                     units.byte_count(sample.rss_shmem_bytes),
                     units.byte_count(sample.swap_bytes),
                     ", ".join(
-                        f"{clean(device)} {units.byte_count(size)}"
+                        f"{device} {units.byte_count(size)}"
                         for device, size in devices.items()
                         if isinstance(size, int)
                     ),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hftrace import units
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
-from hftrace.render.text import BAD, PLAIN, Block, clean
+from hftrace.render.text import BAD, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import Trace
 
@@ -36,16 +36,16 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         rows.append(
             Row(
                 (
-                    ("✗ " if failed else "") + clean(span.function or span.name),
-                    clean(span.phase),
+                    ("✗ " if failed else "") + (span.function or span.name),
+                    span.phase,
                     units.duration(span.start_ns),
                     units.duration(span.duration_ns),
                     units.duration(index.self_ns(row)),
                     units.byte_count(span.rss_peak_bytes),
                     units.byte_count(span.storage_read_bytes) if span.storage_read_bytes else "",
-                    clean(thread_names(trace).get(span.thread, span.thread)),
+                    str(thread_names(trace).get(span.thread, span.thread)),
                     known(span.source),
-                    clean(span.name),
+                    span.name,
                 ),
                 BAD if failed else PLAIN,
             )

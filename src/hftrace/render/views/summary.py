@@ -20,7 +20,7 @@ from hftrace.analysis.time.weights import (
     weights_wall_ns,
 )
 from hftrace.render.findings import finding_line, finding_list
-from hftrace.render.peak import at_the_peak, in_words, on_devices
+from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -30,7 +30,6 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
     notes,
     phase_letter,
@@ -123,11 +122,11 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
 def _title(trace: Trace, width: int) -> Line:
     """Returns who was loaded, from where, and how it ended."""
     outcome = trace.outcome
-    status = clean(outcome.get("status") or "unknown")
+    status = str(outcome.get("status") or "unknown")
     loads = span_index(trace).load_rows
     names = trace.spans.column("name")
     # Of a load through AutoModel, the class that it chose says more.
-    name = clean(names[loads[0]]) if loads else clean(trace.request.get("class") or "no load")
+    name = names[loads[0]] if loads else str(trace.request.get("class") or "no load")
     if loads:
         inner = [
             names[row]
@@ -135,12 +134,12 @@ def _title(trace: Trace, width: int) -> Line:
             if span_index(trace).phases[row] == "load" and row != loads[0]
         ]
         if name.startswith("Auto") and inner:
-            name = clean(inner[0])
+            name = inner[0]
     more = f" and {len(loads) - 1} more" if len(loads) > 1 else ""
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
     ending = f"{mark}{status}  {units.duration(recorded_wall_ns(trace))}"
-    model = clean(trace.request.get("model") or "")
+    model = str(trace.request.get("model") or "")
     name = shorten(name + more, max(12, width // 2))
     room = width - width_of(name) - width_of(ending) - 4
     model = shorten(model, room) if room >= 8 else ""
@@ -160,11 +159,11 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "ready", ready
     if release := _release(trace):
         yield "release", release
-    if memory := in_words(trace):
+    if memory := describe_peak(trace):
         yield "CPU memory", memory
-    if made_of := at_the_peak(trace):
+    if made_of := describe_peak_parts(trace):
         yield "at the peak", made_of
-    if devices := on_devices(trace):
+    if devices := describe_device_peaks(trace):
         yield "device", devices
     if read := _read(trace):
         yield "read", read
@@ -172,13 +171,13 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "tensors", tensors
     environment = trace.environment
     versions = [
-        f"{name} {clean(environment[name])}"
+        f"{name} {environment[name]}"
         for name in ("transformers", "torch", "safetensors")
         if environment.get(name)
     ]
     if versions:
         generation = environment.get("generation")
-        yield "with", ", ".join(versions) + (f" (loader {clean(generation)})" if generation else "")
+        yield "with", ", ".join(versions) + (f" (loader {generation})" if generation else "")
 
 
 def _took(trace: Trace) -> str:
@@ -219,7 +218,7 @@ def _release(trace: Trace) -> str:
         for size, kind in (
             (release.kept_anon_bytes, "anonymous"),
             (release.kept_file_bytes, "file-backed"),
-            *((size, clean(device)) for device, size in release.kept_device_bytes.items()),
+            *((size, device) for device, size in release.kept_device_bytes.items()),
         )
         if size
     ]
@@ -255,12 +254,11 @@ def _tensors(trace: Trace) -> str:
     if not known:
         return ""
     parts = [
-        f"{total.count:,} {'not placed' if name == 'unknown' else clean(name)}"
-        for name, total in known.items()
+        f"{total.count:,} {'not placed' if name == 'unknown' else name}" for name, total in known.items()
     ]
     text = ", ".join(parts)
     changed = [
-        f"{clean(source)} → {clean(target)}" + (f" ({total.count:,})" if number else "")
+        f"{source} → {target}" + (f" ({total.count:,})" if number else "")
         for number, ((source, target), total) in enumerate(casts(tensor_sums(trace)).items())
     ]
     if changed:
@@ -271,7 +269,7 @@ def _tensors(trace: Trace) -> str:
     devices = group_totals(placed, "device")
     if devices:
         text += "; on " + ", ".join(
-            f"{clean(device)} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
+            f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
         )
     return text
 
@@ -281,7 +279,7 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
     phases = [(phase, spent) for phase, spent in phase_times(trace).items() if spent > 0]
     shown = phases[:BARS]
     rest = phases[BARS:]
-    names = [clean(phase) for phase, _ in shown]
+    names = [phase for phase, _ in shown]
     label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
     for name, (phase, spent) in zip(names, shown, strict=True):
@@ -295,9 +293,9 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
         ]
     if rest:
         spent = sum(time for _, time in rest)
-        named = _listed(
+        named = _fitting_names(
             f"{units.count(len(rest), 'more phase')}: ",
-            [clean(phase) for phase, _ in rest],
+            [phase for phase, _ in rest],
             label_width + room,
         )
         yield [
@@ -307,7 +305,7 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
         ]
 
 
-def _listed(head: str, names: list[str], width: int) -> str:
+def _fitting_names(head: str, names: list[str], width: int) -> str:
     """Returns as many names as fit, and a mark where some do not."""
     text = head + ", ".join(names)
     while width_of(text) > width and len(names) > 1:

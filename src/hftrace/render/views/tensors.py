@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hftrace import units
 from hftrace.analysis.ledger.tensors import fold, fold_names
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
-from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block, clean
+from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import Trace
 
@@ -81,11 +81,11 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
         origin = f"= {tensor.tied_to}" if layers == 1 else origin
     return Row(
         (
-            clean(label),
+            label,
             _shape(tensor.shape) + several,
             _dtypes(tensor.stored_dtype, tensor.dtype),
-            known(tensor.device) + (f" ({clean(tensor.offload)})" if tensor.offload else ""),
-            clean(origin),
+            known(tensor.device) + (f" ({tensor.offload})" if tensor.offload else ""),
+            origin,
             units.byte_count(None if size is None else size * layers),
             units.duration(spent) if layers == 1 else "",
             known(tensor.file) if layers == 1 else "",
@@ -113,14 +113,14 @@ def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[st
         rows.append(
             Row(
                 (
-                    f"{clean(group.label)} {TIMES} {units.count(len(group.members), 'tensor')}",
+                    f"{group.label} {TIMES} {units.count(len(group.members), 'tensor')}",
                     "",
                     "",
                     "",
                     "",
                     units.byte_count(sum(sizes[row] or 0 for row in group.rows)),
                     units.duration(sum(times)) if times else units.UNKNOWN,
-                    clean(names.pop()) if len(names) == 1 else units.count(len(names), "file"),
+                    names.pop() if len(names) == 1 else units.count(len(names), "file"),
                 ),
                 STRONG,
             )
@@ -131,21 +131,21 @@ def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[st
         for member in members[:MEMBERS]:
             if member.indexes:
                 size = sum(sizes[row] or 0 for row in member.rows) * layers
-                label = f"  {clean(member.label)} {TIMES} {units.count(len(member.members), 'tensor')}"
+                label = f"  {member.label} {TIMES} {units.count(len(member.members), 'tensor')}"
                 rows.append(Row((label, "", "", "", "", units.byte_count(size), "", ""), DIM))
             else:
                 rows.append(_tensor_row(trace, member.rows[0], "  " + member.label, layers, DIM))
         if len(members) > MEMBERS:
-            more = f"  + {len(members) - MEMBERS} more: --filter {clean(group.prefix)}"
+            more = f"  + {len(members) - MEMBERS} more: --filter {group.prefix}"
             rows.append(Row((more, *[""] * 7), DIM))
     return rows, remarks
 
 
 def _dtypes(stored: str | None, dtype: str | None) -> str:
     if stored and dtype and stored != dtype:
-        return f"{clean(stored)} → {clean(dtype)}"
+        return f"{stored} → {dtype}"
     return known(dtype or stored)
 
 
 def _shape(shape: Sequence[int] | None) -> str:
-    return units.UNKNOWN if shape is None else clean(TIMES.join(map(str, shape)) or "scalar")
+    return units.UNKNOWN if shape is None else (TIMES.join(map(str, shape)) or "scalar")

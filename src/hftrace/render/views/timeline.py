@@ -19,7 +19,6 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     legend,
@@ -104,13 +103,13 @@ def _lines(
     for number, lane in enumerate(made.spans[:limit]):
         row = dominant(lane.stretches, made.start_ns, made.end_ns, columns)
         used.update(phase for phase in row if phase)
-        yield [(fit(clean(lane.name), labels) + " ", DIM), *lane_line(row)]
+        yield [(fit(lane.name, labels) + " ", DIM), *lane_line(row)]
         if number == 0 and made.waits:
             shares = coverage(made.waits, made.start_ns, made.end_ns, columns)
             yield [(fit("  waiting", labels) + " ", DIM), (_density(shares), WARN)]
     for reader in made.reads[:limit]:
         shares = coverage(reader.stretches, made.start_ns, made.end_ns, columns)
-        yield [(fit(clean(reader.name), labels) + " ", DIM), (_density(shares), phase_style("weights"))]
+        yield [(fit(reader.name, labels) + " ", DIM), (_density(shares), phase_style("weights"))]
     if limit is not None:
         rest = max(0, len(made.spans) - limit) + max(0, len(made.reads) - limit)
         if rest:
@@ -153,7 +152,7 @@ def _memory(trace: Trace, made: Timeline, labels: int, columns: int) -> Iterable
             continue
         # Anonymous and file-backed memory share a scale, so that their heights compare.
         scale = top if name in ("anonymous", "file") else max(known)
-        title = {"anonymous": "anon", "file": "file"}.get(name, clean(name))
+        title = {"anonymous": "anon", "file": "file"}.get(name, name)
         size = units.byte_count(max(known))
         label = fit(title, max(1, labels - width_of(size) - 1)) + " " + size
         style = {"anonymous": "cyan", "file": "blue"}.get(name, "magenta")

@@ -155,7 +155,7 @@ def _node_lines(
     if node.message and (parent is None or parent.message != node.message):
         # Every span that an exception passed through has it: once is enough.
         text_width = layout.width - width_of(below) - 2
-        for text in wrap(clean(node.message), max(20, text_width))[:3]:
+        for text in wrap(node.message, max(20, text_width))[:3]:
             yield [(below, DIM), ("  " + text, BAD)]
 
 
@@ -194,7 +194,7 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "shard":
         return [
             (phase_letter("shard") + " " if not layout.wide else "shard ", phase_style("shard")),
-            *_named(clean(node.label), _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
+            *_named(node.label, _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
         ]
     if node.kind == "wait":
         threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
@@ -202,7 +202,7 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
     if node.kind == "packages":
-        costs = [f"{clean(name)} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
+        costs = [f"{name} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
         while len(costs) > 1 and width_of(", ".join(costs)) > room:
             costs.pop()
         return [(shorten(", ".join(costs), room), DIM)]
@@ -230,7 +230,7 @@ def _amount(node: Node) -> list[str]:
 
 def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ") -> Line:
     """Returns a name and what belongs to it: parts that do not fit are dropped, the last one first."""
-    name = name or "(no name)"
+    name = clean(name) or "(no name)"
     kept = [part for part in parts if part]
     least = min(24, width_of(name))
     while kept and least + 2 + width_of(gap.join(kept)) > room:
@@ -250,14 +250,14 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if layout.wide:
         # "import torch" says its phase itself.
         if not node.label.startswith(phase + " "):
-            line.append((clean(phase) + " ", phase_style(phase)))
+            line.append((phase + " ", phase_style(phase)))
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
     left = room - line_width(line)
-    label = clean(_title(node))
+    label = _title(node)
     parts: list[str] = []
     if node.status not in ("ok", "error"):
-        parts.append(f"{clean(node.status)} here")
+        parts.append(f"{node.status} here")
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
@@ -265,7 +265,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:
-        parts.append(f"[{clean(thread_names(trace).get(node.thread, f'thread {node.thread}'))}]")
+        parts.append(f"[{thread_names(trace).get(node.thread, f'thread {node.thread}')}]")
     if parent is None and len(set(trace.spans.column("rank"))) > 1:
         parts.append(f"rank {node.rank}")
     modules = node.attributes.get("modules")
@@ -274,7 +274,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     collected = node.attributes.get("collected")
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
-    source = clean(node.source or "") if phase != "shard" or layout.wide else ""
+    source = (node.source or "") if phase != "shard" or layout.wide else ""
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.
@@ -287,11 +287,11 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     ):
         # The load above names the class; the function and its line say which code ran.
         label = label.rpartition(".")[2]
-    name = clean(node.name or "")
+    name = node.name or ""
     target = node.attributes.get("target")
     if isinstance(target, str) and target:
         # Which parameter it was that could not be made.
-        parts.insert(0, clean(target))
+        parts.insert(0, target)
         taken += width_of(parts[0]) + 2
     elif layout.wide and name and name not in label and node.count == 1 and phase != "shard":
         parts.insert(0, name)
@@ -315,10 +315,10 @@ def _title(node: Node) -> str:
 
 
 def _file_label(node: Node, room: int) -> Line:
-    name = clean(node.label)
+    name = node.label
     if node.status == "downloaded":
         return _named("↓ " + name, [f"downloaded {units.byte_count(node.bytes)}"], room, PLAIN)
-    parts = [clean(node.status) + (f", asked {node.count} times" if node.count > 1 else "")]
+    parts = [node.status + (f", asked {node.count} times" if node.count > 1 else "")]
     style = DIM if node.status == "missing" else BAD
     return [
         ("✗ ", WARN if node.status == "missing" else BAD),
@@ -328,12 +328,12 @@ def _file_label(node: Node, room: int) -> Line:
 
 def _tensor_label(node: Node, room: int, wide: bool) -> Line:
     layers = node.attributes.get("layers") or 0
-    name = clean(node.label)
+    name = node.label
     if layers:
         name += f" {TIMES} {units.count(int(node.attributes.get('per_layer') or 0), 'tensor')}"
     dtypes = [
         before if before == after else after if before == "?" else f"{before} → {after}"
         for before, after in node.attributes.get("dtypes") or []
     ]
-    parts = [units.byte_count(node.bytes), *(clean(dtype) for dtype in dtypes[: 2 if wide else 0])]
+    parts = [units.byte_count(node.bytes), *(dtype for dtype in dtypes[: 2 if wide else 0])]
     return _named(name, parts, room, DIM, ", ")
