@@ -18,7 +18,8 @@ from hftrace.launch.preparation import evict, resident
 from hftrace.record.child.inputs import build_inputs
 from hftrace.record.child.ready import Readiness
 from hftrace.record.recorder import Recorder
-from hftrace.render.views import ledgers
+from hftrace.render.views import spans
+from hftrace.render.views.options import ViewOptions
 from hftrace.render.views.summary import _facts
 from hftrace.replay.trace import replay
 from hftrace.synth import plan, write
@@ -119,7 +120,7 @@ def facts(trace):
 def draw_spans(trace):
     console = Console(width=140)
     with console.capture() as captured:
-        console.print(ledgers.spans(trace))
+        console.print(*spans.draw(trace, ViewOptions()))
     return captured.get()
 
 

@@ -12,12 +12,17 @@ import handmade
 from handmade_compare import GROUPS, load, runs
 from hftrace.analysis.budgets import check, limit
 from hftrace.analysis.compare.comparison import compare as compared
-from hftrace.analysis.compare.ranking import NAMES, ranking
-from hftrace.analysis.compare.variants import Variant
+from hftrace.analysis.compare.ranking import NAMES, default_metric, ranking
+from hftrace.analysis.compare.variants import METRICS, Variant
 from hftrace.render import budgets
-from hftrace.render.compare import views as views
+from hftrace.render.compare import VIEWS
+from hftrace.render.compare import load as load_view
 from hftrace.render.compare.markdown import code, markdown
-from hftrace.render.compare.ranking import ranking_view
+from hftrace.render.compare.options import CompareOptions
+from hftrace.render.compare.screen import next_view, screen
+from hftrace.render.compare.words import both_known
+from hftrace.render.registry import ALL, shown_by
+from hftrace.render.text import TIMES, stack
 
 EVIL = ("\x1b", "\x9b", "\u202e", "\x07", "\r")
 
@@ -32,6 +37,14 @@ def hostile():
     return [(evil, [load()]), ("other" + evil, [other]), ("hostile", [trace])]
 
 
+def view_of(comparison, name, metric=None, model=None):
+    """Returns a view of a comparison, or its default screen, as one block."""
+    options = CompareOptions(ranking(comparison, metric or default_metric(comparison)), model)
+    if name is None:
+        return stack(*screen(comparison, options))
+    return stack(*(b for each in shown_by(VIEWS, name) for b in load_view(each).draw(comparison, options)))
+
+
 EVERY = {**GROUPS, "hostile": hostile}
 
 
@@ -43,32 +56,30 @@ def made():
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("name", GROUPS)
 def test_screens(made, name, width):
-    compare(f"compare-{name}-{width}", draw(views.screen(made[name]), width))
+    compare(f"compare-{name}-{width}", draw(view_of(made[name], None), width))
 
 
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("view", ["phases", "memory", "tensors", "files"])
 @pytest.mark.parametrize("name", ["slow-init", "five"])
 def test_views(made, name, view, width):
-    compare(f"compare-{name}-{view}-{width}", draw(views.view(made[name], view), width))
+    compare(f"compare-{name}-{view}-{width}", draw(view_of(made[name], view), width))
 
 
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("metric", ["returned", "device-peak"])
 def test_rankings(made, metric, width):
-    ranked = ranking(made["five"], NAMES[metric])
-    text = draw(ranking_view(made["five"], ranked, "dir/model"), width)
+    text = draw(view_of(made["five"], "ranking", NAMES[metric], "dir/model"), width)
     compare(f"compare-five-ranking-{metric}-{width}", text)
 
 
 def test_a_ranking_of_hostile_names_stays_text(made):
-    ranked = ranking(made["hostile"], NAMES["returned"])
-    text = draw(ranking_view(made["hostile"], ranked, "\x1b[2J"), 80)
+    text = draw(view_of(made["hostile"], "ranking", NAMES["returned"], "\x1b[2J"), 80)
     assert not any(character in text for character in EVIL)
 
 
 def test_in_ascii(made):
-    text = draw(views.view(made["five"], "all"), 80, "ascii")
+    text = draw(view_of(made["five"], "all"), 80, "ascii")
     assert text.isascii()
     compare("compare-five-80-ascii", text)
 
@@ -80,13 +91,13 @@ def test_as_markdown(made, name):
 
 def test_many_groups_stand_in_several_tables():
     many = compared([(f"variant number {number}", runs(dtype="bfloat16")) for number in range(9)])
-    compare("compare-nine-80", draw(views.summary_view(many), 80))
+    compare("compare-nine-80", draw(view_of(many, "summary"), 80))
 
 
 @pytest.mark.parametrize("width", [40, 61, 80, 109, 110, 140, 300])
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_is_wider_than_the_screen(made, name, width):
-    for line in draw(views.view(made[name], "all"), width).splitlines():
+    for line in draw(view_of(made[name], "all"), width).splitlines():
         assert cell_len(line) <= width
         assert line == line.rstrip()
 
@@ -95,36 +106,33 @@ def test_nothing_is_wider_than_the_screen(made, name, width):
 @pytest.mark.parametrize("name", ["slow-init", "five"])
 def test_every_variant_and_every_verdict_is_there(made, name, width):
     """However narrow the screen is: no column falls off its right end."""
-    text = draw(views.summary_view(made[name]), width)
+    text = draw(view_of(made[name], "summary"), width)
     wanted = sum(
-        views.both_known(difference, metric)
-        for difference in made[name].differences
-        for metric in views.METRICS
+        both_known(difference, metric) for difference in made[name].differences for metric in METRICS
     )
     words = r"better|worse|no difference|too few runs|same|few"
     figures = text.partition("Why:")[0]
     shown = sum(
-        len(re.findall(rf"{views.TIMES}\d\S*(?: \(\S+\))? +(?:{words})\b", line))
-        for line in figures.splitlines()
+        len(re.findall(rf"{TIMES}\d\S*(?: \(\S+\))? +(?:{words})\b", line)) for line in figures.splitlines()
     )
     without_ratio = sum(
-        difference.judgements[metric.key].ratio is None and views.both_known(difference, metric)
+        difference.judgements[metric.key].ratio is None and both_known(difference, metric)
         for difference in made[name].differences
-        for metric in views.METRICS
+        for metric in METRICS
     )
     assert shown == wanted - without_ratio
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_colours_add_nothing_but_colours(made, name):
-    view = views.view(made[name], "all")
-    colored = draw(view, 80, colors="standard")
+    block = view_of(made[name], "all")
+    colored = draw(block, 80, colors="standard")
     assert ESCAPE.search(colored)
-    assert ESCAPE.sub("", colored) == draw(view, 80)
+    assert ESCAPE.sub("", colored) == draw(block, 80)
 
 
 def test_hostile_names_stay_text(made):
-    text = draw(views.view(made["hostile"], "all"), 80)
+    text = draw(view_of(made["hostile"], "all"), 80)
     comment = markdown(made["hostile"])
     for evil in EVIL:
         assert evil not in text
@@ -143,20 +151,20 @@ def test_code_spans():
 
 
 def test_caveats_come_before_any_figure(made):
-    text = draw(views.screen(made["odd"]), 80)
+    text = draw(view_of(made["odd"], None), 80)
     assert text.index("! mixed") < text.index("returned ")
 
 
 def test_the_next_view_is_one_that_was_not_shown(made):
     for comparison in made.values():
-        for shown in (None, *views.VIEWS):
-            assert views.next_view(comparison, shown) in views.VIEWS
-            assert views.next_view(comparison, shown) != shown
-    assert views.next_view(made["five"], None) in ("memory", "tensors")
+        for shown in (None, *VIEWS, ALL):
+            assert next_view(comparison, shown) in VIEWS
+            assert next_view(comparison, shown) != shown
+    assert next_view(made["five"], None) in ("memory", "tensors")
 
 
 def test_phases_are_told_apart_without_colours(made):
-    text = draw(views.phases_view(made["slow-init"]), 80)
+    text = draw(view_of(made["slow-init"], "phases"), 80)
     bars = [line for line in text.splitlines() if line.startswith(("slow", "fast"))]
     assert "instantiate" in bars[0]
     assert "weights" in bars[0]

@@ -5,7 +5,7 @@ import json
 
 import pytest
 from rich.cells import cell_len
-from test_render_screens import ESCAPE, compare, draw
+from test_render_screens import ESCAPE, compare, draw, view_of
 
 import handmade
 import handmade_memory
@@ -13,8 +13,8 @@ from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.render.screen import screen
 from hftrace.render.views import memory, postmortem
-from hftrace.render.views.memory import memory_view
-from hftrace.render.views.postmortem import SHORT_LINES, ending, postmortem_view
+from hftrace.render.views.options import ViewOptions
+from hftrace.render.views.postmortem import SHORT_LINES, ending
 from hftrace.render.views.summary import summary
 from hftrace.schema.model import Facts
 
@@ -84,31 +84,34 @@ EVERY = {
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("name", handmade_memory.LOADS)
 def test_memory_views(name, width):
-    view = memory_view(handmade_memory.LOADS[name]())
+    view = view_of(handmade_memory.LOADS[name](), "memory")
     compare(f"view-memory-{name}-{width}", draw(view, width))
 
 
 def test_memory_view_of_a_device_and_in_ascii():
-    compare("view-memory-offloaded-80", draw(memory_view(handmade.offloaded()), 80))
-    text = draw(memory_view(handmade_memory.upcast(between=True, limit=2_000_000_000)), 80, "ascii")
+    compare("view-memory-offloaded-80", draw(view_of(handmade.offloaded(), "memory"), 80))
+    text = draw(view_of(handmade_memory.upcast(between=True, limit=2_000_000_000), "memory"), 80, "ascii")
     assert text.isascii()
     compare("view-memory-80-ascii", text)
 
 
 def test_memory_view_in_forty_columns():
-    compare("view-memory-upcast-40", draw(memory_view(handmade_memory.upcast()), 40))
+    compare("view-memory-upcast-40", draw(view_of(handmade_memory.upcast(), "memory"), 40))
 
 
 @pytest.mark.parametrize("name", DEATHS)
 def test_post_mortems(name):
     trace = DEATHS[name]()
-    compare(f"view-postmortem-{name}-80", draw(summary(trace), 80) + "\n" + draw(postmortem_view(trace), 80))
+    compare(
+        f"view-postmortem-{name}-80", draw(summary(trace), 80) + "\n" + draw(view_of(trace, "postmortem"), 80)
+    )
 
 
 def test_a_post_mortem_on_a_wide_screen():
     trace = handmade_memory.dead()
     compare(
-        "view-postmortem-dead-140", draw(screen(trace, "t.json"), 140) + draw(postmortem_view(trace), 140)
+        "view-postmortem-dead-140",
+        draw(screen(trace, "t.json"), 140) + draw(view_of(trace, "postmortem"), 140),
     )
 
 
@@ -116,7 +119,7 @@ def test_a_post_mortem_on_a_wide_screen():
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_is_wider_than_the_screen(name, width):
     trace = EVERY[name]()
-    for view in (memory_view(trace), postmortem_view(trace), summary(trace)):
+    for view in (view_of(trace, "memory"), view_of(trace, "postmortem"), summary(trace)):
         for line in draw(view, width).splitlines():
             assert cell_len(line) <= width
             assert line == line.rstrip()
@@ -131,8 +134,8 @@ def test_the_first_screen_fits(name):
 @pytest.mark.parametrize("name", EVERY)
 def test_facts_are_finite_json_and_text_is_clean(name):
     trace = EVERY[name]()
-    json.dumps([memory.facts(trace), postmortem.facts(trace)], allow_nan=False)
-    for view in (memory_view(trace), postmortem_view(trace), screen(trace, "x.json")):
+    json.dumps([memory.facts(trace, ViewOptions()), postmortem.facts(trace, ViewOptions())], allow_nan=False)
+    for view in (view_of(trace, "memory"), view_of(trace, "postmortem"), screen(trace, "x.json")):
         text = draw(view, 80)
         for evil in ("\x1b", "\x9b", "\u202e", "\x07", "\r"):
             assert evil not in text
@@ -140,8 +143,8 @@ def test_facts_are_finite_json_and_text_is_clean(name):
 
 def test_colours_add_nothing_but_colours():
     for view in (
-        memory_view(handmade_memory.upcast()),
-        postmortem_view(DEATHS["stalled"]()),
+        view_of(handmade_memory.upcast(), "memory"),
+        view_of(DEATHS["stalled"](), "postmortem"),
     ):
         colored = draw(view, 80, colors="standard")
         assert ESCAPE.search(colored)
@@ -149,21 +152,21 @@ def test_colours_add_nothing_but_colours():
 
 
 def test_layers_are_told_apart_without_colours():
-    text = draw(memory_view(handmade_memory.upcast(shared=200_000_000)), 80)
+    text = draw(view_of(handmade_memory.upcast(shared=200_000_000), "memory"), 80)
     assert "█ anonymous  ▒ file-backed  ░ shared" in text
     for glyph in "█▒░":
         assert text.count(glyph) > 20
 
 
 def test_a_peak_between_samples_says_so_and_is_drawn():
-    text = draw(memory_view(handmade_memory.upcast(between=True, after=False)), 80)
+    text = draw(view_of(handmade_memory.upcast(between=True, after=False), "memory"), 80)
     assert "peak between samples (the largest shows 1.26 GB)" in " ".join(text.split())
     column = next(line for line in text.splitlines() if "↓" in line).index("↓")
     assert text.splitlines()[3][column] == "│"
 
 
 def test_the_figures_of_a_dense_load():
-    text = draw(memory_view(handmade_memory.upcast()), 80)
+    text = draw(view_of(handmade_memory.upcast(), "memory"), 80)
     rows = {line[:22].strip(): line[22:].split() for line in text.splitlines() if "B  " in line}
     assert rows["at the start, absolute"] == ["400", "MB", "300", "MB", "100", "MB"]
     assert rows["returned"] == ["+860", "MB", "+850", "MB", "+10.0", "MB"]
@@ -173,8 +176,8 @@ def test_the_figures_of_a_dense_load():
 
 def test_the_load_gets_most_of_the_width_whatever_imports_took():
     trace = handmade_memory.upcast(imports_ms=60_000)
-    lane = draw(memory_view(trace), 80).splitlines()[1]
-    assert "imports: 5.00 s" in draw(memory_view(trace), 80)
+    lane = draw(view_of(trace, "memory"), 80).splitlines()[1]
+    assert "imports: 5.00 s" in draw(view_of(trace, "memory"), 80)
     assert lane.index("│") - 17 <= (80 - 17) / 3
 
 
@@ -191,7 +194,7 @@ def test_a_peak_after_the_load_is_not_the_load_s():
     trace.spans.columns["rss_peak_bytes"][-2] = 2_500_000_000
     text = " ".join(draw(summary(trace), 80).split())
     assert "peak 2.50 GB; of the load 1.70 GB, 1.30 GB above its start" in text
-    assert "peak afterwards" in draw(memory_view(trace), 80)
+    assert "peak afterwards" in draw(view_of(trace, "memory"), 80)
 
 
 def test_the_next_command_follows_from_the_peak():
@@ -223,11 +226,11 @@ def test_the_next_command_follows_from_the_peak():
     ],
 )
 def test_what_killed_it_and_how_sure(outcome, words):
-    assert words in draw(postmortem_view(handmade_memory.dead(**outcome)), 80)
+    assert words in draw(view_of(handmade_memory.dead(**outcome), "postmortem"), 80)
 
 
 def test_a_load_that_ended_well_needs_no_post_mortem():
-    text = draw(postmortem_view(handmade.sharded()), 80)
+    text = draw(view_of(handmade.sharded(), "postmortem"), 80)
     assert text.splitlines()[1:] == ["This load ended well: there is nothing to explain."]
     assert ending(handmade.sharded(), 80) == []
 
@@ -236,12 +239,12 @@ def test_stalls_of_a_load_that_ended_well_are_shown():
     trace = handmade_memory.dead(
         status="ok", stalls=[{"time_ns": 5, "silent_ns": 61_000_000_000, "phase": "weights"}]
     )
-    text = draw(postmortem_view(trace), 80)
+    text = draw(view_of(trace, "postmortem"), 80)
     assert "Stall: silent for 1 min 1 s in weights" in text
 
 
 def test_the_thread_that_mattered_comes_first_in_a_stack():
-    text = draw(postmortem_view(handmade_memory.dead()), 80)
+    text = draw(view_of(handmade_memory.dead(), "postmortem"), 80)
     stack = text[text.index("Stacks") :].splitlines()
     assert stack[1].startswith("  Current thread")
     assert stack[2] == '    File "safetensors/torch.py", line 313 in load_file'
@@ -250,6 +253,6 @@ def test_the_thread_that_mattered_comes_first_in_a_stack():
 
 def test_a_very_long_stack_is_cut_and_says_so():
     lines = "\n".join(f'  File "a.py", line {number} in f' for number in range(5_000))
-    text = draw(postmortem_view(handmade_memory.dead(stack=lines)), 80)
+    text = draw(view_of(handmade_memory.dead(stack=lines), "postmortem"), 80)
     assert len(text.splitlines()) < 70
     assert "+ 4960 lines more: --view postmortem --json" in text.replace(",", "")

@@ -15,16 +15,21 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import handmade
-from hftrace.analysis.time.tree import TreeOptions
 from hftrace.render.screen import screen
-from hftrace.render.views import ledgers
+from hftrace.render.text import stack
+from hftrace.render.views import load
+from hftrace.render.views.options import ViewOptions
 from hftrace.render.views.summary import summary
-from hftrace.render.views.timeline import timeline_view
-from hftrace.render.views.tree import tree
+from hftrace.render.views.timeline import timeline_block
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def view_of(trace, name, **options):
+    """Returns a view of a trace as one block."""
+    return stack(*load(name).draw(trace, ViewOptions(**options)))
 
 
 def draw(renderable, width, encoding="utf-8", colors=None):
@@ -74,13 +79,15 @@ def test_default_screen_in_ascii(name):
 
 
 LEDGERS = {
-    "tensors": ledgers.tensors,
-    "tensors-filtered": lambda trace: ledgers.tensors(trace, re.compile("layers.1[01].*proj").search),
-    "files": ledgers.files,
-    "spans": ledgers.spans,
-    "samples": lambda trace: ledgers.samples(trace, 12),
-    "timeline": lambda trace: timeline_view(trace, whole=True),
-    "tree": lambda trace: tree(trace, TreeOptions(everything=True)),
+    "tensors": lambda trace: view_of(trace, "tensors"),
+    "tensors-filtered": lambda trace: view_of(
+        trace, "tensors", matches=re.compile("layers.1[01].*proj").search
+    ),
+    "files": lambda trace: view_of(trace, "files"),
+    "spans": lambda trace: view_of(trace, "spans"),
+    "samples": lambda trace: view_of(trace, "samples", limit=12),
+    "timeline": lambda trace: view_of(trace, "timeline"),
+    "tree": lambda trace: view_of(trace, "tree"),
 }
 
 
@@ -138,8 +145,8 @@ def test_the_last_line_is_the_next_command():
 
 
 def test_deep_trees_are_drawn_whole_when_asked():
-    view = tree(handmade.deep(), TreeOptions(depth=None, min_ns=0))
-    assert "function_2999" in draw(view, 80)
+    block = view_of(handmade.deep(), "tree", depth=0, min_ns=0)
+    assert "function_2999" in draw(block, 80)
 
 
 def test_a_load_on_several_ranks_names_them():
@@ -178,10 +185,10 @@ def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     root = made.span(None, "load", "Llama", 5000, 5100, "Llama.from_pretrained")
     made.span(root, "weights", "w", 5010, 5090)
     trace = made.trace()
-    text = draw(timeline_view(trace), 80)
+    text = draw(timeline_block(trace), 80)
     assert "+ 5.00 s of imports before the load: --view timeline" in text
     assert "weights━━━" in text
-    assert "import━━━" in draw(timeline_view(trace, whole=True), 80)
+    assert "import━━━" in draw(timeline_block(trace, whole=True), 80)
 
 
 def test_many_threads_say_how_to_see_the_rest():
@@ -190,8 +197,8 @@ def test_many_threads_say_how_to_see_the_rest():
     for thread in range(20):
         made.span(root, "shard", f"shard {thread}", 10, 90, thread=thread)
     trace = made.trace()
-    assert "+ 15 more threads: --view timeline" in draw(timeline_view(trace), 80)
-    assert "more threads" not in draw(timeline_view(trace, whole=True), 80)
+    assert "+ 15 more threads: --view timeline" in draw(timeline_block(trace), 80)
+    assert "more threads" not in draw(timeline_block(trace, whole=True), 80)
 
 
 def test_a_loader_that_fits_no_generation_is_said_on_the_first_screen():

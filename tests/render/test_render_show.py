@@ -13,8 +13,8 @@ import handmade
 from hftrace.cli.output import output_width, wants_color
 from hftrace.cli.show import command, matcher
 from hftrace.errors import UsageError
-
-VIEWS = ["summary", "tree", "timeline", "spans", "tensors", "files", "samples", "memory", "postmortem", "all"]
+from hftrace.render.registry import ALL
+from hftrace.render.views import VIEWS
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_a_failed_load_is_no_failure_of_show(run_cli, traces):
     assert run_cli("show", traces / "failing.json").returncode == 0
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", [*VIEWS, ALL])
 def test_every_view_in_text_and_json(run_cli, traces, view):
     for name in ("sharded", "hostile"):
         text = run_cli("show", traces / f"{name}.json", "--view", view)
@@ -83,7 +83,13 @@ def test_limit_says_how_to_see_the_rest(run_cli, traces):
     [
         (["missing.json"], 2, "there is no trace at"),
         (["sharded.json", "--filter", "["], 2, "not a regular expression"),
-        (["sharded.json", "--view", "samples", "--filter", "x"], 2, "does not apply"),
+        (
+            ["sharded.json", "--view", "samples", "--filter", "x"],
+            2,
+            "--filter does not apply to --view samples: use it with tree, spans, tensors or files",
+        ),
+        (["sharded.json", "--limit", "3"], 2, "--limit does not apply to the default screen: use it with"),
+        (["sharded.json", "--view", "memory", "--depth", "3"], 2, "--depth does not apply"),
         (["sharded.json", "--view", "nonsense"], 2, "nonsense"),
         (["sharded.json", "--width", "3"], 2, "width"),
         (["sharded.json", "--min-ms", "nan"], 2, "--min-ms"),
@@ -100,7 +106,7 @@ def test_bad_input_is_one_sentence(run_cli, traces, arguments, code, words):
 
 
 def test_streams_that_know_ascii_alone(run_cli, traces):
-    for view in VIEWS:
+    for view in (*VIEWS, ALL):
         done = run_cli(
             "show",
             traces / "hostile.json",
@@ -165,20 +171,26 @@ def test_what_is_not_drawn_is_not_imported(run_python, traces):
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "slow = {'rich.console', 'tempfile', 'hftrace.replay.tensors'}\n"
-        "names = ('ledgers', 'memory', 'postmortem', 'summary', 'tree')\n"
-        "views = {f'hftrace.render.views.{name}' for name in names}\n"
-        "print(*sorted((slow | views) & set(sys.modules)))"
+        "rooms = ('hftrace.render.views.', 'hftrace.render.compare.')\n"
+        "views = {name for name in sys.modules if name.startswith(rooms) and 'options' not in name}\n"
+        "print(*sorted((slow & set(sys.modules)) | views))"
     )
 
     def imported(*arguments):
         return run_python("-c", code, *arguments).stdout.splitlines()[-1].split()
 
     assert imported("--help") == []
-    assert imported("show", traces / "sharded.json") == [
+    assert imported("show", "--help") == []
+    assert imported("compare", "--help") == []
+    path = traces / "sharded.json"
+    assert imported("show", path) == [
         "hftrace.render.views.summary",
+        "hftrace.render.views.timeline",
         "hftrace.render.views.tree",
     ]
-    assert imported("show", traces / "sharded.json", "--view", "tensors") == ["hftrace.render.views.ledgers"]
+    for name, view in VIEWS.items():
+        assert imported("show", path, "--view", name) == [view.module]
+        assert imported("show", path, "--view", name, "--json") == [view.module]
 
 
 def test_width():

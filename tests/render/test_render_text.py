@@ -1,5 +1,7 @@
 """Text from a file is never more than text; layouts keep their width."""
 
+import unicodedata
+
 import pytest
 from test_render_screens import draw
 
@@ -10,6 +12,7 @@ from hftrace.render.text import (
     Block,
     clean,
     fit,
+    heading,
     legend,
     line_width,
     phase_letter,
@@ -28,7 +31,7 @@ from hftrace.schema.vocabulary import PHASES as KNOWN_PHASES
         ("\x1b[31mred\x1b[0m", "red"),
         ("\x1b]0;title\x07after", "after"),
         ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link"),
-        ("\x1b]unfinished", ""),
+        ("\x1b]unfinished", "unfinished"),
         ("\x9b2Jx", "x"),
         ("\x1bPq#0\x1b\\x", "x"),
         ("\x1bcx", "x"),
@@ -49,7 +52,9 @@ def test_clean(dirty, text):
 def test_clean_leaves_nothing_that_steers():
     everything = "".join(map(chr, range(0x2100))) + "\ufeff\U000e0041"
     text = clean(everything)
-    assert all(character.isprintable() or character.isspace() for character in text)
+    assert "\N{GREEK CAPITAL LETTER OMEGA}" in text
+    assert not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+    assert not set(text) & set("\u200b\u200e\u200f\u202a\u202e\u2066\u2069\ufeff\U000e0041")
     assert "\x1b" not in text
     assert "\n" not in text
 
@@ -90,6 +95,21 @@ def test_legend_wraps_and_knows_strange_phases():
     lines = legend([*KNOWN_PHASES, "\x1b[1munheard-of"], 40)
     assert all(line_width(line) <= 40 for line in lines)
     assert "unheard-of" in "".join(text for line in lines for text, _ in line)
+
+
+def test_whatever_a_view_forgets_is_cleaned_where_it_is_drawn():
+    evil = "a\x1b[2J\u202e\x07b"
+    block = Block(lambda width: [[(evil, "bold"), (fit(evil, 5), ""), (shorten(evil, 9), "")]], cropped=False)
+    assert block.text(80) == "abab   ab\n"
+    assert draw(block, 80) == "abab   ab\n"
+    assert Block(lambda width: [heading(evil, width, evil)]).text(12) == "ab ────── ab\n"
+    assert wrap(f"{evil} {evil}", 3) == ["ab", "ab"]
+    assert width_of(evil) == 2
+    assert line_width([(evil, ""), (evil, "")]) == 4
+
+
+def test_a_name_without_an_end_leaves_what_follows_it():
+    assert clean("x\x1b]0;evil" + ": 12 MB") == "x0;evil: 12 MB"
 
 
 def test_a_block_draws_for_any_width():

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftrace.cli.output import make_console, output_options, print_json, print_result
+from hftrace.cli.choices import ViewChoice
+from hftrace.cli.output import output_options, print_blocks, print_json
 from hftrace.errors import EXIT_OK, UsageError
+from hftrace.render.compare import VIEWS, load
+from hftrace.render.registry import ALL, shown_by
 from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
     from hftrace.analysis.compare.comparison import Comparison
     from hftrace.analysis.compare.ranking import Ranking
 
-VIEWS = ("summary", "ranking", "phases", "memory", "tensors", "files", "all")
 SORTS = ("returned", "ready", "load", "imports", "anon-peak", "total-peak", "device-peak", "from-storage")
 """Names of metrics; a test holds them to those of the ranking, whose import is heavy for ``--help``."""
 SUFFIXES = (".json.gz", ".json", ".gz")
@@ -85,7 +87,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 )
 @click.option(
     "--view",
-    type=click.Choice(VIEWS),
+    type=ViewChoice(VIEWS),
     default=None,
     help="One view alone [default: caveats, figures with verdicts, why, and phases].",
 )
@@ -197,23 +199,22 @@ def _draw(
     color: str,
     width: int | None,
 ) -> None:
-    from hftrace.render.compare import views as views
-    from hftrace.render.compare.ranking import ranking_view
+    from hftrace.render.compare.options import CompareOptions
+    from hftrace.render.compare.screen import next_view, screen
     from hftrace.render.screen import command_line, show_command
     from hftrace.render.text import clean
 
-    console = make_console(color, width)
-    if view == "ranking":
-        drawn = ranking_view(comparison, ranked, model)
+    options = CompareOptions(ranked, model)
+    if view is None:
+        drawn = screen(comparison, options)
     else:
-        drawn = views.screen(comparison) if view is None else views.view(comparison, view)
-    print_result(console, drawn)
-    console.print()
+        drawn = [block for name in shown_by(VIEWS, view) for block in load(name).draw(comparison, options)]
     words = ["hftrace", "compare", *arguments]
     words += ["--baseline", baseline] if baseline is not None else []
-    words += ["--view", views.next_view(comparison, view)]
+    words += ["--view", next_view(comparison, view)]
     command = " ".join(shlex.quote(clean(word)) for word in words)
-    print_result(console, command_line(show_command(last) if view == "all" else command))
+    drawn.append(command_line(show_command(last) if view == ALL else command))
+    print_blocks(drawn, color, width)
 
 
 def named_groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:

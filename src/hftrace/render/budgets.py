@@ -71,12 +71,12 @@ def _table(checked: Checked, width: int) -> Iterable[Line]:
     statuses = [result.status for result in checked.results]
     broken = len(statuses) - statuses.count("ok")
     note = "failed" if checked.problem else f"{broken} of {len(statuses)} not kept" if broken else "all kept"
-    yield heading(shorten(clean(checked.path), max(8, width - width_of(note) - 8)), width, note)
+    yield heading(shorten(checked.path, max(8, width - width_of(note) - 8)), width, note)
     if checked.problem is not None:
-        yield from ([(part, BAD)] for part in wrap(clean(checked.problem), width))
+        yield from ([(part, BAD)] for part in wrap(checked.problem, width))
         return
     for caveat in checked.caveats:
-        for position, part in enumerate(wrap(clean(caveat.text), width - 2)):
+        for position, part in enumerate(wrap(caveat.text, width - 2)):
             yield [("! " if not position else "  ", WARN), (part, PLAIN)]
     names = [f"{result.option} {result.name}" for result in checked.results]
     label = min(max([6, *map(width_of, names)]), max(8, width - 31))
@@ -90,7 +90,7 @@ def _table(checked: Checked, width: int) -> Iterable[Line]:
             ("  " + result.status, style),
         ]
         if result.status != "ok" and result.detail:
-            yield from ([("  " + part, DIM)] for part in wrap(clean(result.detail), width - 2))
+            yield from ([("  " + part, DIM)] for part in wrap(result.detail, width - 2))
 
 
 # -- GitHub Actions -----------------------------------------------------------------------------------

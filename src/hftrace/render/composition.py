@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from hftrace import units
 from hftrace.analysis.time.spans import span_index
-from hftrace.render.peak import composition_time, when
-from hftrace.render.text import DIM, PLAIN, Line, clean, fit, heading, notes, width_of
+from hftrace.render.peak import composition_time, describe_time
+from hftrace.render.text import DIM, PLAIN, Line, fit, heading, notes, width_of
 from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def host_composition(trace: Trace, made: Composition, several: bool, width: int)
         width: Of the screen, in cells.
     """
     time_ns = composition_time(trace, made)
-    where = when(trace, time_ns, None)
+    where = describe_time(trace, time_ns, None)
     title = "What the peak is made of"
     if several:
         title += f", rank {span_index(trace).lanes[made.load].rank}"
     yield heading(title, width, f"{units.byte_count(made.peak_bytes)}{', ' + where if where else ''}")
     yield from _table(made.parts, made.peak_bytes, width)
-    if function := when(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
+    if function := describe_time(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
         yield from notes([f"the peak was {function}"], width)
     if made.explained is not None:
         rise = units.byte_count(made.peak_bytes - made.start_bytes)
@@ -52,7 +52,7 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
         several: Whether there are several ranks, so that each is named.
         width: Of the screen, in cells.
     """
-    title = f"What the peak on {clean(peak.device)} is made of"
+    title = f"What the peak on {peak.device} is made of"
     if several:
         title += f", rank {span_index(trace).lanes[peak.load].rank}"
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
@@ -61,7 +61,7 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
     span = trace.spans[peak.span]
     said = []
     if span.phase != "load":
-        said.append(f"the peak was in {clean((span.function or span.name).rpartition('.')[2])}")
+        said.append(f"the peak was in {(span.function or span.name).rpartition('.')[2]}")
     if peak.unused_bytes:
         said.append(
             f"{units.byte_count(peak.unused_bytes)} more were reserved when the load ended, and not in use"
@@ -81,7 +81,7 @@ def _table(parts: Sequence[Part], peak_bytes: int, width: int) -> Iterable[Line]
     bars = min(40, width - tail - labels - 2) if kinds else 0
     for part in parts:
         share = part.bytes / peak_bytes if peak_bytes > 0 else 0.0
-        label = clean(part.label)
+        label = part.label
         if part.tensors:
             counted = f"{label}, {units.count(part.tensors, 'tensor')}"
             label = counted if width_of(counted) <= labels else label
@@ -89,7 +89,7 @@ def _table(parts: Sequence[Part], peak_bytes: int, width: int) -> Iterable[Line]
             (fit(label, labels), PLAIN if part.kind != "rest" else DIM),
             (fit(units.byte_count(part.bytes), 9, "right"), PLAIN),
             (fit(units.share(share) if share >= 0 else "", 6, "right"), DIM),
-            (fit(clean(part.memory), 11, "right") if kinds else "", DIM),
+            (fit(part.memory, 11, "right") if kinds else "", DIM),
             ("  " + FULL * round(max(0.0, min(1.0, share)) * bars), _style(part)),
         ]
 

@@ -11,7 +11,6 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
-from hftrace.render.text import clean
 from hftrace.schema.trace import Trace
 from hftrace.units import signed_bytes
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from hftrace.analysis.memory.composition import Composition
     from hftrace.analysis.memory.device_peak import DevicePeak
 
-ON_DEVICE = {
+DEVICE_PART_NAMES = {
     "before": "before the load",
     "warmup": "the loader's warm-up",
     "parameters": "parameters",
@@ -28,7 +27,7 @@ ON_DEVICE = {
     "rest": "not explained",
 }
 """Parts of a device's peak in the words of the first screen."""
-IN_WORDS = {
+PART_NAMES = {
     "parameters": "parameters",
     "copies": "copies in flight",
     "imports": "imports",
@@ -43,7 +42,7 @@ MIN_SHARE_SHOWN = 0.2
 """The first screen says what a peak is made of where the load made at least this share of it."""
 
 
-def when(trace: Trace, time_ns: int | None, span_row: int | None) -> str:
+def describe_time(trace: Trace, time_ns: int | None, span_row: int | None) -> str:
     """Returns when and where something was: the share of the load, and the function of a span."""
     if time_ns is None:
         return ""
@@ -60,14 +59,14 @@ def when(trace: Trace, time_ns: int | None, span_row: int | None) -> str:
             None,
         )
         if phase is not None:
-            parts.append(f"in {clean(phase)}")
+            parts.append(f"in {phase}")
     if span_row is not None and index.phases[span_row] != "load" and index.parents[span_row] is not None:
         span = trace.spans[span_row]
-        parts.append(f"in {clean((span.function or span.name).rpartition('.')[2])}")
+        parts.append(f"in {(span.function or span.name).rpartition('.')[2]}")
     return ", ".join(parts)
 
 
-def in_words(trace: Trace) -> str:
+def describe_peak(trace: Trace) -> str:
     """Returns the peak and what the load added, for the first screen; empty where it is not known."""
     peaks = memory_peaks(trace)
     if peaks.rss_bytes is None and peaks.anonymous_bytes is None:
@@ -99,7 +98,7 @@ def in_words(trace: Trace) -> str:
     return "; ".join(parts)
 
 
-def at_the_peak(trace: Trace) -> str:
+def describe_peak_parts(trace: Trace) -> str:
     """Returns in words what the load's part of the peak was made of, for the first screen; may be empty."""
     made = peak_composition(trace)
     if made is None or made.peak_bytes <= 0:
@@ -114,22 +113,22 @@ def at_the_peak(trace: Trace) -> str:
         elif part.kind == "before":
             continue
         else:
-            name = IN_WORDS.get(part.kind) or clean(part.label)
+            name = PART_NAMES.get(part.kind) or part.label
         sizes[name] = sizes.get(name, 0) + part.bytes
-    if sizes.get(IN_WORDS["rest"], 0) < -0.1 * rise:
+    if sizes.get(PART_NAMES["rest"], 0) < -0.1 * rise:
         return ""  # parts that are more than the whole are no answer; the view shows them with what is wrong
     worth = sorted(((size, name) for name, size in sizes.items() if size >= 0.03 * rise), reverse=True)
     if not worth:
         return ""
     text = " + ".join(f"{units.byte_count(size)} {name}" for size, name in worth[:3])
-    where = when(trace, composition_time(trace, made), made.span)
+    where = describe_time(trace, composition_time(trace, made), made.span)
     return text + (f", {where}" if where else "")
 
 
-def on_devices(trace: Trace) -> str:
+def describe_device_peaks(trace: Trace) -> str:
     """Returns the peak on each device, for the first screen; of a single one also what it was made of."""
     sizes = {device: size for device, size in memory_peaks(trace).device_bytes.items() if size}
-    parts = [f"{clean(device)} peak {units.byte_count(size)}" for device, size in sizes.items()]
+    parts = [f"{device} peak {units.byte_count(size)}" for device, size in sizes.items()]
     made = highest_device_peaks(trace)
     if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
         parts[0] += _on_device(made[0], sizes.get(made[0].device, 0))
@@ -140,9 +139,11 @@ def _on_device(peak: DevicePeak, highest: int) -> str:
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     if highest > peak.peak_bytes:
         return of  # a forward pass needed more: these parts are the load's
-    worth = [part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in ON_DEVICE]
+    worth = [
+        part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in DEVICE_PART_NAMES
+    ]
     worth.sort(key=lambda part: -part.bytes)
-    text = " + ".join(f"{units.byte_count(part.bytes)} {ON_DEVICE[part.kind]}" for part in worth[:3])
+    text = " + ".join(f"{units.byte_count(part.bytes)} {DEVICE_PART_NAMES[part.kind]}" for part in worth[:3])
     said = [f"{of}: {text}" if text else of]
     if peak.unused_bytes >= MIN_SHARE_SHOWN * peak.peak_bytes:
         said.append(f"{units.byte_count(peak.unused_bytes)} more reserved at the end, unused")

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
-from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.render.findings import finding_list
+from hftrace.render.registry import shown_by
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
-from hftrace.render.views.summary import finding_list, summary
-from hftrace.render.views.timeline import timeline_view
-from hftrace.render.views.tree import draw_tree, shown_phases
+from hftrace.render.views import VIEWS, load_part
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 
 HIGH_PEAK = 1.5
@@ -70,22 +70,21 @@ def command_line(command: str) -> Block:
 
 
 def screen(
-    trace: Trace, path: str | os.PathLike[str] | None = None, options: TreeOptions | None = None
+    trace: Trace, path: str | os.PathLike[str] | None = None, options: ViewOptions | None = None
 ) -> Block:
     """Returns the default screen of a trace.
 
     Args:
-        trace: The trace, or what was trace from it already.
+        trace: The trace.
         path: Where it lies, for the commands that are named.
-        options: What to show of the call tree.
+        options: What to show of it.
     """
-    roots = build(trace, options)
-    blocks = [
-        summary(trace),
-        Block(lambda width: draw_tree(trace, roots, width)),
-        # One legend, under the timeline, explains the letters of both.
-        timeline_view(trace, explain=shown_phases(roots)),
+    explained: set[str] = set()
+    parts = [
+        block
+        for name in shown_by(VIEWS, None)
+        for block in load_part(name).brief(trace, options or ViewOptions(), explained)
     ]
     if findings(trace):
-        blocks.append(finding_list(trace))
-    return stack(*blocks, next_line(trace, path))
+        parts.append(finding_list(trace))
+    return stack(*parts, next_line(trace, path))

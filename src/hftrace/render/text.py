@@ -107,39 +107,47 @@ _ASCII = str.maketrans(
         "±": "~",
     }
 )
-_ESCAPES = re.compile(
+_ESCAPES = (
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor movement
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC and other strings
+    # OSC and other strings. One without an end is no more than its first characters: what stands
+    # after the name that it came with is ours, and stays.
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]?"
 )
-_BLANKS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
+_BLANKS = r"[\t\n\v\f\r\x85\u2028\u2029]+"
 # Control characters, and the invisible ones that reorder or hide text (bidirectional
 # overrides, zero-width marks, tags), and surrogates, which no UTF-8 stream can carry.
-_INVISIBLE = re.compile(
+_INVISIBLE = (
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e0fff\ud800-\udfff]"
 )
+_TAGS = "\U000e0000"
+"""Invisible from here on, although Python calls some of it printable."""
 
 
 def clean(value: object) -> str:
     """Returns text from a file as it may be printed: one line, nothing that steers a terminal.
 
-    Every string that comes from a trace passes through here before it is drawn.
+    All that is drawn passes through here in the functions of this module: what measures, fits or
+    wraps text, and :class:`Block`. What is printed otherwise has to call it.
     """
     text = value if type(value) is str else str(value)
-    if text.isascii() and text.isprintable():
+    # No character that we remove is printable, but for those of the tags.
+    if text.isprintable() and (text.isascii() or max(text) < _TAGS):
         return text
-    text = _ESCAPES.sub("", text)
-    return _INVISIBLE.sub("", _BLANKS.sub(" ", text))
+    text = re.sub(_ESCAPES, "", text)
+    return re.sub(_INVISIBLE, "", re.sub(_BLANKS, " ", text))
 
 
 def width_of(text: str) -> int:
     """Returns the number of terminal cells that ``text`` takes."""
+    text = clean(text)
     return len(text) if text.isascii() else cell_len(text)
 
 
 def shorten(text: str, width: int) -> str:
     """Shortens ``text`` to ``width`` cells in the middle, where names differ least."""
+    text = clean(text)
     if width_of(text) <= width:
         return text
     if width <= 1:
@@ -172,7 +180,7 @@ def wrap(text: str, width: int) -> list[str]:
     """Breaks ``text`` at blanks into lines of at most ``width`` cells."""
     lines: list[str] = []
     current = ""
-    for word in text.split():
+    for word in clean(text).split():
         word = shorten(word, width)
         if current and width_of(current) + 1 + width_of(word) > width:
             lines.append(current)
@@ -226,7 +234,8 @@ class Block:
     def shown(self, width: int, ascii_only: bool = False) -> Iterator[Line]:
         """Yields the lines as they are printed."""
         for line in self._draw(width):
-            parts = _trimmed(_cropped(line, width) if self._crops else line)
+            safe = [(clean(text), style) for text, style in line]
+            parts = _trimmed(_cropped(safe, width) if self._crops else safe)
             yield [(to_ascii(text), style) for text, style in parts] if ascii_only else parts
 
     def text(self, width: int, ascii_only: bool = False, colored: bool = False) -> str:
@@ -319,7 +328,7 @@ def legend(phases: Iterable[str], width: int) -> list[Line]:
     """Returns the legend of the phases named, in the order of :data:`PHASES`."""
     used = set(phases)
     ordered = [phase for phase in PHASES if phase in used and phase != "load"]
-    ordered += sorted(clean(phase) for phase in used if phase not in PHASES)
+    ordered += sorted(phase for phase in used if phase not in PHASES)
     if "load" in used and "unattributed" not in used:
         ordered.append("unattributed")
     lines: list[Line] = [[]]

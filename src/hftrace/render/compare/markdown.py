@@ -10,14 +10,14 @@ from collections.abc import Iterator
 
 from hftrace.analysis.compare.comparison import Comparison
 from hftrace.analysis.compare.verdicts import BETTER, WORSE
-from hftrace.render.compare.views import (
+from hftrace.render.compare.reasons import reasons
+from hftrace.render.compare.words import (
     WORDS,
     both_known,
     figure_of,
     known_metrics,
     more_runs,
     ratio_of,
-    reasons,
 )
 from hftrace.render.text import clean
 

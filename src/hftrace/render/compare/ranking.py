@@ -8,19 +8,16 @@ from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison
 from hftrace.analysis.compare.ranking import Ranking, call_of, metrics_of
 from hftrace.analysis.compare.verdicts import BETTER, TOO_FEW_RUNS
-from hftrace.render.compare.views import WORDS, caveat_lines, figure_of, ratio_of
-from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, clean, stack, width_of, wrap
-from hftrace.render.views.ledgers import Column, Row, table
+from hftrace.render.compare.options import CompareOptions
+from hftrace.render.compare.summary import caveat_lines
+from hftrace.render.compare.words import WORDS, figure_of, ratio_of
+from hftrace.render.tables import Column, Row, table
+from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, width_of, wrap
 
 
-def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = None) -> Block:
-    """Returns caveats, the table, and the winner.
-
-    Args:
-        comparison: The groups.
-        ranked: Their order.
-        model: What the user calls the model, for the winner's call.
-    """
+def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
+    """Returns caveats, the table, and the winner."""
+    ranked = options.ranking
     baseline = comparison.baseline
     differences = {difference.variant.name: difference for difference in comparison.differences}
     # In a sweep each name says what was asked for: that it differs is no news.
@@ -39,7 +36,7 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
         rows.append(
             Row(
                 [
-                    clean(variant.name),
+                    variant.name,
                     figure_of(variant, first) if variant.values[first.key] else "-",
                     ratio_of(judgement, False) if judgement is not None and known else "",
                     ("baseline" if judgement is None else WORDS[judgement.verdict]) if known else "",
@@ -57,12 +54,12 @@ def ranking_view(comparison: Comparison, ranked: Ranking, model: str | None = No
         *(Column(metric.label, right=True, most=18, rank=1 + at) for at, metric in enumerate(others)),
     ]
     runs = units.count(len(baseline.runs), "run")
-    note = f"by {first.label}, {runs} each, ratios to {clean(baseline.name)}"
-    return stack(
+    note = f"by {first.label}, {runs} each, ratios to {baseline.name}"
+    return [
         Block(lambda width: caveat_lines(caveats, width)),
         table("Ranking", note, columns, rows),
-        Block(lambda width: _winner(ranked, model, width), cropped=False),
-    )
+        Block(lambda width: _winner(ranked, options.model, width), cropped=False),
+    ]
 
 
 def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
@@ -72,13 +69,13 @@ def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
         return
     judgement = ranked.against_second
     if judgement is None or judgement.verdict == BETTER:
-        words, style = f"best: {clean(best.name)}", GOOD
+        words, style = f"best: {best.name}", GOOD
     elif judgement.verdict == TOO_FEW_RUNS:
-        words, style = f"least: {clean(best.name)}, on too few runs for a verdict", PLAIN
+        words, style = f"least: {best.name}, on too few runs for a verdict", PLAIN
     else:
-        second = clean(ranked.variants[1].name)
-        words, style = f"least: {clean(best.name)}; no difference to {second} that these runs can show", PLAIN
+        second = ranked.variants[1].name
+        words, style = f"least: {best.name}; no difference to {second} that these runs can show", PLAIN
     for text in wrap(words, width):
         yield [(text, style)]
     # A call that is cut cannot be pasted.
-    yield [(clean(call_of(best, model)), STRONG)]
+    yield [(call_of(best, model), STRONG)]

@@ -18,18 +18,17 @@ from hftrace.analysis.memory.usage import ProcessMemory, process_memory
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.analysis.values import integer
+from hftrace.render.charts import DEVICE_LAYERS, HOST_LAYERS, axis_text, chart, lane_line, spark
 from hftrace.render.composition import device_composition, host_composition
 from hftrace.render.panels import Panel, chart_panels
-from hftrace.render.peak import when
+from hftrace.render.peak import describe_time
 from hftrace.render.text import (
-    BAD,
     DIM,
     PLAIN,
     STRONG,
     WARN,
     Block,
     Line,
-    clean,
     fit,
     heading,
     legend,
@@ -37,28 +36,19 @@ from hftrace.render.text import (
     shorten,
     width_of,
 )
-from hftrace.render.views.timeline import axis_text, lane_line, spark
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 
-FULL, HALF = "█", "▄"
-FILE_BACKED, SHARED = "▒", "░"
-HOST_LAYERS = (
-    (FULL, "cyan", "anonymous"),
-    (FILE_BACKED, "blue", "file-backed"),
-    (SHARED, "magenta", "shared"),
-)
-DEVICE_LAYERS = ((FULL, "magenta", "allocated"), (SHARED, "magenta", "reserved, and free"))
 DEVICE_CHARTS = 2
 """With more devices than this, each has a row instead of a chart."""
 LIMIT_IN_SIGHT = 1.6
 """A limit that is further above the peak than this would flatten the chart: it is said, not drawn."""
-ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
-def memory_view(trace: Trace) -> Block:
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns charts of memory over time, figures above the start, and the parts of the peak."""
 
-    def draw(width: int) -> Iterable[Line]:
+    def lines(width: int) -> Iterable[Line]:
         several = len(process_memory(trace)) > 1
         for number, process in enumerate(process_memory(trace)):
             if number:
@@ -75,7 +65,7 @@ def memory_view(trace: Trace) -> Block:
             yield []
             yield from device_composition(trace, peak, several, width)
 
-    return Block(draw)
+    return [Block(lines)]
 
 
 # -- charts ---------------------------------------------------------------------------------------
@@ -133,7 +123,7 @@ def _phases(trace: Trace, process: ProcessMemory, panels: list[Panel], labels: i
     lanes = stretches_by_lane(trace)
     stretches = sorted(lanes.get(lane, [])) if lane is not None else []
     name = thread_names(trace).get(lane.thread, "main") if lane is not None else ""
-    line: Line = [(fit(clean(name), labels) + " ", DIM)]
+    line: Line = [(fit(name, labels) + " ", DIM)]
     for number, panel in enumerate(panels):
         if number:
             line.append(("│", DIM))
@@ -202,98 +192,16 @@ def _column_of(time_ns: int | None, panels: list[Panel]) -> int | None:
 
 
 def _peak_line(
-    trace: Trace, process: ProcessMemory, peak: Peak, column: int, labels: int, cells: int
+    trace: Trace, process: ProcessMemory, peak: Peak, column: int, labels: int, columns: int
 ) -> Line:
     text = f"peak {units.byte_count(peak.bytes)}"
-    where = when(trace, peak_time_ns(trace, process, peak), None)
-    if where and width_of(text) + width_of(where) + 4 <= cells // 2:
+    where = describe_time(trace, peak_time_ns(trace, process, peak), None)
+    if where and width_of(text) + width_of(where) + 4 <= columns // 2:
         text += f", {where}"
-    if column >= cells // 2:
+    if column >= columns // 2:
         room = column
         return [(" " * (labels + 1), PLAIN), (fit(text + " ", room, "right") + "↓", WARN)]
-    return [(" " * (labels + 1 + column), PLAIN), (f"↓ {shorten(text, cells - column - 2)}", WARN)]
-
-
-def chart(
-    stacks: Sequence[tuple[int, ...] | None],
-    layers: Sequence[tuple[str, str, str]],
-    top: int,
-    height: int,
-    labels: int,
-    borders: Sequence[int] = (),
-    limit: int | None = None,
-    peak: tuple[int, int] | None = None,
-) -> Iterable[Line]:
-    """Yields the rows of a stacked chart, from the top; the edges of its rows are round numbers of bytes.
-
-    Args:
-        stacks: Bytes of each layer in each column, from the bottom.
-        layers: Glyph, style and name of each layer.
-        top: Bytes that the chart must have room for.
-        height: The most rows it may have.
-        labels: Width of what stands left of it.
-        borders: Columns between two panels.
-        limit: Bytes at which a line is drawn across.
-        peak: A column, and bytes that it reached although no stack shows it.
-    """
-    unit = _row_unit(top, height)
-    rows = max(1, -(-top // unit))
-    limit_row = None if limit is None else min(rows, max(1, -(-limit // unit)))
-    fence = set(borders)
-    for row in range(rows, 0, -1):
-        low, high = (row - 1) * unit, row * unit
-        label, style = (units.byte_count(high) if row % 2 == 0 or rows < 4 else ""), DIM
-        if row == limit_row:
-            label, style = f"limit {units.byte_count(limit)}", BAD
-        line: Line = [(fit(label, labels, "right"), style), ("│", DIM)]
-        for number, stack in enumerate(stacks):
-            glyph, style = _cell(stack, layers, low, high)
-            if glyph == " " and number in fence:
-                glyph, style = "│", DIM
-            elif glyph == " " and peak is not None and number == peak[0] and low < peak[1]:
-                glyph, style = "│", WARN
-            elif glyph == " " and row == limit_row:
-                glyph, style = "━", BAD
-            if line and line[-1][1] == style and len(line) > 2:
-                line[-1] = (line[-1][0] + glyph, style)
-            else:
-                line.append((glyph, style))
-        yield line
-
-
-def _cell(
-    stack: tuple[int, ...] | None, layers: Sequence[tuple[str, str, str]], low: int, high: int
-) -> tuple[str, str]:
-    """Returns glyph and style of one cell: the layer that has most of it, blank where little is covered."""
-    if stack is None:
-        return " ", PLAIN
-    bottom = most = covered = best = 0
-    for number, size in enumerate(stack):
-        overlap = min(bottom + size, high) - max(bottom, low)
-        bottom += max(0, size)
-        if overlap > 0:
-            covered += overlap
-            if overlap > most:
-                most, best = overlap, number
-    share = covered / (high - low)
-    # Half a cell is the finest step: eighths would have no stand-ins that ASCII could tell apart.
-    if share < 0.25 and not (low == 0 and share > 0):
-        return " ", PLAIN
-    glyph, style, _ = layers[best]
-    if share < 0.75 and glyph == FULL:
-        return HALF, style
-    return (glyph, style) if share >= 0.5 or low == 0 else (" ", PLAIN)
-
-
-def _row_unit(top: int, height: int) -> int:
-    """Returns the least round number of bytes that ``height`` rows of it reach ``top``."""
-    power = 1
-    while True:
-        for factor in ROUND_STEPS:
-            unit = factor * power
-            if unit * height >= top and unit == int(unit):
-                return int(unit)
-        power *= 10
+    return [(" " * (labels + 1 + column), PLAIN), (f"↓ {shorten(text, columns - column - 2)}", WARN)]
 
 
 def _devices(process: ProcessMemory, panels: list[Panel], labels: int, width: int) -> Iterable[Line]:
@@ -304,14 +212,14 @@ def _devices(process: ProcessMemory, panels: list[Panel], labels: int, width: in
             panels,
         )
         highest = max([peak or 0, *(column[0] for column in columns if column)], default=0)
-        name = f"{clean(device)} {units.byte_count(peak)}"
+        name = f"{device} {units.byte_count(peak)}"
         if highest <= 0:
             continue
         if len(process.devices) > DEVICE_CHARTS:
             row = [column[1] if column else None for column in columns]
             yield [(fit(name, labels) + " ", DIM), (spark(row, highest), DEVICE_LAYERS[0][1])]
             continue
-        yield [(fit("", labels) + " ", DIM), (f"{clean(device)}, peak {units.byte_count(peak)}", STRONG)]
+        yield [(fit("", labels) + " ", DIM), (f"{device}, peak {units.byte_count(peak)}", STRONG)]
         stacks = [(column[1], column[0] - column[1]) if column else None for column in columns]
         borders = [number for number, stack in enumerate(columns) if stack == ()]
         yield from chart(stacks, DEVICE_LAYERS, highest, 5, labels, borders)
@@ -339,7 +247,7 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
     peak = process.peak
     if peak is not None:
         text = f"peak: {units.byte_count(peak.bytes)}"
-        where = when(trace, peak_time_ns(trace, process, peak), peak.span)
+        where = describe_time(trace, peak_time_ns(trace, process, peak), peak.span)
         text += f" {where}" if where else ""
         if not peak.exact:
             text += "; this is the largest sample, an exact figure is not known"
@@ -355,7 +263,7 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
         remarks.append(text)
     limit, kind = _limit(trace), trace.outcome.get("limit_kind")
     if limit is not None and peak is not None and limit > LIMIT_IN_SIGHT * peak.bytes:
-        named = f" ({clean(kind)})" if kind else ""
+        named = f" ({kind})" if kind else ""
         share = units.share(peak.bytes / limit)
         remarks.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
     if not len(trace.samples):
@@ -379,13 +287,13 @@ def _states(process: ProcessMemory, width: int) -> Iterable[Line]:
         name = "at the start, absolute" if not number else state.name
         cells = "".join(fit(write(value), room, "right") for value in values)
         if any(value is not None for value in values):
-            yield [(fit(clean(name), names), PLAIN), (cells, STRONG if state.name == "peak" else PLAIN)]
+            yield [(fit(name, names), PLAIN), (cells, STRONG if state.name == "peak" else PLAIN)]
 
 
 # -- facts ----------------------------------------------------------------------------------------
 
 
-def facts(trace: Trace) -> dict[str, Any]:
+def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, and ns from the clock base."""
     return {
         "processes": [

@@ -28,6 +28,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ ALLOCATION = re.compile(r"out of memory\. Tried to allocate [\d.]+ \w+\.")
 """Torch goes on with what the device holds."""
 
 
-def postmortem_view(trace: Trace) -> Block:
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns all that is known about how a load ended; for one that ended well, its stalls."""
 
-    def draw(width: int) -> Iterable[Line]:
+    def lines(width: int) -> Iterable[Line]:
         found = death_of(trace)
         yield heading("Post-mortem", width, clean(found.status))
         if found.status == "ok":
@@ -74,7 +75,7 @@ def postmortem_view(trace: Trace) -> Block:
             yield []
             yield from _stall(stall, number + 1, len(found.stalls), width)
 
-    return Block(draw)
+    return [Block(lines)]
 
 
 def ending(trace: Trace, width: int) -> list[Line]:
@@ -326,7 +327,7 @@ def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
         yield from _code(stall.stack, width, from_end=False)
 
 
-def facts(trace: Trace) -> dict[str, Any]:
+def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, ns from the clock base, shares from 0 to 1."""
     found = death_of(trace)
     # The key is older than the name of the field.

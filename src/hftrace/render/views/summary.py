@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from hftrace import units
-from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
@@ -19,7 +20,8 @@ from hftrace.analysis.time.weights import (
     weight_bytes_read,
     weights_wall_ns,
 )
-from hftrace.render.peak import at_the_peak, in_words, on_devices
+from hftrace.render.findings import finding_line, finding_list
+from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -29,9 +31,7 @@ from hftrace.render.text import (
     WARN,
     Block,
     Line,
-    clean,
     fit,
-    heading,
     notes,
     phase_letter,
     phase_style,
@@ -39,6 +39,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 
@@ -49,6 +50,23 @@ SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
 DROP_ORDER = ("bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
+
+
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the summary, and all findings with their evidence."""
+    return [summary(trace), finding_list(trace)]
+
+
+def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
+    """Returns the summary alone: the findings come last on the default screen."""
+    return [summary(trace)]
+
+
+def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
+    """Returns the summary as plain JSON values."""
+    from hftrace.analysis.summary import summary as facts_of
+
+    return facts_of(trace)
 
 
 def summary(trace: Trace) -> Block:
@@ -97,7 +115,7 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         return
     yield [("Findings", STRONG), (", by cost", DIM)]
     for finding in found[:SHORT_FINDINGS]:
-        yield _one_line(finding, width)
+        yield finding_line(finding, width)
     if len(found) > SHORT_FINDINGS:
         yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
 
@@ -105,11 +123,11 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
 def _title(trace: Trace, width: int) -> Line:
     """Returns who was loaded, from where, and how it ended."""
     outcome = trace.outcome
-    status = clean(outcome.get("status") or "unknown")
+    status = str(outcome.get("status") or "unknown")
     loads = span_index(trace).load_rows
     names = trace.spans.column("name")
     # Of a load through AutoModel, the class that it chose says more.
-    name = clean(names[loads[0]]) if loads else clean(trace.request.get("class") or "no load")
+    name = names[loads[0]] if loads else str(trace.request.get("class") or "no load")
     if loads:
         inner = [
             names[row]
@@ -117,12 +135,12 @@ def _title(trace: Trace, width: int) -> Line:
             if span_index(trace).phases[row] == "load" and row != loads[0]
         ]
         if name.startswith("Auto") and inner:
-            name = clean(inner[0])
+            name = inner[0]
     more = f" and {len(loads) - 1} more" if len(loads) > 1 else ""
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
     ending = f"{mark}{status}  {units.duration(recorded_wall_ns(trace))}"
-    model = clean(trace.request.get("model") or "")
+    model = str(trace.request.get("model") or "")
     name = shorten(name + more, max(12, width // 2))
     room = width - width_of(name) - width_of(ending) - 4
     model = shorten(model, room) if room >= 8 else ""
@@ -142,11 +160,11 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "ready", ready
     if release := _release(trace):
         yield "release", release
-    if memory := in_words(trace):
+    if memory := describe_peak(trace):
         yield "CPU memory", memory
-    if made_of := at_the_peak(trace):
+    if made_of := describe_peak_parts(trace):
         yield "at the peak", made_of
-    if devices := on_devices(trace):
+    if devices := describe_device_peaks(trace):
         yield "device", devices
     if read := _read(trace):
         yield "read", read
@@ -154,7 +172,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "tensors", tensors
     environment = trace.environment
     versions = [
-        f"{name} {clean(environment[name])}"
+        f"{name} {environment[name]}"
         for name in ("transformers", "torch", "safetensors")
         if environment.get(name)
     ]
@@ -166,8 +184,8 @@ def _loader(trace: Trace) -> str:
     generation = trace.environment.get("generation")
     known = traced_as(trace) if is_unrecognised(trace) else None
     if known is not None:
-        return f" (loader {UNRECOGNISED}, traced as {clean(known[0])})"
-    return f" (loader {clean(generation)})" if generation else ""
+        return f" (loader {UNRECOGNISED}, traced as {known[0]})"
+    return f" (loader {generation})" if generation else ""
 
 
 def _took(trace: Trace) -> str:
@@ -208,7 +226,7 @@ def _release(trace: Trace) -> str:
         for size, kind in (
             (release.kept_anon_bytes, "anonymous"),
             (release.kept_file_bytes, "file-backed"),
-            *((size, clean(device)) for device, size in release.kept_device_bytes.items()),
+            *((size, device) for device, size in release.kept_device_bytes.items()),
         )
         if size
     ]
@@ -244,12 +262,11 @@ def _tensors(trace: Trace) -> str:
     if not known:
         return ""
     parts = [
-        f"{total.count:,} {'not placed' if name == 'unknown' else clean(name)}"
-        for name, total in known.items()
+        f"{total.count:,} {'not placed' if name == 'unknown' else name}" for name, total in known.items()
     ]
     text = ", ".join(parts)
     changed = [
-        f"{clean(source)} → {clean(target)}" + (f" ({total.count:,})" if number else "")
+        f"{source} → {target}" + (f" ({total.count:,})" if number else "")
         for number, ((source, target), total) in enumerate(casts(tensor_sums(trace)).items())
     ]
     if changed:
@@ -260,7 +277,7 @@ def _tensors(trace: Trace) -> str:
     devices = group_totals(placed, "device")
     if devices:
         text += "; on " + ", ".join(
-            f"{clean(device)} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
+            f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
         )
     return text
 
@@ -270,7 +287,7 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
     phases = [(phase, spent) for phase, spent in phase_times(trace).items() if spent > 0]
     shown = phases[:BARS]
     rest = phases[BARS:]
-    names = [clean(phase) for phase, _ in shown]
+    names = [phase for phase, _ in shown]
     label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
     for name, (phase, spent) in zip(names, shown, strict=True):
@@ -284,9 +301,9 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
         ]
     if rest:
         spent = sum(time for _, time in rest)
-        named = _listed(
+        named = _fitting_names(
             f"{units.count(len(rest), 'more phase')}: ",
-            [clean(phase) for phase, _ in rest],
+            [phase for phase, _ in rest],
             label_width + room,
         )
         yield [
@@ -296,7 +313,7 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
         ]
 
 
-def _listed(head: str, names: list[str], width: int) -> str:
+def _fitting_names(head: str, names: list[str], width: int) -> str:
     """Returns as many names as fit, and a mark where some do not."""
     text = head + ", ".join(names)
     while width_of(text) > width and len(names) > 1:
@@ -308,46 +325,3 @@ def _listed(head: str, names: list[str], width: int) -> str:
 def _bar(share: float, room: int) -> str:
     halves = round(share * room * 2)
     return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)
-
-
-def cost(finding: Finding) -> str:
-    """Returns what a finding costs in words; time first."""
-    if finding.cost_ns:
-        return units.duration(finding.cost_ns)
-    if finding.cost_bytes:
-        return units.byte_count(finding.cost_bytes)
-    return ""
-
-
-def _one_line(finding: Finding, width: int) -> Line:
-    price = cost(finding)
-    head = fit(price, max(9, width_of(price)), "right")
-    return [
-        ("! ", WARN),
-        (head + "  ", STRONG),
-        (shorten(clean(finding.title), width - width_of(head) - 4), PLAIN),
-    ]
-
-
-def finding_list(trace: Trace) -> Block:
-    """Returns all findings with their evidence and what to change."""
-    return Block(lambda width: _finding_list(findings(trace), width))
-
-
-def _finding_list(found: list[Finding], width: int) -> Iterable[Line]:
-    yield heading("Findings", width, "by cost" if found else "")
-    if not found:
-        yield [("none", DIM)]
-    for finding in found:
-        price = cost(finding)
-        title = shorten(clean(finding.title), width - width_of(price) - width_of(finding.rule) - 6)
-        yield [
-            ("! ", WARN),
-            (title, STRONG),
-            (f"  {price}" if price else "", WARN),
-            (f"  {finding.rule}", DIM),
-        ]
-        for part in wrap(clean(finding.evidence), width - 2):
-            yield [("  " + part, PLAIN)]
-        for number, part in enumerate(wrap(clean(finding.advice), width - 4)):
-            yield [("  " + ("→ " if not number else "  "), GOOD), (part, GOOD)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from hftrace import units
@@ -10,7 +10,7 @@ from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
-from hftrace.analysis.time.tree_node import Node, walk
+from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -31,6 +31,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 
 WIDE = 110
@@ -68,30 +69,46 @@ class _Layout(NamedTuple):
         return "   " if self.wide else "  "
 
 
-def tree(trace: Trace, options: TreeOptions | None = None) -> Block:
-    """Returns the call tree, with a legend of its letters.
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the call tree with a legend of its letters."""
+    roots = build(trace, _tree_options(options, everything=True))
 
-    Args:
-        trace: The trace.
-        options: What to show.
-    """
-    options = options or TreeOptions()
-    roots = build(trace, options)
-
-    def draw(width: int) -> Iterable[Line]:
-        yield from draw_tree(trace, roots, width)
+    def lines(width: int) -> Iterable[Line]:
+        yield from _tree(trace, roots, width)
         if width < WIDE:
-            yield from legend(shown_phases(roots), width)
+            yield from legend(_shown_phases(roots), width)
 
-    return Block(draw)
+    return [Block(lines)]
 
 
-def shown_phases(roots: list[Node]) -> set[str]:
+def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
+    """Returns the call tree without a legend: its phases are among those to be explained."""
+    roots = build(trace, _tree_options(options, everything=False))
+    explained |= _shown_phases(roots)
+    return [Block(lambda width: _tree(trace, roots, width))]
+
+
+def facts(trace: Trace, options: ViewOptions) -> Iterator[str]:
+    """Returns the tree as a JSON document in pieces."""
+    return to_json(build(trace, _tree_options(options, everything=True)))
+
+
+def _tree_options(options: ViewOptions, everything: bool) -> TreeOptions:
+    usual = TreeOptions()
+    return TreeOptions(
+        depth=usual.depth if options.depth is None else options.depth or None,
+        min_ns=options.min_ns,
+        matches=options.matches,
+        everything=everything,
+    )
+
+
+def _shown_phases(roots: list[Node]) -> set[str]:
     """Returns the phases that a tree shows, and a legend should explain."""
     return {node.phase for _, node in walk(roots) if node.phase and node.phase != "load"}
 
 
-def draw_tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
+def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     """Yields the lines of a tree, without a legend."""
     wide = width >= WIDE
     device = wide and bool(memory_peaks(trace).device_bytes)
@@ -139,7 +156,7 @@ def _node_lines(
     if node.message and (parent is None or parent.message != node.message):
         # Every span that an exception passed through has it: once is enough.
         text_width = layout.width - width_of(below) - 2
-        for text in wrap(clean(node.message), max(20, text_width))[:3]:
+        for text in wrap(node.message, max(20, text_width))[:3]:
             yield [(below, DIM), ("  " + text, BAD)]
 
 
@@ -178,7 +195,7 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "shard":
         return [
             (phase_letter("shard") + " " if not layout.wide else "shard ", phase_style("shard")),
-            *_named(clean(node.label), _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
+            *_named(node.label, _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
         ]
     if node.kind == "wait":
         threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
@@ -186,7 +203,7 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
     if node.kind == "packages":
-        costs = [f"{clean(name)} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
+        costs = [f"{name} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
         while len(costs) > 1 and width_of(", ".join(costs)) > room:
             costs.pop()
         return [(shorten(", ".join(costs), room), DIM)]
@@ -214,7 +231,7 @@ def _amount(node: Node) -> list[str]:
 
 def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ") -> Line:
     """Returns a name and what belongs to it: parts that do not fit are dropped, the last one first."""
-    name = name or "(no name)"
+    name = clean(name) or "(no name)"
     kept = [part for part in parts if part]
     least = min(24, width_of(name))
     while kept and least + 2 + width_of(gap.join(kept)) > room:
@@ -234,14 +251,14 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if layout.wide:
         # "import torch" says its phase itself.
         if not node.label.startswith(phase + " "):
-            line.append((clean(phase) + " ", phase_style(phase)))
+            line.append((phase + " ", phase_style(phase)))
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
     left = room - line_width(line)
-    label = clean(_title(node))
+    label = _title(node)
     parts: list[str] = []
     if node.status not in ("ok", "error"):
-        parts.append(f"{clean(node.status)} here")
+        parts.append(f"{node.status} here")
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
@@ -249,7 +266,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:
-        parts.append(f"[{clean(thread_names(trace).get(node.thread, f'thread {node.thread}'))}]")
+        parts.append(f"[{thread_names(trace).get(node.thread, f'thread {node.thread}')}]")
     if parent is None and len(set(trace.spans.column("rank"))) > 1:
         parts.append(f"rank {node.rank}")
     modules = node.attributes.get("modules")
@@ -258,7 +275,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     collected = node.attributes.get("collected")
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
-    source = clean(node.source or "") if phase != "shard" or layout.wide else ""
+    source = (node.source or "") if phase != "shard" or layout.wide else ""
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.
@@ -271,11 +288,11 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     ):
         # The load above names the class; the function and its line say which code ran.
         label = label.rpartition(".")[2]
-    name = clean(node.name or "")
+    name = node.name or ""
     target = node.attributes.get("target")
     if isinstance(target, str) and target:
         # Which parameter it was that could not be made.
-        parts.insert(0, clean(target))
+        parts.insert(0, target)
         taken += width_of(parts[0]) + 2
     elif layout.wide and name and name not in label and node.count == 1 and phase != "shard":
         parts.insert(0, name)
@@ -299,10 +316,10 @@ def _title(node: Node) -> str:
 
 
 def _file_label(node: Node, room: int) -> Line:
-    name = clean(node.label)
+    name = node.label
     if node.status == "downloaded":
         return _named("↓ " + name, [f"downloaded {units.byte_count(node.bytes)}"], room, PLAIN)
-    parts = [clean(node.status) + (f", asked {node.count} times" if node.count > 1 else "")]
+    parts = [node.status + (f", asked {node.count} times" if node.count > 1 else "")]
     style = DIM if node.status == "missing" else BAD
     return [
         ("✗ ", WARN if node.status == "missing" else BAD),
@@ -312,12 +329,12 @@ def _file_label(node: Node, room: int) -> Line:
 
 def _tensor_label(node: Node, room: int, wide: bool) -> Line:
     layers = node.attributes.get("layers") or 0
-    name = clean(node.label)
+    name = node.label
     if layers:
         name += f" {TIMES} {units.count(int(node.attributes.get('per_layer') or 0), 'tensor')}"
     dtypes = [
         before if before == after else after if before == "?" else f"{before} → {after}"
         for before, after in node.attributes.get("dtypes") or []
     ]
-    parts = [units.byte_count(node.bytes), *(clean(dtype) for dtype in dtypes[: 2 if wide else 0])]
+    parts = [units.byte_count(node.bytes), *(dtype for dtype in dtypes[: 2 if wide else 0])]
     return _named(name, parts, room, DIM, ", ")

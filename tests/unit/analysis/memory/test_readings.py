@@ -8,7 +8,7 @@ from handmade import MS, Builder
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.readings import device_readings, host_readings
 from hftrace.analysis.memory.usage import process_memory
-from hftrace.render.views.timeline import timeline_view
+from hftrace.render.views.timeline import timeline_block
 from hftrace.units import byte_count
 
 EDGES = {"rss_anon_start_bytes": 1, "rss_file_start_bytes": 2, "rss_anon_bytes": 5, "rss_file_bytes": 7}
@@ -70,7 +70,7 @@ def test_nothing_was_read():
 def test_the_timeline_has_the_figures_of_the_peaks():
     for trace in (handmade_memory.upcast(), handmade.healthy(), handmade.sharded()):
         peaks = memory_peaks(trace)
-        drawn = timeline_view(trace).text(120, False, False)
+        drawn = timeline_block(trace).text(120, False, False)
         shown = {line.split()[0]: " ".join(line.split()[1:3]) for line in drawn.splitlines() if line.strip()}
         assert shown.get("anon") == byte_count(peaks.anonymous_bytes)
         assert shown.get("file") == byte_count(peaks.file_bytes)

@@ -1,0 +1,492 @@
+"""Writes the JSON Schemas of what ``--json`` prints, one for each output, which ship in the package.
+
+    python scripts/make_output_schemas.py [--check]
+
+Rows and figures that are classes come from these, so that the two cannot
+differ; objects that a function builds are written here. Further keys are always
+allowed: a key that goes, or that holds something else, breaks a reader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import hftrace
+from hftrace.analysis.compare.comparison import Call
+from hftrace.analysis.ending.death import Death
+from hftrace.analysis.findings.rules import Finding
+from hftrace.analysis.memory.composition import Part
+from hftrace.analysis.memory.usage import DeviceReading, Reading, State
+from hftrace.analysis.time.ready import Release, Step
+from hftrace.analysis.time.tree import Node
+from hftrace.schema.model import File, Sample, Span, Tensor
+
+TARGET = Path(hftrace.__file__).parent / "schema" / "json"
+Schema = dict[str, Any]
+SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
+ANY: Schema = {}
+BOOLEAN: Schema = {"type": "boolean"}
+INTEGER: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+STRING: Schema = {"type": "string"}
+
+
+def nullable(schema: Schema) -> Schema:
+    """Returns the schema of a value that may be unknown."""
+    if set(schema) == {"type"}:
+        return {"type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def array(items: Schema) -> Schema:
+    """Returns the schema of a list."""
+    return {"type": "array", "items": items}
+
+
+def mapping(values: Schema) -> Schema:
+    """Returns the schema of an object whose keys are names."""
+    return {"type": "object", "additionalProperties": values}
+
+
+def record(keys: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    """Returns the schema of an object with these keys, and maybe others."""
+    return {
+        "type": "object",
+        "properties": {**keys, **(optional or {})},
+        "required": list(keys),
+        "additionalProperties": True,
+    }
+
+
+def fields_of(row: type) -> dict[str, Schema]:
+    """Returns the schemas of the fields of a dataclass or a named tuple."""
+    hints = typing.get_type_hints(row)
+    return {name: of(hint) for name, hint in hints.items()}
+
+
+def of(hint: Any) -> Schema:
+    """Returns the schema of the values that a type hint allows."""
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is Any:
+        return ANY
+    if origin in (types.UnionType, typing.Union):
+        rest = [part for part in arguments if part is not type(None)]
+        schema = of(rest[0]) if len(rest) == 1 else {"anyOf": [of(part) for part in rest]}
+        return nullable(schema) if len(rest) < len(arguments) else schema
+    if dataclasses.is_dataclass(origin) or hasattr(origin, "_fields"):
+        return record(fields_of(origin))
+    if origin is dict or getattr(origin, "__name__", "") == "Mapping":
+        return mapping(of(arguments[1])) if len(arguments) > 1 else {"type": "object"}
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return {"type": "array", "prefixItems": [of(part) for part in arguments], "items": False}
+    if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
+        return array(of(arguments[0])) if arguments else {"type": "array"}
+    return {"type": SIMPLE[origin]}
+
+
+FIGURES = {"count": INTEGER, "bytes": INTEGER, "stored_bytes": INTEGER}
+SIZES = {
+    "total_bytes": nullable(INTEGER),
+    "anonymous_bytes": nullable(INTEGER),
+    "file_bytes": nullable(INTEGER),
+}
+COMPOSITION = {
+    "load": INTEGER,
+    "span": INTEGER,
+    "time_ns": nullable(INTEGER),
+    "peak_bytes": INTEGER,
+    "start_bytes": INTEGER,
+    "explained": nullable(NUMBER),
+    "parts": array(of(Part)),
+}
+DEVICE_PEAK = {
+    "device": STRING,
+    "load": INTEGER,
+    "span": INTEGER,
+    "peak_bytes": INTEGER,
+    "explained": nullable(NUMBER),
+    "parts": array(of(Part)),
+    "allocated_bytes": nullable(INTEGER),
+    "reserved_bytes": nullable(INTEGER),
+    "unused_bytes": INTEGER,
+    "memory_bytes": nullable(INTEGER),
+    "outside_allocator_bytes": nullable(INTEGER),
+}
+SUMMARY = record(
+    {
+        "model": ANY,
+        "class": ANY,
+        "command": ANY,
+        "start_time": ANY,
+        "wall_ns": INTEGER,
+        "loads_wall_ns": INTEGER,
+        "attributed": nullable(NUMBER),
+        "returned_ns": nullable(INTEGER),
+        "ready_ns": nullable(INTEGER),
+        "after_load": array(of(Step)),
+        "release": nullable(of(Release)),
+        "phases": mapping(INTEGER),
+        "loads": array(
+            record(
+                {
+                    "name": STRING,
+                    "function": nullable(STRING),
+                    "rank": INTEGER,
+                    "status": STRING,
+                    "start_ns": INTEGER,
+                    "wall_ns": INTEGER,
+                    "attributed": nullable(NUMBER),
+                    "phases": mapping(INTEGER),
+                }
+            )
+        ),
+        # What the trace says of its end, as it stands there.
+        "outcome": {"type": "object"},
+        "rss_peak_bytes": nullable(INTEGER),
+        "rss_anon_peak_bytes": nullable(INTEGER),
+        "rss_file_peak_bytes": nullable(INTEGER),
+        "device_peak_bytes": nullable(mapping(INTEGER)),
+        "memory": nullable(
+            record(
+                {
+                    "start": record(SIZES),
+                    "peak_bytes": nullable(INTEGER),
+                    "peak_time_ns": nullable(INTEGER),
+                    "peak_between_samples": nullable(BOOLEAN),
+                    "peak_above_start_bytes": nullable(INTEGER),
+                    "kept_bytes": nullable(INTEGER),
+                    "after": array(record({"phase": STRING, **SIZES, "above_start": record(SIZES)})),
+                    "composition": nullable(record(COMPOSITION)),
+                    "device_peaks": array(record(DEVICE_PEAK)),
+                },
+                {"returned": record(SIZES), "returned_above_start": record(SIZES)},
+            )
+        ),
+        "checkpoint_bytes": nullable(INTEGER),
+        "read_bytes": nullable(INTEGER),
+        "weights_ns": nullable(INTEGER),
+        "rate_bytes_per_s": nullable(NUMBER),
+        "lazy_bytes": nullable(INTEGER),
+        "cache": nullable(STRING),
+        "resident_before": nullable(NUMBER),
+        "resident_share": nullable(NUMBER),
+        "waiting_ns": INTEGER,
+        "reader_threads": INTEGER,
+        "shards": array(
+            record(
+                {
+                    "file": STRING,
+                    "tensors": INTEGER,
+                    "bytes": INTEGER,
+                    "duration_ns": nullable(INTEGER),
+                    "threads": INTEGER,
+                }
+            )
+        ),
+        "tensors": record(
+            {
+                "count": INTEGER,
+                "bytes": INTEGER,
+                "by_provenance": mapping(record(FIGURES)),
+                "by_device": mapping(record(FIGURES)),
+                "casts": array(record({"from": STRING, "to": STRING, **FIGURES})),
+            }
+        ),
+        "files": record(
+            {
+                "count": INTEGER,
+                "missing": array(STRING),
+                "errors": array(STRING),
+                "downloaded_bytes": INTEGER,
+            }
+        ),
+        "findings": array(of(Finding)),
+    }
+)
+NODE = record(
+    {
+        **{name: of(hint) for name, hint in typing.get_type_hints(Node).items() if name != "children"},
+        "rate_bytes_per_s": nullable(NUMBER),
+        "children": array({"$ref": "#/$defs/node"}),
+    }
+)
+PEAK = nullable(
+    record(
+        {
+            "bytes": INTEGER,
+            "time_ns": nullable(INTEGER),
+            "span": nullable(INTEGER),
+            "exact": BOOLEAN,
+            "between_samples": BOOLEAN,
+        }
+    )
+)
+TIMELINE = record(
+    {
+        "start_ns": INTEGER,
+        "end_ns": INTEGER,
+        "lanes": array(
+            record(
+                {
+                    "name": STRING,
+                    "rank": INTEGER,
+                    "pid": INTEGER,
+                    "thread": INTEGER,
+                    "stretches": array(of(tuple[int, int, str])),
+                }
+            )
+        ),
+        "readers": array(record({"name": STRING, "rank": INTEGER, "thread": INTEGER, "busy_ns": INTEGER})),
+        "waits": array(of(tuple[int, int])),
+    }
+)
+MEMORY = record(
+    {
+        "processes": array(
+            record(
+                {
+                    "rank": INTEGER,
+                    "pid": INTEGER,
+                    "peak": PEAK,
+                    "load_peak": PEAK,
+                    "limit_bytes": nullable(INTEGER),
+                    "limit_kind": ANY,
+                    "states": array(of(State)),
+                    "above_start": array(of(State)),
+                    "readings": array(of(Reading)),
+                    "devices": mapping(
+                        record({"peak_bytes": nullable(INTEGER), "readings": array(of(DeviceReading))})
+                    ),
+                }
+            )
+        ),
+        "composition": nullable(record(COMPOSITION)),
+        "device_peaks": array(record(DEVICE_PEAK)),
+    }
+)
+POSTMORTEM = record(
+    {
+        **fields_of(Death),
+        "progress": nullable(NUMBER),
+        "limit_fraction": nullable(NUMBER),
+        "missing_bytes": nullable(INTEGER),
+    }
+)
+METRIC = record(
+    {
+        "median": nullable(NUMBER),
+        "values": array(NUMBER),
+        "low": nullable(NUMBER),
+        "high": nullable(NUMBER),
+        "ratio": nullable(NUMBER),
+        "ratio_low": nullable(NUMBER),
+        "ratio_high": nullable(NUMBER),
+        "p_value": nullable(NUMBER),
+        "verdict": nullable(STRING),
+        "more_runs": nullable(INTEGER),
+    }
+)
+FILE_STATE = nullable(
+    record(
+        {
+            name: fields_of(File)[name]
+            for name in ("result", "size_bytes", "read_bytes", "downloaded_bytes", "opened")
+        }
+    )
+)
+TENSOR_GROUP = record(
+    {
+        "label": STRING,
+        "count": INTEGER,
+        "change": mapping({"type": "array", "minItems": 2, "maxItems": 2}),
+        "bytes_before": INTEGER,
+        "bytes_after": INTEGER,
+        "names": array(STRING),
+    }
+)
+DIFFERENCE = {
+    "attribution": mapping(INTEGER),
+    "phase_verdicts": mapping(record({"difference_ns": NUMBER, "p_value": NUMBER, "verdict": STRING})),
+    "memory_attribution": array(
+        record(
+            {
+                "kind": STRING,
+                "memory": STRING,
+                "label": STRING,
+                "baseline_bytes": INTEGER,
+                "bytes": INTEGER,
+                "difference_bytes": INTEGER,
+            }
+        )
+    ),
+    "did": array(
+        record({"kind": STRING, "detail": STRING, "baseline": record(FIGURES), "variant": record(FIGURES)})
+    ),
+    "files": array(record({"name": STRING, "baseline": FILE_STATE, "variant": FILE_STATE})),
+    "functions_only_baseline": array(of(Call)),
+    "functions_only_variant": array(of(Call)),
+    "tensors": record(
+        {
+            "same": INTEGER,
+            "only_baseline": array(TENSOR_GROUP),
+            "only_variant": array(TENSOR_GROUP),
+            "changed": array(TENSOR_GROUP),
+        }
+    ),
+}
+COMPARE = record(
+    {
+        "baseline": STRING,
+        "caveats": array(
+            record({"kind": STRING, "subject": STRING, "text": STRING, "within": nullable(STRING)})
+        ),
+        "variants": mapping(
+            record(
+                {
+                    "runs": INTEGER,
+                    "runs_with_figures": INTEGER,
+                    "metrics": mapping(METRIC),
+                    "phases": mapping(INTEGER),
+                    "load_peak_bytes": nullable(INTEGER),
+                },
+                # Of every group but the baseline.
+                DIFFERENCE,
+            )
+        ),
+        "ranking": record(
+            {
+                "metric": STRING,
+                "order": array(STRING),
+                "best": nullable(STRING),
+                "call": nullable(STRING),
+                "verdict": nullable(STRING),
+            }
+        ),
+    }
+)
+CHECK = record(
+    {
+        "ok": BOOLEAN,
+        "traces": array(
+            record(
+                {
+                    "trace": STRING,
+                    "problem": nullable(STRING),
+                    "caveats": array(STRING),
+                    "budgets": array(
+                        record(
+                            {
+                                "budget": STRING,
+                                "name": STRING,
+                                "unit": {"enum": ["ns", "bytes", "count"]},
+                                "asked": INTEGER,
+                                "found": nullable(INTEGER),
+                                "status": {"enum": ["ok", "broken", "unknown"]},
+                                "detail": STRING,
+                            }
+                        )
+                    ),
+                }
+            )
+        ),
+    }
+)
+DOCTOR = record(
+    {
+        "hftrace": STRING,
+        "python": STRING,
+        "executable": STRING,
+        "problems": mapping(STRING),
+        "absent": mapping(STRING),
+        "hooks": array(record({"target": STRING, "library": STRING, "phase": STRING, "status": STRING})),
+        "generation": nullable(STRING),
+        "devices": array({"type": "object"}),
+        "accelerator": nullable(BOOLEAN),
+        "versions": mapping(nullable(STRING)),
+        "counters": mapping(BOOLEAN),
+        "ram_bytes": nullable(INTEGER),
+        "cgroup_limit_bytes": nullable(INTEGER),
+        "variables": mapping(STRING),
+        "essential": array(STRING),
+    }
+)
+SYNTH_LIST = array(
+    record(
+        {
+            "name": STRING,
+            "parameters": INTEGER,
+            "data_bytes": INTEGER,
+            "dtype": STRING,
+            "source": STRING,
+            "transformers": STRING,
+        }
+    )
+)
+VIEWS = {
+    "summary": SUMMARY,
+    "tree": array({"$ref": "#/$defs/node"}),
+    "timeline": TIMELINE,
+    "spans": array(of(Span)),
+    "tensors": array(of(Tensor)),
+    "files": array(of(File)),
+    "samples": array(of(Sample)),
+    "memory": MEMORY,
+    "postmortem": POSTMORTEM,
+}
+OUTPUTS: dict[str, tuple[str, Schema]] = {
+    **{f"show-{name}": (f"hftrace show TRACE --view {name} --json", each) for name, each in VIEWS.items()},
+    "show-all": ("hftrace show TRACE --view all --json", record(VIEWS)),
+    "compare": ("hftrace compare ... --json", COMPARE),
+    "check": ("hftrace check ... --json", CHECK),
+    "doctor": ("hftrace doctor --json", DOCTOR),
+    "synth-list": ("hftrace synth --list --json", SYNTH_LIST),
+}
+SAME = {"show-summary": "; so do hftrace show TRACE --json, hftrace load --json and hftrace recover --json"}
+
+
+def document(name: str) -> Schema:
+    """Returns the schema of an output as it is written."""
+    command, schema = OUTPUTS[name]
+    made: Schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": name,
+        "description": f"`{command}` prints this{SAME.get(name, '')}. Times are nanoseconds, sizes bytes, "
+        "shares 0 to 1; what is not known is null. Readers ignore keys that they do not know.",
+        **schema,
+    }
+    if "#/$defs/node" in json.dumps(schema):
+        made["$defs"] = {"node": NODE}
+    return made
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="only say whether the files are current")
+    check = parser.parse_args().check
+    TARGET.mkdir(exist_ok=True)
+    texts = {TARGET / f"{name}.schema.json": json.dumps(document(name), indent=1) + "\n" for name in OUTPUTS}
+    old = {path for path in TARGET.iterdir() if path.suffix == ".json"} - texts.keys()
+    wrong = [
+        path for path, text in texts.items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    if not check:
+        for path in wrong:
+            path.write_text(texts[path], encoding="utf-8")
+        for path in old:
+            path.unlink()
+        return 0
+    for path in [*wrong, *sorted(old)]:
+        sys.stdout.write(f"{path} is not current: run python scripts/make_output_schemas.py\n")
+    return 1 if wrong or old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Findings as a list with their evidence, and each as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hftrace import units
+from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.render.text import (
+    DIM,
+    GOOD,
+    PLAIN,
+    STRONG,
+    WARN,
+    Block,
+    Line,
+    fit,
+    heading,
+    shorten,
+    width_of,
+    wrap,
+)
+from hftrace.schema.trace import Trace
+
+
+def cost(finding: Finding) -> str:
+    """Returns what a finding costs in words; time first."""
+    if finding.cost_ns:
+        return units.duration(finding.cost_ns)
+    if finding.cost_bytes:
+        return units.byte_count(finding.cost_bytes)
+    return ""
+
+
+def finding_line(finding: Finding, width: int) -> Line:
+    """Returns a finding on one line: what it costs, and its title."""
+    price = cost(finding)
+    head = fit(price, max(9, width_of(price)), "right")
+    return [
+        ("! ", WARN),
+        (head + "  ", STRONG),
+        (shorten(finding.title, width - width_of(head) - 4), PLAIN),
+    ]
+
+
+def finding_list(trace: Trace) -> Block:
+    """Returns all findings with their evidence and what to change."""
+    return Block(lambda width: _lines(findings(trace), width))
+
+
+def _lines(found: list[Finding], width: int) -> Iterable[Line]:
+    yield heading("Findings", width, "by cost" if found else "")
+    if not found:
+        yield [("none", DIM)]
+    for finding in found:
+        price = cost(finding)
+        title = shorten(finding.title, width - width_of(price) - width_of(finding.rule) - 6)
+        yield [
+            ("! ", WARN),
+            (title, STRONG),
+            (f"  {price}" if price else "", WARN),
+            (f"  {finding.rule}", DIM),
+        ]
+        for part in wrap(finding.evidence, width - 2):
+            yield [("  " + part, PLAIN)]
+        for number, part in enumerate(wrap(finding.advice, width - 4)):
+            yield [("  " + ("→ " if not number else "  "), GOOD), (part, GOOD)]

@@ -1,0 +1,31 @@
+"""What a view is asked to show, and rows as a view gives them to be printed as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class ViewOptions(NamedTuple):
+    """What to show of a trace: each view takes what its line in the registry says."""
+
+    depth: int | None = None
+    """Levels of the call tree; 0 shows all, None as many as the view likes."""
+    min_ns: int | None = None
+    """Calls shorter than this are hidden; None leaves it to the view."""
+    matches: Callable[[str], bool] | None = None
+    """Says whether a name is to be shown; None shows all."""
+    limit: int | None = None
+    """Rows of a table; 0 shows all, None as many as the view likes."""
+
+    def row_limit(self, usual: int) -> int | None:
+        """Returns how many rows a table may have; None for all."""
+        return usual if self.limit is None else self.limit or None
+
+
+class Rows(NamedTuple):
+    """Rows of a table in columns, to be printed without building a list of objects."""
+
+    columns: dict[str, list[Any]]
+    chosen: Sequence[int]
+    """The rows to print, by their positions."""

@@ -1,0 +1,151 @@
+"""The tensor ledger: folded by layer, or one row each where a filter names some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hftrace import units
+from hftrace.analysis.ledger.tensors import fold, fold_names
+from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
+from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
+from hftrace.render.views.options import Rows, ViewOptions
+from hftrace.schema.trace import Trace
+
+MEMBERS = 40
+"""Lines below a folded group of tensors."""
+COLUMNS = (
+    Column("tensor", most=200),
+    Column("shape", most=22, rank=3),
+    Column("dtype", most=22, rank=2),
+    Column("device", most=12, rank=1),
+    Column("from", most=12, rank=1),
+    Column("bytes", right=True),
+    Column("read", right=True, rank=4),
+    Column("file", most=34, rank=5),
+)
+
+
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the tensor ledger: folded by layer, or one row each where a filter names some."""
+    ledger = trace.tensors
+    limit = options.row_limit(LIMIT)
+    if options.matches is None:
+        rows, remarks = _folded_tensors(trace, limit)
+        note = f"{units.count(len(ledger), 'row')}, folded by layer"
+        if len(ledger):
+            remarks.append("one row each: --filter PATTERN (--filter . for all); every column: --json")
+        return [table("Tensors", note, COLUMNS, rows, remarks)]
+    names, keys = ledger.column("name"), ledger.column("keys")
+    chosen = _chosen(trace, options)
+    shown, remarks = limited(len(chosen), limit, "tensor")
+    rows = [_tensor_row(trace, row, _name(names[row], keys[row])) for row in chosen[:shown]]
+    return [table("Tensors", f"{len(chosen):,} of {len(ledger):,}", COLUMNS, rows, remarks)]
+
+
+def facts(trace: Trace, options: ViewOptions) -> Rows:
+    """Returns the rows that match, with every column."""
+    return Rows(trace.tensors.columns, _chosen(trace, options))
+
+
+def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
+    """Returns the rows whose name, checkpoint key or file matches."""
+    ledger, matches = trace.tensors, options.matches
+    if matches is None:
+        return range(len(ledger))
+    names, keys, files = ledger.column("name"), ledger.column("keys"), ledger.column("file")
+    return [
+        row
+        for row, name in enumerate(names)
+        if (name and matches(name))
+        or any(matches(key) for key in keys[row])
+        or (files[row] and matches(files[row]))
+    ]
+
+
+def _name(name: str | None, keys: Sequence[str]) -> str:
+    return name or (keys[0] if keys else "(no name)")
+
+
+def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str = PLAIN) -> Row:
+    """Returns the cells of one tensor, or of the same one in several layers."""
+    tensor = trace.tensors[row]
+    size = tensor.bytes if tensor.bytes is not None else tensor.stored_bytes
+    spent = (
+        tensor.read_end_ns - tensor.read_start_ns
+        if tensor.read_start_ns is not None and tensor.read_end_ns is not None
+        else None
+    )
+    several = f" {TIMES} {layers}" if layers > 1 else ""
+    origin = tensor.provenance or "not placed"
+    if tensor.tied_to:
+        origin = f"= {tensor.tied_to}" if layers == 1 else origin
+    return Row(
+        (
+            label,
+            _shape(tensor.shape) + several,
+            _dtypes(tensor.stored_dtype, tensor.dtype),
+            known(tensor.device) + (f" ({tensor.offload})" if tensor.offload else ""),
+            origin,
+            units.byte_count(None if size is None else size * layers),
+            units.duration(spent) if layers == 1 else "",
+            known(tensor.file) if layers == 1 else "",
+        ),
+        style or (BAD if tensor.kind == "unused" else PLAIN),
+    )
+
+
+def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[str]]:
+    ledger = trace.tensors
+    sizes, files = ledger.column("bytes"), ledger.column("file")
+    starts, ends = ledger.column("read_start_ns"), ledger.column("read_end_ns")
+    rows: list[Row] = []
+    groups = fold(ledger)
+    shown, remarks = limited(len(groups), limit, "group")
+    for group in groups[:shown]:
+        if not group.indexes:
+            rows.append(_tensor_row(trace, group.rows[0], group.label))
+            continue
+        names = {files[row] for row in group.rows if files[row]}
+        times = [
+            ends[row] - starts[row] for row in group.rows if starts[row] is not None and ends[row] is not None
+        ]
+        layers = len(group.indexes)
+        rows.append(
+            Row(
+                (
+                    f"{group.label} {TIMES} {units.count(len(group.members), 'tensor')}",
+                    "",
+                    "",
+                    "",
+                    "",
+                    units.byte_count(sum(sizes[row] or 0 for row in group.rows)),
+                    units.duration(sum(times)) if times else units.UNKNOWN,
+                    names.pop() if len(names) == 1 else units.count(len(names), "file"),
+                ),
+                STRONG,
+            )
+        )
+        # Experts inside a layer fold once more.
+        names_inside, rows_inside = zip(*group.members, strict=True)
+        members = fold_names(ledger, rows_inside, names_inside)
+        for member in members[:MEMBERS]:
+            if member.indexes:
+                size = sum(sizes[row] or 0 for row in member.rows) * layers
+                label = f"  {member.label} {TIMES} {units.count(len(member.members), 'tensor')}"
+                rows.append(Row((label, "", "", "", "", units.byte_count(size), "", ""), DIM))
+            else:
+                rows.append(_tensor_row(trace, member.rows[0], "  " + member.label, layers, DIM))
+        if len(members) > MEMBERS:
+            more = f"  + {len(members) - MEMBERS} more: --filter {group.prefix}"
+            rows.append(Row((more, *[""] * 7), DIM))
+    return rows, remarks
+
+
+def _dtypes(stored: str | None, dtype: str | None) -> str:
+    if stored and dtype and stored != dtype:
+        return f"{stored} → {dtype}"
+    return known(dtype or stored)
+
+
+def _shape(shape: Sequence[int] | None) -> str:
+    return units.UNKNOWN if shape is None else (TIMES.join(map(str, shape)) or "scalar")
