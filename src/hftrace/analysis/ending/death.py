@@ -44,7 +44,7 @@ class Stall:
 
 @dataclass(frozen=True)
 class FullDevice:
-    """A device on which an allocation failed; bytes, None where nobody said.
+    """A device on which an allocation failed; bytes, None if unknown.
 
     See :func:`hftrace.analysis.ending.shortage.device_shortage`.
     """

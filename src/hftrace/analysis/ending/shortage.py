@@ -110,7 +110,7 @@ def device_shortage(trace: Trace, error: Mapping[str, Any], row: int | None = No
         row: Of the span that the error left, where it is known.
 
     Returns:
-        ``device``; and in bytes, null where nobody said: ``memory_bytes`` (the
+        ``device``; and in bytes, null if unknown: ``memory_bytes`` (the
         device's), ``asked_bytes`` (by the allocation that failed), ``free_bytes``,
         ``allowed_bytes`` (``set_per_process_memory_fraction``), ``allocated_bytes`` and
         ``reserved_bytes`` (torch's allocator), ``outside_allocator_bytes`` (the
