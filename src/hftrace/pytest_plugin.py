@@ -67,7 +67,7 @@ def budget_of(marker: pytest.Mark) -> Budget:
     """
     from hftrace.analysis.budgets import FORBIDDEN
     from hftrace.errors import UsageError
-    from hftrace.synth.sizes import parse_size
+    from hftrace.units import parse_size
 
     limits: dict[str, int] = {}
     forbidden: tuple[str, ...] = ()

@@ -1,13 +1,38 @@
-"""Numbers as people read them: decimal bytes (1 GB is 10**9 bytes), durations, shares.
+"""Numbers, durations, sizes and plurals as text, and back.
 
-Three significant digits everywhere, so that columns of one kind stay narrow.
+Three significant digits, so that columns of one kind stay narrow. Decimal and binary units are two
+things: 1 GB is 10**9 bytes and 1 GiB is 2**30, as in the International System of Quantities and as the
+Hugging Face libraries read ``max_shard_size``. What is written is decimal.
 """
 
 from __future__ import annotations
 
-_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+import re
+
+from hftrace.errors import UsageError
+
 UNKNOWN = "-"
 """Stands for a value that the trace does not have."""
+MAX_LENGTH = 32
+"""Characters of a number: more than anybody means, and few enough to compute with."""
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
+_SIZE = re.compile(rf"{_NUMBER}\s*(?:([kmgtpe])(i)?)?b?")
+_TERM = re.compile(rf"{_NUMBER}\s*(ns|us|µs|ms|sec|s|min|m|h)")
+_SHARE = re.compile(rf"{_NUMBER}\s*(%)?")
+_NANOSECONDS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "sec": 10**9,
+    "min": 60 * 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+
+# -- to text -------------------------------------------------------------------------------------------
 
 
 def _three_digits(value: float) -> str:
@@ -83,3 +108,102 @@ def share(value: float | None, precise: bool = False) -> str:
 def count(value: int, noun: str, plural: str | None = None) -> str:
     """Returns a number with its noun: ``1 tensor``, ``9,435 tensors``."""
     return f"{value:,} {noun if value == 1 else plural or noun + 's'}"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """Returns a figure by its unit: ``ns`` as a duration, ``bytes`` as a size, all else as a number."""
+    if value is None:
+        return UNKNOWN
+    return duration(value) if unit == "ns" else byte_count(value) if unit == "bytes" else f"{value:,}"
+
+
+def signed_bytes(value: float | None) -> str:
+    """Returns a difference of bytes with its sign: ``+12.0 MB``; ``-`` where unknown."""
+    return _signed(value, byte_count(value))
+
+
+def signed_duration(value: float | None) -> str:
+    """Returns a difference of times with its sign: ``+45 ms``; ``-`` where unknown."""
+    return _signed(value, duration(value))
+
+
+def _signed(value: float | None, text: str) -> str:
+    return f"+{text}" if value is not None and value >= 0 else text
+
+
+def ratio(value: float) -> str:
+    """Returns how many times something is another: ``1.02``, ``12.5``, ``1.2e+03``."""
+    return f"{value:.1e}" if value >= 1000 else _three_digits(value)
+
+
+# -- from text -----------------------------------------------------------------------------------------
+
+
+def parse_size(text: int | str) -> int:
+    """Returns a size in bytes.
+
+    Args:
+        text: A number of bytes, or a number with a unit: ``B``, ``kB``, ``MB``,
+            ``GB`` ... ``EB`` (powers of 1000), ``KiB``, ``MiB``, ``GiB`` ... ``EiB``
+            (powers of 1024). The letter ``B`` may be left out, case does not
+            matter, and ``_`` or ``,`` may group digits.
+
+    Raises:
+        UsageError: The text is no size, or the size is not positive.
+    """
+    from fractions import Fraction  # an import that no view needs
+
+    if isinstance(text, int):
+        size = text
+    else:
+        plain = text.strip().lower().replace("_", "").replace(",", "")
+        match = _SIZE.fullmatch(plain) if len(plain) <= MAX_LENGTH else None
+        if match is None:
+            raise UsageError(
+                f"{text[:MAX_LENGTH]!r} is not a size: write it like 500MB, 2GB, 1GiB or 1048576"
+            )
+        number, prefix, binary = match.groups()
+        power = "kmgtpe".index(prefix) + 1 if prefix else 0
+        # A fraction, because 0.1 GB are 100,000,000 bytes and not one less.
+        size = int(Fraction(number) * (1024 if binary else 1000) ** power)
+    if size <= 0:
+        raise UsageError(f"{text!r} is not a size: it must be at least one byte")
+    return size
+
+
+def parse_duration(text: str) -> int:
+    """Returns a duration in nanoseconds.
+
+    Args:
+        text: A number with ``ns``, ``us``, ``ms``, ``s``, ``min`` or ``h``, or several of them as
+            :func:`duration` writes them (``1 min 1 s``); seconds without a unit.
+
+    Raises:
+        UsageError: The text is no duration, or it is zero.
+    """
+    from fractions import Fraction
+
+    plain = text.strip().lower().replace("\N{GREEK SMALL LETTER MU}", "µ")
+    found = 0
+    if len(plain) <= MAX_LENGTH:
+        if re.fullmatch(_NUMBER, plain):
+            plain += "s"
+        if re.fullmatch(rf"(?:{_TERM.pattern}\s*)+", plain):
+            terms = _TERM.findall(plain)
+            found = round(sum(Fraction(number) * _NANOSECONDS[unit] for number, unit in terms))
+    if found <= 0:
+        raise UsageError(f"{text[:MAX_LENGTH]!r} is not a time: write it like 90s, 1.5min or 250ms")
+    return found
+
+
+def parse_share(text: str) -> float:
+    """Returns a share of one: ``10%`` and ``0.1`` are the same.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    match = _SHARE.fullmatch(text.strip()) if len(text) <= MAX_LENGTH else None
+    if match is None:
+        raise UsageError(f"{text[:MAX_LENGTH]!r} is not a share: write it like 10%")
+    number = float(match[1])
+    return number / 100 if match[2] else number

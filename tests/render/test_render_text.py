@@ -18,7 +18,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
-from hftrace.schema.model import PHASES as KNOWN_PHASES
+from hftrace.schema.vocabulary import PHASES as KNOWN_PHASES
 
 
 @pytest.mark.parametrize(

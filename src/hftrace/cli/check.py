@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hftrace import units
 from hftrace.cli.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
 from hftrace.schema.model import Trace
@@ -20,57 +19,7 @@ if TYPE_CHECKING:
 
 FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pickle", "converted")
 DEFAULT_TOLERANCE = "10%"
-_TIME = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<unit>us|µs|ms|s|sec|min|m|h)?")
-_UNITS = {
-    "us": Fraction(1, 10**6),
-    "µs": Fraction(1, 10**6),
-    "ms": Fraction(1, 1000),
-    None: Fraction(1),
-    "s": Fraction(1),
-    "sec": Fraction(1),
-    "min": Fraction(60),
-    "m": Fraction(60),
-    "h": Fraction(3600),
-}
-_SHARE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?P<percent>%)?")
-MAX_LENGTH = 20
-"""Characters of a number: more than anybody means, and few enough to compute with."""
-
-
-def parse_time(text: str) -> int:
-    """Returns a time in nanoseconds.
-
-    Args:
-        text: A number with ``us``, ``ms``, ``s``, ``min`` or ``h``; seconds without a unit.
-
-    Raises:
-        UsageError: The text is no time, or it is zero.
-    """
-    match = _TIME.fullmatch(text.strip().lower()) if len(text) <= MAX_LENGTH else None
-    found = round(Fraction(match["number"]) * _UNITS[match["unit"]] * 10**9) if match is not None else 0
-    if found <= 0:
-        raise UsageError(f"{text[:MAX_LENGTH]!r} is not a time: write it like 90s, 1.5min or 250ms")
-    return found
-
-
-def parse_tolerance(text: str) -> float:
-    """Returns a share of one: ``10%`` and ``0.1`` are the same.
-
-    Raises:
-        UsageError: The text is neither.
-    """
-    match = _SHARE.fullmatch(text.strip()) if len(text) <= MAX_LENGTH else None
-    if match is None:
-        raise UsageError(f"--tolerance {text[:MAX_LENGTH]!r} is not a share: write it like 10%")
-    number = float(match["number"])
-    return number / 100 if match["percent"] else number
-
-
-def _size(text: str) -> int:
-    from hftrace.synth.sizes import parse_size
-
-    return parse_size(text)
-
+_Number = TypeVar("_Number", int, float)
 
 OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("--max-time", "TIME", "from_pretrained took at most TIME, such as 90s, 1.5min or 250ms."),
@@ -139,7 +88,8 @@ def command(
     reference = None
     if baseline is not None:
         reference = Trace.open(baseline)
-        limits += _from_baseline(reference, baseline, parse_tolerance(tolerance or DEFAULT_TOLERANCE))
+        share = _parsed("--tolerance", units.parse_share, tolerance or DEFAULT_TOLERANCE)
+        limits += _from_baseline(reference, baseline, share)
     checked = []
     for path in paths:
         trace = Trace.open(path)
@@ -188,11 +138,16 @@ def _limits(asked: dict[str, str | None]) -> list[Limit]:
         text = asked.get(option.removeprefix("--").replace("-", "_"))
         if text is None:
             continue
-        try:
-            limits.append(limit(option, parse_time(text) if kind == "TIME" else _size(text)))
-        except UsageError as error:
-            raise UsageError(f"{option}: {error.message}") from None
+        parse = units.parse_duration if kind == "TIME" else units.parse_size
+        limits.append(limit(option, _parsed(option, parse, text)))
     return limits
+
+
+def _parsed(option: str, parse: Callable[[str], _Number], text: str) -> _Number:
+    try:
+        return parse(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}") from None
 
 
 def _from_baseline(reference: Trace, path: str, tolerance: float) -> list[Limit]:

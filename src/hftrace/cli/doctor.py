@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from hftrace import units
 from hftrace._version import __version__
 from hftrace.cli.output import make_console, output_options, print_json
 from hftrace.errors import EXIT_FAILED, EXIT_OK
@@ -124,14 +125,14 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
     lines.append((None, ""))
     lines.append(("bold", "Machine"))
     lines.append(
-        (None, f"  memory {_gigabytes(found['ram_bytes'])}, limit {_gigabytes(found['cgroup_limit_bytes'])}")
+        (None, f"  memory {_memory(found['ram_bytes'])}, limit {_memory(found['cgroup_limit_bytes'])}")
     )
     if found["devices"]:
         lines += [
             (
                 None,
                 f"  {' '.join([device['device'], *filter(None, [device.get('name')])])}, "
-                f"{_gigabytes(device.get('memory_bytes'))}",
+                f"{_memory(device.get('memory_bytes'))}",
             )
             for device in found["devices"]
         ]
@@ -142,5 +143,5 @@ def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]
     return lines
 
 
-def _gigabytes(value: int | None) -> str:
-    return "none known" if value is None else f"{value / 1e9:.1f} GB"
+def _memory(value: int | None) -> str:
+    return "none known" if value is None else units.byte_count(value)

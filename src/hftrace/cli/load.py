@@ -25,9 +25,9 @@ from hftrace.errors import (
 from hftrace.record.child.load import TASKS
 from hftrace.schema.model import Trace
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.vocabulary import AFTER_LOAD
 
 SYNTH_PREFIX = "synth:"
-AFTER_LOAD = ("touch", "forward", "release")
 TRACES = Path("traces")
 
 _MODEL_OPTIONS = (
@@ -370,7 +370,7 @@ def _memory_limit(text: str | None) -> int | None:
     """
     if text is None:
         return None
-    from hftrace.synth.sizes import parse_size
+    from hftrace.units import parse_size
 
     try:
         return parse_size(text)

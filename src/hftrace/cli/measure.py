@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from hftrace import units
 from hftrace.cli.load import TRACES, model_source
 from hftrace.cli.output import print_error
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
@@ -95,10 +96,10 @@ def measure(model: str, options: MeasureOptions) -> Measured:
         if outcome.get("status") != "ok":
             print_error(f"{finished.variant} did not load, and is left out: {_reason(finished.trace)}")
             return
-        spent = sum(span.duration_ns for span in finished.trace.loads) / 1e9
+        spent = sum(span.duration_ns for span in finished.trace.loads)
         which = f"round {finished.number}/{options.repeat}" if finished.number else "warm-up"
-        rest = f"about {left:.0f} s left" if done < total else "done"
-        click.echo(f"{which}  {finished.variant}  {spent:.3f} s; {rest}", err=True)
+        rest = f"about {units.duration(left * 1e9)} left" if done < total else "done"
+        click.echo(f"{which}  {finished.variant}  {units.duration(spent)}; {rest}", err=True)
 
     rounds = run_rounds(
         request,

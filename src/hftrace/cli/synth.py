@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from hftrace import units
 from hftrace.errors import UsageError
 from hftrace.synth.architectures import ARCHITECTURES
 from hftrace.synth.planning import (
@@ -23,8 +24,8 @@ from hftrace.synth.planning import (
     describe_size,
     plan,
 )
-from hftrace.synth.sizes import format_size
 from hftrace.synth.writer import Progress
+from hftrace.units import byte_count, duration, rate
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -191,10 +192,10 @@ def _print_result(planned: CheckpointPlan, directory: Path, was_there: bool, sec
     shards = len(planned.shards)
     facts = [
         f"{planned.parameters:,} parameters",
-        f"{format_size(planned.data_bytes)} of {planned.dtype} in {shards} shard{'s' if shards > 1 else ''}",
+        f"{byte_count(planned.data_bytes)} of {planned.dtype} in {units.count(shards, 'shard')}",
     ]
     if not was_there:
-        facts.append(f"{seconds:.1f} s, {format_size(round(planned.data_bytes / max(seconds, 1e-9)))}/s")
+        facts.append(f"{duration(seconds * 1e9)}, {rate(planned.data_bytes / max(seconds, 1e-9))}")
     relation = describe_size(planned)
     if relation:
         click.echo(f"Size: {relation}")
@@ -226,7 +227,7 @@ def _print_names(as_json: bool) -> None:
     width = max(len(known) for known in ARCHITECTURES)
     click.echo(f"{'name':<{width}}  {'parameters':>14}  {'size':>7}  {'dtype':<8}  published as")
     for row in rows:
-        size = format_size(row["data_bytes"])
+        size = byte_count(row["data_bytes"])
         click.echo(
             f"{row['name']:<{width}}  {row['parameters']:>14,}  {size:>7}  {row['dtype']:<8}  {row['source']}"
         )

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hftrace import units
+from hftrace.schema.vocabulary import WEIGHT_PATTERNS
 from hftrace.system.page_cache import evict, resident, warm
 
 COLD, WARM = "cold", "warm"
@@ -25,8 +27,6 @@ ATTEMPTS = 3
 """Pages that are on their way to a list of the kernel's are dropped by a second call only."""
 
 _STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
-_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
-"""Where none of the names that transformers looks for is there (an adapter, another library's model)."""
 
 
 def checkpoint_files(model: str, keywords: Mapping[str, Any]) -> list[Path]:
@@ -67,7 +67,8 @@ def _weights_in(folder: Path, keywords: Mapping[str, Any]) -> list[Path]:
         shards = _shards(folder / f"{stem}{suffix}.index{variant}.json")
         if shards:
             return shards
-    return sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    # None of the names that transformers looks for: an adapter, another library's model.
+    return sorted({path for pattern in WEIGHT_PATTERNS for path in folder.glob(pattern)})
 
 
 def _shards(index: Path) -> list[Path]:
@@ -162,7 +163,7 @@ def _problem(
             f"--{asked} found nothing of {model} in the local cache {cache}: what the load downloads will be "
             "warm, so load it once before"
         )
-    what = f"{facts['files']} weight file{'' if facts['files'] == 1 else 's'} of {model}"
+    what = f"{units.count(facts['files'], 'weight file')} of {model}"
     if asked == COLD:
         because = failure or (
             "another process has them mapped, or their file system lives in memory; end that process, or "
@@ -170,11 +171,11 @@ def _problem(
         )
         if after is not None and after > MAX_EVICTED_SHARE:
             return (
-                f"--cold could not evict {what}: {after * 100:.0f} % is still in the page cache ({because})"
+                f"--cold could not evict {what}: {units.share(after)} is still in the page cache ({because})"
             )
     elif after is not None and after < MIN_WARM_SHARE and failure is None:
         return (
-            f"--warm could not keep {what} in the page cache: {after * 100:.0f} % is there, and free memory "
+            f"--warm could not keep {what} in the page cache: {units.share(after)} is there, and free memory "
             "does not hold more"
         )
     if failure is not None:

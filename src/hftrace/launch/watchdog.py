@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace import units
 from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
 from hftrace.schema import journal
@@ -217,8 +218,7 @@ class Watchdog:
             "stack": stack,
         }
         self._log.write(STALL, stall)
-        shown = f"{silent:.0f}" if silent >= 9.5 else f"{silent:.1f}"
-        head = f"hftrace: no event for {shown} s in phase {phase}"
+        head = f"hftrace: no event for {units.duration(stall['silent_ns'])} in phase {phase}"
         if stack is None:
             self._say(f"{head}; the process does not answer, so there are no stacks")
             return

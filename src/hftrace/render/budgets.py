@@ -42,15 +42,7 @@ class Checked:
 
 def amount(result: Result, value: int | None) -> str:
     """Returns a figure of a budget as people read it."""
-    if result.unit == "ns":
-        return units.duration(value)
-    return (
-        units.byte_count(value)
-        if result.unit == "bytes"
-        else units.UNKNOWN
-        if value is None
-        else f"{value:,}"
-    )
+    return units.figure(value, result.unit)
 
 
 def sentence(result: Result) -> str:

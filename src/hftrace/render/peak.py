@@ -13,6 +13,7 @@ from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import clean
 from hftrace.schema.model import Trace
+from hftrace.units import signed_bytes
 
 if TYPE_CHECKING:
     from hftrace.analysis.memory.composition import Composition
@@ -40,12 +41,6 @@ IN_WORDS = {
 """Parts of a peak in the words of the first screen, which leaves out what was there before the load."""
 MIN_SHARE_SHOWN = 0.2
 """The first screen says what a peak is made of where the load made at least this share of it."""
-
-
-def signed(value: int | None) -> str:
-    """Returns a difference of bytes with its sign: ``+12.0 MB``; ``-`` where unknown."""
-    text = units.byte_count(value)
-    return f"+{text}" if value is not None and value >= 0 else text
 
 
 def when(trace: Trace, time_ns: int | None, span_row: int | None) -> str:
@@ -95,7 +90,10 @@ def in_words(trace: Trace) -> str:
     if process is not None and returned is not None:
         added = process.above_start(returned)
         if added.total_bytes is not None:
-            parts.append(f"returned {signed(added.total_bytes)} (anonymous {signed(added.anonymous_bytes)})")
+            parts.append(
+                f"returned {signed_bytes(added.total_bytes)} "
+                f"(anonymous {signed_bytes(added.anonymous_bytes)})"
+            )
     if peaks.anonymous_bytes is not None:
         parts.append(f"anonymous alone, peak {units.byte_count(peaks.anonymous_bytes)}")
     return "; ".join(parts)

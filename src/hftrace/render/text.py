@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rich.cells import cell_len, set_cell_size
 
+from hftrace.schema.vocabulary import PHASE_LETTERS
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -28,33 +30,46 @@ BAD = "bold red"
 WARN = "yellow"
 GOOD = "green"
 
-PHASES: dict[str, tuple[str, str]] = {
-    "load": ("?", "dim"),
-    "import": ("I", "blue"),
-    "config": ("C", "cyan"),
-    "resolve": ("R", "cyan"),
-    "download": ("D", "magenta"),
-    "quantizer": ("Q", "magenta"),
-    "instantiate": ("N", "yellow"),
-    "device_map": ("M", "magenta"),
-    "warmup": ("U", "magenta"),
-    "weights": ("W", "green"),
-    "shard": ("S", "green"),
-    "convert": ("V", "bright_green"),
-    "offload": ("O", "red"),
-    "initialize": ("Z", "yellow"),
-    "tie": ("T", "bright_blue"),
-    "finalize": ("F", "bright_blue"),
-    "generation_config": ("G", "bright_cyan"),
-    "dispatch": ("P", "bright_magenta"),
-    "collect": ("c", "red"),
-    "adapter": ("A", "bright_yellow"),
-    "tokenizer": ("t", "bright_blue"),
-    "processor": ("p", "bright_blue"),
-    "touch": ("w", "green"),
-    "forward": ("f", "bright_green"),
-    "generate": ("g", "bright_green"),
-    "release": ("r", "dim"),
+_COLOURS = {
+    "load": "dim",
+    "import": "blue",
+    "config": "cyan",
+    "resolve": "cyan",
+    "download": "magenta",
+    "quantizer": "magenta",
+    "quantize": "bright_magenta",
+    "instantiate": "yellow",
+    "device_map": "magenta",
+    "warmup": "magenta",
+    "weights": "green",
+    "shard": "green",
+    "convert": "bright_green",
+    "offload": "red",
+    "initialize": "yellow",
+    "tie": "bright_blue",
+    "finalize": "bright_blue",
+    "generation_config": "bright_cyan",
+    "dispatch": "bright_magenta",
+    "collect": "red",
+    "adapter": "bright_yellow",
+    "tokenizer": "bright_blue",
+    "processor": "bright_blue",
+    "mesh": "magenta",
+    "wait": "red",
+    "verify": "cyan",
+    "touch": "green",
+    "forward": "bright_green",
+    "tokenize": "bright_cyan",
+    "generate": "bright_green",
+    "prefill": "bright_green",
+    "decode": "bright_green",
+    "surgery": "bright_yellow",
+    "save": "bright_blue",
+    "step": "bright_cyan",
+    "release": "dim",
+}
+PHASES = {
+    **{phase: (letter, _COLOURS[phase]) for phase, letter in PHASE_LETTERS.items()},
     "unattributed": ("?", "dim"),
 }
 """Letter and colour of each phase; the letter alone tells phases apart."""

@@ -13,31 +13,10 @@ import os
 from typing import NamedTuple
 
 from hftrace.errors import HftraceError
+from hftrace.schema.vocabulary import SAFETENSORS_DTYPES
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
-
-DTYPES = {
-    "BOOL": "bool",
-    "U8": "uint8",
-    "I8": "int8",
-    "U16": "uint16",
-    "I16": "int16",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "U32": "uint32",
-    "I32": "int32",
-    "F32": "float32",
-    "U64": "uint64",
-    "I64": "int64",
-    "F64": "float64",
-    "C64": "complex64",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E8M0": "float8_e8m0fnu",
-    "F4": "float4_e2m1fn_x2",
-}
-"""safetensors' names of dtypes, and torch's (safetensors 0.8, ``safetensors/torch.py``)."""
 
 
 class StoredTensor(NamedTuple):
@@ -90,7 +69,7 @@ def read_safetensors_header(path: str | os.PathLike[str], *, whole: bool = True)
             begin, end = entry["data_offsets"]
             shape = [int(dimension) for dimension in entry["shape"]]
             stored = StoredTensor(
-                DTYPES.get(entry["dtype"], str(entry["dtype"])),
+                SAFETENSORS_DTYPES.get(entry["dtype"], str(entry["dtype"])),
                 shape,
                 8 + length + int(begin),
                 int(end) - int(begin),

@@ -14,37 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
-PHASES = (
-    "load",
-    "import",
-    "config",
-    "resolve",
-    "download",
-    "quantizer",
-    "instantiate",
-    "device_map",
-    "warmup",
-    "weights",
-    "shard",
-    "convert",
-    "offload",
-    "initialize",
-    "tie",
-    "finalize",
-    "generation_config",
-    "dispatch",
-    "collect",
-    "adapter",
-    "tokenizer",
-    "processor",
-    "touch",
-    "forward",
-    "generate",
-    "release",
-)
-"""What a span can be for. ``load`` is the outermost span itself: time that lies
-in it and in no child is unattributed; every other word is a named phase."""
-
 
 class Facts(Mapping[str, Any]):
     """A read-only block of named facts, readable as ``facts.name`` and ``facts["name"]``.

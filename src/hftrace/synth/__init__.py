@@ -12,7 +12,6 @@ from hftrace.synth.architectures import ARCHITECTURES, Architecture, architectur
 from hftrace.synth.cache import cache_directory, cache_path, cached, cached_plan
 from hftrace.synth.layouts import TensorSpec
 from hftrace.synth.planning import CheckpointPlan, Shard, plan, plan_config
-from hftrace.synth.sizes import format_size, parse_size
 from hftrace.synth.writer import WrittenCheckpoint, write, write_many
 
 __all__ = [
@@ -27,8 +26,6 @@ __all__ = [
     "cache_path",
     "cached",
     "cached_plan",
-    "format_size",
-    "parse_size",
     "plan",
     "plan_config",
     "write",

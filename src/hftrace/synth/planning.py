@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from hftrace import units
 from hftrace.errors import UsageError
 from hftrace.synth.architectures import Architecture, SpecialTokens, architecture
 from hftrace.synth.layouts import Config, TensorSpec, family
 from hftrace.synth.scaling import TOLERANCE, scale
-from hftrace.synth.sizes import format_size, parse_size
 
 DEFAULT_MAX_SHARD_SIZE = "5GB"
 """What ``save_pretrained`` used in every version from 4.36 to the last of 4.x."""
@@ -207,8 +207,8 @@ def _plan(
     if dtype not in ELEMENT_BYTES:
         raise UsageError(f"{dtype!r} is not a dtype that can be written: {', '.join(ELEMENT_BYTES)}")
     element_bytes = ELEMENT_BYTES[dtype]
-    target_bytes = None if size is None else parse_size(size)
-    max_shard_bytes = parse_size(max_shard_size)
+    target_bytes = None if size is None else units.parse_size(size)
+    max_shard_bytes = units.parse_size(max_shard_size)
     layout = family(config)
     try:
         if target_bytes is not None:
@@ -288,7 +288,7 @@ def describe_size(plan: CheckpointPlan) -> str:
     if plan.target_bytes is None:
         return ""
     ratio = plan.data_bytes / plan.target_bytes - 1
-    text = f"{ratio:+.1%} of the {format_size(plan.target_bytes)} asked for"
+    text = f"{ratio:+.1%} of the {units.byte_count(plan.target_bytes)} asked for"
     if plan.is_near_target:
         return text
     return f"{text}, the nearest that this architecture can be scaled to"

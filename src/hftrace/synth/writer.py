@@ -19,9 +19,9 @@ from typing import IO, Any
 from hftrace.errors import HftraceError, UsageError
 from hftrace.synth.layouts import family
 from hftrace.synth.planning import FORMATS, CheckpointPlan
-from hftrace.synth.sizes import format_size
 from hftrace.synth.tokenizer import tokenizer_files
 from hftrace.synth.values import RandomValues
+from hftrace.units import byte_count
 
 Progress = Callable[[int, int], None]
 """Called with the bytes written so far and the bytes of all weights."""
@@ -149,7 +149,7 @@ def check_free_space(plan: CheckpointPlan, directory: Path) -> None:
         free += sum(path.stat().st_size for path in _checkpoint_files(existing))
     if free < plan.safetensors_bytes + _SPARE_BYTES:
         raise HftraceError(
-            f"{plan.name} takes {format_size(plan.safetensors_bytes)}, and only {format_size(free)} are free "
+            f"{plan.name} takes {byte_count(plan.safetensors_bytes)}, and only {byte_count(free)} are free "
             f"on the disk of {existing}: choose a smaller --size or another directory"
         )
 

@@ -15,45 +15,9 @@ from hftrace.analysis.budgets import FORBIDDEN, LIMITS, check, check_forbidden, 
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.cli import check as command
-from hftrace.cli.check import parse_time, parse_tolerance
-from hftrace.errors import UsageError
 from hftrace.render.budgets import Checked, error_commands, escape_message, escape_property, markdown
 
 # -- words of the command line ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "nanoseconds"),
-    [
-        ("90s", 90 * 10**9),
-        ("1.5min", 90 * 10**9),
-        ("250ms", 250 * MS),
-        ("90", 90 * 10**9),
-        (" 2 h ", 7_200 * 10**9),
-        ("0.1 S", 10**8),
-        (".5s", 5 * 10**8),
-        ("30us", 30_000),
-    ],
-)
-def test_times(text, nanoseconds):
-    assert parse_time(text) == nanoseconds
-
-
-@pytest.mark.parametrize(
-    "text", ["", "soon", "-1s", "0s", "1e9s", "1 day", "9" * 40, "\u0661s", "1,5s", "inf"]
-)
-def test_no_times(text):
-    with pytest.raises(UsageError):
-        parse_time(text)
-
-
-def test_tolerances():
-    assert parse_tolerance("10%") == pytest.approx(0.1)
-    assert parse_tolerance("0.1") == pytest.approx(0.1)
-    assert parse_tolerance("0") == 0
-    for text in ("", "ten", "-5%", "1e3", "10%%", "nan"):
-        with pytest.raises(UsageError):
-            parse_tolerance(text)
 
 
 def test_kinds_and_options_are_those_of_the_analysis():

@@ -83,7 +83,7 @@ def test_a_stall_is_said_once_for_each_silence_and_ten_times_at_most(tmp_path, c
     clock.now += 1
     guard.look(pytest.fail)
     assert said == [
-        "hftrace: no event for 60 s in phase shard; the stacks of all threads:",
+        "hftrace: no event for 1 min 0 s in phase shard; the stacks of all threads:",
         "Thread 0",
         "  File x",
     ]
@@ -106,7 +106,7 @@ def test_a_process_that_does_not_answer(clock, guarded, monkeypatch):
     clock.now += 1.26
     guard.look(pytest.fail)
     assert said == [
-        "hftrace: no event for 1.3 s in phase start; the process does not answer, so there are no stacks"
+        "hftrace: no event for 1.26 s in phase start; the process does not answer, so there are no stacks"
     ]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from hftrace import Trace
 from hftrace.schema import document
-from hftrace.schema.model import PHASES, File, Sample, Span, Tensor
+from hftrace.schema.model import File, Sample, Span, Tensor
+from hftrace.schema.vocabulary import PHASES
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 SAMPLES = sorted(DATA.glob("trace-*.json"))

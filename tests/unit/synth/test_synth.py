@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hftrace import units
 from hftrace.cli.synth import command
 from hftrace.errors import HftraceError, UsageError
 from hftrace.synth import (
     ARCHITECTURES,
     cache_path,
     cached,
-    format_size,
-    parse_size,
     plan,
     plan_config,
     write,
@@ -58,51 +57,6 @@ DiskUsage = namedtuple("DiskUsage", "total used free")
 
 
 # Sizes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("500MB", 500_000_000),
-        ("500 mb", 500_000_000),
-        ("500M", 500_000_000),
-        ("2GB", 2_000_000_000),
-        ("1GiB", 1 << 30),
-        ("1.5MiB", 3 << 19),
-        ("0.1GB", 100_000_000),
-        ("64kB", 64_000),
-        ("64KiB", 65_536),
-        ("1048576", 1_048_576),
-        ("1_000", 1000),
-        ("12B", 12),
-        (4096, 4096),
-    ],
-)
-def test_parse_size(text, expected):
-    assert parse_size(text) == expected
-
-
-@pytest.mark.parametrize("text", ["", "MB", "-1", "5XB", "1e9", "0", "0.1B", "12 parsecs", 0, -5])
-def test_parse_size_refuses(text):
-    with pytest.raises(UsageError, match="is not a size"):
-        parse_size(text)
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        (999, "999 B"),
-        (1000, "1.00 kB"),
-        (999_499, "999 kB"),
-        (999_999, "1.00 MB"),
-        (9_999_999, "10.0 MB"),
-        (13_476_831_232, "13.5 GB"),
-        (141_107_412_992, "141 GB"),
-        (5 * 10**18, "5000 PB"),
-    ],
-)
-def test_format_size(size, expected):
-    assert format_size(size) == expected
 
 
 # Plans
@@ -207,7 +161,7 @@ def test_plan_of_any_configuration():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("size", ["8MB", "25MB", "100MB", "500MB", "1500MB", "4GB", "20GB"])
 def test_scaling_reaches_the_target_within_a_tenth(name, size):
-    target = parse_size(size)
+    target = units.parse_size(size)
     full = plan(name)
     planned = plan(name, size=size)
     if target >= full.data_bytes:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace import units
 from hftrace.analysis.compare.variants import METRICS, Variant, succeeded
 from hftrace.analysis.compare.verdicts import can_decide
 from hftrace.analysis.time.spans import span_index
@@ -170,7 +171,7 @@ def _named(kind: str, subject: str) -> str:
 
 
 def _runs(number: int) -> str:
-    return f"{number} run" if number == 1 else f"{number} runs"
+    return units.count(number, "run")
 
 
 def _lazy(variants: Sequence[Variant]) -> Iterator[Caveat]:

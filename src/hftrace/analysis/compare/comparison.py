@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from hftrace import units
 from hftrace.analysis.compare import tensor_diff, variants
 from hftrace.analysis.compare.caveats import Caveat, caveats
 from hftrace.analysis.compare.phase_verdicts import PhaseVerdict, phase_verdicts
@@ -217,7 +218,7 @@ def compare(groups: Sequence[tuple[str, Sequence[Trace]]], baseline: str | None 
     if not made[0].good:
         number = len(made[0].runs)
         raise HftraceError(
-            f"no load of the baseline {made[0].name} succeeded ({number} trace{'s' if number > 1 else ''}): "
+            f"no load of the baseline {made[0].name} succeeded ({units.count(number, 'trace')}): "
             "choose another one with --baseline"
         )
     return Comparison(made, [Difference(made[0], variant) for variant in made[1:]], caveats(made))

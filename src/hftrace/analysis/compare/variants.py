@@ -18,9 +18,10 @@ from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import SLACK_BYTES
 from hftrace.analysis.time.phases import phase_times
-from hftrace.analysis.time.ready import READY_PHASES, readiness
+from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import READY_PHASES
 
 TIME_RESOLUTION_NS = 1_000_000
 """A scheduler's tick: two times that differ by less are the same."""

@@ -19,6 +19,7 @@ from hftrace.analysis.ending.shortage import (
     loaded_sizes,
 )
 from hftrace.schema.model import Trace
+from hftrace.units import byte_count, duration
 
 KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")
@@ -144,16 +145,6 @@ def _caught(trace: Trace, cause: Cause) -> dict[str, Any]:
     if isinstance(target, str) and target:
         words |= {"last_tensor": target, "last_tensor_ns": span.end_ns}
     return words
-
-
-def size(value: int) -> str:
-    """Returns bytes in decimal units and three digits, such as ``13.5 GB``."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= factor * 0.9995:
-            scaled = value / factor
-            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
-            return f"{scaled:.{digits}f} {unit}"
-    return f"{value} B"
 
 
 # -- who ---------------------------------------------------------------------------------------------
@@ -341,7 +332,10 @@ def _evidence(
         reached = _limit_reached(trace) or {}
         anonymous = reached.get("rss_anon_bytes")
         if isinstance(anonymous, int) and limit is not None:
-            said.append(f"Anonymous memory was {size(anonymous)}, above the {size(limit)} of --memory-limit.")
+            said.append(
+                f"Anonymous memory was {byte_count(anonymous)}, "
+                f"above the {byte_count(limit)} of --memory-limit."
+            )
     elif killer == "timeout":
         said.append(f"The load was not done after the {facts.timeout_seconds:g} s of --timeout.")
     elif killer == "out-of-memory":
@@ -369,17 +363,21 @@ def _evidence(
     if killer in ("crash", "exit") or result.get("device") is not None:
         return said  # the host's memory is not why
     if memory.total is not None and memory.anonymous is not None:
-        of = f"; the limit ({kind}) is {size(limit)}" if limit is not None and kind is not None else ""
+        of = f"; the limit ({kind}) is {byte_count(limit)}" if limit is not None and kind is not None else ""
         said.append(
-            f"The process held {size(memory.total)} at its last reading, "
-            f"{size(memory.anonymous)} of it anonymous{of}."
+            f"The process held {byte_count(memory.total)} at its last reading, "
+            f"{byte_count(memory.anonymous)} of it anonymous{of}."
         )
     if memory.group is not None and facts.cgroup_limit_bytes is not None:
-        said.append(f"Its control group held {size(memory.group)} of {size(facts.cgroup_limit_bytes)}.")
+        said.append(
+            f"Its control group held {byte_count(memory.group)} of {byte_count(facts.cgroup_limit_bytes)}."
+        )
     if memory.available is not None and facts.ram_bytes:
-        said.append(f"The machine had {size(memory.available)} of {size(facts.ram_bytes)} available.")
+        said.append(
+            f"The machine had {byte_count(memory.available)} of {byte_count(facts.ram_bytes)} available."
+        )
     if memory.stall is not None and memory.stall >= MIN_STALL_NS:
-        said.append(f"Processes waited {memory.stall / 1e9:.2f} s for memory in the last second.")
+        said.append(f"Processes waited {duration(memory.stall)} for memory in the last second.")
     return said
 
 
@@ -427,15 +425,15 @@ def shortage_sentence(device: Mapping[str, Any]) -> str:
     parts = []
     reserved, allocated = device.get("reserved_bytes"), device.get("allocated_bytes")
     if allocated is not None:
-        unused = f", {size(reserved - allocated)} more kept for later" if reserved is not None else ""
-        parts.append(f"tensors had {size(allocated)}{unused}")
+        unused = f", {byte_count(reserved - allocated)} more kept for later" if reserved is not None else ""
+        parts.append(f"tensors had {byte_count(allocated)}{unused}")
     outside = device.get("outside_allocator_bytes")
     if outside:
-        parts.append(f"{size(outside)} were taken outside of torch's allocator")
+        parts.append(f"{byte_count(outside)} were taken outside of torch's allocator")
     if device.get("asked_bytes") is not None:
-        parts.append(f"{size(device['asked_bytes'])} more were asked for")
-    of = f" has {size(memory)}" if memory is not None else ""
-    of += f", of which this process may use {size(allowed)}" if allowed is not None else ""
+        parts.append(f"{byte_count(device['asked_bytes'])} more were asked for")
+    of = f" has {byte_count(memory)}" if memory is not None else ""
+    of += f", of which this process may use {byte_count(allowed)}" if allowed is not None else ""
     return f"{name}{of}: {', '.join(parts)}." if parts else f"{name}{of} was full."
 
 

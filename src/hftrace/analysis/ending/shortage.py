@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from hftrace.analysis.ledger.dtypes import ITEM_BYTES, asked_dtype, loaded_as
+from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
 from hftrace.analysis.memory.peaks import described_device, device_sizes, integer
 from hftrace.schema.model import Trace
 
@@ -184,7 +184,7 @@ def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
     asked = asked_dtype(trace)
     keywords = trace.request.get("keywords")
     keywords = keywords if isinstance(keywords, Mapping) else {}
-    if asked is None or (asked not in ITEM_BYTES and asked != "auto"):
+    if asked is None or (asked not in CAST_DTYPES and asked != "auto"):
         return None
     if any(keywords.get(name) for name in QUANTIZING):
         return None
@@ -195,7 +195,7 @@ def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
     ):
         if kind == "unused" or stored is None:
             continue
-        if dtype not in ITEM_BYTES and dtype not in WHOLE:
+        if dtype not in CAST_DTYPES and dtype not in WHOLE:
             return None
         loaded, size = loaded_as(stored, dtype, asked)
         found.append((loaded == dtype, size))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hftrace import units
 from hftrace.analysis.ending.death import FullDevice, death_of
-from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
     asked_keywords,
     generation,
-    plural,
     rule,
-    seconds,
 )
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.memory.device_peak import highest_device_peaks
@@ -21,21 +19,8 @@ from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
 from hftrace.schema.model import Trace
-
-ITEM_BYTES = {
-    "float64": 8,
-    "int64": 8,
-    "float32": 4,
-    "int32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-    "float8_e4m3fn": 1,
-    "float8_e5m2": 1,
-}
+from hftrace.schema.vocabulary import ITEM_BYTES
+from hftrace.units import byte_count, duration
 
 UNUSED_BYTES = 100_000_000
 UNUSED_SHARE = 0.1
@@ -61,11 +46,11 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     used, limit = end.held_against_limit, end.limit_bytes
     parts = []
     if used is not None and limit is not None:
-        parts.append(f"The process held {amount(used)} of {amount(limit)} when it died")
+        parts.append(f"The process held {byte_count(used)} of {byte_count(limit)} when it died")
     if (size := checkpoint_bytes(trace)) is not None:
-        parts.append(f"the checkpoint has {amount(size)}")
+        parts.append(f"the checkpoint has {byte_count(size)}")
     if end.predicted_anon_bytes is not None:
-        parts.append(f"the finished load would have held {amount(end.predicted_anon_bytes)} anonymous")
+        parts.append(f"the finished load would have held {byte_count(end.predicted_anon_bytes)} anonymous")
     evidence = "; ".join(parts) + "." if parts else "Memory ran out."
     yield Finding(
         "R25",
@@ -80,15 +65,15 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
 def _device_full(trace: Trace, full: FullDevice) -> Finding:
     """Returns the finding about a device that had too little memory."""
     held = full.reserved_bytes if full.reserved_bytes is not None else full.allocated_bytes
-    of = f" of {amount(full.memory_bytes)}" if full.memory_bytes is not None else ""
-    parts = [f"torch held {amount(held)}{of} when it asked for more"] if held is not None else []
+    of = f" of {byte_count(full.memory_bytes)}" if full.memory_bytes is not None else ""
+    parts = [f"torch held {byte_count(held)}{of} when it asked for more"] if held is not None else []
     outside = full.outside_allocator_bytes
     if outside:
-        parts.append(f"{amount(outside)} were not torch's: the context, other libraries and processes")
+        parts.append(f"{byte_count(outside)} were not torch's: the context, other libraries and processes")
     if full.predicted_bytes is not None:
-        parts.append(f"the loaded model needs {amount(full.predicted_bytes)} there")
+        parts.append(f"the loaded model needs {byte_count(full.predicted_bytes)} there")
     elif (size := checkpoint_bytes(trace)) is not None:
-        parts.append(f"the checkpoint has {amount(size)}")
+        parts.append(f"the checkpoint has {byte_count(size)}")
     evidence = "; ".join(parts) + "." if parts else "The device was full."
     room = full.room_bytes
     fits = full.predicted_bytes is not None and room is not None and full.predicted_bytes <= room
@@ -122,13 +107,13 @@ def reserved_unused(trace: Trace) -> Iterator[Finding]:
             continue
         kind = peak.device.partition(":")[0]
         warmed = _warmed_up(trace, peak.device)
-        why = f"; its warm-up had reserved {amount(warmed)} before the first tensor" if warmed else ""
+        why = f"; its warm-up had reserved {byte_count(warmed)} before the first tensor" if warmed else ""
         yield Finding(
             "R10",
             "reserved-unused",
-            f"{amount(unused)} of {peak.device} reserved and unused",
-            f"When the load ended torch had reserved {amount(reserved)} of {peak.device} for "
-            f"{amount(peak.allocated_bytes or 0)} of tensors{why}.",
+            f"{byte_count(unused)} of {peak.device} reserved and unused",
+            f"When the load ended torch had reserved {byte_count(reserved)} of {peak.device} for "
+            f"{byte_count(peak.allocated_bytes or 0)} of tensors{why}.",
             f"Call torch.{kind}.empty_cache() after the load: it gives back the blocks that no tensor is in. "
             f'Loaded on the CPU and moved with .to("{kind}"), a model leaves next to none.',
             cost_bytes=unused,
@@ -169,8 +154,8 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         "R02",
         "dtype-widened",
         f"{source} in the file, {target} in memory",
-        f"{plural(sum(total.count for total in widened.values()), 'tensor')} were widened, {reason}: "
-        f"{amount(affected)} stored became {amount(affected + extra)}.",
+        f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened, {reason}: "
+        f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
         f'Pass {argument}="auto" to keep the stored dtype.',
         cost_bytes=extra,
     )
@@ -189,13 +174,13 @@ def not_resident(trace: Trace) -> Iterator[Finding]:
     ready = readiness(trace)
     advice = "Count that in: trace with --touch or --forward to get the time until the model is ready."
     if ready is not None and ready.steps:
-        spent = " and ".join(f"{step.phase} took {seconds(step.duration_ns)}" for step in ready.steps)
+        spent = " and ".join(f"{step.phase} took {duration(step.duration_ns)}" for step in ready.steps)
         advice = f"Count that in, as was done here: {spent} after the load."
     yield Finding(
         "R17",
         "not-resident",
         "The cost is deferred to first use",
-        f"The load returned with {amount(missing)} of {amount(size)} not yet in RAM: the weights are "
+        f"The load returned with {byte_count(missing)} of {byte_count(size)} not yet in RAM: the weights are "
         "memory-mapped, and the first forward pass reads them from storage.",
         advice,
         cost_bytes=missing,

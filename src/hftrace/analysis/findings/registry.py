@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from hftrace import units
 from hftrace.analysis.findings import memory, time, weights
-from hftrace.analysis.findings.rules import RULES, Finding, is_number, plural, rule
+from hftrace.analysis.findings.rules import RULES, Finding, is_number, rule
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
@@ -58,7 +59,7 @@ def recorder_trouble(trace: Trace) -> Iterator[Finding]:
         yield Finding(
             "H02",
             "hook-errors",
-            f"{plural(len(errors), 'error')} inside hftrace",
+            f"{units.count(len(errors), 'error')} inside hftrace",
             f"The load was not affected, the trace may lack facts. First: {_first_line(errors[0])}",
             "Report it, with the output of hftrace doctor.",
             internal=True,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+from hftrace import units
 from hftrace.analysis.ledger.tensors import Total, cells, tensor_batches, tensor_sums
 from hftrace.schema.model import Trace
 
@@ -48,16 +49,6 @@ def rule(function: Rule) -> Rule:
     return function
 
 
-def seconds(time_ns: int) -> str:
-    """Returns a time: ``1.25 s``, ``80 ms``."""
-    return f"{time_ns / 1e9:.2f} s" if time_ns >= 1e9 else f"{time_ns / 1e6:.0f} ms"
-
-
-def plural(number: int, noun: str, many: str | None = None) -> str:
-    """Returns a number with its noun: ``1 call``, ``2,000 calls``."""
-    return f"{number:,} {noun if number == 1 else many or noun + 's'}"
-
-
 def asked_keywords(trace: Trace) -> Mapping[str, Any]:
     """Returns the keywords of the request."""
     keywords = trace.request.get("keywords")
@@ -91,7 +82,7 @@ def worst_names(trace: Trace, kind: str, provenance: str, limit: int = 3) -> str
                 sizes[full.rpartition(".")[0] or full] += size or stored or 1
     worst = [name for name, _ in sizes.most_common(limit)]
     rest = len(sizes) - len(worst)
-    return ", ".join(worst) + (f" and {plural(rest, 'more module')}" if rest > 0 else "")
+    return ", ".join(worst) + (f" and {units.count(rest, 'more module')}" if rest > 0 else "")
 
 
 def is_number(value: Any) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from hftrace import units
 from hftrace.analysis.ending.death import death_of
-from hftrace.analysis.ending.postmortem import size as amount
 from hftrace.analysis.findings.rules import (
     Finding,
     asked_keywords,
     generation,
     is_number,
-    plural,
     rule,
-    seconds,
     total_of,
 )
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
@@ -23,6 +21,7 @@ from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
 from hftrace.schema.model import Trace
+from hftrace.units import byte_count, duration
 
 
 @rule
@@ -41,9 +40,9 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R25",
         "stalled",
-        f"The load stood still for {seconds(total)}",
-        f"{plural(len(silent), 'stretch', 'stretches')} without any event, the longest of "
-        f"{seconds(worst.silent_ns or 0)}{where}; {stacks}.",
+        f"The load stood still for {duration(total)}",
+        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, the longest of "
+        f"{duration(worst.silent_ns or 0)}{where}; {stacks}.",
         "See what each thread was doing: hftrace show TRACE --view postmortem.",
         cost_ns=total,
     )
@@ -64,7 +63,7 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
             "R01",
             "init-then-overwrite",
             "Weights were initialised, then overwritten",
-            f"{seconds(spent)} went into building and initialising {amount(overwritten)} of "
+            f"{duration(spent)} went into building and initialising {byte_count(overwritten)} of "
             "parameters on a real device; the checkpoint then overwrote them.",
             "Pass low_cpu_mem_usage=True (needs accelerate), or upgrade: from transformers 4.51 on, "
             "models are always built on the meta device.",
@@ -87,7 +86,7 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
         places.setdefault((kind, _interrupted(trace, row)), []).append(index.wall_ns(row))
     worst = sorted(places.items(), key=lambda item: -sum(item[1]))
     parts = [
-        f"{_collections(kind, len(times))} in {place}, {seconds(sum(times) // len(times))} each"
+        f"{_collections(kind, len(times))} in {place}, {duration(sum(times) // len(times))} each"
         for (kind, place), times in worst[:3]
     ]
     rest = sum(len(times) for _, times in worst[3:])
@@ -96,9 +95,9 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R09",
         "full-collections",
-        f"Full garbage collections take {spent / loads_wall_ns(trace) * 100:.0f} % of the load",
+        f"Full garbage collections take {units.share(spent / loads_wall_ns(trace))} of the load",
         f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
-        f"{plural(freed, 'object')}.",
+        f"{units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
     )
@@ -106,8 +105,8 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
 
 def _collections(kind: str, count: int) -> str:
     if kind == "automatic":
-        return f"{plural(count, 'collection')} that Python began by itself"
-    return f"{plural(count, 'call')} of gc.collect"
+        return f"{units.count(count, 'collection')} that Python began by itself"
+    return f"{units.count(count, 'call')} of gc.collect"
 
 
 def _interrupted(trace: Trace, row: int) -> str:
@@ -150,12 +149,12 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         for entry in costs if isinstance(costs, list) else []:
             if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], int):
                 packages[str(entry[0])] += entry[1]
-    worst = ", ".join(f"{name} {seconds(cost)}" for name, cost in packages.most_common(3))
+    worst = ", ".join(f"{name} {duration(cost)}" for name, cost in packages.most_common(3))
     yield Finding(
         "R05",
         "imports-dominate",
-        f"Imports take {spent / recorded_wall_ns(trace) * 100:.0f} % of the time",
-        f"{seconds(spent)} of {seconds(recorded_wall_ns(trace))} went into importing Python modules"
+        f"Imports take {units.share(spent / recorded_wall_ns(trace))} of the time",
+        f"{duration(spent)} of {duration(recorded_wall_ns(trace))} went into importing Python modules"
         + (f": {worst}." if worst else "."),
         "No option of the loader helps here: keep the process alive between loads, or import earlier.",
         cost_ns=spent,
@@ -187,7 +186,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
             "R08",
             "pickle-checkpoint",
             "The checkpoint is in pickle files",
-            f"{plural(len(files), 'file')} of {amount(size)}, unpickled: each is copied into memory "
+            f"{units.count(len(files), 'file')} of {byte_count(size)}, unpickled: each is copied into memory "
             "whole before its tensors are placed.",
             "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
             cost_bytes=largest,
@@ -200,9 +199,9 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     waiting = reader_waiting_ns(trace)
     if waiting < 1_000_000_000 or waiting <= 0.5 * loads_wall_ns(trace):
         return
-    threads = plural(len(weight_reading(trace).reader_threads), "reader thread")
+    threads = units.count(len(weight_reading(trace).reader_threads), "reader thread")
     rate = read_rate(trace)
-    reached = f" They reached {rate / 1e9:.2f} GB/s." if rate else ""
+    reached = f" They reached {units.rate(rate)}." if rate else ""
     if casts(tensor_sums(trace)):
         advice = (
             "Store the checkpoint in the dtype you ask for: then nothing is cast, and pages are only mapped."
@@ -213,7 +212,7 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
         "R24",
         "waiting-for-readers",
         "The main thread waits for reads",
-        f"It waited {seconds(waiting)} of {seconds(loads_wall_ns(trace))} for {threads}.{reached}",
+        f"It waited {duration(waiting)} of {duration(loads_wall_ns(trace))} for {threads}.{reached}",
         advice,
         cost_ns=waiting,
     )
@@ -228,8 +227,9 @@ def hub_requests(trace: Trace) -> Iterator[Finding]:
         yield Finding(
             "R22",
             "hub-requests",
-            f"{plural(requests, 'request')} to the hub, nothing downloaded",
-            f"Every file was here already, and {plural(requests, 'request')} asked whether it is current.",
+            f"{units.count(requests, 'request')} to the hub, nothing downloaded",
+            f"Every file was here already, and {units.count(requests, 'request')} asked "
+            "whether it is current.",
             "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
             cost_ns=phase_times(trace).get("resolve", 0),
         )

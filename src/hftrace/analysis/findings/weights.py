@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace.analysis.ending.postmortem import size as amount
+from hftrace import units
 from hftrace.analysis.findings.rules import (
     Finding,
-    plural,
     rule,
     total_of,
     worst_names,
 )
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.schema.model import Trace
+from hftrace.units import byte_count
 
 
 @rule
@@ -27,8 +27,8 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R20",
         "missing-weights",
-        f"{plural(total.count, 'parameter')} not from the checkpoint",
-        f"{amount(total.bytes)} of parameters were freshly initialised: "
+        f"{units.count(total.count, 'parameter')} not from the checkpoint",
+        f"{byte_count(total.bytes)} of parameters were freshly initialised: "
         f"{worst_names(trace, 'parameter', 'initialized')}.{pairs}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
@@ -43,8 +43,8 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
         yield Finding(
             "R19",
             "left-on-meta",
-            f"{plural(total.count, 'parameter')} left on the meta device",
-            f"{amount(total.bytes)} have a shape and no data; the first use fails.",
+            f"{units.count(total.count, 'parameter')} left on the meta device",
+            f"{byte_count(total.bytes)} have a shape and no data; the first use fails.",
             "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta.",
             cost_bytes=total.bytes,
         )
@@ -58,8 +58,8 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
         yield Finding(
             "R20",
             "unused-keys",
-            f"{plural(total.count, 'checkpoint key')} went nowhere",
-            f"{amount(total.stored_bytes)} of the checkpoint found no parameter: "
+            f"{units.count(total.count, 'checkpoint key')} went nowhere",
+            f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
             f"{worst_names(trace, 'unused', 'unused')}.",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
@@ -80,8 +80,8 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
                 "R18",
                 f"offloaded-to-{place}",
                 f"Weights stay {words}",
-                f"{plural(total.count, 'tensor')} of {amount(size)} did not fit on the devices that the "
-                f"device_map may use; they stay {words} and are copied in every forward pass.",
+                f"{units.count(total.count, 'tensor')} of {byte_count(size)} did not fit on the devices that "
+                f"the device_map may use; they stay {words} and are copied in every forward pass.",
                 "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
                 cost_bytes=size,
             )

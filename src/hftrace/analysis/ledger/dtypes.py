@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import ITEM_BYTES
 
-ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+CAST_DTYPES = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that a load casts into each other."""
 
 
@@ -27,6 +28,6 @@ def loaded_as(stored_bytes: int, stored_dtype: str, asked: str | None) -> tuple[
 
     Integers, and what is stored in fewer than 16 bits, keep their dtype.
     """
-    if asked in ITEM_BYTES and stored_dtype in ITEM_BYTES:
+    if asked in CAST_DTYPES and stored_dtype in CAST_DTYPES:
         return asked, stored_bytes // ITEM_BYTES[stored_dtype] * ITEM_BYTES[asked]
     return stored_dtype, stored_bytes

@@ -17,9 +17,8 @@ from hftrace.analysis.memory.peaks import device_sizes
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import MEMORY_PHASES
 
-AFTERWARDS = ("touch", "forward", "generate", "release")
-"""Phases of root spans that follow a load and change what it left in memory."""
 SLACK = 0.005
 """A watermark that is this share above every reading lies between two of them; less is slack of counters."""
 SLACK_BYTES = 1_000_000
@@ -157,7 +156,7 @@ def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
     after = [
         row
         for row in roots
-        if index.phases[row] in AFTERWARDS and (first_load is None or index.starts[row] >= first_load)
+        if index.phases[row] in MEMORY_PHASES and (first_load is None or index.starts[row] >= first_load)
     ]
     after.sort(key=lambda row: (index.starts[row], row))
     taken = readings(trace, pid)

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Trace
-
-READY_PHASES = ("touch", "forward")
-AFTER_PHASES = (*READY_PHASES, "release")
+from hftrace.schema.vocabulary import AFTER_LOAD, READY_PHASES
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def readiness(trace: Trace) -> Ready | None:
     steps: list[Step] = []
     release = None
     for row in index.main_roots:
-        if index.starts[row] < index.starts[last] or index.phases[row] not in AFTER_PHASES:
+        if index.starts[row] < index.starts[last] or index.phases[row] not in AFTER_LOAD:
             continue
         span = trace.spans[row]
         if span.phase in READY_PHASES:

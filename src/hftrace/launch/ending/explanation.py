@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from hftrace.analysis.ending.postmortem import first_sentences, size
+from hftrace.analysis.ending.postmortem import first_sentences
 from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
 from hftrace.replay.headers import read_safetensors_header
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import WEIGHT_PATTERNS
+from hftrace.units import byte_count
 
 UNRELATED = (
     "TypeError",
@@ -24,7 +26,6 @@ UNRELATED = (
     "SystemExit",
 )
 """Errors that no checkpoint is the cause of, whatever else may be wrong with it."""
-WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.h5", "*.msgpack")
 
 
 def explain_failure(trace: Trace) -> str:
@@ -59,8 +60,8 @@ def explain_death(trace: Trace) -> str:
     limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
     anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
     if killer == "memory-limit":
-        asked = f" {size(limit)}" if limit is not None else ""
-        held = f" (anonymous memory {size(anonymous)})" if anonymous is not None else ""
+        asked = f" {byte_count(limit)}" if limit is not None else ""
+        held = f" (anonymous memory {byte_count(anonymous)})" if anonymous is not None else ""
         how = f"the load was stopped at --memory-limit{asked}{held}"
     elif killer == "timeout":
         seconds = outcome.get("timeout_seconds")
@@ -75,7 +76,7 @@ def explain_death(trace: Trace) -> str:
         sure = any(str(each).startswith("The kernel says") for each in outcome.get("evidence") or [])
         how += f", {'' if sure else 'likely '}by the kernel for want of memory"
         if total is not None and limit is not None:
-            how += f" (it held {size(total)}; the limit, {limit_kind}, is {size(limit)})"
+            how += f" (it held {byte_count(total)}; the limit, {limit_kind}, is {byte_count(limit)})"
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
     where = f" in phase {phase}" if phase else ""
     if tensor:
@@ -83,10 +84,10 @@ def explain_death(trace: Trace) -> str:
     placed, remaining = outcome.get("placed_bytes"), outcome.get("remaining_bytes")
     ahead = ""
     if placed is not None and remaining:
-        ahead = f"; {size(remaining)} of {size(placed + remaining)} were still to come"
+        ahead = f"; {byte_count(remaining)} of {byte_count(placed + remaining)} were still to come"
         needed = outcome.get("predicted_anon_bytes")
         if needed is not None and killer in ("memory-limit", "kernel-oom"):
-            ahead += f", and finishing needs about {size(needed)}"
+            ahead += f", and finishing needs about {byte_count(needed)}"
     # Cut off while it was mapped: the usual cause of this signal, and one that the user can put right.
     damage = damaged_files(trace) if outcome.get("signal") == "SIGBUS" else ()
     why = f": {damage[0].rstrip('.')}" if damage else ""

@@ -20,8 +20,8 @@ from hftrace.record.child.inputs import InputError, build_inputs, given_inputs, 
 from hftrace.record.recorder import OpenSpan, Recorder, clock
 from hftrace.record.snapshot import model_of
 from hftrace.schema.redact import redact
+from hftrace.schema.vocabulary import AFTER_LOAD
 
-STEPS = ("touch", "forward", "release")
 PIECE_BYTES = 1 << 28
 """How much is touched in one go, between two looks at the clock."""
 TELL_NS = 5_000_000_000
@@ -39,7 +39,7 @@ class Readiness:
 
     def __init__(self, recorder: Recorder, request: dict[str, Any]) -> None:
         self._recorder = recorder
-        self._asked = [step for step in STEPS if request.get(step)]
+        self._asked = [step for step in AFTER_LOAD if request.get(step)]
         self._inputs: dict[str, Any] | None = request.get("inputs")
         self._before = recorder.memory.current()
         self._devices_before = recorder.devices.read(reset=False) or {}

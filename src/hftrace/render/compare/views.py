@@ -34,7 +34,7 @@ from hftrace.analysis.ledger.tensors import TO, Total
 from hftrace.analysis.memory.usage import SLACK_BYTES, process_memory
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import dominant, resample
-from hftrace.render.peak import IN_WORDS, signed
+from hftrace.render.peak import IN_WORDS
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -62,6 +62,7 @@ from hftrace.render.views.ledgers import Column, Row, table
 from hftrace.render.views.memory import FILE_BACKED, FULL, HOST_LAYERS, chart
 from hftrace.render.views.timeline import axis_text, lane_line, spark
 from hftrace.schema.model import File, Trace
+from hftrace.units import signed_bytes, signed_duration
 
 VIEWS = ("summary", "phases", "memory", "tensors", "files")
 LABEL = 13
@@ -260,7 +261,7 @@ def _run_count(variant: Variant) -> str:
 
 def amount(metric: Metric, value: float | None) -> str:
     """Returns a value of a metric as people read it."""
-    return units.duration(value) if metric.unit == "ns" else units.byte_count(value)
+    return units.figure(value, metric.unit)
 
 
 def figure_of(variant: Variant, metric: Metric) -> str:
@@ -277,16 +278,10 @@ def ratio_of(judgement: Judgement, with_interval: bool) -> str:
     """Returns the ratio to the baseline and its 95 % interval, as far as they are known."""
     if judgement.ratio is None:
         return ""
-    text = TIMES + _factor(judgement.ratio)
+    text = TIMES + units.ratio(judgement.ratio)
     if with_interval and judgement.interval is not None:
-        text += f" ({_factor(judgement.interval.low)}{TO}{_factor(judgement.interval.high)})"
+        text += f" ({units.ratio(judgement.interval.low)}{TO}{units.ratio(judgement.interval.high)})"
     return text
-
-
-def _factor(value: float) -> str:
-    if value >= 1000:
-        return f"{value:.1e}"
-    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"
 
 
 def _explanations(comparison: Comparison, layout: _Layout, width: int) -> Iterable[Line]:
@@ -327,11 +322,6 @@ def more_runs(difference: Difference) -> str:
 # -- why ----------------------------------------------------------------------------------------------
 
 
-def plus(value: float) -> str:
-    """Returns a difference of times with its sign."""
-    return f"+{units.duration(value)}" if value >= 0 else units.duration(value)
-
-
 def listed(parts: Sequence[tuple[str, int]], write: Callable[[int], str]) -> str:
     """Returns the parts of a difference in words; small ones as one sum, so that nothing is left out."""
     known = [(name, size) for name, size in parts if size]
@@ -357,7 +347,7 @@ def certain_phases(difference: Difference) -> str:
     found.sort(key=lambda item: -abs(item[1].difference_ns))
     most = max(each.p_value for _, each in found)
     level = "< 0.1 %" if most < 0.001 else f"{most * 100:.1f} %"
-    parts = ", ".join(f"{phase} {plus(each.difference_ns)}" for phase, each in found)
+    parts = ", ".join(f"{phase} {signed_duration(each.difference_ns)}" for phase, each in found)
     return f"{parts} (all phases judged together: p {level})"
 
 
@@ -374,7 +364,14 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
             remark = " (too little to count)"
         elif difference.judgements["returned_ns"].verdict == NO_DIFFERENCE:
             remark = " (may be noise)"
-        found.append(("time", f"{plus(whole)}{remark}: {listed(parts, plus)}" if whole else "the same"))
+        found.append(
+            (
+                "time",
+                f"{signed_duration(whole)}{remark}: {listed(parts, signed_duration)}"
+                if whole
+                else "the same",
+            )
+        )
     certain = certain_phases(difference)
     if certain:
         found.append(("surely", certain))
@@ -385,7 +382,10 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
             name = _part_name(change)
             sums[name] = sums.get(name, 0) + change.difference_bytes
         found.append(
-            ("load's peak", f"{signed(whole)}: {listed(list(sums.items()), signed)}" if whole else "the same")
+            (
+                "load's peak",
+                f"{signed_bytes(whole)}: {listed(list(sums.items()), signed_bytes)}" if whole else "the same",
+            )
         )
     deeds = [deed for deed in difference.deeds if _worth_saying(deed)]
     for number, deed in enumerate(deeds[:DEEDS]):
@@ -491,7 +491,7 @@ def phases_view(comparison: Comparison) -> Block:
                 [(phase, phase_letter(phase), phase_style(phase)) for phase in phases],
                 lambda variant, phase: variant.phases.get(phase, 0) if variant.good else None,
                 units.duration,
-                plus,
+                signed_duration,
                 width,
             )
         for difference in comparison.differences:
@@ -677,7 +677,7 @@ def memory_view(comparison: Comparison) -> Block:
                 [(label, "", PLAIN) for label in keys],
                 lambda variant, label: _part(variant, keys[label]),
                 units.byte_count,
-                signed,
+                signed_bytes,
                 width,
             )
         else:

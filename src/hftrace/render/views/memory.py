@@ -19,7 +19,7 @@ from hftrace.analysis.memory.usage import Panel, Peak, ProcessMemory, process_me
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.render.composition import device_composition, host_composition
-from hftrace.render.peak import signed, when
+from hftrace.render.peak import when
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -373,7 +373,7 @@ def _states(process: ProcessMemory, width: int) -> Iterable[Line]:
     yield [(" " * names + "".join(fit(title, room, "right") for title in titles), DIM)]
     for number, state in enumerate(process.states):
         shown = state if not number else process.above_start(state)
-        write = units.byte_count if not number else signed
+        write = units.byte_count if not number else units.signed_bytes
         values = (shown.total_bytes, shown.anonymous_bytes, shown.file_bytes)
         name = "at the start, absolute" if not number else state.name
         cells = "".join(fit(write(value), room, "right") for value in values)

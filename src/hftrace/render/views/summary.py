@@ -8,7 +8,7 @@ from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
-from hftrace.analysis.time.ready import AFTER_PHASES, readiness
+from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
@@ -39,6 +39,7 @@ from hftrace.render.text import (
     wrap,
 )
 from hftrace.schema.model import Trace
+from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
 BARS = 3
@@ -164,7 +165,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
 def _took(trace: Trace) -> str:
     index = span_index(trace)
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
-    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_PHASES)
+    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
     before = recorded_wall_ns(trace) - loads - after
     text = units.duration(recorded_wall_ns(trace))
     if before and loads:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem, size
+from hftrace.analysis.ending.postmortem import DeathFacts, post_mortem
 from hftrace.launch.ending.explanation import explain_death
 from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor, Trace
 
@@ -209,16 +209,6 @@ def test_a_checkpoint_that_is_not_known_in_full():
     assert (result["placed_bytes"], result["remaining_bytes"]) == (None, None)
     quantised = (tensor("a", GB, dtype="int8"), tensor("b", GB))
     assert post_mortem(trace(tensors=quantised), DeathFacts())["predicted_anon_bytes"] is None
-
-
-def test_sizes():
-    assert [size(value) for value in (999, 999_500, 1_000_000, 13_500_000_000, 200 * GB)] == [
-        "999 B",
-        "1.00 MB",
-        "1.00 MB",
-        "13.5 GB",
-        "200 GB",
-    ]
 
 
 def sentence(**more):

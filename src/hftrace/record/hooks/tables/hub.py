@@ -21,6 +21,7 @@ from hftrace.record.patching import FRAME_FILE, original_code, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.schema import journal
 from hftrace.schema.redact import redact
+from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 
 
 class _Asking(threading.local):
@@ -32,7 +33,8 @@ class _Asking(threading.local):
 
 _asking = _Asking()
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json", ".gguf", ".h5", ".msgpack", ".pt", ".pth", ".index")
+_SUFFIXES = (*WEIGHT_SUFFIXES, ".pth", ".index.json", ".index")
+"""Names that may be a weight file's, or its index's."""
 
 
 def _asked(call: Call) -> list[str]:
@@ -228,7 +230,7 @@ def probe_handler(
             and state.stack
             and not state.busy
             and isinstance(path, str)
-            and path.endswith(WEIGHT_SUFFIXES)
+            and path.endswith(_SUFFIXES)
             and state.stack[-1].phase in ("load", "resolve", "config")
         ):
             shielded(recorder, point.target, note, path, bool(found), _caller())
