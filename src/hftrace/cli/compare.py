@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftrace.cli.output import make_console, output_options, print_json, print_result
+from hftrace.cli.common.model import ModelOptions, model_options
+from hftrace.cli.common.output import make_console, output_options, print_json, print_result
+from hftrace.cli.common.values import cache_choice
 from hftrace.errors import EXIT_OK, UsageError
 from hftrace.schema.model import Trace
 
@@ -65,9 +67,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 @click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
 @click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
 @click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
-@click.option("--class", "class_name", metavar="NAME", help="Class to load MODEL with.")
-@click.option("--task", metavar="NAME", help="Choose the class by a pipeline task.")
-@click.option("--size", metavar="SIZE", help="With synth:NAME, scale the checkpoint to about this size.")
+@model_options(without=("variant",))
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -108,9 +108,7 @@ def command(
     warm: bool,
     touch: bool,
     forward: bool,
-    class_name: str | None,
-    task: str | None,
-    size: str | None,
+    chosen: ModelOptions,
     timeout: float | None,
     output: str | None,
     baseline: str | None,
@@ -124,7 +122,8 @@ def command(
 
     With --variant or --sweep, MODEL (a directory, a Hub id or synth:NAME) is
     loaded in each way, in fresh processes that take turns; every trace is kept.
-    A directory of such a comparison can be named later in its place.
+    A directory of such a comparison can be named later in its place. Keywords such
+    as --dtype hold for all variants; what a variant says itself wins.
 
     A sweep is drawn as a ranking: one line for each combination, sorted by --sort,
     and the from_pretrained call of the best. So is anything else with --sort.
@@ -147,17 +146,15 @@ def command(
         sweep, arguments = (*sweep, *(arguments[1:] if sweep else ())), arguments[: 1 if sweep else None]
         if len(arguments) != 1:
             raise UsageError("--variant and --sweep measure one model: name it, and no traces")
-        if cold and warm:
-            raise UsageError("--cold and --warm are opposites: give one of them")
-        cache = "cold" if cold else "warm" if warm else None
-        measured = measure(
-            arguments[0],
-            MeasureOptions(
-                variants, sweep, repeat, cache, touch, forward, class_name, task, size, output, timeout
-            ),
-        )
+        cache = cache_choice(cold, warm)
+        options = MeasureOptions(variants, sweep, repeat, cache, touch, forward, output, timeout)
+        measured = measure(arguments[0], chosen, options)
         named = measured.groups
     else:
+        if chosen.given:
+            raise UsageError(
+                "options of a model are for one that is measured: name it, with --variant twice or --sweep"
+            )
         named = named_groups(arguments)
     groups = [(name, [Trace.open(path) for path in paths]) for name, paths in named]
     comparison = compare(groups, baseline)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftrace.cli.output import output_options, print_blocks, print_json, print_json_rows
+from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
 
 if TYPE_CHECKING:
