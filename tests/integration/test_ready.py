@@ -14,7 +14,6 @@ from rich.console import Console
 
 import hftrace
 from hftrace.analysis.summary import summary
-from hftrace.launch.preparation import evict, resident
 from hftrace.record.child.inputs import build_inputs
 from hftrace.record.child.ready import Readiness
 from hftrace.record.recorder import Recorder
@@ -24,6 +23,7 @@ from hftrace.render.views.summary import _facts
 from hftrace.replay.trace import replay
 from hftrace.synth import plan, write
 from hftrace.system.memory import HostMemory
+from hftrace.system.page_cache import evict, resident
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

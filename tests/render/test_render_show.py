@@ -10,7 +10,7 @@ import click
 import pytest
 
 import handmade
-from hftrace.cli.output import output_width, wants_color
+from hftrace.cli.common.output import output_width, wants_color
 from hftrace.cli.show import command, matcher
 from hftrace.errors import UsageError
 from hftrace.render.registry import ALL

@@ -1,15 +1,16 @@
-"""``hftrace check``: holds saved traces against budgets, and leaves with 3 where one is broken."""
+"""``hftrace check``: holds saved traces against budgets, and exits with 3 where one is broken."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftrace import units
-from hftrace.cli.output import make_console, output_options, print_error, print_json, print_result
+from hftrace.cli.common.output import make_console, output_options, print_error, print_json, print_result
+from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
 from hftrace.schema.trace import Trace
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pickle", "converted")
 DEFAULT_TOLERANCE = "10%"
-_Number = TypeVar("_Number", int, float)
 
 OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("--max-time", "TIME", "from_pretrained took at most TIME, such as 90s, 1.5min or 250ms."),
@@ -72,7 +72,7 @@ def command(
 ) -> int:
     """Hold saved traces against budgets.
 
-    Leaves with 3 where a budget is broken, and with 1 where a trace has no load
+    Exits with 3 where a budget is broken, and with 1 where a trace has no load
     that succeeded, or does not say what a budget asks. In GitHub Actions each
     broken budget is an annotation, and the step summary has the table.
     """
@@ -88,7 +88,7 @@ def command(
     reference = None
     if baseline is not None:
         reference = Trace.open(baseline)
-        share = _parsed("--tolerance", units.parse_share, tolerance or DEFAULT_TOLERANCE)
+        share = parse_option("--tolerance", units.parse_share, tolerance or DEFAULT_TOLERANCE)
         limits += _from_baseline(reference, baseline, share)
     checked = []
     for path in paths:
@@ -139,15 +139,8 @@ def _limits(asked: dict[str, str | None]) -> list[Limit]:
         if text is None:
             continue
         parse = units.parse_duration if kind == "TIME" else units.parse_size
-        limits.append(limit(option, _parsed(option, parse, text)))
+        limits.append(limit(option, parse_option(option, parse, text)))
     return limits
-
-
-def _parsed(option: str, parse: Callable[[str], _Number], text: str) -> _Number:
-    try:
-        return parse(text)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error.message}") from None
 
 
 def _from_baseline(reference: Trace, path: str, tolerance: float) -> list[Limit]:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.choices import ViewChoice
-from hftrace.cli.output import output_options, print_blocks, print_json
+from hftrace.cli.common.model import ModelOptions, model_options
+from hftrace.cli.common.output import output_options, print_blocks, print_json
+from hftrace.cli.common.values import cache_choice
 from hftrace.errors import EXIT_OK, UsageError
 from hftrace.render.compare import VIEWS, load
 from hftrace.render.registry import ALL, shown_by
@@ -67,9 +69,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 @click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
 @click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
 @click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
-@click.option("--class", "class_name", metavar="NAME", help="Class to load MODEL with.")
-@click.option("--task", metavar="NAME", help="Choose the class by a pipeline task.")
-@click.option("--size", metavar="SIZE", help="With synth:NAME, scale the checkpoint to about this size.")
+@model_options(without=("variant",))
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -110,9 +110,7 @@ def command(
     warm: bool,
     touch: bool,
     forward: bool,
-    class_name: str | None,
-    task: str | None,
-    size: str | None,
+    chosen: ModelOptions,
     timeout: float | None,
     output: str | None,
     baseline: str | None,
@@ -126,7 +124,8 @@ def command(
 
     With --variant or --sweep, MODEL (a directory, a Hub id or synth:NAME) is
     loaded in each way, in fresh processes that take turns; every trace is kept.
-    A directory of such a comparison can be named later in its place.
+    A directory of such a comparison can be named later in its place. Keywords such
+    as --dtype hold for all variants; what a variant says itself wins.
 
     A sweep is drawn as a ranking: one line for each combination, sorted by --sort,
     and the from_pretrained call of the best. So is anything else with --sort.
@@ -149,17 +148,15 @@ def command(
         sweep, arguments = (*sweep, *(arguments[1:] if sweep else ())), arguments[: 1 if sweep else None]
         if len(arguments) != 1:
             raise UsageError("--variant and --sweep measure one model: name it, and no traces")
-        if cold and warm:
-            raise UsageError("--cold and --warm are opposites: give one of them")
-        cache = "cold" if cold else "warm" if warm else None
-        measured = measure(
-            arguments[0],
-            MeasureOptions(
-                variants, sweep, repeat, cache, touch, forward, class_name, task, size, output, timeout
-            ),
-        )
+        cache = cache_choice(cold, warm)
+        options = MeasureOptions(variants, sweep, repeat, cache, touch, forward, output, timeout)
+        measured = measure(arguments[0], chosen, options)
         named = measured.groups
     else:
+        if chosen.given:
+            raise UsageError(
+                "options of a model are for one that is measured: name it, with --variant twice or --sweep"
+            )
         named = named_groups(arguments)
     groups = [(name, [Trace.open(path) for path in paths]) for name, paths in named]
     comparison = compare(groups, baseline)

@@ -10,7 +10,7 @@ import click
 
 from hftrace import units
 from hftrace._version import __version__
-from hftrace.cli.output import make_console, output_options, print_json
+from hftrace.cli.common.output import make_console, output_options, print_json
 from hftrace.errors import EXIT_FAILED, EXIT_OK
 
 UNRECOGNISED = "unrecognised"

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("hftrace: interrupted", err=True)
         code = EXIT_INTERRUPTED
     except HftraceError as error:
-        from hftrace.cli.output import print_error
+        from hftrace.cli.common.output import print_error
 
         print_error(error.message)
         code = error.exit_code

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from typing import Any
 import click
 
 from hftrace import units
-from hftrace.cli.load import TRACES, model_source
-from hftrace.cli.output import print_error
+from hftrace.cli.common.model import ModelOptions
+from hftrace.cli.common.output import print_error
+from hftrace.cli.common.paths import output_directory
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
 from hftrace.schema.redact import redact_arguments
 from hftrace.schema.trace import Trace
@@ -26,7 +25,18 @@ COMPARISON = "comparison.json"
 
 @dataclass(frozen=True)
 class MeasureOptions:
-    """What is common to all variants, and how they are measured."""
+    """Which variants are measured, and how.
+
+    Args:
+        variants: As ``--variant`` gives them.
+        sweep: Axes, as ``--sweep`` gives them.
+        repeat: Runs of each variant.
+        cache: ``cold``, ``warm`` or None, before each run.
+        touch: Whether every page of the weights is read after the load.
+        forward: Whether one forward pass is done after that.
+        output: The directory for the traces; None for one that is named after the model.
+        timeout_seconds: Kill a run that takes longer.
+    """
 
     variants: tuple[str, ...] = ()
     sweep: tuple[str, ...] = ()
@@ -34,11 +44,8 @@ class MeasureOptions:
     cache: str | None = None
     touch: bool = False
     forward: bool = False
-    class_name: str | None = None
-    task: str | None = None
-    size: str | None = None
     output: str | None = None
-    timeout: float | None = None
+    timeout_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,35 +63,35 @@ class Measured:
     exit_code: int
 
 
-def measure(model: str, options: MeasureOptions) -> Measured:
+def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measured:
     """Runs all variants in turn, and leaves every trace in a directory.
+
+    Args:
+        model: What to load.
+        chosen: What is common to all variants; what a variant says itself wins.
+        options: The variants.
 
     Raises:
         UsageError: A variant that cannot be, a directory that cannot be written.
         HftraceError: Nothing was measured.
     """
-    from hftrace.launch.supervisor import LoadRequest
+    from hftrace.launch.request import LoadRequest, WatchOptions
     from hftrace.launch.variants.rounds import Round, check_interpreters, run_rounds
     from hftrace.launch.variants.specs import distinct, grid, parse_variant
 
     specs = distinct(
         [parse_variant(text) for text in options.variants] + (grid(options.sweep) if options.sweep else [])
     )
-    directory = _directory(options.output, model)
-    source = model_source(
-        model, {"size": options.size, "dtype": None, "format": None, "max_shard_size": None}
-    )
+    directory = output_directory(options.output, model, "compare")
+    load = chosen.spec(model)
     check_interpreters(specs)
     request = LoadRequest(
-        model=source,
-        asked=model,
-        class_name=options.class_name,
-        task=options.task,
+        load=load,
+        watch=WatchOptions(timeout_seconds=options.timeout_seconds),
         quiet_bars=True,
         cache=options.cache,
         touch=options.touch,
         forward=options.forward,
-        timeout_seconds=options.timeout,
     )
     started = time.monotonic()
     said: set[str] = set()
@@ -160,22 +167,6 @@ def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
         raise UsageError(
             f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison"
         ) from None
-
-
-def _directory(output: str | None, model: str) -> Path:
-    if output is not None:
-        directory = Path(output).expanduser()
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UsageError(f"{output} is there already: name a new or an empty directory")
-    else:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.rstrip("/").rpartition("/")[2].removeprefix("synth:"))
-        moment = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        directory = TRACES / f"compare-{name or 'model'}-{moment}"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
-    return directory
 
 
 def _say_ignored(finished: Any, said: set[str]) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from hftrace.cli.load import finish, output_path
-from hftrace.cli.output import output_options, print_error
+from hftrace.cli.common.finish import finish
+from hftrace.cli.common.output import output_options, print_error
+from hftrace.cli.common.paths import output_path
 from hftrace.errors import EXIT_OK, HftraceError
 
 
@@ -34,7 +35,7 @@ def command(
     """Make the trace of a load whose supervisor died before it could.
 
     PATH is a journal, the directory of a run (.hftrace-run-*, beside the trace
-    that it was for), or a directory that holds exactly one of these. Leaves with
+    that it was for), or a directory that holds exactly one of these. Exits with
     0 when the trace was written, however the load itself had ended.
     """
     from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace.cli.choices import ViewChoice
-from hftrace.cli.output import output_options, print_blocks, print_json, print_json_rows
+from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
 from hftrace.render.registry import ALL, misplaced, shown_by
 from hftrace.render.views import VIEWS, load

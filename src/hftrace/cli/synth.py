@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from hftrace import units
+from hftrace.cli.common.model import progress_bar
+from hftrace.cli.common.output import print_json
 from hftrace.errors import UsageError
 from hftrace.synth.architectures import ARCHITECTURES
 from hftrace.synth.planning import (
@@ -99,9 +98,7 @@ def command(
         directory, was_there, files = _write(planned, file_format, seed, output, force, progress)
     seconds = time.perf_counter() - started
     if as_json:
-        click.echo(
-            json.dumps(_result(planned, directory, files, file_format, seed, was_there, seconds), indent=2)
-        )
+        print_json(_result(planned, directory, files, file_format, seed, was_there, seconds))
     else:
         _print_result(planned, directory, was_there, seconds)
 
@@ -139,21 +136,6 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             overrides[key] = value
     return overrides
-
-
-@contextlib.contextmanager
-def progress_bar(planned: CheckpointPlan) -> Iterator[Progress | None]:
-    """Yields a callback that draws a bar on stderr; None where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"Writing {planned.name}", total=planned.data_bytes)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _result(
@@ -222,7 +204,7 @@ def _print_names(as_json: bool) -> None:
             }
         )
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     width = max(len(known) for known in ARCHITECTURES)
     click.echo(f"{'name':<{width}}  {'parameters':>14}  {'size':>7}  {'dtype':<8}  published as")

@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hftrace import units
 from hftrace.schema.vocabulary import WEIGHT_PATTERNS
-from hftrace.system.page_cache import resident_share
+from hftrace.system.page_cache import evict, resident, warm
 
 COLD, WARM = "cold", "warm"
 MAX_EVICTED_SHARE = 0.05
@@ -25,12 +25,8 @@ MAX_EVICTED_SHARE = 0.05
 MIN_WARM_SHARE = 0.95
 ATTEMPTS = 3
 """Pages that are on their way to a list of the kernel's are dropped by a second call only."""
-BLOCK_BYTES = 8 << 20
 
 _STEMS = (("model", ".safetensors"), ("pytorch_model", ".bin"))
-
-
-# -- which files ------------------------------------------------------------------------------------
 
 
 def checkpoint_files(model: str, keywords: Mapping[str, Any]) -> list[Path]:
@@ -110,58 +106,6 @@ def cached_snapshot(model: str, keywords: Mapping[str, Any]) -> Path | None:
         if commit and snapshot.is_dir():
             return snapshot
     return None
-
-
-# -- out of the page cache, and into it ---------------------------------------------------------------
-
-
-def evict(files: Iterable[Path]) -> None:
-    """Writes out what is not on storage yet, and asks the kernel to drop the files' pages.
-
-    The kernel keeps pages that a process has mapped and touched, and all of
-    those of a file system that lives in memory: only the residency afterwards
-    says what was dropped.
-
-    Raises:
-        OSError: A file cannot be read, or the system has no such call.
-    """
-    if not hasattr(os, "posix_fadvise"):
-        raise OSError("this system has no call that drops a file from the page cache")
-    for path in files:
-        with open(path, "rb") as file:
-            # Pages that are not written yet would stay.
-            os.fdatasync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def warm(files: Iterable[Path]) -> None:
-    """Reads files from beginning to end.
-
-    Raises:
-        OSError: A file cannot be read.
-    """
-    block = bytearray(BLOCK_BYTES)
-    for path in files:
-        with open(path, "rb", buffering=0) as file:
-            while file.readinto(block):
-                pass
-
-
-def resident(files: Iterable[Path]) -> float | None:
-    """Returns the share of the files' bytes in the page cache, 0 to 1; None where it is not known."""
-    total = 0
-    held = 0.0
-    for path in files:
-        try:
-            size = path.stat().st_size
-        except OSError:
-            return None
-        share = resident_share(str(path)) if size else 0.0
-        if share is None:
-            return None
-        total += size
-        held += share * size
-    return held / total if total else None
 
 
 def prepare(model: str, keywords: Mapping[str, Any], asked: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ reading costs (on a process with torch in it):
 ``/proc/PID/status``                    7.7 µs  anonymous, file, shared, swap
 ``/proc/meminfo``                       6.6 µs  MemAvailable
 ``/proc/PID/stat``                      3.9 µs  processor time
-pressure file of the group, or /proc    2.6 µs  stall time for want of memory (PSI)
+pressure file of the group, or /proc    2.6 µs  time that waited for memory (PSI)
 ``/proc/PID/io``                        2.1 µs  bytes that came from storage
 usage file of the control group         1.2 µs  memory charged to the group
 ======================================  ======  ===============================================
@@ -29,7 +29,9 @@ up, and knows no swap; so ``status`` is read for every sample, and ``statm``
 for the limit, which is looked at more often than samples are written.
 
 Elsewhere psutil gives the total, and what is missing stays null. What cannot
-be read is named in the header line with the reason.
+be read is named in the header line with the reason. What Linux without CUDA
+does not need is in parts beside this file (``sampler_psutil``,
+``sampler_nvml``), which are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # dataclasses and typing would make the start twice as long.
     from typing import Any
+
+    from hftrace.launch.sampler_nvml import DeviceWatch
+    from hftrace.launch.sampler_psutil import PsutilReader
 
 _FIELDS = (b"RssAnon:", b"RssFile:", b"RssShmem:", b"VmSwap:")
 LIMIT_HZ = 500.0
@@ -194,123 +199,19 @@ class ProcReader:
         return [group, stall, available]
 
 
-class PsutilReader:
-    """Reads what psutil knows, where there is no ``/proc``. Not tested on macOS and Windows yet."""
-
-    source = "psutil"
-
-    def __init__(self, pid: int, options: Options) -> None:
-        import psutil
-
-        self.missing: dict[str, str] = dict(options.missing)
-        for name in ("rss_file_bytes", "rss_shmem_bytes", "swap_bytes", "storage_read_bytes"):
-            self.missing[name] = "psutil gives the total resident memory alone, as the anonymous part"
-        for name in ("cgroup_bytes", "memory_stall_ns"):
-            self.missing[name] = "there is no such counter here"
-        self._process = psutil.Process(pid)
-        self._available = psutil.virtual_memory
-        self._gone = psutil.Error
-
-    def anonymous(self) -> int | None:
-        """Returns the total resident memory, which is all that there is to know."""
-        try:
-            return int(self._process.memory_info().rss)
-        except self._gone:
-            return None
-
-    def read(self) -> list[int | None] | None:
-        """Returns the total resident memory in place of the anonymous part, and processor time."""
-        try:
-            with self._process.oneshot():
-                memory = self._process.memory_info()
-                cpu = self._process.cpu_times()
-            available = int(self._available().available)
-        except self._gone:
-            return None
-        spent = int((cpu.user + cpu.system) * 1e9)
-        return [memory.rss, None, None, None, None, spent, None, None, available]
-
-
-class DeviceReader:
-    """Reads the memory used per CUDA device, by all processes, through NVML (``nvidia-ml-py``).
-
-    Devices are named as the loading process numbers them: the entries of
-    ``CUDA_VISIBLE_DEVICES`` in their order, else NVML's own order, which is
-    CUDA's too unless the devices differ and ``CUDA_DEVICE_ORDER`` is not
-    ``PCI_BUS_ID``.
-
-    Args:
-        directory: Where the module ``pynvml`` lies.
-        visible: The value of ``CUDA_VISIBLE_DEVICES``.
+def load_part(name: str) -> Any:
+    """Returns a module that lies beside this file, which is part of a package unless it was started by path.
 
     Raises:
-        Exception: Whatever NVML has to complain of.
+        ImportError: It is not there.
     """
+    import importlib
 
-    def __init__(self, directory: str, visible: str | None) -> None:
-        import importlib
-
-        # Behind the standard library: nothing else in that directory may be found first.
-        sys.path.append(directory)
-        self._nvml: Any = importlib.import_module("pynvml")
-        self._nvml.nvmlInit()
-        self._handles = self._devices(visible)
-
-    def _devices(self, visible: str | None) -> dict[str, Any]:
-        nvml = self._nvml
-        if visible is None:
-            found = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
-        else:
-            found = []
-            for entry in visible.split(","):
-                entry = entry.strip()
-                # CUDA stops at the first entry that it does not know.
-                if entry.isdigit() and int(entry) < nvml.nvmlDeviceGetCount():
-                    found.append(nvml.nvmlDeviceGetHandleByIndex(int(entry)))
-                elif entry.startswith(("GPU-", "MIG-")):
-                    found.append(nvml.nvmlDeviceGetHandleByUUID(entry))
-                else:
-                    break
-        return {f"cuda:{index}": handle for index, handle in enumerate(found)}
-
-    def read(self) -> dict[str, int] | None:
-        """Returns the bytes used by device; None where there is no device."""
-        read = self._nvml.nvmlDeviceGetMemoryInfo
-        return {name: int(read(handle).used) for name, handle in self._handles.items()} or None
-
-
-class DeviceWatch:
-    """Reads the devices on a thread of its own: a driver may take long, and the limit must not wait for it.
-
-    A sample holds the latest reading, which is at most one interval old.
-    """
-
-    def __init__(self, directory: str, visible: str | None, interval: float) -> None:
-        self.latest: dict[str, int] | None = None
-        self.reason: str | None = None
-        """Why there are no readings; None while there are, or while nothing is known yet."""
-        self._directory = directory
-        self._visible = visible
-        self._interval = interval
-
-    def start(self) -> None:
-        """Starts the thread, which ends with this process."""
-        import threading
-
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            reader = DeviceReader(self._directory, self._visible)
-            while True:
-                self.latest = reader.read()
-                if self.latest is None:
-                    self.reason = "NVML: no device that the load can see"
-                    return
-                time.sleep(self._interval)
-        except Exception as error:
-            self.latest = None
-            self.reason = f"NVML: {type(error).__name__}: {error}"[:300]
+    if __package__:
+        return importlib.import_module(f"{__package__}.{name}")
+    # Behind the standard library: nothing else in this directory may be found first.
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    return importlib.import_module(name)
 
 
 class Killer:
@@ -354,7 +255,7 @@ class Sampler:
         except OSError:
             if os.path.isdir("/proc/self"):
                 raise  # there is a /proc, but the process has ended
-            self._reader = PsutilReader(pid, options)
+            self._reader = load_part("sampler_psutil").PsutilReader(pid, options.missing)
         self._pid = pid
         self._options = options
         self._file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -362,10 +263,17 @@ class Sampler:
         self._killer = Killer(pid) if options.limit_bytes is not None else None
         self._devices: DeviceWatch | None = None
         if options.nvml_directory is not None and self._interval is not None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            self._devices = DeviceWatch(options.nvml_directory, visible, max(self._interval, 0.01))
-            self._devices.start()
+            self._watch_devices(options.nvml_directory, max(self._interval, 0.01))
         self._listening = True
+
+    def _watch_devices(self, nvml_directory: str, interval: float) -> None:
+        try:
+            nvml = load_part("sampler_nvml")
+        except ImportError as error:  # this file was copied without it
+            self._reader.missing["device_used_bytes"] = f"NVML: {error}"
+            return
+        self._devices = nvml.DeviceWatch(nvml_directory, os.environ.get("CUDA_VISIBLE_DEVICES"), interval)
+        self._devices.start()
 
     def _write(self, text: str) -> None:
         os.write(self._file, (text + "\n").encode("ascii"))

@@ -1,10 +1,10 @@
-"""Says how much of a file is in the kernel's page cache.
+"""The kernel's page cache: how much of a file is in it, and how to drop or fill it.
 
-Uses the system call ``cachestat`` (Linux 6.5, number 451 on every
-architecture): one call of a few microseconds, whatever the file's size. On an
-older kernel ``mincore`` is asked page by page (10 to 20 ms for each GB). Both
-tell the truth only to who owns the file or may write to it; anyone else, and
-any other system, gets None, which the trace shows as unknown.
+Residency comes from the system call ``cachestat`` (Linux 6.5, number 451 on
+every architecture): one call of a few microseconds, whatever the file's size.
+On an older kernel ``mincore`` is asked page by page (10 to 20 ms for each GB).
+Both tell the truth only to who owns the file or may write to it; anyone else,
+and any other system, gets None, which the trace shows as unknown.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import errno
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 _CACHESTAT = 451
+_BLOCK_BYTES = 8 << 20
 _MINCORE_PIECE = 1 << 30
 """Bytes of a file that are mapped and asked for at a time; a multiple of every page size."""
 _MAP_FAILED = ctypes.c_void_p(-1).value
@@ -141,3 +143,52 @@ def resident_share(path: str) -> float | None:
         return None
     finally:
         os.close(file)
+
+
+def evict(files: Iterable[Path]) -> None:
+    """Writes out what is not on storage yet, and asks the kernel to drop the files' pages.
+
+    The kernel keeps pages that a process has mapped and touched, and all of
+    those of a file system that lives in memory: only the residency afterwards
+    says what was dropped.
+
+    Raises:
+        OSError: A file cannot be read, or the system has no such call.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        raise OSError("this system has no call that drops a file from the page cache")
+    for path in files:
+        with open(path, "rb") as file:
+            # Pages that are not written yet would stay.
+            os.fdatasync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def warm(files: Iterable[Path]) -> None:
+    """Reads files from beginning to end.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    block = bytearray(_BLOCK_BYTES)
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(block):
+                pass
+
+
+def resident(files: Iterable[Path]) -> float | None:
+    """Returns the share of the files' bytes in the page cache, 0 to 1; None if unknown."""
+    total = 0
+    held = 0.0
+    for path in files:
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return None
+        share = resident_share(str(path)) if size else 0.0
+        if share is None:
+            return None
+        total += size
+        held += share * size
+    return held / total if total else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
 
-from hftrace.launch import sampler, sampling
+from hftrace.launch import sampler, sampler_nvml, sampling
 from hftrace.replay.trace import replay
 from hftrace.schema import journal
 
@@ -126,7 +129,7 @@ def nvml(tmp_path, monkeypatch):
     ],
 )
 def test_devices(nvml, visible, used):
-    assert sampler.DeviceReader(str(nvml()), visible).read() == used
+    assert sampler_nvml.DeviceReader(str(nvml()), visible).read() == used
 
 
 def lines_of(path):
@@ -162,6 +165,38 @@ def test_nvml_that_does_not_begin_is_named_with_its_reason(nvml, sleeper, tmp_pa
     )
     process.stop()
     assert line[1]["missing"] == {"device_used_bytes": "NVML: RuntimeError: Driver Not Loaded"}
+
+
+@contextlib.contextmanager
+def copied(sleeper, tmp_path, nvml_directory, *parts):
+    """Runs a copy of the sampler with some of its parts, and gives the file that it writes."""
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for name in ("sampler.py", *parts):
+        shutil.copy(sampling.SAMPLER.with_name(name), place)
+    path = tmp_path / "samples"
+    options = {"rate_hz": 100, "nvml_directory": os.fspath(nvml_directory)}
+    words = [sys.executable, "-I", "-S", "sampler.py", str(sleeper.pid), str(path), json.dumps(options)]
+    process = subprocess.Popen(words, cwd=place, stdin=subprocess.PIPE)
+    yield path
+    process.communicate(b"q", timeout=60)
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_it_is_a_script_that_runs_wherever_its_files_are(nvml, sleeper, tmp_path):
+    with copied(sleeper, tmp_path, nvml(), "sampler_nvml.py") as path:
+        line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[-1])
+        assert line[-1] == {"cuda:0": 1000, "cuda:1": 1001, "cuda:2": 1002}
+        assert line[2] > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_without_its_parts_it_says_what_is_missing(sleeper, tmp_path):
+    with copied(sleeper, tmp_path, tmp_path) as path:
+        assert wait_for_line(path, lambda line: line[0] == journal.SAMPLE)[2] > 0
+        missing = lines_of(path)[0][1]["missing"]
+        assert missing["device_used_bytes"] == "NVML: No module named 'sampler_nvml'"
 
 
 def test_without_nvml(monkeypatch):

@@ -26,6 +26,7 @@ from hftrace.synth import (
     write,
     write_many,
 )
+from hftrace.synth import values as values_module
 from hftrace.synth import writer as writer_module
 from hftrace.synth.architectures import SpecialTokens
 from hftrace.synth.cache import is_complete
@@ -351,7 +352,7 @@ def test_bin_holds_the_same_values(tmp_path):
 
 def test_a_tensor_larger_than_the_block_repeats_no_row(tmp_path, monkeypatch):
     safetensors = pytest.importorskip("safetensors")
-    monkeypatch.setattr(writer_module, "_BLOCK_BYTES", 300_000)
+    monkeypatch.setattr(values_module, "_BLOCK_BYTES", 300_000)
     planned = plan("whisper-tiny", size="10MB")
     write(planned, tmp_path)
     with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:

@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 from hftrace.errors import HftraceError, UsageError
-from hftrace.launch.supervisor import BOOTSTRAP
+from hftrace.launch.child import child_command
 
 TIMEOUT_SECONDS = 300
 
@@ -24,7 +24,7 @@ def inspect_python(python: str) -> dict[str, Any]:
     """
     try:
         done = subprocess.run(
-            [python, str(BOOTSTRAP), "inspect"],
+            child_command(python, "inspect"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,

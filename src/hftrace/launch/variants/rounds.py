@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.errors import UsageError
-from hftrace.launch.supervisor import LoadRequest, run_load
+from hftrace.launch.interrupts import Interrupts
+from hftrace.launch.request import LoadRequest, LoadSpec
+from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import SCRATCH_DIRECTORY, VariantSpec
 from hftrace.schema.trace import Trace
+
+DTYPE_KEYWORDS = {"dtype", "torch_dtype"}
 
 
 @dataclass
@@ -97,48 +101,69 @@ def run_rounds(
     turns = [(number, name) for number in range(repeat + 1) for name in order_of(list(by_name), number)]
     total, done = len(turns), 0
     try:
-        for number, name in turns:
-            if name in result.failed:
-                total -= 1
-                continue
-            trace = _run(request, by_name[name], number, directory, header)
-            status = trace.outcome.get("status")
-            if status == "interrupted":
-                result.interrupted = True
-                break
-            if status != "ok":
-                result.failed[name] = dict(trace.outcome)
-            # The warm-up is not counted; but the trace of one that failed is the only one there will be.
-            if number or status != "ok":
-                path = directory / f"{file_name(name)}-{number}.json"
-                result.traces[name].append(path)
-                trace.save(path)
-            done += 1
-            on_round(Round(name, number, trace), done, total)
+        with Interrupts() as interrupts:
+            for number, name in turns:
+                if name in result.failed:
+                    total -= 1
+                    continue
+                trace = _run(request, by_name[name], interrupts, number, directory, header)
+                status = trace.outcome.get("status")
+                if status == "interrupted":
+                    result.interrupted = True
+                    break
+                if status != "ok":
+                    result.failed[name] = dict(trace.outcome)
+                # The warm-up is not counted; but the trace of one that failed is the only one there will be.
+                if number or status != "ok":
+                    path = directory / f"{file_name(name)}-{number}.json"
+                    result.traces[name].append(path)
+                    trace.save(path)
+                done += 1
+                on_round(Round(name, number, trace), done, total)
+                interrupts.check()
     except KeyboardInterrupt:
         result.interrupted = True
     return result
 
 
 def _run(
-    request: LoadRequest, spec: VariantSpec, number: int, directory: Path, header: Mapping[str, Any]
+    request: LoadRequest,
+    spec: VariantSpec,
+    interrupts: Interrupts,
+    number: int,
+    directory: Path,
+    header: Mapping[str, Any],
 ) -> Trace:
     facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
     # The same path in each run, or the runs of one variant would differ in what they asked for.
     scratch = directory / "offload"
-    keywords = {
-        key: str(scratch) if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()
-    }
     mine = dataclasses.replace(
         request,
-        keywords={**request.keywords, **keywords},
+        load=varied(request.load, spec, str(scratch)),
         environment={**request.environment, **spec.environment},
         python=spec.python or request.python,
     )
     try:
-        return run_load(mine, header=facts, directory=directory).trace
+        return run_load(mine, interrupts, header=facts, directory=directory).trace
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def varied(load: LoadSpec, spec: VariantSpec, scratch: str) -> LoadSpec:
+    """Returns what a variant loads: the keywords common to all, and its own, which win.
+
+    Args:
+        load: What is common to all variants.
+        spec: The variant.
+        scratch: Stands in for :data:`hftrace.launch.variants.specs.SCRATCH_DIRECTORY`.
+    """
+    own = {key: scratch if value is SCRATCH_DIRECTORY else value for key, value in spec.keywords.items()}
+    replaced = {*own, *spec.without}
+    # Two names of one keyword: given both, transformers would refuse the load or take the wrong one.
+    if replaced & DTYPE_KEYWORDS:
+        replaced |= DTYPE_KEYWORDS
+    common = {key: value for key, value in load.keywords.items() if key not in replaced}
+    return dataclasses.replace(load, keywords={**common, **own})
 
 
 def file_name(name: str) -> str:

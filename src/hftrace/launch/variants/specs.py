@@ -36,12 +36,14 @@ class VariantSpec:
         keywords: Of ``from_pretrained``, as JSON values.
         environment: Variables that are set for it.
         python: Its interpreter; None for the one that hftrace runs in.
+        without: Keywords that it does not have, whatever is common to all variants.
     """
 
     name: str
     keywords: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
+    without: frozenset[str] = frozenset()
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -169,7 +171,8 @@ def _combined(keys: Sequence[str], values: Sequence[str]) -> VariantSpec:
     pairs = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
     spec = parse_variant(f"sweep: {', '.join(pairs)}")
     given = {key: value for key, value in spec.keywords.items() if value is not None}
-    return VariantSpec(" ".join(pairs), given, spec.environment, spec.python)
+    without = frozenset(spec.keywords.keys() - given.keys())
+    return VariantSpec(" ".join(pairs), given, spec.environment, spec.python, without)
 
 
 def distinct(specs: Sequence[VariantSpec]) -> list[VariantSpec]:

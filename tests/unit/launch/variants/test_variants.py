@@ -7,7 +7,8 @@ import json
 import pytest
 
 from hftrace.errors import UsageError
-from hftrace.launch.variants.rounds import file_name, order_of
+from hftrace.launch.request import LoadSpec
+from hftrace.launch.variants.rounds import file_name, order_of, varied
 from hftrace.launch.variants.specs import PRESETS, VariantSpec, distinct, grid, parse_variant
 
 
@@ -125,3 +126,14 @@ def test_names_of_files(name, expected):
     found = file_name(name)
     assert "/" not in found
     assert found == expected or name == "../x"
+
+
+def test_what_a_variant_says_wins_over_what_is_common():
+    common = LoadSpec("m", keywords={"dtype": "float32", "device_map": "auto", "revision": "v2"})
+    assert varied(common, parse_variant("plain"), "x").keywords == common.keywords
+    own = varied(common, parse_variant("x: torch_dtype=bfloat16, device_map=cpu"), "x").keywords
+    assert own == {"torch_dtype": "bfloat16", "device_map": "cpu", "revision": "v2"}
+    # An axis's "none" takes away what is common.
+    swept = varied(common, grid(["device_map=none,cpu"])[0], "x").keywords
+    assert swept == {"dtype": "float32", "revision": "v2"}
+    assert varied(common, parse_variant("offload"), "there").keywords["offload_folder"] == "there"

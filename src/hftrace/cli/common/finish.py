@@ -1,0 +1,115 @@
+"""The end of a command that made a trace: write it, draw it, and say how its load went."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from hftrace.cli.common.output import make_console, print_error, print_json, print_result
+from hftrace.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_THRESHOLD,
+    EXIT_USAGE,
+    HftraceError,
+)
+from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import AFTER_LOAD
+
+
+def finish(
+    trace: Trace, target: Path | None, quiet: bool, as_json: bool, color: str, width: int | None
+) -> int:
+    """Writes a trace, draws it, and says how the load went; returns the exit code.
+
+    Args:
+        trace: What was recorded.
+        target: Where it goes; None is stdout.
+        quiet: Draw nothing.
+        as_json: Print the summary as JSON instead.
+        color: As ``--color`` says.
+        width: As ``--width`` says.
+
+    Raises:
+        HftraceError: The trace cannot be written.
+    """
+    if trace.outcome.get("usage"):
+        pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
+    elif target is None:
+        from hftrace.schema.document import to_json
+
+        click.echo(json.dumps(to_json(trace), allow_nan=False))
+    else:
+        trace.save(target)
+    try:
+        _draw(trace, target, quiet, as_json, color, width)
+    except (OSError, HftraceError):
+        raise  # the reader of our output has left
+    except Exception as error:
+        _report(trace, target)
+        print_error(
+            f"drawing the trace failed, which is a bug of hftrace ({type(error).__name__}: {error}); "
+            f"the trace itself is whole"
+        )
+        return EXIT_FAILED
+    return _report(trace, target)
+
+
+def _draw(
+    trace: Trace, target: Path | None, quiet: bool, as_json: bool, color: str, width: int | None
+) -> None:
+    if quiet or target is None or trace.outcome.get("usage"):
+        return
+    if as_json:
+        from hftrace.analysis.summary import summary
+
+        print_json(summary(trace))
+        return
+    from hftrace.render.screen import screen
+
+    print_result(make_console(color, width), screen(trace, target))
+
+
+def _report(trace: Trace, target: Path | None) -> int:
+    """Says on stderr where the trace is and what went wrong; returns the exit code."""
+    from hftrace.render.text import clean
+
+    outcome = trace.outcome
+    for keyword in trace.request.get("ignored") or []:
+        version = trace.environment.get("transformers")
+        print_error(
+            f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours"
+        )
+    cache = trace.request.get("cache") or {}
+    if cache.get("problem"):
+        print_error(cache["problem"])
+    if outcome.get("usage"):
+        print_error(str((outcome.get("error") or {}).get("message")))
+        return EXIT_USAGE
+    for span in trace.spans:
+        if span.parent is None and span.phase in AFTER_LOAD and span.status == "error":
+            built = span.attributes.get("inputs_from") == "config"
+            hint = "; give its inputs with --input" if built else ""
+            print_error(f"--{span.phase} failed, the load did not: {span.attributes.get('error')}{hint}")
+    where = f" The trace of what happened until then: {target}" if target is not None else ""
+    status = outcome.get("status")
+    if status == "ok":
+        if target is not None:
+            click.echo(f"Wrote {clean(target)}", err=True)
+        return EXIT_OK
+    if status == "interrupted":
+        print_error(f"interrupted.{where}")
+        return EXIT_INTERRUPTED
+    if status == "killed":
+        from hftrace.launch.ending.explanation import explain_death
+
+        print_error(f"{explain_death(trace)}.{where}")
+        return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
+    from hftrace.launch.ending.explanation import explain_failure
+
+    phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
+    print_error(f"the load failed{phase}: {explain_failure(trace)}.{where}")
+    return EXIT_FAILED

@@ -1,0 +1,79 @@
+"""Where results go: found out, and tried, before a load and not after it."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+
+from hftrace.cli.common.model import SYNTH_PREFIX
+from hftrace.errors import UsageError
+
+TRACES = Path("traces")
+
+
+def _default_name(model: str) -> str:
+    """Returns a name for what comes of a model, with the time in it."""
+    last = model.removeprefix(SYNTH_PREFIX).rstrip("/").rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", last)
+    return f"{stem or 'model'}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
+
+
+def output_path(output: str | None, model: str, force: bool) -> Path | None:
+    """Returns where the trace goes, None for stdout; fails before the load and not after it.
+
+    Raises:
+        UsageError: The file is there already, or cannot be written.
+    """
+    if output == "-":
+        return None
+    if output is None:
+        name = _default_name(model)
+        path = TRACES / f"{name}.json"
+        count = 2
+        while path.exists():
+            path = TRACES / f"{name}-{count}.json"
+            count += 1
+    else:
+        path = Path(output).expanduser()
+        if path.is_dir():
+            raise UsageError(f"{output} is a directory: name a file in it, ending in .json or .json.gz")
+        if not path.name.endswith((".json", ".json.gz")):
+            raise UsageError(f"a trace is JSON: let the name end in .json or .json.gz, not {output}")
+        if path.exists() and not force:
+            raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{path.name}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror or error}; choose another place with -o"
+        ) from None
+    return path
+
+
+def output_directory(output: str | None, model: str, kind: str) -> Path:
+    """Returns an empty directory for several traces.
+
+    Args:
+        output: As ``-o`` says.
+        model: What they are of.
+        kind: Begins its name where ``-o`` says nothing.
+
+    Raises:
+        UsageError: It is there and holds something, or cannot be made.
+    """
+    if output is not None:
+        directory = Path(output).expanduser()
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise UsageError(f"{output} is there already: name a new or an empty directory")
+    else:
+        directory = TRACES / f"{kind}-{_default_name(model)}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
+    return directory

@@ -1,0 +1,74 @@
+"""The loading process: how an interpreter is started for it, and how it is told what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hftrace.launch.request import LoadRequest
+from hftrace.record.child.load import REQUEST_FILE, SECRETS_VARIABLE
+from hftrace.schema.redact import redact, redact_value, split_secrets
+
+_BOOTSTRAP = Path(__file__).parent.parent / "record" / "child" / "bootstrap.py"
+
+
+def child_command(python: str, *words: str | os.PathLike[str]) -> list[str]:
+    """Returns the command line that runs hftrace's own code in any interpreter.
+
+    Args:
+        python: The interpreter, which need not have hftrace installed.
+        words: ``load`` and the run's directory, or ``inspect``.
+    """
+    return [python, str(_BOOTSTRAP), *(os.fspath(word) for word in words)]
+
+
+def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
+    """Writes what the loading process is to do, and returns its environment.
+
+    Keywords that hold a secret go into the environment: nothing of them lies on disk.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    public, secret = split_secrets(request.load.keywords)
+    around = {**os.environ, **request.environment}
+    environment = {name: value for name, value in around.items() if name != SECRETS_VARIABLE}
+    if secret:
+        environment[SECRETS_VARIABLE] = json.dumps(secret)
+    (run / REQUEST_FILE).write_text(
+        json.dumps(
+            {
+                "model": request.load.model,
+                "class": request.load.class_name,
+                "task": request.load.task,
+                "keywords": public,
+                "quiet_bars": request.quiet_bars,
+                "touch": request.touch,
+                "forward": request.forward,
+                "inputs": request.inputs,
+                "release": request.release,
+            }
+        ),
+        encoding="utf-8",
+    )
+    return environment
+
+
+def request_facts(request: LoadRequest, cache: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns what a trace says of a request, without secrets.
+
+    Args:
+        request: What was asked for.
+        cache: What was done to the page cache before.
+    """
+    load = request.load
+    public, secret = split_secrets(load.keywords)
+    return {
+        "model": redact(load.asked or load.model),
+        "path": redact(load.model) if os.path.isdir(load.model) else None,
+        "class": load.class_name,
+        "keywords": redact_value({**public, **secret}),
+        "cache": cache,
+    }

@@ -1,0 +1,89 @@
+"""The list of commands: a new one is a file and a line, and none imports more than it needs."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from hftrace.cli import main
+from hftrace.cli.common.model import ModelOptions, model_options
+from hftrace.errors import UsageError
+
+MODULE = """
+import click
+
+from hftrace.cli.common.model import model_options
+
+
+@click.command("made-up")
+@click.argument("model")
+@model_options()
+def command(model, chosen):
+    click.echo(f"{model} {dict(chosen.keywords)}")
+    return 3
+"""
+
+
+def test_a_command_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "made_up_command.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(main.COMMANDS, "made-up", ("made_up_command", "Does what was made up."))
+    with pytest.raises(SystemExit) as left:
+        main.main(["made-up", "some/model", "--dtype", "bfloat16", "--no-fast-init"])
+    assert left.value.code == 3
+    assert capsys.readouterr().out == "some/model {'dtype': 'bfloat16', '_fast_init': False}\n"
+    with pytest.raises(SystemExit):
+        main.main(["--help"])
+    assert "Does what was made up." in capsys.readouterr().out
+
+
+HELPED = ("show", "compare", "check", "load")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in HELPED)], ids=" ".join)
+def test_help_imports_neither_torch_nor_rich(run_python, arguments):
+    code = (
+        "import sys, json\nfrom hftrace.cli.main import main\ntry:\n"
+        f"    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'rich.console'}\n"
+        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+    )
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def parsed(*words, **options) -> ModelOptions:
+    """Returns what a command is given."""
+    found = []
+
+    @click.command()
+    @model_options(**options)
+    def command(chosen):
+        found.append(chosen)
+
+    done = CliRunner().invoke(command, words, standalone_mode=False)
+    if done.exception is not None:
+        raise done.exception
+    return found[0]
+
+
+def test_keywords_of_a_model():
+    chosen = parsed("--device-map", '{"": 0}', "--max-memory", '{"cpu": "1GB"}', "--kwarg", "x=[1]")
+    assert chosen.keywords == {"device_map": {"": 0}, "max_memory": {"cpu": "1GB"}, "x": [1]}
+    assert chosen.given
+    assert not parsed().given
+    with pytest.raises(click.NoSuchOption):
+        parsed("--variant", "fp16", without=("variant",))
+    assert parsed("--kwarg", "variant=fp16", without=("variant",)).keywords == {"variant": "fp16"}
+
+
+def test_options_of_a_synthetic_model_do_not_apply_to_another(tmp_path):
+    chosen = parsed("--stored-format", "bin", "--stored-dtype", "float16")
+    with pytest.raises(UsageError, match=r"^--stored-dtype, --stored-format: for synth:NAME alone"):
+        chosen.spec(str(tmp_path))
+    spec = parsed("--class", "X", "--revision", "v2").spec(str(tmp_path))
+    assert (spec.model, spec.class_name, spec.keywords) == (str(tmp_path), "X", {"revision": "v2"})
