@@ -273,9 +273,9 @@ MEMORY = record(
 )
 POSTMORTEM = record(
     {
-        **fields_of(Death),
+        **{"sure" if name == "confidence" else name: schema for name, schema in fields_of(Death).items()},
         "progress": nullable(NUMBER),
-        "limit_fraction": nullable(NUMBER),
+        "of_limit": nullable(NUMBER),
         "missing_bytes": nullable(INTEGER),
     }
 )

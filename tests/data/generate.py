@@ -263,7 +263,28 @@ def make_trace(*, tensors: int = 39, shards: int = 3, samples: int = 40, seed: i
         request=Facts(
             {"class": "LlamaForCausalLM", "model": "/models/tiny", "keywords": {"dtype": "bfloat16"}}
         ),
-        outcome=Facts({"status": "ok", "error": None, "signal": None, "last_phase": "generation_config"}),
+        outcome=Facts(
+            {
+                "status": "killed",
+                "error": None,
+                "signal": "SIGKILL",
+                "exit_code": -9,
+                "killer": "memory-limit",
+                "last_phase": "generation_config",
+                "limit_bytes": 2 * GIB,
+                "limit_kind": "--memory-limit",
+                "evidence": [
+                    {"kind": "limit-reached", "anonymous_bytes": 2 * GIB + 4096, "limit_bytes": 2 * GIB},
+                    {
+                        "kind": "memory",
+                        "total_bytes": 3 * GIB,
+                        "anonymous_bytes": 2 * GIB + 4096,
+                        "limit_kind": "--memory-limit",
+                        "limit_bytes": 2 * GIB,
+                    },
+                ],
+            }
+        ),
         spans=Table.of(Span, spans),
         tensors=Table.of(Tensor, rows),
         files=Table.of(File, files),

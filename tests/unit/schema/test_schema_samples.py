@@ -57,6 +57,15 @@ def test_sample_of_1_0_says_what_it_said():
     assert trace.samples[3].storage_read_bytes is None
 
 
+def test_sample_of_1_1_says_what_it_said():
+    trace = Trace.open(DATA / "trace-1.1.json")
+    assert [len(table) for table in rows(trace).values()] == [12, 45, 7, 40]
+    assert (trace.outcome.status, trace.outcome.killer) == ("killed", "memory-limit")
+    # Since 1.1 evidence is a kind and numbers; 1.0 had sentences.
+    assert [piece["kind"] for piece in trace.outcome.evidence] == ["limit-reached", "memory"]
+    assert trace.outcome.evidence[0]["anonymous_bytes"] == (2 << 30) + 4096
+
+
 def test_sample_has_every_column_and_encoding():
     raw = json.loads((DATA / "trace-1.0.json").read_text())
     encodings = set()
@@ -78,7 +87,9 @@ def test_written_again_it_is_the_same(sample_trace, tmp_path, suffix):
     trace.save(copy)
     again = Trace.open(copy)
     assert rows(again) == rows(trace)
-    for block in ("header", "environment", "request", "outcome"):
+    # What is written is in the version of today.
+    assert dict(again.header) == {**trace.header, "version": document.VERSION}
+    for block in ("environment", "request", "outcome"):
         assert dict(getattr(again, block)) == dict(getattr(trace, block))
     data = copy.read_bytes()
     again.save(copy)

@@ -330,13 +330,13 @@ def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values: bytes, ns from the clock base, shares from 0 to 1."""
     found = death_of(trace)
-    # The key is older than the name of the field.
+    # Two keys are older than the names of the fields.
     values = {
         "sure" if name == "confidence" else name: value for name, value in dataclasses.asdict(found).items()
     }
     return {
         **values,
         "progress": found.progress,
-        "limit_fraction": found.limit_fraction,
+        "of_limit": found.limit_fraction,
         "missing_bytes": found.missing_bytes,
     }
