@@ -54,7 +54,8 @@ def cycles(count):
 
 def test_a_full_collection_is_noted_with_its_times_thread_and_objects(watch):
     gc.disable()
-    gc.collect()
+    while gc.collect():
+        pass  # what tests before this one left: some of it goes only with the second collection
     watch.drain()
     before = time.monotonic_ns()
     cycles(5)
