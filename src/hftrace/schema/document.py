@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "hftrace.trace"
 VERSION = "1.1"
-"""1.0: the first version (2026-11). 1.1: evidence of an ending is a kind and numbers instead of a sentence, and the
-environment has the facts of the loader generation (2026-11)."""
+"""1.0: the first version. 1.1 (both 2026-11): the evidence of an ending is a kind and numbers, and no
+sentence; the environment has the facts of the loader generation."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 MAX_CELLS = 50_000_000
