@@ -97,7 +97,7 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
 
 
 @rule(
-    ("K01", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
+    ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
 )
 def ignored_keywords(trace: Trace) -> Iterator[Finding]:
     """Keywords that this transformers accepts and ignores."""
@@ -108,7 +108,7 @@ def ignored_keywords(trace: Trace) -> Iterator[Finding]:
         versions = entry.get("versions")
         installed = trace.environment.get("transformers") or "this version"
         yield Finding(
-            "K01",
+            "R26",
             "ignored-keyword",
             f"{entry.get('keyword')} has no effect",
             f"transformers {installed} ignores {entry.get('keyword')}"

@@ -118,7 +118,7 @@ class EventHandler:
         function: types.FunctionType,
         original: Callable[..., Any],
     ) -> Callable[..., Any]:
-        """Returns the handler, as :attr:`HookPoint.special` wants it."""
+        """Returns the handler, as :attr:`HookPoint.handler` wants it."""
         scope: dict[str, Any] = {
             "recorder": recorder,
             "local": recorder.local,
