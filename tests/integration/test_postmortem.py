@@ -18,10 +18,10 @@ from processes import SLOW_MODULE, Done, SlowLoad, command, environment, finish,
 import hftrace
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.memory.composition import peak_composition
-from hftrace.launch.ending.evidence import start_ticks
 from hftrace.render.evidence import evidence_sentences
 from hftrace.synth import write_many
 from hftrace.system.cgroups import memory_group
+from hftrace.system.processes import start_ticks
 
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.sparse

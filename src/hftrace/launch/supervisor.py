@@ -16,7 +16,7 @@ from typing import IO, Any
 from hftrace.errors import HftraceError, TraceError, UsageError
 from hftrace.launch.child import child_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
-from hftrace.launch.ending.evidence import OomCounters, start_ticks
+from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.interrupts import Interrupts
 from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
@@ -30,6 +30,7 @@ from hftrace.record.child.load import PROBLEM_FILE
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.redact import redact
 from hftrace.schema.trace import Trace
+from hftrace.system.processes import start_ticks
 
 
 @dataclass(frozen=True)

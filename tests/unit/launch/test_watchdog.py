@@ -10,13 +10,7 @@ import pytest
 
 from hftrace.launch import watchdog
 from hftrace.launch.ending.conclusion import exit_status
-from hftrace.launch.ending.evidence import (
-    OomCounters,
-    kernel_kill_message,
-    killed_in,
-    start_ticks,
-    system_kills,
-)
+from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import CHILD, END, RUN, STALL, TIMEOUT, SupervisorLog, read_log
 from hftrace.launch.tail import JournalTail
@@ -220,21 +214,6 @@ def test_how_it_ended(end, stack, expected):
     assert exit_status(end, stack) == expected
 
 
-RECORD = (
-    "6,1234,9000000,-;Memory cgroup out of memory: Killed process 77 (python) total-vm:1kB\n SUBSYSTEM=x\n"
-)
-
-
-def test_the_kernels_log():
-    said = "Memory cgroup out of memory: Killed process 77 (python) total-vm:1kB"
-    assert killed_in(RECORD, 77, 9_000_000_000) == said
-    assert killed_in(RECORD, 7, 9_000_000_000) is None
-    assert killed_in(RECORD, 77, 60_000_000_000) is None, "an earlier process had this number"
-    assert killed_in("6,1,2,-;something else", 77, 0) is None
-    assert killed_in("nonsense", 77, 0) is None
-    assert kernel_kill_message(77, 0, "/nonexistent") is None
-
-
 def test_counters_grow(tmp_path):
     (tmp_path / "memory.events").write_text("oom 1\noom_kill 4\n")
     group = MemoryGroup(2, tmp_path, tmp_path)
@@ -247,19 +226,3 @@ def test_counters_grow(tmp_path):
     (tmp_path / "memory.events").write_text("oom_kill 1\n")
     assert witness.delta("group_kills") is None, "it has begun anew"
     assert OomCounters.restore({}, {}).delta("group_kills") is None
-
-
-def test_the_machines_counter(tmp_path):
-    (tmp_path / "vmstat").write_text("nr_free_pages 5\noom_kill 3\n")
-    assert system_kills(tmp_path / "vmstat") == 3
-    assert system_kills(tmp_path / "none") is None
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_a_process_that_nobody_waited_for_is_no_process():
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert start_ticks(child.pid) > 0
-    child.stdin.close()
-    while start_ticks(child.pid) is not None:
-        pass
-    child.wait()

@@ -11,12 +11,13 @@ from typing import Any
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.killer import CRASHES
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.launch.ending.evidence import OomCounters, damaged_files, kernel_kill_message
+from hftrace.launch.ending.evidence import OomCounters, damaged_files
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
+from hftrace.system.kernel_log import kernel_kill_message
 
 CRASH_NAMES = {
     "Segmentation fault": "SIGSEGV",

@@ -15,12 +15,13 @@ from typing import Any
 from hftrace.analysis.ending.evidence import piece
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.ending.conclusion import build_trace
-from hftrace.launch.ending.evidence import OomCounters, start_ticks
+from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.run_directory import RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
 from hftrace.schema import codec, journal
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
+from hftrace.system.processes import start_ticks
 
 RUN_PREFIX = ".hftrace-run-"
 START_SLACK_NS = 1_000_000_000

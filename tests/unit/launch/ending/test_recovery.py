@@ -10,10 +10,10 @@ import time
 import pytest
 
 from hftrace.errors import HftraceError, UsageError
-from hftrace.launch.ending.evidence import start_ticks
 from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process
 from hftrace.launch.run_directory import CHILD, STALL, TIMEOUT, SupervisorLog
 from hftrace.schema import journal
+from hftrace.system.processes import start_ticks
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
