@@ -13,6 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 "$environments/base/bin/hftrace" synth mixtral-8x7b --size 1GB -o mixtral-8x7b-1gb
+# With the base environment of transformers 5.23.0 (tests/environments/versions.py).
 load() {
     local bytes=$1 name=$2
     CUDA_STAND_IN_BYTES=$bytes "$environments/base/bin/python" "$gpu" --directory "$environments" --exec \

@@ -11,7 +11,7 @@ The rule, for one metric of a variant against the baseline (lower is better):
 
 Why not the interval alone: a percentile bootstrap resamples the few values that were seen, and promises its
 95 % for many runs only (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13 and 14).
-With five runs it leaves out the true ratio in 2 to 4 % of cases (``tests/unit/test_compare_verdicts.py``
+With five runs it leaves out the true ratio in 2 to 4 % of cases (``test_compare_verdicts.py``
 simulates it), which over eight metrics is more than one comparison in twenty. The rank test has its level
 exactly, whatever the noise is distributed like: it assumes nothing but that runs of one load with itself
 could be swapped.
@@ -46,7 +46,7 @@ MAX_RUNS = 1000
 """No recommendation exceeds this many runs."""
 EXACT_RUNS = 24
 """Up to so many runs on both sides together, the rank test is counted out. Above, its normal approximation is
-near enough, and a little too large where p is small: ``tests/unit/test_compare_verdicts.py``."""
+near enough, and a little too large where p is small: ``test_compare_verdicts.py``."""
 EXACT_PAIRS = 10_000
 """Up to so many pairs of medians, the bootstrap distribution is computed; above, it is drawn."""
 RESAMPLES = 5_000
