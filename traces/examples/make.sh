@@ -39,12 +39,12 @@ PYTHONPATH=$environments/overlays/4.48.3 "$hftrace" compare l2g --warm --variant
 rm -rf "$here/fast-init-4.48.3"
 cp -r fast-init-4.48.3 "$here/"
 # One checkpoint and three versions of transformers, each with its own interpreter.
-for version in 4.48.3 4.57.6; do
+for version in 4.48.3 4.57.6 5.23.0; do
     "$environments/base/bin/python" -m venv --without-pip "env-$version"
     printf '%s\n' "$environments/overlays/$version" "$("$environments/base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
         > "$(echo "env-$version"/lib/python*/site-packages)/overlay.pth"
 done
-PYTHONPATH=$environments/overlays/5.23.0 "$hftrace" compare llama-2-7b-100mb --warm --variant '5.23.0: fp32' \
+PYTHONPATH="" "$hftrace" compare llama-2-7b-100mb --warm --variant '5.23.0: fp32, python=env-5.23.0/bin/python' \
     --variant '4.57.6: fp32, python=env-4.57.6/bin/python' \
     --variant '4.48.3: fp32, python=env-4.48.3/bin/python' -o versions
 rm -rf "$here/versions"
