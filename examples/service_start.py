@@ -22,7 +22,7 @@ class Service:
     """
 
     def __init__(self, model: str) -> None:
-        # Imported here: the trace around it measures the import too.
+        # What this import costs is not in the trace; what the load itself imports is.
         from transformers import AutoModelForCausalLM
 
         self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")

@@ -170,7 +170,7 @@ def _problem(trace: Trace) -> str:
     if not span_index(trace).load_rows:
         return "the trace has no load, so there is nothing to check"
     if status != "ok":
-        return f"the load ended {str(status)[:40]}, so there is nothing to check"
+        return f"the load ended with status {str(status)[:40]}, so there is nothing to check"
     return "no load in the trace succeeded, so there is nothing to check"
 
 

@@ -18,7 +18,7 @@ from hftrace.record.recorder import Recorder
 from hftrace.schema import events, journal, lines
 
 ROWS_PER_LINE = 2000
-_TABLES = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+_TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
 
 
@@ -85,7 +85,15 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
     def flush() -> None:
         if not names:
             return
-        numbers = layouts.of(tensors, offloaded)
+        try:
+            numbers = layouts.of(tensors, offloaded)
+        except Exception as error:  # a lazy parameter has no shape yet
+            recorder.error("snapshot", error)
+            readable = [at for at, tensor in enumerate(tensors) if _is_readable(tensor)]
+            names[:] = [names[at] for at in readable]
+            kinds[:] = [kinds[at] for at in readable]
+            tensors[:] = [tensors[at] for at in readable]
+            numbers = layouts.of(tensors, offloaded)
         fresh = layouts.take()
         if fresh:
             recorder.write(lines.Layouts(span_id, fresh))
@@ -94,11 +102,13 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         for column in (names, kinds, tensors):
             column.clear()
 
-    def visit(prefix: str, module: Any) -> None:
-        nonlocal offloaded
+    # A list and no recursion: the host may be deep in its own stack.
+    pending: list[tuple[str, Any]] = [("", model)]
+    while pending:
+        prefix, module = pending.pop()
         own = module.__dict__
-        if "_modules" not in own:  # a scripted module has properties
-            own = {name: getattr(module, name) for name in _TABLES}
+        if not isinstance(own.get("_modules"), dict):
+            own = _tables_of(module)
         parameters, buffers, children = own["_parameters"], own["_buffers"], own["_modules"]
         if parameters or buffers:
             if offloaded is not ("_hf_hook" in own and _offloads(module)) or len(names) >= ROWS_PER_LINE:
@@ -117,13 +127,26 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
                     # 2: outside of the state dict, which no checkpoint can hold.
                     kinds.append(2 if name in own["_non_persistent_buffers_set"] else 1)
                     tensors.append(tensor)
-        for name in children:
-            child = children[name]
-            if child is not None:
-                visit(f"{prefix}{name}.", child)
-
-    visit("", model)
+        if children:
+            for name in reversed(children):
+                child = children[name]
+                if child is not None:
+                    pending.append((f"{prefix}{name}.", child))
     flush()
+
+
+def _tables_of(module: Any) -> dict[str, Any]:
+    """Returns the tables of a scripted module, which has them as properties and of its own types."""
+    tables = {name: dict(getattr(module, name).items()) for name in _TABLES}
+    return {**tables, "_non_persistent_buffers_set": ()}
+
+
+def _is_readable(tensor: Any) -> bool:
+    try:
+        _layout(tensor)
+    except Exception:
+        return False
+    return True
 
 
 class _Layouts:

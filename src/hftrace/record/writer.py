@@ -162,3 +162,6 @@ class JournalWriter:
         """Forgets the file without touching it: for the child after a fork."""
         self._file = None
         self._stopping = True
+        self._pending = []
+        # A thread that the child does not have may have held them.
+        self._writing, self._draining = threading.RLock(), threading.Lock()

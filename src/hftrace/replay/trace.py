@@ -32,7 +32,7 @@ from hftrace.replay.spans import (
     sample_open_peaks,
 )
 from hftrace.replay.tensors import build_tensor_ledger
-from hftrace.schema import journal
+from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
@@ -191,8 +191,8 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
     first = processes[0]
     wall = datetime.datetime.fromtimestamp(int(first.header["wall_clock_ns"]) / 1e9, tz=datetime.timezone.utc)
     return {
-        "schema": "hftrace.trace",
-        "version": "1.0",
+        "schema": document.SCHEMA,
+        "version": document.VERSION,
         "hftrace": __version__,
         "start_time": wall.isoformat(timespec="milliseconds"),
         "clock_base_ns": base,

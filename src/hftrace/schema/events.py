@@ -122,6 +122,8 @@ def _joined(column: list[Any], optional: bool) -> bytes:
         ValueError: One of them has to be written in another way.
     """
     if optional:
+        if "" in column:
+            raise ValueError("empty, which is not missing")
         if not any(column):
             return b"0,"
         # In columns of lists that is an error, as it has to be.

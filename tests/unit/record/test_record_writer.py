@@ -175,3 +175,14 @@ def test_a_load_wakes_the_thread(tmp_path):
 
 def placed(writer):
     return [line for line in lines(writer) if line[0] == "places"]
+
+
+def test_the_child_of_a_fork_finds_no_lock_that_another_thread_held(writer):
+    writer.write_soon(["of the parent"])
+    with writer._writing, writer._draining:
+        # As in the child: the thread that holds them is not there any more.
+        held = threading.Thread(target=writer.abandon)
+        held.start()
+        held.join()
+        run(lambda: writer.write(["of the child"]))
+    assert writer._pending == []

@@ -9,6 +9,7 @@ from typing import Any
 from hftrace.analysis.compare.comparison import Comparison
 from hftrace.analysis.compare.variants import METRICS, Metric, Variant
 from hftrace.analysis.compare.verdicts import Judgement, judge
+from hftrace.analysis.loader import loader_facts
 
 NAMES = {metric.label.replace(" ", "-"): metric for metric in METRICS}
 """What metrics are called on a command line."""
@@ -65,7 +66,11 @@ def call_of(variant: Variant, model: str | None = None) -> str:
     request = trace.request
     owner = request.get("class") or "AutoModel"
     words = [repr(model if model is not None else request.get("model"))]
-    words += [f"{key}={value!r}" for key, value in (request.get("keywords") or {}).items()]
+    dtype = loader_facts(trace).dtype_keyword or "torch_dtype"
+    words += [
+        f"{dtype if key in ('dtype', 'torch_dtype') else key}={value!r}"
+        for key, value in (request.get("keywords") or {}).items()
+    ]
     variables = ((trace.header.get("variant") or {}).get("environment") or {}).items()
     before = "".join(f"{key}={value} " for key, value in variables)
     return f"{before}{owner}.from_pretrained({', '.join(words)})"

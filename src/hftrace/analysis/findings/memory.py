@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace import units
 from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.findings.rules import (
     Finding,
     rule,
 )
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
-from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import device_sizes
-from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count, duration
 
 UNUSED_BYTES = 100_000_000
@@ -134,44 +129,6 @@ def _warmed_up(trace: Trace, device: str) -> int:
     column = trace.spans.column("device_reserved_bytes")
     rows = (row for row, phase in enumerate(span_index(trace).phases) if phase == "warmup")
     return max((device_sizes(column[row]).get(device, 0) for row in rows), default=0)
-
-
-@rule(
-    ("R02", "dtype-widened", "Most of the checkpoint takes more bytes in the model than in the file."),
-)
-def dtype_widened(trace: Trace) -> Iterator[Finding]:
-    """R02: most of the checkpoint takes more bytes in the model than in the file."""
-    widened = {
-        pair: total
-        for pair, total in casts(tensor_sums(trace)).items()
-        if ITEM_BYTES.get(pair[1], 0) > ITEM_BYTES.get(pair[0], 99)
-    }
-    stored = sum(
-        total.stored_bytes
-        for tensor_class, total in tensor_sums(trace).items()
-        if tensor_class.provenance in FROM_CHECKPOINT
-    )
-    affected = sum(total.stored_bytes for total in widened.values())
-    if not stored or affected <= 0.5 * stored:
-        return
-    extra = sum(total.bytes - total.stored_bytes for total in widened.values())
-    (source, target), _ = next(iter(widened.items()))
-    argument = loader_facts(trace).dtype_keyword or "torch_dtype"
-    keywords = asked_keywords(trace)
-    asked = next(
-        (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),
-        None,
-    )
-    reason = f"as {asked} asked" if asked else f"because {argument} was not given"
-    yield Finding(
-        "R02",
-        "dtype-widened",
-        f"{source} in the file, {target} in memory",
-        f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened, {reason}: "
-        f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
-        f'Pass {argument}="auto" to keep the stored dtype.',
-        cost_bytes=extra,
-    )
 
 
 @rule(

@@ -13,6 +13,7 @@ from hftrace.schema.trace import Trace
 
 __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
 MODULES = (
+    "casts",
     "memory",
     "recorder",
     "time",

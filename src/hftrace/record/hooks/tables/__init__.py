@@ -1,6 +1,7 @@
 """Hook points as data: one small file per library, and one per loader generation.
 
-A new library, or a new generation, is a file with ``POINTS`` and its name in
+A generation's table is named for the release that it begins with. A new library,
+or a new generation, is a file with ``POINTS`` and its name in
 ``TABLES``; nothing else knows their names.
 """
 
@@ -16,10 +17,10 @@ TABLES = (
     "hub",
     "hub_client",
     "transformers_common",
-    "transformers_a",
-    "transformers_b",
-    "transformers_c",
-    "transformers_d",
+    "transformers_4_36",
+    "transformers_4_50",
+    "transformers_4_51",
+    "transformers_5_0",
     "accelerate",
 )
 """In the order in which their points are installed."""
