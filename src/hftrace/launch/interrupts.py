@@ -21,7 +21,7 @@ class Interrupts:
     arrives: who asks twice does not want to wait.
 
     Used as a context manager. Outside of the main thread nothing is held back, because no signal
-    is handled there; nor is a SIGINT that the program handles or ignores already.
+    is handled there; nor is a signal that the program ignores, or a SIGINT that it handles.
 
     Attributes:
         pending: Signals that have arrived and were not raised yet.
@@ -36,7 +36,8 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 before = signal.getsignal(number)
-                if number == signal.SIGINT and before is not signal.default_int_handler:
+                handled = number == signal.SIGINT and before is not signal.default_int_handler
+                if handled or before is signal.SIG_IGN:
                     continue
                 self._before[number] = before
                 signal.signal(number, self._receive)
