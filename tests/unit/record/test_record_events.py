@@ -187,6 +187,39 @@ def test_a_failed_conversion_is_a_span(recorder, load, keyword):
     assert span[4] == "convert(a)"
 
 
+class Converter:
+    def __init__(self, targets, operations=()):
+        self.layer_targets = targets
+        self.operations = operations
+
+    def convert(self, layer_name, made=None, fail=None):
+        if fail is not None:
+            raise fail
+        return made
+
+
+@pytest.mark.parametrize("pair", [False, True], ids=["5.3 on", "5.0"])
+def test_a_conversion_of_many_keys_is_noted_with_all_of_them(recorder, load, pair):
+    converter = Converter({"up": ["e.0.up", "e.1.up"], "gate": ["e.0.gate"]}, ["text", 1])
+    made = {"e.up": object(), "e.gate": object()}
+    result = (made, {}) if pair else made
+    undo = put(recorder, handlers.weight_convert_handler, Converter.convert)
+    try:
+        assert converter.convert("e.up", made=result) is result
+        converter.convert("e.up", made={3: object()})
+        with pytest.raises(KeyError):
+            converter.convert("e.up", fail=KeyError("no"))
+    finally:
+        undo()
+    rows = recorder.local.buffer.converts
+    sources = [["e.0.up", "e.1.up", "e.0.gate"], ["str", "int"]]
+    assert [rows[0:2], rows[4:6]] == [["e.up", sources], ["e.gate", sources]]
+    assert len(rows) == 8
+    assert recorder.error_count == 1, "of the one that is named by a number"
+    begun = [json.loads(line) for line in recorder.writer.path.read_text().splitlines()]
+    assert [line[4] for line in begun if line[0] == "begin" and line[3] == "convert"] == ["convert(e.up)"]
+
+
 def test_a_module_a_move_and_an_initialisation(recorder, load):
     class Module:
         def _load_from_state_dict(self, state_dict, prefix, local_metadata=None):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import FRAME_FILE, original_code, transparent
+from hftrace.record.patching import FRAME_FILE, original_code
 from hftrace.record.recorder import Recorder, clock, shielded
 
 
@@ -36,44 +36,17 @@ def _conversion_failed(
     recorder.failed_call("convert", f"convert({layer_name})", number, started, reason, notes)
 
 
-@transparent
-def weight_convert_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """``WeightConverter.convert(self, layer_name, ...)``: N checkpoint keys become M parameters."""
-    local = recorder.local
-
-    def call(transform: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads:
-            return original(transform, *args, **kwargs)
-        started = clock()
-        try:
-            result = original(transform, *args, **kwargs)
-        except BaseException as error:
-            name = args[0] if args else kwargs.get("layer_name")
-            shielded(
-                recorder, point.target, _conversion_failed, recorder, number, started, transform, name, error
-            )
-            raise
-        ended = clock()
-        try:
-            sources = [key for keys in transform.layer_targets.values() for key in keys]
-            operations = [type(operation).__name__ for operation in transform.operations]
-            buffer = local.buffer.converts
-            # 5.0.0 returns the errors beside the tensors.
-            for target in result[0] if isinstance(result, tuple) else result:
-                if not isinstance(target, str):
-                    raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
-                buffer.extend((target, [sources, operations], started, ended))
-        except Exception as error:
-            recorder.error(point.target, error)
-        return result
-
-    return call
+def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
+    """Returns the events of a conversion that made some parameters of several checkpoint keys."""
+    sources = [key for keys in transform.layer_targets.values() for key in keys]
+    operations = [type(operation).__name__ for operation in transform.operations]
+    events: list[Any] = []
+    # 5.0.0 returns the errors beside the tensors.
+    for target in result[0] if isinstance(result, tuple) else result:
+        if not isinstance(target, str):
+            raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
+        events += (target, [sources, operations], started, ended)
+    return events
 
 
 class EventHandler:
@@ -87,8 +60,8 @@ class EventHandler:
 
     Args:
         store: The statement that notes the event, where ``{0}``, ``{1}`` and so on
-            stand for an argument; it may use ``local``, ``started``, ``ended`` and
-            the names in ``helpers``.
+            stand for an argument; it may use ``local``, ``result``, ``started``,
+            ``ended`` and the names in ``helpers``.
         names: The keyword of each argument that ``store`` uses, by its position.
         guard: When nothing is noted, besides outside of loads.
         failed: The statement for an exception of the original, ``error``, which passes on.
@@ -206,23 +179,35 @@ read_handler = EventHandler("local.buffer.reads.extend((id({0}), started, ended)
 """One tensor is read from its lazy slice, and cast: ``_materialize_copy(tensor, device, dtype)``."""
 shard_tensor_handler = EventHandler("local.buffer.reads.extend((id({1}), started, ended))", {1: "tensor"})
 """The same for tensor parallel and FSDP: ``DtensorShardOperation.shard_tensor(self, tensor, ...)``."""
-rename_convert_handler = EventHandler(
+
+
+def _conversion(store: str) -> EventHandler:
+    """Builds the handler of a ``convert(self, layer_name, ...)``; a call that fails is a span."""
+    return EventHandler(
+        store,
+        {0: "self", 1: "layer_name"},
+        failed="failed({0}, {1}, started, error)",
+        helpers=lambda recorder, target, number: {
+            "merged": _merged,
+            "failed": lambda transform, name, started, error: shielded(
+                recorder, target, _conversion_failed, recorder, number, started, transform, name, error
+            ),
+        },
+    )
+
+
+rename_convert_handler = _conversion(
     # 0 for "the same": most keys keep their name, and 0 is cheap to write.
     "local.buffer.converts.extend(((target := {0}.target_patterns[0]),"
-    " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended))",
-    {0: "self", 1: "layer_name"},
-    failed="failed({0}, {1}, started, error)",
-    helpers=lambda recorder, target, number: {
-        "failed": lambda transform, name, started, error: shielded(
-            recorder, target, _conversion_failed, recorder, number, started, transform, name, error
-        )
-    },
+    " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended))"
 )
 """``WeightRenaming.convert(self, layer_name, ...)``: one checkpoint key becomes one parameter.
 
 On the main thread this is mostly waiting for the worker that reads the tensor.
 The transform's patterns are the two full names.
 """
+weight_convert_handler = _conversion("local.buffer.converts.extend(merged({0}, result, started, ended))")
+"""``WeightConverter.convert(self, layer_name, ...)``: N checkpoint keys become M parameters."""
 place_first = EventHandler("local.buffer.places.extend(({0}, started, ended))", {0: "target_name"})
 """A tensor is put into the model: ``offload_and_maybe_resave_param(target_name, ...)``."""
 place_second = EventHandler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
