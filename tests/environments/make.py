@@ -6,7 +6,8 @@ DIRECTORY/base is a virtual environment with torch, the newest transformers,
 hftrace (editable), and the tools of tests and docs. Each other transformers version is an
 overlay, DIRECTORY/overlays/VERSION: transformers, tokenizers and
 huggingface_hub alone, used by putting it on PYTHONPATH in front of the base
-environment. Twenty-one versions so cost one torch.
+environment. Twenty-one versions so cost one torch. DIRECTORY/extras holds the
+packages of some kinds of load (peft, gguf, quantisers) in the same way.
 
 What is complete is left alone; run it again after a change of the pins.
 Needs Python 3.10 or newer with venv and pip, and nothing else.
@@ -26,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from versions import ALL, BASE, CI, FIRST, OVERLAYS, WITH
+from versions import ALL, BASE, CI, EXTRAS, FIRST, OVERLAYS, WITH
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
@@ -149,6 +150,22 @@ def make_overlay(directory: Path, version: str) -> None:
     print(f"{version}: made in {time.monotonic() - started:.0f} s", flush=True)
 
 
+def make_extras(directory: Path) -> None:
+    """Makes the directory of packages that only some kinds of load need."""
+    place = directory / "extras"
+    key = repr(EXTRAS)
+    if _marked(place, key):
+        print("extras: complete", flush=True)
+        return
+    started = time.monotonic()
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    # Without what they depend on: torch and transformers are there, and the rest is among them.
+    pip_install(base_python(directory), "--no-deps", "--no-compile", "--target", str(place), *EXTRAS)
+    (place / MARKER).write_text(key)
+    print(f"extras: made in {time.monotonic() - started:.0f} s", flush=True)
+
+
 def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
     """Makes all that ``versions`` need.
 
@@ -158,6 +175,7 @@ def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
     make_base(directory)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         pending = [pool.submit(make_overlay, directory, version) for version in versions if version != BASE]
+        pending.append(pool.submit(make_extras, directory))
         errors = [error for task in pending if (error := task.exception()) is not None]
     if errors:
         raise errors[0]

@@ -45,6 +45,19 @@ OVERLAYS: dict[str, Pins] = {
 ALL: tuple[str, ...] = (*OVERLAYS, BASE)
 """Every version, oldest first."""
 
+EXTRAS = (
+    "peft==0.21.2",
+    "gguf==0.19.0",
+    "optimum-quanto==0.2.7",
+    "ninja==1.13.2",
+    "bitsandbytes==0.50.2",
+    "compressed-tensors==0.20.0",
+    "loguru==0.7.3",
+    "sentencepiece==0.2.3",
+)
+"""Packages of the kinds of load that need one. They are a directory of their own, which a test puts on the
+PYTHONPATH of the process that loads: all other tests run without them."""
+
 CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
 """One version of each loader generation, for every change."""
 

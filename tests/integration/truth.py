@@ -120,3 +120,91 @@ def assert_same_model(left, right, new: frozenset[str] = frozenset()) -> None:
 def torch_name(value) -> str:
     """Returns torch's name of a dtype without the module."""
     return str(value).removeprefix("torch.")
+
+
+def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """Returns the plain tensors that a tensor's data lies in: itself, or what a wrapper holds."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        return [tensor]
+    return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+
+
+def disagreements(model, trace) -> list[str]:
+    """Holds each row of a ledger against the finished model and the bytes of the files; returns what is false.
+
+    Args:
+        model: The finished model.
+        trace: Of one load that returned it.
+    """
+    real = {(kind, name): tensor for name, (kind, tensor, _) in model_tensors(model).items()}
+    rows = {(row.kind, row.name): row for row in trace.tensors if row.kind != "unused"}
+    wrong = [f"not in the ledger: {name}" for _, name in real.keys() - rows.keys()]
+    wrong += [f"only in the ledger: {name}" for _, name in rows.keys() - real.keys()]
+    files = _Files({file.name: file.path for file in trace.files if file.path})
+    for key in real.keys() & rows.keys():
+        wrong += [f"{key[1]}: {what}" for what in _false_facts(rows[key], real[key], files)]
+    return sorted(wrong)
+
+
+def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
+    wrong = []
+    held = held_by(tensor)
+    if row.device != str(tensor.device):
+        wrong.append(f"device {row.device}, really {tensor.device}")
+    if len(held) == 1:
+        if row.shape != list(held[0].shape):
+            wrong.append(f"shape {row.shape}, really {list(held[0].shape)}")
+        if row.dtype != torch_name(held[0].dtype):
+            wrong.append(f"dtype {row.dtype}, really {held[0].dtype}")
+    if row.bytes is not None and row.bytes != sum(part.nbytes for part in held):
+        wrong.append(f"bytes {row.bytes}, really {sum(part.nbytes for part in held)}")
+    if tensor.is_meta or len(held) > 1:
+        return wrong
+    if row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
+        stored = files.tensor(row.file, row.keys[0])
+        if stored is None:
+            wrong.append(f"no key {row.keys[0]} in {row.file}")
+        elif row.stored_dtype != torch_name(stored.dtype):
+            wrong.append(f"stored dtype {row.stored_dtype}, really {stored.dtype}")
+        elif stored.shape != tensor.shape or not torch.equal(stored.to(tensor.dtype), tensor.detach().cpu()):
+            wrong.append(f"said to be {row.keys[0]} of the checkpoint, and its values are not")
+    varied = tensor.numel() >= 8 and not bool((tensor == tensor.flatten()[0]).all())
+    if row.provenance in ("initialized", "uninitialized", "unknown", "computed") and varied:
+        key = files.key_of(tensor)
+        if key is not None:
+            wrong.append(f"said to be {row.provenance}, and it is {key} of the checkpoint")
+    return wrong
+
+
+class _Files:
+    """The tensors of weight files, read by the safetensors library or torch itself."""
+
+    def __init__(self, paths: dict[str, str]) -> None:
+        self._paths = paths
+        self._read: dict[str, dict[str, torch.Tensor]] = {}
+
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        if name not in self._read:
+            path = self._paths.get(name, "")
+            if path.endswith(".safetensors"):
+                from safetensors.torch import load_file
+
+                self._read[name] = load_file(path)
+            elif path.endswith(".bin"):
+                self._read[name] = torch.load(path, weights_only=True)
+            else:
+                self._read[name] = {}
+        return self._read[name]
+
+    def tensor(self, name: str, key: str) -> torch.Tensor | None:
+        return self._tensors(name).get(key)
+
+    def key_of(self, tensor: torch.Tensor) -> str | None:
+        """Returns the key that has a tensor's values, after a cast."""
+        here = tensor.detach().cpu()
+        for name in self._paths:
+            for key, stored in self._tensors(name).items():
+                if stored.shape == here.shape and torch.equal(stored.to(here.dtype), here):
+                    return key
+        return None
