@@ -12,8 +12,10 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
+from hftrace.record import contents
 from hftrace.record.recorder import Recorder
 from hftrace.schema import events, journal, lines
 
@@ -161,19 +163,17 @@ class _Layouts:
         self._fresh: list[lines.Layout] = []
 
     def of(self, tensors: list[Any], offloaded: bool) -> list[int]:
-        """Returns the number of each tensor's layout; nothing but C runs for each of them."""
-        numbers = list(map(self._numbers[offloaded].__getitem__, map(_layout, tensors)))
+        """Returns the number of each tensor's layout; for plain ones nothing but C runs for each of them."""
+        alike: Iterable[Any] = map(_layout, tensors)
+        if not contents.all_plain(tensors):
+            alike = [
+                _layout(tensor) if contents.is_plain(tensor) else repr(contents.layout_of(tensor, offloaded))
+                for tensor in tensors
+            ]
+        numbers = list(map(self._numbers[offloaded].__getitem__, alike))
         for number in range(self._described, sum(map(len, self._numbers.values()))):
             tensor = tensors[numbers.index(number)]
-            self._fresh.append(
-                lines.Layout(
-                    str(tensor.dtype).removeprefix("torch."),
-                    str(tensor.device),
-                    list(tensor.shape),
-                    tensor.numel() * tensor.element_size(),
-                    offloaded,
-                )
-            )
+            self._fresh.append(contents.layout_of(tensor, offloaded))
             self._described += 1
         return numbers
 

@@ -78,6 +78,8 @@ class LoadRecord:
     """By checkpoint key."""
     converts: dict[str, Convert] = field(default_factory=dict)
     """By the model's name."""
+    handed: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser was handed, up to 4.57, by the name that it had in the checkpoint or the model."""
     places: list[Placement] = field(default_factory=list)
     modules: list[ModuleCopy] = field(default_factory=list)
 
@@ -250,7 +252,7 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     for convert in process.events_of(Convert):
         record = find.load_at(convert.thread, convert.start)
         if record is not None:
-            record.converts[convert.target] = convert
+            (record.converts if convert.sources else record.handed)[convert.target] = convert
     for place in process.events_of(Placement):
         record = find.load_at(place.thread, place.start)
         if record is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from hftrace.replay import quantized
 from hftrace.replay.events import Convert
 from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
@@ -49,6 +50,7 @@ class _Row(NamedTuple):
     first: Stored | None
     """What is stored under the first key."""
     conversion: Convert | None
+    operations: list[str]
     times: Times
 
     @property
@@ -62,7 +64,9 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     quantizer = model.get("quantizer") is not None
     device_map = model.get("device_map") or {}
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
+    layouts = {row.name: record.layouts[row.layout] for row in record.rows if row.name in loadable}
     sources = keys_by_name(record, stored, loadable, prefix)
+    sources = quantized.with_statistics(sources, layouts, stored, record.renames, record.handed)
     tied_to = _ties(record, sources)
     rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
     consumed = {key for row in rows for key in row.keys}
@@ -73,11 +77,12 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     columns: dict[str, list[Any]] = {
         "name": [row.name for row in rows],
         "kind": ["parameter" if row.kind == KIND_PARAMETER else "buffer" for row in rows],
-        "provenance": [_provenance(row, row.name in tied_to, quantizer) for row in rows],
+        "provenance": [_provenance(row, stored, row.name in tied_to, quantizer) for row in rows],
         "keys": [row.keys for row in rows],
         "file": [first.file if first else None for first in firsts],
         "offset": [first.tensor.offset if first else None for first in firsts],
         "shape": [row.layout.shape for row in rows],
+        "global_shape": [row.layout.global_shape for row in rows],
         "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
         "dtype": [row.layout.dtype for row in rows],
         "stored_bytes": [
@@ -113,11 +118,14 @@ def _model_rows(
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
+        went_through = conversion or record.handed.get(name)
+        operations = went_through.operations if went_through else []
         first = stored[keys[0]] if keys else None
         if (
             first is not None
             and len(keys) == 1
-            and not (conversion and conversion.operations)
+            and not operations
+            and not layout.global_shape
             and not quantizer
             and first.tensor.shape != layout.shape
             and math.prod(first.tensor.shape) != math.prod(layout.shape)
@@ -125,7 +133,7 @@ def _model_rows(
             # A mismatch that the caller chose to ignore: the key went nowhere.
             keys, first = [], None
         times = tensor_times.of(name, keys, first.path) if first else NO_TIMES
-        rows.append(_Row(name, kind, layout, keys, first, conversion, times))
+        rows.append(_Row(name, kind, layout, keys, first, conversion, operations, times))
     return rows
 
 
@@ -148,25 +156,21 @@ def _span_of(record: LoadRecord, times: Times) -> int | None:
     return record.innermost(times.thread, times.read_start)
 
 
-def _provenance(row: _Row, tied: bool, quantizer: bool) -> str:
-    operations = row.conversion.operations if row.conversion else []
+def _provenance(row: _Row, stored: dict[str, Stored], tied: bool, quantizer: bool) -> str:
     if tied:
         return "tied"
     if row.layout.device == "meta":
         return "offloaded" if row.layout.offloaded else "meta"
     if row.first is not None:
-        if quantizer and _is_quantized(row.first.tensor.dtype, row.layout.dtype, operations):
+        sources = [stored[key].tensor for key in row.keys]
+        if quantized.is_quantized(sources, row.layout, row.operations, quantizer):
             return "quantized"
-        if operations or len(row.keys) > 1:
+        if (row.operations or len(row.keys) > 1) and not quantized.only_passed(
+            sources, row.layout, row.operations
+        ):
             return "converted"
         return "state_dict" if row.first.path == STATE_DICT else "checkpoint"
     return "initialized" if row.kind == KIND_PARAMETER else "computed"
-
-
-def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
-    """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
-    narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
-    return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)
 
 
 def _offload_place(name: str, device_map: dict[str, str]) -> str:
