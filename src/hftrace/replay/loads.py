@@ -18,6 +18,9 @@ MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
 
+REMADE = "postprocess_model"
+"""The operation that makes parameters anew after all have been loaded."""
+
 LineOfSpan = TypeVar(
     "LineOfSpan",
     lines.Slices,
@@ -80,6 +83,8 @@ class LoadRecord:
     """By the model's name."""
     handed: dict[str, Convert] = field(default_factory=dict)
     """What a quantiser was handed, up to 4.57, by the name that it had in the checkpoint or the model."""
+    remade: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser made anew of parameters that had been loaded; sources are names in the model."""
     places: list[Placement] = field(default_factory=list)
     modules: list[ModuleCopy] = field(default_factory=list)
 
@@ -252,7 +257,7 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     for convert in process.events_of(Convert):
         record = find.load_at(convert.thread, convert.start)
         if record is not None:
-            (record.converts if convert.sources else record.handed)[convert.target] = convert
+            _conversions(record, convert)[convert.target] = convert
     for place in process.events_of(Placement):
         record = find.load_at(place.thread, place.start)
         if record is not None:
@@ -265,6 +270,13 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
         record = find.load_at(move.thread, move.start)
         if record is not None:
             _add_move(process, record, move)
+
+
+def _conversions(record: LoadRecord, convert: Convert) -> dict[str, Convert]:
+    """Returns where a conversion belongs: the loader's own, or one of a quantiser's two ways."""
+    if not convert.sources:
+        return record.handed
+    return record.remade if convert.operations == [REMADE] else record.converts
 
 
 def _add_move(process: Process, record: LoadRecord, move: Move) -> None:

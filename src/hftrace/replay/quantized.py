@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from hftrace.replay.events import Convert
 from hftrace.replay.headers import StoredTensor
 from hftrace.schema.lines import Layout
 
@@ -119,6 +120,22 @@ def with_statistics(
         name: sorted([*sources.get(name, ()), *found.get(name, ())], key=lambda key: position.get(key, -1))
         for name in {**sources, **found}
     }
+
+
+def keys_of_remade(
+    sources: Mapping[str, list[str]], remade: Mapping[str, Convert]
+) -> dict[str, list[str]]:
+    """Returns the keys of parameters that a quantiser made anew, by name: those of what it made them of.
+
+    Args:
+        sources: The keys of each tensor that was loaded, by the name that it was loaded under.
+        remade: What was made anew, by name; its sources are names.
+    """
+    found = {
+        name: list(dict.fromkeys(key for source in convert.sources for key in sources.get(source, ())))
+        for name, convert in remade.items()
+    }
+    return {name: keys for name, keys in found.items() if keys}
 
 
 def _owner(name: str, tensors: Collection[str]) -> str | None:

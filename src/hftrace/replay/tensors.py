@@ -65,8 +65,10 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     device_map = model.get("device_map") or {}
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
     layouts = {row.name: record.layouts[row.layout] for row in record.rows if row.name in loadable}
-    sources = keys_by_name(record, stored, loadable, prefix)
+    placed_in = {name for convert in record.remade.values() for name in convert.sources}
+    sources = keys_by_name(record, stored, loadable | placed_in, prefix)
     sources = quantized.with_statistics(sources, layouts, stored, record.renames, record.handed)
+    sources |= quantized.keys_of_remade(sources, record.remade)
     tied_to = _ties(record, sources)
     rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
     consumed = {key for row in rows for key in row.keys}
@@ -118,7 +120,7 @@ def _model_rows(
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
-        went_through = conversion or record.handed.get(name)
+        went_through = record.remade.get(name) or conversion or record.handed.get(name)
         operations = went_through.operations if went_through else []
         first = stored[keys[0]] if keys else None
         if (
