@@ -123,7 +123,7 @@ def torch_name(value) -> str:
 
 
 def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the plain tensors that a tensor's data lies in: itself, what a wrapper holds, and its statistics."""
+    """Returns the plain tensors that a tensor's data lies in, statistics of a quantised one included."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:
         return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
@@ -137,7 +137,7 @@ def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def disagreements(model, trace) -> list[str]:
-    """Holds each row of a ledger against the finished model and the bytes of the files; returns what is false.
+    """Holds each row of a ledger against the finished model and the files' bytes; returns what is false.
 
     Args:
         model: The finished model.
@@ -171,9 +171,8 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
             wrong.append(f"dtype {row.dtype}, what it holds is {largest.dtype}")
         if row.provenance not in ("quantized", "tied", "unknown"):
             wrong.append(f"said to be {row.provenance}, and it holds codes and what belongs to them")
-        for key in row.keys:
-            if not any(key in stored for stored in files.all()):
-                wrong.append(f"no key {key} in the checkpoint")
+        stored = {key for tensors in files.all() for key in tensors}
+        wrong += [f"no key {key} in the checkpoint" for key in row.keys if key not in stored]
     if tensor.is_meta or len(held) > 1:
         return wrong
     if row.provenance == "checkpoint" and row.file and len(row.keys) == 1:

@@ -1,4 +1,4 @@
-"""What a tensor holds, where its data lies in other tensors: quantised weights and parts of a distributed one.
+"""What a tensor holds whose data lies in other tensors: quantised weights, parts of distributed ones.
 
 A quantised weight of torchao or optimum-quanto is a tensor that says
 ``bfloat16`` and holds integers and scales; one of bitsandbytes is packed codes

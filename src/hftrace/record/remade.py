@@ -51,8 +51,10 @@ def after(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[s
             other
             for other in of_module.get(name.rpartition(".")[0], ())
             if other == name
-            or (other.startswith(f"{name}_") or other not in new)
-            and old.get(name, _NOTHING)[1:] != new[name][1:]
+            or (
+                (other.startswith(f"{name}_") or other not in new)
+                and old.get(name, _NOTHING)[1:] != new[name][1:]
+            )
         ]
         if sources:
             events += (name, [sources, ["postprocess_model"]], started, ended)

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hftrace.replay.events import Convert
 from hftrace.replay.headers import StoredTensor
+from hftrace.replay.loads import REMADE, LoadRecord
 from hftrace.schema.lines import Layout
 
 HANDED = "create_quantized_param"
@@ -77,12 +78,16 @@ def only_passed(stored: Sequence[StoredTensor], layout: Layout, operations: Sequ
     )
 
 
+def puts_in_place(made: Convert) -> bool:
+    """Returns whether an operation puts what it makes into the model itself."""
+    return _any(made.operations, (*MAKES, HANDED, REMADE))
+
+
 def with_statistics(
     sources: Mapping[str, list[str]],
     layouts: Mapping[str, Layout],
     stored: Collection[str],
-    names: Mapping[str, str],
-    handed: Collection[str],
+    record: LoadRecord,
 ) -> dict[str, list[str]]:
     """Returns the keys of each tensor, with those of what a quantiser took for it besides.
 
@@ -95,50 +100,44 @@ def with_statistics(
         sources: The keys of each tensor by its name in the model.
         layouts: What the model holds, by name.
         stored: The checkpoint's keys, in its order.
-        names: What the loader renamed: key to name.
-        handed: The names that a quantiser was handed.
+        record: What was recorded of the load.
     """
     wrapped = {name for name, layout in layouts.items() if layout.wrapper}
-    if not wrapped and not handed:
-        return dict(sources)
-    used = {key for keys in sources.values() for key in keys}
     found: dict[str, list[str]] = {}
-    for key in stored:
-        if key in used:
-            continue
-        name = names.get(key, key)
-        owner = _owner(name, layouts if name in handed else wrapped)
-        module, _, last = name.rpartition(".")
-        if owner is None and (name in handed or last in BESIDE) and f"{module}.weight" in wrapped:
-            owner = f"{module}.weight"
-        if owner is not None:
-            found.setdefault(owner, []).append(key)
-    if not found:
-        return dict(sources)
-    position = {key: at for at, key in enumerate(stored)}
-    return {
-        name: sorted([*sources.get(name, ()), *found.get(name, ())], key=lambda key: position.get(key, -1))
-        for name in {**sources, **found}
-    }
+    if wrapped or record.handed:
+        used = {key for keys in sources.values() for key in keys}
+        for key in stored:
+            owner = (
+                _owner(record.renames.get(key, key), layouts, wrapped, record) if key not in used else None
+            )
+            if owner is not None:
+                found.setdefault(owner, []).append(key)
+    for name, convert in record.remade.items():
+        # Its sources are names in the model, as it was before.
+        own = set(sources.get(name, ()))
+        found[name] = [key for source in convert.sources for key in sources.get(source, ()) if key not in own]
+    result = dict(sources)
+    position = {key: at for at, key in enumerate(stored)} if found else {}
+    for name, more in found.items():
+        keys = {*sources.get(name, ()), *more}
+        if keys:
+            result[name] = sorted(keys, key=lambda key: position.get(key, -1))
+    return result
 
 
-def keys_of_remade(
-    sources: Mapping[str, list[str]], remade: Mapping[str, Convert]
-) -> dict[str, list[str]]:
-    """Returns the keys of parameters that a quantiser made anew, by name: those of what it made them of.
-
-    Args:
-        sources: The keys of each tensor that was loaded, by the name that it was loaded under.
-        remade: What was made anew, by name; its sources are names.
-    """
-    found = {
-        name: list(dict.fromkeys(key for source in convert.sources for key in sources.get(source, ())))
-        for name, convert in remade.items()
-    }
-    return {name: keys for name, keys in found.items() if keys}
+def _owner(
+    name: str, layouts: Mapping[str, Layout], wrapped: Collection[str], record: LoadRecord
+) -> str | None:
+    """Returns the tensor that a quantiser took another tensor of the checkpoint for; None for none."""
+    handed = name in record.handed
+    owner = _longest(name, layouts if handed else wrapped)
+    module, _, last = name.rpartition(".")
+    if owner is None and (handed or last in BESIDE) and f"{module}.weight" in wrapped:
+        return f"{module}.weight"
+    return owner
 
 
-def _owner(name: str, tensors: Collection[str]) -> str | None:
+def _longest(name: str, tensors: Collection[str]) -> str | None:
     """Returns the tensor whose name, and a mark, begin a name: the longest."""
     for end in range(len(name) - 1, 0, -1):
         if name[end] in "._:" and name[:end] in tensors:

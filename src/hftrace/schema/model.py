@@ -96,8 +96,9 @@ class Tensor:
     kind: str
     """``parameter``, ``buffer`` or ``unused``."""
     provenance: str | None
-    """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
-    None where a load died before the tensor's turn came."""
+    """``checkpoint, converted, quantized, tied, offloaded, state_dict, computed, initialized,
+    uninitialized, meta, unused`` or ``unknown``, by what ``evidence`` proves; None where a load died before
+    the tensor's turn came."""
     keys: list[str]
     file: str | None
     offset: int | None
@@ -111,8 +112,8 @@ class Tensor:
     """Of all its keys, whole, in the files. Of a distributed tensor a rank reads its slice, where the loader
     reads slices, or all and keeps a part."""
     bytes: int | None
-    """Of all that the tensor holds here: its data, or codes, scales, zero points and statistics of a quantised
-    one (tables that several share are counted with each), or this rank's part of a distributed one."""
+    """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised one
+    (a table that several share is counted with each); this rank's part of a distributed one."""
     device: str | None
     tied_to: str | None
     read_start_ns: int | None
@@ -133,8 +134,12 @@ class Tensor:
     offload: str | None = None
     """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
     rank: int = 0
+    evidence: str | None = None
+    """What proves the provenance, a word of :data:`hftrace.schema.vocabulary.EVIDENCE`; None for nothing."""
+    stored_shape: list[int] | None = None
+    """Shape under the one key, which may be one that did not fit; None where there are none or several."""
     global_shape: list[int] | None = None
-    """Of the whole, where this rank holds a part of it."""
+    """Shape of the whole where this rank holds a part; None where it holds all."""
 
 
 @dataclass(frozen=True, slots=True)

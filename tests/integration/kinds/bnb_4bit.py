@@ -1,4 +1,4 @@
-"""Quantised by bitsandbytes while it is loaded, to 4 bits: codes, with a state of statistics, themselves quantised, as attributes."""
+"""Quantised by bitsandbytes while it is loaded, to 4 bits: codes, and statistics as attributes."""
 
 from __future__ import annotations
 

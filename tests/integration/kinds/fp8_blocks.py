@@ -1,4 +1,4 @@
-"""8-bit floats with a scale for each block, which a machine without the kernels for them makes plain again."""
+"""8-bit floats with a scale for each block, made plain again where the kernels for them are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Experts of gpt-oss in blocks of four bits, which a machine without the kernels for them makes plain again."""
+"""Experts of gpt-oss in blocks of four bits, made plain again where the kernels for them are missing."""
 
 from __future__ import annotations
 

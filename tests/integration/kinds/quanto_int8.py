@@ -1,4 +1,7 @@
-"""Quantised by optimum-quanto while it is loaded, to 8 bits: a wrapper that says bfloat16 and holds codes and scales."""
+"""Quantised by optimum-quanto while it is loaded, to 8 bits.
+
+The wrapper says bfloat16 and holds codes and scales.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Quantised by torchao while it is loaded: a wrapper that says bfloat16 and holds codes, scales and zero points."""
+"""Quantised by torchao while it is loaded.
+
+The wrapper says bfloat16 and holds codes, scales and zero points.
+"""
 
 from __future__ import annotations
 

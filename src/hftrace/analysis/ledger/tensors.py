@@ -34,6 +34,7 @@ class TensorClass(NamedTuple):
     dtype: str | None
     device: str | None
     offload: str | None
+    evidence: str | None
 
 
 @dataclass
@@ -49,6 +50,12 @@ class Total:
         self.count += other.count
         self.bytes += other.bytes
         self.stored_bytes += other.stored_bytes
+
+    def subtract(self, other: Total) -> None:
+        """Takes another total out of this one."""
+        self.count -= other.count
+        self.bytes -= other.bytes
+        self.stored_bytes -= other.stored_bytes
 
 
 class Batch(NamedTuple):
@@ -132,7 +139,7 @@ def is_cast(provenance: str | None, stored_dtype: str | None, dtype: str | None)
 
 
 def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
-    """Returns the sums of tensors that the loader cast, by the stored dtype and that in the model; largest first."""
+    """Returns the sums of tensors that the loader cast, by both dtypes, largest first."""
     result: dict[tuple[str, str], Total] = {}
     for tensor_class, total in sums.items():
         stored_dtype, dtype = tensor_class.stored_dtype, tensor_class.dtype

@@ -62,7 +62,7 @@ def _quantizing(transform: Any) -> list[str]:
 
 
 def _quantized(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
-    """Returns the events of a renaming whose tensor is quantised on its way: a weight, and perhaps its scales."""
+    """Returns the events of a renaming whose tensor is quantised: of a weight, and perhaps of its scales."""
     made = [[transform.source_patterns[0]], _quantizing(transform)]
     tensors = result[0] if isinstance(result, tuple) else result
     names = dict.fromkeys([transform.target_patterns[0], *map(str, tensors or ())])
@@ -253,17 +253,6 @@ move_handler = EventHandler(
     helpers=lambda *_: {"devices": _Texts()},
 )
 """``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
-initialize_handler = EventHandler(
-    "local.buffer.initializes.extend((started, ended))",
-    {},
-    guard=' or not state.stack or state.stack[-1].phase == "initialize"',
-    helpers=lambda recorder, *_: {"state": recorder.state},
-)
-"""``_init_weights(self, module)`` and the like: called once per module.
-
-Neighbouring calls become one span of phase ``initialize`` when the trace is
-made; calls inside a span of that phase are left out here.
-"""
 
 
 class _Texts(dict[Any, str]):
