@@ -54,6 +54,10 @@ def _offloads(module: Any) -> bool:
     return False
 
 
+def _whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
     """Writes the model's facts and its tensors to the journal.
 
@@ -76,6 +80,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         "tied_keys": {str(key): str(value) for key, value in tied.items()}
         if isinstance(tied, dict)
         else None,
+        "tensor_parallel": _whole_number(getattr(model, "_tp_size", None)),
         "training": bool(getattr(model, "training", False)),
         # Whoever reads this may take a tensor that no watched writer wrote for one that was not written.
         "writes_watched": True,

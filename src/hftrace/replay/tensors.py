@@ -15,6 +15,7 @@ from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
 from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
@@ -110,6 +111,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         built_on_meta=record.built_on == "meta",
         stored=stored,
     )
+    ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
     sources = _sources(record, stored, loadable, prefix)
     tied_to = _ties(record, sources)
@@ -128,6 +130,8 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         operations = made.operations if made is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if ranks > 1:
+            layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
         if first is not None and (
             name in missing
             or name in mismatched
