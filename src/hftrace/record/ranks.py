@@ -1,4 +1,4 @@
-"""Which of several processes that share a job this one is: torchrun and accelerate say so in the environment."""
+"""Which of the processes of a job this one is: torchrun and accelerate say so in the environment."""
 
 from __future__ import annotations
 

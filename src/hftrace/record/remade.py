@@ -13,6 +13,7 @@ from hftrace.record.hooks.points import Call
 from hftrace.record.recorder import OpenSpan, Recorder, clock
 
 NOTE = "hftrace_parameters"
+OPERATION = "postprocess_model"
 
 
 class _Facts(NamedTuple):
@@ -46,6 +47,10 @@ def after(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[s
         of_module.setdefault(name.rpartition(".")[0], []).append(name)
     ended = clock()
     events = recorder.local.buffer.converts
+    for name in old:
+        if name not in new:
+            # Whatever became of it: it was taken.
+            events += (name, [[name], [OPERATION]], started, ended)
     for name in made:
         sources = [
             other
@@ -57,7 +62,7 @@ def after(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[s
             )
         ]
         if sources:
-            events += (name, [sources, ["postprocess_model"]], started, ended)
+            events += (name, [sources, [OPERATION]], started, ended)
     return {"made": len(made)} if made else None
 
 

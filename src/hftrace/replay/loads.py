@@ -91,6 +91,8 @@ class LoadRecord:
     """What the loader put into the model for lack of a source: memory that nothing was written into."""
     writes: dict[int, lines.Write] = field(default_factory=dict)
     """By the tensor's identity."""
+    elsewhere: int = 0
+    """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
@@ -170,6 +172,7 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
+        elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),

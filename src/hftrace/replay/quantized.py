@@ -125,6 +125,24 @@ def with_statistics(
     return result
 
 
+def taken(record: LoadRecord, stored: Iterable[str], names: Collection[str]) -> set[str]:
+    """Returns the keys that a quantiser took and made something of that is no tensor of the model.
+
+    Args:
+        record: What was recorded of the load.
+        stored: The checkpoint's keys.
+        names: Of all tensors of the model.
+    """
+    found = {
+        key
+        for convert in record.converts.values()
+        if convert.target not in names and convert.operations and puts_in_place(convert)
+        for key in convert.sources
+    }
+    gone = record.handed.keys() | {name for name in record.remade if name not in names}
+    return found | {key for key in stored if gone and record.renames.get(key, key) in gone}
+
+
 def _owner(
     name: str, layouts: Mapping[str, Layout], wrapped: Collection[str], record: LoadRecord
 ) -> str | None:

@@ -63,7 +63,12 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     device_map = model.get("device_map") or {}
     rows = _model_rows(record, model, stored)
     consumed = {key for row in rows for key in row.seen.keys}
+    consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
+    if record.elsewhere:
+        # Another rank has the rest: what the loader itself found no place for is told by it alone.
+        lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
+        unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})

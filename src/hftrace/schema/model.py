@@ -112,8 +112,8 @@ class Tensor:
     """Of all its keys, whole, in the files. Of a distributed tensor a rank reads its slice, where the loader
     reads slices, or all and keeps a part."""
     bytes: int | None
-    """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised one
-    (a table that several share is counted with each); this rank's part of a distributed one."""
+    """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised
+    one (a table that several share counts with each); this rank's part of a distributed one."""
     device: str | None
     tied_to: str | None
     read_start_ns: int | None

@@ -263,7 +263,12 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
         }
     else:
         return None
-    return {name: keys for name, keys in found.items() if keys} or None
+    facts: dict[str, Any] = {name: keys for name, keys in found.items() if keys}
+    # Pipeline parallel: another rank has them. Which ones, is most of the checkpoint.
+    skipped = getattr(report, "skipped_pp_keys", None)
+    if skipped:
+        facts["elsewhere"] = len(skipped)
+    return facts or None
 
 
 def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:

@@ -235,7 +235,7 @@ place_first = EventHandler("local.buffer.places.extend(({0}, started, ended))", 
 place_second = EventHandler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
 """``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
 place_fourth = EventHandler("local.buffer.places.extend(({3}, started, ended))", {3: "parameter_name"})
-"""``shard_and_distribute_module(model, param, empty_param, parameter_name, ...)``: this rank's part of one."""
+"""``shard_and_distribute_module(model, param, empty_param, parameter_name, ...)``: this rank's part."""
 quantize_handler = EventHandler(
     "local.buffer.places.extend(({3}, started, ended));"
     " local.buffer.converts.extend(({3}, made, started, ended))",
