@@ -28,6 +28,9 @@ from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
+
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
     """Returns the tensor ledger of one load; times are raw clock readings.
@@ -52,6 +55,8 @@ class _Row(NamedTuple):
     stored_shape: list[int] | None
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
+    left_out: list[str]
+    """Keys of its name that were not placed."""
 
     @property
     def offloaded(self) -> bool:
@@ -70,6 +75,9 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
         unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
+    reasons = _expected(record, unused)
+    reasons.update(dict.fromkeys(record.renames, "renamed"))
+    reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
     conversions = [row.conversion if row.seen.keys else None for row in rows]
@@ -103,7 +111,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused, record.renames)
+        values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
 
 
@@ -137,6 +145,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
         if ranks > 1:
             layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
+        left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
@@ -146,6 +155,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             )
         ):
             # Not placed, whatever its name: the key went nowhere.
+            left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
         times = times_of(name, keys, first.path) if first else NO_TIMES
         if made is not None and keys and quantized.puts_in_place(made):
@@ -162,7 +172,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             marked_kind != kind,
         )
         provenance = provenance_of(seen, loading, tied=name in tied_to)
-        rows.append(_Row(name, seen, conversion, stored_shape, provenance))
+        rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
     return rows
 
 
@@ -191,10 +201,22 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    return {
+        key: "ignored"
+        for key, _ in unused
+        if key not in unexpected and record.renames.get(key) not in unexpected
+    }
+
+
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
-        return ["renamed" if key in renames else None for key, _ in unused]
+        return [reasons.get(key) for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":
