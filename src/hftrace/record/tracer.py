@@ -20,6 +20,7 @@ from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.wrappers import span_handler
+from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
 from hftrace.record.recorder import Recorder
 
@@ -64,11 +65,13 @@ class Tracer:
         self._functions: set[types.FunctionType] = set()
         self._lock = threading.RLock()
         self._stopped = False
+        self._globals = HostGlobals()
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
+        self._globals.look()
         with self._lock:
             for point in POINTS:
                 self._install(point)
@@ -128,6 +131,7 @@ class Tracer:
         with self._lock:
             if self._stopped:
                 return
+            self._globals.look()
             for point in self._waiting.pop(name, []):
                 self._install(point)
             if name == AUTO_MODULE:
@@ -220,6 +224,7 @@ class Tracer:
                 "missing": self.missing(),
                 "stand_ins": self.stand_ins,
             }
+            facts["changed_globals"] = self._globals.changed()
             recorder.facts("environment", facts)
         except Exception as error:
             recorder.error("environment", error)

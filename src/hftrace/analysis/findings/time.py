@@ -228,22 +228,3 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
         advice,
         cost_ns=waiting,
     )
-
-
-@rule(
-    ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
-)
-def hub_requests(trace: Trace) -> Iterator[Finding]:
-    """R22: requests to the hub although every file was there already."""
-    requests = sum(value or 0 for value in trace.files.column("requests"))
-    results = set(trace.files.column("result"))
-    if requests and results and not results & {"downloaded", "error"}:
-        yield Finding(
-            "R22",
-            "hub-requests",
-            f"{units.count(requests, 'request')} to the hub, nothing downloaded",
-            f"Every file was here already, and {units.count(requests, 'request')} asked "
-            "whether it is current.",
-            "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
-            cost_ns=phase_times(trace).get("resolve", 0),
-        )
