@@ -37,7 +37,7 @@ class HostGlobals:
         self._before: dict[str, Any] = {}
 
     def look(self) -> None:
-        """Remembers those that have come into being since: a module that was just imported is as it should be."""
+        """Remembers those that are new: a module that was just imported is as it should be."""
         for name, value in _present():
             self._before.setdefault(name, value)
 

@@ -19,8 +19,8 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
     ),
     "no-load": lambda facts: "No load was recorded: nothing can be said about one.",
     "failed-load": lambda facts: (
-        f"{facts['failed']:,} of {units.count(facts['loads'], 'load')} failed: what they would have cost is not "
-        "known."
+        f"{facts['failed']:,} of {units.count(facts['loads'], 'load')} failed: "
+        "what they would have cost is not known."
     ),
     "incomplete": lambda facts: "This trace is incomplete: what it lacks is not known.",
     "unrecognised": lambda facts: (

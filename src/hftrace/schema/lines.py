@@ -303,6 +303,6 @@ class Events(NamedTuple):
 
 
 Line: TypeAlias = (
-    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident | Model
-    | Layouts | Tensors | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
+    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
+    | Model | Layouts | Tensors | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
 )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 
@@ -161,7 +161,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request of a load, as it went over the wire: each retry and each redirect is one of its own."""
+    """One HTTP request of a load, as it went over the wire; each retry and each redirect is its own."""
 
     time_ns: int
     """When it was sent."""
@@ -298,5 +298,5 @@ class Content:
     tensors: Table[Tensor]
     files: Table[File]
     samples: Table[Sample]
-    requests: Table[Request] = field(default_factory=lambda: Table.of(Request, []))
+    requests: Table[Request] = dataclasses.field(default_factory=lambda: Table.of(Request, []))
     """Empty in a trace before 1.2."""

@@ -36,7 +36,7 @@ def failed_requests(trace: Trace) -> Iterator[Finding]:
         "R35",
         "failed-requests",
         f"{units.count(failed, 'request')}{where} failed",
-        f"{'; '.join(parts)}. They and the waits before the next attempt took {duration(lost)}.",
+        f"{'; '.join(parts)}. Time lost, with the waits before the next attempt: {duration(lost)}.",
         _advice(trace, hosts),
         cost_ns=lost,
     )
@@ -46,26 +46,31 @@ def _words(host: HostFailures) -> str:
     """Says of one host what failed, and why."""
     name = host.host or "a host that is not known"
     reasons = ", ".join(
-        f"{count} × {reason}" if len(host.reasons) > 1 else reason
+        f"{count} times {reason}" if len(host.reasons) > 1 else reason
         for reason, count in host.reasons.most_common(MAX_REASONS)
     )
-    text = f"{host.failed:,} of {units.count(host.requests, 'request')} to {name} failed ({reasons})"
-    return text + (f", {host.repeated:,} were repetitions" if host.repeated else "")
+    if host.failed < host.requests:
+        text = f"{host.failed:,} of {units.count(host.requests, 'request')}"
+    else:
+        text = "The only request" if host.failed == 1 else f"All {host.failed:,} requests"
+    text += f" to {name} failed ({reasons})"
+    return text + (f", {host.repeated:,} sent again after a failure" if host.repeated else "")
 
 
 def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
     ended_well = trace.outcome.get("status", "ok") == "ok"
     results = set(trace.files.column("result"))
     if ended_well and "cached" in results and "downloaded" not in results:
-        return f"All that was needed was in the cache: {SPARED}. Else check the network, HF_ENDPOINT and the proxy."
+        return f"All that was needed was in the cache: {SPARED}. "
+            "Else check the network, HF_ENDPOINT and the proxy."
     if all(reason.startswith("status ") for host in hosts for reason in host.reasons):
         return (
-            "The host was reached and said to try again: load later, or once with a token (more requests are "
-            f"allowed then); where the files are cached, {SPARED}."
+            "The host was reached and said to try again: load later, or with a token, which is allowed more "
+            f"requests. Where the files are cached, {SPARED}."
         )
     return (
-        "Check the network, HF_ENDPOINT and the proxy; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say how "
-        f"long one answer is waited for. Where the files are cached, {SPARED}."
+        "Check the network, HF_ENDPOINT and the proxy; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say "
+        f"how long one answer is waited for. Where the files are cached, {SPARED}."
     )
 
 
@@ -80,7 +85,7 @@ def offline_too_late(trace: Trace) -> Iterator[Finding]:
             "offline-too-late",
             f"{names[0]} was set too late",
             f"{units.count(len(trace.requests), 'request')} went out although {' and '.join(names)} "
-            f"{'is' if len(names) == 1 else 'are'} set: huggingface_hub reads that once, when it is imported.",
+            f"{'is' if len(names) == 1 else 'are'} set: huggingface_hub reads it once, when it is imported.",
             IN_TIME,
         )
 

@@ -87,4 +87,6 @@ def session_wall_ns(trace: Trace) -> int:
 def recorded_ns(trace: Trace) -> int:
     """Returns the time in which anything was recorded, on whatever thread: a load, or what goes with it."""
     index = span_index(trace)
-    return sum(end - start for start, end in merge((index.starts[row], index.ends[row]) for row in index.roots))
+    return sum(
+        end - start for start, end in merge((index.starts[row], index.ends[row]) for row in index.roots)
+    )

@@ -10,8 +10,8 @@ from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
 
 ONE_AT_A_TIME = (
-    "Load one model at a time: hold one threading.Lock around every from_pretrained of the process, or load in "
-    "processes of their own"
+    "Load one model at a time: hold one threading.Lock around every from_pretrained of the process, or load "
+    "in processes of their own"
 )
 MAX_NAMES = 4
 
@@ -24,8 +24,8 @@ def overlapping(trace: Trace) -> Iterator[Finding]:
         return
     parts = [
         f"{len(overlap.rows):,} loads overlapped on {units.count(overlap.threads, 'thread')}, up to "
-        f"{overlap.at_once:,} at a time; each changes functions of torch and transformers for the whole process "
-        "while it builds its model"
+        f"{overlap.at_once:,} at a time; while it builds its model each changes functions of torch and "
+        "transformers for the whole process"
     ]
     changed = changed_globals(trace)
     if changed:

@@ -39,12 +39,15 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     kept = any(stall.stack for stall in silent)
     stacks = "the stacks of its threads are kept" if kept else "no stack was kept"
     total = sum(stall.silent_ns or 0 for stall in silent)
+    hosts = sorted({host for stall in silent for host in stall.hosts})
+    if hosts:
+        where += f", waiting for {' and '.join(hosts)}"
     yield Finding(
         "R25",
         "stalled",
         f"The load stood still for {duration(total)}",
-        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, the longest of "
-        f"{duration(worst.silent_ns or 0)}{where}; {stacks}.",
+        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, "
+        f"{'the longest ' if len(silent) > 1 else ''}of {duration(worst.silent_ns or 0)}{where}; {stacks}.",
         "See what each thread was doing: hftrace show TRACE --view postmortem.",
         cost_ns=total,
     )

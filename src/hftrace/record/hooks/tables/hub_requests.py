@@ -151,7 +151,7 @@ def _received(response: Any) -> int | None:
             counted = tell() if tell is not None else None
         except Exception:
             return None
-    return counted if type(counted) is int else None
+    return int(counted) if isinstance(counted, int) else None
 
 
 def _elapsed_ns(response: Any) -> int | None:
