@@ -61,8 +61,10 @@ def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
     ended_well = trace.outcome.get("status", "ok") == "ok"
     results = set(trace.files.column("result"))
     if ended_well and "cached" in results and "downloaded" not in results:
-        return f"All that was needed was in the cache: {SPARED}. "
+        return (
+            f"All that was needed was in the cache: {SPARED}. "
             "Else check the network, HF_ENDPOINT and the proxy."
+        )
     if all(reason.startswith("status ") for host in hosts for reason in host.reasons):
         return (
             "The host was reached and said to try again: load later, or with a token, which is allowed more "

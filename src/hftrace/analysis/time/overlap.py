@@ -24,14 +24,24 @@ class Overlap(NamedTuple):
 
 
 @once
+def model_loads(trace: Trace) -> list[int]:
+    """Returns the rows of the outermost loads that built a model or placed weights."""
+    index = span_index(trace)
+    return [
+        row
+        for row in index.load_rows
+        if any(index.phases[below] in BUILDS_A_MODEL for below in index.walk([row]))
+    ]
+
+
+@once
 def overlapping_loads(trace: Trace) -> Overlap | None:
     """Returns the loads of models that overlapped another one of their process; None where none did."""
     index = span_index(trace)
     by_process: dict[tuple[int, int], list[int]] = {}
-    for row in index.load_rows:
-        if any(index.phases[below] in BUILDS_A_MODEL for below in index.walk([row])):
-            lane = index.lanes[row]
-            by_process.setdefault((lane.rank, lane.pid), []).append(row)
+    for row in model_loads(trace):
+        lane = index.lanes[row]
+        by_process.setdefault((lane.rank, lane.pid), []).append(row)
     overlapping: set[int] = set()
     most = 0
     for rows in by_process.values():
