@@ -121,7 +121,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     # With several models, the keys may be another one's.
-    unused = total_of(trace, kind="unused").count if len(model_loads(trace)) == 1 else 0
+    unused = total_of(trace, kind="unused").count if len(model_loads(trace)) <= 1 else 0
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused else ""
     yield Finding(
         "R20",

@@ -159,7 +159,7 @@ def _elapsed_ns(response: Any) -> int | None:
     if not hasattr(response, "num_bytes_downloaded"):
         return None  # requests measures until the headers
     try:
-        return round(response.elapsed.total_seconds() * 1e9)
+        return int(response.elapsed.total_seconds() * 1e9)
     except Exception:
         return None
 
