@@ -120,9 +120,11 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
+    unused = total_of(trace, kind="unused")
+    unused.subtract(total_of(trace, kind="unused", evidence="mismatched"))
     # With several models, the keys may be another one's.
-    unused = total_of(trace, kind="unused").count if len(model_loads(trace)) <= 1 else 0
-    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused else ""
+    paired = unused.count and len(model_loads(trace)) <= 1
+    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if paired else ""
     yield Finding(
         "R20",
         "missing-weights",
@@ -185,6 +187,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     total = total_of(trace, kind="unused")
+    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
