@@ -51,20 +51,26 @@ class HostGlobals:
 
 
 def _present() -> Iterator[tuple[str, Any]]:
-    init = sys.modules.get(_INIT)
+    init = _imported(_INIT)
     for name, value in list(vars(init).items()) if init is not None else ():
         if callable(value) and not name.startswith("__"):
             yield f"{_INIT}.{name}", value
     for module_name, path in _ATTRIBUTES:
         owner, _, attribute = path.rpartition(".")
-        where: Any = sys.modules.get(module_name)
+        where: Any = _imported(module_name)
         where = getattr(where, owner, None) if owner else where
         values = vars(where) if where is not None else {}
         if attribute in values:
             yield f"{module_name}.{path}", values[attribute]
-    default_dtype: Callable[[], Any] | None = getattr(sys.modules.get("torch"), "get_default_dtype", None)
+    default_dtype: Callable[[], Any] | None = getattr(_imported("torch"), "get_default_dtype", None)
     if default_dtype is not None:
         yield "torch.get_default_dtype()", default_dtype()
+
+
+def _imported(name: str) -> Any:
+    """Returns a module; None before its import is done, while it is not what it will be."""
+    module = sys.modules.get(name)
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 def _described(value: Any) -> str:

@@ -132,11 +132,11 @@ class Tracer:
         with self._lock:
             if self._stopped:
                 return
-            self._globals.look()
             for point in self._waiting.pop(name, []):
                 self._install(point)
             if name == AUTO_MODULE:
                 self._auto_classes()
+            self._globals.look()
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""

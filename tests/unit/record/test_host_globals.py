@@ -76,3 +76,17 @@ def test_the_first_look_counts(host):
     host.init.normal_ = skipped
     seen.look()
     assert [entry["name"] for entry in seen.changed()] == ["torch.nn.init.normal_"]
+
+
+def test_a_module_whose_import_is_not_done_is_left_alone(host):
+    def not_yet():
+        raise RuntimeError("unsupported scalarType")
+
+    host.torch.get_default_dtype = not_yet
+    host.torch.__spec__ = types.SimpleNamespace(_initializing=True)
+    seen = HostGlobals()
+    seen.look()
+    host.torch.__spec__ = None
+    host.torch.get_default_dtype = lambda: "float32"
+    seen.look()
+    assert seen.changed() == []
