@@ -22,7 +22,9 @@ DEVICE_PART_NAMES = {
     "before": "before the load",
     "warmup": "the loader's warm-up",
     "parameters": "parameters",
+    "unquantized": "full precision to be quantised",
     "copies": "copies on their way",
+    "scales": "beside quantised weights",
     "temporary": "temporary",
     "rest": "not explained",
 }
@@ -115,8 +117,8 @@ def describe_peak_parts(trace: Trace) -> str:
         else:
             name = PART_NAMES.get(part.kind) or part.label
         sizes[name] = sizes.get(name, 0) + part.bytes
-    if sizes.get(PART_NAMES["rest"], 0) < -0.1 * rise:
-        return ""  # parts that are more than the whole are no answer; the view shows them with what is wrong
+    if made.overstated_bytes > 0.1 * rise:
+        return ""  # what had to be cut to fit is no answer; the view shows it with what is wrong
     worth = sorted(((size, name) for name, size in sizes.items() if size >= 0.03 * rise), reverse=True)
     if not worth:
         return ""
@@ -138,14 +140,15 @@ def describe_device_peaks(trace: Trace) -> str:
 def _on_device(peak: DevicePeak, highest: int) -> str:
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     if highest > peak.peak_bytes:
-        return of  # a forward pass needed more: these parts are the load's
+        # Another step needed more: these parts are the load's.
+        of += f"; of the load {units.byte_count(peak.peak_bytes)}"
     worth = [
         part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in DEVICE_PART_NAMES
     ]
     worth.sort(key=lambda part: -part.bytes)
     text = " + ".join(f"{units.byte_count(part.bytes)} {DEVICE_PART_NAMES[part.kind]}" for part in worth[:3])
     said = [f"{of}: {text}" if text else of]
-    if peak.unused_bytes >= MIN_SHARE_SHOWN * peak.peak_bytes:
+    if (peak.unused_bytes or 0) >= MIN_SHARE_SHOWN * peak.peak_bytes:
         said.append(f"{units.byte_count(peak.unused_bytes)} more reserved at the end, unused")
     return "; ".join(said)
 

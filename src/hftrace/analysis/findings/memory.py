@@ -107,7 +107,7 @@ def reserved_unused(trace: Trace) -> Iterator[Finding]:
         return
     for peak in highest_device_peaks(trace):
         unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
-        if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
+        if unused is None or unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
             continue
         kind = peak.device.partition(":")[0]
         warmed = _warmed_up(trace, peak.device)
