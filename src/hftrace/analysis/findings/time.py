@@ -19,7 +19,8 @@ from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
+from hftrace.analysis.time.moved import untouched_bytes
+from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, weight_files
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
