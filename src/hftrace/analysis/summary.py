@@ -9,8 +9,8 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks
-from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.moved import untouched_bytes
+from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index

@@ -133,15 +133,20 @@ def describe_device_peaks(trace: Trace) -> str:
     parts = [f"{device} peak {units.byte_count(size)}" for device, size in sizes.items()]
     made = highest_device_peaks(trace)
     if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
-        parts[0] += _on_device(made[0], sizes.get(made[0].device, 0))
+        in_full = trace.outcome.get("status", "ok") == "ok"  # else the screen has more to say
+        parts[0] += _on_device(made[0], sizes.get(made[0].device, 0), in_full)
     return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
 
 
-def _on_device(peak: DevicePeak, highest: int) -> str:
+def _on_device(peak: DevicePeak, highest: int, in_full: bool) -> str:
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     if highest > peak.peak_bytes:
         # Another step needed more: these parts are the load's.
+        if not in_full:
+            return of
         of += f"; of the load {units.byte_count(peak.peak_bytes)}"
+    if peak.overstated_bytes > 0.1 * peak.peak_bytes:
+        return of  # as for the host's peak
     worth = [
         part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in DEVICE_PART_NAMES
     ]

@@ -109,7 +109,10 @@ def group_totals(sums: dict[TensorClass, Total], field: str) -> dict[str, Total]
 
 
 def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
-    """Returns the sums of tensors whose dtype in the model is not the stored one, largest first."""
+    """Returns the sums of tensors whose dtype in the model is not the stored one, largest first.
+
+    What is quantised is no cast: its bytes are codes, whatever their dtype is called.
+    """
     result: dict[tuple[str, str], Total] = {}
     for tensor_class, total in sums.items():
         if (
@@ -117,6 +120,7 @@ def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
             and tensor_class.dtype
             and tensor_class.stored_dtype != tensor_class.dtype
             and tensor_class.provenance in FROM_CHECKPOINT
+            and tensor_class.provenance != "quantized"
         ):
             result.setdefault((tensor_class.stored_dtype, tensor_class.dtype), Total()).add(total)
     return dict(sorted(result.items(), key=lambda item: -item[1].bytes))

@@ -152,7 +152,9 @@ def _arrivals(trace: Trace, batch: Batch, load: Span, device: str) -> Iterable[A
         came = read if placed is None else placed
         if not load.start_ns <= came <= load.end_ns:
             continue  # another load's
-        loaded = loaded_as(stored or 0, tensor_class.stored_dtype, asked)[1] if tensor_class.stored_dtype else 0
+        loaded = (
+            loaded_as(stored or 0, tensor_class.stored_dtype, asked)[1] if tensor_class.stored_dtype else 0
+        )
         if size is None:
             size = loaded
         done = placed if placed is not None else load.end_ns + 1

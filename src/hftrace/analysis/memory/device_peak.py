@@ -174,7 +174,13 @@ def _from_ledger(
         Part("copies", "read or converted, not yet in the model", found.copies, device),
     ]
     guesses = [
-        Part("parameters", "parameters and buffers of the model", found.timeless, device, found.timeless_tensors),
+        Part(
+            "parameters",
+            "parameters and buffers of the model",
+            found.timeless,
+            device,
+            found.timeless_tensors,
+        ),
         Part("scales", "beside quantised weights: scales, codes", kept, device),
     ]
     return claims, guesses

@@ -13,7 +13,6 @@ from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.once import once
 from hftrace.schema.trace import Trace
 
-
 Taken = TypeVar("Taken", "DeviceReading", "DriverReading")
 
 

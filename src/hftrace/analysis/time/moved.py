@@ -145,7 +145,9 @@ def _growth(trace: Trace, loads: list[int]) -> tuple[int, int] | None:
     for load in loads:
         for row in index.walk_thread([load]):
             parent = index.parents[row]
-            if row != load and (index.phases[row] != "import" or (parent is not None and index.phases[parent] == "import")):
+            if row != load and (
+                index.phases[row] != "import" or (parent is not None and index.phases[parent] == "import")
+            ):
                 continue
             span = trace.spans[row]
             before = (span.rss_anon_start_bytes, span.rss_file_start_bytes)

@@ -100,6 +100,24 @@ def reader_waiting_ns(trace: Trace) -> int:
     return sum(weight_reading(trace).waiting_ns.values())
 
 
+@once
+def storage_bytes(trace: Trace) -> int | None:
+    """Returns what the main rank's process fetched from storage while weights were read; None if unknown.
+
+    It is the whole process's: of loads that overlap, the most that one of them saw.
+    """
+    column = trace.spans.column("storage_read_bytes")
+    rows = _outermost(trace)
+    stretches = merge((span_index(trace).starts[row], span_index(trace).ends[row]) for row in rows)
+    total = 0
+    for start, end in stretches:
+        seen = [column[row] for row in rows if start <= span_index(trace).starts[row] <= end]
+        if not seen or None in seen:
+            return None
+        total += max(seen) if len(seen) > 1 else seen[0]
+    return total if stretches else None
+
+
 def goes_to_a_device(trace: Trace) -> bool:
     """Returns whether weights were moved to an accelerator: a copy to one may outlast its call."""
     return any(

@@ -9,9 +9,9 @@ from hftrace import units
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
-from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,

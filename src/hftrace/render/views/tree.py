@@ -224,7 +224,7 @@ def _amount(node: Node) -> list[str]:
     if node.bytes:
         state, size = node.attributes.get("reading"), units.byte_count(node.bytes)
         if state == "partly":
-            parts.append(f"partly read: {units.byte_count(node.attributes.get('read_bytes'))} of {size}")
+            parts += ["partly read", f"{units.byte_count(node.attributes.get('read_bytes'))} of {size}"]
         else:
             parts.append(f"{size} {state}" if state else size)
     if node.tensors:
@@ -265,7 +265,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
-        parts.append(", ".join(_amount(node)))
+        parts += _amount(node)
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:
