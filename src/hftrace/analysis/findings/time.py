@@ -257,10 +257,10 @@ def _reading_limit(trace: Trace) -> tuple[str, str]:
             "Read the files once before the load, so that they are in the page cache, or use faster storage.",
         )
     if stored is None and state != "warm":
-        found = "nothing is known of the page cache" if state is None else f"the page cache was {state}"
+        cache = f"the page cache was {'partly warm' if state == 'partly' else state}"
+        found = "nothing is known of the page cache" if state is None else cache
         return (
-            f"What limited them is not known: {found}{' warm' if state == 'partly' else ''}, and what came from "
-            "storage was not recorded.",
+            f"What limited them is not known: {found}, and what came from storage was not recorded.",
             same_dtype
             if changed
             else "Trace the load once more, with its files in the page cache, and compare the two.",

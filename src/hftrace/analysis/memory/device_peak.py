@@ -3,7 +3,8 @@
 The allocator says how high the peak was and in which span; the ledger says what was on
 the device by then: tensors in the model, tensors that were read and not yet in it, and what a
 conversion or a quantisation made of them while they were still there. What the driver says is in use is
-never part of it. Where the ledger has more than the allocator gave out, parts are cut to what fits, and that is said.
+never part of it. Where the ledger has more than the allocator gave out, parts are cut to what fits, and
+that is said.
 """
 
 from __future__ import annotations

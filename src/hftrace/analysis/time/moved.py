@@ -27,11 +27,11 @@ NEVER_READ = frozenset({"tied", "meta", "initialized", "uninitialized", "compute
 class Moved(NamedTuple):
     """Stored bytes of some tensors."""
 
-    read: int
+    read: int = 0
     """Of those that moved."""
-    mapped: int
+    mapped: int = 0
     """Of those that the model has right out of the file, or behind a hook, without having been read."""
-    unknown: int
+    unknown: int = 0
     """Of those of which nobody knows."""
 
     def plus(self, fate: int, size: int) -> Moved:
@@ -54,7 +54,7 @@ def moved_by_file(trace: Trace) -> dict[tuple[int, str], Moved]:
         fate = fate_of(trace, batch)
         if fate is not None and batch.file is not None:
             key = (batch.rank, batch.file)
-            found[key] = found.get(key, Moved(0, 0, 0)).plus(fate, stored_bytes(batch))
+            found[key] = found.get(key, Moved()).plus(fate, stored_bytes(batch))
     return found
 
 
@@ -64,7 +64,7 @@ def stored_bytes(batch: Batch) -> int:
 
 
 def fate_of(trace: Trace, batch: Batch) -> int | None:
-    """Returns the field of :class:`Moved` that the tensors of a batch count in; None where they are in no file."""
+    """Returns the field of :class:`Moved` that a batch counts in; None where its tensors are in no file."""
     tensor_class = batch.tensor_class
     if batch.file is None or tensor_class.provenance in NEVER_READ or tensor_class.kind == "unused":
         return None

@@ -27,7 +27,7 @@ class ShardReading:
     file: str
     tensors: int = 0
     bytes: int = 0
-    moved: Moved = Moved(0, 0, 0)
+    moved: Moved = field(default_factory=Moved)
     """What of these bytes was read, and what only mapped."""
     start_ns: int | None = None
     end_ns: int | None = None

@@ -40,7 +40,7 @@ def weight_bytes(trace: Trace) -> Moved:
     """Returns the bytes of stored tensors that the main rank read, and those that it only mapped."""
     lane = span_index(trace).main_lane
     parts = [moved for (rank, _), moved in moved_by_file(trace).items() if lane is None or rank == lane.rank]
-    return Moved(*(sum(column) for column in zip(*parts, strict=True))) if parts else Moved(0, 0, 0)
+    return Moved(*(sum(column) for column in zip(*parts, strict=True))) if parts else Moved()
 
 
 @once
@@ -127,7 +127,7 @@ def goes_to_a_device(trace: Trace) -> bool:
 
 
 def read_rate(trace: Trace) -> float | None:
-    """Returns bytes per second: what moved, over the time spent reading; None where nothing is known to have."""
+    """Returns bytes per second: what moved, over the time spent reading; None where that is not known."""
     moved, time_ns = weight_bytes(trace), reading_ns(trace)
     return moved.read / (time_ns / 1e9) if moved.read and not moved.unknown and time_ns else None
 
