@@ -1,4 +1,4 @@
-"""Accelerators that are not there: an allocator that accounts as torch's does, and an NVML that says what it is told.
+"""Accelerators that are not there: an allocator that accounts as torch's does, and an NVML that obeys.
 
 Where CI runs there is neither a GPU nor room for the stand-in of tests/environments/gpu.py.
 """
@@ -10,7 +10,7 @@ import types
 from pathlib import Path
 
 NVML = '''
-"""Says what the file beside it says is in use of each device, in bytes: a driver that counts all processes."""
+"""Says what the file beside it says is in use of each device, in bytes."""
 import json, pathlib, types
 
 _USED = pathlib.Path(__file__).with_name("used.json")

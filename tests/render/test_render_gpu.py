@@ -1,4 +1,4 @@
-"""Views of traces that were recorded on a real GPU, with NVML: no part is negative, and no figure is false."""
+"""Views of traces that were recorded on a real GPU, with NVML: no part is negative, no figure false."""
 
 import functools
 import json
@@ -56,7 +56,7 @@ def test_no_view_draws_less_than_nothing(name, width):
     texts = {view: draw(view_of(trace, view), width) for view in VIEWS}
     texts["screen"] = draw(screen(trace, "a.json"), width)
     for view, text in texts.items():
-        assert not re.search(r"(?<![\w.])[-−]\s?\d[\d.]* ?[kMGT]?B\b", text), (view, text)
+        assert not re.search(r"(?<![\w.])[-\u2212]\s?\d[\d.]* ?[kMGT]?B\b", text), (view, text)
         assert not re.search(r"\b(?:1(?!00)\d\d|[2-9]\d\d) %", text), (view, text)
         # Nothing that the allocator gave out was there before: that figure is the driver's.
         assert "before the load  " not in text, (view, text)

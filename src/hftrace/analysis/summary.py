@@ -8,7 +8,7 @@ from typing import Any
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.memory.facts import memory_facts
-from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
@@ -102,6 +102,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,
         "device_peak_bytes": peaks.device_bytes or None,
+        "unmeasured_devices": unmeasured_devices(trace),
         "memory": memory_facts(trace),
         "checkpoint_bytes": checkpoint_bytes(trace),
         "read_bytes": weight_bytes(trace).read or None,

@@ -117,6 +117,7 @@ class Recorder:
                     "clock_base_ns": clock(),
                     "wall_clock_ns": time.time_ns(),
                     "exact_peaks": self.memory.exact,
+                    "device_peaks_reset": exact_peaks,
                     **(facts or {}),
                 }
             )

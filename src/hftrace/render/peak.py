@@ -8,9 +8,10 @@ from hftrace import units
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace
 from hftrace.units import signed_bytes
 
@@ -135,7 +136,14 @@ def describe_device_peaks(trace: Trace) -> str:
     if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
         in_full = trace.outcome.get("status", "ok") == "ok"  # else the screen has more to say
         parts[0] += _on_device(made[0], sizes.get(made[0].device, 0), in_full)
-    return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+    shown = (
+        [", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")] if parts else []
+    )
+    if unmeasured := unmeasured_devices(trace):
+        known = trace.environment.get("device_memory")
+        reason = text(known.get("reason")) if isinstance(known, dict) else None
+        shown.append(f"{', '.join(unmeasured[:4])} not measured" + (f": {reason}" if reason else ""))
+    return "; ".join(shown)
 
 
 def _on_device(peak: DevicePeak, highest: int, in_full: bool) -> str:

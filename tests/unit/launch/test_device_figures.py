@@ -1,4 +1,4 @@
-"""The allocator's figures and the driver's, from the recorder and the sampler to the screen, without a GPU."""
+"""The allocator's figures and the driver's, from recorder and sampler to the screen, without a GPU."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ OTHERS = 645 * MB
 
 
 class Machine:
-    """A process that loads onto devices that are not there; what is recorded is recorded by hftrace itself."""
+    """A process that loads onto devices that are not there; what is recorded, hftrace itself records."""
 
-    def __init__(self, folder, monkeypatch, *, devices=1, nvml=True, initialized=False):
+    def __init__(self, folder, monkeypatch, *, devices=1, nvml=True, initialized=False, **options):
         self.allocator = Allocator(devices)
         self.allocator.initialized = initialized
         monkeypatch.setitem(
@@ -43,7 +43,7 @@ class Machine:
         where = (str(self.driver.folder), "") if self.driver else (None, "pynvml is not installed")
         monkeypatch.setattr(sampling, "nvml_directory", lambda: where)
         self.folder = folder
-        self.recorder = Recorder(folder, rank=0)
+        self.recorder = Recorder(folder, rank=0, **options)
         self.recorder.start()
         self.sampler = sampling.SamplerProcess(os.getpid(), folder, 100)
         self.wait_for_samples()
@@ -208,6 +208,22 @@ def test_an_allocator_that_was_never_asked(machine, nvml):
     assert highest_device_peaks(trace) == []
     assert (process.devices, process.device_peaks) == ({}, {})
     assert summary(trace)["device_peak_bytes"] is None
-    said = "cuda:0: the driver says that at most 645 MB were in use, by all processes; torch's allocator was not in use"
+    said = (
+        "cuda:0: the driver says that at most 645 MB were in use, by all processes; "
+        "torch's allocator was not in use"
+    )
     assert (said in " ".join(drawn(trace, "memory").split())) is nvml
     assert "cuda:0" not in drawn(trace, "summary") + drawn(trace, "timeline")
+
+
+@pytest.mark.parametrize("later", [0, 450 * MB])
+def test_where_torch_s_own_peak_is_left_alone_an_older_one_is_not_the_load_s(machine, later):
+    here = machine(initialized=True, exact_peaks=False)
+    here.allocate(500 * MB)
+    here.allocate(-500 * MB)
+    here.load(100 * MB, passing=later)
+    trace = here.trace()
+    check(trace)
+    (peak,) = highest_device_peaks(trace)
+    assert peak.peak_bytes == 100 * MB + later
+    assert "its peak where that rose" in trace.header["measured"]["spans.device_peak_bytes"]

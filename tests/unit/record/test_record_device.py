@@ -60,6 +60,20 @@ def test_other_accelerators_through_torch_accelerator(monkeypatch):
     assert DeviceMemory().read(reset=True) == {"xpu:0": [5, 5, 5]}
 
 
+def test_an_accelerator_without_an_account_is_not_measured(monkeypatch):
+    """As torch.accelerator answers for MPS: no statistics, and 0 for each figure that is made of them."""
+    allocator = Allocator(1)
+    allocator.memory_stats = lambda index: {}
+    allocator.get_memory_info = lambda index: (5000, 8000)
+    allocator.current_accelerator = lambda: types.SimpleNamespace(type="mps")
+    pretend(monkeypatch, accelerator=allocator)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure is None
+    assert memory.why_not() == "torch keeps no account of the memory of mps"
+    assert memory.describe() == [{"device": "mps:0", "memory_bytes": 8000, "used_bytes": 3000}]
+
+
 @pytest.mark.parametrize("broken", ["memory_allocated", "device_count"])
 def test_a_backend_without_accounting_gives_no_figures_and_the_reason(monkeypatch, broken):
     allocator = Allocator(1)
