@@ -33,6 +33,7 @@ DEVICE_PART_NAMES = {
 PART_NAMES = {
     "parameters": "parameters",
     "copies": "copies in flight",
+    "unquantized": "full precision to be quantised",
     "imports": "imports",
     "objects": "objects",
     "other-mapped": "mapped weights",

@@ -18,6 +18,7 @@ from hftrace.analysis.memory.holding import (
     heap_growth,
     held,
     held_at,
+    most_unquantized,
     time_of_maximum,
     weights_spans,
 )
@@ -241,6 +242,9 @@ def _parts(
     explained = growth.file + (sources if source_memory != "anonymous" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
+    full = max(0, min(rest - mapped, most_unquantized(what, span.start_ns, span.end_ns)))
+    parts.append(Part("unquantized", "full precision, on its way to be quantised", full, "anonymous"))
+    rest -= full
     passing = max(0, rest - mapped) if _in_import(trace, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing

@@ -68,8 +68,8 @@ def fate_of(trace: Trace, batch: Batch) -> int | None:
     tensor_class = batch.tensor_class
     if batch.file is None or tensor_class.provenance in NEVER_READ or tensor_class.kind == "unused":
         return None
-    if not batch.read and tensor_class.provenance is None:
-        return None  # the load died before its turn
+    if not batch.read and tensor_class.provenance in (None, "unknown"):
+        return None  # the load died before its turn, or nobody saw that it was used
     if _was_moved(trace, batch):
         return 0
     if tensor_class.offload is not None or tensor_class.provenance == "offloaded":
