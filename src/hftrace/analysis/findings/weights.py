@@ -119,6 +119,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     unused = total_of(trace, kind="unused")
+    unused.subtract(total_of(trace, kind="unused", evidence="mismatched"))
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
     yield Finding(
         "R20",
@@ -179,6 +180,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     total = total_of(trace, kind="unused")
+    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
