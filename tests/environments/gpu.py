@@ -8,10 +8,10 @@
 DIRECTORY/cuda is a virtual environment with torch's CUDA build (some 5 GB on
 disk) in front of the base environment, and a library, built from
 cuda_stand_in.c, that takes the place of the CUDA runtime and the driver. It
-has device memory and copies and no kernels: allocations, statistics, peaks and
-out-of-memory errors are torch's real ones, what is computed is not. An NVML
-belongs to it (nvml_stand_in.py, in the place of nvidia-ml-py), which counts other processes and contexts as
-the driver of a real GPU does; ``CUDA_STAND_IN_NVML=0`` takes it away.
+has device out-of-memory errors are torch's real ones, what is computed is not. An NVML
+belongs to it (nvml_stand_in.py, in the place of nvidia-ml-py), which counts
+other processes and contexts as the driver of a real GPU does;
+``CUDA_STAND_IN_NVML=0`` takes it away.
 
 With ``--exec`` the rest of the line is run there, in place of the tests. Needs
 Linux on x86-64, a C compiler and nm (binutils). The exit code is 0 where all

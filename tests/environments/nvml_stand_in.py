@@ -1,4 +1,4 @@
-"""An NVML for the stand-in of the CUDA runtime: what all processes have in use of each device, as a driver says it.
+"""An NVML for the stand-in of the CUDA runtime: what all processes have in use of each device.
 
 gpu.py puts it on the path as ``pynvml``. As on a real GPU there are some hundred MB in use before any process
 has touched the device, and each process's context counts. ``CUDA_STAND_IN_NVML=0`` takes it away again, as

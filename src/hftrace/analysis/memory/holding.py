@@ -13,7 +13,7 @@ Three things do:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class HeldMemory(NamedTuple):
     """Tensors that have memory of their own in the model."""
     built: int
     """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
-    unquantized: list[tuple[int, int, int]] = []
+    unquantized: Sequence[tuple[int, int, int]] = ()
     """From when until when a tensor that is quantised was there in full precision as well, and its bytes.
 
     Where that is the stored dtype, it is the file's own pages: these are sources."""
