@@ -26,6 +26,9 @@ from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
+
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
     """Returns the tensor ledger of one load; times are raw clock readings.
@@ -65,7 +68,8 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     consumed = {key for row in rows for key in row.seen.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     every = [row.seen for row in rows]
-    reasons = dict.fromkeys(record.renames, "renamed")
+    reasons = _expected(record, unused)
+    reasons.update(dict.fromkeys(record.renames, "renamed"))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
@@ -167,6 +171,18 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     if found is None and prefix and name.startswith(f"{prefix}."):
         found = allocations.get(name[len(prefix) + 1 :])
     return found
+
+
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    return {
+        key: "ignored"
+        for key, _ in unused
+        if key not in unexpected and record.renames.get(key) not in unexpected
+    }
 
 
 def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
