@@ -43,6 +43,11 @@ class Machine:
         where = (str(self.driver.folder), "") if self.driver else (None, "pynvml is not installed")
         monkeypatch.setattr(sampling, "nvml_directory", lambda: where)
         self.folder = folder
+        # A device has a context, and so an answer to what is in use of it, once something is on it.
+        self.allocator.mem_get_info = lambda index: (
+            8000 * MB - OTHERS - self.allocator.reserved[index],
+            8000 * MB,
+        )
         self.recorder = Recorder(folder, rank=0, **options)
         self.recorder.start()
         self.sampler = sampling.SamplerProcess(os.getpid(), folder, 100)
@@ -72,6 +77,11 @@ class Machine:
         """A load that puts as many bytes on each device, and more on the first one that it gives back."""
         outer = self.recorder.begin("load", "Model")
         config = self.recorder.begin("config", "AutoConfig")
+        if killed:
+            self.allocator.initialized = (
+                True  # in use, and nothing on it yet: that is described, and again later
+            )
+            time.sleep(0.15)
         self.wait_for_samples()
         self.recorder.end(config)
         weights = self.recorder.begin("weights", "_load_pretrained_model")
@@ -193,6 +203,8 @@ def test_a_load_that_is_killed(machine, nvml):
     here.load(200 * MB, killed=True)
     trace = here.trace(killed=True)
     assert trace.loads[0].status == "killed"
+    (device,) = trace.environment["devices"]
+    assert (device["used_bytes"], device["outside_allocator_bytes"]) == (OTHERS + 200 * MB, OTHERS)
     check(trace)
     (peak,) = highest_device_peaks(trace)
     assert (peak.peak_bytes, [part.kind for part in peak.parts]) == (200 * MB, ["rest"])
