@@ -260,6 +260,8 @@ def _measured(
     edges = "/proc/self/status, at both edges of the span"
     device = environment.get("device_memory")
     allocator = device.get("source") if isinstance(device, dict) else None
+    if allocator and not process.header.get("device_peaks_reset", True):
+        allocator += ", at the edges of spans, and its peak where that rose"
     missing = sampling.get("missing") or {}
     return {
         "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,
