@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
@@ -149,4 +150,5 @@ def summary(trace: Trace) -> dict[str, Any]:
             "downloaded_bytes": sum(size or 0 for size in trace.files.column("downloaded_bytes")),
         },
         "findings": [finding.to_json() for finding in findings(trace)],
+        "silence": {"claimed": claimed(trace), "doubts": [reason.to_json() for reason in doubts(trace)]},
     }

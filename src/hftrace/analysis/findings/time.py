@@ -52,12 +52,15 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     kept = any(stall.stack for stall in silent)
     stacks = "the stacks of its threads are kept" if kept else "no stack was kept"
     total = sum(stall.silent_ns or 0 for stall in silent)
+    hosts = sorted({host for stall in silent for host in stall.hosts})
+    if hosts:
+        where += f", waiting for {' and '.join(hosts)}"
     yield Finding(
         "R25",
         "stalled",
         f"The load stood still for {duration(total)}",
-        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, the longest of "
-        f"{duration(worst.silent_ns or 0)}{where}; {stacks}.",
+        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, "
+        f"{'the longest ' if len(silent) > 1 else ''}of {duration(worst.silent_ns or 0)}{where}; {stacks}.",
         "See what each thread was doing: hftrace show TRACE --view postmortem.",
         cost_ns=total,
     )
@@ -279,22 +282,3 @@ def _reading_limit(trace: Trace) -> tuple[str, str]:
     )
     advice = same_dtype if changed else floor
     return f"{came}: it was {' or '.join(stages)}; which of these is not recorded.", advice
-
-
-@rule(
-    ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
-)
-def hub_requests(trace: Trace) -> Iterator[Finding]:
-    """R22: requests to the hub although every file was there already."""
-    requests = sum(value or 0 for value in trace.files.column("requests"))
-    results = set(trace.files.column("result"))
-    if requests and results and not results & {"downloaded", "error"}:
-        yield Finding(
-            "R22",
-            "hub-requests",
-            f"{units.count(requests, 'request')} to the hub, nothing downloaded",
-            f"Every file was here already, and {units.count(requests, 'request')} asked "
-            "whether it is current.",
-            "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
-            cost_ns=phase_times(trace).get("resolve", 0),
-        )

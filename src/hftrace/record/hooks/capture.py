@@ -268,7 +268,12 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
     else:
         return None
     # Said even where there are none: a key that went nowhere, and that is not among them, was meant to.
-    return {name: keys for name, keys in found.items() if keys or name == "unexpected"}
+    facts: dict[str, Any] = {name: keys for name, keys in found.items() if keys or name == "unexpected"}
+    # Pipeline parallel: another rank has them. Which ones, is most of the checkpoint.
+    skipped = getattr(report, "skipped_pp_keys", None)
+    if skipped:
+        facts["elsewhere"] = len(skipped)
+    return facts
 
 
 def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:

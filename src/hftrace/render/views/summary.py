@@ -23,6 +23,7 @@ from hftrace.analysis.time.weights import (
 )
 from hftrace.render.findings import finding_line, finding_list
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -112,7 +113,7 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         return
     yield []
     if not found:
-        yield [("No findings: ", GOOD), ("nothing here costs more than it should.", PLAIN)]
+        yield from silence_lines(trace, width)
         return
     yield [("Findings", STRONG), (", by cost", DIM)]
     for finding in found[:SHORT_FINDINGS]:
