@@ -285,7 +285,16 @@ def _tensors(trace: Trace) -> str:
     placed = {
         sort: total for sort, total in tensor_sums(trace).items() if sort.device and sort.provenance != "tied"
     }
-    devices = group_totals(placed, "device")
+    # Behind a hook a tensor is on meta, and its bytes are elsewhere.
+    devices = {
+        **group_totals({sort: total for sort, total in placed.items() if sort.offload is None}, "device"),
+        **{
+            f"{where} (offloaded)": total
+            for where, total in group_totals(
+                {sort: total for sort, total in placed.items() if sort.offload is not None}, "offload"
+            ).items()
+        },
+    }
     if devices:
         text += "; on " + ", ".join(
             f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
