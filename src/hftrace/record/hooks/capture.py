@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import os
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace.record.hooks.points import Call
+from hftrace.record.patching import original_code
 from hftrace.record.recorder import OpenSpan, Recorder
 from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
@@ -42,12 +44,48 @@ def describe_value(value: Any) -> Any:
     return f"<{kind.__name__}>"
 
 
+PLUMBING = ("config", "_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs")
+"""Keywords that one function of transformers hands to the next."""
+
+
+def given_keywords(call: Call, function: types.FunctionType) -> dict[str, Any]:
+    """Returns the keywords that the caller gave, and not the defaults of the signature.
+
+    What stands around a function is handed all of its parameters: those that
+    were left out have their default. A caller who gives the very default has
+    asked for nothing else, and is not told apart.
+
+    Args:
+        call: The call of a ``from_pretrained``.
+        function: The function that is wrapped.
+    """
+    code = original_code(function)
+    positional = code.co_varnames[: code.co_argcount]
+    defaults = function.__defaults__ or ()
+    known = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
+    given = {
+        name: value
+        for name, value in zip(positional, call.args, strict=False)
+        if name in known and not _is_default(value, known[name])
+    }
+    known = function.__kwdefaults__ or {}
+    for name, value in call.kwargs.items():
+        if name not in known or not _is_default(value, known[name]):
+            given[name] = value
+    return given
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    plain = default is None or isinstance(default, (bool, int, float, str))
+    return value is default or (plain and type(value) is type(default) and value == default)
+
+
 def keywords_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a call's keywords as facts, without private plumbing, defaults of None, and secrets."""
     described = {
         name: describe_value(value)
         for name, value in kwargs.items()
-        if value is not None and name not in ("config", "_from_auto", "_commit_hash", "adapter_kwargs")
+        if value is not None and name not in PLUMBING
     }
     redacted = redact_value(described)
     assert isinstance(redacted, dict)
