@@ -54,7 +54,7 @@ def _use_of(name: str, codes: list[types.CodeType], config: Any, model_class: ty
 
 
 def _loading_codes(owner: Any, name: str) -> Iterator[types.CodeType]:
-    """Yields the code of a class's function and of those that it overrides, through decorators, patched or not."""
+    """Yields the code of a class's function and of those that it overrides, without decorators."""
     for base in getattr(owner, "__mro__", ()):
         raw = vars(base).get(name)
         function = getattr(raw, "__func__", raw)
@@ -69,7 +69,7 @@ def _parameters(code: types.CodeType) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=256)
 def _taken_by_name(code: types.CodeType, name: str) -> str | None:
-    """Returns what a function does with the item of that name of its ``**kwargs``; None if it never asks for it.
+    """Returns what a function does with the item of that name of its ``**kwargs``; None if nothing.
 
     :data:`NOWHERE` for one that only ever goes into ``_``: ``_ = kwargs.pop("mirror", None)``, or a
     loop of that over a list of names.

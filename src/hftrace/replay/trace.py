@@ -177,7 +177,8 @@ class _Ledgers:
         for record in load_records(process):
             tensors = build_tensor_ledger(record, self._headers)
             files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
-            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
+            of_load = {**rank, "load": record.span + offset}
+            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:
             rows = [row for part in self.tensors for row in part.rows]

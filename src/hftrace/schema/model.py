@@ -127,6 +127,8 @@ class Tensor:
     offload: str | None = None
     """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
     rank: int = 0
+    load: int | None = None
+    """Id of the load's span; None in traces of before 1.2."""
 
 
 @dataclass(frozen=True, slots=True)

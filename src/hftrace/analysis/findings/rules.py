@@ -34,10 +34,40 @@ class Finding:
     cost_ns: int | None = None
     cost_bytes: int | None = None
     internal: bool = False
+    concerns: str = ""
+    """What it is about, one of :data:`CONCERNS`; what its kind was registered with where it says nothing."""
+    view: str = ""
+    """What follows ``--view`` to see more of it; the view of what it concerns where it says nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the finding as plain JSON values."""
         return asdict(self)
+
+
+class Concern(NamedTuple):
+    """What findings can be about."""
+
+    word: str
+    """Stands before the finding wherever it is listed."""
+    view: str
+    """The view that shows more of it; empty where there is none."""
+
+
+CONCERNS = {
+    "ending": Concern("ended", "postmortem"),
+    "asked": Concern("not got", "tensors"),
+    "weights": Concern("wrong", "tensors"),
+    "keyword": Concern("ignored", ""),
+    "time": Concern("slow", "spans"),
+    "memory": Concern("large", "memory"),
+    "other": Concern("note", "spans"),
+    "recorder": Concern("hftrace", ""),
+}
+"""In the order in which findings are listed, but that time and memory are compared by their cost."""
+WRONG = ("ending", "asked", "weights")
+"""Concerns of what is wrong, and not only slow or large."""
+COMPARED = ("time", "memory")
+"""Concerns whose findings stand in one order, by cost."""
 
 
 class FindingKind(NamedTuple):
@@ -47,6 +77,8 @@ class FindingKind(NamedTuple):
     name: str
     meaning: str
     """In one line."""
+    concerns: str = "other"
+    """One of :data:`CONCERNS`."""
 
 
 Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
@@ -55,15 +87,16 @@ KINDS: list[FindingKind] = []
 """What the rules can find."""
 
 
-def rule(*kinds: tuple[str, str, str]) -> Callable[[Rule], Rule]:
+def rule(*kinds: tuple[str, str, str], concerns: str = "other") -> Callable[[Rule], Rule]:
     """Registers a rule.
 
     Args:
         kinds: Id, name and meaning of each kind of finding that it can yield.
+        concerns: What all of them are about, one of :data:`CONCERNS`.
     """
 
     def register(function: Rule) -> Rule:
-        KINDS.extend(FindingKind(*kind) for kind in kinds)
+        KINDS.extend(FindingKind(*kind, concerns) for kind in kinds)
         RULES.append(function)
         return function
 

@@ -12,12 +12,15 @@ from hftrace.analysis.findings.rules import (
     worst_names,
 )
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.request import COMPUTED_MAPS
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
 
 @rule(
     ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
+    concerns="weights",
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have."""
@@ -39,6 +42,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R19", "left-on-meta", "Parameters have a shape and no data after the load."),
+    concerns="weights",
 )
 def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
@@ -56,6 +60,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R20", "unused-keys", "Keys of the checkpoint found no parameter."),
+    concerns="weights",
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
@@ -75,9 +80,11 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("R18", "offloaded-to-disk", "Weights stay on disk and are copied in every forward pass."),
     ("R18", "offloaded-to-cpu", "Weights stay in CPU memory and are copied in every forward pass."),
+    concerns="time",
 )
 def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
+    reason, advice = _why_offloaded(trace)
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
         for tensor_class, part in tensor_sums(trace).items():
@@ -89,29 +96,28 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
                 "R18",
                 f"offloaded-to-{place}",
                 f"Weights stay {words}",
-                f"{units.count(total.count, 'tensor')} of {byte_count(size)} did not fit on the devices that "
-                f"the device_map may use; they stay {words} and are copied in every forward pass.",
-                "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
+                f"{units.count(total.count, 'tensor')} of {byte_count(size)} {reason}; "
+                f"they stay {words} and are copied in every forward pass.",
+                advice,
                 cost_bytes=size,
             )
 
 
-@rule(
-    ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
-)
-def ignored_keywords(trace: Trace) -> Iterator[Finding]:
-    """Keywords that this transformers accepts and ignores."""
-    ignored = trace.request.get("ignored")
-    for entry in ignored if isinstance(ignored, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        versions = entry.get("versions")
-        installed = trace.environment.get("transformers") or "this version"
-        yield Finding(
-            "R26",
-            "ignored-keyword",
-            f"{entry.get('keyword')} has no effect",
-            f"transformers {installed} ignores {entry.get('keyword')}"
-            + (f"; versions {versions} honour it." if versions else "."),
-            "Leave it out, or use a version that honours it.",
+def _why_offloaded(trace: Trace) -> tuple[str, str]:
+    """Returns why weights are elsewhere than on the devices, and what to change."""
+    maps = [load.keywords.get("device_map") for load in model_loads(trace)]
+    if maps and all(asked in COMPUTED_MAPS for asked in maps):
+        return (
+            "did not fit on the devices that the device_map may use",
+            "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
         )
+    if maps and all(asked is not None and asked not in COMPUTED_MAPS for asked in maps):
+        return (
+            "are not on a device of the model's, as the device_map asks",
+            "Leave it so if this is meant; otherwise give these modules a device in the map, or pass "
+            'device_map="auto".',
+        )
+    return (
+        "are brought in by a hook when they are used",
+        "Give these modules a device in the device_map, if there is room for them.",
+    )

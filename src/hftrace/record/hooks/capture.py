@@ -69,9 +69,11 @@ def given_keywords(call: Call, function: types.FunctionType) -> dict[str, Any]:
         if name in known and not _is_default(value, known[name])
     }
     known = function.__kwdefaults__ or {}
-    for name, value in call.kwargs.items():
-        if name not in known or not _is_default(value, known[name]):
-            given[name] = value
+    given |= {
+        name: value
+        for name, value in call.kwargs.items()
+        if name not in known or not _is_default(value, known[name])
+    }
     return given
 
 

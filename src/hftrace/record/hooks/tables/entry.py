@@ -42,7 +42,7 @@ class EntryObserver(SpanObserver):
         if stack and stack[-1].phase == point.phase and stack[-1].name == name:
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
-        attributes = {"model": _source(call)}
+        attributes: dict[str, Any] = {"model": _source(call)}
         if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
             try:
                 recorder.on_model_class(call.first())
