@@ -25,6 +25,8 @@ class ModelLoad:
     """What the finished model says of itself; see :mod:`hftrace.record.got`."""
     rows: Sequence[int]
     """Rows of the tensor ledger."""
+    attributes: Mapping[str, Any]
+    """All that was noted of its span."""
 
     @property
     def keywords(self) -> Mapping[str, Any]:
@@ -62,6 +64,7 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
                 request,
                 _mapping(own.get("got")),
                 rows.get(index.ids[row], []) if len(loads) > 1 else range(len(trace.tensors)),
+                own,
             )
         )
     return found

@@ -16,7 +16,9 @@ __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"
 MODULES = (
     "asked",
     "casts",
+    "files",
     "memory",
+    "prefixes",
     "recorder",
     "time",
     "weights",

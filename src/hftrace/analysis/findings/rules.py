@@ -9,7 +9,7 @@ those of the project's catalogue of cases.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -103,16 +103,38 @@ def rule(*kinds: tuple[str, str, str], concerns: str = "other") -> Callable[[Rul
     return register
 
 
-def total_of(trace: Trace, **fields: str | None) -> Total:
-    """Returns the sum of all tensors whose class has the values given."""
+def total_of(trace: Trace, *, without: Container[int] = (), **fields: str | None) -> Total:
+    """Returns the sum of all tensors whose class has the values given.
+
+    Args:
+        trace: The trace.
+        without: Rows of the ledger that do not count.
+        **fields: What :class:`TensorClass` has to be.
+    """
     total = Total()
-    for tensor_class, part in tensor_sums(trace).items():
-        if all(getattr(tensor_class, name) == value for name, value in fields.items()):
-            total.add(part)
+    if not without:
+        for tensor_class, part in tensor_sums(trace).items():
+            if all(getattr(tensor_class, name) == value for name, value in fields.items()):
+                total.add(part)
+        return total
+    sizes, stored = trace.tensors.column("bytes"), trace.tensors.column("stored_bytes")
+    for batch in tensor_batches(trace):
+        if all(getattr(batch.tensor_class, name) == value for name, value in fields.items()):
+            for row in batch.rows:
+                if row not in without:
+                    total.add(Total(1, sizes[row] or 0, stored[row] or 0))
     return total
 
 
-def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False, **fields: str | None) -> str:
+def worst_names(
+    trace: Trace,
+    kind: str,
+    limit: int = 3,
+    *,
+    whole: bool = False,
+    without: Container[int] = (),
+    **fields: str | None,
+) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``.
 
     Args:
@@ -120,6 +142,7 @@ def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False,
         kind: Of the tensors.
         limit: How many to name.
         whole: Whether to name the tensors, and not the modules that have them.
+        without: Rows of the ledger that do not count.
         **fields: What else their class has to be, as for :func:`total_of`.
     """
     sizes: Counter[str] = Counter()
@@ -129,9 +152,8 @@ def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False,
         if tensor_class.kind == kind and all(
             getattr(tensor_class, field) == value for field, value in fields.items()
         ):
-            for name, keys, size, stored in zip(
-                *(take(column, batch.rows) for column in columns), strict=True
-            ):
+            rows = [row for row in batch.rows if row not in without] if without else batch.rows
+            for name, keys, size, stored in zip(*(take(column, rows) for column in columns), strict=True):
                 full = name or (keys[0] if keys else "(no name)")
                 sizes[full if whole else full.rpartition(".")[0] or full] += size or stored or 1
     worst = [name for name, _ in sizes.most_common(limit)]

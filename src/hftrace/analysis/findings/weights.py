@@ -11,6 +11,7 @@ from hftrace.analysis.findings.rules import (
     total_of,
     worst_names,
 )
+from hftrace.analysis.ledger.renames import alike_rows, explained_rows
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import COMPUTED_MAPS
@@ -24,6 +25,7 @@ from hftrace.units import byte_count
         "overwritten-weights",
         "Weights came from the checkpoint, and the loader's initialisation overwrote them.",
     ),
+    concerns="weights",
 )
 def overwritten_weights(trace: Trace) -> Iterator[Finding]:
     """R27: weights that were loaded, and written again by the model's own initialisation."""
@@ -45,11 +47,13 @@ def overwritten_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R28", "uninitialized-weights", "Tensors hold whatever was in memory: nothing was seen to write them."),
+    concerns="weights",
 )
 def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
     """R28: tensors that were allocated and never written."""
+    explained = explained_rows(trace)
     for kind, words in (("parameter", "parameter"), ("buffer", "buffer")):
-        total = total_of(trace, kind=kind, provenance="uninitialized")
+        total = total_of(trace, kind=kind, provenance="uninitialized", without=explained)
         if not total.count:
             continue
         advice = (
@@ -64,7 +68,7 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
             f"{units.count(total.count, words)} never written",
             f"{byte_count(total.bytes)} hold whatever was in memory: the checkpoint has no key for them, the "
             "loader allocated them, and nothing was seen to write them: "
-            f"{worst_names(trace, kind, provenance='uninitialized', whole=True)}.",
+            f"{worst_names(trace, kind, provenance='uninitialized', whole=True, without=explained)}.",
             advice,
             cost_bytes=total.bytes,
         )
@@ -72,6 +76,7 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R31", "mismatched-shapes", "Keys of the checkpoint have another shape than the model's parameters."),
+    concerns="weights",
 )
 def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
@@ -111,24 +116,25 @@ def _mismatched(trace: Trace) -> list[int]:
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
-    total = total_of(trace, kind="parameter", provenance="initialized")
+    without = explained_rows(trace).union(_mismatched(trace))
+    total = total_of(trace, kind="parameter", provenance="initialized", without=without)
     total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
-    names, sizes = trace.tensors.column("provenance"), trace.tensors.column("bytes")
-    for row in _mismatched(trace):
-        if names[row] == "initialized":
-            total.subtract(Total(1, sizes[row] or 0))
     if not total.count:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
-    unused = total_of(trace, kind="unused")
-    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
+    alike = len(alike_rows(trace))
+    pairs = (
+        f" {units.count(alike, 'unused key')} have the shape of one of them: renamed, perhaps."
+        if alike
+        else ""
+    )
     yield Finding(
         "R20",
         "missing-weights",
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
-        f"{worst_names(trace, 'parameter', provenance='initialized')}.{pairs}",
+        f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{pairs}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
     )
@@ -136,10 +142,12 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R29", "unknown-weights", "Nothing that is hooked was seen to give these parameters their values."),
+    concerns="weights",
 )
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
-    total = total_of(trace, kind="parameter", provenance="unknown")
+    explained = explained_rows(trace)
+    total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")
@@ -153,7 +161,7 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
         "unknown-weights",
         f"{units.count(total.count, 'parameter')} of unknown source",
         f"Where {byte_count(total.bytes)} of parameters have their values from was not seen: "
-        f"{worst_names(trace, 'parameter', provenance='unknown')}.{how}",
+        f"{worst_names(trace, 'parameter', provenance='unknown', without=explained)}.{how}",
         "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
     )
@@ -183,7 +191,8 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
-    total = total_of(trace, kind="unused")
+    explained = explained_rows(trace)
+    total = total_of(trace, kind="unused", without=explained)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
@@ -197,7 +206,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', provenance='unused')}.{how}",
+            f"{worst_names(trace, 'unused', provenance='unused', without=explained)}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )

@@ -6,6 +6,7 @@ numbers and strings only.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import types
@@ -134,10 +135,39 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     if current is None:
         return None
     recorder.write(lines.Checkpoint(current.id, paths, [resident_share(path) for path in paths]))
+    if recorder.state.stack:
+        _note_neighbours(recorder.state.stack[0], paths)
     recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
     recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
     sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
     return {"files": len(paths), "bytes": sum(sizes)}
+
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
+MAX_NEIGHBOURS, MAX_ENTRIES = 200, 5000
+
+
+def _note_neighbours(load: OpenSpan, paths: list[str]) -> None:
+    """Notes, once for each load, which other weight files lie in the folders of those that it loads.
+
+    Args:
+        load: The load's span.
+        paths: Its weight files.
+    """
+    if "weight_files" in load.notes:
+        return
+    load.notes["weight_files"] = [basename(path) for path in paths[:MAX_NEIGHBOURS]]
+    own = {os.path.abspath(path) for path in paths}
+    found: list[list[Any]] = []
+    for folder in sorted({os.path.dirname(path) for path in own}):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            found += [
+                [entry.name, entry.stat().st_size]
+                for entry in itertools.islice(entries, MAX_ENTRIES)
+                if entry.name.endswith(WEIGHT_SUFFIXES) and entry.path not in own and entry.is_file()
+            ]
+    if found:
+        load.notes["beside"] = sorted(found)[:MAX_NEIGHBOURS]
 
 
 def resolved_files(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
