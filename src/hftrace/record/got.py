@@ -11,17 +11,19 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hftrace.record.remote_code import PACKAGE, foreign_files
+
 MAX_DEPTH = 3
 """How far below the model its sub-models are looked for: ``model.vision_tower.vision_model``."""
 MAX_PARTS = 64
-REMOTE_CODE = "transformers_modules"
 
 
-def got_of(model: Any) -> dict[str, Any]:
+def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
     """Returns the facts of a finished model; what it does not say is left out.
 
     Args:
         model: The torch module.
+        asked: The repository or folder that was asked for.
     """
     config = getattr(model, "config", None)
     owner = type(model)
@@ -29,6 +31,7 @@ def got_of(model: Any) -> dict[str, Any]:
         "class": lambda: owner.__name__,
         "classes": lambda: _own_classes(owner),
         "source": lambda: _source(owner),
+        "foreign_files": lambda: foreign_files(owner, asked) if asked else None,
         "dtype": lambda: _dtype(config),
         "attn_implementation": lambda: _attention(config),
         "quantization": lambda: _quantization(model, config),
@@ -62,7 +65,7 @@ def _own_classes(owner: type) -> list[str]:
 
 def _source(owner: type) -> str | None:
     """Returns the file of a class that came with a checkpoint; None for one of an installed package."""
-    if not owner.__module__.startswith(REMOTE_CODE):
+    if not owner.__module__.startswith(f"{PACKAGE}."):
         return None
     return _text(getattr(sys.modules.get(owner.__module__), "__file__", None))
 

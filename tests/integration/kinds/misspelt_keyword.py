@@ -39,7 +39,11 @@ def check(trace, model, folder):
     assert model.config.output_attentions is True
     assert request["uses"]["local_files_only"] == "loader"
     # A signature's defaults were not asked for.
-    assert set(request["keywords"]) - {"revision"} == {"torch_dtypes", "output_attentions", "local_files_only"}
+    assert set(request["keywords"]) - {"revision"} == {
+        "torch_dtypes",
+        "output_attentions",
+        "local_files_only",
+    }
     (found,) = [finding for finding in findings(trace) if finding.rule == "R26"]
     assert found.title == "torch_dtypes has no effect"
     assert found.advice == "Did you mean torch_dtype?"

@@ -391,6 +391,28 @@ def _revision(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
         )
 
 
+@rule(
+    ("R37", "foreign-code", "The code that runs is not that of the folder that was asked for."),
+    concerns="asked",
+)
+def foreign_code(trace: Trace) -> Iterator[Finding]:
+    """R37: the model's class came from another folder than the one that was asked for."""
+    for load in model_loads(trace):
+        found = load.got.get("foreign_files")
+        files = [str(name) for name in found] if isinstance(found, list) else []
+        if files:
+            model = load.request.get("model") or "the folder"
+            yield Finding(
+                "R37",
+                "foreign-code",
+                f"{load.got.get('class') or load.name} runs other code than its folder has",
+                f"What runs differs from {', '.join(files[:MAX_NAMES])} in {model}; it was imported from "
+                f"{load.got.get('source') or 'elsewhere'}, which another folder with the same last part of "
+                "its name may have filled.",
+                "Give the folders different names, or load them in different processes.",
+            )
+
+
 # -- keywords -------------------------------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ class EntryObserver(SpanObserver):
     def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
         """Writes down what the finished model says of itself, and where each keyword went."""
         recorder = self.recorder
-        recorder.facts("got", {"span": load.id, **got_of(model)})
+        recorder.facts("got", {"span": load.id, **got_of(model, _source(call))})
         if self.point.phase == "load" and hasattr(type(model), "_load_pretrained_model"):
             names = keywords_of(given_keywords(call, self.function))
             uses = keyword_uses(names, call.first(), model)
