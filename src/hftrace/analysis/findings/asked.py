@@ -199,13 +199,9 @@ def _dtypes_of_parts(
     load: ModelLoad, parameters: _Parameters, rows: list[int], keyword: str, asked: Mapping[str, Any]
 ) -> Iterator[Answer]:
     """Yields what is in another dtype than was asked for its part of a composite model."""
-    found = load.got.get("parts")
-    parts = [
-        (f"{part['prefix']}.", part.get("config"))
-        for part in (found if isinstance(found, list) else [])
-        if isinstance(part, Mapping) and isinstance(part.get("prefix"), str)
-    ]
+    parts = [(f"{part['prefix']}.", part["config"]) for part in _parts(load)]
     known = load.got.get("sub_configs")
+    known = [str(name) for name in known] if isinstance(known, list) else []
     for name, value in asked.items():
         dtype = str(value).removeprefix("torch.")
         text = f"{keyword}={{{name!r}: {dtype}}}"
@@ -213,12 +209,12 @@ def _dtypes_of_parts(
         if not name:
             everywhere = tuple(prefix for prefix, _ in parts)
             chosen = [row for row in rows if not parameters.names[row].startswith(everywhere)]
-            if known and len(everywhere) < len(known):
+            if len(everywhere) < len(known):
                 continue  # a part that was not found may be among them
         elif prefixes:
             chosen = [row for row in rows if parameters.names[row].startswith(prefixes)]
-        elif name not in (known or ()):
-            names = ", ".join(map(str, known)) if known else "none"
+        elif name not in known:
+            names = ", ".join(known) or "none"
             yield (
                 f"{keyword} for {name}: the model has no such part",
                 f"{text} was asked for, and the parts of this model are: {names}.",
@@ -231,6 +227,18 @@ def _dtypes_of_parts(
         if dtype in CAST_DTYPES:
             part = prefixes[0][:-1] if prefixes else ""
             yield from _not_of_dtype(load, parameters, chosen, text, dtype, part)
+
+
+def _parts(load: ModelLoad) -> list[Mapping[str, Any]]:
+    """Returns the parts of a composite model whose place and config are known."""
+    found = load.got.get("parts")
+    return [
+        part
+        for part in (found if isinstance(found, list) else [])
+        if isinstance(part, Mapping)
+        and isinstance(part.get("prefix"), str)
+        and isinstance(part.get("config"), str)
+    ]
 
 
 def _kept(load: ModelLoad, parameters: _Parameters, rows: Iterable[int]) -> list[int]:
@@ -294,12 +302,7 @@ def _attention(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
     asked = load.keywords.get("attn_implementation")
     if asked is None:
         return
-    found = load.got.get("parts")
-    parts = {
-        str(part.get("config")): part
-        for part in (found if isinstance(found, list) else [])
-        if part.get("config")
-    }
+    parts = {part["config"]: part for part in _parts(load)}
     if isinstance(asked, Mapping):
         wanted = {str(name): value for name, value in asked.items()}
     else:

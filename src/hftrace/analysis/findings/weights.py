@@ -125,7 +125,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     alike = len(alike_rows(trace))
     pairs = (
-        f" {units.count(alike, 'unused key')} have the shape of one of them: renamed, perhaps."
+        f" {units.count(alike, 'unused key has', 'unused keys have')} the shape of one of them: renamed, perhaps."
         if alike
         else ""
     )

@@ -95,11 +95,10 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
     if recorded_wall_ns(trace):
         parts["bars"] = [[], *_bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
-    if parts["ending"]:
-        # How a load ended takes lines from what is less of a question now; every view has the rest.
-        for name in DROP_ORDER:
-            if sum(map(len, parts.values())) > SCREEN_LINES:
-                parts.pop(name, None)
+    # How a load ended takes lines from what is less of a question now; every view has the rest.
+    for name in DROP_ORDER if parts["ending"] else DROP_ORDER[:1]:
+        if sum(map(len, parts.values())) > SCREEN_LINES:
+            parts.pop(name, None)
     for lines in parts.values():
         yield from lines
 
@@ -291,8 +290,9 @@ def _tensors(trace: Trace) -> str:
     text = ", ".join(parts)
     if ended := describe_dtypes(trace):
         text += f"; {ended}"
+    ended_as = group_totals(tensor_sums(trace), "dtype")
     changed = [
-        f"{source} → {target} ({total.count:,})"
+        f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
         for (source, target), total in casts(tensor_sums(trace)).items()
     ]
     if changed:
