@@ -8,19 +8,19 @@ into ``_``: those are accepted and thrown away. What cannot be proven is ``unkno
 from __future__ import annotations
 
 import dis
-import functools
 import inspect
 import sys
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.record.patching import original_code
 
 LOADER, CONFIG, MODEL, NOWHERE, UNKNOWN = "loader", "config", "model", "nowhere", "unknown"
 THROWN_AWAY = "_"
 """The variable that transformers assigns what it does not want."""
-NO_EXCEPTIONS: dict[str, Any] = {"co_exceptiontable": b""} if sys.version_info >= (3, 11) else {}
+CELLS_AMONG_LOCALS = sys.version_info >= (3, 11)
+"""Whether an argument that an inner function uses has the number of the argument."""
 UNITS_BEFORE, UNITS_AFTER = 48, 128
 """Bytes of code around a text that say what is done with it; the caches of instructions count."""
 _READS_A_LIST = ("GET_ITER", "LIST_EXTEND")
@@ -67,7 +67,6 @@ def _parameters(code: types.CodeType) -> tuple[str, ...]:
     return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
-@functools.lru_cache(maxsize=256)
 def _taken_by_name(code: types.CodeType, name: str) -> str | None:
     """Returns what a function does with the item of that name of its ``**kwargs``; None if nothing.
 
@@ -82,7 +81,7 @@ def _taken_by_name(code: types.CodeType, name: str) -> str | None:
             continue
         for before, after in _around(code, position):
             near = [*before[-3:], *after[:2]]
-            if listed and not (after and after[0].opname in _READS_A_LIST):
+            if listed and not (after and after[0].name in _READS_A_LIST):
                 continue  # names of parameters, in a call
             if not listed and not any(_loads(keywords, each) for each in near):
                 continue  # another text of that name
@@ -92,9 +91,7 @@ def _taken_by_name(code: types.CodeType, name: str) -> str | None:
     return found
 
 
-def _around(
-    code: types.CodeType, position: int
-) -> Iterator[tuple[list[dis.Instruction], list[dis.Instruction]]]:
+def _around(code: types.CodeType, position: int) -> Iterator[tuple[list[_Instruction], list[_Instruction]]]:
     """Yields what stands before and after each place where a constant is loaded.
 
     A whole ``from_pretrained`` takes 20 ms to take apart, so only the surroundings are.
@@ -114,16 +111,46 @@ def _around(
         at = raw.find(load, at + 1)
 
 
-def _instructions(code: types.CodeType, part: bytes) -> list[dis.Instruction]:
-    alone = code.replace(co_code=part, co_linetable=b"", **NO_EXCEPTIONS)
-    return [each for each in dis.get_instructions(alone) if each.opname != "CACHE"]
+class _Instruction(NamedTuple):
+    name: str
+    variables: tuple[str, ...]
+    """The local variables that it is about."""
 
 
-def _loads(variable: str | None, instruction: dis.Instruction) -> bool:
-    value = instruction.argval
-    return instruction.opname.startswith("LOAD") and (
-        value == variable or (isinstance(value, tuple) and variable in value)
-    )
+def _instructions(code: types.CodeType, part: bytes) -> list[_Instruction]:
+    """Takes a piece of a function's code apart.
+
+    By hand: ``dis`` takes whole functions alone, and a code object made of a piece corrupts memory.
+    """
+    names = _local_names(code)
+    found: list[_Instruction] = []
+    extended = 0
+    for at in range(0, len(part) - 1, 2):
+        name, argument = dis.opname[part[at]], part[at + 1] | extended
+        extended = argument << 8 if part[at] == dis.EXTENDED_ARG else 0
+        if extended or name in ("EXTENDED_ARG", "CACHE"):
+            continue
+        positions: tuple[int, ...] = ()
+        if name.count("_FAST") > 1:
+            positions = (argument >> 4, argument & 15)  # two in one, from 3.13 on
+        elif "_FAST" in name or (name.endswith("_DEREF") and CELLS_AMONG_LOCALS):
+            positions = (argument,)
+        elif name.endswith("_DEREF"):
+            positions = (len(code.co_varnames) + argument,)
+        found.append(_Instruction(name, tuple(names[each] for each in positions if each < len(names))))
+    return found
+
+
+def _local_names(code: types.CodeType) -> tuple[str, ...]:
+    """Returns the names that instructions number: locals, then cells, then what is closed over."""
+    cells = code.co_cellvars
+    if CELLS_AMONG_LOCALS:
+        cells = tuple(name for name in cells if name not in code.co_varnames)
+    return code.co_varnames + cells + code.co_freevars
+
+
+def _loads(variable: str | None, instruction: _Instruction) -> bool:
+    return instruction.name.startswith("LOAD") and variable in instruction.variables
 
 
 def _rest_variable(code: types.CodeType) -> str | None:
@@ -134,16 +161,16 @@ def _rest_variable(code: types.CodeType) -> str | None:
     return code.co_varnames[place]
 
 
-def _goes_into_nothing(following: list[dis.Instruction], *, loops: bool) -> bool:
+def _goes_into_nothing(following: list[_Instruction], *, loops: bool) -> bool:
     """Returns whether the first variable assigned is ``_``; in a loop, the first after the loop's own."""
-    assigned: list[Any] = []
+    assigned: list[str] = []
     for instruction in following:
-        if instruction.opname.startswith("STORE_FAST"):
-            value = instruction.argval
-            assigned += value if isinstance(value, tuple) else [value]
+        if instruction.name.startswith("STORE_FAST"):
+            both = instruction.name.count("STORE_FAST") > 1
+            assigned += instruction.variables if both else instruction.variables[:1]
             if len(assigned) > loops:
-                return bool(assigned[int(loops)] == THROWN_AWAY)
-        elif instruction.opname.startswith(("STORE_", "POP_JUMP", "RETURN")):
+                return assigned[int(loops)] == THROWN_AWAY
+        elif instruction.name.startswith(("STORE_", "POP_JUMP", "RETURN")):
             return False
     return False
 

@@ -30,7 +30,7 @@ def foreign_files(model_class: type, folder: str) -> list[str]:
     package = model_class.__module__.rpartition(".")[0]
     if not model_class.__module__.startswith(f"{PACKAGE}.") or not os.path.isdir(folder):
         return []
-    found = []
+    found: list[str] = []
     for name, module in sorted(sys.modules.items()):
         if not name.startswith(f"{package}.") or not getattr(module, "__file__", None):
             continue

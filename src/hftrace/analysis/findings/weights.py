@@ -124,11 +124,8 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     alike = len(alike_rows(trace))
-    pairs = (
-        f" {units.count(alike, 'unused key has', 'unused keys have')} the shape of one of them: renamed, perhaps."
-        if alike
-        else ""
-    )
+    hint = f" {units.count(alike, 'unused key has', 'unused keys have')} the shape of one of them: "
+    pairs = hint + "renamed, perhaps." if alike else ""
     yield Finding(
         "R20",
         "missing-weights",
