@@ -50,6 +50,8 @@ class _Row(NamedTuple):
     stored_shape: list[int] | None
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
+    left_out: list[str]
+    """Keys of its name that were not placed."""
 
     @property
     def offloaded(self) -> bool:
@@ -63,6 +65,8 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     consumed = {key for row in rows for key in row.seen.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     every = [row.seen for row in rows]
+    reasons = dict.fromkeys(record.renames, "renamed")
+    reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
     conversions = [row.conversion if row.seen.keys else None for row in rows]
@@ -95,7 +99,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused, record.renames)
+        values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
 
 
@@ -124,6 +128,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         operations = conversion.operations if conversion is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
@@ -131,6 +136,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
         ):
             # Not placed, whatever its name: the key went nowhere.
+            left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
         seen = Observed(
             kind,
@@ -144,7 +150,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             marked_kind != kind,
         )
         provenance = provenance_of(seen, loading, tied=name in tied_to)
-        rows.append(_Row(name, seen, conversion, stored_shape, provenance))
+        rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
     return rows
 
 
@@ -163,10 +169,10 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
-        return ["renamed" if key in renames else None for key, _ in unused]
+        return [reasons.get(key) for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":

@@ -190,6 +190,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     explained = explained_rows(trace)
     total = total_of(trace, kind="unused", without=explained)
+    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (

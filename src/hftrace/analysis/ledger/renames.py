@@ -75,7 +75,12 @@ def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str,
     tensors = trace.tensors
     kinds, names, all_keys = (tensors.column(name) for name in ("kind", "name", "keys"))
     provenances, stored_shapes = tensors.column("provenance"), tensors.column("stored_shape")
-    keys = {all_keys[row][0]: row for row in load.rows if kinds[row] == "unused" and all_keys[row]}
+    evidence = tensors.column("evidence")
+    keys = {
+        all_keys[row][0]: row
+        for row in load.rows
+        if kinds[row] == "unused" and all_keys[row] and evidence[row] != "mismatched"
+    }
     missing = {
         names[row]: row
         for row in load.rows
