@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace.analysis.once import once
-from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
 
@@ -46,11 +45,10 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
     Tensors of a trace that does not say which load they are of belong to the
     only one there is; with several, to none.
     """
-    index = span_index(trace)
-    attributes = trace.spans.column("attributes")
-    names = trace.spans.column("name")
+    spans = trace.spans
+    ids, names, attributes = (spans.column(name) for name in ("id", "name", "attributes"))
     rows = rows_by_load(trace)
-    loads = index.load_rows
+    loads = _outermost_loads(trace)
     found = []
     for row in loads:
         own = _mapping(attributes[row])
@@ -59,15 +57,28 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
             request = trace.request
         found.append(
             ModelLoad(
-                index.ids[row],
+                ids[row],
                 names[row],
                 request,
                 _mapping(own.get("got")),
-                rows.get(index.ids[row], []) if len(loads) > 1 else range(len(trace.tensors)),
+                rows.get(ids[row], []) if len(loads) > 1 else range(len(trace.tensors)),
                 own,
             )
         )
     return found
+
+
+def _outermost_loads(trace: Trace) -> list[int]:
+    """Returns the rows of loads that lie in no other span, in order of time."""
+    spans = trace.spans
+    known = set(spans.column("id"))
+    starts = spans.column("start_ns")
+    found = [
+        row
+        for row, (phase, parent) in enumerate(zip(spans.column("phase"), spans.column("parent"), strict=True))
+        if phase == "load" and parent not in known
+    ]
+    return sorted(found, key=lambda row: (starts[row], row))
 
 
 @once

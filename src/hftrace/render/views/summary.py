@@ -8,7 +8,7 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
@@ -290,7 +290,10 @@ def _tensors(trace: Trace) -> str:
     text = ", ".join(parts)
     if ended := describe_dtypes(trace):
         text += f"; {ended}"
-    ended_as = group_totals(tensor_sums(trace), "dtype")
+    stored = {
+        sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT
+    }
+    ended_as = group_totals(stored, "dtype")
     changed = [
         f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
         for (source, target), total in casts(tensor_sums(trace)).items()
