@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,37 +17,6 @@ from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 MAX_NAMES = 3
-KNOWN_KEYWORDS = (
-    "attn_implementation",
-    "cache_dir",
-    "code_revision",
-    "config",
-    "device_map",
-    "dtype",
-    "force_download",
-    "generation_config",
-    "gguf_file",
-    "ignore_mismatched_sizes",
-    "key_mapping",
-    "local_files_only",
-    "low_cpu_mem_usage",
-    "max_memory",
-    "offload_buffers",
-    "offload_folder",
-    "output_loading_info",
-    "quantization_config",
-    "revision",
-    "state_dict",
-    "subfolder",
-    "token",
-    "torch_dtype",
-    "tp_plan",
-    "trust_remote_code",
-    "use_safetensors",
-    "variant",
-    "weights_only",
-)
-"""Keywords of ``from_pretrained`` that a misspelt one may have been meant for."""
 _DIGITS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -392,68 +360,3 @@ def _revision(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
             "Remove the revision from the cache and load again.",
             0,
         )
-
-
-@rule(
-    ("R37", "foreign-code", "The code that runs is not that of the folder that was asked for."),
-    concerns="asked",
-)
-def foreign_code(trace: Trace) -> Iterator[Finding]:
-    """R37: the model's class came from another folder than the one that was asked for."""
-    for load in model_loads(trace):
-        found = load.got.get("foreign_files")
-        files = [str(name) for name in found] if isinstance(found, list) else []
-        if files:
-            model = load.request.get("model") or "the folder"
-            yield Finding(
-                "R37",
-                "foreign-code",
-                f"{load.got.get('class') or load.name} runs other code than its folder has",
-                f"What runs differs from {', '.join(files[:MAX_NAMES])} in {model}; it was imported from "
-                f"{load.got.get('source') or 'elsewhere'}, which another folder with the same last part of "
-                "its name may have filled.",
-                "Give the folders different names, or load them in different processes.",
-            )
-
-
-# -- keywords -------------------------------------------------------------------------------------------
-
-
-@rule(
-    ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
-    concerns="keyword",
-)
-def ignored_keywords(trace: Trace) -> Iterator[Finding]:
-    """R26: keywords that were accepted, and that nothing reads."""
-    installed = trace.environment.get("transformers") or "this version"
-    said: set[str] = set()
-    ignored = trace.request.get("ignored")
-    for entry in ignored if isinstance(ignored, list) else []:
-        if isinstance(entry, dict):
-            said.add(str(entry.get("keyword")))
-            versions = entry.get("versions")
-            yield Finding(
-                "R26",
-                "ignored-keyword",
-                f"{entry.get('keyword')} has no effect",
-                f"transformers {installed} ignores {entry.get('keyword')}"
-                + (f"; versions {versions} honour it." if versions else "."),
-                "Leave it out, or use a version that honours it.",
-            )
-    for load in model_loads(trace):
-        for name, use in load.uses.items():
-            if use == "nowhere" and name not in said:
-                said.add(name)
-                meant = difflib.get_close_matches(name, set(KNOWN_KEYWORDS) - {name}, 1, 0.8)
-                typo = bool(meant) and name not in KNOWN_KEYWORDS
-                yield Finding(
-                    "R26",
-                    "ignored-keyword",
-                    f"{name} has no effect",
-                    f"{load.request.get('class') or load.name}.from_pretrained took {name} and handed it to "
-                    f"nothing that reads it: neither the loader of transformers {installed}, nor the config, "
-                    "nor the model's __init__.",
-                    f"Did you mean {meant[0]}?"
-                    if typo
-                    else "Leave it out, or use a version that honours it.",
-                )

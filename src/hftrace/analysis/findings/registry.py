@@ -17,6 +17,7 @@ MODULES = (
     "asked",
     "casts",
     "files",
+    "keywords",
     "memory",
     "prefixes",
     "recorder",

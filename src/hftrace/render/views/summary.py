@@ -290,9 +290,7 @@ def _tensors(trace: Trace) -> str:
     text = ", ".join(parts)
     if ended := describe_dtypes(trace):
         text += f"; {ended}"
-    stored = {
-        sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT
-    }
+    stored = {sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT}
     ended_as = group_totals(stored, "dtype")
     changed = [
         f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
