@@ -22,6 +22,7 @@ from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
+from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -222,6 +223,10 @@ class Tracer:
                 "stand_ins": self.stand_ins,
             }
             recorder.facts("environment", facts)
+            rank = own_rank()
+            if rank.of > 1:
+                # Known at last: the group may have been set up after the recording began.
+                recorder.facts("process", {"rank": rank.number, "ranks": rank.of})
         except Exception as error:
             recorder.error("environment", error)
         recorder.stop()

@@ -60,7 +60,14 @@ class Process:
     @property
     def rank(self) -> int:
         """Its rank, 0 where there is only one process."""
-        return int(self.header.get("rank", 0))
+        known = self.facts.get("process")
+        return int(known[-1]["rank"] if known else self.header.get("rank", 0))
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks its job has; 1 where it is a process of its own, or did not live to say."""
+        known = self.facts.get("process")
+        return int(known[-1]["ranks"]) if known else 1
 
     def events_of(self, kind: type[Kind]) -> list[Kind]:
         """Returns the events of one kind, in the order of the journal."""

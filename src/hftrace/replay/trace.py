@@ -201,6 +201,7 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "clock_base_ns": base,
         "processes": [{"pid": process.pid, "rank": process.rank} for process in processes],
         "ranks": sorted({process.rank for process in processes}),
+        "world_size": max(process.ranks for process in processes),
         "threads": [
             {"pid": process.pid, "thread": thread, "name": name}
             for process in processes

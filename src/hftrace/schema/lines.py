@@ -181,11 +181,17 @@ class Model(NamedTuple):
 class Layout(NamedTuple):
     """What many tensors of a model have in common."""
 
-    dtype: str
+    dtype: str | None
+    """Of the largest of the tensors that the data lies in; None where that is not known."""
     device: str
     shape: list[int]
-    bytes: int
+    bytes: int | None
+    """Of all that the tensor holds: codes, scales and statistics of a quantised one."""
     offloaded: bool
+    global_shape: list[int] | None = None
+    """Of the whole, where this is the part of one rank."""
+    wrapper: str = ""
+    """The class of a tensor whose data lies in others; empty for one that holds its own."""
 
 
 class Layouts(NamedTuple):

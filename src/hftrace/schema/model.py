@@ -104,10 +104,16 @@ class Tensor:
     offset: int | None
     """Byte offset of the first key's data in ``file``."""
     shape: list[int] | None
+    """In the model: of this rank's part where the tensor is distributed."""
     stored_dtype: str | None
     dtype: str | None
+    """Of the data that is held: of a quantised weight's codes, not the dtype that it computes in."""
     stored_bytes: int | None
+    """Of all its keys, whole, in the files. Of a distributed tensor a rank reads its slice, where the loader
+    reads slices, or all and keeps a part."""
     bytes: int | None
+    """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised
+    one (a table that several share counts with each); this rank's part of a distributed one."""
     device: str | None
     tied_to: str | None
     read_start_ns: int | None

@@ -133,7 +133,7 @@ def worst_names(
     *,
     whole: bool = False,
     without: Container[int] = (),
-    **fields: str | None,
+    **fields: Any,
 ) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``.
 
@@ -143,14 +143,15 @@ def worst_names(
         limit: How many to name.
         whole: Whether to name the tensors, and not the modules that have them.
         without: Rows of the ledger that do not count.
-        **fields: What else their class has to be, as for :func:`total_of`.
+        **fields: What else their class has to be, as for :func:`total_of`; a tuple for one of several.
     """
     sizes: Counter[str] = Counter()
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
         tensor_class = batch.tensor_class
         if tensor_class.kind == kind and all(
-            getattr(tensor_class, field) == value for field, value in fields.items()
+            getattr(tensor_class, field) in (value if isinstance(value, tuple) else (value,))
+            for field, value in fields.items()
         ):
             rows = [row for row in batch.rows if row not in without] if without else batch.rows
             for name, keys, size, stored in zip(*(take(column, rows) for column in columns), strict=True):

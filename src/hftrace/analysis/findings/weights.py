@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import (
@@ -99,6 +99,14 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     )
 
 
+def _unused(trace: Trace, without: Container[int] = ()) -> Total:
+    """Returns the sum of the keys that went nowhere, without those that are told elsewhere, or meant to."""
+    total = total_of(trace, kind="unused", without=without)
+    for evidence in ("mismatched", "ignored"):
+        total.subtract(total_of(trace, kind="unused", evidence=evidence))
+    return total
+
+
 def _mismatched(trace: Trace) -> list[int]:
     """Returns the rows of tensors whose only key did not fit."""
     tensors = trace.tensors
@@ -189,8 +197,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     explained = explained_rows(trace)
-    total = total_of(trace, kind="unused", without=explained)
-    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
+    total = _unused(trace, explained)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
@@ -204,7 +211,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', provenance='unused', without=explained)}.{how}",
+            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )

@@ -79,7 +79,7 @@ def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str,
     keys = {
         all_keys[row][0]: row
         for row in load.rows
-        if kinds[row] == "unused" and all_keys[row] and evidence[row] != "mismatched"
+        if kinds[row] == "unused" and all_keys[row] and evidence[row] not in ("mismatched", "ignored")
     }
     missing = {
         names[row]: row
