@@ -21,6 +21,8 @@ MODULES = (
     "memory",
     "prefixes",
     "recorder",
+    "requests",
+    "threads",
     "time",
     "weights",
 )

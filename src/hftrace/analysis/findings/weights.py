@@ -11,10 +11,12 @@ from hftrace.analysis.findings.rules import (
     total_of,
     worst_names,
 )
+from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.renames import alike_rows, explained_rows
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import COMPUTED_MAPS
+from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
@@ -180,12 +182,15 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
     total = total_of(trace, kind="parameter", device="meta", offload=None)
     if total.count and trace.outcome.get("status", "ok") == "ok":
+        advice = "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta."
+        if overlapping_loads(trace) is not None:
+            advice = f"{ONE_AT_A_TIME}: loads that overlap leave weights behind on the meta device."
         yield Finding(
             "R19",
             "left-on-meta",
             f"{units.count(total.count, 'parameter')} left on the meta device",
             f"{byte_count(total.bytes)} have a shape and no data; the first use fails.",
-            "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta.",
+            advice,
             cost_bytes=total.bytes,
         )
 
