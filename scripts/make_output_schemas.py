@@ -144,6 +144,9 @@ SUMMARY = record(
                     "wall_ns": INTEGER,
                     "attributed": nullable(NUMBER),
                     "phases": mapping(INTEGER),
+                    # What was asked and what the model says of itself, as the trace has it.
+                    "request": {"type": "object"},
+                    "got": {"type": "object"},
                 }
             )
         ),
@@ -195,6 +198,7 @@ SUMMARY = record(
                 "count": INTEGER,
                 "bytes": INTEGER,
                 "by_provenance": mapping(record(FIGURES)),
+                "by_dtype": mapping(record(FIGURES)),
                 "by_device": mapping(record(FIGURES)),
                 "casts": array(record({"from": STRING, "to": STRING, **FIGURES})),
             }

@@ -113,7 +113,7 @@ def test_what_was_on_its_way_to_be_quantised_is_a_part():
     )
     assert weights / 64 * 4 * 0.98 < parts["scales"] < 1.05 * weights / 64 * 4
     assert parts["rest"] < 1_000_000
-    assert "uint8" not in draw(view_of(recorded("bnb4-5.24.0"), "summary"), 100)
+    assert "→ uint8" not in draw(view_of(recorded("bnb4-5.24.0"), "summary"), 100)
 
 
 def test_a_rate_is_of_what_moved():

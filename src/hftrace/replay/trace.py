@@ -16,6 +16,7 @@ from typing import Any, Generic
 
 from hftrace._version import __version__
 from hftrace.errors import TraceError
+from hftrace.replay.asked import add_answers, first_request
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
@@ -174,11 +175,13 @@ class _Ledgers:
         add_initialize_spans(process)
         merge_imports(process)
         add_body_spans(process)
+        add_answers(process)
         rank = {"rank": process.rank}
         for record in load_records(process):
             tensors = build_tensor_ledger(record, self._headers)
             files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
-            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
+            of_load = {**rank, "load": record.span + offset}
+            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
@@ -240,10 +243,7 @@ def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> d
 
 
 def _request(process: Process, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-    # The first load that was asked for; later ones stand in their spans.
-    for fact in reversed(process.facts.get("request", [])):
-        asked.update(fact)
+    asked = first_request(process)  # those of later loads stand in their spans
     asked.update({key: value for key, value in (given or {}).items() if value is not None})
     asked.setdefault("commit", commit_of(process, str(asked.get("model") or "")))
     return asked

@@ -140,6 +140,8 @@ class Tensor:
     """Shape under the one key, which may be one that did not fit; None where there are none or several."""
     global_shape: list[int] | None = None
     """Shape of the whole where this rank holds a part; None where it holds all."""
+    load: int | None = None
+    """Id of the load's span; None in traces of before 1.2."""
 
 
 @dataclass(frozen=True, slots=True)
