@@ -122,11 +122,13 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
+        raised = {"block_error": kind.__name__} if kind is not None else None
         try:
             self.trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
+                outcome=raised,
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.

@@ -155,6 +155,14 @@ class Download(NamedTuple):
     facts: dict[str, Any]
 
 
+class Answer(NamedTuple):
+    """What came of a request once its status was here: bytes (of the body), end_ns, error (a type's name)."""
+
+    span: int
+    """Of the request."""
+    facts: dict[str, Any]
+
+
 class Checkpoint(NamedTuple):
     """The weight files of a load in the loader's order, and how much of each was in the page cache."""
 
@@ -327,6 +335,7 @@ class Events(NamedTuple):
 
 
 Line: TypeAlias = (
-    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
-    | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
+    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
+    | Model | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit
+    | Events
 )  # fmt: skip

@@ -16,6 +16,7 @@ TABLES = (
     "entry",
     "hub",
     "hub_client",
+    "hub_requests",
     "transformers_common",
     "transformers_4_36",
     "transformers_4_50",
