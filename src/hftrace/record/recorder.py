@@ -56,6 +56,8 @@ class ThreadState(threading.local):
         self.import_modules = 0
         self.busy = False
         """True while our own code runs on this thread: its calls are not the host's."""
+        self.dequantized = 0
+        """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
 
 
 class Recorder:

@@ -42,7 +42,7 @@ _MAX_NESTING = 4
 _CHUNK = 1 << 20
 
 
-class _Damaged(Exception):
+class _HeaderError(Exception):
     """What a header says cannot be; the text says what."""
 
 
@@ -66,7 +66,7 @@ def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dic
             tensors = _read(_Reader(handle, size))
     except OSError as error:
         raise HftraceError(f"cannot read {name}: {error.strerror or error}") from None
-    except _Damaged as damage:
+    except _HeaderError as damage:
         raise HftraceError(f"{name} is not a GGUF file that can be read: {damage}") from None
     end = max((stored.offset + stored.bytes for _, stored in tensors if stored.offset is not None), default=0)
     if whole and end > size:
@@ -102,30 +102,30 @@ class _Reader:
         """Sees to it that so many bytes stand in the buffer.
 
         Raises:
-            _Damaged: The file ends before them, or no header is that long.
+            _HeaderError: The file ends before them, or no header is that long.
         """
         left = len(self._buffer) - self._at
         if left >= count:
             return
         end = self.position + count
         if end > self._size:
-            raise _Damaged(f"it ends in the middle of its header, at {self._size} bytes")
+            raise _HeaderError(f"it ends in the middle of its header, at {self._size} bytes")
         if end > MAX_HEADER_BYTES:
-            raise _Damaged(f"its header takes more than {MAX_HEADER_BYTES} bytes")
+            raise _HeaderError(f"its header takes more than {MAX_HEADER_BYTES} bytes")
         more = self._handle.read(max(count - left, _CHUNK))
         self._buffer, self._start, self._at = self._buffer[self._at :] + more, self.position, 0
         if len(self._buffer) < count:
-            raise _Damaged("it became shorter while it was read")
+            raise _HeaderError("it became shorter while it was read")
 
     def begin_entry(self) -> None:
         """Counts one more of what a header has a number of.
 
         Raises:
-            _Damaged: These are too many.
+            _HeaderError: These are too many.
         """
         self._entries += 1
         if self._entries > MAX_ENTRIES:
-            raise _Damaged(f"its header has more than {MAX_ENTRIES} entries")
+            raise _HeaderError(f"its header has more than {MAX_ENTRIES} entries")
 
     def take(self, count: int) -> bytes:
         """Returns the next bytes."""
@@ -171,7 +171,7 @@ class _Reader:
         """Returns the next string, which is a name."""
         length = self.unsigned(8)
         if length > MAX_NAME_BYTES:
-            raise _Damaged(f"it has a name of {length} bytes")
+            raise _HeaderError(f"it has a name of {length} bytes")
         return self.take(length).decode("utf-8", "replace")
 
 
@@ -179,16 +179,16 @@ def _read(reader: _Reader) -> list[tuple[str, StoredTensor]]:
     """Returns the tensors in the order of the header.
 
     Raises:
-        _Damaged: It is none.
+        _HeaderError: It is none.
     """
     if reader.take(4) != MAGIC:
-        raise _Damaged("it does not begin with GGUF")
+        raise _HeaderError("it does not begin with GGUF")
     version = reader.take(4)
     # Nothing but the version says in which order a file's bytes are.
     reader.order = "<" if int.from_bytes(version, "little") & 0xFFFF else ">"
     number = int.from_bytes(version, "little" if reader.order == "<" else "big")
     if number not in VERSIONS:
-        raise _Damaged(f"it has version {number}; known are {' and '.join(map(str, VERSIONS))}")
+        raise _HeaderError(f"it has version {number}; known are {' and '.join(map(str, VERSIONS))}")
     count, facts = reader.unsigneds(2)
     alignment = DEFAULT_ALIGNMENT
     for _ in range(facts):
@@ -200,13 +200,13 @@ def _read(reader: _Reader) -> list[tuple[str, StoredTensor]]:
         else:
             _skip_value(reader, kind)
     if alignment < 1 or alignment & (alignment - 1):
-        raise _Damaged(f"its alignment is {alignment}, which is no power of two")
+        raise _HeaderError(f"its alignment is {alignment}, which is no power of two")
     found: dict[str, tuple[int, StoredTensor]] = {}
     for _ in range(count):
         reader.begin_entry()
         key, tensor = _read_tensor(reader)
         if key in found:
-            raise _Damaged(f"it has two tensors {key[:200]!r}")
+            raise _HeaderError(f"it has two tensors {key[:200]!r}")
         found[key] = tensor
     data = -(-reader.position // alignment) * alignment
     return [(key, tensor._replace(offset=data + offset)) for key, (offset, tensor) in found.items()]
@@ -217,19 +217,19 @@ def _read_tensor(reader: _Reader) -> tuple[str, tuple[int, StoredTensor]]:
     key = reader.text()
     count = reader.unsigned(4)
     if count > MAX_DIMENSIONS:
-        raise _Damaged(f"its tensor {key[:200]!r} has {count} dimensions")
+        raise _HeaderError(f"its tensor {key[:200]!r} has {count} dimensions")
     dimensions = reader.unsigneds(count)
     number = reader.unsigned(4)
     offset = reader.unsigned(8)
     if number not in GGUF_TYPES:
-        raise _Damaged(f"its tensor {key[:200]!r} is of type {number}, which is not known")
+        raise _HeaderError(f"its tensor {key[:200]!r} is of type {number}, which is not known")
     dtype, values, size = GGUF_TYPES[number]
     items = math.prod(dimensions)
     if (dimensions[0] if dimensions else 1) % values:
-        raise _Damaged(f"a row of its tensor {key[:200]!r} is no whole number of blocks of {dtype}")
+        raise _HeaderError(f"a row of its tensor {key[:200]!r} is no whole number of blocks of {dtype}")
     stored = StoredTensor(dtype, list(reversed(dimensions)), None, items // values * size)
     if offset + stored.bytes >= 1 << 62:
-        raise _Damaged(f"its tensor {key[:200]!r} lies beyond any file")
+        raise _HeaderError(f"its tensor {key[:200]!r} lies beyond any file")
     return key, (offset, stored)
 
 
@@ -251,4 +251,4 @@ def _skip_value(reader: _Reader, kind: int, nesting: int = 0) -> None:
                 reader.begin_entry()
                 _skip_value(reader, inner, nesting + 1)
     else:
-        raise _Damaged(f"it has a value of type {kind}")
+        raise _HeaderError(f"it has a value of type {kind}")

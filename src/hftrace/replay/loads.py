@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read
+from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read, Unpacking
 from hftrace.replay.headers import StoredTensor
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
@@ -17,6 +17,9 @@ from hftrace.schema import lines
 MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
+
+STATE_DICT = ""
+"""The "file" of tensors that the caller handed in as a state dict."""
 
 LineOfSpan = TypeVar(
     "LineOfSpan",
@@ -80,6 +83,7 @@ class LoadRecord:
     """By the model's name."""
     places: list[Placement] = field(default_factory=list)
     modules: list[ModuleCopy] = field(default_factory=list)
+    unpackings: list[Unpacking] = field(default_factory=list)
 
     def innermost(self, thread: int, time_ns: int) -> int | None:
         """Returns the innermost span; that of the load's own thread for a worker without spans."""
@@ -259,6 +263,10 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
         record = find.load_at(module.thread, module.start)
         if record is not None:
             record.modules.append(module)
+    for turn in process.events_of(Unpacking):
+        record = find.load_at(turn.thread, turn.start)
+        if record is not None:
+            record.unpackings.append(turn)
     for move in process.events_of(Move):
         record = find.load_at(move.thread, move.start)
         if record is not None:

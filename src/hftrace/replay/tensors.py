@@ -13,16 +13,13 @@ from typing import Any, NamedTuple
 
 from hftrace.replay.events import Convert
 from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
-from hftrace.replay.loads import LoadRecord
+from hftrace.replay.loads import STATE_DICT, LoadRecord
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import Layout
 from hftrace.schema.model import Table, Tensor
 
 KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
 """What a row of the snapshot is; the last is a buffer outside of the state dict."""
-
-STATE_DICT = ""
-"""The "file" of tensors that the caller handed in as a state dict."""
 
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:

@@ -21,6 +21,7 @@ TABLES = (
     "transformers_4_50",
     "transformers_4_51",
     "transformers_5_0",
+    "gguf",
     "accelerate",
 )
 """In the order in which their points are installed."""

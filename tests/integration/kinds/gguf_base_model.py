@@ -1,0 +1,21 @@
+"""A GGUF file of Llama loaded as the model without its head."""
+
+from __future__ import annotations
+
+import gguf_llama
+import transformers
+
+NEEDS = ("gguf",)
+FINDINGS = ("unused-keys",)
+make = gguf_llama.make
+
+
+def load(folder):
+    return transformers.AutoModel.from_pretrained(folder, gguf_file="m.gguf")
+
+
+def check(trace, model, folder):
+    rows = {row.name: row for row in trace.tensors if row.kind == "parameter"}
+    assert {row.provenance for row in rows.values()} == {"checkpoint", "converted"}
+    assert rows["embed_tokens.weight"].keys == ["token_embd.weight"]
+    assert [row.keys for row in trace.tensors if row.kind == "unused"] == [["output.weight"]]
