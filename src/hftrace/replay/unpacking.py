@@ -11,8 +11,8 @@ import itertools
 from collections import defaultdict
 
 from hftrace.replay.events import Convert, Read, Unpacking
-from hftrace.replay.keys import CheckpointHeaders, Stored
-from hftrace.replay.loads import STATE_DICT, LoadRecord
+from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored
+from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import timelines_by_thread
 from hftrace.schema.lines import Edge
