@@ -111,6 +111,22 @@ def write(path, architecture: str, facts: Mapping, tensors: Mapping, kinds=None,
     writer.close()
 
 
+def make_llama(folder) -> None:
+    """Writes m.gguf: Llama in half precision, with 32-bit norms and a head of its own."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=128,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    facts = {**LLAMA_LIKE, "rope.dimension_count": 16}
+    write(folder / "m.gguf", "llama", facts, shapes(config, "llama"), lambda key: "F16")
+
+
 def rows_by_key(trace) -> dict[str, list]:
     """Returns the ledger's rows by each of their keys."""
     found: dict[str, list] = {}

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from hftrace.replay.events import Placement
 from hftrace.replay.keys import STATE_DICT, Stored
 from hftrace.replay.tensor_times import Times
+from hftrace.replay.unpacking import DEQUANTIZE
 from hftrace.schema.lines import Layout, Write
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS
 
 KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
 """What a row of the snapshot is; the last is a buffer outside of the state dict."""
@@ -82,7 +84,7 @@ def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance
         return _written(seen, "overwritten")
     if seen.written_in_place and _is_fresh(seen, loading):
         return Provenance("unknown", "written_in_place")
-    return Provenance(_source(seen, loading), "placed")
+    return Provenance(_source(seen, loading), "dequantized" if DEQUANTIZE in seen.operations else "placed")
 
 
 def _is_fresh(seen: Observed, loading: Loading) -> bool:
@@ -129,5 +131,7 @@ def _source(seen: Observed, loading: Loading) -> str:
 
 def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
     """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
+    if stored in GGUF_QUANTISATIONS:
+        return False  # the file's own blocks, or what was made of them
     narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
     return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)

@@ -9,7 +9,6 @@ journal), what the files say (their headers), and what the finished model holds
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -164,18 +163,20 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
 
 
 def _stored_bytes(every: list[Observed], stored: dict[str, Stored]) -> list[int | None]:
-    """Returns what each tensor takes in its file; a key that was split among several is shared out by their sizes."""
-    uses = Counter(key for seen in every for key in seen.keys)
-    result: list[int | None] = []
-    for seen in every:
-        size = sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None
-        if size is not None and any(uses[key] > 1 for key in seen.keys):
-            items = sum(math.prod(stored[key].tensor.shape) for key in seen.keys)
-            sharing = [math.prod(other.layout.shape) for other in every if other.keys == seen.keys]
-            if len(sharing) > 1 and sum(sharing) == items:
-                size = size * math.prod(seen.layout.shape) // items
-        result.append(size)
-    return result
+    """Returns what each tensor takes in its file: a part, where its keys were split among several."""
+    sizes = [sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None for seen in every]
+    sharing: dict[tuple[str, ...], list[int]] = {}
+    for at, seen in enumerate(every):
+        if seen.operations and seen.keys:
+            sharing.setdefault(tuple(seen.keys), []).append(at)
+    for keys, rows in sharing.items():
+        if len(rows) > 1:
+            items = [math.prod(every[at].layout.shape) for at in rows]
+            whole = sum(items)
+            if whole and whole == sum(math.prod(stored[key].tensor.shape) for key in keys):
+                for at, count in zip(rows, items, strict=True):
+                    sizes[at] = (sizes[at] or 0) * count // whole
+    return sizes
 
 
 def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gguf_llama
+import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
 FINDINGS = ("unused-keys",)
-make = gguf_llama.make
+make = gguf_files.make_llama
 
 
 def load(folder):

@@ -16,10 +16,10 @@ def make(folder):
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=256,
     )
     tensors = gguf_files.shapes(config, "gemma2", skip=["output.weight"])
-    facts = {**gguf_files.LLAMA_LIKE, "attention.key_length": 16, "attention.sliding_window": 32}
+    facts = {**gguf_files.LLAMA_LIKE, "attention.key_length": 256, "attention.sliding_window": 32}
     gguf_files.write(folder / "m.gguf", "gemma2", facts, tensors, lambda key: "F16")
 
 

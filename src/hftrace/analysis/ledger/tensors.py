@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from hftrace.analysis.once import once
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS
 
 Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"
@@ -116,7 +117,10 @@ def group_totals(sums: dict[TensorClass, Total], field: str) -> dict[str, Total]
 
 
 def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
-    """Returns the sums of tensors whose dtype in the model is not the stored one, largest first."""
+    """Returns the sums of tensors whose dtype in the model is not the stored one, largest first.
+
+    Blocks of codes that were expanded into numbers, or kept as bytes, are no numbers of another dtype.
+    """
     result: dict[tuple[str, str], Total] = {}
     for tensor_class, total in sums.items():
         if (
@@ -124,6 +128,7 @@ def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
             and tensor_class.dtype
             and tensor_class.stored_dtype != tensor_class.dtype
             and tensor_class.provenance in FROM_CHECKPOINT
+            and tensor_class.stored_dtype not in GGUF_QUANTISATIONS
         ):
             result.setdefault((tensor_class.stored_dtype, tensor_class.dtype), Total()).add(total)
     return dict(sorted(result.items(), key=lambda item: -item[1].bytes))

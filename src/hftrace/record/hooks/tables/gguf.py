@@ -106,12 +106,15 @@ class ProcessObserver(SpanObserver):
         """Notes under which names the tensor is known from now on, and whether its values are the same."""
         began, before = token
         key, name = call.get("name"), getattr(result, "name", None)
+        weights = call.get("weights")
+        touched = getattr(result, "weights", None) is not weights
         if name is None:
-            names, touched = self._stored_itself(_tensors_of(call) or {}, before), True
+            tensors = _tensors_of(call)
+            names = self._stored_itself(tensors, before)
+            touched = touched or len(names) != 1 or tuple(tensors[names[0]].shape) != tuple(weights.shape)
         else:
             target = (call.get("tensor_key_mapping") or {}).get(name)
             names = [] if target is None else [target]
-            touched = getattr(result, "weights", None) is not call.get("weights")
         operations = [type(call.first()).__name__] if touched else []
         what: Any = [names, operations] if operations or len(names) != 1 else names[0]
         self.recorder.local.buffer.unpacks.extend((key, what, began, clock()))
