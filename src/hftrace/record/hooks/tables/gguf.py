@@ -46,9 +46,11 @@ class FileObserver(SpanObserver):
         """Begins a span that names the file."""
         stack = self.state.stack
         path = _path_of(call)
-        function = self.point.function.replace(".__init__", "").rpartition(".")[2]
+        function = self.point.function.removesuffix(".__init__").rpartition(".")[2]
         name = f"{function}({basename(path)})" if path is not None else function
-        attributes = {"file": basename(path)} if path is not None else None
+        # The reader's own span is a part of the one for the file.
+        is_file = path is not None and not self.point.function.endswith(".__init__")
+        attributes = {"file": basename(path)} if is_file else None
         phase = self._phase(call, stack[-1].phase if stack else "")
         if phase == "shard" and path is not None and os.fspath(path) not in self.recorder.checkpoint_paths:
             note_checkpoint(self.recorder, path)
