@@ -45,13 +45,17 @@ def weight_bytes_read(trace: Trace) -> int | None:
 
 @once
 def weights_wall_ns(trace: Trace) -> int | None:
-    """Returns the wall time of the outermost ``weights`` spans of the main rank; None where there is none."""
+    """Returns the wall time of the outermost ``weights`` spans of the main rank; None where there is none.
+
+    A file whose tensors are all read before (GGUF) counts with its own span.
+    """
     index = span_index(trace)
     lane = index.main_lane
+    before = {shard.owner for shard in weight_reading(trace).shards if shard.start_ns is not None}
     times = [
         index.wall_ns(row)
         for row, phase in enumerate(index.phases)
-        if phase == "weights"
+        if (phase == "weights" or (phase == "shard" and row in before))
         and lane is not None
         and index.lanes[row].rank == lane.rank
         and not _inside_weights(index, row)
