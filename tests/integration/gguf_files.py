@@ -112,7 +112,7 @@ def write(path, architecture: str, facts: Mapping, tensors: Mapping, kinds=None,
 
 
 def make_llama(folder) -> None:
-    """Writes m.gguf: Llama in half precision, with 32-bit norms and a head of its own."""
+    """Writes m.gguf: Llama in half precision, with 32-bit norms, a head of its own, and a table that is no weight."""
     import transformers
 
     config = transformers.LlamaConfig(
@@ -124,7 +124,8 @@ def make_llama(folder) -> None:
         num_key_value_heads=2,
     )
     facts = {**LLAMA_LIKE, "rope.dimension_count": 16}
-    write(folder / "m.gguf", "llama", facts, shapes(config, "llama"), lambda key: "F16")
+    tensors = {**shapes(config, "llama"), "rope_freqs.weight": (8,)}
+    write(folder / "m.gguf", "llama", facts, tensors, lambda key: "F16")
 
 
 def rows_by_key(trace) -> dict[str, list]:

@@ -26,6 +26,10 @@ from hftrace.replay.provenance import (
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
+from hftrace.schema.vocabulary import GGUF_TABLES
+
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
 
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
@@ -51,6 +55,8 @@ class _Row(NamedTuple):
     stored_shape: list[int] | None
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
+    left_out: list[str]
+    """Keys of its name that were not placed."""
 
     @property
     def offloaded(self) -> bool:
@@ -64,6 +70,9 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     consumed = {key for row in rows for key in row.seen.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     every = [row.seen for row in rows]
+    reasons = _expected(record, unused)
+    reasons.update(dict.fromkeys(record.renames, "renamed"))
+    reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
     conversions = [row.conversion if row.seen.keys else None for row in rows]
@@ -94,7 +103,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused, record.renames)
+        values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
 
 
@@ -123,6 +132,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         operations = conversion.operations if conversion is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
@@ -130,6 +140,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
         ):
             # Not placed, whatever its name: the key went nowhere.
+            left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
         seen = Observed(
             kind,
@@ -143,7 +154,7 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             marked_kind != kind,
         )
         provenance = provenance_of(seen, loading, tied=name in tied_to)
-        rows.append(_Row(name, seen, conversion, stored_shape, provenance))
+        rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
     return rows
 
 
@@ -179,10 +190,28 @@ def _stored_bytes(every: list[Observed], stored: dict[str, Stored]) -> list[int 
     return sizes
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
+    unpacked = {turn.key: turn.names for turn in record.unpackings}
+    return {
+        key: "ignored"
+        for key, _ in unused
+        if (
+            key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
+            if key in unpacked
+            else key not in unexpected and record.renames.get(key) not in unexpected
+        )
+    }
+
+
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
-        return ["renamed" if key in renames else None for key, _ in unused]
+        return [reasons.get(key) for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":

@@ -67,6 +67,8 @@ EVIDENCE = {
     "overwritten": "it was placed from the checkpoint, and the loader's initialisation wrote it after that",
     "allocated": "the loader allocated it, and nothing was seen to write it",
     "built": "the model's own code made it on a real device",
+    "ignored": "the model's class leaves this key out on purpose",
+    "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "written_in_place": "something that is not hooked wrote into it after it was made",
 }
@@ -162,6 +164,8 @@ GGUF_TYPES = {
 
 Torch's name where torch has the dtype; else the quantisation's own, which stands for blocks of
 codes with their scales (gguf 0.19, ``GGML_QUANT_SIZES``)."""
+GGUF_TABLES = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+"""Tensors of GGUF files that are no weights: llama.cpp's tables of what a model computes from its config."""
 GGUF_QUANTISATIONS = frozenset(name for name, values, _ in GGUF_TYPES.values() if values > 1)
 """Those that torch has no dtype for: a tensor of one is no array of numbers before it is dequantised."""
 

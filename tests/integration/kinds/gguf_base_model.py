@@ -18,4 +18,5 @@ def check(trace, model, folder):
     rows = {row.name: row for row in trace.tensors if row.kind == "parameter"}
     assert {row.provenance for row in rows.values()} == {"checkpoint", "converted"}
     assert rows["embed_tokens.weight"].keys == ["token_embd.weight"]
-    assert [row.keys for row in trace.tensors if row.kind == "unused"] == [["output.weight"]]
+    unused = {row.keys[0]: row.evidence for row in trace.tensors if row.kind == "unused"}
+    assert unused == {"output.weight": None, "rope_freqs.weight": "ignored"}

@@ -17,7 +17,8 @@ def load(folder):
 
 def check(trace, model, folder):
     rows = {row.name: row for row in trace.tensors if row.kind == "parameter"}
-    assert not any(row.kind == "unused" for row in trace.tensors)
+    (table,) = [row for row in trace.tensors if row.kind == "unused"]
+    assert (table.keys, table.evidence) == (["rope_freqs.weight"], "ignored")
     assert (rows["lm_head.weight"].provenance, rows["lm_head.weight"].keys) == ("checkpoint", ["output.weight"])
     permuted = {name for name, row in rows.items() if row.provenance == "converted"}
     assert permuted == {name for name in rows if "q_proj" in name or "k_proj" in name}
@@ -28,6 +29,6 @@ def check(trace, model, folder):
     gguf_files.assert_file_row(trace, (folder / "m.gguf").stat().st_size)
     spans = {span.id: span for span in trace.spans}
     (unpacking,) = [span for span in spans.values() if span.name == "dequantize"]
-    assert (unpacking.phase, unpacking.attributes["tensors"]) == ("convert", len(rows))
+    assert (unpacking.phase, unpacking.attributes["tensors"]) == ("convert", len(rows) + 1)
     assert spans[unpacking.parent].name == "load_gguf_checkpoint(m.gguf)"
     assert spans[unpacking.parent].phase == "shard"
