@@ -112,7 +112,7 @@ def write(path, architecture: str, facts: Mapping, tensors: Mapping, kinds=None,
 
 
 def make_llama(folder) -> None:
-    """Writes m.gguf: Llama in half precision, with 32-bit norms, a head of its own, and a table that is no weight."""
+    """Writes m.gguf: Llama in half precision, 32-bit norms, a head of its own, a table that is no weight."""
     import transformers
 
     config = transformers.LlamaConfig(
@@ -143,5 +143,7 @@ def assert_file_row(trace, size: int) -> None:
     assert (row.format, row.result, row.shard, row.opened) == ("gguf", "local", 0, True)
     assert row.size_bytes == size
     assert row.resident_before is None or 0 <= row.resident_before <= 1
-    assert row.read_bytes == sum(row.stored_bytes for row in trace.tensors if row.kind != "unused" and row.file)
+    assert row.read_bytes == sum(
+        row.stored_bytes for row in trace.tensors if row.kind != "unused" and row.file
+    )
     assert 0 < row.read_bytes < size

@@ -52,7 +52,7 @@ class GgufFile:
         return torch.from_numpy(self._dequantize(tensor.data, tensor.tensor_type).copy()).reshape(shape)
 
     def false_facts(self, row, tensor: torch.Tensor) -> list[str]:
-        """Holds a row that names keys of this file against them, and the tensor in the model against their values."""
+        """Holds a row that names keys of this file, and the tensor in the model, against what is there."""
         missing = [key for key in row.keys if key not in self]
         if missing:
             return [f"no keys {missing} in {row.file}"]
@@ -74,7 +74,9 @@ class GgufFile:
             if packed:
                 same = torch.equal(self.raw(key), here.flatten())
             else:
-                same = row.stored_dtype in TORCH_NAMES.values() and torch.equal(self.numbers(key).to(here.dtype), here)
+                same = row.stored_dtype in TORCH_NAMES.values() and torch.equal(
+                    self.numbers(key).to(here.dtype), here
+                )
             if not same:
                 wrong.append(f"said to be {key} of the file, and its values are not")
         elif row.provenance == "converted":

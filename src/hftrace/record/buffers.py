@@ -18,7 +18,17 @@ from hftrace.schema import events, journal
 class Buffer:
     """The lists of one thread."""
 
-    __slots__ = ("converts", "initializes", "kinds", "modules", "moves", "places", "reads", "thread", "unpacks")
+    __slots__ = (
+        "converts",
+        "initializes",
+        "kinds",
+        "modules",
+        "moves",
+        "places",
+        "reads",
+        "thread",
+        "unpacks",
+    )
 
     def __init__(self, thread: int) -> None:
         self.thread = thread

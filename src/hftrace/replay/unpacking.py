@@ -25,7 +25,7 @@ _CAST = "Cast"
 
 
 def add_unpack_spans(process: Process) -> None:
-    """Makes one span of all tensors that one call unpacked, and lets each one's turn end where the next begins.
+    """Makes one span of what one call unpacked, and lets each tensor's turn end where the next begins.
 
     What is noted of a tensor ends with its processor; the copy into a tensor of
     torch, and the cast, follow before the next one's turn. Where the last one's

@@ -105,6 +105,7 @@ class Tensor:
     """Byte offset of the first key's data in ``file``."""
     shape: list[int] | None
     stored_dtype: str | None
+    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``)."""
     dtype: str | None
     stored_bytes: int | None
     bytes: int | None

@@ -60,7 +60,7 @@ MEMORY_PHASES = (*READY_PHASES, "generate", "release")
 
 EVIDENCE = {
     "placed": "the loader was seen to put it into the model",
-    "dequantized": "the loader made numbers of the file's quantised blocks, and was seen to put them into the model",
+    "dequantized": "the loader was seen to put in what it made of the file's quantised blocks",
     "same_tensor": "it is the same tensor as the one it is tied to",
     "hook": "a hook brings it in when it is used",
     "initializer": "the loader's initialisation was seen to write it",

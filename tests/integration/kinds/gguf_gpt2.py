@@ -1,4 +1,4 @@
-"""A GGUF file of GPT-2, whose matrices stand the other way round, and whose head its processor stores itself."""
+"""A GGUF file of GPT-2: its matrices stand the other way round, and its head is stored by the processor."""
 
 from __future__ import annotations
 

@@ -19,7 +19,10 @@ def check(trace, model, folder):
     rows = {row.name: row for row in trace.tensors if row.kind == "parameter"}
     (table,) = [row for row in trace.tensors if row.kind == "unused"]
     assert (table.keys, table.evidence) == (["rope_freqs.weight"], "ignored")
-    assert (rows["lm_head.weight"].provenance, rows["lm_head.weight"].keys) == ("checkpoint", ["output.weight"])
+    assert (rows["lm_head.weight"].provenance, rows["lm_head.weight"].keys) == (
+        "checkpoint",
+        ["output.weight"],
+    )
     permuted = {name for name, row in rows.items() if row.provenance == "converted"}
     assert permuted == {name for name in rows if "q_proj" in name or "k_proj" in name}
     assert {row.provenance for name, row in rows.items() if name not in permuted} == {"checkpoint"}

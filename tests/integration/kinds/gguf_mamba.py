@@ -1,4 +1,4 @@
-"""A GGUF file of Mamba, which stores minus the exponential of a parameter, and a kernel without its middle axis."""
+"""A GGUF file of Mamba: minus the exponential of a parameter, and a kernel without its middle axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ NEEDS = ("gguf",)
 
 def make(folder):
     config = transformers.MambaConfig(
-        vocab_size=128, hidden_size=64, num_hidden_layers=2, state_size=8, time_step_rank=8, intermediate_size=128
+        vocab_size=128,
+        hidden_size=64,
+        num_hidden_layers=2,
+        state_size=8,
+        time_step_rank=8,
+        intermediate_size=128,
     )
     tensors = gguf_files.shapes(config, "mamba", skip=["output.weight"])
     random = numpy.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""A GGUF file of Qwen 3.5, which transformers reads lazily and puts in order again, with a block it leaves out."""
+"""A GGUF file of Qwen 3.5, which transformers reads lazily, and whose heads it puts in order again."""
 
 from __future__ import annotations
 

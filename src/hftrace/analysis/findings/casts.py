@@ -17,7 +17,9 @@ from hftrace.units import byte_count
 
 def _how_to_keep(trace: Trace, argument: str, stored: str) -> str:
     if any(file.format == "gguf" for file in weight_files(trace)):
-        return f'Pass {argument}=torch.{stored}: of a GGUF file, "auto" makes float32.'
+        return (
+            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked for."
+        )
     return f'Pass {argument}="auto" to keep the stored dtype.'
 
 

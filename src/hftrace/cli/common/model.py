@@ -162,7 +162,9 @@ class ModelOptions:
         path = Path(model).expanduser()
         if path.suffix == ".gguf" and path.is_file():
             if keywords.get("gguf_file"):
-                raise UsageError(f"{model} is a GGUF file itself: leave out --gguf-file, or name its directory")
+                raise UsageError(
+                    f"{model} is a GGUF file itself: leave out --gguf-file, or name its directory"
+                )
             keywords = {**keywords, "gguf_file": path.name}
             source = str(path.parent)
         else:
@@ -229,7 +231,9 @@ def _refuse_gguf_alone(model: str, folder: str, keywords: Mapping[str, Any]) -> 
     if not files or len(files) < len(weights):
         return
     if len(files) == 1:
-        raise UsageError(f"{model} has a GGUF file and no other weights: add --gguf-file {shlex.quote(files[0])}")
+        raise UsageError(
+            f"{model} has a GGUF file and no other weights: add --gguf-file {shlex.quote(files[0])}"
+        )
     shown = ", ".join(map(shlex.quote, files[:MAX_NAMED]))
     rest = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
     raise UsageError(

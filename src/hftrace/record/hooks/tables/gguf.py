@@ -83,7 +83,7 @@ class _Made(threading.local):
 
 
 class ProcessObserver(SpanObserver):
-    """``process(weights=, name=, tensor_key_mapping=, parsed_parameters=)`` of a processor, once for each tensor.
+    """``process(weights=, name=, tensor_key_mapping=, parsed_parameters=)``, once for each tensor.
 
     It returns the values and the file's name for them, which the loader looks
     up and stores; or no name, where it has stored them itself: under several
@@ -111,7 +111,7 @@ class ProcessObserver(SpanObserver):
         weights = call.get("weights")
         touched = getattr(result, "weights", None) is not weights
         if name is None:
-            tensors = _tensors_of(call)
+            tensors = _tensors_of(call) or {}
             names = self._stored_itself(tensors, before)
             touched = touched or len(names) != 1 or tuple(tensors[names[0]].shape) != tuple(weights.shape)
         else:
@@ -124,7 +124,7 @@ class ProcessObserver(SpanObserver):
     def fail(self, token: tuple[int, int], call: Call, error: BaseException) -> None:
         """Notes nothing: the span around it has the error."""
 
-    def _stored_itself(self, tensors: Mapping[str, Any], before: int) -> list[str]:
+    def _stored_itself(self, tensors: dict[str, Any], before: int) -> list[str]:
         """Returns the names that a processor stored under: new ones, else those whose tensor has changed."""
         versions = self._made.versions
         names = list(itertools.islice(reversed(tensors), len(tensors) - before))[::-1] or [
@@ -134,7 +134,7 @@ class ProcessObserver(SpanObserver):
         return names
 
 
-def _tensors_of(call: Call) -> Any:
+def _tensors_of(call: Call) -> dict[str, Any] | None:
     """Returns the dictionary that is being filled."""
     parsed = call.get("parsed_parameters")
     tensors = parsed.get("tensors") if isinstance(parsed, Mapping) else None
