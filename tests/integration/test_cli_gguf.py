@@ -142,7 +142,8 @@ assert tokenizer("abba")["input_ids"] == plain("abba")["input_ids"]
 assert len(tokenizer("abba")["input_ids"]) == 3
 assert not t.trace.header["errors"]
 load = t.trace.loads[0]
-print(json.dumps([load.attributes["what"], sorted({{s.phase for s in t.trace.spans if "(m.gguf)" in s.name}})]))
+phases = {{span.phase for span in t.trace.spans if "(m.gguf)" in span.name}}
+print(json.dumps([load.attributes["what"], sorted(phases)]))
 """
 
 
@@ -155,3 +156,70 @@ def test_a_tokenizer_of_a_gguf_file_is_what_it_was(run_python, with_gguf, tmp_pa
     assert what == "tokenizer"
     assert phases
     assert set(phases) <= {"tokenizer", "config"}
+
+
+SAME = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {here!r})
+import torch
+import transformers
+from truth import assert_same_model
+
+import hftrace
+
+load = transformers.AutoModelForCausalLM.from_pretrained
+torch.manual_seed(3)
+plain, after = load(sys.argv[1], gguf_file="m.gguf"), torch.random.get_rng_state()
+torch.manual_seed(3)
+module = sys.modules["transformers.modeling_gguf_pytorch_utils"]
+process = module.LlamaTensorProcessor.process
+code = process.__code__
+with hftrace.trace() as t:
+    traced = load(sys.argv[1], gguf_file="m.gguf")
+    assert process.__code__ is not code
+assert process.__code__ is code
+assert torch.equal(after, torch.random.get_rng_state())
+assert_same_model(plain, traced)
+assert not t.trace.header["errors"]
+"""
+
+
+def test_a_traced_load_is_the_load_itself(made, run_python, with_gguf, tmp_path):
+    script = tmp_path / "same.py"
+    script.write_text(SAME.format(here=str(HERE)))
+    done = run_python(script, made("llama"), env=with_gguf)
+    assert done.returncode == 0, done.stderr
+
+
+UNKNOWN_PROCESSOR = """
+import sys
+
+import transformers
+import transformers.modeling_gguf_pytorch_utils as module
+
+import hftrace
+
+
+class NewProcessor(module.TensorProcessor):
+    # As a release to come may have one: it leaves the values' order to nobody.
+    def process(self, weights, name, **kwargs):
+        return module.GGUFTensor(weights[::-1] if "attn_v" in name else weights, name, {})
+
+
+module.NewProcessor = NewProcessor
+module.TENSOR_PROCESSORS["llama"] = NewProcessor
+with hftrace.trace() as t:
+    transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], gguf_file="m.gguf")
+words = {row.keys[0]: row.provenance for row in t.trace.tensors if row.keys}
+assert words["blk.0.attn_v.weight"] == "converted", words
+assert words["blk.0.attn_q.weight"] == "checkpoint", words
+"""
+
+
+def test_a_processor_that_hftrace_does_not_know_is_seen_too(made, run_python, with_gguf, tmp_path):
+    script = tmp_path / "unknown.py"
+    script.write_text(UNKNOWN_PROCESSOR)
+    done = run_python(script, made("llama"), env=with_gguf)
+    assert done.returncode == 0, done.stderr

@@ -7,6 +7,8 @@ import struct
 import pytest
 from test_replay import MAIN, Writer
 
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.replay.trace import replay
 from hftrace.schema import journal
 
@@ -155,3 +157,10 @@ def test_a_name_that_nothing_was_unpacked_to_has_no_source(tmp_path):
     # The loader was handed it under this name: the file's key is not guessed.
     assert rows["embed.weight"].file is None
     assert rows["embed.weight"].provenance in ("state_dict", "unknown")
+
+
+def test_what_was_dequantised_is_no_cast(tmp_path):
+    trace = traced(tmp_path, second_half=False)
+    assert casts(tensor_sums(trace)) == {}
+    said = {finding.name for finding in findings(trace)}
+    assert said.isdisjoint({"dtype-widened", "missing-weights", "unknown-weights"})
