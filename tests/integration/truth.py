@@ -124,11 +124,17 @@ def torch_name(value) -> str:
 
 
 def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the plain tensors that a tensor's data lies in: itself, or what a wrapper holds."""
+    """Returns the plain tensors that a tensor's data lies in, statistics of a quantised one included."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None:
-        return [tensor]
-    return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    if flatten is not None:
+        return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    held = [tensor]
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:
+        held += [part for part in (state.absmax, state.code, state.offset) if isinstance(part, torch.Tensor)]
+        state = state.state2
+    scales = getattr(tensor, "SCB", None)
+    return [*held, scales] if scales is not None else held
 
 
 def disagreements(model, trace) -> list[str]:
@@ -160,6 +166,14 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
             wrong.append(f"dtype {row.dtype}, really {held[0].dtype}")
     if row.bytes is not None and row.bytes != sum(part.nbytes for part in held):
         wrong.append(f"bytes {row.bytes}, really {sum(part.nbytes for part in held)}")
+    if len(held) > 1:
+        largest = max(held, key=lambda part: part.nbytes)
+        if row.dtype != torch_name(largest.dtype):
+            wrong.append(f"dtype {row.dtype}, what it holds is {largest.dtype}")
+        if row.provenance not in ("quantized", "tied", "unknown"):
+            wrong.append(f"said to be {row.provenance}, and it holds codes and what belongs to them")
+        stored = {key for tensors in files.all() for key in tensors}
+        wrong += [f"no key {key} in the checkpoint" for key in row.keys if key not in stored]
     if tensor.is_meta or len(held) > 1:
         return wrong
     file = files.gguf(row.file)
@@ -217,6 +231,9 @@ class _Files:
 
     def tensor(self, name: str, key: str) -> torch.Tensor | None:
         return self._tensors(name).get(key)
+
+    def all(self) -> list[dict[str, torch.Tensor]]:
+        return [self._tensors(name) for name in self._paths]
 
     def key_of(self, tensor: torch.Tensor) -> str | None:
         """Returns the key that has a tensor's values, after a cast."""

@@ -12,9 +12,11 @@ import math
 from collections.abc import Container
 from typing import Any, NamedTuple
 
+from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
 from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
@@ -68,7 +70,12 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     device_map = model.get("device_map") or {}
     rows = _model_rows(record, model, stored)
     consumed = {key for row in rows for key in row.seen.keys}
+    consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
+    if record.elsewhere:
+        # Another rank has the rest: what the loader itself found no place for is told by it alone.
+        lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
+        unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
     reasons = _expected(record, unused)
     reasons.update(dict.fromkeys(record.renames, "renamed"))
@@ -86,6 +93,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "file": [first.file if first else None for first in firsts],
         "offset": [first.tensor.offset if first else None for first in firsts],
         "shape": [seen.layout.shape for seen in every],
+        "global_shape": [seen.layout.global_shape for seen in every],
         "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
         "dtype": [seen.layout.dtype for seen in every],
@@ -114,9 +122,11 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         watched=model.get("writes_watched") is True,
         meta_buffers=record.meta_buffers,
         built_on_meta=record.built_on == "meta",
+        stored=stored,
     )
+    ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
-    sources = keys_by_name(record, stored, loadable, prefix)
+    sources = _sources(record, stored, loadable, prefix)
     tied_to = _ties(record, sources)
     times_of = TensorTimes(record, prefix).of
     allocations = {place.name: place for place in record.allocations}
@@ -129,26 +139,34 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
-        operations = conversion.operations if conversion is not None else []
+        made = record.remade.get(name) or conversion or record.handed.get(name)
+        operations = made.operations if made is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if ranks > 1:
+            layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
         left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
             or not mismatched.isdisjoint(keys)
-            or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
+            or not (
+                operations or loading.quantizer or _fits(stored_shape, layout.global_shape or layout.shape)
+            )
         ):
             # Not placed, whatever its name: the key went nowhere.
             left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
+        times = times_of(name, keys, first.path) if first else NO_TIMES
+        if made is not None and keys and quantized.puts_in_place(made):
+            times = times._replace(placed=max(made.end, times.placed or 0))
         seen = Observed(
             kind,
             layout,
             keys,
             first,
             operations,
-            times_of(name, keys, first.path) if first else NO_TIMES,
+            times,
             _allocation(allocations, name, prefix),
             record.writes.get(identity),
             marked_kind != kind,
@@ -156,6 +174,16 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         provenance = provenance_of(seen, loading, tied=name in tied_to)
         rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
     return rows
+
+
+def _sources(
+    record: LoadRecord, stored: dict[str, Stored], names: set[str], prefix: str
+) -> dict[str, list[str]]:
+    """Returns, by the model's name, the checkpoint keys that the loader or a quantiser put there."""
+    placed_in = {name for convert in record.remade.values() for name in convert.sources}
+    sources = keys_by_name(record, stored, names | placed_in, prefix)
+    layouts = {row.name: record.layouts[row.layout] for row in record.rows if row.name in names}
+    return quantized.with_statistics(sources, layouts, stored, record)
 
 
 def _fits(stored: list[int] | None, shape: list[int]) -> bool:

@@ -169,7 +169,7 @@ dequantize_handler = EventHandler(
 POINTS = (
     HookPoint(f"{LEGACY}:load_gguf_checkpoint", "config", optional=True, handler=checkpoint_handler),
     HookPoint(
-        f"{LEGACY}:get_gguf_hf_weights_map", "convert", optional=True, outermost_only=True, finish=_named
+        f"{LEGACY}:get_gguf_hf_weights_map", "resolve", optional=True, outermost_only=True, finish=_named
     ),
     HookPoint("gguf.gguf_reader:GGUFReader.__init__", "config", optional=True, handler=file_handler),
     HookPoint("gguf.quants:dequantize", "convert", optional=True, handler=dequantize_handler),
