@@ -21,7 +21,8 @@ from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
-from hftrace.record.recorder import Recorder
+from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.second_look import models_of
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
 
@@ -213,6 +214,7 @@ class Tracer:
         _active.discard(self)
         if os.getpid() != recorder.pid:
             return
+        shielded(recorder, "second look", models_of(recorder).close)
         try:
             facts = {**collect(), **loader_facts()}
             facts["hooks"] = {

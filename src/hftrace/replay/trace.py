@@ -17,6 +17,7 @@ from typing import Any, Generic
 from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.replay.files import build_file_ledger
+from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
@@ -31,7 +32,6 @@ from hftrace.replay.spans import (
     merge_imports,
     sample_open_peaks,
 )
-from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
@@ -172,9 +172,8 @@ class _Ledgers:
         merge_imports(process)
         add_body_spans(process)
         rank = {"rank": process.rank}
-        for record in load_records(process):
-            tensors = build_tensor_ledger(record, self._headers)
-            files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
+        for record, tensors, as_loaded in tensor_ledgers(process, load_records(process), self._headers):
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:

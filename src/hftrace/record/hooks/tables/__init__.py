@@ -22,6 +22,8 @@ TABLES = (
     "transformers_4_51",
     "transformers_5_0",
     "accelerate",
+    "peft",
+    "surgery",
 )
 """In the order in which their points are installed."""
 

@@ -9,7 +9,8 @@ from hftrace.record.hooks.capture import describe_value, keywords_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.recorder import OpenSpan
-from hftrace.record.snapshot import model_of, snapshot
+from hftrace.record.second_look import models_of
+from hftrace.record.snapshot import model_of
 from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 
@@ -40,7 +41,7 @@ class EntryObserver(SpanObserver):
         if stack and stack[-1].phase == point.phase and stack[-1].name == name:
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
-        attributes = {"model": _source(call)}
+        attributes = {"model": self.source(call)}
         if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
             try:
                 recorder.on_model_class(call.first())
@@ -51,7 +52,7 @@ class EntryObserver(SpanObserver):
         if not stack:
             asked = {
                 "class": name,
-                "model": _source(call),
+                "model": self.source(call),
                 "revision": call.get("revision"),
                 "keywords": keywords_of(call.kwargs),
             }
@@ -78,9 +79,17 @@ class EntryObserver(SpanObserver):
             if paths:
                 shares = [resident_share(path) for path in paths]
                 recorder.write(lines.Resident(outermost.id, paths, shares))
-            model = model_of(result)
+            model = self.model(call, result)
             if model is not None:
-                snapshot(recorder, outermost.id, model)
+                models_of(recorder).loaded(outermost.id, model)
+
+    def model(self, call: Call, result: Any) -> Any:
+        """Returns the torch module that the call has loaded, or has loaded into; None where there is none."""
+        return model_of(result)
+
+    def source(self, call: Call) -> str | None:
+        """Returns what is loaded, as the caller names it: a path or a name on the Hub."""
+        return _source(call)
 
     def fail(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""

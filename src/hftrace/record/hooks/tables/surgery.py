@@ -1,0 +1,192 @@
+"""Hook points of what changes a model after its load: it is moved, cast, resized, given other weights.
+
+Outside of a load each is a root span of phase ``surgery``, where the model is
+one that a load of this recording returned. Inside of a load most are no span,
+but what they do to the tensors is followed all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from hftrace.record.hooks.adapter_files import assigning
+from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.wrappers import SpanObserver, observed_by
+from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
+from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.second_look import models_of
+from hftrace.schema import lines
+
+Marks = dict[tuple[int, str], str]
+"""What a function did to tensors: by the identity of the module and the name in it."""
+
+MODULE = "torch.nn.modules.module:Module"
+
+
+class Operation(NamedTuple):
+    """A call that changes a model."""
+
+    span: OpenSpan | None
+    followed: list[Followed]
+
+
+class SurgeryObserver(SpanObserver):
+    """A call that changes a model: what it did to which tensor, and a span where it is the outermost."""
+
+    carry: ClassVar[bool] = False
+    """Whether names and meaning of all tensors are what they were."""
+
+    def module(self, call: Call) -> Any:
+        """Returns the module that is changed."""
+        return call.first()
+
+    def words(self, call: Call) -> tuple[str, str]:
+        """Returns what is put down for tensors that are new, and for those that were changed."""
+        word = f"{COMPUTED}:{self.point.function.rpartition('.')[2]}"
+        return word, word
+
+    def marks(self, call: Call, result: Any) -> Marks:
+        """Returns what was done to which tensor where that cannot be seen from outside."""
+        return {}
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span where the model is a known one, and looks at it as it is now."""
+        stack = self.state.stack
+        if stack and stack[0].phase != "load":
+            return None  # a part of another operation
+        module = self.module(call)
+        if not hasattr(module, "_modules"):
+            return None
+        followed = models_of(self.recorder).touched_by(module)
+        if not followed:
+            return None
+        if stack:
+            return Operation(None, followed)
+        name = f"{type(module).__name__}.{self.point.function.rpartition('.')[2]}"
+        return Operation(self.recorder.begin("surgery", name, self.number, None, started), followed)
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Ends the span, and looks at the model again."""
+        if token.span is not None:
+            self.recorder.end(token.span)
+        self._look(token, call, result)
+
+    def fail(self, token: Operation, call: Call, error: BaseException) -> None:
+        """Ends the span as failed; how far the function came, nobody knows."""
+        if token.span is not None:
+            self.recorder.fail(token.span, error)
+        name = self.point.function.rpartition(".")[2]
+        models_of(self.recorder).changed(token.followed, name, REPLACED, "")
+
+    def _look(self, token: Operation, call: Call, result: Any) -> None:
+        new, changed = self.words(call)
+        models_of(self.recorder).changed(
+            token.followed,
+            self.point.function.rpartition(".")[2],
+            new,
+            changed,
+            carry=self.carry,
+            marks=self.marks(call, result),
+        )
+
+
+class MoveObserver(SurgeryObserver):
+    """A function that moves or casts a model's tensors."""
+
+    carry = True
+
+
+class DispatchObserver(MoveObserver):
+    """The same for one that loads call too, where it is a span of its own phase."""
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span: of the point's own phase inside a load."""
+        inside = bool(self.state.stack)
+        found = super().begin(call, started)
+        if inside and self.state.stack[0].phase == "load":
+            return Operation(SpanObserver.begin(self, call, started), found.followed if found else [])
+        if found is not None and self.point.begin is not None:
+            self.point.begin(self.recorder, call)
+        return found
+
+    def module(self, call: Call) -> Any:
+        """Returns the model."""
+        return call.get("model")
+
+
+class BlankObserver(SurgeryObserver):
+    """``to_empty``: every tensor is allocated again, and nothing is written into it."""
+
+    def words(self, call: Call) -> tuple[str, str]:
+        """Returns the same for all of them."""
+        return BLANK, BLANK
+
+
+class StateDictObserver(SurgeryObserver):
+    """``load_state_dict``, called by the user: which tensors took which key of theirs.
+
+    Called on behalf of an adapter, it says which key of the adapter's file went where.
+    """
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Writes down what an adapter's file gave, and looks at the model again where the user called."""
+        if not assigning.names:
+            super().finish(token, call, result)
+            return
+        state_dict, slots = call.get("state_dict"), slots_of(call.first())
+        refused = set(getattr(result, "unexpected_keys", ()))
+        items: list[str | None] = []
+        for name, value in state_dict.items() if isinstance(state_dict, Mapping) else ():
+            known = assigning.names.get(slots.get(name, (0, "")))
+            if known is not None and name not in refused:
+                items += (assigning.keys.get(id(value)), known)
+        self.recorder.write(
+            lines.Assigned(
+                self.state.stack[0].id, assigning.path, clock(), self.recorder.local.buffer.thread, items
+            )
+        )
+
+    def marks(self, call: Call, result: Any) -> Marks:
+        """Returns the keys by the tensors that took them."""
+        state_dict, module = call.get("state_dict"), call.first()
+        if not isinstance(state_dict, Mapping):
+            return {}
+        refused = set(getattr(result, "unexpected_keys", ()))
+        slots = slots_of(module)
+        return {
+            slots[key]: f"{STATE_DICT}:{key}" for key in state_dict if key in slots and key not in refused
+        }
+
+
+def slots_of(module: Any) -> dict[str, tuple[int, str]]:
+    """Returns, for each name of a tensor below a module, the module that holds it and the name there."""
+    return {
+        f"{prefix}{name}": (id(each), name)
+        for prefix, each in modules_of(module)
+        for name in (*each._parameters, *each._buffers)
+    }
+
+
+surgery_handler = observed_by(SurgeryObserver, begins_load=True)
+move_model_handler = observed_by(MoveObserver, begins_load=True)
+dispatch_handler = observed_by(DispatchObserver, begins_load=True)
+_blank_handler = observed_by(BlankObserver, begins_load=True)
+_state_dict_handler = observed_by(StateDictObserver, begins_load=True)
+
+POINTS = (
+    *(
+        HookPoint(f"{MODULE}.{name}", "surgery", handler=move_model_handler)
+        for name in ("to", "cpu", "cuda", "half", "bfloat16", "float", "double", "type")
+    ),
+    HookPoint(f"{MODULE}.to_empty", "surgery", handler=_blank_handler),
+    HookPoint(f"{MODULE}.load_state_dict", "surgery", handler=_state_dict_handler),
+    HookPoint(
+        "transformers.modeling_utils:PreTrainedModel.resize_token_embeddings",
+        "surgery",
+        handler=surgery_handler,
+        optional=True,
+    ),
+    HookPoint("accelerate.big_modeling:cpu_offload", "dispatch", handler=dispatch_handler, optional=True),
+    HookPoint("accelerate.big_modeling:disk_offload", "dispatch", handler=dispatch_handler, optional=True),
+)
