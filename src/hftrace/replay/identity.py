@@ -1,4 +1,4 @@
-"""The tensor ledgers of a process: each row follows its tensor from the load that put it there to its last place.
+"""The tensor ledgers of a process: each row follows its tensor from its load to the place where it is last.
 
 A load knows its tensors by the names that they had then. An adapter wraps
 modules, a model goes into another one, layers are replaced: the recorder says

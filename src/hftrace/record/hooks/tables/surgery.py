@@ -7,14 +7,16 @@ but what they do to the tensors is followed all the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.hooks.adapter_files import assigning
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
-from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.patching import transparent
+from hftrace.record.recorder import OpenSpan, Recorder, clock
 from hftrace.record.second_look import models_of
 from hftrace.schema import lines
 
@@ -126,12 +128,21 @@ class BlankObserver(SurgeryObserver):
 class StateDictObserver(SurgeryObserver):
     """``load_state_dict``, called by the user: which tensors took which key of theirs.
 
-    Called on behalf of an adapter, it says which key of the adapter's file went where.
+    Called on behalf of an adapter, it says which key of the adapter's file went where; called by a loader,
+    it is a span of its load.
     """
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span, but for an adapter."""
+        if assigning.names:
+            return Operation(None, [])
+        if self.state.stack:
+            return Operation(SpanObserver.begin(self, call, started), [])
+        return super().begin(call, started)
 
     def finish(self, token: Operation, call: Call, result: Any) -> None:
         """Writes down what an adapter's file gave, and looks at the model again where the user called."""
-        if not assigning.names:
+        if not assigning.names or token.span is not None:
             super().finish(token, call, result)
             return
         state_dict, slots = call.get("state_dict"), slots_of(call.first())
@@ -172,7 +183,35 @@ surgery_handler = observed_by(SurgeryObserver, begins_load=True)
 move_model_handler = observed_by(MoveObserver, begins_load=True)
 dispatch_handler = observed_by(DispatchObserver, begins_load=True)
 _blank_handler = observed_by(BlankObserver, begins_load=True)
-_state_dict_handler = observed_by(StateDictObserver, begins_load=True)
+_around_state_dict = observed_by(StateDictObserver, begins_load=True)
+
+
+@transparent
+def state_dict_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Handles ``load_state_dict``; inside of a load, only for a model of transformers and for adapters.
+
+    4.50 calls it on the model once per shard, and on a single module once per
+    tensor: the latter are far too many for spans.
+    """
+    around = _around_state_dict(recorder, point, number, function, original)
+
+    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if (
+            recorder.open_loads
+            and not assigning.names
+            and not hasattr(type(module), "_load_pretrained_model")
+        ):
+            return original(module, *args, **kwargs)
+        return around(module, *args, **kwargs)
+
+    return call
+
 
 POINTS = (
     *(
@@ -180,7 +219,6 @@ POINTS = (
         for name in ("to", "cpu", "cuda", "half", "bfloat16", "float", "double", "type")
     ),
     HookPoint(f"{MODULE}.to_empty", "surgery", handler=_blank_handler),
-    HookPoint(f"{MODULE}.load_state_dict", "surgery", handler=_state_dict_handler),
     HookPoint(
         "transformers.modeling_utils:PreTrainedModel.resize_token_embeddings",
         "surgery",
