@@ -12,7 +12,7 @@ import weakref
 from typing import Any
 
 from hftrace.record.identity import COPIED, MADE, Followed, Origin, modules_of
-from hftrace.record.recorder import Recorder, clock, shielded
+from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
 from hftrace.schema import lines
 
@@ -172,7 +172,10 @@ class Models:
                 id(below) for each in self._followed for prefix, below in self._inside(each.model()) if prefix
             }
             for each in self._followed:
-                shielded(self._recorder, "second look", self._look_again, each, id(each) in inner)
+                try:
+                    self._look_again(each, id(each) in inner)
+                except Exception as error:  # the others are looked at all the same
+                    self._recorder.error("second look", error)
             self._followed.clear()
 
     def _look_again(self, followed: Followed, is_part: bool) -> None:
