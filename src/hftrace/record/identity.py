@@ -22,7 +22,9 @@ SAME = ""
 MADE = "made"
 """An adapter's own initialisation made it; a weight that was loaded into it afterwards counts more."""
 COPIED = "copied"
-"""A copy of the tensor that its origin names."""
+"""A copy of the tensor that its origin names; until that is settled, of the one whose name follows a colon."""
+CAST = "cast"
+"""Cast again after its load; the dtypes that it had in between follow after a colon."""
 WRITTEN = "written"
 """It was written in place by code that is not hooked."""
 REPLACED = "replaced"
@@ -62,6 +64,7 @@ class Look:
         self.ids: list[int] = []
         self.versions: list[int | None] = []
         self.on_meta: list[bool] = []
+        self.dtypes: list[Any] = []
         self.keys: list[tuple[Any, ...] | None] = []
         """Its storage and its place in it; None for a tensor that has no storage of its own."""
         self._modules: dict[int, weakref.ref[Any]] = {}
@@ -84,6 +87,7 @@ class Look:
         self.ids.append(id(tensor))
         self.versions.append(_version(tensor))
         self.on_meta.append(bool(tensor.is_meta))
+        self.dtypes.append(tensor.dtype)
         key = None
         try:
             held = _plain(tensor)
@@ -161,6 +165,8 @@ class Followed:
         self.load = load
         self.changed_by: list[str] = []
         """The functions that have changed the model since it was last written down."""
+        self.since_ns = 0
+        """When it was looked at last inside of a load: what was put into it later has replaced what it had."""
         self.part_of: set[int] = set()
         """The loads whose models have stood around this one."""
         change = SAME if load else BEFORE
@@ -204,7 +210,10 @@ class Followed:
                     origin = origin._replace(change=changed or WRITTEN)
                 origins.append(origin)
             elif named is not None and (carry or (look.on_meta[at] and earlier == named)):
-                origins.append(self.origins[named])
+                origin = self.origins[named]
+                if look.dtypes[at] != before.dtypes[named]:
+                    origin = _cast(origin, before.dtypes[named])
+                origins.append(origin)
             elif earlier is not None:
                 origins.append(self.origins[earlier]._replace(change=changed or REPLACED))
             else:
@@ -219,11 +228,24 @@ class Followed:
             for slot, origin in zip(self.look.slots, self.origins, strict=True)
         ]
 
+    def settle_copies(self) -> None:
+        """Gives each copy the origin of what it was copied from, where that is as its load left it."""
+        known = dict(zip(self.look.names, self.origins, strict=True))
+        for at, origin in enumerate(self.origins):
+            word, _, original = origin.change.partition(":")
+            if word == COPIED and original:
+                found = known.get(original)
+                unchanged = found is not None and found.load and not found.change
+                self.origins[at] = (
+                    found._replace(change=COPIED) if found and unchanged else origin._replace(change=REPLACED)
+                )
+
     def adopt(self, load: int) -> None:
         """Makes the tensors that came in during a load its own: what it knows of them goes by their names."""
         self.load = load
+        self.settle_copies()
         self.origins = [
-            Origin(load, name, origin.change if origin.change in (MADE, COPIED) else SAME)
+            Origin(load, name, MADE if origin.change == MADE else SAME)
             if not origin.load and origin.change != BEFORE
             else origin
             for name, origin in zip(self.look.names, self.origins, strict=True)
@@ -231,18 +253,32 @@ class Followed:
 
     def absorb(self, inner: Followed, prefix: str) -> None:
         """Takes over what is known of a model that stands inside of this one, at a prefix of its names."""
+        inner.settle_copies()
         known = dict(zip(inner.look.names, inner.origins, strict=True))
-        self.origins = [
-            known.get(name[len(prefix) :], origin) if name.startswith(prefix) else origin
-            for name, origin in zip(self.look.names, self.origins, strict=True)
-        ]
+        by_key = {
+            key: origin for key, origin in zip(inner.look.keys, inner.origins, strict=True) if key is not None
+        }
+        for at, (name, key) in enumerate(zip(self.look.names, self.look.keys, strict=True)):
+            origin = known.get(name[len(prefix) :]) if name.startswith(prefix) else by_key.get(key)
+            if origin is not None:
+                self.origins[at] = origin
         self.changed_by += inner.changed_by
 
     def rows(self) -> list[Any]:
         """Returns name, load, name there and change of each tensor that is not all as its load left it."""
+        self.settle_copies()
         return [
             field
             for name, origin in zip(self.look.names, self.origins, strict=True)
             if origin != (self.load, name, SAME)
             for field in (name, *origin)
         ]
+
+
+def _cast(origin: Origin, dtype: Any) -> Origin:
+    """Returns the origin of a tensor that had a dtype until now."""
+    word, _, passed = origin.change.partition(":")
+    if word not in (SAME, CAST):
+        return origin
+    through = [*filter(None, passed.split(",")), str(dtype).removeprefix("torch.")]
+    return origin._replace(change=f"{CAST}:{','.join(through)}")

@@ -324,10 +324,6 @@ class Recorder:
         self.write(lines.Hook(number, target, function, source, phase, phase_before, phase_after))
         return number
 
-    def new_id(self) -> int:
-        """Returns a number that no span has, for something else that lines refer to."""
-        return next(self._spans)
-
     def write(self, line: lines.Line) -> None:
         """Writes a line of any kind at once."""
         self.writer.write(codec.to_line(line))

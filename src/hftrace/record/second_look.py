@@ -7,11 +7,12 @@ is not hooked shows when the model is looked at again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from typing import Any
 
-from hftrace.record.identity import COPIED, MADE, Followed, Origin, modules_of
+from hftrace.record.identity import COPIED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
 from hftrace.schema import lines
@@ -31,6 +32,7 @@ class Models:
         self._recorder = recorder
         self._followed: list[Followed] = []
         self._lock = threading.RLock()
+        self._looks = itertools.count(1)
 
     def loaded(self, load: int, model: Any) -> None:
         """Writes down the model that a load returned, and follows it from now on.
@@ -49,6 +51,7 @@ class Models:
                 for prefix, inner in inside:
                     inner.update()
                     followed.absorb(inner, prefix)
+                    followed.since_ns = max(followed.since_ns, inner.since_ns)
                 followed.adopt(load)
                 followed.changed_by.clear()
                 now = dict(zip(followed.look.names, followed.origins, strict=True))
@@ -91,7 +94,7 @@ class Models:
             loads = {origin.load for origin in followed.origins} | followed.part_of
             replaces = sorted(loads - {0, followed.load})
             self._recorder.write(
-                lines.Origins(followed.load, look, clock(), replaces, items, followed.changed_by)
+                lines.Origins(followed.load, look, followed.since_ns, replaces, items, followed.changed_by)
             )
 
     def _forget_dead(self) -> None:
@@ -159,6 +162,7 @@ class Models:
                     each.changed_by.append(function)
                 if marks:
                     each.mark(marks)
+                each.since_ns = clock()
                 if new == MADE:
                     _mark_copies(each)
 
@@ -182,23 +186,21 @@ class Models:
         changed = followed.update() or bool(followed.changed_by)
         model = followed.model()
         if changed and not is_part and followed.load and model is not None:
-            look = self._recorder.new_id()
+            # Below zero: no span has such a number.
+            look = -next(self._looks)
             snapshot(self._recorder, look, model)
             self._write(followed, look)
 
 
 def _mark_copies(followed: Followed) -> None:
     """An adapter that trains a whole module begins with a copy of it (PEFT's ``ModulesToSaveWrapper``)."""
-    known = dict(zip(followed.look.names, followed.origins, strict=True))
-    copies: list[Origin] = []
-    for name, origin in known.items():
+    names = set(followed.look.names)
+    for at, (name, origin) in enumerate(zip(followed.look.names, followed.origins, strict=True)):
         if origin.change == MADE and SAVED in name:
             module, _, rest = name.partition(SAVED)
-            original = known.get(f"{module}{ORIGINAL}{rest.partition('.')[2]}")
-            if original is not None and not original.change:
-                origin = original._replace(change=COPIED)
-        copies.append(origin)
-    followed.origins = copies
+            original = f"{module}{ORIGINAL}{rest.partition('.')[2]}"
+            if original in names:
+                followed.origins[at] = origin._replace(change=f"{COPIED}:{original}")
 
 
 _models: weakref.WeakKeyDictionary[Recorder, Models] = weakref.WeakKeyDictionary()

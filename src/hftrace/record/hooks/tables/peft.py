@@ -8,7 +8,7 @@ own. Its tensors come from ``adapter_model.safetensors`` by the way of
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hftrace.record.hooks.adapter_files import assigning
@@ -22,12 +22,17 @@ from hftrace.record.hooks.tables.surgery import (
     slots_of,
 )
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.identity import COMPUTED, MADE
+from hftrace.record.identity import COMPUTED, MADE, WRITTEN
 from hftrace.record.recorder import OpenSpan
 from hftrace.record.second_look import models_of
 
 PEFT_MODEL = "peft.peft_model:PeftModel"
 TUNER = "peft.tuners.tuners_utils:BaseTuner"
+REWRITTEN = f"{COMPUTED}:adapter initialisation"
+LEAVES_THE_BASE = frozenset({"gaussian", "orthogonal", "eva"})
+"""Values of ``init_lora_weights`` that leave the model's own weights alone (PEFT 0.21, ``lora/layer.py``)."""
+REWRITES_THE_BASE = frozenset({"olora", "pissa", "corda", "loftq", "lora_ga"})
+"""Values that rewrite them: what is taken out of them goes into the adapter."""
 
 
 class AdapterObserver(EntryObserver):
@@ -47,6 +52,16 @@ class AdapterObserver(EntryObserver):
         return call.first() if model is None and hasattr(call.first(), "_modules") else model
 
 
+def adapted_layers(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields each layer that an adapter was put around, with the model's own layer below it."""
+    for layer in model.modules():
+        if hasattr(layer, "base_layer") and hasattr(layer, "merge"):
+            base = layer
+            while hasattr(base, "base_layer"):
+                base = base.base_layer
+            yield layer, base
+
+
 class InjectObserver(SurgeryObserver):
     """An adapter's layers are put around a model's own, and initialised."""
 
@@ -63,7 +78,24 @@ class InjectObserver(SurgeryObserver):
 
     def words(self, call: Call) -> tuple[str, str]:
         """Returns the words for an adapter's tensors, and for weights of the model that it has rewritten."""
-        return MADE, f"{COMPUTED}:adapter initialisation"
+        return MADE, REWRITTEN
+
+    def marks(self, call: Call, result: Any) -> Marks:
+        """Returns the weights that an initialisation writes in place, unseen."""
+        adapter = call.get("adapter_name")
+        config = (getattr(call.first(), "peft_config", None) or {}).get(adapter)
+        how = getattr(config, "init_lora_weights", True)
+        if not isinstance(how, str):
+            return {}
+        name = how.lower().partition("_niter_")[0]
+        if name in LEAVES_THE_BASE:
+            return {}
+        word = REWRITTEN if name in REWRITES_THE_BASE else WRITTEN
+        return {
+            (id(base), "weight"): word
+            for layer, base in adapted_layers(call.get("model"))
+            if adapter in (getattr(layer, "lora_A", None) or ())
+        }
 
 
 class WrapObserver(SurgeryObserver):
@@ -106,12 +138,7 @@ class MergeObserver(WrapObserver):
     def _below_adapters(self, model: Any) -> Marks:
         word = f"{COMPUTED}:{self.point.function.rpartition('.')[2]}"
         found: Marks = {}
-        for layer in model.modules():
-            if not hasattr(layer, "base_layer") or not hasattr(layer, "merge"):
-                continue
-            base = layer
-            while hasattr(base, "base_layer"):
-                base = base.base_layer
+        for layer, base in adapted_layers(model):
             # LoRA leaves a bias alone where it was not told to train one.
             only_weight = hasattr(layer, "lora_A") and not any(
                 (getattr(layer, "lora_bias", None) or {}).values()
