@@ -13,7 +13,7 @@ import dataclasses
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from hftrace.replay.events import Convert, Placement
+from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
@@ -207,9 +207,16 @@ class _Builder:
                 "converts": {
                     name: Convert(name, [key], [], time, time, thread) for key, name, time, thread in pairs
                 },
-                "places": [Placement(name, time, time, thread) for _, name, time, thread in pairs],
+                # A module of the model copied its tensors: what load_state_dict does.
+                "modules": [
+                    ModuleCopy(f"{module}." if module else "", time, time, thread)
+                    for module, time, thread in {
+                        (name.rpartition(".")[0], time, thread) for _, name, time, thread in pairs
+                    }
+                ],
+                "places": [],
+                "reads": {},
                 "renames": {},
-                "modules": [],
                 "checkpoint": {path: file for path, file in record.checkpoint.items() if path == source.path},
                 "keys": {key: stored for key, stored in record.keys.items() if stored[0] == source.path},
             }

@@ -2,27 +2,29 @@
 
 Joins three things that are known apart: what the loader did (events of the
 journal), what the files say (their headers), and what the finished model holds
-(the snapshot at return). The truth about a tensor's provenance is decided here
-and nowhere else.
+(the snapshot at return). What they prove of a tensor's provenance is decided in
+:mod:`hftrace.replay.provenance` and nowhere else.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Container
 from typing import Any, NamedTuple
 
-from hftrace.replay.events import Convert
-from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
+from hftrace.replay.events import Convert, Placement
+from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.provenance import (
+    KIND_COMPUTED,
+    KIND_PARAMETER,
+    Loading,
+    Observed,
+    Provenance,
+    provenance_of,
+)
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
-from hftrace.schema.lines import Layout
+from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
-
-KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
-"""What a row of the snapshot is; the last is a buffer outside of the state dict."""
-
-STATE_DICT = ""
-"""The "file" of tensors that the caller handed in as a state dict."""
 
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
@@ -43,101 +45,141 @@ class _Row(NamedTuple):
     """A tensor of the finished model, and what is known of it from elsewhere."""
 
     name: str
-    kind: int
-    layout: Layout
-    keys: list[str]
-    first: Stored | None
-    """What is stored under the first key."""
+    seen: Observed
     conversion: Convert | None
-    times: Times
+    stored_shape: list[int] | None
+    """Of the one key; of one that did not fit too."""
+    provenance: Provenance
 
     @property
     def offloaded(self) -> bool:
         """Whether its weights stay behind a hook."""
-        return self.layout.offloaded and self.layout.device == "meta"
+        return self.seen.layout.offloaded and self.seen.layout.device == "meta"
 
 
 def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored]) -> Table[Tensor]:
-    prefix = str(model.get("base_model_prefix") or "")
-    quantizer = model.get("quantizer") is not None
     device_map = model.get("device_map") or {}
-    loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
-    sources = keys_by_name(record, stored, loadable, prefix)
-    tied_to = _ties(record, sources)
-    rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
-    consumed = {key for row in rows for key in row.keys}
+    rows = _model_rows(record, model, stored)
+    consumed = {key for row in rows for key in row.seen.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
-    firsts = [row.first for row in rows]
-    conversions = [row.conversion if row.keys else None for row in rows]
+    every = [row.seen for row in rows]
+    firsts = [seen.first for seen in every]
+    tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
+    conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {
         "name": [row.name for row in rows],
-        "kind": ["parameter" if row.kind == KIND_PARAMETER else "buffer" for row in rows],
-        "provenance": [_provenance(row, row.name in tied_to, quantizer) for row in rows],
-        "keys": [row.keys for row in rows],
+        "kind": ["parameter" if seen.kind == KIND_PARAMETER else "buffer" for seen in every],
+        "provenance": [row.provenance.word for row in rows],
+        "evidence": [row.provenance.evidence for row in rows],
+        "keys": [seen.keys for seen in every],
         "file": [first.file if first else None for first in firsts],
         "offset": [first.tensor.offset if first else None for first in firsts],
-        "shape": [row.layout.shape for row in rows],
+        "shape": [seen.layout.shape for seen in every],
+        "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
-        "dtype": [row.layout.dtype for row in rows],
+        "dtype": [seen.layout.dtype for seen in every],
         "stored_bytes": [
-            sum([stored[key].tensor.bytes for key in row.keys]) if row.keys else None for row in rows
+            sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None for seen in every
         ],
-        "bytes": [row.layout.bytes for row in rows],
-        "device": [row.layout.device for row in rows],
+        "bytes": [seen.layout.bytes for seen in every],
+        "device": [seen.layout.device for seen in every],
         "tied_to": [tied_to.get(row.name) for row in rows],
-        "read_start_ns": [row.times.read_start for row in rows],
-        "read_end_ns": [row.times.read_end for row in rows],
-        "placed_ns": [row.times.placed for row in rows],
-        "thread": [row.times.thread for row in rows],
-        "span": [_span_of(record, row.times) for row in rows],
+        "read_start_ns": [seen.times.read_start for seen in every],
+        "read_end_ns": [seen.times.read_end for seen in every],
+        "placed_ns": [seen.times.placed for seen in every],
+        "thread": [seen.times.thread for seen in every],
+        "span": [_span_of(record, seen.times) for seen in every],
         "convert_start_ns": [conversion.start if conversion else None for conversion in conversions],
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused)
+        values += _unused_column(name, unused, record.renames)
     return Table(Tensor, columns)
 
 
-def _model_rows(
-    record: LoadRecord,
-    stored: dict[str, Stored],
-    sources: dict[str, list[str]],
-    tensor_times: TensorTimes,
-    quantizer: bool,
-) -> list[_Row]:
+def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored]) -> list[_Row]:
+    prefix = str(model.get("base_model_prefix") or "")
+    loading = Loading(
+        quantizer=model.get("quantizer") is not None,
+        watched=model.get("writes_watched") is True,
+        meta_buffers=record.meta_buffers,
+        built_on_meta=record.built_on == "meta",
+    )
+    loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
+    sources = keys_by_name(record, stored, loadable, prefix)
+    tied_to = _ties(record, sources)
+    times_of = TensorTimes(record, prefix).of
+    allocations = {place.name: place for place in record.allocations}
+    missing = record.reported.get("missing", set())
+    mismatched = record.reported.get("mismatched", set())
     rows = []
-    for name, kind, position, _ in record.rows:
+    for name, marked_kind, position, identity in record.rows:
+        kind = marked_kind & ~WRITTEN_IN_PLACE
         layout = record.layouts[position]
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
+        operations = conversion.operations if conversion is not None else []
         first = stored[keys[0]] if keys else None
-        if (
-            first is not None
-            and len(keys) == 1
-            and not (conversion and conversion.operations)
-            and not quantizer
-            and first.tensor.shape != layout.shape
-            and math.prod(first.tensor.shape) != math.prod(layout.shape)
+        stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if first is not None and (
+            name in missing
+            or name in mismatched
+            or not mismatched.isdisjoint(keys)
+            or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
         ):
-            # A mismatch that the caller chose to ignore: the key went nowhere.
+            # Not placed, whatever its name: the key went nowhere.
             keys, first = [], None
-        times = tensor_times.of(name, keys, first.path) if first else NO_TIMES
-        rows.append(_Row(name, kind, layout, keys, first, conversion, times))
+        seen = Observed(
+            kind,
+            layout,
+            keys,
+            first,
+            operations,
+            times_of(name, keys, first.path) if first else NO_TIMES,
+            _allocation(allocations, name, prefix),
+            record.writes.get(identity),
+            marked_kind != kind,
+        )
+        provenance = provenance_of(seen, loading, tied=name in tied_to)
+        rows.append(_Row(name, seen, conversion, stored_shape, provenance))
     return rows
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]]) -> list[Any]:
+def _fits(stored: list[int] | None, shape: list[int]) -> bool:
+    """Returns whether a stored shape is the tensor's; torch takes a vector of one value for a scalar too."""
+    return stored is None or stored == shape or (stored == [1] and shape == [])
+
+
+def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Placement | None:
+    """Returns the allocation of a tensor, which the loader may have named without the base model's name."""
+    if not allocations:
+        return None
+    found = allocations.get(name)
+    if found is None and prefix and name.startswith(f"{prefix}."):
+        found = allocations.get(name[len(prefix) + 1 :])
+    return found
+
+
+def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
+    if name == "evidence":
+        return ["renamed" if key in renames else None for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":
         return [[key] for key, _ in unused]
     if name == "file":
         return [found.file for _, found in unused]
-    read = {"offset": "offset", "shape": "shape", "stored_dtype": "dtype", "stored_bytes": "bytes"}.get(name)
+    read = {
+        "offset": "offset",
+        "shape": "shape",
+        "stored_shape": "shape",
+        "stored_dtype": "dtype",
+        "stored_bytes": "bytes",
+    }.get(name)
     return [getattr(found.tensor, read) if read else None for _, found in unused]
 
 
@@ -146,27 +188,6 @@ def _span_of(record: LoadRecord, times: Times) -> int | None:
     if times.thread is None or times.read_start is None:
         return None
     return record.innermost(times.thread, times.read_start)
-
-
-def _provenance(row: _Row, tied: bool, quantizer: bool) -> str:
-    operations = row.conversion.operations if row.conversion else []
-    if tied:
-        return "tied"
-    if row.layout.device == "meta":
-        return "offloaded" if row.layout.offloaded else "meta"
-    if row.first is not None:
-        if quantizer and _is_quantized(row.first.tensor.dtype, row.layout.dtype, operations):
-            return "quantized"
-        if operations or len(row.keys) > 1:
-            return "converted"
-        return "state_dict" if row.first.path == STATE_DICT else "checkpoint"
-    return "initialized" if row.kind == KIND_PARAMETER else "computed"
-
-
-def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
-    """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
-    narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
-    return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)
 
 
 def _offload_place(name: str, device_map: dict[str, str]) -> str:
@@ -180,7 +201,7 @@ def _offload_place(name: str, device_map: dict[str, str]) -> str:
         module = module.rpartition(".")[0]
 
 
-def _ties(record: LoadRecord, sources: dict[str, list[str]]) -> dict[str, str]:
+def _ties(record: LoadRecord, sources: Container[str]) -> dict[str, str]:
     """Returns, for each tied tensor but the one that holds the weights, the name of that one.
 
     Tensors are tied when they are one object. Hooks that offload replace them

@@ -96,8 +96,9 @@ class Tensor:
     kind: str
     """``parameter``, ``buffer`` or ``unused``."""
     provenance: str | None
-    """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
-    None where a load died before the tensor's turn came."""
+    """``checkpoint, converted, quantized, tied, offloaded, state_dict, computed, initialized,
+    uninitialized, meta, unused`` or ``unknown``, by what ``evidence`` proves; None where a load died before
+    the tensor's turn came."""
     keys: list[str]
     file: str | None
     offset: int | None
@@ -127,6 +128,12 @@ class Tensor:
     offload: str | None = None
     """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
     rank: int = 0
+    evidence: str | None = None
+    """What proves the provenance, a word of :data:`hftrace.schema.vocabulary.EVIDENCE`; None for nothing."""
+    stored_shape: list[int] | None = None
+    """Shape under the one key, which may be one that did not fit; None where there are none or several."""
+    global_shape: list[int] | None = None
+    """Shape of the whole where this rank holds a part; None where it holds all."""
 
 
 @dataclass(frozen=True, slots=True)

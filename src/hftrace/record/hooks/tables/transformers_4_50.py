@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hftrace.record.hooks.capture import renaming, resolved_files, shard_of_call
 from hftrace.record.hooks.events import place_second
+from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables.surgery import state_dict_handler
 
@@ -24,7 +25,7 @@ POINTS = (
     HookPoint(f"{MODELING}:_find_missing_and_unexpected_keys", "weights", since="B", until="C"),
     HookPoint(f"{MODELING}:_find_mismatched_keys", "weights", since="B", until="C"),
     HookPoint(f"{MODELING}:caching_allocator_warmup", "warmup", since="B"),
-    HookPoint(f"{MODEL}._initialize_missing_keys", "initialize", since="B"),
+    HookPoint(f"{MODEL}._initialize_missing_keys", "initialize", since="B", handler=initializing_handler),
     HookPoint(f"{MODEL}._move_missing_keys_from_meta_to_cpu", "initialize", since="B", until="C"),
     HookPoint(
         "torch.nn.modules.module:Module.load_state_dict",
