@@ -10,42 +10,49 @@ Each row is made where its tensor is known, and stands where it is now.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
-from hftrace.replay.reader import Process
+from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
-SAME, MADE, COPIED = "", "made", "copied"
-"""Changes after which the load's own knowledge counts; :mod:`hftrace.record.identity` has all of them."""
-CHANGES = {
-    "computed": "computed",
-    "state_dict": "state_dict",
-    "blank": "uninitialized",
-    "written": "unknown",
-    "replaced": "unknown",
-    "before": "unknown",
+SAME, MADE, COPIED, CAST, WRITTEN, REPLACED = "", "made", "copied", "cast", "written", "replaced"
+"""What may have become of a tensor since its load; :mod:`hftrace.record.identity` says what each means."""
+NOW = {
+    "computed": ("computed", "changed_after_load"),
+    "state_dict": ("state_dict", "load_state_dict"),
+    "blank": ("uninitialized", "emptied"),
+    WRITTEN: ("unknown", "written_in_place"),
+    REPLACED: ("unknown", "replaced"),
+    "before": ("unknown", "before_trace"),
 }
-"""By what became of a tensor after its load: its provenance now."""
-EVIDENCE = {
-    "made": "adapter initialisation",
-    "state_dict": "load_state_dict",
-    "blank": "to_empty",
-    "written": "written after the load",
-    "replaced": "replaced after the load",
-    "before": "loaded before the trace began",
+"""By what became of a tensor: its provenance and evidence now."""
+COMPUTED_BY = {
+    "adapter initialisation": "adapter",
+    "resize_token_embeddings": "resized",
+    "unload_and_optionally_merge": "merged",
+    "merge_adapter": "merged",
+    "unmerge_adapter": "merged",
 }
-"""The words for it; ``computed`` names the function itself."""
+"""Better words of evidence, by the function that computed a tensor anew."""
 FROM_ITS_SOURCE = (
-    "keys", "file", "offset", "stored_dtype", "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns",
-    "thread", "span", "convert_start_ns", "convert_end_ns",
+    "keys", "file", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns", "read_end_ns",
+    "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from, and no longer hold once they are others."""
+WIDER = {
+    "bfloat16": {"float32", "float64"},
+    "float16": {"float32", "float64"},
+    "float32": {"float64"},
+}
+"""By dtype: those that can hold each of its values."""
 
 
 class Ledgers(NamedTuple):
@@ -97,27 +104,50 @@ class _Builder:
         for assigned in process.lines_of(lines.Assigned):
             self._assigned[assigned.span].append(assigned)
         self._origins = process.lines_of(lines.Origins)
+        self._returned = {span: self._rows_by_load_name(record) for span, record in self._records.items()}
+        paths: dict[str, set[str]] = defaultdict(set)
+        for path in {path for record in records for path in _weight_files(record)}:
+            paths[os.path.basename(path)].add(path)
+        self._ambiguous = {name for name, found in paths.items() if len(found) > 1}
+
+    def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
+        """Returns the rows of the model that a load returned, by what the load itself called the tensors."""
+        known = {
+            row.name: row.known_as
+            for origins in self._origins
+            if origins.span == record.span and not origins.look
+            for row in origins.rows()
+            if row.load == record.span
+        }
+        return {known.get(row.name, row.name): row for row in record.rows}
 
     def ledgers(self) -> list[Ledgers]:
         """Returns the ledgers in the order of the loads."""
-        found = {span: self._as_loaded(record) for span, record in self._records.items()}
-        now = dict(found)
+        as_loaded = {span: self._as_loaded(record) for span, record in self._records.items()}
+        now = {span: self._with_paths(table, self._records[span]) for span, table in as_loaded.items()}
+        unused = {span: _unused_rows(table) for span, table in now.items()}
         for origins in self._origins:
             for replaced in origins.replaces:
-                if replaced in found:
-                    now[replaced] = _unused_rows(found[replaced])
+                if replaced in now:
+                    now[replaced] = unused[replaced]
             record = self._records.get(origins.span)
             if record is None:
                 continue
             if origins.look:
-                rows = self._rows(record, self._model_of(origins.look), origins)
-                now[record.span] = _joined([rows, _unused_rows(found[record.span])])
+                model = self._model_of(origins.look)
                 self._note(record.span, {"changed_by": origins.changed_by})
             else:
-                now[record.span] = found[record.span]
+                model = _Model(record.model or {}, record.layouts, record.rows)
+            now[record.span] = _joined([self._rows(record, model, origins), unused[record.span]])
         for fact in self._process.facts.get("stale", []):
             self._note(int(fact["load"]), {"changed_by": fact["changed_by"], "stale": True})
-        return [Ledgers(record, now[span], found[span]) for span, record in self._records.items()]
+        return [Ledgers(record, now[span], as_loaded[span]) for span, record in self._records.items()]
+
+    def _with_paths(self, table: Table[Tensor], record: LoadRecord) -> Table[Tensor]:
+        """Returns a ledger that gives the whole path where loads of this process read files of one name."""
+        paths = {os.path.basename(path): path for path in _weight_files(record)}
+        named = [paths.get(file, file) if file in self._ambiguous else file for file in table.column("file")]
+        return Table(Tensor, {**table.columns, "file": named})
 
     def _note(self, span: int, attributes: dict[str, Any]) -> None:
         if span in self._process.spans:
@@ -127,7 +157,8 @@ class _Builder:
         origins = next((each for each in self._origins if each.span == record.span and not each.look), None)
         if record.model is None or (origins is None and record.span not in self._assigned):
             return build_tensor_ledger(record, self._headers)
-        return self._rows(record, _Model(record.model, record.layouts, record.rows), origins, unused=True)
+        model = _Model(record.model, record.layouts, record.rows)
+        return self._rows(record, model, origins, as_loaded=True)
 
     def _model_of(self, look: int) -> _Model:
         """Returns a model that was written down again."""
@@ -144,7 +175,7 @@ class _Builder:
         return model
 
     def _rows(
-        self, record: LoadRecord, model: _Model, origins: lines.Origins | None, *, unused: bool = False
+        self, record: LoadRecord, model: _Model, origins: lines.Origins | None, *, as_loaded: bool = False
     ) -> Table[Tensor]:
         """Returns the rows of a model, each made by the load that its tensor is from.
 
@@ -152,35 +183,54 @@ class _Builder:
             record: The load whose model it is.
             model: The model.
             origins: Which of its tensors are not simply that load's.
-            unused: Whether to add the keys of that load that went nowhere.
+            as_loaded: Whether to add the keys of that load that went nowhere, and to name files as it does.
         """
         known = {row.name: row for row in origins.rows()} if origins is not None else {}
+        since = origins.since_ns if origins is not None and not origins.look else None
         places: dict[_Source, list[int]] = defaultdict(list)
-        by_position = [
-            known.get(row.name) or lines.KnownAs(row.name, record.span, row.name, SAME) for row in model.rows
-        ]
+        by_position = [self._origin(row.name, known.get(row.name), record, since) for row in model.rows]
         sources = [_Source(record.span)]
         sources += [_Source(record.span, assigned.path) for assigned in self._assigned.get(record.span, ())]
-        for source in sources if unused else ():
+        for source in sources if as_loaded else ():
             places[source] = []
         for at, origin in enumerate(by_position):
             places[self._source_of(origin)].append(at)
-        parts, order, keys = [], [], []
+        parts, order, unused = [], [], []
         for source, positions in places.items():
             rows = [model.rows[at]._replace(name=by_position[at].known_as) for at in positions]
             view = self._view(source, dataclasses.replace(model, rows=rows), record)
             table = build_tensor_ledger(view, self._headers)
+            if not as_loaded:
+                table = self._with_paths(table, view)
             current: dict[str, str] = {}
             for at in positions:
                 current.setdefault(by_position[at].known_as, model.rows[at].name)
             names = [model.rows[at].name for at in positions]
             parts.append(_renamed(_first(table, len(positions)), names, current))
             order += positions
-            if unused and source in sources:
-                keys.append(_unused_rows(table))
+            if as_loaded and source in sources:
+                unused.append(_unused_rows(table))
         rows_in_order = _reordered(_joined(parts), order)
         _apply(rows_in_order, by_position)
-        return _joined([rows_in_order, *keys])
+        return _joined([rows_in_order, *unused])
+
+    def _origin(
+        self, name: str, known: lines.KnownAs | None, record: LoadRecord, since: int | None
+    ) -> lines.KnownAs:
+        """Returns where a tensor comes from: a load that put one there after the last look knows best."""
+        if known is None:
+            return lines.KnownAs(name, record.span, name, SAME)
+        if since is not None and known.change in (WRITTEN, REPLACED):
+            convert = record.converts.get(name)
+            times = [convert.end] if convert is not None else []
+            times += [
+                assigned.time_ns
+                for assigned in self._assigned.get(record.span, ())
+                if any(each == name for _, each in assigned.pairs())
+            ]
+            if any(time > since for time in times):
+                return lines.KnownAs(name, record.span, name, SAME)
+        return known
 
     def _source_of(self, origin: lines.KnownAs) -> _Source:
         for assigned in self._assigned.get(origin.load, ()):
@@ -193,6 +243,17 @@ class _Builder:
         record = self._records.get(source.load) or _empty(owner)
         facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
         changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
+        if owner is not record or model.facts is not record.model:
+            # Written down after that load: what it saw of a tensor, it saw of the one that it returned.
+            returned = self._returned.get(source.load, {})
+            rows, writes = [], {}
+            for row in model.rows:
+                own = returned.get(row.name)
+                kind = row.kind & ~lines.WRITTEN_IN_PLACE if own is None else own.kind
+                rows.append(row._replace(kind=kind))
+                if own is not None and own.identity in record.writes:
+                    writes[row.identity] = record.writes[own.identity]
+            changes |= {"rows": rows, "writes": writes}
         files = {assigned.path for assigned in self._assigned.get(source.load, ())}
         if source.path:
             placed = [each for each in self._assigned[source.load] if each.path == source.path]
@@ -217,15 +278,44 @@ class _Builder:
                 "places": [],
                 "reads": {},
                 "renames": {},
+                "writes": {},
+                "allocations": [],
+                "reported": {},
+                "built_on": None,
                 "checkpoint": {path: file for path, file in record.checkpoint.items() if path == source.path},
                 "keys": {key: stored for key, stored in record.keys.items() if stored[0] == source.path},
             }
-        elif files:
+            return dataclasses.replace(record, **changes)
+        changes["reported"] = self._reported(record)
+        if files:
             changes |= {
                 "checkpoint": {path: file for path, file in record.checkpoint.items() if path not in files},
                 "keys": {key: stored for key, stored in record.keys.items() if stored[0] not in files},
             }
         return dataclasses.replace(record, **changes)
+
+    def _reported(self, record: LoadRecord) -> dict[str, set[str]]:
+        """Returns what the loader reported, without what it said of the model when it loaded the adapter.
+
+        5.x loads an adapter as it loads a model, and calls the model's own weights missing then.
+        """
+        spans = self._process.spans
+        adapters = [span for span in record.phases if span in spans and spans[span].phase == "adapter"]
+        if not adapters or not record.converts:
+            return record.reported
+        began = min(spans[span].start for span in adapters if _is_load_of_adapter(spans[span]))
+        earlier = {name for name, convert in record.converts.items() if convert.end < began}
+        return {word: names - earlier for word, names in record.reported.items()}
+
+
+def _is_load_of_adapter(span: OpenedSpan) -> bool:
+    """Returns whether a span of phase ``adapter`` is more than a look for the adapter's config."""
+    return "load_adapter" in span.name or "model" in span.attributes
+
+
+def _weight_files(record: LoadRecord) -> Iterator[str]:
+    yield from record.checkpoint
+    yield from filter(None, {path for path, _ in record.keys.values()})
 
 
 def _empty(owner: LoadRecord) -> LoadRecord:
@@ -274,18 +364,33 @@ def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) ->
 
 def _apply(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
     """Puts down what became of each tensor after its load."""
-    columns = {name: table.column(name) for name in ("provenance", "device", "keys")}
-    sources = {name: table.column(name) for name in FROM_ITS_SOURCE}
+    provenance, evidence, keys, devices, stored, dtypes = (
+        table.column(name) for name in ("provenance", "evidence", "keys", "device", "stored_dtype", "dtype")
+    )
+    sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
     for at, origin in enumerate(origins):
         word, _, detail = origin.change.partition(":")
-        if word == MADE and not columns["keys"][at] and columns["device"][at] != "meta":
-            columns["provenance"][at] = "initialized"
-        if word not in CHANGES or columns["device"][at] == "meta":
+        if word == SAME or devices[at] == "meta":
             continue
-        columns["provenance"][at] = CHANGES[word]
-        for name, column in sources.items():
-            column[at] = [] if name == "keys" else None
-        if word == "state_dict":
-            columns["keys"][at] = [detail]
-    for name, column in {**columns, **sources}.items():
-        table.columns[name] = column
+        if word == COPIED:
+            evidence[at] = "copied"
+        elif word == MADE:
+            if not keys[at]:
+                provenance[at], evidence[at] = "initialized", "adapter" if origin.load else "new_adapter"
+        elif word == CAST:
+            if stored[at] is not None and _loses(stored[at], detail.split(","), dtypes[at]):
+                provenance[at], evidence[at] = "computed", "cast_through"
+        elif word in NOW:
+            provenance[at], evidence[at] = NOW[word]
+            evidence[at] = COMPUTED_BY.get(detail, evidence[at])
+            for name, column in sources:
+                column[at] = [] if name == "keys" else None
+            if word == "state_dict":
+                keys[at] = [detail]
+
+
+def _loses(stored: str, through: list[str], dtype: str) -> bool:
+    """Returns whether a tensor has lost on its way what one cast would have kept."""
+    return any(
+        between != dtype and between != stored and between not in WIDER.get(stored, ()) for between in through
+    )

@@ -29,7 +29,7 @@ from hftrace.record.second_look import models_of
 PEFT_MODEL = "peft.peft_model:PeftModel"
 TUNER = "peft.tuners.tuners_utils:BaseTuner"
 REWRITTEN = f"{COMPUTED}:adapter initialisation"
-LEAVES_THE_BASE = frozenset({"gaussian", "orthogonal", "eva"})
+LEAVES_THE_BASE = frozenset({"gaussian", "orthogonal", "eva", "mica"})
 """Values of ``init_lora_weights`` that leave the model's own weights alone (PEFT 0.21, ``lora/layer.py``)."""
 REWRITES_THE_BASE = frozenset({"olora", "pissa", "corda", "loftq", "lora_ga"})
 """Values that rewrite them: what is taken out of them goes into the adapter."""
@@ -76,6 +76,16 @@ class InjectObserver(SurgeryObserver):
             models_of(self.recorder).follow(model, stack[0].id if makes_model else 0)
         return model
 
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Looks at the model, unless ``get_peft_model`` does already."""
+        return super().begin(call, started) or Operation(None, [])
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Looks at the model again, or tells ``get_peft_model``."""
+        super().finish(token, call, result)
+        if not token.followed:
+            self.hand_up(self.marks(call, result))
+
     def words(self, call: Call) -> tuple[str, str]:
         """Returns the words for an adapter's tensors, and for weights of the model that it has rewritten."""
         return MADE, REWRITTEN
@@ -107,7 +117,7 @@ class WrapObserver(SurgeryObserver):
 
     def words(self, call: Call) -> tuple[str, str]:
         """Returns the words for tensors that the call makes."""
-        return MADE, f"{COMPUTED}:{self.point.function.rpartition('.')[2]}"
+        return MADE, f"{COMPUTED}:{self._function()}"
 
     def finish(self, token: Operation, call: Call, result: Any) -> None:
         """Follows what comes back too."""
@@ -136,7 +146,7 @@ class MergeObserver(WrapObserver):
         return merged
 
     def _below_adapters(self, model: Any) -> Marks:
-        word = f"{COMPUTED}:{self.point.function.rpartition('.')[2]}"
+        word = f"{COMPUTED}:{self._function()}"
         found: Marks = {}
         for layer, base in adapted_layers(model):
             # LoRA leaves a bias alone where it was not told to train one.

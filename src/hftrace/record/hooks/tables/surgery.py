@@ -7,6 +7,7 @@ but what they do to the tensors is followed all the same.
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -33,6 +34,18 @@ class Operation(NamedTuple):
     followed: list[Followed]
 
 
+class _Operating(threading.local):
+    """What this thread is doing to a model."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.marks: Marks = {}
+        """What calls inside of the outermost one did."""
+
+
+_operating = _Operating()
+
+
 class SurgeryObserver(SpanObserver):
     """A call that changes a model: what it did to which tensor, and a span where it is the outermost."""
 
@@ -45,7 +58,7 @@ class SurgeryObserver(SpanObserver):
 
     def words(self, call: Call) -> tuple[str, str]:
         """Returns what is put down for tensors that are new, and for those that were changed."""
-        word = f"{COMPUTED}:{self.point.function.rpartition('.')[2]}"
+        word = f"{COMPUTED}:{self._function()}"
         return word, word
 
     def marks(self, call: Call, result: Any) -> Marks:
@@ -55,7 +68,7 @@ class SurgeryObserver(SpanObserver):
     def begin(self, call: Call, started: int) -> Operation | None:
         """Begins a span where the model is a known one, and looks at it as it is now."""
         stack = self.state.stack
-        if stack and stack[0].phase != "load":
+        if _operating.depth or (stack and stack[0].phase != "load"):
             return None  # a part of another operation
         module = self.module(call)
         if not hasattr(module, "_modules"):
@@ -63,34 +76,46 @@ class SurgeryObserver(SpanObserver):
         followed = models_of(self.recorder).touched_by(module)
         if not followed:
             return None
-        if stack:
-            return Operation(None, followed)
-        name = f"{type(module).__name__}.{self.point.function.rpartition('.')[2]}"
-        return Operation(self.recorder.begin("surgery", name, self.number, None, started), followed)
+        span = None
+        if not stack:
+            name = f"{type(module).__name__}.{self._function()}"
+            span = self.recorder.begin("surgery", name, self.number, None, started)
+        _operating.depth += 1
+        return Operation(span, followed)
+
+    def _function(self) -> str:
+        return self.point.function.rpartition(".")[2].lstrip("_")
 
     def finish(self, token: Operation, call: Call, result: Any) -> None:
         """Ends the span, and looks at the model again."""
         if token.span is not None:
             self.recorder.end(token.span)
-        self._look(token, call, result)
+        if token.followed:
+            new, changed = self.words(call)
+            marks = {**self._after(), **self.marks(call, result)}
+            models_of(self.recorder).changed(
+                token.followed, self._function(), new, changed, carry=self.carry, marks=marks
+            )
 
     def fail(self, token: Operation, call: Call, error: BaseException) -> None:
         """Ends the span as failed; how far the function came, nobody knows."""
         if token.span is not None:
             self.recorder.fail(token.span, error)
-        name = self.point.function.rpartition(".")[2]
-        models_of(self.recorder).changed(token.followed, name, REPLACED, "")
+        if token.followed:
+            marks = self._after()
+            models_of(self.recorder).changed(token.followed, self._function(), REPLACED, "", marks=marks)
 
-    def _look(self, token: Operation, call: Call, result: Any) -> None:
-        new, changed = self.words(call)
-        models_of(self.recorder).changed(
-            token.followed,
-            self.point.function.rpartition(".")[2],
-            new,
-            changed,
-            carry=self.carry,
-            marks=self.marks(call, result),
-        )
+    @staticmethod
+    def _after() -> Marks:
+        """Returns what calls inside of this one have put down."""
+        _operating.depth -= 1
+        marks, _operating.marks = _operating.marks, {}
+        return marks
+
+    @staticmethod
+    def hand_up(marks: Marks) -> None:
+        """Puts down what a call inside of another one did."""
+        _operating.marks.update(marks)
 
 
 class MoveObserver(SurgeryObserver):
