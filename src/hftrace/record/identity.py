@@ -15,14 +15,14 @@ import itertools
 import sys
 import weakref
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 SAME = ""
 """Nothing that was seen has changed the tensor since its load, whatever it is called now."""
 MADE = "made"
 """An adapter's own initialisation made it; a weight that was loaded into it afterwards counts more."""
 COPIED = "copied"
-"""A copy of the tensor that its origin names; until that is settled, of the one whose name follows a colon."""
+"""A copy of the tensor that its origin names; until that is settled, of the one named after a colon."""
 CAST = "cast"
 """Cast again after its load; the dtypes that it had in between follow after a colon."""
 WRITTEN = "written"
@@ -50,6 +50,9 @@ class Origin(NamedTuple):
     """What has become of it since."""
 
 
+Key: TypeAlias = "tuple[Any, ...]"
+
+
 class Look:
     """The tensors of a model at one moment: their names, and what tells them apart.
 
@@ -65,7 +68,7 @@ class Look:
         self.versions: list[int | None] = []
         self.on_meta: list[bool] = []
         self.dtypes: list[Any] = []
-        self.keys: list[tuple[Any, ...] | None] = []
+        self.keys: list[Key | None] = []
         """Its storage and its place in it; None for a tensor that has no storage of its own."""
         self._modules: dict[int, weakref.ref[Any]] = {}
         self._storages: list[int] = []
@@ -166,7 +169,7 @@ class Followed:
         self.changed_by: list[str] = []
         """The functions that have changed the model since it was last written down."""
         self.since_ns = 0
-        """When it was looked at last inside of a load: what was put into it later has replaced what it had."""
+        """When it was looked at last: what a load puts into it later takes the place of what it had."""
         self.part_of: set[int] = set()
         """The loads whose models have stood around this one."""
         change = SAME if load else BEFORE
@@ -190,7 +193,7 @@ class Followed:
         before, look = self.look, Look(model)
         if look.same_as(before):
             return False
-        by_key: dict[tuple[Any, ...], list[int]] = {}
+        by_key: dict[Key, list[int]] = {}
         for at, key in enumerate(before.keys):
             if key is not None and before.lives(at):
                 by_key.setdefault(key, []).append(at)
@@ -255,9 +258,8 @@ class Followed:
         """Takes over what is known of a model that stands inside of this one, at a prefix of its names."""
         inner.settle_copies()
         known = dict(zip(inner.look.names, inner.origins, strict=True))
-        by_key = {
-            key: origin for key, origin in zip(inner.look.keys, inner.origins, strict=True) if key is not None
-        }
+        by_key = dict(zip(inner.look.keys, inner.origins, strict=True))
+        by_key.pop(None, None)
         for at, (name, key) in enumerate(zip(self.look.names, self.look.keys, strict=True)):
             origin = known.get(name[len(prefix) :]) if name.startswith(prefix) else by_key.get(key)
             if origin is not None:

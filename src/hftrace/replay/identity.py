@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
-from hftrace.replay.reader import OpenedSpan, Process
+from hftrace.replay.reader import Process
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
@@ -300,17 +300,17 @@ class _Builder:
         5.x loads an adapter as it loads a model, and calls the model's own weights missing then.
         """
         spans = self._process.spans
-        adapters = [span for span in record.phases if span in spans and spans[span].phase == "adapter"]
-        if not adapters or not record.converts:
+        # Those that name what they load; others of the phase only look whether there is an adapter.
+        adapters = [
+            spans[span].start
+            for span, phase in record.phases.items()
+            if phase == "adapter" and span in spans and "model" in spans[span].attributes
+        ]
+        if not adapters:
             return record.reported
-        began = min(spans[span].start for span in adapters if _is_load_of_adapter(spans[span]))
+        began = min(adapters)
         earlier = {name for name, convert in record.converts.items() if convert.end < began}
         return {word: names - earlier for word, names in record.reported.items()}
-
-
-def _is_load_of_adapter(span: OpenedSpan) -> bool:
-    """Returns whether a span of phase ``adapter`` is more than a look for the adapter's config."""
-    return "load_adapter" in span.name or "model" in span.attributes
 
 
 def _weight_files(record: LoadRecord) -> Iterator[str]:

@@ -174,7 +174,7 @@ class Origins(NamedTuple):
     look: int
     """The number under which the model was written down again; 0 for what it was when the load returned."""
     since_ns: int
-    """What was put into the model after this and during the load is newer than what is said here; 0 for never."""
+    """What the load put into the model after this is newer than what is said here; 0 for never."""
     replaces: list[int]
     """Loads of whose models nothing is left that is not in this one."""
     items: list[Any]
