@@ -35,6 +35,8 @@ COMPUTED = "computed"
 """What follows after a colon is the function that computed it anew."""
 STATE_DICT = "state_dict"
 """The caller loaded it from a state dict; the key follows after a colon."""
+INITIALIZED = "initialized"
+"""The model's own initialisation has written it again."""
 BLANK = "blank"
 """Allocated again without values."""
 
@@ -72,6 +74,7 @@ class Look:
         """Its storage and its place in it; None for a tensor that has no storage of its own."""
         self._modules: dict[int, weakref.ref[Any]] = {}
         self._storages: list[int] = []
+        self._places: dict[tuple[int, str], int] | None = None
         self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
         self._expired = sys.modules["torch"].UntypedStorage._expired
         for prefix, module in modules_of(model):
@@ -104,6 +107,12 @@ class Look:
     def __del__(self) -> None:
         for storage in self._storages:
             self._free(storage)
+
+    def places(self) -> dict[tuple[int, str], int]:
+        """Returns the position of each tensor by its slot."""
+        if self._places is None:
+            self._places = {slot: at for at, slot in enumerate(self.slots)}
+        return self._places
 
     def lives(self, at: int) -> bool:
         """Returns whether the storage of a tensor has been there ever since."""
@@ -230,6 +239,24 @@ class Followed:
             origin._replace(change=changes[slot]) if slot in changes else origin
             for slot, origin in zip(self.look.slots, self.origins, strict=True)
         ]
+
+    def wrote(self, tensors: dict[tuple[int, str], Any], change: str) -> bool:
+        """Puts down at once that tensors have been written, and takes these writes for known.
+
+        Args:
+            tensors: The tensors, by the identities of their modules and their names there.
+            change: The word for it.
+
+        Returns:
+            Whether any of them is of this model.
+        """
+        places = self.look.places()
+        found = [(places[slot], tensor) for slot, tensor in tensors.items() if slot in places]
+        for at, tensor in found:
+            if self.look.ids[at] == id(tensor):
+                self.origins[at] = self.origins[at]._replace(change=change)
+                self.look.versions[at] = _version(tensor)
+        return bool(found)
 
     def settle_copies(self) -> None:
         """Gives each copy the origin of what it was copied from, where that is as its load left it."""

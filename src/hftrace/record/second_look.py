@@ -12,7 +12,7 @@ import threading
 import weakref
 from typing import Any
 
-from hftrace.record.identity import COPIED, MADE, Followed, modules_of
+from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
 from hftrace.schema import lines
@@ -119,6 +119,25 @@ class Models:
                     each.update()
                     found.append(each)
             return found
+
+    def initialized(self, module: Any, written: set[int]) -> None:
+        """Puts down that tensors of a module were initialised again.
+
+        Args:
+            module: The module, which the call was for.
+            written: The identities of the tensors that the call wrote.
+        """
+        tables = (getattr(module, "_parameters", None), getattr(module, "_buffers", None))
+        tensors = {
+            (id(module), name): tensor
+            for table in tables
+            for name, tensor in (table or {}).items()
+            if id(tensor) in written
+        }
+        with self._lock:
+            for each in self._followed:
+                if tensors and each.wrote(tensors, INITIALIZED):
+                    each.changed_by = list(dict.fromkeys([*each.changed_by, "_init_weights"]))
 
     def follow(self, model: Any, load: int) -> None:
         """Begins to follow a model that is still being loaded, or that nobody has seen being loaded.

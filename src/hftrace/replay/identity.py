@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from hftrace.replay.changes import COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
 from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
@@ -22,37 +23,6 @@ from hftrace.replay.reader import Process
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
-
-SAME, MADE, COPIED, CAST, WRITTEN, REPLACED = "", "made", "copied", "cast", "written", "replaced"
-"""What may have become of a tensor since its load; :mod:`hftrace.record.identity` says what each means."""
-NOW = {
-    "computed": ("computed", "changed_after_load"),
-    "state_dict": ("state_dict", "load_state_dict"),
-    "blank": ("uninitialized", "emptied"),
-    WRITTEN: ("unknown", "written_in_place"),
-    REPLACED: ("unknown", "replaced"),
-    "before": ("unknown", "before_trace"),
-}
-"""By what became of a tensor: its provenance and evidence now."""
-COMPUTED_BY = {
-    "adapter initialisation": "adapter",
-    "resize_token_embeddings": "resized",
-    "unload_and_optionally_merge": "merged",
-    "merge_adapter": "merged",
-    "unmerge_adapter": "merged",
-}
-"""Better words of evidence, by the function that computed a tensor anew."""
-FROM_ITS_SOURCE = (
-    "keys", "file", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns", "read_end_ns",
-    "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
-)  # fmt: skip
-"""Columns that say where a tensor's values came from, and no longer hold once they are others."""
-WIDER = {
-    "bfloat16": {"float32", "float64"},
-    "float16": {"float32", "float64"},
-    "float32": {"float64"},
-}
-"""By dtype: those that can hold each of its values."""
 
 
 class Ledgers(NamedTuple):
@@ -198,6 +168,13 @@ class _Builder:
         parts, order, unused = [], [], []
         for source, positions in places.items():
             rows = [model.rows[at]._replace(name=by_position[at].known_as) for at in positions]
+            if as_loaded and source == sources[0]:
+                # Placed first, and replaced by what an adapter's file has: such keys went somewhere.
+                rows += [
+                    row._replace(name=known[row.name].known_as)
+                    for row, origin in zip(model.rows, by_position, strict=True)
+                    if row.name in known and known[row.name] != origin and known[row.name].load == record.span
+                ]
             view = self._view(source, dataclasses.replace(model, rows=rows), record)
             table = build_tensor_ledger(view, self._headers)
             if not as_loaded:
@@ -211,7 +188,7 @@ class _Builder:
             if as_loaded and source in sources:
                 unused.append(_unused_rows(table))
         rows_in_order = _reordered(_joined(parts), order)
-        _apply(rows_in_order, by_position)
+        apply_changes(rows_in_order, by_position)
         return _joined([rows_in_order, *unused])
 
     def _origin(
@@ -360,37 +337,3 @@ def _reordered(table: Table[Tensor], order: list[int]) -> Table[Tensor]:
 def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) -> Table[Tensor]:
     tied = [current.get(name, name) if name is not None else None for name in table.column("tied_to")]
     return Table(Tensor, {**table.columns, "name": list(names), "tied_to": tied})
-
-
-def _apply(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
-    """Puts down what became of each tensor after its load."""
-    provenance, evidence, keys, devices, stored, dtypes = (
-        table.column(name) for name in ("provenance", "evidence", "keys", "device", "stored_dtype", "dtype")
-    )
-    sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
-    for at, origin in enumerate(origins):
-        word, _, detail = origin.change.partition(":")
-        if word == SAME or devices[at] == "meta":
-            continue
-        if word == COPIED:
-            evidence[at] = "copied"
-        elif word == MADE:
-            if not keys[at]:
-                provenance[at], evidence[at] = "initialized", "adapter" if origin.load else "new_adapter"
-        elif word == CAST:
-            if stored[at] is not None and _loses(stored[at], detail.split(","), dtypes[at]):
-                provenance[at], evidence[at] = "computed", "cast_through"
-        elif word in NOW:
-            provenance[at], evidence[at] = NOW[word]
-            evidence[at] = COMPUTED_BY.get(detail, evidence[at])
-            for name, column in sources:
-                column[at] = [] if name == "keys" else None
-            if word == "state_dict":
-                keys[at] = [detail]
-
-
-def _loses(stored: str, through: list[str], dtype: str) -> bool:
-    """Returns whether a tensor has lost on its way what one cast would have kept."""
-    return any(
-        between != dtype and between != stored and between not in WIDER.get(stored, ()) for between in through
-    )

@@ -110,6 +110,8 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
     total = total_of(trace, kind="parameter", provenance="initialized")
     total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
+    # Whoever makes a new adapter means to train it.
+    total.subtract(total_of(trace, kind="parameter", evidence="new_adapter"))
     names, sizes = trace.tensors.column("provenance"), trace.tensors.column("bytes")
     for row in _mismatched(trace):
         if names[row] == "initialized":
@@ -137,6 +139,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
     total = total_of(trace, kind="parameter", provenance="unknown")
+    total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.child.adapters import AdapterProblem, adapter_config, base_of, class_for
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
@@ -193,7 +194,21 @@ def _resolve_class(
         if task not in TASKS:
             raise RequestError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
         return _named_class(transformers, TASKS[task])
-    config = _config(transformers, request["model"], keywords)
+    model = str(request["model"])
+    adapter = adapter_config(model, str(keywords.get("subfolder") or "")) if os.path.isdir(model) else None
+    if adapter is not None:
+        needed = class_for(adapter, transformers)
+        try:
+            model = base_of(model, adapter)
+        except AdapterProblem as problem:
+            raise RequestError(str(problem)) from None
+        if needed is not None:
+            return _named_class(transformers, needed)
+        # What is said of the adapter's folder and revision is not the base's.
+        own = ("subfolder", "revision")
+        config = _config(transformers, model, {key: keywords[key] for key in keywords if key not in own})
+    else:
+        config = _config(transformers, model, keywords)
     architectures = config.get("architectures") or []
     remote = config.get("auto_map") or {}
     for candidate in (*PREFERRED, *LAST):
