@@ -82,14 +82,16 @@ class _Builder:
 
     def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
         """Returns the rows of the model that a load returned, by what the load itself called the tensors."""
-        known = {
-            row.name: row.known_as
-            for origins in self._origins
-            if origins.span == record.span and not origins.look
-            for row in origins.rows()
-            if row.load == record.span
-        }
-        return {known.get(row.name, row.name): row for row in record.rows}
+        at_return = [each for each in self._origins if each.span == record.span and not each.look]
+        known = {row.name: row for origins in at_return for row in origins.rows()}
+        found = {}
+        for row in record.rows:
+            origin = known.get(row.name)
+            if origin is None:
+                found[row.name] = row
+            elif origin.load == record.span and origin.change != COPIED:
+                found[origin.known_as] = row
+        return found
 
     def ledgers(self) -> list[Ledgers]:
         """Returns the ledgers in the order of the loads."""
@@ -220,7 +222,7 @@ class _Builder:
         record = self._records.get(source.load) or _empty(owner)
         facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
         changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
-        if owner is not record or model.facts is not record.model:
+        if source.copies or owner is not record or model.facts is not record.model:
             # Written down after that load: what it saw of a tensor, it saw of the one that it returned.
             returned = self._returned.get(source.load, {})
             rows, writes = [], {}

@@ -17,7 +17,7 @@ OWN_HEADS = {
 """By PEFT's ``task_type``: classes whose head the adapter brings along, whatever its base was saved from."""
 
 
-class AdapterProblem(Exception):
+class AdapterError(Exception):
     """An adapter that cannot be loaded, in words for the user."""
 
 
@@ -41,21 +41,21 @@ def base_of(model: str, config: dict[str, Any]) -> str:
         config: Its config.
 
     Raises:
-        AdapterProblem: peft is not installed, or the base is not named or not there.
+        AdapterError: peft is not installed, or the base is not named or not there.
     """
     kind = config.get("peft_type") or "PEFT"
     base = config.get("base_model_name_or_path")
     if importlib.util.find_spec("peft") is None:
-        raise AdapterProblem(f"{model} is a {kind} adapter for {base}: install peft to load it")
+        raise AdapterError(f"{model} is a {kind} adapter for {base}: install peft to load it")
     if not isinstance(base, str) or not base:
-        raise AdapterProblem(
+        raise AdapterError(
             f"{model} is a {kind} adapter, and its {ADAPTER_CONFIG} does not say for which model: "
             "set base_model_name_or_path in it"
         )
     # A name of the Hub has one slash at most, and begins with none.
     is_path = os.path.isabs(base) or base.startswith((".", "~")) or base.count("/") > 1
     if is_path and not os.path.isdir(base):
-        raise AdapterProblem(
+        raise AdapterError(
             f"{model} is a {kind} adapter for {base}, which is not there: put the base model there, or name "
             f"another one as base_model_name_or_path in its {ADAPTER_CONFIG}"
         )

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.child.adapters import AdapterProblem, adapter_config, base_of, class_for
+from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
@@ -200,7 +200,7 @@ def _resolve_class(
         needed = class_for(adapter, transformers)
         try:
             model = base_of(model, adapter)
-        except AdapterProblem as problem:
+        except AdapterError as problem:
             raise RequestError(str(problem)) from None
         if needed is not None:
             return _named_class(transformers, needed)
