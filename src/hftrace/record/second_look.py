@@ -41,7 +41,10 @@ class Models:
             load: The span of the load.
             model: The torch module.
         """
-        snapshot(self._recorder, load, model)
+        recorder = self._recorder
+        snapshot(recorder, load, model)
+        if not recorder.open_loads:
+            recorder.writes.clear()
         with self._lock:
             self._forget_dead()
             followed = self._of(model)
