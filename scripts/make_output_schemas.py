@@ -26,7 +26,7 @@ from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.tree import Node
-from hftrace.schema.model import File, Sample, Span, Tensor
+from hftrace.schema.model import File, Request, Sample, Span, Tensor
 
 TARGET = Path(hftrace.__file__).parent / "schema" / "json"
 Schema = dict[str, Any]
@@ -208,6 +208,7 @@ SUMMARY = record(
             }
         ),
         "findings": array(of(Finding)),
+        "silence": record({"claimed": BOOLEAN, "doubts": array(record({"kind": STRING}))}),
     }
 )
 NODE = record(
@@ -436,6 +437,7 @@ VIEWS = {
     "spans": array(of(Span)),
     "tensors": array(of(Tensor)),
     "files": array(of(File)),
+    "requests": array(of(Request)),
     "samples": array(of(Sample)),
     "memory": MEMORY,
     "postmortem": POSTMORTEM,

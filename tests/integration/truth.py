@@ -123,15 +123,21 @@ def torch_name(value) -> str:
 
 
 def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the plain tensors that a tensor's data lies in: itself, or what a wrapper holds."""
+    """Returns the plain tensors that a tensor's data lies in, statistics of a quantised one included."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None:
-        return [tensor]
-    return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    if flatten is not None:
+        return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    held = [tensor]
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:
+        held += [part for part in (state.absmax, state.code, state.offset) if isinstance(part, torch.Tensor)]
+        state = state.state2
+    scales = getattr(tensor, "SCB", None)
+    return [*held, scales] if scales is not None else held
 
 
 def disagreements(model, trace) -> list[str]:
-    """Holds each row of a ledger against the finished model and the bytes of the files; returns what is false.
+    """Holds each row of a ledger against the model and the bytes of the files; returns what is false.
 
     Args:
         model: The finished model.
@@ -159,6 +165,14 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
             wrong.append(f"dtype {row.dtype}, really {held[0].dtype}")
     if row.bytes is not None and row.bytes != sum(part.nbytes for part in held):
         wrong.append(f"bytes {row.bytes}, really {sum(part.nbytes for part in held)}")
+    if len(held) > 1:
+        largest = max(held, key=lambda part: part.nbytes)
+        if row.dtype != torch_name(largest.dtype):
+            wrong.append(f"dtype {row.dtype}, what it holds is {largest.dtype}")
+        if row.provenance not in ("quantized", "tied", "unknown"):
+            wrong.append(f"said to be {row.provenance}, and it holds codes and what belongs to them")
+        stored = {key for tensors in files.all() for key in tensors}
+        wrong += [f"no key {key} in the checkpoint" for key in row.keys if key not in stored]
     if tensor.is_meta or len(held) > 1:
         return wrong
     if row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
@@ -170,6 +184,8 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
         elif stored.shape != tensor.shape or not torch.equal(stored.to(tensor.dtype), tensor.detach().cpu()):
             wrong.append(f"said to be {row.keys[0]} of the checkpoint, and its values are not")
     varied = tensor.numel() >= 8 and not bool((tensor == tensor.flatten()[0]).all())
+    if row.provenance == "computed" and not tensor.is_floating_point():
+        return wrong  # position ids are the same everywhere
     if row.provenance in ("initialized", "uninitialized", "unknown", "computed") and varied:
         key = files.key_of(tensor)
         if key is not None:
@@ -200,6 +216,9 @@ class _Files:
 
     def tensor(self, name: str, key: str) -> torch.Tensor | None:
         return self._tensors(name).get(key)
+
+    def all(self) -> list[dict[str, torch.Tensor]]:
+        return [self._tensors(name) for name in self._paths]
 
     def key_of(self, tensor: torch.Tensor) -> str | None:
         """Returns the key that has a tensor's values, after a cast."""

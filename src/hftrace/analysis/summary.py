@@ -6,9 +6,11 @@ import dataclasses
 from typing import Any
 
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.memory.facts import memory_facts
-from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.ready import readiness
@@ -18,10 +20,10 @@ from hftrace.analysis.time.weights import (
     checkpoint_bytes,
     read_rate,
     reader_waiting_ns,
+    reading_ns,
     resident_share_after,
     resident_share_before,
-    untouched_bytes,
-    weight_bytes_read,
+    weight_bytes,
     weights_wall_ns,
 )
 from hftrace.schema.trace import Trace
@@ -101,9 +103,12 @@ def summary(trace: Trace) -> dict[str, Any]:
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,
         "device_peak_bytes": peaks.device_bytes or None,
+        "unmeasured_devices": unmeasured_devices(trace),
         "memory": memory_facts(trace),
         "checkpoint_bytes": checkpoint_bytes(trace),
-        "read_bytes": weight_bytes_read(trace),
+        "read_bytes": weight_bytes(trace).read or None,
+        "mapped_bytes": weight_bytes(trace).mapped or None,
+        "reading_ns": reading_ns(trace),
         "weights_ns": weights_wall_ns(trace),
         "rate_bytes_per_s": read_rate(trace),
         "lazy_bytes": untouched_bytes(trace),
@@ -117,6 +122,9 @@ def summary(trace: Trace) -> dict[str, Any]:
                 "file": shard.file,
                 "tensors": shard.tensors,
                 "bytes": shard.bytes,
+                "reading": shard.moved.state,
+                "read_bytes": shard.moved.read,
+                "mapped_bytes": shard.moved.mapped,
                 "duration_ns": shard.duration_ns,
                 "threads": len(shard.busy_ns),
             }
@@ -142,4 +150,5 @@ def summary(trace: Trace) -> dict[str, Any]:
             "downloaded_bytes": sum(size or 0 for size in trace.files.column("downloaded_bytes")),
         },
         "findings": [finding.to_json() for finding in findings(trace)],
+        "silence": {"claimed": claimed(trace), "doubts": [reason.to_json() for reason in doubts(trace)]},
     }

@@ -106,7 +106,7 @@ class Recorder:
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
-        self._devices_described = False
+        self._devices_described = 0
         self._garbage = Watch()
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
@@ -121,6 +121,7 @@ class Recorder:
                     "clock_base_ns": clock(),
                     "wall_clock_ns": time.time_ns(),
                     "exact_peaks": self.memory.exact,
+                    "device_peaks_reset": exact_peaks,
                     **(facts or {}),
                 }
             )
@@ -357,9 +358,11 @@ class Recorder:
             self._announced += 1
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
-            if reading and not self._devices_described:
-                # Said again when all is over, which a load that is killed does not see.
-                self._devices_described = True
+            # When they are first in use, and when something is on one: said again when all is over, which a
+            # load that is killed does not see.
+            stage = 1 + any(reserved for _, reserved, _ in reading.values()) if reading else 0
+            if stage > self._devices_described:
+                self._devices_described = stage
                 others.append(lines.Facts("environment", {"devices": self.devices.describe()}))
             if reading:
                 readings = {

@@ -21,7 +21,9 @@ from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.wrappers import span_handler
+from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
+from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
 
@@ -66,11 +68,13 @@ class Tracer:
         self._functions: set[types.FunctionType] = set()
         self._lock = threading.RLock()
         self._stopped = False
+        self._globals = HostGlobals()
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
+        self._globals.look()
         with self._lock:
             for point in POINTS:
                 self._install(point)
@@ -134,6 +138,7 @@ class Tracer:
                 self._install(point)
             if name == AUTO_MODULE:
                 self._auto_classes()
+            self._globals.look()
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""
@@ -223,7 +228,12 @@ class Tracer:
                 "missing": self.missing(),
                 "stand_ins": self.stand_ins,
             }
+            facts["changed_globals"] = self._globals.changed()
             recorder.facts("environment", facts)
+            rank = own_rank()
+            if rank.of > 1:
+                # Known at last: the group may have been set up after the recording began.
+                recorder.facts("process", {"rank": rank.number, "ranks": rank.of})
         except Exception as error:
             recorder.error("environment", error)
         recorder.stop()

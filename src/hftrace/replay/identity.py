@@ -260,6 +260,8 @@ class _Builder:
                 "writes": {},
                 "allocations": [],
                 "reported": {},
+                "handed": {},
+                "remade": {},
                 "built_on": None,
                 "checkpoint": {path: file for path, file in record.checkpoint.items() if path == source.path},
                 "keys": {key: stored for key, stored in record.keys.items() if stored[0] == source.path},

@@ -18,6 +18,9 @@ MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
 
+REMADE = "postprocess_model"
+"""The operation that makes parameters anew after all have been loaded."""
+
 LineOfSpan = TypeVar(
     "LineOfSpan",
     lines.Slices,
@@ -79,11 +82,17 @@ class LoadRecord:
     """By checkpoint key."""
     converts: dict[str, Convert] = field(default_factory=dict)
     """By the model's name."""
+    handed: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser was handed, up to 4.57, by the name that it had in the checkpoint or the model."""
+    remade: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser made anew of parameters that had been loaded; sources are names in the model."""
     places: list[Placement] = field(default_factory=list)
     allocations: list[Placement] = field(default_factory=list)
     """What the loader put into the model for lack of a source: memory that nothing was written into."""
     writes: dict[int, lines.Write] = field(default_factory=dict)
     """By the tensor's identity."""
+    elsewhere: int = 0
+    """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
@@ -163,6 +172,7 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
+        elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
@@ -177,8 +187,10 @@ def _says_device(span: OpenedSpan) -> bool:
 def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
     """Returns the names that the loader reported, by what it said of them."""
     reported: dict[str, set[str]] = {}
-    for span in spans:
-        for word in ("missing", "unexpected", "mismatched"):
+    # 5.x drops from its last report what the class leaves out on purpose.
+    last = [span for span in spans if span.phase == "finalize" and "unexpected" in span.attributes]
+    for word, among in (("missing", spans), ("unexpected", last or spans), ("mismatched", spans)):
+        for span in among:
             names = span.attributes.get(word)
             if isinstance(names, list):
                 reported.setdefault(word, set()).update(map(str, names))
@@ -294,7 +306,7 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     for convert in process.events_of(Convert):
         record = find.load_at(convert.thread, convert.start)
         if record is not None:
-            record.converts[convert.target] = convert
+            _conversions(record, convert)[convert.target] = convert
     for place in process.events_of(Placement):
         record = find.load_at(place.thread, place.start)
         if record is not None:
@@ -308,6 +320,13 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
         record = find.load_at(move.thread, move.start)
         if record is not None:
             _add_move(process, record, move)
+
+
+def _conversions(record: LoadRecord, convert: Convert) -> dict[str, Convert]:
+    """Returns where a conversion belongs: the loader's own, or one of a quantiser's two ways."""
+    if not convert.sources:
+        return record.handed
+    return record.remade if convert.operations == [REMADE] else record.converts
 
 
 def _add_move(process: Process, record: LoadRecord, move: Move) -> None:

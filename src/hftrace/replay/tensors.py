@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any, NamedTuple
 
+from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
 from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
@@ -25,6 +27,9 @@ from hftrace.replay.provenance import (
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
+
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
 
 
 def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
@@ -50,6 +55,8 @@ class _Row(NamedTuple):
     stored_shape: list[int] | None
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
+    left_out: list[str]
+    """Keys of its name that were not placed."""
 
     @property
     def offloaded(self) -> bool:
@@ -61,8 +68,16 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     device_map = model.get("device_map") or {}
     rows = _model_rows(record, model, stored)
     consumed = {key for row in rows for key in row.seen.keys}
+    consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
+    if record.elsewhere:
+        # Another rank has the rest: what the loader itself found no place for is told by it alone.
+        lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
+        unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
+    reasons = _expected(record, unused)
+    reasons.update(dict.fromkeys(record.renames, "renamed"))
+    reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     firsts = [seen.first for seen in every]
     tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
     conversions = [row.conversion if row.seen.keys else None for row in rows]
@@ -76,6 +91,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "file": [first.file if first else None for first in firsts],
         "offset": [first.tensor.offset if first else None for first in firsts],
         "shape": [seen.layout.shape for seen in every],
+        "global_shape": [seen.layout.global_shape for seen in every],
         "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
         "dtype": [seen.layout.dtype for seen in every],
@@ -95,7 +111,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused, record.renames)
+        values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
 
 
@@ -106,9 +122,11 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         watched=model.get("writes_watched") is True,
         meta_buffers=record.meta_buffers,
         built_on_meta=record.built_on == "meta",
+        stored=stored,
     )
+    ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
-    sources = keys_by_name(record, stored, loadable, prefix)
+    sources = _sources(record, stored, loadable, prefix)
     tied_to = _ties(record, sources)
     times_of = TensorTimes(record, prefix).of
     allocations = {place.name: place for place in record.allocations}
@@ -121,31 +139,51 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
-        operations = conversion.operations if conversion is not None else []
+        made = record.remade.get(name) or conversion or record.handed.get(name)
+        operations = made.operations if made is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if ranks > 1:
+            layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
+        left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
             or not mismatched.isdisjoint(keys)
-            or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
+            or not (
+                operations or loading.quantizer or _fits(stored_shape, layout.global_shape or layout.shape)
+            )
         ):
             # Not placed, whatever its name: the key went nowhere.
+            left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
+        times = times_of(name, keys, first.path) if first else NO_TIMES
+        if made is not None and keys and quantized.puts_in_place(made):
+            times = times._replace(placed=max(made.end, times.placed or 0))
         seen = Observed(
             kind,
             layout,
             keys,
             first,
             operations,
-            times_of(name, keys, first.path) if first else NO_TIMES,
+            times,
             _allocation(allocations, name, prefix),
             record.writes.get(identity),
             marked_kind != kind,
         )
         provenance = provenance_of(seen, loading, tied=name in tied_to)
-        rows.append(_Row(name, seen, conversion, stored_shape, provenance))
+        rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
     return rows
+
+
+def _sources(
+    record: LoadRecord, stored: dict[str, Stored], names: set[str], prefix: str
+) -> dict[str, list[str]]:
+    """Returns, by the model's name, the checkpoint keys that the loader or a quantiser put there."""
+    placed_in = {name for convert in record.remade.values() for name in convert.sources}
+    sources = keys_by_name(record, stored, names | placed_in, prefix)
+    layouts = {row.name: record.layouts[row.layout] for row in record.rows if row.name in names}
+    return quantized.with_statistics(sources, layouts, stored, record)
 
 
 def _fits(stored: list[int] | None, shape: list[int]) -> bool:
@@ -163,10 +201,22 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    return {
+        key: "ignored"
+        for key, _ in unused
+        if key not in unexpected and record.renames.get(key) not in unexpected
+    }
+
+
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
-        return ["renamed" if key in renames else None for key, _ in unused]
+        return [reasons.get(key) for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":

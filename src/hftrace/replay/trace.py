@@ -22,6 +22,7 @@ from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
 from hftrace.replay.reader import Process, read_process
+from hftrace.replay.requests import build_requests
 from hftrace.replay.samples import read_samples
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
@@ -34,7 +35,7 @@ from hftrace.replay.spans import (
 )
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 
@@ -103,6 +104,7 @@ def _replay(
         spans=_table(Span, ledgers.spans),
         tensors=_table(Tensor, ledgers.tensors),
         files=_table(File, ledgers.files),
+        requests=_table(Request, ledgers.requests),
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
     )
 
@@ -145,6 +147,7 @@ class _Ledgers:
         self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
+        self.requests: list[_Part[Request]] = []
         self._base = base
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
@@ -176,6 +179,8 @@ class _Ledgers:
             files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
+        requests = Table.of(Request, build_requests(process))
+        self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:
             rows = [row for part in self.tensors for row in part.rows]
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
@@ -195,8 +200,10 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "hftrace": __version__,
         "start_time": wall.isoformat(timespec="milliseconds"),
         "clock_base_ns": base,
+        "wall_ns": max(process.last_time for process in processes) - base,
         "processes": [{"pid": process.pid, "rank": process.rank} for process in processes],
         "ranks": sorted({process.rank for process in processes}),
+        "world_size": max(process.ranks for process in processes),
         "threads": [
             {"pid": process.pid, "thread": thread, "name": name}
             for process in processes
@@ -252,6 +259,8 @@ def _measured(
     edges = "/proc/self/status, at both edges of the span"
     device = environment.get("device_memory")
     allocator = device.get("source") if isinstance(device, dict) else None
+    if allocator and not process.header.get("device_peaks_reset", True):
+        allocator += ", at the edges of spans, and its peak where that rose"
     missing = sampling.get("missing") or {}
     return {
         "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,

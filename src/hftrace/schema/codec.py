@@ -27,6 +27,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.RENAMES: lines.Renames,
     journal.FILE: lines.File,
     journal.DOWNLOAD: lines.Download,
+    journal.ANSWER: lines.Answer,
     journal.CHECKPOINT: lines.Checkpoint,
     journal.RESIDENT: lines.Resident,
     journal.MODEL: lines.Model,

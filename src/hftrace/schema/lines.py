@@ -205,6 +205,14 @@ class Download(NamedTuple):
     facts: dict[str, Any]
 
 
+class Answer(NamedTuple):
+    """What came of a request once its status was here: bytes (of the body), end_ns, error (a type's name)."""
+
+    span: int
+    """Of the request."""
+    facts: dict[str, Any]
+
+
 class Checkpoint(NamedTuple):
     """The weight files of a load in the loader's order, and how much of each was in the page cache."""
 
@@ -231,11 +239,17 @@ class Model(NamedTuple):
 class Layout(NamedTuple):
     """What many tensors of a model have in common."""
 
-    dtype: str
+    dtype: str | None
+    """Of the largest of the tensors that the data lies in; None where that is not known."""
     device: str
     shape: list[int]
-    bytes: int
+    bytes: int | None
+    """Of all that the tensor holds: codes, scales and statistics of a quantised one."""
     offloaded: bool
+    global_shape: list[int] | None = None
+    """Of the whole, where this is the part of one rank."""
+    wrapper: str = ""
+    """The class of a tensor whose data lies in others; empty for one that holds its own."""
 
 
 class Layouts(NamedTuple):
@@ -371,7 +385,7 @@ class Events(NamedTuple):
 
 
 Line: TypeAlias = (
-    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
-    | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
-    | Assigned | Origins
+    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
+    | Model | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit
+    | Events | Assigned | Origins
 )  # fmt: skip

@@ -66,6 +66,8 @@ EVIDENCE = {
     "overwritten": "it was placed from the checkpoint, and the loader's initialisation wrote it after that",
     "allocated": "the loader allocated it, and nothing was seen to write it",
     "built": "the model's own code made it on a real device",
+    "ignored": "the model's class leaves this key out on purpose",
+    "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "written_in_place": "something that is not hooked wrote into it after it was made",
     "replaced": "something that is not hooked put it in the place of another one after the load",

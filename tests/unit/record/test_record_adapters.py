@@ -48,7 +48,11 @@ def test_a_base_that_is_there(peft, tmp_path):
 @pytest.mark.parametrize(
     ("config", "there", "words"),
     [
-        ({"peft_type": "LORA", "base_model_name_or_path": "/gone/base"}, True, "for /gone/base, which is not"),
+        (
+            {"peft_type": "LORA", "base_model_name_or_path": "/gone/base"},
+            True,
+            "for /gone/base, which is not",
+        ),
         ({"base_model_name_or_path": None}, True, "does not say for which model"),
         ({"base_model_name_or_path": "gpt2"}, False, "install peft"),
     ],

@@ -119,7 +119,7 @@ def test_an_exception_passes_and_the_watch_ends(tmp_path):
     recorder = Recorder(tmp_path)
     looking = Watch(recorder)
     looking.enter()
-    with pytest.raises(RuntimeError, match="out of bounds|size"):
+    with pytest.raises(RuntimeError, match="size"):
         torch.ones(3).copy_(torch.ones(4))
     looking.leave()
     assert not torch.overrides._get_current_function_mode_stack()

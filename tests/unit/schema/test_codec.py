@@ -20,6 +20,7 @@ EXAMPLES = [
     lines.Renames(1, ["a", "b"]),
     lines.File(None, {"name": "config.json"}),
     lines.Download(1, {"name": "x", "bytes": 5}),
+    lines.Answer(1, {"bytes": 5, "end_ns": 9}),
     lines.Checkpoint(1, ["/x"], [None]),
     lines.Resident(1, ["/x"], [0.5]),
     lines.Model(1, {"class": "Model"}),

@@ -11,9 +11,10 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import device_sizes
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
+from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
@@ -107,7 +108,7 @@ def reserved_unused(trace: Trace) -> Iterator[Finding]:
         return
     for peak in highest_device_peaks(trace):
         unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
-        if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
+        if unused is None or unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
             continue
         kind = peak.device.partition(":")[0]
         warmed = _warmed_up(trace, peak.device)

@@ -16,6 +16,8 @@ MODULES = (
     "casts",
     "memory",
     "recorder",
+    "requests",
+    "threads",
     "time",
     "weights",
 )

@@ -11,7 +11,9 @@ from hftrace.analysis.findings.rules import (
     total_of,
     worst_names,
 )
+from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.analysis.time.overlap import model_loads, overlapping_loads
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
@@ -92,6 +94,14 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     )
 
 
+def _unused(trace: Trace) -> Total:
+    """Returns the sum of the keys that went nowhere, without those that are told elsewhere, or meant to."""
+    total = total_of(trace, kind="unused")
+    for evidence in ("mismatched", "ignored"):
+        total.subtract(total_of(trace, kind="unused", evidence=evidence))
+    return total
+
+
 def _mismatched(trace: Trace) -> list[int]:
     """Returns the rows of tensors whose only key did not fit."""
     tensors = trace.tensors
@@ -120,8 +130,10 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
-    unused = total_of(trace, kind="unused")
-    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
+    unused = _unused(trace)
+    # With several models, the keys may be another one's.
+    paired = unused.count and len(model_loads(trace)) <= 1
+    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if paired else ""
     yield Finding(
         "R20",
         "missing-weights",
@@ -166,12 +178,15 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
     total = total_of(trace, kind="parameter", device="meta", offload=None)
     if total.count and trace.outcome.get("status", "ok") == "ok":
+        advice = "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta."
+        if overlapping_loads(trace) is not None:
+            advice = f"{ONE_AT_A_TIME}: loads that overlap leave weights behind on the meta device."
         yield Finding(
             "R19",
             "left-on-meta",
             f"{units.count(total.count, 'parameter')} left on the meta device",
             f"{byte_count(total.bytes)} have a shape and no data; the first use fails.",
-            "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta.",
+            advice,
             cost_bytes=total.bytes,
         )
 
@@ -181,7 +196,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
-    total = total_of(trace, kind="unused")
+    total = _unused(trace)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
@@ -195,7 +210,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', provenance='unused')}.{how}",
+            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'))}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )

@@ -23,6 +23,7 @@ from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
 from hftrace.record.hooks.generations import loader_facts
+from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
@@ -82,7 +83,7 @@ def main(directory: str) -> int:
         request["keywords"] = {**(request.get("keywords") or {}), **json.loads(secret)}
     tracer = Tracer(
         Path(directory),
-        rank=int(request.get("rank", 0)),
+        rank=own_rank().number,
         exact_peaks=bool(request.get("exact_peaks", True)),
     )
     tracer.start()

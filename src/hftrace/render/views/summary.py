@@ -9,19 +9,21 @@ from hftrace import units
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
+    goes_to_a_device,
     read_rate,
+    reading_ns,
     resident_share_before,
-    untouched_bytes,
-    weight_bytes_read,
-    weights_wall_ns,
+    weight_bytes,
 )
 from hftrace.render.findings import finding_line, finding_list
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -111,7 +113,7 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         return
     yield []
     if not found:
-        yield [("No findings: ", GOOD), ("nothing here costs more than it should.", PLAIN)]
+        yield from silence_lines(trace, width)
         return
     yield [("Findings", STRONG), (", by cost", DIM)]
     for finding in found[:SHORT_FINDINGS]:
@@ -192,10 +194,13 @@ def _took(trace: Trace) -> str:
     index = span_index(trace)
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
     after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
-    before = recorded_wall_ns(trace) - loads - after
+    changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
+    before = recorded_wall_ns(trace) - loads - after - changes
     text = units.duration(recorded_wall_ns(trace))
-    if before and loads:
-        text += f": imports {units.duration(before)}, load {units.duration(loads)}"
+    if (before or changes) and loads:
+        text += ": " + (f"imports {units.duration(before)}, " if before else "")
+        text += f"load {units.duration(loads)}"
+        text += f", changes to the model {units.duration(changes)}" if changes else ""
         text += f", {units.duration(after)} after it" if after else ""
     if attributed_share(trace) is not None:
         text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"
@@ -237,24 +242,33 @@ def _release(trace: Trace) -> str:
 
 
 def _read(trace: Trace) -> str:
-    if not weight_bytes_read(trace):
-        return ""
+    """Returns what was read and how fast, and what was only mapped: that is in no rate."""
+    moved = weight_bytes(trace)
     share = resident_share_before(trace)
     state = cache_state(share)
     cache = f", {state} cache" if state else ", cache state unknown"
     if share is not None and state == "partly":
         cache = f", cache {units.share(share)} warm"
-    if untouched_bytes(trace):
-        found = readiness(trace)
-        when = "by the load" if found is not None and found.steps else "yet"
-        return (
-            f"{units.byte_count(weight_bytes_read(trace))} memory-mapped, "
-            f"{units.byte_count(untouched_bytes(trace))} of it not touched {when}{cache}"
-        )
-    text = units.byte_count(weight_bytes_read(trace))
-    if weights_wall_ns(trace) and read_rate(trace):
-        text += f" in {units.duration(weights_wall_ns(trace))}, {units.rate(read_rate(trace))}"
-    return text + cache
+    parts = []
+    if moved.read:
+        text = units.byte_count(moved.read)
+        if rate := read_rate(trace):
+            # Nothing waits for a device: a copy to one may still be under way when its call returns.
+            whose = " of host time" if goes_to_a_device(trace) else ""
+            text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+        parts.append(text)
+    if moved.mapped:
+        text = f"{units.byte_count(moved.mapped)} memory-mapped"
+        if untouched := untouched_bytes(trace):
+            found = readiness(trace)
+            when = "by the load" if found is not None and found.steps else "yet"
+            text += f", {units.byte_count(untouched)} of it not touched {when}"
+        else:
+            text = f"{units.byte_count(moved.mapped)} only mapped"
+        parts.append(text)
+    if moved.unknown:
+        parts.append(f"{units.byte_count(moved.unknown)} read or mapped, which is not known")
+    return "; ".join(parts) + cache if parts else ""
 
 
 def _tensors(trace: Trace) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hftrace.record.hooks.capture import renaming, resolved_files, shard_of_call
-from hftrace.record.hooks.events import place_second
+from hftrace.record.hooks.events import place_fourth, place_second
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables.surgery import state_dict_handler
@@ -34,6 +34,14 @@ POINTS = (
         until="B",
         begin=shard_of_call,
         handler=state_dict_handler,
+    ),
+    HookPoint(
+        "transformers.integrations.tensor_parallel:shard_and_distribute_module",
+        "weights",
+        since="B",
+        until="C",
+        optional=True,
+        handler=place_fourth,
     ),
     # The meta branch asks for the module of each tensor right before it places it, and nothing else names it.
     HookPoint(

@@ -5,6 +5,7 @@ Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
 
 from __future__ import annotations
 
+from hftrace.record import remade
 from hftrace.record.hooks.adapter_files import adapter_file_read
 from hftrace.record.hooks.capture import (
     archive_files,
@@ -94,7 +95,13 @@ POINTS = (
     ),
     HookPoint("transformers.quantizers.auto:AutoHfQuantizer.from_config", "quantizer", optional=True),
     HookPoint("transformers.quantizers.base:HfQuantizer.preprocess_model", "quantizer", optional=True),
-    HookPoint("transformers.quantizers.base:HfQuantizer.postprocess_model", "quantizer", optional=True),
+    HookPoint(
+        "transformers.quantizers.base:HfQuantizer.postprocess_model",
+        "quantizer",
+        optional=True,
+        begin=remade.before,
+        finish=remade.after,
+    ),
     # Weights.
     HookPoint(
         f"{MODEL}._load_pretrained_model",
