@@ -29,7 +29,7 @@ class WriteLog:
     def clear(self) -> None:
         """Forgets all of it, and leaves no weak reference on a tensor.
 
-        ``torch.utils.swap_tensors`` refuses tensors that have one, and with it ``Module.to`` of quantised models.
+        ``torch.utils.swap_tensors`` refuses tensors that have one, and so does ``Module.to`` of quantised ones.
         """
         self._writes.clear()
 
