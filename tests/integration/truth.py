@@ -207,7 +207,8 @@ class _Files:
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         if name not in self._read:
-            path = self._paths.get(name, "")
+            # A row gives the whole path where two files of the trace have one name.
+            path = name if os.path.isabs(name) else self._paths.get(name, "")
             if path.endswith(".safetensors"):
                 from safetensors.torch import load_file
 

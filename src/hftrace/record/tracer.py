@@ -15,7 +15,7 @@ from typing import Any
 from hftrace.record.environment import collect
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
-from hftrace.record.hooks.initializers import init_weights_handler
+from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
@@ -25,7 +25,8 @@ from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
 from hftrace.record.ranks import own_rank
-from hftrace.record.recorder import Recorder
+from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.second_look import models_of
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
 
@@ -193,13 +194,13 @@ class Tracer:
                         function,
                     )
                 function = function_of(owner, "_init_weights")
-                # Where it runs for every module it changes nothing that was loaded; the spans
-                # of initialize_weights and _initialize_missing_keys hold it anyway.
-                if function is not None and not (loader and loader.generation.init_weights_always):
-                    self._hook(
-                        HookPoint(f"{target}._init_weights", "initialize", handler=init_weights_handler),
-                        function,
-                    )
+                if function is not None:
+                    # Where a load calls it for every module it changes nothing that was loaded; the spans
+                    # of initialize_weights and _initialize_missing_keys hold it anyway.
+                    always = loader is not None and loader.generation.init_weights_always
+                    handler = initialize_again_handler if always else init_weights_handler
+                    point = HookPoint(f"{target}._init_weights", "initialize", handler=handler)
+                    self._hook(point, function)
 
     def missing(self) -> list[str]:
         """Returns the hook points that the loader at hand should have and has not."""
@@ -228,6 +229,7 @@ class Tracer:
         _active.discard(self)
         if os.getpid() != recorder.pid:
             return
+        shielded(recorder, "second look", models_of(recorder).close)
         try:
             facts = {**collect(), **loader_facts()}
             facts["hooks"] = {

@@ -18,6 +18,7 @@ from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.replay.asked import add_answers, first_request
 from hftrace.replay.files import build_file_ledger
+from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
@@ -33,7 +34,6 @@ from hftrace.replay.spans import (
     merge_imports,
     sample_open_peaks,
 )
-from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
@@ -179,10 +179,11 @@ class _Ledgers:
         add_body_spans(process)
         add_answers(process)
         rank = {"rank": process.rank}
-        for record in load_records(process):
+        records = load_records(process)
+        for record in records:
             name_by_file(record, self._headers)
-            tensors = build_tensor_ledger(record, self._headers)
-            files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
+        for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))

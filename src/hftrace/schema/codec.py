@@ -42,6 +42,8 @@ _CLASSES: dict[str, type[Any]] = {
     journal.STOP: lines.Stop,
     journal.SAMPLE: lines.Sample,
     journal.LIMIT: lines.Limit,
+    journal.ASSIGNED: lines.Assigned,
+    journal.ORIGINS: lines.Origins,
 }
 _PLAIN = {int, NoneType}
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}

@@ -59,6 +59,8 @@ LOST = "lost"
 SAMPLE = "sample"
 LIMIT = "limit"
 STOP = "stop"
+ASSIGNED = "assigned"
+ORIGINS = "origins"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.
 READS = "reads"

@@ -71,6 +71,17 @@ EVIDENCE = {
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "written_in_place": "something that is not hooked wrote into it after it was made",
+    "replaced": "something that is not hooked put it in the place of another one after the load",
+    "copied": "an adapter made it as a copy of a weight that was placed",
+    "adapter": "the initialisation of an adapter made or rewrote it, and no file was seen to",
+    "new_adapter": "it belongs to an adapter that was made anew, after the load",
+    "merged": "an adapter was merged into it, or taken out of it again",
+    "resized": "resize_token_embeddings made it of the old one and of new rows",
+    "changed_after_load": "a function that is hooked computed it anew after the load",
+    "cast_through": "it was cast to another dtype in between, and has lost what that cannot hold",
+    "load_state_dict": "load_state_dict put it there after the load",
+    "emptied": "to_empty allocated it anew, and nothing was seen to write it",
+    "before_trace": "it was there before the trace began",
 }
 """What proves where a tensor's bytes came from."""
 

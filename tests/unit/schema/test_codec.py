@@ -26,6 +26,8 @@ EXAMPLES = [
     lines.Model(1, {"class": "Model"}),
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(1, ["a", 0, 0, 99]),
+    lines.Assigned(3, "/a/adapter_model.safetensors", 7, 9, ["a.lora_A.weight", "a.lora_A.default.weight"]),
+    lines.Origins(3, -1, 7, [1], ["a.weight", 1, "b.weight", "computed:half"], ["half"]),
     lines.Writes(1, [99, 5, "initializer"]),
     lines.Thread(77, "MainThread"),
     lines.Error("m:f", "KeyError"),

@@ -129,6 +129,8 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     without = explained_rows(trace).union(_mismatched(trace))
     total = total_of(trace, kind="parameter", provenance="initialized", without=without)
     total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
+    # Whoever makes a new adapter means to train it.
+    total.subtract(total_of(trace, kind="parameter", evidence="new_adapter"))
     if not total.count:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
@@ -155,6 +157,7 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
     explained = explained_rows(trace)
     total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
+    total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")

@@ -73,7 +73,9 @@ def weight_reading(trace: Trace) -> Reading:
     readers: dict[tuple[int, int], int] = {}
     waits: dict[int, list[tuple[int, int]]] = {}
     for batch in tensor_batches(trace):
-        file, thread, tensor_class = batch.file, batch.thread, batch.tensor_class
+        thread, tensor_class = batch.thread, batch.tensor_class
+        # Its span tells it from another load's file of the same name, for which the row has the path.
+        file = batch.file.rpartition("/")[2] if batch.file is not None else None
         if file is None or tensor_class.provenance in ("tied", "meta"):
             continue
         if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
@@ -195,7 +196,23 @@ def _resolve_class(
             raise RequestError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
         return _named_class(transformers, TASKS[task])
     gguf = bool(keywords.get("gguf_file"))
-    config = _config(recorder, transformers, request["model"], keywords)
+    model = str(request["model"])
+    adapter = adapter_config(model, str(keywords.get("subfolder") or "")) if os.path.isdir(model) else None
+    if adapter is not None:
+        needed = class_for(adapter, transformers)
+        try:
+            model = base_of(model, adapter)
+        except AdapterError as problem:
+            raise RequestError(str(problem)) from None
+        if needed is not None:
+            return _named_class(transformers, needed)
+        # What is said of the adapter's folder and revision is not the base's.
+        own = ("subfolder", "revision")
+        config = _config(
+            recorder, transformers, model, {key: keywords[key] for key in keywords if key not in own}
+        )
+    else:
+        config = _config(recorder, transformers, model, keywords)
     architectures = config.get("architectures") or []
     remote = config.get("auto_map") or {}
     for candidate in (*PREFERRED, *LAST):

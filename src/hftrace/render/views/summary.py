@@ -217,10 +217,13 @@ def _took(trace: Trace) -> str:
     index = span_index(trace)
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
     after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
-    before = recorded_wall_ns(trace) - loads - after
+    changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
+    before = recorded_wall_ns(trace) - loads - after - changes
     text = units.duration(recorded_wall_ns(trace))
-    if before and loads:
-        text += f": imports {units.duration(before)}, load {units.duration(loads)}"
+    if (before or changes) and loads:
+        text += ": " + (f"imports {units.duration(before)}, " if before else "")
+        text += f"load {units.duration(loads)}"
+        text += f", changes to the model {units.duration(changes)}" if changes else ""
         text += f", {units.duration(after)} after it" if after else ""
     if attributed_share(trace) is not None:
         text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"

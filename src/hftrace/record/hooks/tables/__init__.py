@@ -25,6 +25,8 @@ TABLES = (
     "gguf",
     "quantizers",
     "accelerate",
+    "peft",
+    "surgery",
 )
 """In the order in which their points are installed."""
 

@@ -11,7 +11,8 @@ from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.keyword_uses import keyword_uses
 from hftrace.record.recorder import OpenSpan
-from hftrace.record.snapshot import model_of, snapshot
+from hftrace.record.second_look import models_of
+from hftrace.record.snapshot import model_of
 from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 
@@ -42,7 +43,7 @@ class EntryObserver(SpanObserver):
         if stack and stack[-1].phase == point.phase and stack[-1].name == name:
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
-        attributes: dict[str, Any] = {"model": _source(call)}
+        attributes: dict[str, Any] = {"model": self.source(call)}
         if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
             try:
                 recorder.on_model_class(call.first())
@@ -68,7 +69,7 @@ class EntryObserver(SpanObserver):
         given = given_keywords(call, self.function)
         asked = {
             "class": _class_name(call),
-            "model": _source(call),
+            "model": self.source(call),
             "what": "model" if self.point.phase == "load" else self.point.phase,
             "revision": given.get("revision"),
             "keywords": keywords_of(given),
@@ -81,7 +82,7 @@ class EntryObserver(SpanObserver):
     def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
         """Writes down what the finished model says of itself, and where each keyword went."""
         recorder = self.recorder
-        recorder.facts("got", {"span": load.id, **got_of(model, _source(call))})
+        recorder.facts("got", {"span": load.id, **got_of(model, self.source(call))})
         if self.point.phase == "load" and hasattr(type(model), "_load_pretrained_model"):
             names = keywords_of(given_keywords(call, self.function))
             uses = keyword_uses(names, call.first(), model)
@@ -101,10 +102,18 @@ class EntryObserver(SpanObserver):
             if paths:
                 shares = [resident_share(path) for path in paths]
                 recorder.write(lines.Resident(outermost.id, paths, shares))
-            model = model_of(result)
+            model = self.model(call, result)
             if model is not None:
-                snapshot(recorder, outermost.id, model)
+                models_of(recorder).loaded(outermost.id, model)
                 self._say_what_it_got(outermost, call, model)
+
+    def model(self, call: Call, result: Any) -> Any:
+        """Returns the torch module that the call has loaded, or has loaded into; None where there is none."""
+        return model_of(result)
+
+    def source(self, call: Call) -> str | None:
+        """Returns what is loaded, as the caller names it: a path or a name on the Hub."""
+        return _source(call)
 
     def fail(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""

@@ -6,6 +6,7 @@ Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
 from __future__ import annotations
 
 from hftrace.record import remade
+from hftrace.record.hooks.adapter_files import adapter_file_read
 from hftrace.record.hooks.capture import (
     archive_files,
     basename,
@@ -83,7 +84,6 @@ POINTS = (
         f"{MODEL}._autoset_attn_implementation", "config", until="C", optional=True, phase_before="config"
     ),
     HookPoint("transformers.utils.peft_utils:find_adapter_config_file", "adapter", phase_before="adapter"),
-    HookPoint("transformers.integrations.peft:PeftAdapterMixin.load_adapter", "adapter"),
     HookPoint("transformers.integrations.peft:maybe_load_adapters", "adapter", since="D"),
     # Quantizers.
     HookPoint(
@@ -117,7 +117,7 @@ POINTS = (
         finish=loaded_state_dict,
         phase_before="resolve",
     ),
-    HookPoint("torch.serialization:load", "shard"),
+    HookPoint("torch.serialization:load", "shard", finish=adapter_file_read),
     HookPoint(
         "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
     ),
