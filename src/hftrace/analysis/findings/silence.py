@@ -22,6 +22,9 @@ from hftrace.schema.trace import Trace
 INSIDE_SHARE = 0.5
 """The claim needs more than this share of the session's time inside of what was recorded."""
 
+WORTH_NS = 1_000_000_000
+"""Less time than this outside of the loads is no doubt: to begin and to end a recording takes some of it."""
+
 
 class Reason(NamedTuple):
     """Why the claim cannot be made."""
@@ -75,7 +78,7 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
         yield Reason("requests", {"failed": unanswered})
     wall = session_wall_ns(trace)
     outside = wall - recorded_ns(trace)
-    if loads and outside >= (1 - INSIDE_SHARE) * wall and outside > 0:
+    if loads and outside >= max(WORTH_NS, (1 - INSIDE_SHARE) * wall):
         yield Reason("outside", {"outside_ns": outside, "wall_ns": wall})
 
 
