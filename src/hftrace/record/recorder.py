@@ -57,6 +57,8 @@ class ThreadState(threading.local):
         self.import_modules: list[tuple[str, int, int]] = []
         self.busy = False
         """True while our own code runs on this thread: its calls are not the host's."""
+        self.dequantized = 0
+        """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
         self.watching = False
         """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""
 

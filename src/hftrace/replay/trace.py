@@ -34,6 +34,7 @@ from hftrace.replay.spans import (
     sample_open_peaks,
 )
 from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -173,11 +174,13 @@ class _Ledgers:
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
+        add_unpack_spans(process)
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
         rank = {"rank": process.rank}
         for record in load_records(process):
+            name_by_file(record, self._headers)
             tensors = build_tensor_ledger(record, self._headers)
             files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
             of_load = {**rank, "load": record.span + offset}

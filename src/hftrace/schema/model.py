@@ -106,6 +106,7 @@ class Tensor:
     shape: list[int] | None
     """In the model: of this rank's part where the tensor is distributed."""
     stored_dtype: str | None
+    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``)."""
     dtype: str | None
     """Of the data that is held: of a quantised weight's codes, not the dtype that it computes in."""
     stored_bytes: int | None

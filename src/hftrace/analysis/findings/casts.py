@@ -10,9 +10,18 @@ from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
+
+
+def _how_to_keep(trace: Trace, argument: str, stored: str) -> str:
+    if any(file.format == "gguf" for file in weight_files(trace)):
+        return (
+            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked for."
+        )
+    return f'Pass {argument}="auto" to keep the stored dtype.'
 
 
 @rule(
@@ -44,7 +53,7 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened"
         f"{_reason(trace, argument, target)}: "
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
-        f'Pass {argument}="auto" to keep the stored dtype.',
+        _how_to_keep(trace, argument, source),
         cost_bytes=extra,
     )
 
