@@ -69,7 +69,9 @@ def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
         elif word in NOW:
             provenance[at], evidence[at] = NOW[word]
             evidence[at] = COMPUTED_BY.get(detail, evidence[at])
-            for name, column in sources if word in FORGETS_ITS_SOURCE else ():
+            # Of another shape now, the row found no key that fits.
+            forgets = word in FORGETS_ITS_SOURCE or not keys[at]
+            for name, column in sources if forgets else ():
                 column[at] = [] if name == "keys" else None
             if word == "state_dict":
                 keys[at] = [detail]
