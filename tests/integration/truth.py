@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gguf_truth import GgufFile
 
 
 def randomize(model, seed: int = 0) -> None:
@@ -175,7 +176,10 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
         wrong += [f"no key {key} in the checkpoint" for key in row.keys if key not in stored]
     if tensor.is_meta or len(held) > 1:
         return wrong
-    if row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
+    file = files.gguf(row.file)
+    if file is not None and row.keys and row.kind != "unused":
+        wrong += file.false_facts(row, tensor)
+    elif row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
         stored = files.tensor(row.file, row.keys[0])
         if stored is None:
             wrong.append(f"no key {row.keys[0]} in {row.file}")
@@ -194,10 +198,11 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
 
 
 class _Files:
-    """The tensors of weight files, read by the safetensors library or torch itself."""
+    """The tensors of weight files, read by the safetensors library, the gguf package or torch itself."""
 
     def __init__(self, paths: dict[str, str]) -> None:
         self._paths = paths
+        self._gguf: dict[str, GgufFile] = {}
         self._read: dict[str, dict[str, torch.Tensor]] = {}
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
@@ -210,9 +215,20 @@ class _Files:
                 self._read[name] = load_file(path)
             elif path.endswith(".bin"):
                 self._read[name] = torch.load(path, weights_only=True)
+            elif (file := self.gguf(name)) is not None:
+                self._read[name] = file.values()
             else:
                 self._read[name] = {}
         return self._read[name]
+
+    def gguf(self, name: str | None) -> GgufFile | None:
+        """Returns a file of the name, where it is a GGUF file."""
+        path = self._paths.get(name or "", "")
+        if not path.endswith(".gguf"):
+            return None
+        if path not in self._gguf:
+            self._gguf[path] = GgufFile(path)
+        return self._gguf[path]
 
     def tensor(self, name: str, key: str) -> torch.Tensor | None:
         return self._tensors(name).get(key)

@@ -10,6 +10,7 @@ from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
+from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
@@ -34,8 +35,9 @@ def _figures(total: Total) -> dict[str, int]:
 
 
 def loads(trace: Trace) -> list[dict[str, Any]]:
-    """Returns, for each outermost load, its wall time and where it went."""
+    """Returns, for each outermost load, its time, what was asked of it, and what its model says of itself."""
     index = span_index(trace)
+    asked = {load.span: load for load in model_loads(trace)}
     result = []
     for row in index.load_rows:
         span = trace.spans[row]
@@ -51,6 +53,8 @@ def loads(trace: Trace) -> list[dict[str, Any]]:
                 "wall_ns": wall,
                 "attributed": 1 - phases.get(UNATTRIBUTED, 0) / wall if wall else None,
                 "phases": phases,
+                "request": dict(asked[index.ids[row]].request),
+                "got": dict(asked[index.ids[row]].got),
             }
         )
     return result
@@ -137,6 +141,7 @@ def summary(trace: Trace) -> dict[str, Any]:
                 name: _figures(total)
                 for name, total in group_totals(tensor_sums(trace), "provenance").items()
             },
+            "by_dtype": {name: _figures(total) for name, total in group_totals(placed, "dtype").items()},
             "by_device": {name: _figures(total) for name, total in group_totals(placed, "device").items()},
             "casts": [
                 {"from": source, "to": target, **_figures(total)}

@@ -20,6 +20,7 @@ from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
+from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
@@ -78,8 +79,9 @@ class Tracer:
         with self._lock:
             for point in POINTS:
                 self._install(point)
-            if AUTO_MODULE in sys.modules:
-                self._auto_classes()
+            for name in (AUTO_MODULE, LEGACY):
+                if name in sys.modules:
+                    self._classes_of(name)
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
@@ -136,9 +138,16 @@ class Tracer:
                 return
             for point in self._waiting.pop(name, []):
                 self._install(point)
-            if name == AUTO_MODULE:
-                self._auto_classes()
+            self._classes_of(name)
             self._globals.look()
+
+    def _classes_of(self, name: str) -> None:
+        """Hooks what several classes of a module have each of their own."""
+        if name == AUTO_MODULE:
+            self._auto_classes()
+        elif name == LEGACY:
+            for point in processors():
+                self._install(point)
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""

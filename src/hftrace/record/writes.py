@@ -29,7 +29,8 @@ class WriteLog:
     def clear(self) -> None:
         """Forgets all of it, and leaves no weak reference on a tensor.
 
-        ``torch.utils.swap_tensors``, which moves quantised models, refuses tensors that have one.
+        ``torch.utils.swap_tensors``, which ``Module.to`` uses for quantised ones, refuses tensors
+        that have one.
         """
         self._writes.clear()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read
+from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read, Unpacking
 from hftrace.replay.headers import StoredTensor
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
@@ -104,6 +104,7 @@ class LoadRecord:
     renames_known: bool = False
     """Whether :attr:`renames` holds every key that the loader renames."""
     modules: list[ModuleCopy] = field(default_factory=list)
+    unpackings: list[Unpacking] = field(default_factory=list)
 
     def initializes_at(self, time_ns: int) -> bool:
         """Returns whether the loader was initialising what has no source."""
@@ -316,6 +317,10 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
         record = find.load_at(module.thread, module.start)
         if record is not None:
             record.modules.append(module)
+    for turn in process.events_of(Unpacking):
+        record = find.load_at(turn.thread, turn.start)
+        if record is not None:
+            record.unpackings.append(turn)
     for move in process.events_of(Move):
         record = find.load_at(move.thread, move.start)
         if record is not None:

@@ -15,6 +15,7 @@ from hftrace.replay.events import Placement
 from hftrace.replay.keys import STATE_DICT, Stored
 from hftrace.replay.quantized import is_quantized, only_passed
 from hftrace.replay.tensor_times import Times
+from hftrace.replay.unpacking import DEQUANTIZE
 from hftrace.schema.lines import Layout, Write
 
 KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
@@ -86,7 +87,7 @@ def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance
         return _written(seen, "overwritten")
     if seen.written_in_place and _is_fresh(seen, loading):
         return Provenance("unknown", "written_in_place")
-    return Provenance(_source(seen, loading), "placed")
+    return Provenance(_source(seen, loading), "dequantized" if DEQUANTIZE in seen.operations else "placed")
 
 
 def _is_fresh(seen: Observed, loading: Loading) -> bool:

@@ -14,6 +14,7 @@ from hftrace.replay.events import Convert
 from hftrace.replay.headers import StoredTensor
 from hftrace.replay.loads import REMADE, LoadRecord
 from hftrace.schema.lines import Layout
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS
 
 HANDED = "create_quantized_param"
 """The operation of a tensor that was handed to a quantiser, up to 4.57: what it did with it is not said."""
@@ -48,6 +49,8 @@ def is_quantized(
         return False
     if layout.wrapper:
         return True
+    if any(tensor.dtype in GGUF_QUANTISATIONS for tensor in stored):
+        return False  # the file's own blocks, or numbers that were made of them
     if _any(operations, EXPANDS) or not stored or layout.dtype is None:
         return False
     same_shape = len(stored) == 1 and stored[0].shape == layout.shape

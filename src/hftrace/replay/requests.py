@@ -31,6 +31,8 @@ def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
     ended = span.end if status is not None or failure is not None else None
     if "end_ns" in answer:
         ended = answer["end_ns"]
+        if ended is not None and span.end is not None:
+            ended = max(ended, span.end)
     return Request(
         time_ns=span.start,
         duration_ns=None if ended is None else max(0, ended - span.start),

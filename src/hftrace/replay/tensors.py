@@ -8,6 +8,7 @@ journal), what the files say (their headers), and what the finished model holds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from hftrace.replay.provenance import (
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
+from hftrace.schema.vocabulary import GGUF_TABLES
 
 MAX_REPORTED = 10_000
 """A report of so many names of one kind may have been cut."""
@@ -95,9 +97,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
         "dtype": [seen.layout.dtype for seen in every],
-        "stored_bytes": [
-            sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None for seen in every
-        ],
+        "stored_bytes": _stored_bytes(every, stored),
         "bytes": [seen.layout.bytes for seen in every],
         "device": [seen.layout.device for seen in every],
         "tied_to": [tied_to.get(row.name) for row in rows],
@@ -201,15 +201,38 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
+def _stored_bytes(every: list[Observed], stored: dict[str, Stored]) -> list[int | None]:
+    """Returns what each tensor takes in its file: a part, where its keys were split among several."""
+    sizes = [sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None for seen in every]
+    sharing: dict[tuple[str, ...], list[int]] = {}
+    for at, seen in enumerate(every):
+        if seen.operations and seen.keys:
+            sharing.setdefault(tuple(seen.keys), []).append(at)
+    for keys, rows in sharing.items():
+        if len(rows) > 1:
+            items = [math.prod(every[at].layout.shape) for at in rows]
+            whole = sum(items)
+            if whole and whole == sum(math.prod(stored[key].tensor.shape) for key in keys):
+                for at, count in zip(rows, items, strict=True):
+                    sizes[at] = (sizes[at] or 0) * count // whole
+    return sizes
+
+
 def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
     """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
     unexpected = record.reported.get("unexpected")
     if unexpected is None or len(unexpected) >= MAX_REPORTED:
         return {}
+    # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
+    unpacked = {turn.key: turn.names for turn in record.unpackings}
     return {
         key: "ignored"
         for key, _ in unused
-        if key not in unexpected and record.renames.get(key) not in unexpected
+        if (
+            key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
+            if key in unpacked
+            else key not in unexpected and record.renames.get(key) not in unexpected
+        )
     }
 
 

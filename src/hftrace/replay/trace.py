@@ -16,6 +16,7 @@ from typing import Any, Generic
 
 from hftrace._version import __version__
 from hftrace.errors import TraceError
+from hftrace.replay.asked import add_answers, first_request
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -33,6 +34,7 @@ from hftrace.replay.spans import (
     merge_imports,
     sample_open_peaks,
 )
+from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -172,12 +174,18 @@ class _Ledgers:
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
+        add_unpack_spans(process)
         merge_imports(process)
         add_body_spans(process)
+        add_answers(process)
         rank = {"rank": process.rank}
-        for record, tensors, as_loaded in tensor_ledgers(process, load_records(process), self._headers):
+        records = load_records(process)
+        for record in records:
+            name_by_file(record, self._headers)
+        for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
             files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
-            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
+            of_load = {**rank, "load": record.span + offset}
+            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
@@ -239,10 +247,7 @@ def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> d
 
 
 def _request(process: Process, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-    # The first load that was asked for; later ones stand in their spans.
-    for fact in reversed(process.facts.get("request", [])):
-        asked.update(fact)
+    asked = first_request(process)  # those of later loads stand in their spans
     asked.update({key: value for key, value in (given or {}).items() if value is not None})
     asked.setdefault("commit", commit_of(process, str(asked.get("model") or "")))
     return asked

@@ -106,6 +106,7 @@ class Tensor:
     shape: list[int] | None
     """In the model: of this rank's part where the tensor is distributed."""
     stored_dtype: str | None
+    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``)."""
     dtype: str | None
     """Of the data that is held: of a quantised weight's codes, not the dtype that it computes in."""
     stored_bytes: int | None
@@ -140,6 +141,8 @@ class Tensor:
     """Shape under the one key, which may be one that did not fit; None where there are none or several."""
     global_shape: list[int] | None = None
     """Shape of the whole where this rank holds a part; None where it holds all."""
+    load: int | None = None
+    """Id of the load's span; None in traces of before 1.2."""
 
 
 @dataclass(frozen=True, slots=True)

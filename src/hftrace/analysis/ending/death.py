@@ -24,6 +24,7 @@ from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""
+MEMORY_KILLERS = ("memory-limit", "kernel-oom", "out-of-memory")
 MAX_EVIDENCE = 20
 MAX_STALLS = 50
 MAX_LOOK_NS = 3_000_000_000
@@ -136,6 +137,11 @@ class Death:
     def near_limit(self) -> bool:
         """Whether the limit is a suspect."""
         return (self.limit_fraction or 0) >= NEAR_LIMIT
+
+    @property
+    def for_memory(self) -> bool:
+        """Whether it was memory that ended the load: only then is it a question what it needed."""
+        return self.killer in MEMORY_KILLERS or (self.status == "killed" and self.near_limit)
 
     @property
     def held_against_limit(self) -> int | None:

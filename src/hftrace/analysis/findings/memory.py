@@ -28,6 +28,7 @@ OUTSIDE_SHARE = 0.2
 @rule(
     ("R25", "killed-at-limit", "The load was killed when memory ran out."),
     ("R25", "out-of-memory", "An allocation failed, on the CPU or on a device."),
+    concerns="ending",
 )
 def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     """R25: memory ran out."""
@@ -101,6 +102,7 @@ def _device_full(trace: Trace, full: FullDevice) -> Finding:
         "reserved-unused",
         "When the load ended, the allocator kept much more of a device than tensors need.",
     ),
+    concerns="memory",
 )
 def reserved_unused(trace: Trace) -> Iterator[Finding]:
     """R10: the allocator kept much more of a device than the model needs when the load ended."""
@@ -134,6 +136,7 @@ def _warmed_up(trace: Trace, device: str) -> int:
 
 @rule(
     ("R17", "not-resident", "The load returned with weights that are mapped and not read yet."),
+    concerns="memory",
 )
 def not_resident(trace: Trace) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""

@@ -16,7 +16,10 @@ ONE_AT_A_TIME = (
 MAX_NAMES = 4
 
 
-@rule(("R34", "overlapping-loads", "Several from_pretrained ran at the same time in one process."))
+@rule(
+    ("R34", "overlapping-loads", "Several from_pretrained ran at the same time in one process."),
+    concerns="weights",
+)
 def overlapping(trace: Trace) -> Iterator[Finding]:
     """R34: loads of models overlapped in one process, which transformers is not made for."""
     overlap = overlapping_loads(trace)

@@ -39,6 +39,7 @@ STORAGE_SHARE = 0.1
 
 @rule(
     ("R25", "stalled", "The load stood still: long stretches without any event."),
+    concerns="time",
 )
 def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
@@ -68,6 +69,7 @@ def stalled(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R01", "init-then-overwrite", "Parameters were initialised, and the checkpoint then overwrote them."),
+    concerns="time",
 )
 def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
@@ -93,6 +95,7 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R09", "full-collections", "The garbage collector walked all objects of the process again and again."),
+    concerns="time",
 )
 def full_collections(trace: Trace) -> Iterator[Finding]:
     """R09: the garbage collector walked all objects of the process again and again."""
@@ -159,6 +162,7 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
 
 @rule(
     ("R05", "imports-dominate", "Most of the time is Python imports, not the loader."),
+    concerns="time",
 )
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""
@@ -187,6 +191,7 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R08", "pickle-checkpoint", "Weights in pickle files are unpacked into memory whole."),
+    concerns="memory",
 )
 def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
@@ -221,6 +226,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R24", "waiting-for-readers", "The thread that places tensors mostly waits for those that read them."),
+    concerns="time",
 )
 def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     """The thread that places tensors mostly waits for those that read them."""

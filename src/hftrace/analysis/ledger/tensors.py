@@ -17,6 +17,7 @@ from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.once import once
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS
 
 Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"
@@ -133,6 +134,8 @@ def is_cast(provenance: str | None, stored_dtype: str | None, dtype: str | None)
     """
     if not stored_dtype or not dtype or stored_dtype == dtype or provenance not in FROM_CHECKPOINT:
         return False
+    if stored_dtype in GGUF_QUANTISATIONS:
+        return False  # the blocks of a file, which stay blocks or become numbers
     return provenance in AS_STORED or (
         provenance != "quantized" and stored_dtype in CAST_DTYPES and dtype in CAST_DTYPES
     )

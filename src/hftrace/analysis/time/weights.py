@@ -73,13 +73,17 @@ def reading_ns(trace: Trace) -> int | None:
 
 
 def _outermost(trace: Trace) -> list[int]:
-    """Returns the rows of the main rank's ``weights`` spans that lie in no other."""
+    """Returns the rows of the main rank's ``weights`` spans that lie in no other.
+
+    A file whose tensors are all read before (GGUF) counts with its own span.
+    """
     index = span_index(trace)
     lane = index.main_lane
+    before = {shard.owner for shard in weight_reading(trace).shards if shard.start_ns is not None}
     return [
         row
         for row, phase in enumerate(index.phases)
-        if phase == "weights"
+        if (phase == "weights" or (phase == "shard" and row in before))
         and lane is not None
         and index.lanes[row].rank == lane.rank
         and not _inside_weights(index, row)

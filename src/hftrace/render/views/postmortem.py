@@ -136,7 +136,7 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "memory", held, PLAIN
     if found.device is not None and (needed := _needed_on(found.device)):
         yield "needed", needed, WARN
-    if needed := _needed(found):
+    if found.for_memory and (needed := _needed(found)):
         yield "needed", needed, WARN if (found.missing_bytes or 0) > 0 else PLAIN
     if not short and found.exit_code is not None:
         yield "exit code", str(found.exit_code), PLAIN

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
+from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
@@ -21,7 +23,7 @@ from hftrace.analysis.time.weights import (
     resident_share_before,
     weight_bytes,
 )
-from hftrace.render.findings import finding_line, finding_list
+from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
@@ -48,9 +50,15 @@ from hftrace.schema.vocabulary import AFTER_LOAD
 LABEL = 12
 BARS = 3
 SHORT_FINDINGS = 4
+DTYPES = 4
+"""Dtypes that the line about the tensors names."""
 SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
-DROP_ORDER = ("bars", "with", "device", "read", "tensors")
+KEYWORD = 60
+"""Columns that one keyword and its value may take."""
+USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
+"""What is said of a keyword that did not go to the loader."""
+DROP_ORDER = ("asked", "bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 
 
@@ -89,11 +97,10 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
     if recorded_wall_ns(trace):
         parts["bars"] = [[], *_bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
-    if parts["ending"]:
-        # How a load ended takes lines from what is less of a question now; every view has the rest.
-        for name in DROP_ORDER:
-            if sum(map(len, parts.values())) > SCREEN_LINES:
-                parts.pop(name, None)
+    # How a load ended takes lines from what is less of a question now; every view has the rest.
+    for name in DROP_ORDER if parts["ending"] else DROP_ORDER[:1]:
+        if sum(map(len, parts.values())) > SCREEN_LINES:
+            parts.pop(name, None)
     for lines in parts.values():
         yield from lines
 
@@ -115,7 +122,7 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
     if not found:
         yield from silence_lines(trace, width)
         return
-    yield [("Findings", STRONG), (", by cost", DIM)]
+    yield [("Findings", STRONG), (f", {order_of(found)}", DIM)]
     for finding in found[:SHORT_FINDINGS]:
         yield finding_line(finding, width)
     if len(found) > SHORT_FINDINGS:
@@ -157,6 +164,8 @@ def _title(trace: Trace, width: int) -> Line:
 
 def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
+    if asked := _asked(trace):
+        yield "asked", asked
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
@@ -188,6 +197,20 @@ def _loader(trace: Trace) -> str:
     if known is not None:
         return f" (loader {UNRECOGNISED}, traced as {known[0]})"
     return f" (loader {generation})" if generation else ""
+
+
+def _asked(trace: Trace) -> str:
+    """Returns the keywords of the request, and where each went that did not go to the loader."""
+    uses = trace.request.get("uses")
+    uses = uses if isinstance(uses, Mapping) else {}
+    parts = []
+    for name, value in asked_keywords(trace).items():
+        text = shorten(
+            f"{name}={value if not isinstance(value, (dict, list)) else json.dumps(value)}", KEYWORD
+        )
+        use = USES.get(str(uses.get(name)), "")
+        parts.append(f"{text} ({use})" if use else text)
+    return ", ".join(parts)
 
 
 def _took(trace: Trace) -> str:
@@ -279,21 +302,44 @@ def _tensors(trace: Trace) -> str:
         f"{total.count:,} {'not placed' if name == 'unknown' else name}" for name, total in known.items()
     ]
     text = ", ".join(parts)
+    if ended := describe_dtypes(trace):
+        text += f"; {ended}"
+    stored = {sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT}
+    ended_as = group_totals(stored, "dtype")
     changed = [
-        f"{source} → {target}" + (f" ({total.count:,})" if number else "")
-        for number, ((source, target), total) in enumerate(casts(tensor_sums(trace)).items())
+        f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
+        for (source, target), total in casts(tensor_sums(trace)).items()
     ]
     if changed:
         text += "; cast " + ", ".join(changed[:2])
     placed = {
         sort: total for sort, total in tensor_sums(trace).items() if sort.device and sort.provenance != "tied"
     }
-    devices = group_totals(placed, "device")
+    # Behind a hook a tensor is on meta, and its bytes are elsewhere.
+    devices = {
+        **group_totals({sort: total for sort, total in placed.items() if sort.offload is None}, "device"),
+        **{
+            f"{where} (offloaded)": total
+            for where, total in group_totals(
+                {sort: total for sort, total in placed.items() if sort.offload is not None}, "offload"
+            ).items()
+        },
+    }
     if devices:
         text += "; on " + ", ".join(
             f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
         )
     return text
+
+
+def describe_dtypes(trace: Trace) -> str:
+    """Returns the dtypes that tensors ended with, with counts: ``bfloat16 (290), float32 (1)``."""
+    placed = {
+        sort: total for sort, total in tensor_sums(trace).items() if sort.dtype and sort.provenance != "tied"
+    }
+    found = list(group_totals(placed, "dtype").items())
+    text = ", ".join(f"{name} ({total.count:,})" for name, total in found[:DTYPES])
+    return text + (f" and {len(found) - DTYPES} more dtypes" if len(found) > DTYPES else "")
 
 
 def _bars(trace: Trace, width: int) -> Iterable[Line]:

@@ -22,6 +22,7 @@ TABLES = (
     "transformers_4_50",
     "transformers_4_51",
     "transformers_5_0",
+    "gguf",
     "quantizers",
     "accelerate",
     "peft",

@@ -59,7 +59,7 @@ class _Answer(NamedTuple):
     """An answer whose status is here; its body may still come."""
 
     span: int
-    started: int
+    sent: int
     response: Any
 
 
@@ -121,7 +121,7 @@ class Requests:
         if now is not None:
             facts["end_ns"] = now
         elif elapsed is not None:
-            facts["end_ns"] = answer.started + elapsed
+            facts["end_ns"] = answer.sent + elapsed
         elif size or facts.get("error"):
             facts["end_ns"] = None
         recorder.write(lines.Answer(answer.span, facts))
@@ -268,15 +268,16 @@ class RequestObserver(SpanObserver):
         own.hops += own.sends > 0
         self.requests.note_offline(self.recorder, url)
         phase = "download" if stack and stack[-1].phase == "download" else self.point.phase
-        return self.recorder.begin(phase, label, self.number, attributes, started), started
+        # httpx begins to measure when this is done.
+        return self.recorder.begin(phase, label, self.number, attributes, started), clock()
 
     def finish(self, token: tuple[OpenSpan, int], call: Call, result: Any) -> None:
         """Ends the span with the status of the answer, whose body is still to come."""
-        span, started = token
+        span, sent = token
         own = self.requests.thread
         self.recorder.end(span, "ok", {"status": getattr(result, "status_code", None)})
         if own.sends or own.downloads:
-            own.answer = _Answer(span.id, started, result)
+            own.answer = _Answer(span.id, sent, result)
 
     def fail(self, token: tuple[OpenSpan, int], call: Call, error: BaseException) -> None:
         """Ends the span of a request that got no answer."""

@@ -118,7 +118,6 @@ POINTS = (
         phase_before="resolve",
     ),
     HookPoint("torch.serialization:load", "shard", finish=adapter_file_read),
-    HookPoint("transformers.modeling_gguf_pytorch_utils:load_gguf_checkpoint", "shard", optional=True),
     HookPoint(
         "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
     ),
