@@ -829,6 +829,7 @@ def fail_with(message):
 
 
 def broken_functions():
+    from hftrace.record import second_look
     from hftrace.record.hooks import capture
     from hftrace.record.hooks.tables import entry
     from hftrace.system import memory, page_cache
@@ -838,7 +839,7 @@ def broken_functions():
         "Recorder.end": (recorder.Recorder, "end"),
         "Recorder.edge": (recorder.Recorder, "edge"),
         "Recorder.facts": (recorder.Recorder, "facts"),
-        "snapshot": (entry, "snapshot"),
+        "snapshot": (second_look, "snapshot"),
         "keywords_of": (entry, "keywords_of"),
         "note_checkpoint": (capture, "note_checkpoint"),
         "note_file": (capture, "note_file"),

@@ -33,6 +33,8 @@ FROM_ITS_SOURCE = (
     "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from, and no longer hold once they are others."""
+FORGETS_ITS_SOURCE = frozenset({"state_dict", "blank", REPLACED, "before"})
+"""After these nothing of what was loaded is left; after others the values were made of what was."""
 WIDER = {
     "bfloat16": {"float32", "float64"},
     "float16": {"float32", "float64"},
@@ -67,7 +69,9 @@ def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
         elif word in NOW:
             provenance[at], evidence[at] = NOW[word]
             evidence[at] = COMPUTED_BY.get(detail, evidence[at])
-            for name, column in sources:
+            # Of another shape now, the row found no key that fits.
+            forgets = word in FORGETS_ITS_SOURCE or not keys[at]
+            for name, column in sources if forgets else ():
                 column[at] = [] if name == "keys" else None
             if word == "state_dict":
                 keys[at] = [detail]

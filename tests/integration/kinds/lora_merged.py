@@ -21,7 +21,7 @@ def load(folder):
 def check(trace, model, folder):
     assert provenances(trace) == {"checkpoint": 17, "computed": 4}
     for row in rows_of(trace, "q_proj"):
-        assert (row.provenance, row.evidence, row.file) == ("computed", "merged", None)
+        assert (row.provenance, row.evidence, row.file) == ("computed", "merged", "model.safetensors")
     (row,) = rows_of(trace, "lm_head")
     assert (row.keys, row.file) == (["base_model.model.lm_head.weight"], "adapter_model.safetensors")
     (span,) = [span for span in trace.spans if span.phase == "surgery"]
