@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from hftrace.replay.events import Convert
 from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import Layout
 from hftrace.schema.model import Table, Tensor
@@ -67,7 +68,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
     consumed = {key for row in rows for key in row.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
-    firsts = [row.first for row in rows]
+    origins = sources_of([row.keys for row in rows], [row.layout.shape for row in rows], stored)
     conversions = [row.conversion if row.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {
@@ -75,14 +76,13 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "kind": ["parameter" if row.kind == KIND_PARAMETER else "buffer" for row in rows],
         "provenance": [_provenance(row, row.name in tied_to, quantizer) for row in rows],
         "keys": [row.keys for row in rows],
-        "file": [first.file if first else None for first in firsts],
-        "offset": [first.tensor.offset if first else None for first in firsts],
+        "file": [origin.file for origin in origins],
+        "files": [origin.files for origin in origins],
+        "offset": [origin.offset for origin in origins],
         "shape": [row.layout.shape for row in rows],
-        "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
+        "stored_dtype": [origin.dtype for origin in origins],
         "dtype": [row.layout.dtype for row in rows],
-        "stored_bytes": [
-            sum([stored[key].tensor.bytes for key in row.keys]) if row.keys else None for row in rows
-        ],
+        "stored_bytes": [origin.bytes for origin in origins],
         "bytes": [row.layout.bytes for row in rows],
         "device": [row.layout.device for row in rows],
         "tied_to": [tied_to.get(row.name) for row in rows],
@@ -143,9 +143,10 @@ def _unused_column(name: str, unused: list[tuple[str, Stored]]) -> list[Any]:
 
 def _span_of(record: LoadRecord, times: Times) -> int | None:
     """Returns the innermost span that a tensor was read in; None if unknown."""
-    if times.thread is None or times.read_start is None:
+    if times.read_start is None:
         return None
-    return record.innermost(times.thread, times.read_start)
+    # Several threads that read for one tensor all serve the load's own.
+    return record.innermost(record.thread if times.thread is None else times.thread, times.read_start)
 
 
 def _provenance(row: _Row, tied: bool, quantizer: bool) -> str:

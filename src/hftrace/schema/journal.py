@@ -62,7 +62,7 @@ STOP = "stop"
 READS = "reads"
 """[slice id, start_ns, end_ns, ...]: a lazy tensor was read, and cast if asked."""
 CONVERTS = "converts"
-"""[target, source | [sources, operations], start_ns, end_ns, ...]: 5.x converts one target; the source is 0
+"""[target, source | [sources, operations, patterns], start_ns, end_ns, ...]: 5.x converts one target; the source is 0
 where it has the same name."""
 PLACES = "places"
 """[name, start_ns, end_ns, ...]: a tensor was put into the model."""

@@ -99,25 +99,30 @@ class Tensor:
     """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
     None where a load died before the tensor's turn came."""
     keys: list[str]
+    """Checkpoint keys. Several stand in the checkpoint's order: file by file, and in a file as the data lies."""
     file: str | None
+    """The file that all keys are in; None where they are in several, which ``files`` names."""
     offset: int | None
-    """Byte offset of the first key's data in ``file``."""
+    """Byte offset of the data in ``file``; None where there are several keys."""
     shape: list[int] | None
     stored_dtype: str | None
+    """None where the keys are stored in different dtypes."""
     dtype: str | None
     stored_bytes: int | None
+    """Of all keys together. Keys that became several tensors are shared out among these by their
+    numbers of elements."""
     bytes: int | None
     device: str | None
     tied_to: str | None
     read_start_ns: int | None
-    """Start of the call that reads and casts the tensor. With a memory map and an
+    """Start of the call that reads and casts the tensor; of several keys, of the first call. With a memory map and an
     equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file.
     Nothing is synchronised: a copy to an accelerator may still be under way at its end."""
     read_end_ns: int | None
     placed_ns: int | None
     """When the tensor was in the model."""
     thread: int | None
-    """The thread that read it."""
+    """The thread that read it; None where several threads read its keys."""
     span: int | None
     """The innermost span that it was read in."""
     convert_start_ns: int | None = None
@@ -127,6 +132,8 @@ class Tensor:
     offload: str | None = None
     """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
     rank: int = 0
+    files: dict[str, int] | None = None
+    """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
 
 
 @dataclass(frozen=True, slots=True)

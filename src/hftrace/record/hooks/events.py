@@ -40,12 +40,14 @@ def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
     """Returns the events of a conversion that made some parameters of several checkpoint keys."""
     sources = [key for keys in transform.layer_targets.values() for key in keys]
     operations = [type(operation).__name__ for operation in transform.operations]
+    # In which order the loader joins what it has collected for each of them.
+    patterns = list(transform.source_patterns)
     events: list[Any] = []
     # 5.0.0 returns the errors beside the tensors.
     for target in result[0] if isinstance(result, tuple) else result:
         if not isinstance(target, str):
             raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
-        events += (target, [sources, operations], started, ended)
+        events += (target, [sources, operations, patterns], started, ended)
     return events
 
 
