@@ -60,6 +60,8 @@ class LoadRecord:
     span_starts: dict[int, int]
     requests: dict[tuple[str, str], int]
     """HTTP requests by the (repository, file name) that they were for."""
+    assigns: bool = False
+    """Whether a loader that goes by module (to 4.50) replaced parameters, instead of copying into them."""
     slices: dict[int, str] = field(default_factory=dict)
     keys: dict[str, tuple[str, StoredTensor]] = field(default_factory=dict)
     """Tensors of pickles and state dicts: key to (path, what is stored)."""
@@ -140,6 +142,7 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
+        assigns=any(span.attributes.get("assigns") is True for span in spans),
     )
 
 

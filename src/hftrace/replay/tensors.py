@@ -15,6 +15,7 @@ from hftrace.replay.events import Convert
 from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.sources import sources_of
+from hftrace.replay.tied import TiedComparison, compare_own_keys
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.schema.lines import Layout
 from hftrace.schema.model import Table, Tensor
@@ -26,17 +27,20 @@ STATE_DICT = ""
 """The "file" of tensors that the caller handed in as a state dict."""
 
 
-def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
+def build_tensor_ledger(
+    record: LoadRecord, headers: CheckpointHeaders, comparison: TiedComparison | None = None
+) -> Table[Tensor]:
     """Returns the tensor ledger of one load; times are raw clock readings.
 
     Args:
         record: What was recorded. Without a finished model, keys whose turn
             had not come have no provenance, instead of counting as unused.
         headers: Of the weight files.
+        comparison: Compares what the files hold for tied tensors, within the limits of one trace.
     """
     stored = stored_tensors(record, headers)
     if record.model is not None:
-        return _model_ledger(record, record.model, stored)
+        return _model_ledger(record, record.model, stored, comparison or TiedComparison())
     return Table.of(Tensor, _unfinished_ledger(record, stored))
 
 
@@ -58,7 +62,9 @@ class _Row(NamedTuple):
         return self.layout.offloaded and self.layout.device == "meta"
 
 
-def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored]) -> Table[Tensor]:
+def _model_ledger(
+    record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
+) -> Table[Tensor]:
     prefix = str(model.get("base_model_prefix") or "")
     quantizer = model.get("quantizer") is not None
     device_map = model.get("device_map") or {}
@@ -66,6 +72,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     sources = keys_by_name(record, stored, loadable, prefix)
     tied_to = _ties(record, sources)
     rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
+    own_keys = _compare_own_keys(record, rows, tied_to, stored, comparison)
     consumed = {key for row in rows for key in row.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     origins = sources_of([row.keys for row in rows], [row.layout.shape for row in rows], stored)
@@ -85,6 +92,7 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "stored_bytes": [origin.bytes for origin in origins],
         "bytes": [row.layout.bytes for row in rows],
         "device": [row.layout.device for row in rows],
+        "own_key_equal": [own_keys.get(row.name) for row in rows],
         "tied_to": [tied_to.get(row.name) for row in rows],
         "read_start_ns": [row.times.read_start for row in rows],
         "read_end_ns": [row.times.read_end for row in rows],
@@ -204,6 +212,29 @@ def _ties(record: LoadRecord, sources: dict[str, list[str]]) -> dict[str, str]:
             if name != owner:
                 tied[name] = owner
     return tied
+
+
+def _compare_own_keys(
+    record: LoadRecord,
+    rows: list[_Row],
+    tied_to: dict[str, str],
+    stored: dict[str, Stored],
+    comparison: TiedComparison,
+) -> dict[str, bool | None]:
+    """Compares the keys of tied tensors, and corrects ``tied_to`` where the last of them was kept."""
+    if not tied_to:
+        return {}
+    family = {*tied_to, *tied_to.values()}
+    keys = {row.name: row.keys for row in rows if row.name in family}
+    copied = None
+    # Where single tensors were placed, each had a place of its own, and was tied afterwards.
+    if record.modules and not record.places and not record.assigns:
+        copied = {
+            row.name: row.times.placed
+            for row in rows
+            if row.name in family and row.keys and row.times.placed is not None
+        }
+    return compare_own_keys(tied_to, keys, stored, comparison, copied)
 
 
 def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Tensor]:

@@ -32,6 +32,7 @@ from hftrace.replay.spans import (
     sample_open_peaks,
 )
 from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.replay.tied import TiedComparison
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
@@ -149,6 +150,7 @@ class _Ledgers:
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
         self._headers = CheckpointHeaders()
+        self._comparison = TiedComparison()
         self._times = {
             field.name: -base for field in dataclasses.fields(Tensor) if field.name.endswith("_ns")
         }
@@ -173,7 +175,7 @@ class _Ledgers:
         add_body_spans(process)
         rank = {"rank": process.rank}
         for record in load_records(process):
-            tensors = build_tensor_ledger(record, self._headers)
+            tensors = build_tensor_ledger(record, self._headers, self._comparison)
             files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
             self.files.append(_Part(files, {"asked_by": offset}, rank))

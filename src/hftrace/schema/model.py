@@ -99,7 +99,7 @@ class Tensor:
     """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
     None where a load died before the tensor's turn came."""
     keys: list[str]
-    """Checkpoint keys. Several stand in the checkpoint's order: file by file, and in a file as the data lies."""
+    """Checkpoint keys. Several stand in the checkpoint's order: file by file, in a file as the data lies."""
     file: str | None
     """The file that all keys are in; None where they are in several, which ``files`` names."""
     offset: int | None
@@ -115,7 +115,8 @@ class Tensor:
     device: str | None
     tied_to: str | None
     read_start_ns: int | None
-    """Start of the call that reads and casts the tensor; of several keys, of the first call. With a memory map and an
+    """Start of the call that reads and casts the tensor; of several keys, of the first call.
+    With a memory map and an
     equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file.
     Nothing is synchronised: a copy to an accelerator may still be under way at its end."""
     read_end_ns: int | None
@@ -134,6 +135,9 @@ class Tensor:
     rank: int = 0
     files: dict[str, int] | None = None
     """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
+    own_key_equal: bool | None = None
+    """Of a tied tensor with a key of its own in the checkpoint: whether that key holds the same as the key of
+    the tensor that it is tied to. None where there is no such key, or it was not compared."""
 
 
 @dataclass(frozen=True, slots=True)

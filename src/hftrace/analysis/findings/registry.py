@@ -17,6 +17,7 @@ MODULES = (
     "memory",
     "recorder",
     "time",
+    "verify",
     "weights",
 )
 """Modules of this package with rules, each of which registers its own when it is imported."""
