@@ -154,11 +154,12 @@ def _pickles(trace: Trace) -> tuple[int, str]:
 FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
     "cast": ("tensors cast to another dtype", _casts),
     "initialized": (
-        "parameters not from the checkpoint",
+        "tensors not from the checkpoint",
         lambda trace: _tensors(
             trace,
             lambda tensor_class: (
-                tensor_class.provenance == "initialized" and tensor_class.kind == "parameter"
+                tensor_class.provenance == "uninitialized"
+                or (tensor_class.provenance == "initialized" and tensor_class.kind == "parameter")
             ),
         ),
     ),

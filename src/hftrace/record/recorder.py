@@ -21,6 +21,7 @@ from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
 from hftrace.record.writer import JournalWriter, WrittenLine
+from hftrace.record.writes import WriteLog
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.redact import redact
 from hftrace.system.heap import free_heap_bytes
@@ -56,6 +57,8 @@ class ThreadState(threading.local):
         self.import_modules = 0
         self.busy = False
         """True while our own code runs on this thread: its calls are not the host's."""
+        self.watching = False
+        """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""
 
 
 class Recorder:
@@ -97,6 +100,7 @@ class Recorder:
         self.on_model_class: Callable[[Any], None] | None = None
         self.local = buffers.ThreadBuffers(self._threads)
         self.state = ThreadState()
+        self.writes = WriteLog()
         self._load_stacks: list[list[OpenSpan]] = []
         """For each open load, innermost last, the stack of its thread."""
         self._exact_peaks = exact_peaks

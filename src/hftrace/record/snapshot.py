@@ -20,6 +20,7 @@ from hftrace.schema import events, journal, lines
 ROWS_PER_LINE = 2000
 _TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
+_version = operator.attrgetter("_version")
 
 
 def model_of(result: Any) -> Any:
@@ -74,6 +75,8 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         if isinstance(tied, dict)
         else None,
         "training": bool(getattr(model, "training", False)),
+        # Whoever reads this may take a tensor that no watched writer wrote for one that was not written.
+        "writes_watched": True,
     }
     recorder.write(lines.Model(span_id, facts))
     layouts = _Layouts()
@@ -97,8 +100,11 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         fresh = layouts.take()
         if fresh:
             recorder.write(lines.Layouts(span_id, fresh))
-        columns = (kinds, numbers, list(map(id, tensors)))
+        columns = (_marked(kinds, tensors), numbers, list(map(id, tensors)))
         recorder.writer.write(events.encode_columns(journal.TENSORS, span_id, [names], columns))
+        writes = [part for write in recorder.writes.among(tensors) for part in write]
+        if writes:
+            recorder.write(lines.Writes(span_id, writes))
         for column in (names, kinds, tensors):
             column.clear()
 
@@ -133,6 +139,20 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
                 if child is not None:
                     pending.append((f"{prefix}{name}.", child))
     flush()
+
+
+def _marked(kinds: list[int], tensors: list[Any]) -> list[int]:
+    """Returns the kinds, with a mark at those of tensors that were written in place since they were made."""
+    try:
+        versions = list(map(_version, tensors))
+    except RuntimeError:  # tensors made in inference mode do not count
+        return kinds
+    if not any(versions):
+        return kinds
+    return [
+        kind | lines.WRITTEN_IN_PLACE if version else kind
+        for kind, version in zip(kinds, versions, strict=True)
+    ]
 
 
 def _tables_of(module: Any) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
-from hftrace.record.hooks.events import EventHandler, initialize_handler, undecorated
+from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
+from hftrace.record.hooks.initializers import init_weights_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
@@ -182,7 +183,7 @@ class Tracer:
                 # of initialize_weights and _initialize_missing_keys hold it anyway.
                 if function is not None and not (loader and loader.generation.init_weights_always):
                     self._hook(
-                        HookPoint(f"{target}._init_weights", "initialize", handler=initialize_handler),
+                        HookPoint(f"{target}._init_weights", "initialize", handler=init_weights_handler),
                         function,
                     )
 

@@ -10,6 +10,9 @@ from hftrace.errors import HftraceError
 from hftrace.replay.headers import StoredTensor, read_safetensors_header
 from hftrace.replay.loads import LoadRecord
 
+STATE_DICT = ""
+"""The "file" of tensors that the caller handed in as a state dict."""
+
 
 class Stored(NamedTuple):
     """A tensor of the checkpoint, and where it is."""
@@ -55,11 +58,19 @@ def stored_tensors(record: LoadRecord, headers: CheckpointHeaders) -> dict[str, 
     return found
 
 
-def _candidates(key: str, prefix: str) -> Iterable[str]:
-    """Yields the names that the loaders of 4.x try for a checkpoint key, in their order.
+def _with_prefix(name: str, prefix: str) -> Iterable[str]:
+    """Yields a name as it is, and below and without the base model's own, as the loaders of 4.x try it."""
+    yield name
+    if prefix:
+        yield f"{prefix}.{name}"
+        if name.startswith(f"{prefix}."):
+            yield name[len(prefix) + 1 :]
 
-    ``_fix_state_dict_key_on_load`` and the base model's prefix,
-    ``modeling_utils.py`` 4.36 to 4.57.
+
+def _candidates(key: str, prefix: str) -> Iterable[str]:
+    """Yields names that loaders of 4.x try for a checkpoint key, where they were not seen to.
+
+    ``_fix_state_dict_key_on_load``, ``modeling_utils.py`` 4.36 to 4.57.
     """
     fixed = key
     if key.endswith("LayerNorm.beta"):
@@ -80,12 +91,8 @@ def _candidates(key: str, prefix: str) -> Iterable[str]:
                 variants.append(name[: -len(old)] + new)
             elif name.endswith(new):
                 variants.append(name[: -len(new)] + old)
-    yield from variants
-    if prefix:
-        for name in variants:
-            yield f"{prefix}.{name}"
-            if name.startswith(f"{prefix}."):
-                yield name[len(prefix) + 1 :]
+    for name in variants:
+        yield from _with_prefix(name, prefix)
 
 
 def keys_by_name(
@@ -105,10 +112,9 @@ def keys_by_name(
         return sources
     for key in stored:
         renamed = record.renames.get(key)
-        options: Iterable[str]
-        if renamed is not None:
-            # In 4.50 the names are relative to the base model once it is loaded into.
-            options = (renamed, f"{prefix}.{renamed}") if prefix else (renamed,)
+        if renamed is not None or record.renames_known:
+            # Up to 4.50 the names are relative to the base model once it is loaded into.
+            options = _with_prefix(renamed or key, prefix)
         else:
             options = _candidates(key, prefix)
         for name in options:

@@ -30,6 +30,7 @@ LineOfSpan = TypeVar(
     lines.Model,
     lines.Layouts,
     lines.Tensors,
+    lines.Writes,
 )
 
 
@@ -81,7 +82,25 @@ class LoadRecord:
     converts: dict[str, Convert] = field(default_factory=dict)
     """By the model's name."""
     places: list[Placement] = field(default_factory=list)
+    allocations: list[Placement] = field(default_factory=list)
+    """What the loader put into the model for lack of a source: memory that nothing was written into."""
+    writes: dict[int, lines.Write] = field(default_factory=dict)
+    """By the tensor's identity."""
+    reported: dict[str, set[str]] = field(default_factory=dict)
+    """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
+    built_on: str | None = None
+    """Where the model's parameters were made: ``meta``, or a device; None if unknown."""
+    meta_buffers: bool | None = None
+    """Whether this loader builds buffers on the meta device too; None if unknown."""
+    initializing: list[tuple[int, int]] = field(default_factory=list)
+    """When the loader initialised."""
+    renames_known: bool = False
+    """Whether :attr:`renames` holds every key that the loader renames."""
     modules: list[ModuleCopy] = field(default_factory=list)
+
+    def initializes_at(self, time_ns: int) -> bool:
+        """Returns whether the loader was initialising what has no source."""
+        return any(start <= time_ns <= end for start, end in self.initializing)
 
     def innermost(self, thread: int, time_ns: int) -> int | None:
         """Returns the innermost span; that of the load's own thread for a worker without spans."""
@@ -107,8 +126,12 @@ def load_records(process: Process) -> list[LoadRecord]:
     _sort_lines(process, {span: records[root] for span, root in root_of.items() if root in records})
     ordered = list(records.values())
     groups = _distinct(group for fact in process.facts.get("ties", []) for group in fact.get("groups", []))
+    loader: dict[str, Any] = {}
+    for fact in process.facts.get("environment", []):
+        loader.update(fact.get("loader") or {})
     for record in ordered:
         record.tie_groups += groups
+        record.meta_buffers = loader.get("meta_buffers")
     _sort_events(process, ordered)
     return ordered
 
@@ -143,7 +166,26 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
         assigns=any(span.attributes.get("assigns") is True for span in spans),
+        reported=_reported(spans),
+        initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
+        built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
+        renames_known=any("renamed" in span.attributes for span in spans),
     )
+
+
+def _says_device(span: OpenedSpan) -> bool:
+    return span.phase == "instantiate" and span.attributes.get("device") is not None
+
+
+def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
+    """Returns the names that the loader reported, by what it said of them."""
+    reported: dict[str, set[str]] = {}
+    for span in spans:
+        for word in ("missing", "unexpected", "mismatched"):
+            names = span.attributes.get(word)
+            if isinstance(names, list):
+                reported.setdefault(word, set()).update(map(str, names))
+    return reported
 
 
 def _requests(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
@@ -177,6 +219,8 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
             record.keys[key] = (keys.source, StoredTensor(dtype, shape, None, size))
     for renames, record in of(lines.Renames):
         record.renames.update(renames.names())
+    for writes, record in of(lines.Writes):
+        record.writes.update((write.identity, write) for write in writes.entries())
     for file, record in of(lines.File):
         assert file.span is not None
         record.asked.append((file.span, file.facts))
@@ -257,7 +301,8 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     for place in process.events_of(Placement):
         record = find.load_at(place.thread, place.start)
         if record is not None:
-            record.places.append(place)
+            # Where a loader initialises it puts in what has no source.
+            (record.allocations if record.initializes_at(place.start) else record.places).append(place)
     for module in process.events_of(ModuleCopy):
         record = find.load_at(module.thread, module.start)
         if record is not None:
@@ -270,8 +315,20 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
 
 def _add_move(process: Process, record: LoadRecord, move: Move) -> None:
     inside = record.innermost(move.thread, move.start)
-    if record.phases.get(inside or -1) == "shard":
-        record.places.append(Placement(move.name, move.start, move.end, move.thread))
+    phase = record.phases.get(inside or -1)
+    placement = Placement(move.name, move.start, move.end, move.thread)
+    if phase == "shard":
+        record.places.append(placement)
+    elif phase == "initialize" or _function_of(process, inside).endswith("_load_pretrained_model"):
+        # Up to 4.49 the loader's own body allocates what no shard has.
+        record.allocations.append(placement)
     if inside is not None and inside in process.spans:
         attributes = process.spans[inside].attributes
         attributes["moved"] = attributes.get("moved", 0) + 1
+
+
+def _function_of(process: Process, span: int | None) -> str:
+    """Returns the name of the function that a span is a call of; empty where it is none."""
+    found = process.spans.get(span) if span is not None else None
+    hook = process.hooks.get(found.hook) if found is not None and found.hook is not None else None
+    return hook.function if hook is not None else ""

@@ -88,7 +88,7 @@ class _Reader(pickle.Unpickler):
 
 
 def pickled_extents(path: str | os.PathLike[str]) -> dict[str, Extent]:
-    """Returns where the data of each tensor of a pickled checkpoint lies; nothing where that cannot be told."""
+    """Returns where the data of each tensor of a pickled checkpoint lies; nothing where nobody can tell."""
     try:
         with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
             (entry,) = (info for info in archive.infolist() if info.filename.endswith("/data.pkl"))

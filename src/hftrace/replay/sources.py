@@ -11,7 +11,7 @@ from hftrace.replay.keys import Stored
 
 
 class Source(NamedTuple):
-    """What the checkpoint says of the keys of one tensor; None where that is not one answer for all of them."""
+    """What the checkpoint says of the keys of one tensor; None where that is not one answer for all."""
 
     file: str | None = None
     files: dict[str, int] | None = None

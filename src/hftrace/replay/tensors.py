@@ -2,29 +2,31 @@
 
 Joins three things that are known apart: what the loader did (events of the
 journal), what the files say (their headers), and what the finished model holds
-(the snapshot at return). The truth about a tensor's provenance is decided here
-and nowhere else.
+(the snapshot at return). What they prove of a tensor's provenance is decided in
+:mod:`hftrace.replay.provenance` and nowhere else.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Container
 from typing import Any, NamedTuple
 
-from hftrace.replay.events import Convert
-from hftrace.replay.keys import CheckpointHeaders, Stored, keys_by_name, stored_tensors
+from hftrace.replay.events import Convert, Placement
+from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.provenance import (
+    KIND_COMPUTED,
+    KIND_PARAMETER,
+    Loading,
+    Observed,
+    Provenance,
+    provenance_of,
+)
 from hftrace.replay.sources import sources_of
-from hftrace.replay.tied import TiedComparison, compare_own_keys
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
-from hftrace.schema.lines import Layout
+from hftrace.replay.tied import TiedComparison, Ties, ties_of
+from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
-
-KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
-"""What a row of the snapshot is; the last is a buffer outside of the state dict."""
-
-STATE_DICT = ""
-"""The "file" of tensors that the caller handed in as a state dict."""
 
 
 def build_tensor_ledger(
@@ -48,104 +50,148 @@ class _Row(NamedTuple):
     """A tensor of the finished model, and what is known of it from elsewhere."""
 
     name: str
-    kind: int
-    layout: Layout
-    keys: list[str]
-    first: Stored | None
-    """What is stored under the first key."""
+    seen: Observed
     conversion: Convert | None
-    times: Times
+    stored_shape: list[int] | None
+    """Of the one key; of one that did not fit too."""
+    provenance: Provenance
 
     @property
     def offloaded(self) -> bool:
         """Whether its weights stay behind a hook."""
-        return self.layout.offloaded and self.layout.device == "meta"
+        return self.seen.layout.offloaded and self.seen.layout.device == "meta"
 
 
 def _model_ledger(
     record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
 ) -> Table[Tensor]:
-    prefix = str(model.get("base_model_prefix") or "")
-    quantizer = model.get("quantizer") is not None
     device_map = model.get("device_map") or {}
-    loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
-    sources = keys_by_name(record, stored, loadable, prefix)
-    tied_to = _ties(record, sources)
-    rows = _model_rows(record, stored, sources, TensorTimes(record, prefix), quantizer)
-    own_keys = _compare_own_keys(record, rows, tied_to, stored, comparison)
-    consumed = {key for row in rows for key in row.keys}
+    rows, ties = _model_rows(record, model, stored, comparison)
+    consumed = {key for row in rows for key in row.seen.keys}
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
-    origins = sources_of([row.keys for row in rows], [row.layout.shape for row in rows], stored)
-    conversions = [row.conversion if row.keys else None for row in rows]
+    every = [row.seen for row in rows]
+    origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
+    conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {
         "name": [row.name for row in rows],
-        "kind": ["parameter" if row.kind == KIND_PARAMETER else "buffer" for row in rows],
-        "provenance": [_provenance(row, row.name in tied_to, quantizer) for row in rows],
-        "keys": [row.keys for row in rows],
+        "kind": ["parameter" if seen.kind == KIND_PARAMETER else "buffer" for seen in every],
+        "provenance": [row.provenance.word for row in rows],
+        "evidence": [row.provenance.evidence for row in rows],
+        "keys": [seen.keys for seen in every],
         "file": [origin.file for origin in origins],
         "files": [origin.files for origin in origins],
         "offset": [origin.offset for origin in origins],
-        "shape": [row.layout.shape for row in rows],
+        "shape": [seen.layout.shape for seen in every],
+        "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [origin.dtype for origin in origins],
-        "dtype": [row.layout.dtype for row in rows],
+        "dtype": [seen.layout.dtype for seen in every],
         "stored_bytes": [origin.bytes for origin in origins],
-        "bytes": [row.layout.bytes for row in rows],
-        "device": [row.layout.device for row in rows],
-        "own_key_equal": [own_keys.get(row.name) for row in rows],
-        "tied_to": [tied_to.get(row.name) for row in rows],
-        "read_start_ns": [row.times.read_start for row in rows],
-        "read_end_ns": [row.times.read_end for row in rows],
-        "placed_ns": [row.times.placed for row in rows],
-        "thread": [row.times.thread for row in rows],
-        "span": [_span_of(record, row.times) for row in rows],
+        "bytes": [seen.layout.bytes for seen in every],
+        "device": [seen.layout.device for seen in every],
+        "own_key_equal": [ties.own_key_equal.get(row.name) for row in rows],
+        "tied_to": [ties.tied_to.get(row.name) for row in rows],
+        "read_start_ns": [seen.times.read_start for seen in every],
+        "read_end_ns": [seen.times.read_end for seen in every],
+        "placed_ns": [seen.times.placed for seen in every],
+        "thread": [seen.times.thread for seen in every],
+        "span": [_span_of(record, seen.times) for seen in every],
         "convert_start_ns": [conversion.start if conversion else None for conversion in conversions],
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
-        values += _unused_column(name, unused)
+        values += _unused_column(name, unused, record.renames)
     return Table(Tensor, columns)
 
 
 def _model_rows(
-    record: LoadRecord,
-    stored: dict[str, Stored],
-    sources: dict[str, list[str]],
-    tensor_times: TensorTimes,
-    quantizer: bool,
-) -> list[_Row]:
-    rows = []
-    for name, kind, position, _ in record.rows:
+    record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
+) -> tuple[list[_Row], Ties]:
+    """Returns what is known of each tensor of the finished model, and which of them are one."""
+    prefix = str(model.get("base_model_prefix") or "")
+    loading = Loading(
+        quantizer=model.get("quantizer") is not None,
+        watched=model.get("writes_watched") is True,
+        meta_buffers=record.meta_buffers,
+        built_on_meta=record.built_on == "meta",
+    )
+    loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
+    sources = keys_by_name(record, stored, loadable, prefix)
+    times_of = TensorTimes(record, prefix).of
+    allocations = {place.name: place for place in record.allocations}
+    missing = record.reported.get("missing", set())
+    mismatched = record.reported.get("mismatched", set())
+    found: list[tuple[str, Observed, Convert | None, list[int] | None]] = []
+    for name, marked_kind, position, identity in record.rows:
+        kind = marked_kind & ~WRITTEN_IN_PLACE
         layout = record.layouts[position]
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
+        operations = conversion.operations if conversion is not None else []
         first = stored[keys[0]] if keys else None
-        if (
-            first is not None
-            and len(keys) == 1
-            and not (conversion and conversion.operations)
-            and not quantizer
-            and first.tensor.shape != layout.shape
-            and math.prod(first.tensor.shape) != math.prod(layout.shape)
+        stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if first is not None and (
+            name in missing
+            or name in mismatched
+            or not mismatched.isdisjoint(keys)
+            or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
         ):
-            # A mismatch that the caller chose to ignore: the key went nowhere.
+            # Not placed, whatever its name: the key went nowhere.
             keys, first = [], None
-        times = tensor_times.of(name, keys, first.path) if first else NO_TIMES
-        rows.append(_Row(name, kind, layout, keys, first, conversion, times))
-    return rows
+        seen = Observed(
+            kind,
+            layout,
+            keys,
+            first,
+            operations,
+            times_of(name, keys, first.path) if first else NO_TIMES,
+            _allocation(allocations, name, prefix),
+            record.writes.get(identity),
+            marked_kind != kind,
+        )
+        found.append((name, seen, conversion, stored_shape))
+    ties = ties_of(record, {name: seen for name, seen, _, _ in found}, stored, comparison)
+    rows = [
+        _Row(name, seen, conversion, shape, provenance_of(seen, loading, tied=name in ties.tied_to))
+        for name, seen, conversion, shape in found
+    ]
+    return rows, ties
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]]) -> list[Any]:
+def _fits(stored: list[int] | None, shape: list[int]) -> bool:
+    """Returns whether a stored shape is the tensor's; torch takes a vector of one value for a scalar too."""
+    return stored is None or stored == shape or (stored == [1] and shape == [])
+
+
+def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Placement | None:
+    """Returns the allocation of a tensor, which the loader may have named without the base model's name."""
+    if not allocations:
+        return None
+    found = allocations.get(name)
+    if found is None and prefix and name.startswith(f"{prefix}."):
+        found = allocations.get(name[len(prefix) + 1 :])
+    return found
+
+
+def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
+    if name == "evidence":
+        return ["renamed" if key in renames else None for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":
         return [[key] for key, _ in unused]
     if name == "file":
         return [found.file for _, found in unused]
-    read = {"offset": "offset", "shape": "shape", "stored_dtype": "dtype", "stored_bytes": "bytes"}.get(name)
+    read = {
+        "offset": "offset",
+        "shape": "shape",
+        "stored_shape": "shape",
+        "stored_dtype": "dtype",
+        "stored_bytes": "bytes",
+    }.get(name)
     return [getattr(found.tensor, read) if read else None for _, found in unused]
 
 
@@ -157,27 +203,6 @@ def _span_of(record: LoadRecord, times: Times) -> int | None:
     return record.innermost(record.thread if times.thread is None else times.thread, times.read_start)
 
 
-def _provenance(row: _Row, tied: bool, quantizer: bool) -> str:
-    operations = row.conversion.operations if row.conversion else []
-    if tied:
-        return "tied"
-    if row.layout.device == "meta":
-        return "offloaded" if row.layout.offloaded else "meta"
-    if row.first is not None:
-        if quantizer and _is_quantized(row.first.tensor.dtype, row.layout.dtype, operations):
-            return "quantized"
-        if operations or len(row.keys) > 1:
-            return "converted"
-        return "state_dict" if row.first.path == STATE_DICT else "checkpoint"
-    return "initialized" if row.kind == KIND_PARAMETER else "computed"
-
-
-def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
-    """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
-    narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
-    return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)
-
-
 def _offload_place(name: str, device_map: dict[str, str]) -> str:
     """Returns where a device map puts a tensor: the longest module name that holds it decides."""
     module = name
@@ -187,54 +212,6 @@ def _offload_place(name: str, device_map: dict[str, str]) -> str:
         if not module:
             return "cpu"
         module = module.rpartition(".")[0]
-
-
-def _ties(record: LoadRecord, sources: dict[str, list[str]]) -> dict[str, str]:
-    """Returns, for each tied tensor but the one that holds the weights, the name of that one.
-
-    Tensors are tied when they are one object. Hooks that offload replace them
-    by separate meta tensors, so the groups from before the dispatch count too.
-    """
-    groups: dict[int, list[str]] = {}
-    known = set()
-    for row in record.rows:
-        groups.setdefault(row.identity, []).append(row.name)
-        known.add(row.name)
-    families = [names for names in groups.values() if len(names) > 1]
-    families += [[name for name in names if name in known] for names in record.tie_groups]
-    tied: dict[str, str] = {}
-    for names in families:
-        if len(names) < 2 or any(name in tied for name in names):
-            continue
-        # The one that has a checkpoint key holds the weights; the first in the model's order otherwise.
-        owner = next((name for name in names if name in sources), names[0])
-        for name in names:
-            if name != owner:
-                tied[name] = owner
-    return tied
-
-
-def _compare_own_keys(
-    record: LoadRecord,
-    rows: list[_Row],
-    tied_to: dict[str, str],
-    stored: dict[str, Stored],
-    comparison: TiedComparison,
-) -> dict[str, bool | None]:
-    """Compares the keys of tied tensors, and corrects ``tied_to`` where the last of them was kept."""
-    if not tied_to:
-        return {}
-    family = {*tied_to, *tied_to.values()}
-    keys = {row.name: row.keys for row in rows if row.name in family}
-    copied = None
-    # Where single tensors were placed, each had a place of its own, and was tied afterwards.
-    if record.modules and not record.places and not record.assigns:
-        copied = {
-            row.name: row.times.placed
-            for row in rows
-            if row.name in family and row.keys and row.times.placed is not None
-        }
-    return compare_own_keys(tied_to, keys, stored, comparison, copied)
 
 
 def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Tensor]:

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from hftrace.replay.keys import Stored
+from hftrace.replay.loads import LoadRecord
 from hftrace.replay.pickles import Extent, pickled_extents
+from hftrace.replay.provenance import Observed
+
+
+class Ties(NamedTuple):
+    """Tensors of a model that are one."""
+
+    tied_to: dict[str, str]
+    """For each tied tensor but the one that holds the weights, the name of that one."""
+    own_key_equal: dict[str, bool | None]
+    """For each tied tensor with a key of its own, whether that holds what the tensor holds."""
+
 
 PIECE_BYTES = 1 << 22
 MAX_BYTES = 4 << 30
@@ -78,7 +90,59 @@ class TiedComparison:
         return True
 
 
-def compare_own_keys(
+def ties_of(
+    record: LoadRecord,
+    tensors: Mapping[str, Observed],
+    stored: Mapping[str, Stored],
+    comparison: TiedComparison,
+) -> Ties:
+    """Returns which tensors of a model are one, and whether they lost weights of their own.
+
+    Args:
+        record: The load.
+        tensors: The tensors of its model by name.
+        stored: The checkpoint.
+        comparison: Compares what the files hold.
+    """
+    tied_to = _tied_to(record, tensors)
+    if not tied_to:
+        return Ties({}, {})
+    family = {*tied_to, *tied_to.values()}
+    keys = {name: tensors[name].keys for name in family}
+    copied = None
+    # Where single tensors were placed, each had a place of its own, and was tied afterwards.
+    if record.modules and not record.places and not record.assigns:
+        times = {name: tensors[name].times.placed for name in family if keys[name]}
+        copied = {name: time for name, time in times.items() if time is not None}
+    return Ties(tied_to, _compare_own_keys(tied_to, keys, stored, comparison, copied))
+
+
+def _tied_to(record: LoadRecord, tensors: Mapping[str, Observed]) -> dict[str, str]:
+    """Returns, for each tied tensor but the one that holds the weights, the name of that one.
+
+    Tensors are tied when they are one object. Hooks that offload replace them
+    by separate meta tensors, so the groups from before the dispatch count too.
+    """
+    groups: dict[int, list[str]] = {}
+    known = set()
+    for row in record.rows:
+        groups.setdefault(row.identity, []).append(row.name)
+        known.add(row.name)
+    families = [names for names in groups.values() if len(names) > 1]
+    families += [[name for name in names if name in known] for names in record.tie_groups]
+    tied: dict[str, str] = {}
+    for names in families:
+        if len(names) < 2 or any(name in tied for name in names):
+            continue
+        # The one that has a checkpoint key holds the weights; the first in the model's order otherwise.
+        owner = next((name for name in names if tensors[name].keys), names[0])
+        for name in names:
+            if name != owner:
+                tied[name] = owner
+    return tied
+
+
+def _compare_own_keys(
     tied_to: dict[str, str],
     keys: Mapping[str, Sequence[str]],
     stored: Mapping[str, Stored],

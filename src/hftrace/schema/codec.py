@@ -32,6 +32,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.MODEL: lines.Model,
     journal.LAYOUTS: lines.Layouts,
     journal.TENSORS: lines.Tensors,
+    journal.WRITES: lines.Writes,
     journal.THREAD: lines.Thread,
     journal.ERROR: lines.Error,
     journal.FACTS: lines.Facts,

@@ -195,6 +195,10 @@ class Layouts(NamedTuple):
     layouts: list[Layout]
 
 
+WRITTEN_IN_PLACE = 4
+"""Added to the kind of a tensor that was written in place since it was made, as torch counts it."""
+
+
 class ModelTensor(NamedTuple):
     """One parameter or buffer of the finished model."""
 
@@ -216,6 +220,28 @@ class Tensors(NamedTuple):
     def rows(self) -> Iterator[ModelTensor]:
         """Yields the tensors."""
         return map(ModelTensor, *(self.items[at::4] for at in range(4)))
+
+
+class Write(NamedTuple):
+    """The last write to a tensor by somebody who is watched."""
+
+    identity: int
+    """That of :class:`ModelTensor`."""
+    time_ns: int
+    by: str
+    """``initializer``, or whoever else writes: see :mod:`hftrace.record.writes`."""
+
+
+class Writes(NamedTuple):
+    """Which tensors of the finished model were written, besides by what places weights."""
+
+    span: int
+    items: list[Any]
+    """Identity, time, writer, and so on."""
+
+    def entries(self) -> Iterator[Write]:
+        """Yields the writes."""
+        return map(Write, *(self.items[at::3] for at in range(3)))
 
 
 class Thread(NamedTuple):
@@ -296,5 +322,5 @@ class Events(NamedTuple):
 
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
-    | Layouts | Tensors | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
+    | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
 )  # fmt: skip

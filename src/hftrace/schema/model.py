@@ -96,8 +96,9 @@ class Tensor:
     kind: str
     """``parameter``, ``buffer`` or ``unused``."""
     provenance: str | None
-    """``checkpoint, converted, quantized, initialized, computed, tied, offloaded, meta, state_dict, unused``;
-    None where a load died before the tensor's turn came."""
+    """``checkpoint, converted, quantized, tied, offloaded, state_dict, computed, initialized,
+    uninitialized, meta, unused`` or ``unknown``, by what ``evidence`` proves; None where a load died before
+    the tensor's turn came."""
     keys: list[str]
     """Checkpoint keys. Several stand in the checkpoint's order: file by file, in a file as the data lies."""
     file: str | None
@@ -133,6 +134,12 @@ class Tensor:
     offload: str | None = None
     """``disk`` or ``cpu`` where the weights stay behind a hook and ``device`` is meta."""
     rank: int = 0
+    evidence: str | None = None
+    """What proves the provenance, a word of :data:`hftrace.schema.vocabulary.EVIDENCE`; None for nothing."""
+    stored_shape: list[int] | None = None
+    """Shape under the one key, which may be one that did not fit; None where there are none or several."""
+    global_shape: list[int] | None = None
+    """Shape of the whole where this rank holds a part; None where it holds all."""
     files: dict[str, int] | None = None
     """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
     own_key_equal: bool | None = None

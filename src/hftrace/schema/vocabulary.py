@@ -56,6 +56,21 @@ AFTER_LOAD = (*READY_PHASES, "release")
 MEMORY_PHASES = (*READY_PHASES, "generate", "release")
 """Phases of root spans that follow a load and change what it left in memory."""
 
+# -- provenance ----------------------------------------------------------------------------------------
+
+EVIDENCE = {
+    "placed": "the loader was seen to put it into the model",
+    "same_tensor": "it is the same tensor as the one it is tied to",
+    "hook": "a hook brings it in when it is used",
+    "initializer": "the loader's initialisation was seen to write it",
+    "overwritten": "it was placed from the checkpoint, and the loader's initialisation wrote it after that",
+    "allocated": "the loader allocated it, and nothing was seen to write it",
+    "built": "the model's own code made it on a real device",
+    "renamed": "the loader gave this key another name, which the model does not have",
+    "written_in_place": "something that is not hooked wrote into it after it was made",
+}
+"""What proves where a tensor's bytes came from."""
+
 # -- dtypes --------------------------------------------------------------------------------------------
 
 ITEM_BYTES = {

@@ -79,20 +79,32 @@ def total_of(trace: Trace, **fields: str | None) -> Total:
     return total
 
 
-def worst_names(trace: Trace, kind: str, provenance: str, limit: int = 3) -> str:
-    """Names the parts of the model with most bytes: ``lm_head, score``."""
+def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False, **fields: str | None) -> str:
+    """Names the parts of the model with most bytes: ``lm_head, score``.
+
+    Args:
+        trace: The trace.
+        kind: Of the tensors.
+        limit: How many to name.
+        whole: Whether to name the tensors, and not the modules that have them.
+        **fields: What else their class has to be, as for :func:`total_of`.
+    """
     sizes: Counter[str] = Counter()
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
-        if (batch.tensor_class.kind, batch.tensor_class.provenance) == (kind, provenance):
+        tensor_class = batch.tensor_class
+        if tensor_class.kind == kind and all(
+            getattr(tensor_class, field) == value for field, value in fields.items()
+        ):
             for name, keys, size, stored in zip(
                 *(take(column, batch.rows) for column in columns), strict=True
             ):
                 full = name or (keys[0] if keys else "(no name)")
-                sizes[full.rpartition(".")[0] or full] += size or stored or 1
+                sizes[full if whole else full.rpartition(".")[0] or full] += size or stored or 1
     worst = [name for name, _ in sizes.most_common(limit)]
     rest = len(sizes) - len(worst)
-    return ", ".join(worst) + (f" and {units.count(rest, 'more module')}" if rest > 0 else "")
+    what = "more" if whole else "more module"
+    return ", ".join(worst) + (f" and {units.count(rest, what, what if whole else None)}" if rest > 0 else "")
 
 
 def is_number(value: Any) -> bool:

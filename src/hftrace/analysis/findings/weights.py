@@ -17,22 +17,141 @@ from hftrace.units import byte_count
 
 
 @rule(
+    (
+        "R27",
+        "overwritten-weights",
+        "Weights came from the checkpoint, and the loader's initialisation overwrote them.",
+    ),
+)
+def overwritten_weights(trace: Trace) -> Iterator[Finding]:
+    """R27: weights that were loaded, and written again by the model's own initialisation."""
+    total = total_of(trace, kind="parameter", evidence="overwritten")
+    if not total.count:
+        return
+    yield Finding(
+        "R27",
+        "overwritten-weights",
+        f"{units.count(total.count, 'loaded parameter')} overwritten by the initialisation",
+        f"{byte_count(total.bytes)} of weights were placed from the checkpoint, and _init_weights wrote new "
+        f"values over them: {worst_names(trace, 'parameter', evidence='overwritten')}.",
+        "Mend the model's class: from 5.0 on, _init_weights must use transformers.initialization "
+        "(init.normal_ and so on), which leaves loaded tensors alone, and __init__ must end with "
+        "self.post_init().",
+        cost_bytes=total.bytes,
+    )
+
+
+@rule(
+    ("R28", "uninitialized-weights", "Tensors hold whatever was in memory: nothing was seen to write them."),
+)
+def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
+    """R28: tensors that were allocated and never written."""
+    for kind, words in (("parameter", "parameter"), ("buffer", "buffer")):
+        total = total_of(trace, kind=kind, provenance="uninitialized")
+        if not total.count:
+            continue
+        advice = (
+            "Write it in the model's _init_weights, or keep it in the checkpoint."
+            if kind == "parameter"
+            else "Write it in the model's _init_weights, which 5.x calls after the load, or register it with "
+            "persistent=True and save the checkpoint again: what __init__ gives it is lost."
+        )
+        yield Finding(
+            "R28",
+            "uninitialized-weights",
+            f"{units.count(total.count, words)} never written",
+            f"{byte_count(total.bytes)} hold whatever was in memory: the checkpoint has no key for them, the "
+            "loader allocated them, and nothing was seen to write them: "
+            f"{worst_names(trace, kind, provenance='uninitialized', whole=True)}.",
+            advice,
+            cost_bytes=total.bytes,
+        )
+
+
+@rule(
+    ("R31", "mismatched-shapes", "Keys of the checkpoint have another shape than the model's parameters."),
+)
+def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
+    """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
+    rows = _mismatched(trace)
+    if not rows:
+        return
+    names, shapes, stored = (trace.tensors.column(name) for name in ("name", "shape", "stored_shape"))
+    shown = "; ".join(
+        f"{names[row]} {stored[row]} in the file, {shapes[row]} in the model" for row in rows[:3]
+    )
+    rest = f"; and {len(rows) - 3:,} more" if len(rows) > 3 else ""
+    size = sum(filter(None, (trace.tensors.column("bytes")[row] for row in rows)))
+    yield Finding(
+        "R31",
+        "mismatched-shapes",
+        f"{units.count(len(rows), 'parameter')} of another shape than in the checkpoint",
+        f"Left out, as ignore_mismatched_sizes allows: {shown}{rest}.",
+        "Give the config of the checkpoint (num_labels, vocab_size), or train them.",
+        cost_bytes=size,
+    )
+
+
+def _mismatched(trace: Trace) -> list[int]:
+    """Returns the rows of tensors whose only key did not fit."""
+    tensors = trace.tensors
+    columns = (tensors.column(name) for name in ("kind", "keys", "stored_shape"))
+    return [
+        row
+        for row, (kind, keys, stored) in enumerate(zip(*columns, strict=True))
+        if stored is not None and not keys and kind != "unused"
+    ]
+
+
+@rule(
     ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
-    """R20: parameters that the checkpoint did not have."""
+    """R20: parameters that the checkpoint did not have, and that the loader initialised."""
     total = total_of(trace, kind="parameter", provenance="initialized")
+    total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
+    names, sizes = trace.tensors.column("provenance"), trace.tensors.column("bytes")
+    for row in _mismatched(trace):
+        if names[row] == "initialized":
+            total.subtract(Total(1, sizes[row] or 0))
     if not total.count:
         return
+    seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
+    how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     unused = total_of(trace, kind="unused")
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
     yield Finding(
         "R20",
         "missing-weights",
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
-        f"{byte_count(total.bytes)} of parameters were freshly initialised: "
-        f"{worst_names(trace, 'parameter', 'initialized')}.{pairs}",
+        f"{byte_count(total.bytes)} of parameters {how}: "
+        f"{worst_names(trace, 'parameter', provenance='initialized')}.{pairs}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
+        cost_bytes=total.bytes,
+    )
+
+
+@rule(
+    ("R29", "unknown-weights", "Nothing that is hooked was seen to give these parameters their values."),
+)
+def unknown_weights(trace: Trace) -> Iterator[Finding]:
+    """R29: parameters whose source was not seen."""
+    total = total_of(trace, kind="parameter", provenance="unknown")
+    if not total.count:
+        return
+    changed = total_of(trace, kind="parameter", evidence="written_in_place")
+    how = (
+        f" Into {changed.count:,} of them something wrote after they were made."
+        if changed.count
+        else " No key of the checkpoint was seen to be placed there, and no initialiser to write there."
+    )
+    yield Finding(
+        "R29",
+        "unknown-weights",
+        f"{units.count(total.count, 'parameter')} of unknown source",
+        f"Where {byte_count(total.bytes)} of parameters have their values from was not seen: "
+        f"{worst_names(trace, 'parameter', provenance='unknown')}.{how}",
+        "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
     )
 
@@ -61,12 +180,19 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     total = total_of(trace, kind="unused")
     if total.count:
+        renamed = total_of(trace, kind="unused", evidence="renamed")
+        how = (
+            f" This version of transformers gives {renamed.count:,} of them another name, which the model "
+            f"does not have: {worst_names(trace, 'unused', whole=True, evidence='renamed')}."
+            if renamed.count
+            else ""
+        )
         yield Finding(
             "R20",
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', 'unused')}.",
+            f"{worst_names(trace, 'unused', provenance='unused')}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )

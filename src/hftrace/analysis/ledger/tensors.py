@@ -33,6 +33,7 @@ class TensorClass(NamedTuple):
     dtype: str | None
     device: str | None
     offload: str | None
+    evidence: str | None
 
 
 @dataclass
@@ -48,6 +49,12 @@ class Total:
         self.count += other.count
         self.bytes += other.bytes
         self.stored_bytes += other.stored_bytes
+
+    def subtract(self, other: Total) -> None:
+        """Takes another total out of this one."""
+        self.count -= other.count
+        self.bytes -= other.bytes
+        self.stored_bytes -= other.stored_bytes
 
 
 class Batch(NamedTuple):

@@ -78,7 +78,7 @@ def weight_reading(trace: Trace) -> Reading:
             for file, mine in parts.items():
                 owner = None if span_row is None else owners[span_row]
                 if not batch.read and owner is not None:
-                    # Read with its whole file, and placed later: the row names the span that it was placed in.
+                    # Read with its whole file, placed later: the row names the span that it was placed in.
                     owner = named.get((owner, file), owner)
                 shard = shards.setdefault((owner, file), ShardReading(owner, file))
                 rows.setdefault((owner, file), []).extend(mine)
@@ -109,7 +109,7 @@ def weight_reading(trace: Trace) -> Reading:
 
 
 def _by_file(trace: Trace, batch: Batch, rows: list[int]) -> dict[str, dict[int, int]]:
-    """Returns the rows of a batch by the files that they came from, with the bytes of each out of that file."""
+    """Returns the rows of a batch by the files that they came from, with the bytes out of that file."""
     columns = trace.tensors.column
     if batch.file is not None:
         stored, sizes = take(columns("stored_bytes"), rows), take(columns("bytes"), rows)

@@ -91,8 +91,8 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
             node_of[row].children.append(
                 Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
             )
-    for row, rows in ledger.items():
-        node_of[row].children.extend(_tensor_groups(trace, list(rows), None if everything else MAX_GROUPS))
+    for row, found in ledger.items():
+        node_of[row].children.extend(_tensor_groups(trace, list(found), None if everything else MAX_GROUPS))
 
 
 def _above(parents: list[int | None], phases: list[str], row: int) -> int:

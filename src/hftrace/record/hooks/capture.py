@@ -122,7 +122,8 @@ def archive_files(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     if isinstance(state_dict, Mapping) and not files:
         note_keys(recorder, "", state_dict)
         attributes = {"state_dict": len(state_dict)}
-    return attributes
+    renamed = old_renaming(recorder, call)
+    return {**(attributes or {}), **renamed} if renamed else attributes
 
 
 # -- keys and tensors ---------------------------------------------------------------------------
@@ -205,6 +206,36 @@ def renaming(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dic
     if changed:
         recorder.write(lines.Renames(span.id, changed))
     return {"keys": len(result), "renamed": len(changed) // 2}
+
+
+def old_renaming(recorder: Recorder, call: Call) -> dict[str, Any] | None:
+    """Up to 4.49 ``_load_pretrained_model`` is handed the checkpoint's keys, and renames each of them.
+
+    From 4.48 on a method does it, which a model class may override. Before
+    that a function inside did the same as the first release with the method.
+    """
+    keys = call.get("loaded_keys")
+    if not isinstance(keys, (list, tuple)):
+        return None
+    rename = getattr(call.first(), "_fix_state_dict_key_on_load", _renamed)
+    changed: list[str] = []
+    for key in keys:
+        name = rename(key)
+        name = name[0] if isinstance(name, tuple) else name
+        if name != key:
+            changed += (key, name)
+    current = recorder.current()
+    if changed and current is not None:
+        recorder.write(lines.Renames(current.id, changed))
+    return {"keys": len(keys), "renamed": len(changed) // 2}
+
+
+def _renamed(key: str) -> str:
+    """Returns the name of a key in 4.36 to 4.47: ``_fix_key`` in ``_load_pretrained_model``."""
+    for old, new in (("beta", "bias"), ("gamma", "weight")):
+        if old in key:
+            return key.replace(old, new)
+    return key
 
 
 def _names(values: Any) -> list[str]:

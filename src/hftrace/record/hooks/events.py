@@ -222,17 +222,6 @@ move_handler = EventHandler(
     helpers=lambda *_: {"devices": _Texts()},
 )
 """``set_module_tensor_to_device(module, tensor_name, device, ...)``."""
-initialize_handler = EventHandler(
-    "local.buffer.initializes.extend((started, ended))",
-    {},
-    guard=' or not state.stack or state.stack[-1].phase == "initialize"',
-    helpers=lambda recorder, *_: {"state": recorder.state},
-)
-"""``_init_weights(self, module)`` and the like: called once per module.
-
-Neighbouring calls become one span of phase ``initialize`` when the trace is
-made; calls inside a span of that phase are left out here.
-"""
 
 
 class _Texts(dict[Any, str]):

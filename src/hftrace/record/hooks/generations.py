@@ -29,6 +29,7 @@ class Generation(NamedTuple):
         default_dtype: What weights are loaded in where no dtype is asked for; ``"auto"`` for the stored one.
         dtype_keyword: The keyword of ``from_pretrained`` that all of its releases take for a dtype.
         always_meta: Whether every model is built on the meta device; only on request otherwise.
+        meta_buffers: Whether a model that is built on the meta device has its buffers there too.
         collects_after_shards: Whether it calls ``gc.collect`` after every shard.
         init_weights_always: Whether it calls ``_init_weights`` for every module, though all
             weights are loaded: the calls then change nothing and say nothing.
@@ -40,6 +41,7 @@ class Generation(NamedTuple):
     default_dtype: str
     dtype_keyword: str
     always_meta: bool
+    meta_buffers: bool
     collects_after_shards: bool
     init_weights_always: bool
 
@@ -52,6 +54,7 @@ GENERATIONS = (
         default_dtype="float32",
         dtype_keyword="torch_dtype",
         always_meta=False,
+        meta_buffers=False,
         collects_after_shards=True,
         init_weights_always=False,
     ),
@@ -65,6 +68,7 @@ GENERATIONS = (
         default_dtype="float32",
         dtype_keyword="torch_dtype",
         always_meta=False,
+        meta_buffers=False,
         collects_after_shards=False,
         init_weights_always=False,
     ),
@@ -78,6 +82,7 @@ GENERATIONS = (
         default_dtype="float32",
         dtype_keyword="torch_dtype",
         always_meta=True,
+        meta_buffers=False,
         collects_after_shards=False,
         init_weights_always=False,
     ),
@@ -92,6 +97,7 @@ GENERATIONS = (
         default_dtype="auto",
         dtype_keyword="dtype",
         always_meta=True,
+        meta_buffers=True,
         collects_after_shards=False,
         init_weights_always=True,
     ),
@@ -121,6 +127,7 @@ class Loader(NamedTuple):
                 "default_dtype": row.default_dtype,
                 "dtype_keyword": row.dtype_keyword,
                 "always_meta": row.always_meta,
+                "meta_buffers": row.meta_buffers,
                 "collects_after_shards": row.collects_after_shards,
             },
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from hftrace.record.hooks.capture import renaming, resolved_files, shard_of_call
 from hftrace.record.hooks.events import place_second
+from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.patching import transparent
@@ -53,7 +54,7 @@ POINTS = (
     HookPoint(f"{MODELING}:_find_missing_and_unexpected_keys", "weights", since="B", until="C"),
     HookPoint(f"{MODELING}:_find_mismatched_keys", "weights", since="B", until="C"),
     HookPoint(f"{MODELING}:caching_allocator_warmup", "warmup", since="B"),
-    HookPoint(f"{MODEL}._initialize_missing_keys", "initialize", since="B"),
+    HookPoint(f"{MODEL}._initialize_missing_keys", "initialize", since="B", handler=initializing_handler),
     HookPoint(f"{MODEL}._move_missing_keys_from_meta_to_cpu", "initialize", since="B", until="C"),
     HookPoint(
         "torch.nn.modules.module:Module.load_state_dict",

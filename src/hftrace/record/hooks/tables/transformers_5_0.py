@@ -11,6 +11,7 @@ from hftrace.record.hooks.events import (
     shard_tensor_handler,
     weight_convert_handler,
 )
+from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
 
 MODELING = "transformers.modeling_utils"
@@ -92,7 +93,9 @@ POINTS = (
         phase_before="finalize",
     ),
     HookPoint(f"{MODEL}.mark_tied_weights_as_initialized", "tie", since="D"),
-    HookPoint(f"{MODEL}.initialize_weights", "initialize", since="C", optional=True),
+    HookPoint(
+        f"{MODEL}.initialize_weights", "initialize", since="C", optional=True, handler=initializing_handler
+    ),
     HookPoint(
         "transformers.utils.loading_report:log_state_dict_report", "finalize", since="D", optional=True
     ),

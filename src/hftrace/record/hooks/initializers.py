@@ -1,0 +1,76 @@
+"""Handlers around what initialises a model's weights: they time it, and see what it writes."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.wrappers import SpanObserver, observed_by
+from hftrace.record.patching import transparent
+from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.write_watch import Watch
+
+
+class InitializeObserver(SpanObserver):
+    """A span of phase ``initialize``, in which writes to tensors are watched."""
+
+    def begin(self, call: Call, started: int) -> tuple[OpenSpan, Watch] | None:
+        """Begins both."""
+        span = super().begin(call, started)
+        if span is None:
+            return None
+        watch = Watch(self.recorder)
+        watch.enter()
+        return span, watch
+
+    def finish(self, token: tuple[OpenSpan, Watch], call: Call, result: Any) -> None:
+        """Ends the watch and the span."""
+        span, watch = token
+        try:
+            watch.leave()
+        finally:
+            super().finish(span, call, result)
+
+    def fail(self, token: tuple[OpenSpan, Watch], call: Call, error: BaseException) -> None:
+        """Ends both as failed."""
+        span, watch = token
+        try:
+            watch.leave()
+        finally:
+            super().fail(span, call, error)
+
+
+initializing_handler = observed_by(InitializeObserver)
+
+
+@transparent
+def init_weights_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``_init_weights(self, module)``, which up to 4.49 the loader calls for modules that lack something.
+
+    Neighbouring calls become one span of phase ``initialize`` when the trace
+    is made; those inside a span of that phase are watched there.
+    """
+    local, state = recorder.local, recorder.state
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        stack = state.stack
+        if not recorder.open_loads or state.busy or state.watching or not stack:
+            return original(*args, **kwargs)
+        started = clock()
+        watch = Watch(recorder)
+        shielded(recorder, point.target, watch.enter)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            shielded(recorder, point.target, watch.leave)
+            local.buffer.initializes.extend((started, clock()))
+
+    return call

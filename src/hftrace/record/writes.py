@@ -1,0 +1,37 @@
+"""The last write to each tensor that somebody made who is watched."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+
+class WriteLog:
+    """The last write to each tensor: when, and by whom.
+
+    Tensors are known by identity and held by weak references alone.
+    """
+
+    def __init__(self) -> None:
+        self._writes: dict[int, tuple[weakref.ref[Any], int, str]] = {}
+
+    def note(self, tensor: Any, by: str, time_ns: int) -> None:
+        """Notes that a tensor was written.
+
+        Args:
+            tensor: The parameter or buffer itself, and no view of it.
+            by: Who wrote, in one word.
+            time_ns: When, on the recorder's clock.
+        """
+        self._writes[id(tensor)] = (weakref.ref(tensor), time_ns, by)
+
+    def among(self, tensors: Iterable[Any]) -> Iterator[tuple[int, int, str]]:
+        """Yields identity, time and writer of those tensors that were written."""
+        writes = self._writes
+        if not writes:
+            return
+        for tensor in tensors:
+            found = writes.get(id(tensor))
+            if found is not None and found[0]() is tensor:
+                yield id(tensor), found[1], found[2]

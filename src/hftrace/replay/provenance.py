@@ -1,0 +1,133 @@
+"""Where the bytes of a tensor came from, as far as what was recorded proves it.
+
+DESIGN.md, promise 9: a row claims nothing that was not seen. What a tensor
+holds is what was written into it last, so the last of these decides: the loader
+placed it, the loader allocated it, its initialisation wrote it. Where none of
+them was seen, the source lies outside of what is hooked, and is unknown.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hftrace.replay.events import Placement
+from hftrace.replay.keys import STATE_DICT, Stored
+from hftrace.replay.tensor_times import Times
+from hftrace.schema.lines import Layout, Write
+
+KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
+"""What a row of the snapshot is; the last is a buffer outside of the state dict."""
+
+
+class Observed(NamedTuple):
+    """What was seen of one tensor of the finished model."""
+
+    kind: int
+    layout: Layout
+    keys: list[str]
+    """What it was made of, by the loader's own account or by its names."""
+    first: Stored | None
+    """What is stored under the first key."""
+    operations: list[str]
+    """What the loader did to the keys' tensors, by the classes of its operations."""
+    times: Times
+    allocated: Placement | None
+    """The loader put memory in, for lack of a source."""
+    write: Write | None
+    """The last write by somebody who is watched."""
+    written_in_place: bool
+    """Whether anything wrote into it since it was made, as torch counts; views of ``.data`` do not count."""
+
+
+class Loading(NamedTuple):
+    """What is known of the load as a whole."""
+
+    quantizer: bool
+    watched: bool
+    """Whether writes were watched; hftrace 0.1 did not."""
+    meta_buffers: bool | None
+    """Whether the loader builds buffers on the meta device; None if unknown."""
+    built_on_meta: bool
+    """Whether the model's parameters were made on the meta device."""
+
+
+class Provenance(NamedTuple):
+    """What a row of the ledger claims, and by what it is proven."""
+
+    word: str
+    evidence: str | None
+    """A word of :data:`hftrace.schema.vocabulary.EVIDENCE`."""
+
+
+UNKNOWN = Provenance("unknown", None)
+
+
+def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance:
+    """Returns where a tensor's bytes came from.
+
+    Args:
+        seen: What was seen of it.
+        loading: What is known of its load.
+        tied: Whether it is the same tensor as another, which has the source.
+    """
+    if tied:
+        return Provenance("tied", "same_tensor")
+    if seen.layout.device == "meta":
+        return Provenance("offloaded", "hook") if seen.layout.offloaded else Provenance("meta", None)
+    placed = seen.times.placed if seen.keys else None
+    allocated = seen.allocated.end if seen.allocated is not None else None
+    if placed is None or (allocated is not None and allocated > placed):
+        return _without_source(seen, loading)
+    if seen.write is not None and seen.write.time_ns > placed:
+        return _written(seen, "overwritten")
+    if seen.written_in_place and _is_fresh(seen, loading):
+        return Provenance("unknown", "written_in_place")
+    return Provenance(_source(seen, loading), "placed")
+
+
+def _is_fresh(seen: Observed, loading: Loading) -> bool:
+    """Returns whether the loader placed a tensor into which nothing had been written by then.
+
+    A lazy slice of a safetensors file becomes one; torch.load and conversions
+    write into theirs, and a model that was built on a real device is written into.
+    """
+    lazy = seen.first is not None and seen.first.path.endswith(".safetensors") and not seen.operations
+    return lazy and loading.watched and loading.built_on_meta and not loading.quantizer
+
+
+def _without_source(seen: Observed, loading: Loading) -> Provenance:
+    """Returns the provenance of a tensor that no key was seen to be placed into."""
+    if seen.write is not None:
+        return _written(seen, seen.write.by)
+    if seen.allocated is not None:
+        if not loading.watched:
+            return UNKNOWN
+        if seen.written_in_place:
+            return Provenance("unknown", "written_in_place")
+        return Provenance("uninitialized", "allocated")
+    if seen.keys:
+        return UNKNOWN  # a key of its name is there; that it was used was not seen
+    if seen.kind != KIND_PARAMETER and loading.meta_buffers is False:
+        return Provenance("computed", "built")
+    return UNKNOWN
+
+
+def _written(seen: Observed, evidence: str) -> Provenance:
+    """Returns the provenance of a tensor that the model's own code wrote last."""
+    return Provenance("initialized" if seen.kind == KIND_PARAMETER else "computed", evidence)
+
+
+def _source(seen: Observed, loading: Loading) -> str:
+    """Returns the word for a tensor that was made of the checkpoint's."""
+    assert seen.first is not None
+    if loading.quantizer and _is_quantized(seen.first.tensor.dtype, seen.layout.dtype, seen.operations):
+        return "quantized"
+    if seen.operations or len(seen.keys) > 1:
+        return "converted"
+    return "state_dict" if seen.first.path == STATE_DICT else "checkpoint"
+
+
+def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
+    """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
+    narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
+    return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)
