@@ -7,6 +7,7 @@ from typing import Any
 
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
@@ -58,12 +59,29 @@ def _after_load(trace: Trace) -> dict[str, Any]:
     """Returns when the load returned, when the model was ready, and what a release left behind."""
     ready = readiness(trace)
     if ready is None:
-        return {"returned_ns": None, "ready_ns": None, "after_load": [], "release": None}
+        return {"returned_ns": None, "ready_ns": None, "after_load": [], "verify": None, "release": None}
     return {
         "returned_ns": ready.returned_ns,
         "ready_ns": ready.ready_ns,
         "after_load": [dataclasses.asdict(step) for step in ready.steps],
+        "verify": dataclasses.asdict(ready.verify) if ready.verify is not None else None,
         "release": dataclasses.asdict(ready.release) if ready.release is not None else None,
+    }
+
+
+def _verification(trace: Trace) -> dict[str, Any] | None:
+    """Returns how many tensors hold what the files hold; None where that was not asked for."""
+    found = verification(trace)
+    if found is None:
+        return None
+    names = trace.tensors.column("name")
+    return {
+        "count": found.count,
+        "same": found.same,
+        "different": [names[row] for row in found.different],
+        "unverified": found.unverified,
+        "tolerated": found.tolerated,
+        "largest_error": found.largest_error,
     }
 
 
@@ -130,6 +148,7 @@ def summary(trace: Trace) -> dict[str, Any]:
                 for name, total in group_totals(tensor_sums(trace), "provenance").items()
             },
             "by_device": {name: _figures(total) for name, total in group_totals(placed, "device").items()},
+            "verification": _verification(trace),
             "casts": [
                 {"from": source, "to": target, **_figures(total)}
                 for (source, target), total in casts(tensor_sums(trace)).items()

@@ -32,6 +32,8 @@ class Convert(NamedTuple):
     thread: int
     patterns: Sequence[str] = ()
     """What the sources were collected by, in the loader's order; journals of 0.2 do not have it."""
+    parameters: Sequence[dict[str, int]] = ()
+    """Those of the operations."""
 
 
 class Placement(NamedTuple):
@@ -94,8 +96,8 @@ def decode(line: lines.Events) -> list[Event]:
 
 def _convert(target: str, source: Any, start: int, end: int, thread: int) -> Convert:
     if isinstance(source, list):
-        sources, operations, *patterns = source
-        return Convert(target, list(sources), list(operations), start, end, thread, *map(list, patterns[:1]))
+        sources, operations, *rest = source
+        return Convert(target, list(sources), list(operations), start, end, thread, *map(list, rest[:2]))
     return Convert(target, [source or target], [], start, end, thread)
 
 

@@ -31,6 +31,7 @@ LineOfSpan = TypeVar(
     lines.Layouts,
     lines.Tensors,
     lines.Writes,
+    lines.Verified,
 )
 
 
@@ -86,6 +87,8 @@ class LoadRecord:
     """What the loader put into the model for lack of a source: memory that nothing was written into."""
     writes: dict[int, lines.Write] = field(default_factory=dict)
     """By the tensor's identity."""
+    verified: dict[str, lines.Verification] = field(default_factory=dict)
+    """By the tensor's name."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
@@ -221,6 +224,8 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
         record.renames.update(renames.names())
     for writes, record in of(lines.Writes):
         record.writes.update((write.identity, write) for write in writes.entries())
+    for verified, record in of(lines.Verified):
+        record.verified.update((entry.name, entry) for entry in verified.entries())
     for file, record in of(lines.File):
         assert file.span is not None
         record.asked.append((file.span, file.facts))

@@ -25,7 +25,7 @@ from hftrace.replay.provenance import (
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, ties_of
-from hftrace.schema.lines import WRITTEN_IN_PLACE
+from hftrace.schema.lines import WRITTEN_IN_PLACE, Verification
 from hftrace.schema.model import Table, Tensor
 
 
@@ -100,9 +100,23 @@ def _model_ledger(
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
+    if record.verified:
+        columns.update(_verified_columns(record, rows))
     for name, values in columns.items():
         values += _unused_column(name, unused, record.renames)
     return Table(Tensor, columns)
+
+
+def _verified_columns(record: LoadRecord, rows: list[_Row]) -> dict[str, list[Any]]:
+    """Returns how each tensor compared with the files."""
+    nothing = Verification("", None, None, None, None)
+    found = [record.verified.get(row.name, nothing) for row in rows]
+    return {
+        "verified": [each.verified for each in found],
+        "max_difference": [each.difference for each in found],
+        "tolerance": [each.tolerance for each in found],
+        "unverified": [each.reason for each in found],
+    }
 
 
 def _model_rows(

@@ -145,6 +145,14 @@ class Tensor:
     own_key_equal: bool | None = None
     """Of a tied tensor with a key of its own in the checkpoint: whether that key holds the same as the key of
     the tensor that it is tied to. None where there is no such key, or it was not compared."""
+    verified: bool | None = None
+    """Whether the model held what the files hold, by ``--verify``; None where that was not compared."""
+    max_difference: float | None = None
+    """The greatest difference between the two; None where there was none, or none that is a number."""
+    tolerance: float | None = None
+    """The difference that a quantised tensor may have; None for another, which may have none."""
+    unverified: str | None = None
+    """Why it was not compared: a word of :data:`hftrace.schema.verification.UNVERIFIED`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.ledger.verification import verification
+from hftrace.schema.model import Tensor
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
@@ -45,3 +47,42 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
         "If they were trained, load with tie_word_embeddings=False; else take the key out of the checkpoint.",
         cost_bytes=size,
     )
+
+
+@rule(
+    (
+        "R37",
+        "verify-failed",
+        "A tensor of the model does not hold what the files hold under its key, by `--verify`.",
+    ),
+)
+def verify_failed(trace: Trace) -> Iterator[Finding]:
+    """R37: the model was held against its files, and they differ."""
+    found = verification(trace)
+    if found is None or not found.different:
+        return
+    rows = [trace.tensors[row] for row in found.different]
+    named = "; ".join(_mismatch(row) for row in rows[:MAX_NAMES])
+    rest = f"; and {len(rows) - MAX_NAMES} more" if len(rows) > MAX_NAMES else ""
+    size = sum(row.bytes or 0 for row in rows)
+    yield Finding(
+        "R37",
+        "verify-failed",
+        f"{units.count(len(rows), 'tensor')} {'is' if len(rows) == 1 else 'are'} not what the files hold",
+        f"{named}{rest}. Of {units.count(found.count, 'tensor')} with a source in the files "
+        f"{found.same:,} hold it.",
+        "Something wrote to the model after its weights were placed: look for code in the model's class, or after "
+        "the load, that changes or swaps weights.",
+        cost_bytes=size,
+    )
+
+
+def _mismatch(row: Tensor) -> str:
+    """Returns which tensor differs from which key, and by how much."""
+    keys = row.keys[0] if len(row.keys) == 1 else units.count(len(row.keys), "key")
+    what = f"{row.name} differs from {keys}" if row.keys else f"{row.name} differs from {row.tied_to}"
+    if row.max_difference is not None:
+        what += f" by up to {row.max_difference:.3g}"
+        if row.tolerance:
+            what += f", where {row.tolerance:.3g} is permitted"
+    return what

@@ -42,12 +42,17 @@ def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
     operations = [type(operation).__name__ for operation in transform.operations]
     # In which order the loader joins what it has collected for each of them.
     patterns = list(transform.source_patterns)
+    parameters = [
+        {name: value for name, value in vars(operation).items() if type(value) is int}
+        for operation in transform.operations
+    ]
+    source = [sources, operations, patterns, parameters]
     events: list[Any] = []
     # 5.0.0 returns the errors beside the tensors.
     for target in result[0] if isinstance(result, tuple) else result:
         if not isinstance(target, str):
             raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
-        events += (target, [sources, operations, patterns], started, ended)
+        events += (target, source, started, ended)
     return events
 
 

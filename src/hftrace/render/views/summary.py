@@ -8,6 +8,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
@@ -41,6 +42,7 @@ from hftrace.render.text import (
 )
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
+from hftrace.schema.verification import UNVERIFIED
 from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
@@ -158,6 +160,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
+    if verified := _verified(trace):
+        yield "verified", verified
     if release := _release(trace):
         yield "release", release
     if memory := describe_peak(trace):
@@ -194,8 +198,9 @@ def _took(trace: Trace) -> str:
     after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
     before = recorded_wall_ns(trace) - loads - after
     text = units.duration(recorded_wall_ns(trace))
-    if before and loads:
-        text += f": imports {units.duration(before)}, load {units.duration(loads)}"
+    if loads and (before or after):
+        text += f": imports {units.duration(before)}," if before else ":"
+        text += f" load {units.duration(loads)}"
         text += f", {units.duration(after)} after it" if after else ""
     if attributed_share(trace) is not None:
         text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"
@@ -213,6 +218,24 @@ def _ready(trace: Trace) -> str:
         parts.append(f"{step.phase} {failed}{units.duration(step.duration_ns)}")
     total = units.duration(ready.ready_ns) if ready.ready_ns is not None else "not known"
     return f"{total}: {', '.join(parts)}"
+
+
+def _verified(trace: Trace) -> str:
+    """Returns how many tensors hold what the files hold; nothing where it was not asked for."""
+    found, ready = verification(trace), readiness(trace)
+    step = ready.verify if ready is not None else None
+    if found is None:
+        return "" if step is None else "nothing: no tensor has a source in the files"
+    text = f"{found.same:,} of {units.count(found.count, 'tensor')} against the files"
+    if step is not None:
+        text += f" in {units.duration(step.duration_ns)}"
+    if found.tolerated:
+        text += f"; {found.tolerated:,} quantised, within {units.share(found.largest_error)} of the tolerance"
+    if found.different:
+        text += f"; {len(found.different):,} differ"
+    for reason, count in found.unverified.items():
+        text += f"; {count:,} not verified: {UNVERIFIED.get(reason, reason)}"
+    return text
 
 
 def _release(trace: Trace) -> str:

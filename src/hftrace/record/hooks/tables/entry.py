@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import Any
 
 from hftrace.record.hooks.capture import describe_value, keywords_of
@@ -81,6 +82,7 @@ class EntryObserver(SpanObserver):
             model = model_of(result)
             if model is not None:
                 snapshot(recorder, outermost.id, model)
+                recorder.models.append((outermost.id, weakref.ref(model)))
 
     def fail(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""
