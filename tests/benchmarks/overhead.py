@@ -414,7 +414,6 @@ def handler_cases(calls: int) -> list[tuple[str, Any, Any, Callable[[Any], Any],
         ("place (offload)", events.place_first, offload_and_maybe_resave_param, offloads, names),
         ("module (4.36 to 4.50)", events.module_handler, Module._load_from_state_dict, modules, names),
         ("move (accelerate)", events.move_handler, set_module_tensor_to_device, moves, names),
-        ("initialize", events.initialize_handler, Module._init_weights, initializes, names),
     ]
 
 

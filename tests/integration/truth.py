@@ -131,7 +131,7 @@ def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
 
 
 def disagreements(model, trace) -> list[str]:
-    """Holds each row of a ledger against the finished model and the bytes of the files; returns what is false.
+    """Holds each row of a ledger against the model and the bytes of the files; returns what is false.
 
     Args:
         model: The finished model.

@@ -1,4 +1,4 @@
-"""Verifies loaded models in the process that has them: for ``hftrace.trace``, and for ``hftrace load --verify``.
+"""Verifies loaded models in the process that has them: for ``hftrace.trace`` and ``hftrace load``.
 
 The loading process of ``hftrace load`` is started with this module instead of
 :mod:`hftrace.record.child.load` where it shall verify. So the claims that are
@@ -23,15 +23,17 @@ def verify_loads(recorder: Recorder) -> None:
     """
     span = recorder.begin("verify", "hold the model against its files")
     state = recorder.state
-    status, notes = "ok", {}
+    status = "ok"
+    notes: dict[str, Any] = {}
     busy, state.busy = state.busy, True
     try:
         recorder.writer.flush()
         models: list[tuple[int, Any]] = [(number, reference()) for number, reference in recorder.models]
-        notes = verify_models(recorder, models, verification_checks(recorder.writer.path))
+        notes.update(verify_models(recorder, models, verification_checks(recorder.writer.path)))
     except Exception as error:
         recorder.error("verify", error)
-        status, notes = "error", {"error": f"{type(error).__name__}: {error}"[:2000]}
+        status = "error"
+        notes = {"error": f"{type(error).__name__}: {error}"[:2000]}
     finally:
         state.busy = busy
         recorder.end(span, status, notes)

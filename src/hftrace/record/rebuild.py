@@ -32,8 +32,7 @@ def rebuilt(check: Check, read: Callable[[str, str], Any], shape_of: Callable[[s
     if len(check.operations) != len(check.parameters):
         raise UnknownOperationError
     lists = {
-        pattern: [read(path, key) for path, key in sources]
-        for pattern, sources in _by_pattern(check).items()
+        pattern: [read(path, key) for path, key in sources] for pattern, sources in _by_pattern(check).items()
     }
     values: list[Any] = []
     for number, (name, parameters) in enumerate(zip(check.operations, check.parameters, strict=True)):
@@ -53,7 +52,9 @@ def _by_pattern(check: Check) -> dict[str, list[tuple[str, str]]]:
     compiled = [re.compile(_expression(pattern)) for pattern in check.patterns]
     found: dict[str, list[tuple[str, str]]] = {pattern: [] for pattern in check.patterns}
     for path, key in check.sources:
-        matches = [pattern for pattern, regex in zip(check.patterns, compiled, strict=True) if regex.search(key)]
+        matches = [
+            pattern for pattern, regex in zip(check.patterns, compiled, strict=True) if regex.search(key)
+        ]
         if len(matches) != 1:
             raise UnknownOperationError
         found[matches[0]].append((path, key))

@@ -9,6 +9,7 @@ memory-mapped weights are read, which makes them resident.
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,7 +117,9 @@ class _Verifier:
         same, difference = compare(held, stored)
         return same, difference, None
 
-    def _compare_quantized(self, check: Check, held: Any, values: Any) -> tuple[bool, float | None, float | None]:
+    def _compare_quantized(
+        self, check: Check, held: Any, values: Any
+    ) -> tuple[bool, float | None, float | None]:
         """Compares what a quantised tensor stands for with what is stored."""
         if len(check.sources) != 1:
             return self._compare_codes(check, held)
@@ -148,7 +151,9 @@ class _Verifier:
         def read(path: str, key: str) -> Any:
             stored = self._files.read(path, key)
             if stored.dtype != held.dtype and not (
-                held.is_floating_point() and stored.is_floating_point() and min(held.element_size(), stored.element_size()) > 1
+                held.is_floating_point()
+                and stored.is_floating_point()
+                and min(held.element_size(), stored.element_size()) > 1
             ):
                 raise _UnverifiedError("format")  # codes are not cast, they stand for other numbers
             return stored
@@ -213,9 +218,8 @@ def _dequantized(tensor: Any) -> Any:
     """Returns the numbers that a quantised tensor stands for; None for a plain one."""
     state = getattr(tensor, "quant_state", None)
     if state is not None:  # bitsandbytes, 4 bits
-        from bitsandbytes.functional import dequantize_4bit
-
-        return dequantize_4bit(tensor.data, state)
+        functional = importlib.import_module("bitsandbytes.functional")
+        return functional.dequantize_4bit(tensor.data, state)
     scales = getattr(tensor, "SCB", None)
     if scales is not None:  # bitsandbytes, 8 bits
         codes = tensor.CB if getattr(tensor, "CB", None) is not None else tensor.data

@@ -8,7 +8,6 @@ journal), what the files say (their headers), and what the finished model holds
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any, NamedTuple
 
 from hftrace.replay.events import Convert, Placement
@@ -17,6 +16,7 @@ from hftrace.replay.loads import LoadRecord
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
+    UNKNOWN,
     Loading,
     Observed,
     Provenance,
@@ -55,6 +55,8 @@ class _Row(NamedTuple):
     stored_shape: list[int] | None
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
+    left_out: list[str]
+    """Keys of its name that were not placed."""
 
     @property
     def offloaded(self) -> bool:
@@ -71,6 +73,8 @@ def _model_ledger(
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     every = [row.seen for row in rows]
     origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
+    reasons = dict.fromkeys(record.renames, "renamed")
+    reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {
@@ -103,7 +107,7 @@ def _model_ledger(
     if record.verified:
         columns.update(_verified_columns(record, rows))
     for name, values in columns.items():
-        values += _unused_column(name, unused, record.renames)
+        values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
 
 
@@ -136,7 +140,7 @@ def _model_rows(
     allocations = {place.name: place for place in record.allocations}
     missing = record.reported.get("missing", set())
     mismatched = record.reported.get("mismatched", set())
-    found: list[tuple[str, Observed, Convert | None, list[int] | None]] = []
+    found: list[_Row] = []
     for name, marked_kind, position, identity in record.rows:
         kind = marked_kind & ~WRITTEN_IN_PLACE
         layout = record.layouts[position]
@@ -146,6 +150,7 @@ def _model_rows(
         operations = conversion.operations if conversion is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
@@ -153,6 +158,7 @@ def _model_rows(
             or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
         ):
             # Not placed, whatever its name: the key went nowhere.
+            left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
         seen = Observed(
             kind,
@@ -165,11 +171,16 @@ def _model_rows(
             record.writes.get(identity),
             marked_kind != kind,
         )
-        found.append((name, seen, conversion, stored_shape))
-    ties = ties_of(record, {name: seen for name, seen, _, _ in found}, stored, comparison)
+        found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out))
+    ties = ties_of(record, {row.name: row.seen for row in found}, stored, comparison)
+    verified = {name: entry.verified for name, entry in record.verified.items()}
     rows = [
-        _Row(name, seen, conversion, shape, provenance_of(seen, loading, tied=name in ties.tied_to))
-        for name, seen, conversion, shape in found
+        row._replace(
+            provenance=provenance_of(
+                row.seen, loading, tied=row.name in ties.tied_to, verified=verified.get(row.name)
+            )
+        )
+        for row in found
     ]
     return rows, ties
 
@@ -189,10 +200,10 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _unused_column(name: str, unused: list[tuple[str, Stored]], renames: Container[str]) -> list[Any]:
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
-        return ["renamed" if key in renames else None for key, _ in unused]
+        return [reasons.get(key) for key, _ in unused]
     if name in ("kind", "provenance"):
         return ["unused"] * len(unused)
     if name == "keys":

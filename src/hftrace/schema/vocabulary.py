@@ -66,7 +66,10 @@ EVIDENCE = {
     "overwritten": "it was placed from the checkpoint, and the loader's initialisation wrote it after that",
     "allocated": "the loader allocated it, and nothing was seen to write it",
     "built": "the model's own code made it on a real device",
+    "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
+    "verified": "it was held against the files afterwards, and is what they hold under its keys",
+    "differs": "it was held against the files afterwards, and is not what they hold under its keys",
     "written_in_place": "something that is not hooked wrote into it after it was made",
 }
 """What proves where a tensor's bytes came from."""

@@ -6,6 +6,7 @@ import traceback
 import pytest
 
 from hftrace.record.hooks import events as handlers
+from hftrace.record.hooks.initializers import init_weights_handler
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.patching import FRAME_FILE, patch
 from hftrace.record.recorder import Recorder
@@ -233,7 +234,7 @@ def test_a_module_a_move_and_an_initialisation(recorder, load):
 
     undo = [
         put(recorder, handlers.module_handler, Module._load_from_state_dict),
-        put(recorder, handlers.initialize_handler, Module._init_weights),
+        put(recorder, init_weights_handler, Module._init_weights),
         put(recorder, handlers.move_handler, set_module_tensor_to_device),
     ]
     try:
@@ -241,9 +242,9 @@ def test_a_module_a_move_and_an_initialisation(recorder, load):
         assert Module()._init_weights(3) == 3
         assert set_module_tensor_to_device(None, "a", 0) == "a"
         assert set_module_tensor_to_device(None, "b", device="cpu") == "b"
-        inner = recorder.begin("initialize", "init_weights")
+        recorder.state.watching = True
         assert Module()._init_weights(3) == 3
-        recorder.end(inner)
+        recorder.state.watching = False
     finally:
         for each in undo:
             each()

@@ -36,6 +36,9 @@ def taken(tmp_path):
     return take
 
 
+WRITTEN = lines.WRITTEN_IN_PLACE
+
+
 def test_names_kinds_and_layouts(taken):
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     model.register_buffer("extra", torch.zeros(4, dtype=torch.int8), persistent=False)
@@ -43,16 +46,34 @@ def test_names_kinds_and_layouts(taken):
     assert taken(model) == (
         [
             ("extra", 2, "int8", [4]),
-            ("0.weight", 0, "bfloat16", [3, 2]),
-            ("0.bias", 0, "bfloat16", [3]),
-            ("1.weight", 0, "float32", [3]),
-            ("1.bias", 0, "float32", [3]),
-            ("1.running_mean", 1, "float32", [3]),
-            ("1.running_var", 1, "float32", [3]),
-            ("1.num_batches_tracked", 1, "int64", []),
+            ("0.weight", WRITTEN, "bfloat16", [3, 2]),
+            ("0.bias", WRITTEN, "bfloat16", [3]),
+            ("1.weight", WRITTEN, "float32", [3]),
+            ("1.bias", WRITTEN, "float32", [3]),
+            ("1.running_mean", 1 | WRITTEN, "float32", [3]),
+            ("1.running_var", 1 | WRITTEN, "float32", [3]),
+            ("1.num_batches_tracked", 1 | WRITTEN, "int64", []),
         ],
         [],
     )
+
+
+def test_what_was_not_written_in_place(taken):
+    model = nn.Module()
+    model.fresh = nn.Parameter(torch.empty(2))
+    model.set = nn.Parameter(torch.empty(2))
+    model.set.data = torch.ones(2)
+    rows, errors = taken(model)
+    assert [(name, kind) for name, kind, *_ in rows] == [("fresh", 0), ("set", 0)]
+    assert errors == []
+
+
+def test_tensors_of_inference_mode_are_not_asked(taken):
+    with torch.inference_mode():
+        model = nn.Linear(2, 3)
+    rows, errors = taken(model)
+    assert [(name, kind) for name, kind, *_ in rows] == [("weight", 0), ("bias", 0)]
+    assert errors == []
 
 
 def test_a_module_deeper_than_the_interpreters_stack(taken):
@@ -60,7 +81,7 @@ def test_a_module_deeper_than_the_interpreters_stack(taken):
     for _ in range(3000):
         model = nn.Sequential(model)
     (row,), errors = taken(model)
-    assert row == ("0." * 3000 + "weight", 0, "float32", [1, 1])
+    assert row == ("0." * 3000 + "weight", WRITTEN, "float32", [1, 1])
     assert errors == []
 
 

@@ -252,17 +252,18 @@ def test_conversion_ties_and_unused(tmp_path):
             93,
         ],
     )
+    writer.line(journal.WRITES, 1, [92, writer.at(11), "initializer", 93, writer.at(11), "initializer"])
     writer.stop(13)
     writer.write()
     trace = replay(tmp_path)
     rows = {row.name or row.keys[0]: row for row in trace.tensors}
-    assert {name: row.provenance for name, row in rows.items()} == {
-        "experts.w": "converted",
-        "model.embed.weight": "checkpoint",
-        "head.weight": "tied",
-        "freq": "computed",
-        "new.bias": "initialized",
-        "stray": "unused",
+    assert {name: (row.provenance, row.evidence) for name, row in rows.items()} == {
+        "experts.w": ("converted", "placed"),
+        "model.embed.weight": ("checkpoint", "placed"),
+        "head.weight": ("tied", "same_tensor"),
+        "freq": ("computed", "initializer"),
+        "new.bias": ("initialized", "initializer"),
+        "stray": ("unused", None),
     }
     merged = rows["experts.w"]
     assert merged.keys == ["experts.0.w", "experts.1.w"]

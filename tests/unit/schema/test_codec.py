@@ -25,6 +25,7 @@ EXAMPLES = [
     lines.Model(1, {"class": "Model"}),
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(1, ["a", 0, 0, 99]),
+    lines.Writes(1, [99, 5, "initializer"]),
     lines.Thread(77, "MainThread"),
     lines.Error("m:f", "KeyError"),
     lines.Facts("environment", {"python": "3.11"}),

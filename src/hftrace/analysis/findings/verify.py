@@ -71,8 +71,8 @@ def verify_failed(trace: Trace) -> Iterator[Finding]:
         f"{units.count(len(rows), 'tensor')} {'is' if len(rows) == 1 else 'are'} not what the files hold",
         f"{named}{rest}. Of {units.count(found.count, 'tensor')} with a source in the files "
         f"{found.same:,} hold it.",
-        "Something wrote to the model after its weights were placed: look for code in the model's class, or after "
-        "the load, that changes or swaps weights.",
+        "Something changed the model after its weights were placed: look for it in the model's class, and in "
+        "what runs after the load.",
         cost_bytes=size,
     )
 

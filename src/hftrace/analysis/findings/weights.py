@@ -119,6 +119,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
     unused = total_of(trace, kind="unused")
+    unused.subtract(total_of(trace, kind="unused", evidence="mismatched"))
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
     yield Finding(
         "R20",
@@ -137,6 +138,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
     total = total_of(trace, kind="parameter", provenance="unknown")
+    total.subtract(total_of(trace, kind="parameter", provenance="unknown", evidence="differs"))  # told by R37
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")
@@ -179,6 +181,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
     total = total_of(trace, kind="unused")
+    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (

@@ -57,7 +57,7 @@ def run() -> int:
 
         return inspect_main()
     # Whoever starts a load says whose code it is: there are loads with more to them.
-    return importlib.import_module(sys.argv[3]).main(sys.argv[2])
+    return int(importlib.import_module(sys.argv[3]).main(sys.argv[2]))
 
 
 if __name__ == "__main__":

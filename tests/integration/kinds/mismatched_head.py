@@ -1,0 +1,41 @@
+"""A head of another size, which ``ignore_mismatched_sizes`` leaves out: both shapes are told."""
+
+from __future__ import annotations
+
+import transformers
+
+FINDINGS = {"mismatched-shapes"}
+
+
+def small(labels):
+    return transformers.BertConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_labels=labels,
+    )
+
+
+def make(folder):
+    transformers.BertForSequenceClassification(small(6)).save_pretrained(folder)
+
+
+def load(folder):
+    # As many values as before, in another shape: the loader compares shapes, and not counts.
+    return transformers.BertForSequenceClassification.from_pretrained(
+        folder, num_labels=3, ignore_mismatched_sizes=True
+    )
+
+
+def check(trace, model, folder):
+    rows = {row.name: row for row in trace.tensors if row.kind != "unused"}
+    row = rows["classifier.weight"]
+    assert (row.provenance, row.evidence, row.keys) == ("initialized", "initializer", [])
+    assert (row.shape, row.stored_shape) == ([3, 16], [6, 16])
+    assert {(row.keys[0], row.evidence) for row in trace.tensors if row.kind == "unused"} == {
+        ("classifier.weight", "mismatched"),
+        ("classifier.bias", "mismatched"),
+    }
+    assert rows["bert.pooler.dense.weight"].stored_shape == [16, 16]
