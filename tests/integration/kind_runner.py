@@ -20,6 +20,9 @@ from truth import disagreements
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ledger.verification import Verification, verification
+
+NOTHING = Verification(0, [], {}, 0, None)
 
 
 def main() -> None:
@@ -44,7 +47,7 @@ def main() -> None:
         failed = traceback.format_exc()
     result = {
         "wrong": disagreements(model, trace),
-        "different": [row.name for row in trace.tensors if row.verified is False],
+        "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
         "failed": failed,
         "errors": [dict(error) for error in trace.header["errors"]],
         "findings": [[finding.rule, finding.name, finding.title] for finding in findings(trace)],

@@ -348,5 +348,6 @@ class Events(NamedTuple):
 
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
-    | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit | Events
+    | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit
+    | Events
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A class that scales and swaps weights once they are loaded: the files say something else, and so does verify."""
+"""A class that scales weights once they are loaded, which verify finds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import torch
 import transformers
 
 CHANGED = "lm_head.weight"
-SWAPPED = ("model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight")
-DIFFERENT = (*SWAPPED, CHANGED)
+DIFFERENT = (CHANGED,)
 FINDINGS = ("verify-failed",)
 
 
@@ -17,9 +16,6 @@ class Changed(transformers.LlamaForCausalLM):
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
         model = super().from_pretrained(*args, **kwargs)
-        attention = model.model.layers[0].self_attn
-        first, second = attention.k_proj, attention.v_proj
-        first.weight, second.weight = second.weight, first.weight
         # Not through torch's counter of versions, which would give it away.
         model.lm_head.weight.data.mul_(2)
         return model
@@ -46,4 +42,5 @@ def check(trace, model, folder):
     for name, row in rows.items():
         if row.kind == "parameter":
             assert row.verified is (name not in DIFFERENT)
+    assert (rows[CHANGED].provenance, rows[CHANGED].evidence) == ("unknown", "differs")
     assert rows[CHANGED].max_difference > 0
