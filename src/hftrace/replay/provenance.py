@@ -62,31 +62,14 @@ class Provenance(NamedTuple):
 UNKNOWN = Provenance("unknown", None)
 
 
-FROM_FILES = frozenset({"checkpoint", "converted", "quantized", "tied"})
-"""Claims that a verification against the files refutes."""
-
-
-def provenance_of(
-    seen: Observed, loading: Loading, *, tied: bool, verified: bool | None = None
-) -> Provenance:
+def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance:
     """Returns where a tensor's bytes came from.
 
     Args:
         seen: What was seen of it.
         loading: What is known of its load.
         tied: Whether it is the same tensor as another, which has the source.
-        verified: Whether it held what the files hold under its keys; None where that was not compared.
     """
-    claim = _claim(seen, loading, tied=tied)
-    if verified is False and claim.word in FROM_FILES:
-        return Provenance("unknown", "differs")
-    if verified and claim.word == "unknown" and seen.first is not None:
-        return Provenance(_source(seen, loading), "verified")
-    return claim
-
-
-def _claim(seen: Observed, loading: Loading, *, tied: bool) -> Provenance:
-    """Returns where a tensor's bytes came from, by what was recorded of the load."""
     if tied:
         return Provenance("tied", "same_tensor")
     if seen.layout.device == "meta":

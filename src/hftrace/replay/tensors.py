@@ -25,7 +25,7 @@ from hftrace.replay.provenance import (
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, ties_of
-from hftrace.schema.lines import WRITTEN_IN_PLACE, Verification
+from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 
 
@@ -104,23 +104,9 @@ def _model_ledger(
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
-    if record.verified:
-        columns.update(_verified_columns(record, rows))
     for name, values in columns.items():
         values += _unused_column(name, unused, reasons)
     return Table(Tensor, columns)
-
-
-def _verified_columns(record: LoadRecord, rows: list[_Row]) -> dict[str, list[Any]]:
-    """Returns how each tensor compared with the files."""
-    nothing = Verification("", None, None, None, None)
-    found = [record.verified.get(row.name, nothing) for row in rows]
-    return {
-        "verified": [each.verified for each in found],
-        "max_difference": [each.difference for each in found],
-        "tolerance": [each.tolerance for each in found],
-        "unverified": [each.reason for each in found],
-    }
 
 
 def _model_rows(
@@ -173,13 +159,8 @@ def _model_rows(
         )
         found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out))
     ties = ties_of(record, {row.name: row.seen for row in found}, stored, comparison)
-    verified = {name: entry.verified for name, entry in record.verified.items()}
     rows = [
-        row._replace(
-            provenance=provenance_of(
-                row.seen, loading, tied=row.name in ties.tied_to, verified=verified.get(row.name)
-            )
-        )
+        row._replace(provenance=provenance_of(row.seen, loading, tied=row.name in ties.tied_to))
         for row in found
     ]
     return rows, ties

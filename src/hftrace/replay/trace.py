@@ -33,6 +33,7 @@ from hftrace.replay.spans import (
 )
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.replay.tied import TiedComparison
+from hftrace.replay.verification import apply_verification
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
@@ -177,6 +178,7 @@ class _Ledgers:
         for record in load_records(process):
             tensors = build_tensor_ledger(record, self._headers, self._comparison)
             files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
+            apply_verification(tensors, record.verified)
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:
