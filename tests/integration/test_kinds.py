@@ -43,6 +43,7 @@ ABOUT_WEIGHTS = {
     "left-on-meta",
     "mismatched-shapes",
     "tied-over-own-key",
+    "tied-by-copy",
     "verify-failed",
 }
 

@@ -15,7 +15,7 @@ from typing import Any
 from hftrace.record.environment import collect
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
-from hftrace.record.hooks.initializers import init_weights_handler
+from hftrace.record.hooks.initializers import init_weights_handler, tying_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
@@ -175,7 +175,13 @@ class Tracer:
                 function = function_of(owner, "tie_weights")
                 if function is not None:
                     self._hook(
-                        HookPoint(f"{target}.tie_weights", "tie", outermost_only=True, phase_before="tie"),
+                        HookPoint(
+                            f"{target}.tie_weights",
+                            "tie",
+                            outermost_only=True,
+                            phase_before="tie",
+                            handler=tying_handler,
+                        ),
                         function,
                     )
                 function = function_of(owner, "_init_weights")

@@ -124,7 +124,7 @@ def apply_verification(ledger: Table[Tensor], verified: Mapping[str, Verificatio
             continue
         for column, value in zip(results, found[1:], strict=True):
             columns[column][row] = value
-        if found.verified is False and provenance[row] in FROM_FILES:
+        if found.verified is False and provenance[row] in FROM_FILES and evidence[row] != "tie_weights":
             provenance[row], evidence[row] = "unknown", "differs"
         elif found.verified and provenance[row] == "unknown" and keys[row]:
             word = "converted" if len(keys[row]) > 1 else "checkpoint"

@@ -68,6 +68,7 @@ EVIDENCE = {
     "built": "the model's own code made it on a real device",
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
+    "tie_weights": "tie_weights of the model's class wrote it, and did not make it one with another",
     "verified": "it was held against the files afterwards, and is what they hold under its keys",
     "differs": "it was held against the files afterwards, and is not what they hold under its keys",
     "written_in_place": "something that is not hooked wrote into it after it was made",

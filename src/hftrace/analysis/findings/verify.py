@@ -51,6 +51,40 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     (
+        "R30",
+        "tied-by-copy",
+        "`tie_weights` of the model's class wrote over weights that were placed from the checkpoint.",
+    ),
+)
+def tied_by_copy(trace: Trace) -> Iterator[Finding]:
+    """R30: a model's own ``tie_weights`` wrote over loaded weights."""
+    columns = ("name", "keys", "stored_bytes", "evidence")
+    lost = [
+        (name, size or 0)
+        for name, keys, size, evidence in zip(
+            *(trace.tensors.column(column) for column in columns), strict=True
+        )
+        if evidence == "tie_weights" and name and keys
+    ]
+    if not lost:
+        return
+    names = ", ".join(name for name, _ in lost[:MAX_NAMES])
+    rest = f" and {len(lost) - MAX_NAMES} more" if len(lost) > MAX_NAMES else ""
+    size = sum(size for _, size in lost)
+    yield Finding(
+        "R30",
+        "tied-by-copy",
+        f"{units.count(len(lost), 'loaded tensor')} overwritten by tie_weights",
+        f"{byte_count(size)} were placed from the checkpoint, and tie_weights wrote over them: "
+        f"{names}{rest}.",
+        "Let tie_weights of the model's class make the tensors one, or leave alone what has a key of its own; "
+        "--verify says whether the values differ from the file's.",
+        cost_bytes=size,
+    )
+
+
+@rule(
+    (
         "R37",
         "verify-failed",
         "A tensor of the model does not hold what the files hold under its key, by `--verify`.",

@@ -1,27 +1,30 @@
-"""Handlers around what initialises a model's weights: they time it, and see what it writes."""
+"""Handlers around what initialises or ties a model's weights: they time it, and see what it writes."""
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
-from hftrace.record.write_watch import Watch
+from hftrace.record.write_watch import INITIALIZER, TIE, Watch
 
 
-class InitializeObserver(SpanObserver):
-    """A span of phase ``initialize``, in which writes to tensors are watched."""
+class WatchingObserver(SpanObserver):
+    """A span in which writes to tensors are watched."""
+
+    by: ClassVar[str] = INITIALIZER
+    """Who writes meanwhile."""
 
     def begin(self, call: Call, started: int) -> tuple[OpenSpan, Watch] | None:
         """Begins both."""
         span = super().begin(call, started)
         if span is None:
             return None
-        watch = Watch(self.recorder)
+        watch = Watch(self.recorder, self.by)
         watch.enter()
         return span, watch
 
@@ -42,7 +45,14 @@ class InitializeObserver(SpanObserver):
             super().fail(span, call, error)
 
 
-initializing_handler = observed_by(InitializeObserver)
+class TieObserver(WatchingObserver):
+    """``tie_weights``, which a model class may override: some copy where others make one of two."""
+
+    by = TIE
+
+
+initializing_handler = observed_by(WatchingObserver)
+tying_handler = observed_by(TieObserver)
 
 
 @transparent
