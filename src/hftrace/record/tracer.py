@@ -15,11 +15,12 @@ from typing import Any
 from hftrace.record.environment import collect
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
-from hftrace.record.hooks.initializers import init_weights_handler, tying_handler
+from hftrace.record.hooks.initializers import init_weights_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
+from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
 from hftrace.record.recorder import Recorder

@@ -77,6 +77,8 @@ class LoadRecord:
     model: dict[str, Any] | None = None
     layouts: list[lines.Layout] = field(default_factory=list)
     rows: list[lines.ModelTensor] = field(default_factory=list)
+    tied_from: dict[str, str] = field(default_factory=dict)
+    """By the name of each parameter that ``tie_weights`` let go: the name of the one that took its place."""
     tie_groups: list[list[str]] = field(default_factory=list)
     reads: dict[str, Read] = field(default_factory=dict)
     """By checkpoint key."""
@@ -132,6 +134,10 @@ def load_records(process: Process) -> list[LoadRecord]:
     loader: dict[str, Any] = {}
     for fact in process.facts.get("environment", []):
         loader.update(fact.get("loader") or {})
+    for fact in process.facts.get("tied", []):
+        tied = records.get(fact.get("load", 0))
+        if tied is not None:
+            tied.tied_from.update(fact.get("sources") or {})
     for record in ordered:
         record.tie_groups += groups
         record.meta_buffers = loader.get("meta_buffers")

@@ -136,6 +136,9 @@ def _tied_to(record: LoadRecord, tensors: Mapping[str, Observed]) -> dict[str, s
             continue
         # The one that has a checkpoint key holds the weights; the first in the model's order otherwise.
         owner = next((name for name in names if tensors[name].keys), names[0])
+        kept = {record.tied_from[name] for name in names if name in record.tied_from}
+        if len(kept) == 1 and (last := kept.pop()) in names and last not in record.tied_from:
+            owner = last  # it took the others' places
         for name in names:
             if name != owner:
                 tied[name] = owner
@@ -162,6 +165,8 @@ def _compare_own_keys(
     """
     equal: dict[str, bool | None] = {}
     for name, owner in list(tied_to.items()):
+        if len(keys.get(name, ())) == 1 and not keys.get(owner):
+            equal[name] = False  # what was loaded is gone, and what is there comes from no file
         if len(keys.get(name, ())) != 1 or len(keys.get(owner, ())) != 1:
             continue
         (key,), (other,) = keys[name], keys[owner]

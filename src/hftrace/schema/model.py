@@ -143,8 +143,9 @@ class Tensor:
     files: dict[str, int] | None = None
     """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
     own_key_equal: bool | None = None
-    """Of a tied tensor with a key of its own in the checkpoint: whether that key holds the same as the key of
-    the tensor that it is tied to. None where there is no such key, or it was not compared."""
+    """Of a tied tensor with a key of its own in the checkpoint: whether that key holds the same as the key
+    of the tensor that it is tied to; False where that one has none. None where a tied tensor has no such
+    key, or it was not compared."""
     verified: bool | None = None
     """Whether the model held what the files hold, by ``--verify``; None where that was not compared."""
     max_difference: float | None = None

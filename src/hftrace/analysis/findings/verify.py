@@ -34,7 +34,7 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     if not lost:
         return
     named = "; ".join(
-        f"{name} is tied to {owner}, and the checkpoint's own {keys[0]} holds other values"
+        f"{name} is tied to {owner}, which does not hold the checkpoint's own {keys[0]}"
         for name, owner, keys, _ in lost[:MAX_NAMES]
     )
     rest = f"; and {len(lost) - MAX_NAMES} more" if len(lost) > MAX_NAMES else ""
@@ -77,8 +77,8 @@ def tied_by_copy(trace: Trace) -> Iterator[Finding]:
         f"{units.count(len(lost), 'loaded tensor')} overwritten by tie_weights",
         f"{byte_count(size)} were placed from the checkpoint, and tie_weights wrote over them: "
         f"{names}{rest}.",
-        "Let tie_weights of the model's class make the tensors one, or leave alone what has a key of its own; "
-        "--verify says whether the values differ from the file's.",
+        "Let tie_weights of the model's class make the tensors one, or leave alone what has a key of its "
+        "own; --verify says whether the values differ from the file's.",
         cost_bytes=size,
     )
 

@@ -1,4 +1,4 @@
-"""Handlers around what initialises or ties a model's weights: they time it, and see what it writes."""
+"""Handlers around what initialises a model's weights: they time it, and see what it writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
-from hftrace.record.write_watch import INITIALIZER, TIE, Watch
+from hftrace.record.write_watch import INITIALIZER, Watch
 
 
 class WatchingObserver(SpanObserver):
@@ -45,14 +45,7 @@ class WatchingObserver(SpanObserver):
             super().fail(span, call, error)
 
 
-class TieObserver(WatchingObserver):
-    """``tie_weights``, which a model class may override: some copy where others make one of two."""
-
-    by = TIE
-
-
 initializing_handler = observed_by(WatchingObserver)
-tying_handler = observed_by(TieObserver)
 
 
 @transparent

@@ -12,8 +12,9 @@ from hftrace.record.hooks.capture import (
     loaded_state_dict,
     loading_report,
 )
-from hftrace.record.hooks.initializers import initializing_handler, tying_handler
+from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.ties import tying_handler
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
