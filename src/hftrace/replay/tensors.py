@@ -28,6 +28,9 @@ from hftrace.replay.tied import TiedComparison, Ties, ties_of
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
+
 
 def build_tensor_ledger(
     record: LoadRecord, headers: CheckpointHeaders, comparison: TiedComparison | None = None
@@ -73,7 +76,8 @@ def _model_ledger(
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     every = [row.seen for row in rows]
     origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
-    reasons = dict.fromkeys(record.renames, "renamed")
+    reasons = _expected(record, unused)
+    reasons.update(dict.fromkeys(record.renames, "renamed"))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
@@ -179,6 +183,18 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     if found is None and prefix and name.startswith(f"{prefix}."):
         found = allocations.get(name[len(prefix) + 1 :])
     return found
+
+
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    return {
+        key: "ignored"
+        for key, _ in unused
+        if key not in unexpected and record.renames.get(key) not in unexpected
+    }
 
 
 def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:

@@ -66,6 +66,7 @@ EVIDENCE = {
     "overwritten": "it was placed from the checkpoint, and the loader's initialisation wrote it after that",
     "allocated": "the loader allocated it, and nothing was seen to write it",
     "built": "the model's own code made it on a real device",
+    "ignored": "the model's class leaves this key out on purpose",
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "tie_weights": "tie_weights of the model's class wrote it, and did not make it one with another",

@@ -1,4 +1,4 @@
-"""A plain PyTorch module around a model of transformers, which it loads inside: a frozen body, a head of its own."""
+"""A plain PyTorch module with a head of its own around a model of transformers that it loads."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def total_of(trace: Trace, **fields: str | None) -> Total:
     return total
 
 
-def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False, **fields: str | None) -> str:
+def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False, **fields: Any) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``.
 
     Args:
@@ -87,14 +87,15 @@ def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False,
         kind: Of the tensors.
         limit: How many to name.
         whole: Whether to name the tensors, and not the modules that have them.
-        **fields: What else their class has to be, as for :func:`total_of`.
+        **fields: What else their class has to be, as for :func:`total_of`; a tuple for one of several.
     """
     sizes: Counter[str] = Counter()
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
         tensor_class = batch.tensor_class
         if tensor_class.kind == kind and all(
-            getattr(tensor_class, field) == value for field, value in fields.items()
+            getattr(tensor_class, field) in (value if isinstance(value, tuple) else (value,))
+            for field, value in fields.items()
         ):
             for name, keys, size, stored in zip(
                 *(take(column, batch.rows) for column in columns), strict=True

@@ -92,6 +92,14 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     )
 
 
+def _unused(trace: Trace) -> Total:
+    """Returns the sum of the keys that went nowhere, without those that are told elsewhere, or meant to."""
+    total = total_of(trace, kind="unused")
+    for evidence in ("mismatched", "ignored"):
+        total.subtract(total_of(trace, kind="unused", evidence=evidence))
+    return total
+
+
 def _mismatched(trace: Trace) -> list[int]:
     """Returns the rows of tensors whose only key did not fit."""
     tensors = trace.tensors
@@ -118,8 +126,7 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
-    unused = total_of(trace, kind="unused")
-    unused.subtract(total_of(trace, kind="unused", evidence="mismatched"))
+    unused = _unused(trace)
     pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
     yield Finding(
         "R20",
@@ -180,8 +187,7 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
-    total = total_of(trace, kind="unused")
-    total.subtract(total_of(trace, kind="unused", evidence="mismatched"))  # told by R31
+    total = _unused(trace)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
@@ -195,7 +201,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', provenance='unused')}.{how}",
+            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'))}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )

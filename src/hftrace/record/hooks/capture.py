@@ -238,10 +238,14 @@ def _renamed(key: str) -> str:
     return key
 
 
+MAX_NAMES = 10_000
+"""How many names of a kind a report keeps."""
+
+
 def _names(values: Any) -> list[str]:
     return sorted(
         str(value[0]) if isinstance(value, tuple) and value else str(value)
-        for value in list(values or [])[:10_000]
+        for value in list(values or [])[:MAX_NAMES]
     )
 
 
@@ -263,7 +267,8 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
         }
     else:
         return None
-    return {name: keys for name, keys in found.items() if keys} or None
+    # Said even where there are none: a key that went nowhere, and that is not among them, was meant to.
+    return {name: keys for name, keys in found.items() if keys or name == "unexpected"}
 
 
 def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
