@@ -82,10 +82,10 @@ class TiedComparison:
             if self._left < size or time.monotonic() > self._deadline:
                 return None
             self._left -= size
-            piece = left.read(size)
-            if len(piece) != size:
-                return None
-            if piece != right.read(size):
+            pieces = left.read(size), right.read(size)
+            if len(pieces[0]) != size or len(pieces[1]) != size:
+                return None  # a file that is cut off
+            if pieces[0] != pieces[1]:
                 return False
         return True
 
