@@ -26,6 +26,7 @@ EXAMPLES = [
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(1, ["a", 0, 0, 99]),
     lines.Writes(1, [99, 5, "initializer"]),
+    lines.Verified(1, ["a", False, 0.5, None, None]),
     lines.Thread(77, "MainThread"),
     lines.Error("m:f", "KeyError"),
     lines.Facts("environment", {"python": "3.11"}),

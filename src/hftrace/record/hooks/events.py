@@ -41,9 +41,9 @@ def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
     sources = [key for keys in transform.layer_targets.values() for key in keys]
     operations = [type(operation).__name__ for operation in transform.operations]
     # In which order the loader joins what it has collected for each of them.
-    patterns = list(transform.source_patterns)
+    patterns = list(getattr(transform, "source_patterns", ()))
     parameters = [
-        {name: value for name, value in vars(operation).items() if type(value) is int}
+        {name: value for name, value in getattr(operation, "__dict__", {}).items() if type(value) is int}
         for operation in transform.operations
     ]
     source = [sources, operations, patterns, parameters]
