@@ -20,11 +20,11 @@ from typing import Any
 import hftrace
 from hftrace.schema.columns import MAX_ROWS
 from hftrace.schema.document import SCHEMA, VERSION
-from hftrace.schema.model import File, Sample, Span, Tensor
+from hftrace.schema.model import File, Request, Sample, Span, Tensor
 
 MAJOR = VERSION.partition(".")[0]
 TARGET = Path(hftrace.__file__).parent / "schema" / f"trace-{MAJOR}.schema.json"
-TABLES = {"spans": Span, "tensors": Tensor, "files": File, "samples": Sample}
+TABLES = {"spans": Span, "tensors": Tensor, "files": File, "requests": Request, "samples": Sample}
 SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
 COLUMN_DESCRIPTION = (

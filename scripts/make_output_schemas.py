@@ -26,7 +26,7 @@ from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.tree import Node
-from hftrace.schema.model import File, Sample, Span, Tensor
+from hftrace.schema.model import File, Request, Sample, Span, Tensor
 
 TARGET = Path(hftrace.__file__).parent / "schema" / "json"
 Schema = dict[str, Any]
@@ -104,6 +104,7 @@ COMPOSITION = {
     "peak_bytes": INTEGER,
     "start_bytes": INTEGER,
     "explained": nullable(NUMBER),
+    "overstated_bytes": INTEGER,
     "parts": array(of(Part)),
 }
 DEVICE_PEAK = {
@@ -112,10 +113,11 @@ DEVICE_PEAK = {
     "span": INTEGER,
     "peak_bytes": INTEGER,
     "explained": nullable(NUMBER),
+    "overstated_bytes": INTEGER,
     "parts": array(of(Part)),
     "allocated_bytes": nullable(INTEGER),
     "reserved_bytes": nullable(INTEGER),
-    "unused_bytes": INTEGER,
+    "unused_bytes": nullable(INTEGER),
     "memory_bytes": nullable(INTEGER),
     "outside_allocator_bytes": nullable(INTEGER),
 }
@@ -144,6 +146,9 @@ SUMMARY = record(
                     "wall_ns": INTEGER,
                     "attributed": nullable(NUMBER),
                     "phases": mapping(INTEGER),
+                    # What was asked and what the model says of itself, as the trace has it.
+                    "request": {"type": "object"},
+                    "got": {"type": "object"},
                 }
             )
         ),
@@ -153,6 +158,7 @@ SUMMARY = record(
         "rss_anon_peak_bytes": nullable(INTEGER),
         "rss_file_peak_bytes": nullable(INTEGER),
         "device_peak_bytes": nullable(mapping(INTEGER)),
+        "unmeasured_devices": array(STRING),
         "memory": nullable(
             record(
                 {
@@ -171,6 +177,8 @@ SUMMARY = record(
         ),
         "checkpoint_bytes": nullable(INTEGER),
         "read_bytes": nullable(INTEGER),
+        "mapped_bytes": nullable(INTEGER),
+        "reading_ns": nullable(INTEGER),
         "weights_ns": nullable(INTEGER),
         "rate_bytes_per_s": nullable(NUMBER),
         "lazy_bytes": nullable(INTEGER),
@@ -195,6 +203,7 @@ SUMMARY = record(
                 "count": INTEGER,
                 "bytes": INTEGER,
                 "by_provenance": mapping(record(FIGURES)),
+                "by_dtype": mapping(record(FIGURES)),
                 "by_device": mapping(record(FIGURES)),
                 "casts": array(record({"from": STRING, "to": STRING, **FIGURES})),
             }
@@ -208,6 +217,7 @@ SUMMARY = record(
             }
         ),
         "findings": array(of(Finding)),
+        "silence": record({"claimed": BOOLEAN, "doubts": array(record({"kind": STRING}))}),
     }
 )
 NODE = record(
@@ -436,6 +446,7 @@ VIEWS = {
     "spans": array(of(Span)),
     "tensors": array(of(Tensor)),
     "files": array(of(File)),
+    "requests": array(of(Request)),
     "samples": array(of(Sample)),
     "memory": MEMORY,
     "postmortem": POSTMORTEM,

@@ -43,7 +43,13 @@ COLUMNS = re.compile(
 LEFT_OUT = "..."
 EXIT_CODES = (0, 3)
 """What a command that is shown may exit with: 3 is a broken budget, which is a result."""
-ROWS = {"spans": "Span", "tensors": "Tensor", "files": "File", "samples": "Sample"}
+ROWS = {
+    "spans": "Span",
+    "tensors": "Tensor",
+    "files": "File",
+    "requests": "Request",
+    "samples": "Sample",
+}
 """The tables of a trace, and the class of their rows."""
 
 

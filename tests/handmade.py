@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Request, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 MS = 1_000_000
@@ -28,6 +28,7 @@ class Builder:
         self.tensors: list[Tensor] = []
         self.files: list[File] = []
         self.samples: list[Sample] = []
+        self.requests: list[Request] = []
         self.header: dict[str, Any] = {
             "hftrace": "0.1.0",
             "command": "load",
@@ -144,6 +145,23 @@ class Builder:
         }
         self.files.append(File(name=name, result=result, size_bytes=size, **fields))
 
+    def request_row(self, time_ms: float, took_ms: float | None, status: int | None, **more: Any) -> None:
+        fields: dict[str, Any] = {
+            "method": "HEAD",
+            "host": "hub.example",
+            "path": "/me/tiny/resolve/main/config.json",
+            "bytes": 0 if status is not None else None,
+            "attempt": 1,
+            "asked_by": None,
+            "thread": MAIN,
+            **more,
+        }
+        took = None if took_ms is None else round(took_ms * MS)
+        wait = took if status is not None else None
+        self.requests.append(
+            Request(time_ns=round(time_ms * MS), duration_ns=took, status=status, wait_ns=wait, **fields)
+        )
+
     def sample(self, time_ms: float, anonymous: int, file: int, device: int | None = None) -> None:
         devices = None if device is None else {"cuda:0": device}
         self.samples.append(
@@ -172,6 +190,7 @@ class Builder:
             tensors=Table.of(Tensor, self.tensors),
             files=Table.of(File, self.files),
             samples=Table.of(Sample, self.samples),
+            requests=Table.of(Request, self.requests),
         )
 
 

@@ -190,6 +190,7 @@ def dead(**outcome: Any) -> Any:
     """
     made = Builder()
     made.environment.update(ram_bytes=64 * GB, cgroup_limit_bytes=8 * GB)
+    made.request_row(3, 4, 200, bytes=0)
     root = made.span(
         None,
         "load",

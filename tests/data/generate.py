@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.schema.document import VERSION
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Request, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 HERE = Path(__file__).resolve().parent
@@ -220,6 +220,24 @@ def make_trace(*, tensors: int = 39, shards: int = 3, samples: int = 40, seed: i
         ),
     ]
     files[-1] = File(**{field: getattr(files[-1], field) for field in File.__slots__} | {"requests": 2})
+    requests = [
+        Request(
+            time_ns=1_000_000 * index,
+            duration_ns=None if index == 2 else 400_000,
+            method="HEAD" if index < 3 else "GET",
+            host="hub.example",
+            path="/me/tiny/resolve/main/config.json",
+            status=(503, 302, None, 200)[index],
+            bytes=(0, 0, None, 512)[index],
+            attempt=2 if index == 1 else 1,
+            asked_by=1,
+            error="ConnectError" if index == 2 else None,
+            wait_ns=None if index == 2 else 300_000,
+            file="config.json",
+            thread=4242,
+        )
+        for index in range(4)
+    ]
     readings = [
         Sample(
             time_ns=end_ns * index // max(1, samples - 1),
@@ -289,6 +307,7 @@ def make_trace(*, tensors: int = 39, shards: int = 3, samples: int = 40, seed: i
         tensors=Table.of(Tensor, rows),
         files=Table.of(File, files),
         samples=Table.of(Sample, readings),
+        requests=Table.of(Request, requests),
     )
 
 

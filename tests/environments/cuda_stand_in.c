@@ -8,6 +8,9 @@
  *
  *   CUDA_STAND_IN_BYTES     memory of each device (4 GiB)
  *   CUDA_STAND_IN_DEVICES   how many devices there are (1)
+ *   CUDA_STAND_IN_OTHERS    bytes of each device that other processes have in use (500 MiB)
+ *   CUDA_STAND_IN_STATE     directory where each process that uses a device leaves what it has taken,
+ *                           for the NVML beside this file (nvml_stand_in.py); none without it
  *
  * gpu.py builds it, with one line for each further function that torch's libraries import: those
  * do nothing and succeed. Both LD_PRELOAD and the loader's libcuda.so.1 are this one library.
@@ -40,7 +43,8 @@ struct block {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block *blocks;
-static size_t taken[DEVICES];
+static size_t own[DEVICES];
+static size_t *taken = own; /* of each device; in a file that others can read once one is in use */
 static int has_context[DEVICES];
 static __thread int current;
 static __thread cudaError_t last_error;
@@ -52,6 +56,8 @@ static size_t number(const char *name, size_t otherwise) {
 
 static size_t device_bytes(void) { return number("CUDA_STAND_IN_BYTES", 4096 * MIB); }
 
+static size_t others_bytes(void) { return number("CUDA_STAND_IN_OTHERS", 500 * MIB); }
+
 static int device_count(void) {
     size_t count = number("CUDA_STAND_IN_DEVICES", 1);
     return count > DEVICES ? DEVICES : (int)count;
@@ -59,7 +65,24 @@ static int device_count(void) {
 
 static cudaError_t failed(cudaError_t error) { return last_error = error; }
 
+static void tell_others(void) { /* with the lock held */
+    char path[4096];
+    const char *place = getenv("CUDA_STAND_IN_STATE");
+    if (taken != own || !place || !*place) return;
+    snprintf(path, sizeof path, "%s/%d", place, (int)getpid());
+    int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0) return;
+    void *shared = MAP_FAILED;
+    if (ftruncate(file, sizeof own) == 0)
+        shared = mmap(NULL, sizeof own, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    close(file);
+    if (shared == MAP_FAILED) return;
+    memcpy(shared, own, sizeof own);
+    taken = shared;
+}
+
 static void use_device(int device) { /* with the lock held */
+    tell_others();
     if (!has_context[device]) {
         has_context[device] = 1;
         taken[device] += CONTEXT;
@@ -75,7 +98,7 @@ static cudaError_t take(void **address, size_t bytes, int device) {
     struct block block = {MAP_FAILED, bytes, device, -1, NULL}, *kept = malloc(sizeof *kept);
     pthread_mutex_lock(&lock);
     if (device >= 0) use_device(device);
-    if (kept && (device < 0 || taken[device] + bytes <= device_bytes())) {
+    if (kept && (device < 0 || others_bytes() + taken[device] + bytes <= device_bytes())) {
         if (device >= 0) {
             block.file = memfd_create("device memory", MFD_CLOEXEC);
             if (block.file >= 0 && ftruncate(block.file, (off_t)bytes) == 0)
@@ -169,7 +192,8 @@ EXPORTED cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
     pthread_mutex_lock(&lock);
     use_device(current);
     *total_bytes = device_bytes();
-    *free_bytes = *total_bytes > taken[current] ? *total_bytes - taken[current] : 0;
+    size_t used = others_bytes() + taken[current];
+    *free_bytes = *total_bytes > used ? *total_bytes - used : 0;
     pthread_mutex_unlock(&lock);
     return cudaSuccess;
 }

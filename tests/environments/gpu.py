@@ -8,8 +8,10 @@
 DIRECTORY/cuda is a virtual environment with torch's CUDA build (some 5 GB on
 disk) in front of the base environment, and a library, built from
 cuda_stand_in.c, that takes the place of the CUDA runtime and the driver. It
-has device memory and copies and no kernels: allocations, statistics, peaks and
-out-of-memory errors are torch's real ones, what is computed is not.
+has device out-of-memory errors are torch's real ones, what is computed is not. An NVML
+belongs to it (nvml_stand_in.py, in the place of nvidia-ml-py), which counts
+other processes and contexts as the driver of a real GPU does;
+``CUDA_STAND_IN_NVML=0`` takes it away.
 
 With ``--exec`` the rest of the line is run there, in place of the tests. Needs
 Linux on x86-64, a C compiler and nm (binutils). The exit code is 0 where all
@@ -33,6 +35,7 @@ from make import ROOT, MakeError, add_selection, base_python, make, overlay, pip
 from versions import FIRST
 
 SOURCE = Path(__file__).with_name("cuda_stand_in.c")
+NVML = Path(__file__).with_name("nvml_stand_in.py")
 PACKAGES = (FIRST[0].replace("==", "==="), "nvidia-cuda-crt==13.0.*")
 """The release as it is named in the registry, which is the CUDA build, and the headers that its own lack.
 Torch 2.13.0 is built for CUDA 13.0."""
@@ -98,6 +101,8 @@ def _build(place: Path, packages: Path) -> Path:
     """Builds the stand-in from its source, and what else torch imports as functions that do nothing."""
     folder = place / "stand-in"
     folder.mkdir(exist_ok=True)
+    (folder / "state").mkdir(exist_ok=True)
+    shutil.copyfile(NVML, folder / "pynvml.py")
     library = folder / "libcuda.so.1"
     headers = next(packages.glob("nvidia/*/include/cuda_runtime_api.h")).parent
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
@@ -123,10 +128,10 @@ def _run(*command: str) -> None:
 def variables(directory: Path, library: Path, version: str) -> dict[str, str]:
     """Returns the environment variables under which torch's CUDA build runs on the stand-in."""
     own = dict(os.environ)
-    own.pop("PYTHONPATH", None)
     place = overlay(directory, version)
-    if place is not None:
-        own["PYTHONPATH"] = str(place)
+    nvml = [] if own.get("CUDA_STAND_IN_NVML") == "0" else [str(library.parent)]
+    own["PYTHONPATH"] = os.pathsep.join([*([str(place)] if place is not None else []), *nvml])
+    own["CUDA_STAND_IN_STATE"] = str(library.parent / "state")
     own["PATH"] = f"{environment_of(directory) / 'bin'}{os.pathsep}{own.get('PATH', '')}"
     own["LD_PRELOAD"] = str(library)
     # Torch opens libcuda.so.1 by its name.

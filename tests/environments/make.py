@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from versions import ALL, BASE, CI, EXTRAS, FIRST, OVERLAYS, WITH
+from versions import ALL, BASE, CI, EXTRAS, FIRST, OVERLAYS, TORCHAO, WITH
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
@@ -150,20 +150,20 @@ def make_overlay(directory: Path, version: str) -> None:
     print(f"{version}: made in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def make_extras(directory: Path) -> None:
-    """Makes the directory of packages that only some kinds of load need."""
-    place = directory / "extras"
-    key = repr(EXTRAS)
+def make_extras(directory: Path, name: str, packages: tuple[str, ...]) -> None:
+    """Makes a directory of packages that only some kinds of load need."""
+    place = directory / name
+    key = repr(packages)
     if _marked(place, key):
-        print("extras: complete", flush=True)
+        print(f"{name}: complete", flush=True)
         return
     started = time.monotonic()
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     # Without what they depend on: torch and transformers are there, and the rest is among them.
-    pip_install(base_python(directory), "--no-deps", "--no-compile", "--target", str(place), *EXTRAS)
+    pip_install(base_python(directory), "--no-deps", "--no-compile", "--target", str(place), *packages)
     (place / MARKER).write_text(key)
-    print(f"extras: made in {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{name}: made in {time.monotonic() - started:.0f} s", flush=True)
 
 
 def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
@@ -175,7 +175,8 @@ def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
     make_base(directory)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         pending = [pool.submit(make_overlay, directory, version) for version in versions if version != BASE]
-        pending.append(pool.submit(make_extras, directory))
+        pending.append(pool.submit(make_extras, directory, "extras", EXTRAS))
+        pending.append(pool.submit(make_extras, directory, "torchao", TORCHAO))
         errors = [error for task in pending if (error := task.exception()) is not None]
     if errors:
         raise errors[0]

@@ -58,6 +58,9 @@ EXTRAS = (
 """Packages of the kinds of load that need one. They are a directory of their own, which a test puts on the
 PYTHONPATH of the process that loads: all other tests run without them."""
 
+TORCHAO = ("torchao==0.18.0",)
+"""In another one: where it is there, transformers imports it with itself."""
+
 CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
 """One version of each loader generation, for every change."""
 

@@ -39,7 +39,22 @@ class Tight:
         if os.environ.get("GPU_LOADS_WARMUP") == "0" and hasattr(modeling, "caching_allocator_warmup"):
             # It asks for the memory of the whole model at once: nothing would be placed before it fails.
             modeling.caching_allocator_warmup = lambda *args, **kwargs: None
+        if os.environ.get("GPU_LOADS_READ_AHEAD"):
+            read_ahead()
         return AutoModelForCausalLM.from_pretrained(*args, **kwargs)
+
+
+def read_ahead():
+    """Lets the threads that read come as far as they can before anything is converted (5.x)."""
+    import transformers.core_model_loading as loading
+
+    convert = loading.WeightConverter.convert
+
+    def late(self, *args, **kwargs):
+        time.sleep(1.0)
+        return convert(self, *args, **kwargs)
+
+    loading.WeightConverter.convert = late
 
 
 class Killed:

@@ -15,10 +15,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 import hftrace
+from hftrace.analysis.findings.registry import findings
 from hftrace.synth import plan, write
 
 pytest.importorskip("torch")
@@ -124,12 +126,46 @@ def rows(trace, name):
     return [file for file in trace.files if file.name == name]
 
 
+def findings_of(trace):
+    return {finding.rule: finding for finding in findings(trace)}
+
+
 def request_spans(trace):
     return [span for span in trace.spans if span.attributes.get("request")]
 
 
+def check_requests(trace, hub, broken=()):
+    """Every request that the server saw is a row, and no other.
+
+    Args:
+        trace: Of the load.
+        hub: The server.
+        broken: Files whose transfer broke off: of what was sent on its way nobody knows how much arrived.
+    """
+    found = sorted(
+        (row.method, row.host, row.path, row.status, None if row.file in broken else row.bytes)
+        for row in trace.requests
+    )
+    assert found == sorted(
+        (
+            entry.method,
+            f"{'localhost' if entry.cdn else '127.0.0.1'}:{hub.port}",
+            entry.path,
+            entry.status,
+            None if entry.file in broken else entry.body,
+        )
+        for entry in hub.log
+    )
+    spans = {span.id: span for span in trace.spans}
+    for row in trace.requests:
+        assert spans[row.asked_by].start_ns <= row.time_ns
+        assert 0 < row.wait_ns <= row.duration_ns
+        assert row.error is None or row.file in broken
+
+
 def check_against_the_log(trace, hub):
-    """Every request that the server saw is a span; each file's are in its rows."""
+    """Every request that the server saw is a span and a row; each file's are in its rows."""
+    check_requests(trace, hub)
     sent = sorted(f"{entry.method} {entry.path}" for entry in hub.log)
     assert sorted(span.name for span in request_spans(trace)) == sent
     names = {file.name for file in trace.files}
@@ -307,6 +343,12 @@ def test_an_answer_of_503_that_passes_costs_requests_and_nothing_else(script, hu
     assert (row.result, row.requests) == ("downloaded", 4)
     statuses = [span.attributes["status"] for span in request_spans(script.trace)]
     assert statuses.count(503) == 2
+    mine = [request for request in script.trace.requests if request.file == row.name]
+    assert [(request.status, request.attempt) for request in mine] == [(503, 1), (503, 2), (302, 3), (200, 1)]
+    finding = findings_of(script.trace)["R35"]
+    there = sum(not entry.cdn for entry in hub.log)
+    assert f"2 of {there} requests to 127.0.0.1:{hub.port} failed" in finding.evidence
+    assert finding.cost_ns >= 900_000_000, "the client waits a second before it asks again"
 
 
 @pytest.mark.sparse
@@ -317,16 +359,118 @@ def test_a_download_that_breaks_off_once(load, hub, repositories):
     fails = VERSION < (5, 0)
     load(fails=fails)
     (row,) = rows(load.trace, name)
+    parts = [request for request in load.trace.requests if request.file == name and request.method == "GET"]
+    assert findings_of(load.trace)["R35"].cost_ns > 0
     if fails:
         assert (row.result, row.path) == ("error", None)
         # What the client threw away is not counted.
         assert 0 <= row.downloaded_bytes <= hub.served(name)
+        assert [bool(request.error) for request in parts] == [True]
     else:
+        assert [(bool(request.error), request.attempt) for request in parts] == [(True, 1), (False, 2)]
+        assert 0 < parts[0].bytes <= row.size_bytes / 2
+        assert parts[1].bytes in (row.size_bytes, row.size_bytes - parts[0].bytes)
+        check_requests(load.trace, hub, broken=[name])
         assert row.result == "downloaded"
         assert row.downloaded_bytes == row.size_bytes == shards(repositories)[0].stat().st_size
         (span,) = (s for s in load.trace.spans if s.name == name and "bytes" in s.attributes)
         assert span.attributes["bytes"] == row.size_bytes
     assert row.requests == len(hub.of(name))
+
+
+@pytest.mark.sparse
+def test_all_is_cached_and_nobody_answers(script, hub):
+    """A hub that refuses: the load is fine, and the requests are what it cost."""
+    script()
+    hub.url = "http://127.0.0.1:9"
+    script()
+    trace = script.trace
+    assert trace.requests
+    assert not any(request.status for request in trace.requests)
+    lost = findings_of(trace)["R35"]
+    assert "All that was needed was in the cache" in lost.advice
+    assert "HF_HUB_OFFLINE=1" in lost.advice
+    assert "R22" not in findings_of(trace), "no request was answered"
+    repeated = [request for request in trace.requests if request.attempt > 1]
+    if VERSION < (5, 0):
+        assert repeated
+        waits = sum(load.duration_ns for load in trace.loads)
+        assert 0.5 * waits < lost.cost_ns <= waits
+    else:
+        assert not repeated, "from 1.0 on the client goes to its cache at once"
+
+
+LATE = """
+import os, sys, hftrace
+import huggingface_hub, transformers
+os.environ["HF_HUB_OFFLINE"] = "1"
+with hftrace.trace(sys.argv[1]) as recorded:
+    transformers.AutoConfig.from_pretrained(sys.argv[2])
+"""
+
+
+@pytest.mark.sparse
+def test_offline_mode_that_came_too_late(script, hub, run_python, tmp_path):
+    script()
+    path = tmp_path / "late.json"
+    done = run_python("-c", LATE, path, REPO, env=script.environment())
+    assert done.returncode == 0, done.stderr
+    trace = hftrace.Trace.open(path)
+    assert trace.requests
+    assert trace.environment.offline_ignored == ["HF_HUB_OFFLINE"]
+    assert "offline-too-late" in {finding.name for finding in findings(trace)}
+    assert "offline_ignored" not in script.trace.environment
+
+
+@pytest.mark.sparse
+def test_a_hub_that_hangs_is_one_stall_that_names_it(hub, cache, run_python, tmp_path):
+    hub.hang("config.json", 9)
+    path = tmp_path / "trace.json"
+    loader = Loader("load", hub, cache, run_python, tmp_path)
+    arguments = ["-m", "hftrace.cli.main", "load", REPO, "-o", path, "--stall", "2"]
+    done = run_python(*arguments, env=loader.environment(HF_HUB_ETAG_TIMEOUT="30"), timeout=150)
+    assert done.returncode == 0, done.stderr
+    host = f"127.0.0.1:{hub.port}"
+    assert f"waiting for {host}" in done.stderr
+    stalls = [stall for stall in hftrace.Trace.open(path).outcome.stalls if stall["hosts"]]
+    assert [stall["hosts"] for stall in stalls] == [[host]]
+    assert stalls[0]["silent_ns"] > 7_500_000_000
+    text = findings_of(hftrace.Trace.open(path))["R25"].evidence
+    assert f"waiting for {host}" in text
+
+
+REDIRECTED = """
+import sys, hftrace
+import transformers
+from huggingface_hub.utils import get_session
+with hftrace.trace(sys.argv[1]):
+    class Fetches(transformers.LlamaForCausalLM):
+        def __init__(self, config):
+            super().__init__(config)
+            get_session().get(sys.argv[3])
+    Fetches.from_pretrained(sys.argv[2])
+"""
+
+
+@pytest.mark.sparse
+def test_each_redirect_is_a_row(hub, cache, run_python, tmp_path, repositories):
+    """A client that follows one inside of its own call sends two requests."""
+    name = shards(repositories)[0].name
+    url = f"{hub.url}/{REPO}/resolve/main/{name}"
+    path = tmp_path / "trace.json"
+    loader = Loader("trace", hub, cache, run_python, tmp_path)
+    done = run_python("-c", REDIRECTED, path, REPO, url, env=loader.environment())
+    assert done.returncode == 0, done.stderr
+    trace = hftrace.Trace.open(path)
+    sent = [(entry.method, entry.path, entry.status, entry.body) for entry in hub.log]
+    assert [(row.method, row.path, row.status, row.bytes) for row in trace.requests] == sent
+    mine = [row for row in trace.requests if row.thread == trace.loads[0].thread]
+    (first,) = [row for row in mine if (row.method, row.path) == ("GET", urlsplit(url).path)]
+    second = mine[mine.index(first) + 1]
+    assert (first.status, second.status) == (302, 200)
+    assert second.path.startswith("/cdn/")
+    assert first.time_ns + first.duration_ns <= second.time_ns
+    assert hub.signature.encode() not in path.read_bytes()
 
 
 # -- faults that end the load ---------------------------------------------------------------------
@@ -407,6 +551,11 @@ def test_no_hub_at_all(command, hub):
     assert "the Hub at http://127.0.0.1:9 could not be reached: check the network" in sentence(done)
     assert request_spans(command.trace)
     assert all(span.status == "error" for span in request_spans(command.trace))
+    assert {request.host for request in command.trace.requests} == {"127.0.0.1:9"}
+    assert all(request.status is None and request.error for request in command.trace.requests)
+    finding = findings_of(command.trace)["R35"]
+    assert "127.0.0.1:9 failed" in finding.title
+    assert "Check the network" in finding.advice
 
 
 @pytest.mark.sparse

@@ -3,7 +3,8 @@
 A kind is a module of ``kinds/``:
 
 ``NEEDS``
-    packages of the extras (see ``environments/versions.py``) that it loads with; optional.
+    packages of the extras (see ``environments/versions.py``) that it loads with; optional. ``torchao``
+    has a directory of its own.
 ``VERSIONS``
     the transformers versions that can load it, as a specifier; optional.
 ``make(folder)``
@@ -64,9 +65,10 @@ def test_every_row_is_true(name, tmp_path, run_python):
         pytest.skip(f"transformers {transformers.__version__} cannot load this")
     path = [os.environ.get("PYTHONPATH", "")]
     if getattr(kind, "NEEDS", ()):
-        if not EXTRAS.is_dir():
+        places = [EXTRAS.with_name("torchao") if package == "torchao" else EXTRAS for package in kind.NEEDS]
+        if not all(place.is_dir() for place in places):
             pytest.skip(f"no {', '.join(kind.NEEDS)}: tests/environments/make.py installs it")
-        path.append(str(EXTRAS))
+        path += dict.fromkeys(map(str, places))
     done = run_python(
         HERE / "kind_runner.py",
         name,

@@ -47,7 +47,7 @@ def facts(recorded):
     assert list(trace.header["errors"]) == []
     (span,) = (span for span in trace.spans if span.phase == "verify")
     assert span.parent is None
-    return verification(trace), [finding for finding in findings(trace) if finding.rule == "R37"], trace
+    return verification(trace), [finding for finding in findings(trace) if finding.rule == "R38"], trace
 
 
 @pytest.mark.parametrize("kind", ["safe", "bin"])

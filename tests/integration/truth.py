@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gguf_truth import GgufFile
 
 
 def randomize(model, seed: int = 0) -> None:
@@ -123,11 +124,17 @@ def torch_name(value) -> str:
 
 
 def held_by(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the plain tensors that a tensor's data lies in: itself, or what a wrapper holds."""
+    """Returns the plain tensors that a tensor's data lies in, statistics of a quantised one included."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
-    if flatten is None:
-        return [tensor]
-    return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    if flatten is not None:
+        return [part for name in flatten()[0] for part in held_by(getattr(tensor, name))]
+    held = [tensor]
+    state = getattr(tensor, "quant_state", None)
+    while state is not None:
+        held += [part for part in (state.absmax, state.code, state.offset) if isinstance(part, torch.Tensor)]
+        state = state.state2
+    scales = getattr(tensor, "SCB", None)
+    return [*held, scales] if scales is not None else held
 
 
 def disagreements(model, trace) -> list[str]:
@@ -159,9 +166,20 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
             wrong.append(f"dtype {row.dtype}, really {held[0].dtype}")
     if row.bytes is not None and row.bytes != sum(part.nbytes for part in held):
         wrong.append(f"bytes {row.bytes}, really {sum(part.nbytes for part in held)}")
+    if len(held) > 1:
+        largest = max(held, key=lambda part: part.nbytes)
+        if row.dtype != torch_name(largest.dtype):
+            wrong.append(f"dtype {row.dtype}, what it holds is {largest.dtype}")
+        if row.provenance not in ("quantized", "tied", "unknown"):
+            wrong.append(f"said to be {row.provenance}, and it holds codes and what belongs to them")
+        stored = {key for tensors in files.all() for key in tensors}
+        wrong += [f"no key {key} in the checkpoint" for key in row.keys if key not in stored]
     if tensor.is_meta or len(held) > 1:
         return wrong
-    if row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
+    file = files.gguf(row.file)
+    if file is not None and row.keys and row.kind != "unused":
+        wrong += file.false_facts(row, tensor)
+    elif row.provenance == "checkpoint" and row.file and len(row.keys) == 1:
         stored = files.tensor(row.file, row.keys[0])
         if stored is None:
             wrong.append(f"no key {row.keys[0]} in {row.file}")
@@ -180,27 +198,43 @@ def _false_facts(row, tensor: torch.Tensor, files: _Files) -> list[str]:
 
 
 class _Files:
-    """The tensors of weight files, read by the safetensors library or torch itself."""
+    """The tensors of weight files, read by the safetensors library, the gguf package or torch itself."""
 
     def __init__(self, paths: dict[str, str]) -> None:
         self._paths = paths
+        self._gguf: dict[str, GgufFile] = {}
         self._read: dict[str, dict[str, torch.Tensor]] = {}
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         if name not in self._read:
-            path = self._paths.get(name, "")
+            # A row gives the whole path where two files of the trace have one name.
+            path = name if os.path.isabs(name) else self._paths.get(name, "")
             if path.endswith(".safetensors"):
                 from safetensors.torch import load_file
 
                 self._read[name] = load_file(path)
             elif path.endswith(".bin"):
                 self._read[name] = torch.load(path, weights_only=True)
+            elif (file := self.gguf(name)) is not None:
+                self._read[name] = file.values()
             else:
                 self._read[name] = {}
         return self._read[name]
 
+    def gguf(self, name: str | None) -> GgufFile | None:
+        """Returns a file of the name, where it is a GGUF file."""
+        path = self._paths.get(name or "", "")
+        if not path.endswith(".gguf"):
+            return None
+        if path not in self._gguf:
+            self._gguf[path] = GgufFile(path)
+        return self._gguf[path]
+
     def tensor(self, name: str, key: str) -> torch.Tensor | None:
         return self._tensors(name).get(key)
+
+    def all(self) -> list[dict[str, torch.Tensor]]:
+        return [self._tensors(name) for name in self._paths]
 
     def key_of(self, tensor: torch.Tensor) -> str | None:
         """Returns the key that has a tensor's values, after a cast."""

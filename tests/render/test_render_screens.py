@@ -135,7 +135,9 @@ def test_hostile_names_stay_text():
 
 def test_the_last_line_is_the_next_command():
     for name, view in {
-        "sharded": "tensors",
+        "sharded": "spans",
+        "pickled": "tensors",
+        "lazy": "memory",
         "failing": "files",
         "killed": "postmortem",
         "deep": "spans",

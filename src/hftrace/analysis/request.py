@@ -8,7 +8,9 @@ from typing import Any
 
 from hftrace.schema.trace import Trace
 
-SEVERAL = ("auto", "balanced", "balanced_low_0", "sequential", "disk")
+COMPUTED_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Values of ``device_map`` for which transformers computes the map; any other is the caller's own."""
+SEVERAL = (*COMPUTED_MAPS, "disk")
 """Values of ``device_map`` that name no device of the model's."""
 
 
@@ -23,8 +25,18 @@ def whole_model_device(trace: Trace) -> str | None:
     asked = asked_keywords(trace).get("device_map")
     if isinstance(asked, Mapping) and set(asked) == {""}:
         asked = asked[""]
+    return None if asked in SEVERAL else device_of(asked)
+
+
+def device_of(asked: Any) -> str | None:
+    """Returns the device that a value of ``device_map`` names, by torch's name; None where it names none.
+
+    ``disk`` is what stays in files. A bare ``cuda`` is taken for the first one.
+    """
+    if asked == "disk":
+        return "disk"
     found = re.fullmatch(r"(?:([a-z]+):)?(\d+)|([a-z]+)", str(asked)) if asked is not None else None
-    if found is None or asked in SEVERAL:
+    if found is None:
         return None
     if found[2] is not None:
         return f"{found[1] or 'cuda'}:{found[2]}"

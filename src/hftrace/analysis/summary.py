@@ -6,10 +6,13 @@ import dataclasses
 from typing import Any
 
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.memory.facts import memory_facts
-from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
+from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.ready import readiness
@@ -19,10 +22,10 @@ from hftrace.analysis.time.weights import (
     checkpoint_bytes,
     read_rate,
     reader_waiting_ns,
+    reading_ns,
     resident_share_after,
     resident_share_before,
-    untouched_bytes,
-    weight_bytes_read,
+    weight_bytes,
     weights_wall_ns,
 )
 from hftrace.schema.trace import Trace
@@ -33,8 +36,9 @@ def _figures(total: Total) -> dict[str, int]:
 
 
 def loads(trace: Trace) -> list[dict[str, Any]]:
-    """Returns, for each outermost load, its wall time and where it went."""
+    """Returns, for each outermost load, its time, what was asked of it, and what its model says of itself."""
     index = span_index(trace)
+    asked = {load.span: load for load in model_loads(trace)}
     result = []
     for row in index.load_rows:
         span = trace.spans[row]
@@ -50,6 +54,8 @@ def loads(trace: Trace) -> list[dict[str, Any]]:
                 "wall_ns": wall,
                 "attributed": 1 - phases.get(UNATTRIBUTED, 0) / wall if wall else None,
                 "phases": phases,
+                "request": dict(asked[index.ids[row]].request),
+                "got": dict(asked[index.ids[row]].got),
             }
         )
     return result
@@ -119,9 +125,12 @@ def summary(trace: Trace) -> dict[str, Any]:
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,
         "device_peak_bytes": peaks.device_bytes or None,
+        "unmeasured_devices": unmeasured_devices(trace),
         "memory": memory_facts(trace),
         "checkpoint_bytes": checkpoint_bytes(trace),
-        "read_bytes": weight_bytes_read(trace),
+        "read_bytes": weight_bytes(trace).read or None,
+        "mapped_bytes": weight_bytes(trace).mapped or None,
+        "reading_ns": reading_ns(trace),
         "weights_ns": weights_wall_ns(trace),
         "rate_bytes_per_s": read_rate(trace),
         "lazy_bytes": untouched_bytes(trace),
@@ -135,6 +144,9 @@ def summary(trace: Trace) -> dict[str, Any]:
                 "file": shard.file,
                 "tensors": shard.tensors,
                 "bytes": shard.bytes,
+                "reading": shard.moved.state,
+                "read_bytes": shard.moved.read,
+                "mapped_bytes": shard.moved.mapped,
                 "duration_ns": shard.duration_ns,
                 "threads": len(shard.busy_ns),
             }
@@ -147,6 +159,7 @@ def summary(trace: Trace) -> dict[str, Any]:
                 name: _figures(total)
                 for name, total in group_totals(tensor_sums(trace), "provenance").items()
             },
+            "by_dtype": {name: _figures(total) for name, total in group_totals(placed, "dtype").items()},
             "by_device": {name: _figures(total) for name, total in group_totals(placed, "device").items()},
             "verification": _verification(trace),
             "casts": [
@@ -161,4 +174,5 @@ def summary(trace: Trace) -> dict[str, Any]:
             "downloaded_bytes": sum(size or 0 for size in trace.files.column("downloaded_bytes")),
         },
         "findings": [finding.to_json() for finding in findings(trace)],
+        "silence": {"claimed": claimed(trace), "doubts": [reason.to_json() for reason in doubts(trace)]},
     }

@@ -121,7 +121,7 @@ def command(
 ) -> int:
     """Trace one load of MODEL in a fresh process.
 
-    MODEL is a directory, a Hub id, or synth:NAME for a checkpoint with random
+    MODEL is a directory, a GGUF file, a Hub id, or synth:NAME for a checkpoint with random
     weights that is made on the spot (hftrace synth --list names them). The
     trace is written before anything is drawn; the last line on stderr says where.
     """

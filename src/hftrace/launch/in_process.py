@@ -16,6 +16,7 @@ from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
+from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
@@ -40,7 +41,8 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
     Args:
         path: Where to write the trace (``.json`` or ``.json.gz``); None keeps
             it in memory only. A function that is decorated and called twice
-            overwrites its trace.
+            overwrites its trace. Of the ranks of a job the first writes there,
+            and each other one beside it: ``out.rank1.json``.
         sample_hz: Readings of this process's memory per second, by a process
             of its own; 0 for none.
         exact_peaks: Read and reset the kernel's watermark of resident memory,
@@ -72,6 +74,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         self._sample_hz = sample_hz
         self._exact_peaks = exact_peaks
         self._verify = verify
+        self._rank = ALONE
         self._directory: Path | None = None
         self._tracer: Tracer | None = None
         self._sampler: SamplerProcess | None = None
@@ -88,10 +91,11 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self.path is not None:
             _check_writable(self.path)
         self._directory = Path(tempfile.mkdtemp(prefix="hftrace-"))
+        self._rank = own_rank()
         facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
         self._tracer = Tracer(
             self._directory,
-            rank=_rank(),
+            rank=self._rank.number,
             exact_peaks=self._exact_peaks,
             facts=facts,
         )
@@ -135,11 +139,13 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
+        raised = {"block_error": type(error).__name__} if error is not None else None
         try:
             self.trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
+                outcome=raised,
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.
@@ -153,8 +159,14 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             self.trace = with_post_mortem(self.trace)
         shutil.rmtree(directory, ignore_errors=True)
         if self.path is not None:
+            rank = own_rank()
+            if rank == ALONE:
+                rank = self._rank  # the group may have been left by now
             try:
-                self.trace.save(self.path)
+                path = rank.path(self.path)
+                self.trace.save(path)
+                if rank.of > 1:
+                    print(f"hftrace: rank {rank.number} of {rank.of} wrote {path}", file=sys.stderr)  # noqa: T201
             except HftraceError as failure:
                 if error is None:
                     raise
@@ -172,11 +184,6 @@ def checkpoint_file_system(tracer: Tracer) -> str | None:
     """Returns the file system of the first weight file that the tracer saw."""
     path = tracer.recorder.first_checkpoint
     return file_system_of(path) if path else None
-
-
-def _rank() -> int:
-    text = os.environ.get("RANK", "0")
-    return int(text) if text.isdigit() else 0
 
 
 def _check_writable(path: Path) -> None:

@@ -45,6 +45,10 @@ class JournalFollower:
         self._run = run
         self._tail = tail
         self._open: dict[int, tuple[str, str]] = {}
+        self._hosts: dict[int, str] = {}
+        """For each open span that waits for an answer, or for the time to ask again: which host's."""
+        self._asked_by: dict[int, int | None] = {}
+        """For each open request, the span that sent it."""
         tail.listen(self._add)
 
     def poll(self) -> LiveState:
@@ -52,6 +56,10 @@ class JournalFollower:
         self._tail.poll()
         self._last_sample()
         return self.state
+
+    def waiting_for(self) -> list[str]:
+        """Returns the hosts whose answers are waited for."""
+        return sorted(set(self._hosts.values()))
 
     def _last_sample(self) -> None:
         """Takes resident memory from the last whole line of the samples, which are newer than any edge."""
@@ -72,10 +80,15 @@ class JournalFollower:
         state = self.state
         if isinstance(line, lines.Begin):
             self._open[line.span] = (line.phase, line.name)
+            host = line.attributes.get("host")
+            if line.attributes.get("request") and isinstance(host, str):
+                self._asked_by[line.span] = line.parent
+                self._hosts[line.span] = host
             state.tensors_total = line.attributes.get("tensors") or state.tensors_total
             state.shard = line.attributes.get("file") or state.shard
         elif isinstance(line, lines.End):
             self._open.pop(line.span, None)
+            self._answered(line)
             if not self._open:
                 state.tensors_done, state.tensors_total, state.shard = 0, None, None
                 state.phase, state.name = "after", "the load"
@@ -86,3 +99,14 @@ class JournalFollower:
                 state.tensors_done = min(state.tensors_done, state.tensors_total)
         if self._open:
             state.phase, state.name = self._open[max(self._open)]
+
+    def _answered(self, line: lines.End) -> None:
+        """Where a request ends, its download waits for the body; after a failure all wait to ask again."""
+        host = self._hosts.pop(line.span, None)
+        asker = self._asked_by.pop(line.span, None)
+        if host is None or asker is None or asker not in self._open:
+            return
+        if line.status != "ok" or self._open[asker][0] == "download":
+            self._hosts[asker] = host
+        else:
+            self._hosts.pop(asker, None)

@@ -10,7 +10,7 @@ line     facts
 ======== ==========================================================================
 run      header, request, limits and counters of the time before the load
 child    pid, start_ns (monotonic clock), start_ticks (of ``/proc/PID/stat``)
-stall    time_ns (monotonic clock), silent_ns, phase, stack
+stall    since_ns, time_ns (monotonic clock), silent_ns, phase, hosts, stack, last_stack
 timeout  seconds: the load is about to be killed
 end      exit_code, interrupted, end_ns
 ======== ==========================================================================
@@ -54,7 +54,7 @@ class RunFacts:
     Args:
         run: Facts of the line ``run``.
         child: Facts of the line ``child``.
-        stalls: Facts of each line ``stall``.
+        stalls: Facts of each stall: of the last line ``stall`` about it.
         timeout: Facts of the line ``timeout``.
         end: Facts of the line ``end``; None where the supervisor did not live to see it.
     """
@@ -77,7 +77,11 @@ class RunFacts:
         elif kind == CHILD:
             self.child = values
         elif kind == STALL:
-            self.stalls.append(values)
+            since = values.get("since_ns")
+            if since is not None and self.stalls and self.stalls[-1].get("since_ns") == since:
+                self.stalls[-1] = values  # the same silence, longer
+            else:
+                self.stalls.append(values)
         elif kind == TIMEOUT:
             self.timeout = values
         elif kind == END:

@@ -160,6 +160,7 @@ def _run(
             report=on_stall,
         )
         interrupted = wait_for_exit(child, interrupts, follower, on_progress, watchdog)
+        watchdog.finish()
     except BaseException:
         child.kill()
         child.wait()

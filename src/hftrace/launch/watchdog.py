@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from hftrace.schema.redact import redact
 DEFAULT_STALL_SECONDS = 60.0
 MAX_STALLS = 10
 """So many stacks of one load are enough."""
+LATER_LOOKS = 2
+"""A silence that goes on is looked at again when it is so many times as long as the last time."""
 DUMP_SECONDS = 2.0
 """How long the stacks may take to arrive."""
 SETTLED_SECONDS = 0.1
@@ -47,10 +50,6 @@ class JournalActivity:
         self.last_event = time.monotonic()
         """When the last event was seen."""
         tail.listen(self._add)
-
-    def restart(self) -> None:
-        """Counts from now on."""
-        self.last_event = time.monotonic()
 
     def silent_seconds(self) -> float:
         """Returns the time since the last event, or since the beginning."""
@@ -160,7 +159,9 @@ class Watchdog:
         self._started = time.monotonic()
         self._activity = JournalActivity(tail)
         self._tail, self._follower = tail, follower
-        self.stalls = 0
+        self._silence: _Silence | None = None
+        self.looks = 0
+        """How often stacks were asked for."""
         self.timed_out = False
 
     def pause(self) -> float | None:
@@ -168,7 +169,7 @@ class Watchdog:
         pauses = []
         if self._timeout is not None and not self.timed_out:
             pauses.append(max(0.01, self._started + self._timeout - time.monotonic()))
-        if self._stall and self.stalls < MAX_STALLS:
+        if self._stall and (self.looks < MAX_STALLS or self._silence is not None):
             pauses.append(min(MAX_POLL_SECONDS, max(0.05, self._stall / 10)))
         return min(pauses, default=None)
 
@@ -184,12 +185,25 @@ class Watchdog:
             self.timed_out = True
             self._time_out(kill)
             return
-        if not self._stall or self.stalls >= MAX_STALLS:
+        if not self._stall:
             return
         silent = self._activity.silent_seconds()
-        if silent >= self._stall:
-            self._stalled(silent)
-            self._activity.restart()
+        silence = self._silence
+        if silence is not None and self._activity.last_event > silence.since:
+            self._end(silence, self._activity.last_event)
+            silence = None
+        due = self._stall if silence is None else LATER_LOOKS * silence.looked_after
+        if silent >= due and self.looks < MAX_STALLS:
+            self._look(silent)
+
+    def finish(self) -> None:
+        """Writes down how long the last silence was: the load has ended."""
+        if self._silence is None:
+            return
+        self._tail.catch_up()
+        since = self._silence.since
+        over = self._activity.last_event if self._activity.last_event > since else time.monotonic()
+        self._end(self._silence, over)
 
     def _time_out(self, kill: Callable[[], None]) -> None:
         stack = dump_stacks(self._run)
@@ -197,23 +211,57 @@ class Watchdog:
         self._log.write(TIMEOUT, {"seconds": self._timeout, "stack": stack})
         kill()
 
-    def _stalled(self, silent: float) -> None:
-        self.stalls += 1
-        now = time.monotonic_ns()
+    def _look(self, silent: float) -> None:
+        """Says that the load is silent, and what its threads are doing; once more only what is new."""
+        self.looks += 1
         self._tail.catch_up()
-        phase = self._follower.state.phase
+        phase, hosts = self._follower.state.phase, self._follower.waiting_for()
         stack = dump_stacks(self._run)
-        stall: dict[str, Any] = {
-            "time_ns": now,
-            "silent_ns": round(silent * 1e9),
-            "phase": phase,
-            "stack": stack,
-        }
-        self._log.write(STALL, stall)
-        head = f"hftrace: no event for {units.duration(stall['silent_ns'])} in phase {phase}"
+        head = f"hftrace: no event for {units.duration(round(silent * 1e9))} in phase {phase}"
+        if hosts:
+            head += f", waiting for {' and '.join(hosts)}"
+        silence = self._silence
+        if silence is None:
+            facts = {"phase": phase, "hosts": hosts, "stack": stack}
+            silence = self._silence = _Silence(self._activity.last_event, silent, facts)
+            known = None
+        else:
+            known = silence.facts.get("last_stack") or silence.facts["stack"]
+            silence.looked_after = silent
+            if stack != known:
+                silence.facts["last_stack"] = stack
+        self._write(silence, silence.since + silent)
         if stack is None:
             self._report(f"{head}; the process does not answer, so there are no stacks")
-            return
-        self._report(f"{head}; the stacks of all threads:")
-        for line in stack.splitlines():
-            self._report(line)
+        elif stack == known:
+            self._report(f"{head}; the stacks are the same")
+        else:
+            self._report(f"{head}; the stacks of all threads:")
+            for line in stack.splitlines():
+                self._report(line)
+
+    def _end(self, silence: _Silence, over: float) -> None:
+        self._silence = None
+        self._write(silence, over)
+
+    def _write(self, silence: _Silence, until: float) -> None:
+        """Writes the line of a silence, which takes the place of those before it."""
+        self._log.write(
+            STALL,
+            {
+                "since_ns": round(silence.since * 1e9),
+                "time_ns": round(until * 1e9),
+                "silent_ns": round((until - silence.since) * 1e9),
+                **silence.facts,
+            },
+        )
+
+
+@dataclass
+class _Silence:
+    """A time without any event that was long enough to be looked at; it may go on."""
+
+    since: float
+    looked_after: float
+    """How long it was when it was last looked at, in seconds."""
+    facts: dict[str, Any]

@@ -18,7 +18,17 @@ from hftrace.schema import events, journal
 class Buffer:
     """The lists of one thread."""
 
-    __slots__ = ("converts", "initializes", "kinds", "modules", "moves", "places", "reads", "thread")
+    __slots__ = (
+        "converts",
+        "initializes",
+        "kinds",
+        "modules",
+        "moves",
+        "places",
+        "reads",
+        "thread",
+        "unpacks",
+    )
 
     def __init__(self, thread: int) -> None:
         self.thread = thread
@@ -28,6 +38,7 @@ class Buffer:
         self.modules: list[Any] = []
         self.moves: list[Any] = []
         self.initializes: list[Any] = []
+        self.unpacks: list[Any] = []
         self.kinds: tuple[tuple[str, list[Any]], ...] = (
             (journal.READS, self.reads),
             (journal.CONVERTS, self.converts),
@@ -35,6 +46,7 @@ class Buffer:
             (journal.MODULES, self.modules),
             (journal.MOVES, self.moves),
             (journal.INITIALIZES, self.initializes),
+            (journal.UNPACKS, self.unpacks),
         )
         """Each list with the kind of its journal line; the lists themselves are never replaced."""
 

@@ -6,7 +6,8 @@ reading so that spans can have exact peaks. ``torch.cuda`` is asked where it is
 in use, else ``torch.accelerator`` (MPS, XPU). Nothing here synchronises.
 
 Tested with torch's CUDA build and its own allocator over a stand-in for the
-CUDA runtime (tests/environments/gpu.py); on a real GPU not yet.
+CUDA runtime (tests/environments/gpu.py), and on one NVIDIA H200. An AMD GPU has
+torch's CUDA interface (ROCm) and its names, such as ``cuda:0``; that and others are not tested.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class DeviceMemory:
         if torch is None:
             return "torch was not imported"
         try:
-            if self._allocator() is not None:
-                return None
+            found = self._allocator()
+            if found is not None:
+                return _why_unaccounted(*found)
             cuda = getattr(torch, "cuda", None)
             # Counted by NVML where there is one: CUDA must not be initialised for this.
             if cuda is not None and cuda.device_count():
@@ -96,8 +98,9 @@ class DeviceMemory:
             ask = getattr(module, "mem_get_info", None) or getattr(module, "get_memory_info", None)
             if ask is not None and _has_context(kind, index):
                 used, total, reserved = _used(module, ask, index)
-                outside = max(0, used - reserved)
-                facts.update(memory_bytes=int(total), used_bytes=used, outside_allocator_bytes=outside)
+                facts.update(memory_bytes=int(total), used_bytes=used)
+                if _figures(module, index) is not None:
+                    facts["outside_allocator_bytes"] = max(0, used - reserved)
         except Exception as error:
             facts["problem"] = f"{type(error).__name__}: {error}"
         return facts
@@ -134,7 +137,10 @@ class DeviceMemory:
             module, kind, count = found
             readings: dict[str, list[int]] = {}
             for index in range(count):
-                readings[f"{kind}:{index}"] = _figures(module, index)
+                figures = _figures(module, index)
+                if figures is None:
+                    continue
+                readings[f"{kind}:{index}"] = figures
                 if reset:
                     module.reset_peak_memory_stats(index)
             return readings or None
@@ -144,12 +150,20 @@ class DeviceMemory:
             return None
 
 
-def _figures(module: Any, index: int) -> list[int]:
+def _why_unaccounted(module: Any, kind: str, count: int) -> str | None:
+    """Returns why an accelerator that is in use has no figures; None where one of its devices has."""
+    if any(_figures(module, index) is not None for index in range(count)):
+        return None
+    return f"torch keeps no account of the memory of {kind}"
+
+
+def _figures(module: Any, index: int) -> list[int] | None:
     """Returns what is allocated and reserved, and the peak of allocated, in bytes.
 
     ``torch.cuda`` has a function for each, which flattens and sorts all of the
     allocator's statistics every time: 360 µs for three figures (measured), and
-    10 µs for the nested ones that they are made of.
+    10 µs for the nested ones that they are made of. ``torch.accelerator`` answers 0
+    for a device whose allocator keeps no account: that is None here.
     """
     nested = getattr(module, "memory_stats_as_nested_dict", None)
     statistics = nested(index) if nested is not None else {}
@@ -157,11 +171,15 @@ def _figures(module: Any, index: int) -> list[int]:
         allocated, reserved = statistics["allocated_bytes"]["all"], statistics["reserved_bytes"]["all"]
         return [int(allocated["current"]), int(reserved["current"]), int(allocated["peak"])]
     except KeyError:
-        return [
-            int(module.memory_allocated(index)),
-            int(module.memory_reserved(index)),
-            int(module.max_memory_allocated(index)),
-        ]
+        pass
+    account = getattr(module, "memory_stats", None)
+    if account is not None and not account(index):
+        return None
+    return [
+        int(module.memory_allocated(index)),
+        int(module.memory_reserved(index)),
+        int(module.max_memory_allocated(index)),
+    ]
 
 
 def _used(module: Any, ask: Callable[[int], tuple[int, int]], index: int) -> tuple[int, int, int]:

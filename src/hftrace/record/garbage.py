@@ -25,19 +25,22 @@ every ten tensors or so.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import gc
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hftrace.schema import journal
 
 FULL = 2
 """The generation whose collection walks every object of the process."""
+RECENT = 1000
+"""Full collections that are remembered once they are in the journal."""
 NEAR_THRESHOLD = 0.9
 """A collection that the interpreter begins by itself begins at this share of the threshold at least. From
 3.12 on it does so a few instructions late, when a few of the objects that were counted may be gone again."""
@@ -83,6 +86,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._marks = _Marks()
+        self._recent: collections.deque[tuple[int, int]] = collections.deque(maxlen=RECENT)
         self._callbacks = (
             functools.partial(getattr, _Clocks(self._marks)),
             functools.partial(setattr, self._marks),
@@ -104,18 +108,31 @@ class Watch:
         count = len(self._marks)
         while count and type(self._marks[count - 1]) is not dict:
             count -= 1  # under way: its end comes with the next call
-        # Two steps under the interpreter's lock, as in hftrace.record.buffers.
-        marks = self._marks[:count]
-        del self._marks[:count]
         events: dict[int, list[int]] = {}
-        for at, mark in enumerate(marks):
-            # A process collects once at a time, so starts and ends alternate, whatever the threads. What had
-            # begun when the watch was installed has no start.
-            if type(mark) is dict and mark["generation"] == FULL and at > 1 and type(marks[at - 2]) is tuple:
-                started, thread, counts, enabled = marks[at - 2]
-                automatic = int(enabled and _due(counts))
-                events.setdefault(thread, []).extend((mark["collected"], automatic, started, marks[at - 1]))
+        for (started, thread, counts, enabled), ended, mark in _full(self._marks[:count]):
+            automatic = int(enabled and _due(counts))
+            events.setdefault(thread, []).extend((mark["collected"], automatic, started, ended))
+            self._recent.append((started, ended))
+        # Last: whoever reads both lists meanwhile finds a collection in one of them at least.
+        del self._marks[:count]
         return [[journal.COLLECTIONS, thread, items] for thread, items in events.items()]
+
+    def between(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Returns start and end of the full collections of late that lie between two times."""
+        found = {(begun[0], ended) for begun, ended, _ in _full(list(self._marks))}
+        found.update(self._recent)
+        return sorted(each for each in found if start <= each[0] and each[1] <= end)
+
+
+def _full(marks: list[Any]) -> Iterator[tuple[tuple[Any, ...], int, dict[str, Any]]]:
+    """Yields the full collections that have ended: what was noted at the start, the end, and what was said.
+
+    A process collects once at a time, so starts and ends alternate, whatever the threads. What had
+    begun when the watch was installed has no start.
+    """
+    for at, mark in enumerate(marks):
+        if type(mark) is dict and mark["generation"] == FULL and at > 1 and type(marks[at - 2]) is tuple:
+            yield marks[at - 2], marks[at - 1], mark
 
 
 def _due(counts: tuple[int, ...]) -> bool:

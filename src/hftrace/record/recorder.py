@@ -55,9 +55,11 @@ class ThreadState(threading.local):
         self.stack: list[OpenSpan] = []
         self.import_stack: list[int] = []
         self.import_packages: dict[str, int] = {}
-        self.import_modules = 0
+        self.import_modules: list[tuple[str, int, int]] = []
         self.busy = False
         """True while our own code runs on this thread: its calls are not the host's."""
+        self.dequantized = 0
+        """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
         self.watching = False
         """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""
 
@@ -109,8 +111,8 @@ class Recorder:
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
-        self._devices_described = False
-        self._garbage = Watch()
+        self._devices_described = 0
+        self.garbage = Watch()
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
         )
@@ -124,6 +126,7 @@ class Recorder:
                     "clock_base_ns": clock(),
                     "wall_clock_ns": time.time_ns(),
                     "exact_peaks": self.memory.exact,
+                    "device_peaks_reset": exact_peaks,
                     **(facts or {}),
                 }
             )
@@ -139,7 +142,7 @@ class Recorder:
     def stop(self) -> None:
         """Ends recording and closes the journal."""
         self.active = False
-        self._garbage.remove()
+        self.garbage.remove()
         self.writer.flush()
         if self.writer.lost:
             self.write(lines.Lost(self.writer.lost))
@@ -153,7 +156,7 @@ class Recorder:
         """Forgets everything: called in the child after a fork, where nothing of this may run."""
         self.active = False
         self.open_loads = 0
-        self._garbage.remove()
+        self.garbage.remove()
         self.writer.abandon()
 
     # -- spans -------------------------------------------------------------------------------
@@ -217,10 +220,10 @@ class Recorder:
                 self.open_loads += 1
                 self._load_stacks.append(stack)
                 if self.open_loads == 1:
-                    self._garbage.install()
+                    self.garbage.install()
                     self.writer.wake()
             if not self.active:
-                self._garbage.remove()  # stopped meanwhile, which takes no lock
+                self.garbage.remove()  # stopped meanwhile, which takes no lock
         stack.append(span)
         return span
 
@@ -245,7 +248,7 @@ class Recorder:
             with self._lock:
                 self.open_loads -= 1
                 if not self.open_loads:
-                    self._garbage.remove()
+                    self.garbage.remove()
                 for index in range(len(self._load_stacks) - 1, -1, -1):
                     if self._load_stacks[index] is stack:
                         del self._load_stacks[index]
@@ -352,7 +355,7 @@ class Recorder:
         return self.open_loads > 0
 
     def _drain(self) -> list[WrittenLine]:
-        batches: list[WrittenLine] = [*buffers.drain(self._threads), *self._garbage.drain()]
+        batches: list[WrittenLine] = [*buffers.drain(self._threads), *self.garbage.drain()]
         others: list[lines.Line] = []
         while self._announced < len(self._threads):
             buffer, name = self._threads[self._announced]
@@ -360,9 +363,11 @@ class Recorder:
             self._announced += 1
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
-            if reading and not self._devices_described:
-                # Said again when all is over, which a load that is killed does not see.
-                self._devices_described = True
+            # When they are first in use, and when something is on one: said again when all is over, which a
+            # load that is killed does not see.
+            stage = 1 + any(reserved for _, reserved, _ in reading.values()) if reading else 0
+            if stage > self._devices_described:
+                self._devices_described = stage
                 others.append(lines.Facts("environment", {"devices": self.devices.describe()}))
             if reading:
                 readings = {

@@ -12,8 +12,10 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
+from hftrace.record import contents
 from hftrace.record.recorder import Recorder
 from hftrace.schema import events, journal, lines
 
@@ -52,6 +54,10 @@ def _offloads(module: Any) -> bool:
     return False
 
 
+def _whole_number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
     """Writes the model's facts and its tensors to the journal.
 
@@ -74,6 +80,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
         "tied_keys": {str(key): str(value) for key, value in tied.items()}
         if isinstance(tied, dict)
         else None,
+        "tensor_parallel": _whole_number(getattr(model, "_tp_size", None)),
         "training": bool(getattr(model, "training", False)),
         # Whoever reads this may take a tensor that no watched writer wrote for one that was not written.
         "writes_watched": True,
@@ -181,19 +188,17 @@ class _Layouts:
         self._fresh: list[lines.Layout] = []
 
     def of(self, tensors: list[Any], offloaded: bool) -> list[int]:
-        """Returns the number of each tensor's layout; nothing but C runs for each of them."""
-        numbers = list(map(self._numbers[offloaded].__getitem__, map(_layout, tensors)))
+        """Returns the number of each tensor's layout; for plain ones nothing but C runs for each of them."""
+        alike: Iterable[Any] = map(_layout, tensors)
+        if not contents.all_plain(tensors):
+            alike = [
+                _layout(tensor) if contents.is_plain(tensor) else repr(contents.layout_of(tensor, offloaded))
+                for tensor in tensors
+            ]
+        numbers = list(map(self._numbers[offloaded].__getitem__, alike))
         for number in range(self._described, sum(map(len, self._numbers.values()))):
             tensor = tensors[numbers.index(number)]
-            self._fresh.append(
-                lines.Layout(
-                    str(tensor.dtype).removeprefix("torch."),
-                    str(tensor.device),
-                    list(tensor.shape),
-                    tensor.numel() * tensor.element_size(),
-                    offloaded,
-                )
-            )
+            self._fresh.append(contents.layout_of(tensor, offloaded))
             self._described += 1
         return numbers
 

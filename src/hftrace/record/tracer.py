@@ -15,15 +15,19 @@ from typing import Any
 from hftrace.record.environment import collect
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
-from hftrace.record.hooks.initializers import init_weights_handler
+from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
+from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
+from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
-from hftrace.record.recorder import Recorder
+from hftrace.record.ranks import own_rank
+from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.second_look import models_of
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
 
@@ -66,16 +70,19 @@ class Tracer:
         self._functions: set[types.FunctionType] = set()
         self._lock = threading.RLock()
         self._stopped = False
+        self._globals = HostGlobals()
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
+        self._globals.look()
         with self._lock:
             for point in POINTS:
                 self._install(point)
-            if AUTO_MODULE in sys.modules:
-                self._auto_classes()
+            for name in (AUTO_MODULE, LEGACY):
+                if name in sys.modules:
+                    self._classes_of(name)
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
@@ -132,8 +139,16 @@ class Tracer:
                 return
             for point in self._waiting.pop(name, []):
                 self._install(point)
-            if name == AUTO_MODULE:
-                self._auto_classes()
+            self._classes_of(name)
+            self._globals.look()
+
+    def _classes_of(self, name: str) -> None:
+        """Hooks what several classes of a module have each of their own."""
+        if name == AUTO_MODULE:
+            self._auto_classes()
+        elif name == LEGACY:
+            for point in processors():
+                self._install(point)
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""
@@ -186,13 +201,13 @@ class Tracer:
                         function,
                     )
                 function = function_of(owner, "_init_weights")
-                # Where it runs for every module it changes nothing that was loaded; the spans
-                # of initialize_weights and _initialize_missing_keys hold it anyway.
-                if function is not None and not (loader and loader.generation.init_weights_always):
-                    self._hook(
-                        HookPoint(f"{target}._init_weights", "initialize", handler=init_weights_handler),
-                        function,
-                    )
+                if function is not None:
+                    # Where a load calls it for every module it changes nothing that was loaded; the spans
+                    # of initialize_weights and _initialize_missing_keys hold it anyway.
+                    always = loader is not None and loader.generation.init_weights_always
+                    handler = initialize_again_handler if always else init_weights_handler
+                    point = HookPoint(f"{target}._init_weights", "initialize", handler=handler)
+                    self._hook(point, function)
 
     def missing(self) -> list[str]:
         """Returns the hook points that the loader at hand should have and has not."""
@@ -221,6 +236,7 @@ class Tracer:
         _active.discard(self)
         if os.getpid() != recorder.pid:
             return
+        shielded(recorder, "second look", models_of(recorder).close)
         try:
             facts = {**collect(), **loader_facts()}
             facts["hooks"] = {
@@ -228,7 +244,12 @@ class Tracer:
                 "missing": self.missing(),
                 "stand_ins": self.stand_ins,
             }
+            facts["changed_globals"] = self._globals.changed()
             recorder.facts("environment", facts)
+            rank = own_rank()
+            if rank.of > 1:
+                # Known at last: the group may have been set up after the recording began.
+                recorder.facts("process", {"rank": rank.number, "ranks": rank.of})
         except Exception as error:
             recorder.error("environment", error)
         recorder.stop()

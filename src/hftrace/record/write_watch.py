@@ -58,15 +58,19 @@ class Watch:
 
     def leave(self) -> None:
         """Stops, and notes what was written."""
+        for tensor, time_ns in self.stop():
+            self._recorder.writes.note(tensor, self._by, time_ns)
+
+    def stop(self) -> list[tuple[Any, int]]:
+        """Stops, and returns what was written and when."""
         mode, self._mode = self._mode, None
         if mode is None:
-            return
+            return []
         self._recorder.state.watching = False
         mode.__exit__(None, None, None)
-        for tensor, time_ns in mode.written.values():
-            self._recorder.writes.note(tensor, self._by, time_ns)
         if mode.error is not None:
             self._recorder.error("torch.overrides:TorchFunctionMode", mode.error)
+        return list(mode.written.values())
 
 
 @functools.cache

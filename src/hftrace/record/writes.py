@@ -26,6 +26,14 @@ class WriteLog:
         """
         self._writes[id(tensor)] = (weakref.ref(tensor), time_ns, by)
 
+    def clear(self) -> None:
+        """Forgets all of it, and leaves no weak reference on a tensor.
+
+        ``torch.utils.swap_tensors``, which ``Module.to`` uses for quantised ones, refuses tensors
+        that have one.
+        """
+        self._writes.clear()
+
     def among(self, tensors: Iterable[Any]) -> Iterator[tuple[int, int, str]]:
         """Yields identity, time and writer of those tensors that were written."""
         writes = self._writes

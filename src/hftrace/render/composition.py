@@ -36,6 +36,8 @@ def host_composition(trace: Trace, made: Composition, several: bool, width: int)
     yield from _table(made.parts, made.peak_bytes, width)
     if function := describe_time(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
         yield from notes([f"the peak was {function}"], width)
+    if made.overstated_bytes:
+        yield from notes([_overstated(made.overstated_bytes, "was ever resident")], width)
     if made.explained is not None:
         rise = units.byte_count(made.peak_bytes - made.start_bytes)
         yield from notes(
@@ -62,6 +64,8 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
     said = []
     if span.phase != "load":
         said.append(f"the peak was in {(span.function or span.name).rpartition('.')[2]}")
+    if peak.overstated_bytes:
+        said.append(_overstated(peak.overstated_bytes, "torch's allocator gave out"))
     if peak.unused_bytes:
         said.append(
             f"{units.byte_count(peak.unused_bytes)} more were reserved when the load ended, and not in use"
@@ -72,6 +76,10 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
             "the context, other libraries and processes"
         )
     yield from notes(said, width)
+
+
+def _overstated(size: int, than: str) -> str:
+    return f"the ledger has {units.byte_count(size)} more there than {than}: parts are cut to what fits"
 
 
 def _table(parts: Sequence[Part], peak_bytes: int, width: int) -> Iterable[Line]:
@@ -88,7 +96,7 @@ def _table(parts: Sequence[Part], peak_bytes: int, width: int) -> Iterable[Line]
         yield [
             (fit(label, labels), PLAIN if part.kind != "rest" else DIM),
             (fit(units.byte_count(part.bytes), 9, "right"), PLAIN),
-            (fit(units.share(share) if share >= 0 else "", 6, "right"), DIM),
+            (fit(units.share(share), 6, "right"), DIM),
             (fit(part.memory, 11, "right") if kinds else "", DIM),
             ("  " + FULL * round(max(0.0, min(1.0, share)) * bars), _style(part)),
         ]

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.analysis.findings.rules import CONCERNS, WRONG
 from hftrace.render.text import (
+    BAD,
     DIM,
     GOOD,
     PLAIN,
@@ -22,6 +24,9 @@ from hftrace.render.text import (
 )
 from hftrace.schema.trace import Trace
 
+WORD = 8
+"""Columns of the word for what a finding is about."""
+
 
 def cost(finding: Finding) -> str:
     """Returns what a finding costs in words; time first."""
@@ -32,14 +37,27 @@ def cost(finding: Finding) -> str:
     return ""
 
 
+def order_of(found: Iterable[Finding]) -> str:
+    """Returns in which order findings stand, in words."""
+    return "wrong ones first, then by cost" if any(each.concerns in WRONG for each in found) else "by cost"
+
+
+def _word(finding: Finding) -> tuple[str, str]:
+    """Returns the word and the style for what a finding is about; the style alone would be lost in a file."""
+    style = BAD if finding.concerns in WRONG else DIM if finding.internal else WARN
+    return CONCERNS[finding.concerns or "other"].word, style
+
+
 def finding_line(finding: Finding, width: int) -> Line:
-    """Returns a finding on one line: what it costs, and its title."""
+    """Returns a finding on one line: what it is about, what it costs, and its title."""
     price = cost(finding)
+    word, style = _word(finding)
     head = fit(price, max(9, width_of(price)), "right")
     return [
-        ("! ", WARN),
+        ("! ", style),
+        (fit(word, WORD), style),
         (head + "  ", STRONG),
-        (shorten(finding.title, width - width_of(head) - 4), PLAIN),
+        (shorten(finding.title, width - WORD - width_of(head) - 4), PLAIN),
     ]
 
 
@@ -49,14 +67,16 @@ def finding_list(trace: Trace) -> Block:
 
 
 def _lines(found: list[Finding], width: int) -> Iterable[Line]:
-    yield heading("Findings", width, "by cost" if found else "")
+    yield heading("Findings", width, order_of(found) if found else "")
     if not found:
         yield [("none", DIM)]
     for finding in found:
         price = cost(finding)
-        title = shorten(finding.title, width - width_of(price) - width_of(finding.rule) - 6)
+        word, style = _word(finding)
+        title = shorten(finding.title, width - width_of(price) - width_of(word) - width_of(finding.rule) - 8)
         yield [
-            ("! ", WARN),
+            ("! ", style),
+            (f"{word}: ", style),
             (title, STRONG),
             (f"  {price}" if price else "", WARN),
             (f"  {finding.rule}", DIM),

@@ -8,9 +8,10 @@ from hftrace import units
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace
 from hftrace.units import signed_bytes
 
@@ -22,7 +23,9 @@ DEVICE_PART_NAMES = {
     "before": "before the load",
     "warmup": "the loader's warm-up",
     "parameters": "parameters",
+    "unquantized": "full precision to be quantised",
     "copies": "copies on their way",
+    "scales": "beside quantised weights",
     "temporary": "temporary",
     "rest": "not explained",
 }
@@ -30,6 +33,7 @@ DEVICE_PART_NAMES = {
 PART_NAMES = {
     "parameters": "parameters",
     "copies": "copies in flight",
+    "unquantized": "full precision to be quantised",
     "imports": "imports",
     "objects": "objects",
     "other-mapped": "mapped weights",
@@ -115,8 +119,8 @@ def describe_peak_parts(trace: Trace) -> str:
         else:
             name = PART_NAMES.get(part.kind) or part.label
         sizes[name] = sizes.get(name, 0) + part.bytes
-    if sizes.get(PART_NAMES["rest"], 0) < -0.1 * rise:
-        return ""  # parts that are more than the whole are no answer; the view shows them with what is wrong
+    if made.overstated_bytes > 0.1 * rise:
+        return ""  # what had to be cut to fit is no answer; the view shows it with what is wrong
     worth = sorted(((size, name) for name, size in sizes.items() if size >= 0.03 * rise), reverse=True)
     if not worth:
         return ""
@@ -131,21 +135,34 @@ def describe_device_peaks(trace: Trace) -> str:
     parts = [f"{device} peak {units.byte_count(size)}" for device, size in sizes.items()]
     made = highest_device_peaks(trace)
     if len(sizes) == len(made) == 1 and made[0].peak_bytes > 0:
-        parts[0] += _on_device(made[0], sizes.get(made[0].device, 0))
-    return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
+        in_full = trace.outcome.get("status", "ok") == "ok"  # else the screen has more to say
+        parts[0] += _on_device(made[0], sizes.get(made[0].device, 0), in_full)
+    shown = (
+        [", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")] if parts else []
+    )
+    if unmeasured := unmeasured_devices(trace):
+        known = trace.environment.get("device_memory")
+        reason = text(known.get("reason")) if isinstance(known, dict) else None
+        shown.append(f"{', '.join(unmeasured[:4])} not measured" + (f": {reason}" if reason else ""))
+    return "; ".join(shown)
 
 
-def _on_device(peak: DevicePeak, highest: int) -> str:
+def _on_device(peak: DevicePeak, highest: int, in_full: bool) -> str:
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     if highest > peak.peak_bytes:
-        return of  # a forward pass needed more: these parts are the load's
+        # Another step needed more: these parts are the load's.
+        if not in_full:
+            return of
+        of += f"; of the load {units.byte_count(peak.peak_bytes)}"
+    if peak.overstated_bytes > 0.1 * peak.peak_bytes:
+        return of  # as for the host's peak
     worth = [
         part for part in peak.parts if part.bytes >= 0.03 * peak.peak_bytes and part.kind in DEVICE_PART_NAMES
     ]
     worth.sort(key=lambda part: -part.bytes)
     text = " + ".join(f"{units.byte_count(part.bytes)} {DEVICE_PART_NAMES[part.kind]}" for part in worth[:3])
     said = [f"{of}: {text}" if text else of]
-    if peak.unused_bytes >= MIN_SHARE_SHOWN * peak.peak_bytes:
+    if (peak.unused_bytes or 0) >= MIN_SHARE_SHOWN * peak.peak_bytes:
         said.append(f"{units.byte_count(peak.unused_bytes)} more reserved at the end, unused")
     return "; ".join(said)
 

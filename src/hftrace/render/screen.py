@@ -35,6 +35,9 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         return f"{command} --view files"
     if status == "killed":
         return f"{command} --view postmortem"
+    found = [finding for finding in findings(trace) if finding.view]
+    if found:
+        return f"{command} --view {found[0].view}"
     if _peaks_high(trace):
         return f"{command} --view memory"
     if not len(trace.tensors):

@@ -73,6 +73,19 @@ class Initialization(NamedTuple):
     thread: int
 
 
+class Unpacking(NamedTuple):
+    """A tensor of a GGUF file became tensors of the state dict that the model is loaded from."""
+
+    key: str
+    names: list[str]
+    """Of these tensors; none where it was not asked for. Several may be a part of one."""
+    operations: list[str]
+    """What was done to its values besides dequantising them."""
+    start: int
+    end: int
+    thread: int
+
+
 class Collection(NamedTuple):
     """Python's garbage collector walked all objects."""
 
@@ -84,7 +97,7 @@ class Collection(NamedTuple):
     thread: int
 
 
-Event: TypeAlias = Read | Convert | Placement | ModuleCopy | Move | Initialization | Collection
+Event: TypeAlias = Read | Convert | Placement | ModuleCopy | Move | Initialization | Collection | Unpacking
 
 
 def decode(line: lines.Events) -> list[Event]:
@@ -101,6 +114,11 @@ def _convert(target: str, source: Any, start: int, end: int, thread: int) -> Con
     return Convert(target, [source or target], [], start, end, thread)
 
 
+def _unpacking(key: str, what: Any, start: int, end: int, thread: int) -> Unpacking:
+    names, operations = what if isinstance(what, list) else ([what], [])
+    return Unpacking(key, list(names), list(operations), start, end, thread)
+
+
 def _collection(collected: int, automatic: int, start: int, end: int, thread: int) -> Collection:
     return Collection(collected, bool(automatic), start, end, thread)
 
@@ -113,5 +131,6 @@ _MAKERS: dict[str, tuple[Callable[..., Event], int]] = {
     journal.MOVES: (Move, 4),
     journal.INITIALIZES: (Initialization, 2),
     journal.COLLECTIONS: (_collection, 4),
+    journal.UNPACKS: (_unpacking, 4),
 }
 """By kind of line: what makes an event, and how many items of a batch it takes."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hftrace.errors import HftraceError
+from hftrace.replay.gguf import read_gguf_header
 from hftrace.replay.headers import StoredTensor, read_safetensors_header
 from hftrace.replay.loads import LoadRecord
 
@@ -38,10 +39,11 @@ class CheckpointHeaders:
 
 
 def _header(path: str) -> dict[str, Stored]:
-    if not path.endswith(".safetensors"):
+    read = {".safetensors": read_safetensors_header, ".gguf": read_gguf_header}.get(os.path.splitext(path)[1])
+    if read is None:
         return {}
     try:
-        found = read_safetensors_header(path, whole=False)
+        found = read(path, whole=False)
     except HftraceError:
         return {}  # the load itself says what is wrong with the file
     file = os.path.basename(path)

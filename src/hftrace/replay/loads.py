@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read
+from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read, Unpacking
 from hftrace.replay.headers import StoredTensor
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
@@ -17,6 +17,9 @@ from hftrace.schema import lines
 MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
+
+REMADE = "postprocess_model"
+"""The operation that makes parameters anew after all have been loaded."""
 
 LineOfSpan = TypeVar(
     "LineOfSpan",
@@ -84,6 +87,10 @@ class LoadRecord:
     """By checkpoint key."""
     converts: dict[str, Convert] = field(default_factory=dict)
     """By the model's name."""
+    handed: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser was handed, up to 4.57, by the name that it had in the checkpoint or the model."""
+    remade: dict[str, Convert] = field(default_factory=dict)
+    """What a quantiser made anew of parameters that had been loaded; sources are names in the model."""
     places: list[Placement] = field(default_factory=list)
     allocations: list[Placement] = field(default_factory=list)
     """What the loader put into the model for lack of a source: memory that nothing was written into."""
@@ -91,6 +98,8 @@ class LoadRecord:
     """By the tensor's identity."""
     verified: dict[str, lines.Verification] = field(default_factory=dict)
     """By the tensor's name."""
+    elsewhere: int = 0
+    """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
@@ -102,6 +111,7 @@ class LoadRecord:
     renames_known: bool = False
     """Whether :attr:`renames` holds every key that the loader renames."""
     modules: list[ModuleCopy] = field(default_factory=list)
+    unpackings: list[Unpacking] = field(default_factory=list)
 
     def initializes_at(self, time_ns: int) -> bool:
         """Returns whether the loader was initialising what has no source."""
@@ -175,6 +185,7 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
         assigns=any(span.attributes.get("assigns") is True for span in spans),
+        elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
@@ -310,7 +321,7 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
     for convert in process.events_of(Convert):
         record = find.load_at(convert.thread, convert.start)
         if record is not None:
-            record.converts[convert.target] = convert
+            _conversions(record, convert)[convert.target] = convert
     for place in process.events_of(Placement):
         record = find.load_at(place.thread, place.start)
         if record is not None:
@@ -320,10 +331,21 @@ def _sort_events(process: Process, records: list[LoadRecord]) -> None:
         record = find.load_at(module.thread, module.start)
         if record is not None:
             record.modules.append(module)
+    for turn in process.events_of(Unpacking):
+        record = find.load_at(turn.thread, turn.start)
+        if record is not None:
+            record.unpackings.append(turn)
     for move in process.events_of(Move):
         record = find.load_at(move.thread, move.start)
         if record is not None:
             _add_move(process, record, move)
+
+
+def _conversions(record: LoadRecord, convert: Convert) -> dict[str, Convert]:
+    """Returns where a conversion belongs: the loader's own, or one of a quantiser's two ways."""
+    if not convert.sources:
+        return record.handed
+    return record.remade if convert.operations == [REMADE] else record.converts
 
 
 def _add_move(process: Process, record: LoadRecord, move: Move) -> None:

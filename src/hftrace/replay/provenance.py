@@ -8,11 +8,14 @@ them was seen, the source lies outside of what is hooked, and is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hftrace.replay.events import Placement
 from hftrace.replay.keys import STATE_DICT, Stored
+from hftrace.replay.quantized import is_quantized, only_passed
 from hftrace.replay.tensor_times import Times
+from hftrace.replay.unpacking import DEQUANTIZE
 from hftrace.schema.lines import Layout, Write
 
 KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
@@ -49,6 +52,8 @@ class Loading(NamedTuple):
     """Whether the loader builds buffers on the meta device; None if unknown."""
     built_on_meta: bool
     """Whether the model's parameters were made on the meta device."""
+    stored: Mapping[str, Stored]
+    """What the checkpoint has, by key."""
 
 
 class Provenance(NamedTuple):
@@ -84,7 +89,7 @@ def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance
         return _written(seen, "overwritten")
     if seen.written_in_place and _is_fresh(seen, loading):
         return Provenance("unknown", "written_in_place")
-    return Provenance(_source(seen, loading), "placed")
+    return Provenance(_source(seen, loading), "dequantized" if DEQUANTIZE in seen.operations else "placed")
 
 
 def _is_fresh(seen: Observed, loading: Loading) -> bool:
@@ -125,14 +130,9 @@ def _written(seen: Observed, evidence: str) -> Provenance:
 def _source(seen: Observed, loading: Loading) -> str:
     """Returns the word for a tensor that was made of the checkpoint's."""
     assert seen.first is not None
-    if loading.quantizer and _is_quantized(seen.first.tensor.dtype, seen.layout.dtype, seen.operations):
+    sources = [loading.stored[key].tensor for key in seen.keys]
+    if is_quantized(sources, seen.layout, seen.operations, loading.quantizer):
         return "quantized"
-    if seen.operations or len(seen.keys) > 1:
+    if (seen.operations or len(seen.keys) > 1) and not only_passed(sources, seen.layout, seen.operations):
         return "converted"
     return "state_dict" if seen.first.path == STATE_DICT else "checkpoint"
-
-
-def _is_quantized(stored: str, dtype: str, operations: list[str]) -> bool:
-    """A floating tensor that became integers or 8-bit floats, or went through a quantiser's operation."""
-    narrow = dtype.startswith(("int", "uint", "float8", "float4")) and stored != dtype
-    return narrow or any("Quantize" in operation or "Deserialize" in operation for operation in operations)

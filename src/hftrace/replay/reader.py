@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from hftrace.errors import TraceError
 from hftrace.replay.events import Event, decode
 from hftrace.schema import codec, journal, lines
-from hftrace.schema.lines import Edge
+from hftrace.schema.lines import Allocator, Edge
 
 Kind = TypeVar("Kind")
 
@@ -49,6 +49,8 @@ class Process:
     lost: int = 0
     last_time: int = 0
     stopped: bool = False
+    device_marks: dict[str, int] = field(default_factory=dict)
+    """The allocators' peaks at the last edge, where they are not set back at each."""
     _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
     _lines: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
@@ -60,7 +62,14 @@ class Process:
     @property
     def rank(self) -> int:
         """Its rank, 0 where there is only one process."""
-        return int(self.header.get("rank", 0))
+        known = self.facts.get("process")
+        return int(known[-1]["rank"] if known else self.header.get("rank", 0))
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks its job has; 1 where it is a process of its own, or did not live to say."""
+        known = self.facts.get("process")
+        return int(known[-1]["ranks"]) if known else 1
 
     def events_of(self, kind: type[Kind]) -> list[Kind]:
         """Returns the events of one kind, in the order of the journal."""
@@ -160,11 +169,12 @@ def _begin(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Begi
         line.hook,
         line.thread,
         line.time_ns,
-        line.edge,
+        _since_last_edge(process, line.edge),
         dict(line.attributes),
     )
     _mark(open_spans.values(), span.edge)
     span.peak = total_of(span.edge)
+    span.device_peak = {name: device.allocated for name, device in (span.edge.devices or {}).items()}
     process.spans[span.id] = span
     open_spans[span.id] = span
     process.saw(span.start)
@@ -174,12 +184,30 @@ def _end(process: Process, open_spans: dict[int, OpenedSpan], line: lines.End) -
     span = process.spans.get(line.span)
     if span is None:
         return
-    _mark(open_spans.values(), line.edge)
+    edge = _since_last_edge(process, line.edge)
+    _mark(open_spans.values(), edge)
     open_spans.pop(span.id, None)
-    span.end, span.end_edge, span.status = line.time_ns, line.edge, line.status
+    span.end, span.end_edge, span.status = line.time_ns, edge, line.status
     notes = {key: value for key, value in line.attributes.items() if not key.startswith("hftrace_")}
     span.attributes.update(notes)
     process.saw(line.time_ns or 0)
+
+
+def _since_last_edge(process: Process, edge: Edge) -> Edge:
+    """Returns an edge with the allocators' peaks since the edge before it.
+
+    On request torch's own peak is left alone: one that is no higher than it was may be from before the load,
+    and all that is known is what was allocated at the edge.
+    """
+    if process.header.get("device_peaks_reset", True) or not edge.devices:
+        return edge
+    devices = {}
+    for name, device in edge.devices.items():
+        known = process.device_marks.get(name)
+        rose = known is not None and device.peak > known
+        devices[name] = device if rose else Allocator(device.allocated, device.reserved, device.allocated)
+        process.device_marks[name] = device.peak
+    return edge._replace(devices=devices)
 
 
 def _mark(spans: Iterable[OpenedSpan], edge: Edge) -> None:

@@ -35,7 +35,12 @@ def sources_of(
         stored: The checkpoint. Keys that became several tensors are shared out among
             them by their numbers of elements, so that no byte counts twice.
     """
-    elements = _shared_elements(keys, shapes)
+    elements = {
+        mine: count
+        for mine, count in _shared_elements(keys, shapes).items()
+        # What does not add up was not cut: packed codes, or statistics beside them.
+        if count == sum(math.prod(stored[key].tensor.shape) for key in mine)
+    }
     result = []
     for mine, shape in zip(keys, shapes, strict=True):
         whole = elements.get(tuple(mine), 0) if elements else 0

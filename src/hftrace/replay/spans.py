@@ -38,7 +38,7 @@ def close_open_spans(process: Process, status: str, last_time: int) -> None:
 
 
 def sample_open_peaks(process: Process, samples: list[Sample]) -> None:
-    """Lifts the peaks of spans that never ended: the kernel's mark died with the process, samples did not."""
+    """Lifts the peaks of spans that never ended: the marks died with the process, samples did not."""
     unread = [span for span in process.spans.values() if span.end_edge is None]
     if not unread or not samples:
         return
@@ -49,6 +49,8 @@ def sample_open_peaks(process: Process, samples: list[Sample]) -> None:
             if sample.rss_anon_bytes is not None:
                 total = sample.rss_anon_bytes + (sample.rss_file_bytes or 0) + (sample.rss_shmem_bytes or 0)
                 span.peak = greater(span.peak, total)
+            for name, size in (sample.device_allocated_bytes or {}).items():
+                span.device_peak[name] = max(span.device_peak.get(name, 0), size)
 
 
 def add_initialize_spans(process: Process) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
 from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
@@ -27,6 +29,7 @@ from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, ties_of
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
+from hftrace.schema.vocabulary import GGUF_TABLES
 
 MAX_REPORTED = 10_000
 """A report of so many names of one kind may have been cut."""
@@ -73,7 +76,12 @@ def _model_ledger(
     device_map = model.get("device_map") or {}
     rows, ties = _model_rows(record, model, stored, comparison)
     consumed = {key for row in rows for key in row.seen.keys}
+    consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
+    if record.elsewhere:
+        # Another rank has the rest: what the loader itself found no place for is told by it alone.
+        lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
+        unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
     origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
     reasons = _expected(record, unused)
@@ -91,6 +99,7 @@ def _model_ledger(
         "files": [origin.files for origin in origins],
         "offset": [origin.offset for origin in origins],
         "shape": [seen.layout.shape for seen in every],
+        "global_shape": [seen.layout.global_shape for seen in every],
         "stored_shape": [row.stored_shape for row in rows],
         "stored_dtype": [origin.dtype for origin in origins],
         "dtype": [seen.layout.dtype for seen in every],
@@ -123,9 +132,11 @@ def _model_rows(
         watched=model.get("writes_watched") is True,
         meta_buffers=record.meta_buffers,
         built_on_meta=record.built_on == "meta",
+        stored=stored,
     )
+    ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
-    sources = keys_by_name(record, stored, loadable, prefix)
+    sources = _sources(record, stored, loadable, prefix)
     times_of = TensorTimes(record, prefix).of
     allocations = {place.name: place for place in record.allocations}
     missing = record.reported.get("missing", set())
@@ -137,26 +148,34 @@ def _model_rows(
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
         conversion = record.converts.get(name)
-        operations = conversion.operations if conversion is not None else []
+        made = record.remade.get(name) or conversion or record.handed.get(name)
+        operations = made.operations if made is not None else []
         first = stored[keys[0]] if keys else None
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
+        if ranks > 1:
+            layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
         left_out: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
             or not mismatched.isdisjoint(keys)
-            or not (operations or loading.quantizer or _fits(stored_shape, layout.shape))
+            or not (
+                operations or loading.quantizer or _fits(stored_shape, layout.global_shape or layout.shape)
+            )
         ):
             # Not placed, whatever its name: the key went nowhere.
             left_out = [] if _fits(stored_shape, layout.shape) else keys
             keys, first = [], None
+        times = times_of(name, keys, first.path) if first else NO_TIMES
+        if made is not None and keys and quantized.puts_in_place(made):
+            times = times._replace(placed=max(made.end, times.placed or 0))
         seen = Observed(
             kind,
             layout,
             keys,
             first,
             operations,
-            times_of(name, keys, first.path) if first else NO_TIMES,
+            times,
             _allocation(allocations, name, prefix),
             record.writes.get(identity),
             marked_kind != kind,
@@ -168,6 +187,16 @@ def _model_rows(
         for row in found
     ]
     return rows, ties
+
+
+def _sources(
+    record: LoadRecord, stored: dict[str, Stored], names: set[str], prefix: str
+) -> dict[str, list[str]]:
+    """Returns, by the model's name, the checkpoint keys that the loader or a quantiser put there."""
+    placed_in = {name for convert in record.remade.values() for name in convert.sources}
+    sources = keys_by_name(record, stored, names | placed_in, prefix)
+    layouts = {row.name: record.layouts[row.layout] for row in record.rows if row.name in names}
+    return quantized.with_statistics(sources, layouts, stored, record)
 
 
 def _fits(stored: list[int] | None, shape: list[int]) -> bool:
@@ -190,10 +219,16 @@ def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str,
     unexpected = record.reported.get("unexpected")
     if unexpected is None or len(unexpected) >= MAX_REPORTED:
         return {}
+    # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
+    unpacked = {turn.key: turn.names for turn in record.unpackings}
     return {
         key: "ignored"
         for key, _ in unused
-        if key not in unexpected and record.renames.get(key) not in unexpected
+        if (
+            key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
+            if key in unpacked
+            else key not in unexpected and record.renames.get(key) not in unexpected
+        )
     }
 
 

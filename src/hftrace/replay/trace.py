@@ -16,11 +16,14 @@ from typing import Any, Generic
 
 from hftrace._version import __version__
 from hftrace.errors import TraceError
+from hftrace.replay.asked import add_answers, first_request
 from hftrace.replay.files import build_file_ledger
+from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
 from hftrace.replay.reader import Process, read_process
+from hftrace.replay.requests import build_requests
 from hftrace.replay.samples import read_samples
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
@@ -31,12 +34,11 @@ from hftrace.replay.spans import (
     merge_imports,
     sample_open_peaks,
 )
-from hftrace.replay.tensors import build_tensor_ledger
-from hftrace.replay.tied import TiedComparison
+from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.replay.verification import apply_verification
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Facts, File, Row, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 
@@ -105,6 +107,7 @@ def _replay(
         spans=_table(Span, ledgers.spans),
         tensors=_table(Tensor, ledgers.tensors),
         files=_table(File, ledgers.files),
+        requests=_table(Request, ledgers.requests),
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
     )
 
@@ -147,11 +150,11 @@ class _Ledgers:
         self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
+        self.requests: list[_Part[Request]] = []
         self._base = base
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
         self._headers = CheckpointHeaders()
-        self._comparison = TiedComparison()
         self._times = {
             field.name: -base for field in dataclasses.fields(Tensor) if field.name.endswith("_ns")
         }
@@ -172,15 +175,22 @@ class _Ledgers:
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
+        add_unpack_spans(process)
         merge_imports(process)
         add_body_spans(process)
+        add_answers(process)
         rank = {"rank": process.rank}
-        for record in load_records(process):
-            tensors = build_tensor_ledger(record, self._headers, self._comparison)
-            files = Table.of(File, build_file_ledger(record, tensors, complete=ended_well))
+        records = load_records(process)
+        for record in records:
+            name_by_file(record, self._headers)
+        for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
             apply_verification(tensors, record.verified)
-            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, rank))
+            of_load = {**rank, "load": record.span + offset}
+            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
+        requests = Table.of(Request, build_requests(process))
+        self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
         if not ended_well and outcome.get("last_file") is None:
             rows = [row for part in self.tensors for row in part.rows]
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
@@ -200,8 +210,10 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "hftrace": __version__,
         "start_time": wall.isoformat(timespec="milliseconds"),
         "clock_base_ns": base,
+        "wall_ns": max(process.last_time for process in processes) - base,
         "processes": [{"pid": process.pid, "rank": process.rank} for process in processes],
         "ranks": sorted({process.rank for process in processes}),
+        "world_size": max(process.ranks for process in processes),
         "threads": [
             {"pid": process.pid, "thread": thread, "name": name}
             for process in processes
@@ -237,10 +249,7 @@ def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> d
 
 
 def _request(process: Process, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    asked: dict[str, Any] = {}
-    # The first load that was asked for; later ones stand in their spans.
-    for fact in reversed(process.facts.get("request", [])):
-        asked.update(fact)
+    asked = first_request(process)  # those of later loads stand in their spans
     asked.update({key: value for key, value in (given or {}).items() if value is not None})
     asked.setdefault("commit", commit_of(process, str(asked.get("model") or "")))
     return asked
@@ -257,6 +266,8 @@ def _measured(
     edges = "/proc/self/status, at both edges of the span"
     device = environment.get("device_memory")
     allocator = device.get("source") if isinstance(device, dict) else None
+    if allocator and not process.header.get("device_peaks_reset", True):
+        allocator += ", at the edges of spans, and its peak where that rose"
     missing = sampling.get("missing") or {}
     return {
         "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,

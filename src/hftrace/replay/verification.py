@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.replay.events import Convert
+from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord, load_records
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.spans import add_initialize_spans, close_open_spans
-from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.replay.unpacking import name_by_file
 from hftrace.schema.lines import Verification
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.verification import Check
@@ -40,19 +41,25 @@ def verification_checks(journal: str | os.PathLike[str]) -> dict[int, list[Check
 def _all_checks(process: Process) -> dict[int, list[Check]]:
     headers = CheckpointHeaders()
     records = load_records(process)
+    for record in records:
+        name_by_file(record, headers)
     return {
-        record.span: _checks(build_tensor_ledger(record, headers), _Places(record, headers))
-        for record in records
+        record.span: _checks(tensors, _Places(record, records, headers))
+        for record, tensors, _ in tensor_ledgers(process, records, headers)
         if record.model is not None
     }
 
 
 class _Places:
-    """Where the keys of a ledger are, and what the load made of them."""
+    """Where the keys of a ledger are, and what the load made of them.
 
-    def __init__(self, record: LoadRecord, headers: CheckpointHeaders) -> None:
+    Some rows may be of other loads, whose model went into this one's.
+    """
+
+    def __init__(self, record: LoadRecord, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
         self._headers = headers
-        self._paths = {os.path.basename(path): path for path in record.checkpoint}
+        self._paths = {os.path.basename(path): path for each in records for path in each.checkpoint}
+        self._paths.update((os.path.basename(path), path) for path in record.checkpoint)
         self._of_key = {key: source for key, (source, _) in record.keys.items()}
         self.converts: dict[Keys, Convert] = {}
         """By the keys: a tensor may have another name by now."""

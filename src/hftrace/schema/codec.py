@@ -27,6 +27,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.RENAMES: lines.Renames,
     journal.FILE: lines.File,
     journal.DOWNLOAD: lines.Download,
+    journal.ANSWER: lines.Answer,
     journal.CHECKPOINT: lines.Checkpoint,
     journal.RESIDENT: lines.Resident,
     journal.MODEL: lines.Model,
@@ -42,6 +43,8 @@ _CLASSES: dict[str, type[Any]] = {
     journal.STOP: lines.Stop,
     journal.SAMPLE: lines.Sample,
     journal.LIMIT: lines.Limit,
+    journal.ASSIGNED: lines.Assigned,
+    journal.ORIGINS: lines.Origins,
 }
 _PLAIN = {int, NoneType}
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from hftrace.errors import HftraceError, TraceError
 from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Content, Facts, File, Row, Sample, Span, Table, Tensor
+from hftrace.schema.model import Content, Facts, File, Request, Row, Sample, Span, Table, Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,13 @@ MAX_INTEGER = 2**64
 """No count, time or address is as large; a larger one would overflow where it is divided."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
-_TABLES: dict[str, type[Any]] = {"spans": Span, "tensors": Tensor, "files": File, "samples": Sample}
+_TABLES: dict[str, type[Any]] = {
+    "spans": Span,
+    "tensors": Tensor,
+    "files": File,
+    "requests": Request,
+    "samples": Sample,
+}
 
 
 class _Kind(typing.NamedTuple):
@@ -269,6 +275,7 @@ def from_document(document: Any, name: str) -> Content:
         spans=_table(document, "spans", Span, name),
         tensors=_table(document, "tensors", Tensor, name),
         files=_table(document, "files", File, name),
+        requests=_table(document, "requests", Request, name),
         samples=_table(document, "samples", Sample, name),
     )
 

@@ -59,6 +59,7 @@ FIELDS = {
     journal.MOVES: Fields(2, 2),
     journal.INITIALIZES: Fields(0, 2),
     journal.COLLECTIONS: Fields(0, 4),
+    journal.UNPACKS: Fields(2, 2),
     journal.SLICES: Fields(1, 1, names_first=False),
     journal.TENSORS: Fields(1, 3),
 }

@@ -44,6 +44,7 @@ KEYS = "keys"
 RENAMES = "renames"
 FILE = "file"
 DOWNLOAD = "download"
+ANSWER = "answer"
 CHECKPOINT = "checkpoint"
 MODEL = "model"
 LAYOUTS = "layouts"
@@ -59,6 +60,8 @@ LOST = "lost"
 SAMPLE = "sample"
 LIMIT = "limit"
 STOP = "stop"
+ASSIGNED = "assigned"
+ORIGINS = "origins"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.
 READS = "reads"
@@ -77,7 +80,10 @@ INITIALIZES = "initializes"
 COLLECTIONS = "collections"
 """[objects collected, 1 | 0, start_ns, end_ns, ...]: a full collection of Python's garbage collector
 inside a load; 1 where the interpreter began it by itself, 0 where someone called ``gc.collect``."""
-EVENT_KINDS = frozenset({READS, CONVERTS, PLACES, MODULES, MOVES, INITIALIZES, COLLECTIONS})
+UNPACKS = "unpacks"
+"""[key, name | [names, operations], start_ns, end_ns, ...]: a tensor of a GGUF file became tensors of a
+state dict; the operations are what was done to its values besides dequantising them."""
+EVENT_KINDS = frozenset({READS, CONVERTS, PLACES, MODULES, MOVES, INITIALIZES, COLLECTIONS, UNPACKS})
 
 
 def journal_path(directory: str | os.PathLike[str], pid: int, rank: int) -> Path:

@@ -137,6 +137,56 @@ class Renames(NamedTuple):
         return zip(self.items[0::2], self.items[1::2], strict=False)
 
 
+class Assigned(NamedTuple):
+    """Tensors of a file that were handed to a model's ``load_state_dict``, which took them."""
+
+    span: int
+    """The load."""
+    path: str
+    time_ns: int
+    thread: int
+    items: list[str | None]
+    """Key in the file, name in the model, and so on; no key where a tensor was made of others."""
+
+    def pairs(self) -> Iterator[tuple[str | None, str]]:
+        """Yields (key in the file, name in the model)."""
+        return zip(self.items[0::2], self.items[1::2], strict=False)  # type: ignore[arg-type]
+
+
+class KnownAs(NamedTuple):
+    """Where a tensor of a model comes from; :mod:`hftrace.record.identity` has the words for ``change``."""
+
+    name: str
+    """What it is called in the model."""
+    load: int
+    """The span of the load that put it there; 0 where none did."""
+    known_as: str
+    """What that load called it."""
+    change: str
+    """What became of it since; empty for nothing."""
+
+
+class Origins(NamedTuple):
+    """The tensors of a model that are not simply what its load left under their names."""
+
+    span: int
+    """The load whose model it is."""
+    look: int
+    """The number under which the model was written down again; 0 for what it was when the load returned."""
+    since_ns: int
+    """What the load put into the model after this is newer than what is said here; 0 for never."""
+    replaces: list[int]
+    """Loads of whose models nothing is left that is not in this one."""
+    items: list[Any]
+    """Name, load, name there, change, and so on."""
+    changed_by: list[str] = []  # noqa: RUF012 (a default of a named tuple, which nobody changes)
+    """The functions that were seen to change the model since."""
+
+    def rows(self) -> Iterator[KnownAs]:
+        """Yields the tensors."""
+        return map(KnownAs, *(self.items[at::4] for at in range(4)))
+
+
 class File(NamedTuple):
     """A file was asked for: name, path, result, size, where (repository or directory), client.
 
@@ -152,6 +202,14 @@ class Download(NamedTuple):
     """A file, or a part of one, came over the network: name, where, bytes, ok."""
 
     span: int
+    facts: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What came of a request once its status was here: bytes (of the body), end_ns, error (a type's name)."""
+
+    span: int
+    """Of the request."""
     facts: dict[str, Any]
 
 
@@ -181,11 +239,17 @@ class Model(NamedTuple):
 class Layout(NamedTuple):
     """What many tensors of a model have in common."""
 
-    dtype: str
+    dtype: str | None
+    """Of the largest of the tensors that the data lies in; None where that is not known."""
     device: str
     shape: list[int]
-    bytes: int
+    bytes: int | None
+    """Of all that the tensor holds: codes, scales and statistics of a quantised one."""
     offloaded: bool
+    global_shape: list[int] | None = None
+    """Of the whole, where this is the part of one rank."""
+    wrapper: str = ""
+    """The class of a tensor whose data lies in others; empty for one that holds its own."""
 
 
 class Layouts(NamedTuple):
@@ -347,7 +411,7 @@ class Events(NamedTuple):
 
 
 Line: TypeAlias = (
-    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Checkpoint | Resident | Model
-    | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit
-    | Events
+    Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
+    | Model | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample
+    | Limit | Events | Assigned | Origins
 )  # fmt: skip

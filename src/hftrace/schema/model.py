@@ -106,13 +106,19 @@ class Tensor:
     offset: int | None
     """Byte offset of the data in ``file``; None where there are several keys."""
     shape: list[int] | None
+    """In the model: of this rank's part where the tensor is distributed."""
     stored_dtype: str | None
-    """None where the keys are stored in different dtypes."""
+    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``).
+    None where the keys are stored in different dtypes."""
     dtype: str | None
+    """Of the data that is held: of a quantised weight's codes, not the dtype that it computes in."""
     stored_bytes: int | None
-    """Of all keys together. Keys that became several tensors are shared out among these by their
-    numbers of elements."""
+    """Of all its keys, whole, in the files. Keys that were cut into several tensors are shared out among
+    these by their numbers of elements. Of a distributed tensor a rank reads its slice, where the loader
+    reads slices, or all and keeps a part."""
     bytes: int | None
+    """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised
+    one (a table that several share counts with each); this rank's part of a distributed one."""
     device: str | None
     tied_to: str | None
     read_start_ns: int | None
@@ -140,6 +146,8 @@ class Tensor:
     """Shape under the one key, which may be one that did not fit; None where there are none or several."""
     global_shape: list[int] | None = None
     """Shape of the whole where this rank holds a part; None where it holds all."""
+    load: int | None = None
+    """Id of the load's span; None in traces of before 1.2."""
     files: dict[str, int] | None = None
     """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
     own_key_equal: bool | None = None
@@ -187,6 +195,44 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request of a load, as it went over the wire; each retry and each redirect is its own."""
+
+    time_ns: int
+    """When it was sent."""
+    duration_ns: int | None
+    """Until the end of the answer, body included; None where that was not seen."""
+    method: str
+    host: str | None
+    """Name and port, as in the URL."""
+    path: str
+    """Without the query, which may hold a signature."""
+    status: int | None
+    """Of the answer; None where none came."""
+    bytes: int | None
+    """Of the answer's body, as they came over the wire; None where nobody counted them."""
+    attempt: int | None
+    """1, or more where the Hub client sent it again because it had failed."""
+    asked_by: int | None
+    """Id of the span that it was sent in."""
+    rank: int = 0
+    error: str | None = None
+    """Type of the exception that it, or the reading of its answer, ended with."""
+    wait_ns: int | None = None
+    """From its sending until the status was here; None where none came."""
+    file: str | None = None
+    """Name of the Hub's file that it was sent for."""
+    thread: int | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in an error, or in a status that says to try again later."""
+        return self.error is not None or (
+            self.status is not None and (self.status in (408, 429) or self.status >= 500)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One reading of the loading process's counters."""
 
@@ -211,7 +257,7 @@ class Sample:
     """The machine's memory that can be had without swapping."""
 
 
-Row = TypeVar("Row", Span, Tensor, File, Sample)
+Row = TypeVar("Row", Span, Tensor, File, Request, Sample)
 
 
 class Table(Sequence[Row], Generic[Row]):
@@ -287,3 +333,5 @@ class Content:
     tensors: Table[Tensor]
     files: Table[File]
     samples: Table[Sample]
+    requests: Table[Request] = dataclasses.field(default_factory=lambda: Table.of(Request, []))
+    """Empty in a trace before 1.2."""

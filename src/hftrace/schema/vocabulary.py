@@ -60,6 +60,7 @@ MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "release")
 
 EVIDENCE = {
     "placed": "the loader was seen to put it into the model",
+    "dequantized": "the loader was seen to put in what it made of the file's quantised blocks",
     "same_tensor": "it is the same tensor as the one it is tied to",
     "hook": "a hook brings it in when it is used",
     "initializer": "the loader's initialisation was seen to write it",
@@ -73,6 +74,17 @@ EVIDENCE = {
     "verified": "it was held against the files afterwards, and is what they hold under its keys",
     "differs": "it was held against the files afterwards, and is not what they hold under its keys",
     "written_in_place": "something that is not hooked wrote into it after it was made",
+    "replaced": "something that is not hooked put it in the place of another one after the load",
+    "copied": "an adapter made it as a copy of a weight that was placed",
+    "adapter": "the initialisation of an adapter made or rewrote it, and no file was seen to",
+    "new_adapter": "it belongs to an adapter that was made anew, after the load",
+    "merged": "an adapter was merged into it, or taken out of it again",
+    "resized": "resize_token_embeddings made it of the old one and of new rows",
+    "changed_after_load": "a function that is hooked computed it anew after the load",
+    "cast_through": "it was cast to another dtype in between, and has lost what that cannot hold",
+    "load_state_dict": "load_state_dict put it there after the load",
+    "emptied": "to_empty allocated it anew, and nothing was seen to write it",
+    "before_trace": "it was there before the trace began",
 }
 """What proves where a tensor's bytes came from."""
 
@@ -125,6 +137,51 @@ SAFETENSORS_DTYPES = {
     "F4": "float4_e2m1fn_x2",
 }
 """safetensors' names of dtypes, and torch's (safetensors 0.8, ``safetensors/torch.py``)."""
+
+GGUF_TYPES = {
+    0: ("float32", 1, 4),
+    1: ("float16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 40),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    24: ("int8", 1, 1),
+    25: ("int16", 1, 2),
+    26: ("int32", 1, 4),
+    27: ("int64", 1, 8),
+    28: ("float64", 1, 8),
+    29: ("IQ1_M", 256, 56),
+    30: ("bfloat16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36),
+    41: ("Q1_0", 128, 18),
+}
+"""ggml's types by their number in a GGUF file: the name, and how many values take how many bytes.
+
+Torch's name where torch has the dtype; else the quantisation's own, which stands for blocks of
+codes with their scales (gguf 0.19, ``GGML_QUANT_SIZES``)."""
+GGUF_TABLES = frozenset({"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+"""Tensors of GGUF files that are no weights: llama.cpp's tables of what a model computes from its config."""
+GGUF_QUANTISATIONS = frozenset(name for name, values, _ in GGUF_TYPES.values() if values > 1)
+"""Those that torch has no dtype for: a tensor of one is no array of numbers before it is dequantised."""
 
 # -- files ---------------------------------------------------------------------------------------------
 

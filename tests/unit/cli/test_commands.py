@@ -87,3 +87,46 @@ def test_options_of_a_synthetic_model_do_not_apply_to_another(tmp_path):
         chosen.spec(str(tmp_path))
     spec = parsed("--class", "X", "--revision", "v2").spec(str(tmp_path))
     assert (spec.model, spec.class_name, spec.keywords) == (str(tmp_path), "X", {"revision": "v2"})
+
+
+def test_a_gguf_file_is_named_by_its_path_or_by_an_option(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    by_path = parsed("--dtype", "float16").spec(str(tmp_path / "m.gguf"))
+    by_option = parsed("--dtype", "float16", "--gguf-file", "m.gguf").spec(str(tmp_path))
+    for spec in (by_path, by_option):
+        assert spec.model == str(tmp_path)
+        assert spec.keywords == {"dtype": "float16", "gguf_file": "m.gguf"}
+    assert by_path.asked == str(tmp_path / "m.gguf")
+    with pytest.raises(UsageError, match="is a GGUF file itself"):
+        parsed("--gguf-file", "m.gguf").spec(str(tmp_path / "m.gguf"))
+    (tmp_path / "m.txt").touch()
+    with pytest.raises(UsageError, match="is a file: name the directory"):
+        parsed().spec(str(tmp_path / "m.txt"))
+
+
+def test_a_directory_of_gguf_files_alone_needs_the_name_of_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "a b.gguf").touch()
+    with pytest.raises(UsageError) as caught:
+        parsed().spec(str(tmp_path))
+    assert str(caught.value) == (
+        f"{tmp_path} has a GGUF file and no other weights: add --gguf-file 'a b.gguf'"
+    )
+    for number in range(11):
+        (tmp_path / f"m{number:02}.gguf").touch()
+    with pytest.raises(UsageError) as caught:
+        parsed().spec(str(tmp_path))
+    assert "has 12 GGUF files" in str(caught.value)
+    assert "('a b.gguf', m00.gguf, m01.gguf," in str(caught.value)
+    assert "m08.gguf and 2 more)" in str(caught.value)
+    (tmp_path / "model.safetensors").touch()
+    assert parsed().spec(str(tmp_path)).model == str(tmp_path)
+
+
+def test_the_subfolder_is_where_weights_are_looked_for(tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "inside" / "m.gguf").touch()
+    assert parsed().spec(str(tmp_path)).model == str(tmp_path)
+    with pytest.raises(UsageError, match=r"add --gguf-file m\.gguf"):
+        parsed("--subfolder", "inside").spec(str(tmp_path))

@@ -73,9 +73,25 @@ def guarded(tmp_path, clock, monkeypatch):
     return make
 
 
-def test_a_stall_is_said_once_for_each_silence_and_ten_times_at_most(tmp_path, clock, add, guarded):
+def event(number, phase="shard", parent=None, **attributes):
+    line = ["begin", number, parent, phase, "n", None, 1, 5, [1, 2, 3, 4, None], attributes]
+    return json.dumps(line) + "\n"
+
+
+def ended(number, status="ok"):
+    return json.dumps(["end", number, 6, [1, 2, 3, 4, None], status, {}]) + "\n"
+
+
+def silent(clock, guard, seconds):
+    """Lets time pass as the supervisor does, which looks every few seconds."""
+    for _ in range(seconds):
+        clock.now += 1
+        guard.poll(pytest.fail)
+
+
+def test_a_stall_is_said_once_and_again_when_it_is_twice_as_long(tmp_path, clock, add, guarded):
     guard, said = guarded()
-    add(json.dumps(["begin", 1, None, "shard", "n", None, 1, 5, [1, 2, 3, 4, None], {}]) + "\n")
+    add(event(1))
     clock.now += 59
     guard.poll(pytest.fail)
     clock.now += 59.5
@@ -88,17 +104,76 @@ def test_a_stall_is_said_once_for_each_silence_and_ten_times_at_most(tmp_path, c
         "Thread 0",
         "  File x",
     ]
-    clock.now += 30
-    guard.poll(pytest.fail)
+    silent(clock, guard, 60)
     assert len(said) == 3
-    for _ in range(20):
-        clock.now += 61
+    silent(clock, guard, 1)
+    assert said[3] == "hftrace: no event for 2 min 2 s in phase shard; the stacks of all threads:"
+
+
+def test_one_silence_is_one_stall_of_its_whole_length(tmp_path, clock, add, guarded):
+    guard, _ = guarded(stall_seconds=6.0)
+    add(event(1))
+    guard.poll(pytest.fail)
+    silent(clock, guard, 38)
+    add(event(2))
+    silent(clock, guard, 3)
+    (stall,) = read_log(tmp_path).stalls
+    assert stall["silent_ns"] == 39_000_000_000, "as exact as the polls are"
+    assert stall["time_ns"] == round((1000 + 39) * 1e9)
+    assert stall["phase"] == "shard"
+    assert (stall["stack"], stall["last_stack"]) == ("Thread 0\n  File x", "Thread 2\n  File x")
+    silent(clock, guard, 8)
+    guard.finish()
+    first, second = read_log(tmp_path).stalls
+    assert first == stall
+    assert second["silent_ns"] == 10_000_000_000
+    assert "last_stack" not in second
+
+
+def test_the_same_stacks_are_not_repeated(clock, add, guarded, monkeypatch):
+    guard, said = guarded(stall_seconds=6.0)
+    monkeypatch.setattr(watchdog, "dump_stacks", lambda run: "Thread 1")
+    silent(clock, guard, 13)
+    assert said[2:] == ["hftrace: no event for 12.0 s in phase start; the stacks are the same"]
+
+
+def test_ten_looks_are_enough(tmp_path, clock, add, guarded):
+    guard, _ = guarded(stall_seconds=6.0)
+    for number in range(20):
+        add(event(number + 1))
         guard.poll(pytest.fail)
-    stalls = read_log(tmp_path).stalls
-    assert len(stalls) == guard.stalls == watchdog.MAX_STALLS
-    assert stalls[0]["silent_ns"] == 60_500_000_000
-    assert stalls[0]["phase"] == "shard"
+        silent(clock, guard, 7)
+    assert guard.looks == watchdog.MAX_STALLS == len(read_log(tmp_path).stalls)
+    add(event(90))
+    silent(clock, guard, 1)
     assert guard.pause() is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "hosts"),
+    [
+        ([event(2, "resolve", 1, request=True, host="hub:80")], ["hub:80"]),
+        ([event(2, "resolve", 1, request=True, host="hub:80"), ended(2)], []),
+        ([event(2, "resolve", 1, request=True, host="hub:80"), ended(2, "error")], ["hub:80"]),
+        (
+            [event(2, "download", 1), event(3, "download", 2, request=True, host="cdn:80"), ended(3)],
+            ["cdn:80"],
+        ),
+        (
+            [event(2, "download", 1), event(3, "download", 2, request=True, host="c"), ended(3), ended(2)],
+            [],
+        ),
+    ],
+    ids=["open", "answered", "before-the-next-attempt", "body", "downloaded"],
+)
+def test_a_stall_names_the_host_that_is_waited_for(tmp_path, clock, add, guarded, lines, hosts):
+    guard, said = guarded(stall_seconds=6.0)
+    add(event(1, "resolve") + "".join(lines))
+    guard.poll(pytest.fail)
+    silent(clock, guard, 7)
+    (stall,) = read_log(tmp_path).stalls
+    assert stall["hosts"] == hosts
+    assert ("waiting for" in said[0]) == bool(hosts)
 
 
 def test_a_process_that_does_not_answer(clock, guarded, monkeypatch):

@@ -7,48 +7,8 @@ import types
 
 import pytest
 
+from fake_devices import Allocator
 from hftrace.record.device import DeviceMemory
-
-
-class Allocator:
-    """Accounts like torch.cuda: allocated, reserved, and the peak of allocated since the last reset."""
-
-    def __init__(self, count: int = 2) -> None:
-        self.allocated = [0] * count
-        self.reserved = [0] * count
-        self.peak = [0] * count
-        self.initialized = True
-        self.resets = 0
-
-    def allocate(self, index: int, size: int) -> None:
-        self.allocated[index] += size
-        self.reserved[index] = max(self.reserved[index], self.allocated[index])
-        self.peak[index] = max(self.peak[index], self.allocated[index])
-
-    def is_initialized(self) -> bool:
-        return self.initialized
-
-    def device_count(self) -> int:
-        return len(self.allocated)
-
-    def memory_allocated(self, index: int) -> int:
-        return self.allocated[index]
-
-    def memory_reserved(self, index: int) -> int:
-        return self.reserved[index]
-
-    def max_memory_allocated(self, index: int) -> int:
-        return self.peak[index]
-
-    def reset_peak_memory_stats(self, index: int) -> None:
-        self.resets += 1
-        self.peak[index] = self.allocated[index]
-
-    def is_available(self) -> bool:
-        return True
-
-    def current_accelerator(self):
-        return types.SimpleNamespace(type="xpu")
 
 
 def pretend(monkeypatch, **attributes) -> None:
@@ -98,6 +58,20 @@ def test_other_accelerators_through_torch_accelerator(monkeypatch):
     pretend(monkeypatch, cuda=idle, accelerator=allocator)
     allocator.allocate(0, 5)
     assert DeviceMemory().read(reset=True) == {"xpu:0": [5, 5, 5]}
+
+
+def test_an_accelerator_without_an_account_is_not_measured(monkeypatch):
+    """As torch.accelerator answers for MPS: no statistics, and 0 for each figure that is made of them."""
+    allocator = Allocator(1)
+    allocator.memory_stats = lambda index: {}
+    allocator.get_memory_info = lambda index: (5000, 8000)
+    allocator.current_accelerator = lambda: types.SimpleNamespace(type="mps")
+    pretend(monkeypatch, accelerator=allocator)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure is None
+    assert memory.why_not() == "torch keeps no account of the memory of mps"
+    assert memory.describe() == [{"device": "mps:0", "memory_bytes": 8000, "used_bytes": 3000}]
 
 
 @pytest.mark.parametrize("broken", ["memory_allocated", "device_count"])

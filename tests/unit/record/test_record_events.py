@@ -148,6 +148,7 @@ def test_a_read_is_noted_by_the_identity_of_what_was_read(recorder, load):
 class Renaming:
     def __init__(self, source, target):
         self.source_patterns, self.target_patterns = [source], [target]
+        self.quantization_operation = None
 
     def convert(self, layer_name, model=None, fail=None):
         if fail is not None:

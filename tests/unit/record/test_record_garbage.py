@@ -239,3 +239,19 @@ def test_an_interrupt_in_a_collection_reaches_the_host(watch):
         signal.signal(signal.SIGALRM, before)
     assert kept
     assert reached == 5
+
+
+def test_collections_between_two_times_are_found_before_and_after_they_are_drained(watch):
+    start = time.monotonic_ns()
+    gc.collect()
+    middle = time.monotonic_ns()
+    gc.collect()
+    end = time.monotonic_ns()
+    first = watch.between(start, middle)
+    both = watch.between(start, end)
+    assert (len(first), len(both)) == (1, 2)
+    assert start <= both[0][0] <= both[0][1] <= middle <= both[1][0] <= both[1][1] <= end
+    assert watch.drain()
+    gc.collect(0)
+    assert watch.between(start, end) == both
+    assert watch.between(middle, start) == []

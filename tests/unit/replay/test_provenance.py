@@ -17,7 +17,9 @@ KEY = SEEN._replace(
     keys=["w"], first=Stored("/m.safetensors", "m.safetensors", StoredTensor("float32", [2], 8, 8))
 )
 PLACED = KEY._replace(times=Times(1, 2, 3, 7))
-LOADING = Loading(quantizer=False, watched=True, meta_buffers=True, built_on_meta=True)
+LOADING = Loading(
+    quantizer=False, watched=True, meta_buffers=True, built_on_meta=True, stored={"w": KEY.first}
+)
 ALLOCATED = Placement("w", 4, 5, 7)
 META = Layout("float32", "meta", [2], 8, False)
 

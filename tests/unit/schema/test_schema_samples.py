@@ -66,6 +66,13 @@ def test_sample_of_1_1_says_what_it_said():
     assert trace.outcome.evidence[0]["anonymous_bytes"] == (2 << 30) + 4096
 
 
+def test_sample_of_1_2_has_requests():
+    trace = Trace.open(DATA / "trace-1.2.json")
+    assert [request.status for request in trace.requests] == [503, 302, None, 200]
+    assert [request.failed for request in trace.requests] == [True, False, True, False]
+    assert len(Trace.open(DATA / "trace-1.1.json").requests) == 0
+
+
 def test_sample_has_every_column_and_encoding():
     raw = json.loads((DATA / "trace-1.0.json").read_text())
     encodings = set()

@@ -14,12 +14,12 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.compare.variants import METRICS, Variant, succeeded
 from hftrace.analysis.compare.verdicts import can_decide
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
     checkpoint_bytes,
     resident_share_before,
-    untouched_bytes,
 )
 from hftrace.schema.trace import Trace
 

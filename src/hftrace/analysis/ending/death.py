@@ -9,7 +9,7 @@ made ready to be drawn. Nothing in a file is trusted to have the right type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
@@ -24,8 +24,11 @@ from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
 """Memory above this share of a limit makes the limit a suspect."""
+MEMORY_KILLERS = ("memory-limit", "kernel-oom", "out-of-memory")
 MAX_EVIDENCE = 20
 MAX_STALLS = 50
+MAX_LOOK_NS = 3_000_000_000
+"""Asking for the stacks took so long at most, and was not counted as silence."""
 
 
 Evidence: TypeAlias = dict[str, Any] | str
@@ -37,9 +40,15 @@ class Stall:
     """A time in which nothing happened that the recorder would have seen; ns from the clock base."""
 
     time_ns: int | None
+    """When it was over, or was last looked at."""
     silent_ns: int | None
     phase: str | None
     stack: str | None
+    """Of all threads, when it was first looked at."""
+    last_stack: str | None = None
+    """The same when it was last looked at, where that was another."""
+    hosts: tuple[str, ...] = ()
+    """Whose answers were waited for."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,11 @@ class Death:
         return (self.limit_fraction or 0) >= NEAR_LIMIT
 
     @property
+    def for_memory(self) -> bool:
+        """Whether it was memory that ended the load: only then is it a question what it needed."""
+        return self.killer in MEMORY_KILLERS or (self.status == "killed" and self.near_limit)
+
+    @property
     def held_against_limit(self) -> int | None:
         """What counts against the limit: ``--memory-limit`` is about anonymous memory alone."""
         if self.limit_kind == "--memory-limit" and self.anonymous_bytes is not None:
@@ -147,16 +161,31 @@ class Death:
 def stalls(trace: Trace) -> list[Stall]:
     """Returns the stalls that the outcome tells of, the first ones where it tells of very many."""
     entries = trace.outcome.get("stalls")
-    return [
-        Stall(
+    found: list[Stall] = []
+    for entry in (entries if isinstance(entries, list) else [])[:MAX_STALLS]:
+        if not isinstance(entry, dict):
+            continue
+        hosts = entry.get("hosts")
+        stall = Stall(
             integer(entry.get("time_ns")),
             natural(entry.get("silent_ns")),
             text(entry.get("phase")),
             text(entry.get("stack")),
+            text(entry.get("last_stack")),
+            tuple(host for host in (hosts if isinstance(hosts, list) else []) if text(host) is not None),
         )
-        for entry in (entries if isinstance(entries, list) else [])[:MAX_STALLS]
-        if isinstance(entry, dict)
-    ]
+        if found and _goes_on(found[-1], stall):
+            stall = replace(stall, silent_ns=(found.pop().silent_ns or 0) + (stall.silent_ns or 0))
+        found.append(stall)
+    return found
+
+
+def _goes_on(before: Stall, stall: Stall) -> bool:
+    """Returns whether a stall is the one before it: traces before 1.2 tell of one at each look."""
+    if before.time_ns is None or stall.time_ns is None or not stall.silent_ns or stall.stack is None:
+        return False
+    gap = stall.time_ns - stall.silent_ns - before.time_ns
+    return (before.phase, before.stack) == (stall.phase, stall.stack) and 0 <= gap <= MAX_LOOK_NS
 
 
 @once

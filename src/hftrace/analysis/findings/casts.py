@@ -8,14 +8,25 @@ from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
+from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 
+def _how_to_keep(trace: Trace, argument: str, stored: str) -> str:
+    if any(file.format == "gguf" for file in weight_files(trace)):
+        return (
+            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked for."
+        )
+    return f'Pass {argument}="auto" to keep the stored dtype.'
+
+
 @rule(
     ("R02", "dtype-widened", "Most of the checkpoint takes more bytes in the model than in the file."),
+    concerns="memory",
 )
 def dtype_widened(trace: Trace) -> Iterator[Finding]:
     """R02: most of the checkpoint takes more bytes in the model than in the file."""
@@ -35,18 +46,29 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
     argument = loader_facts(trace).dtype_keyword or "torch_dtype"
-    keywords = asked_keywords(trace)
-    asked = next(
-        (f"{key}={target}" for key in ("dtype", "torch_dtype") if str(keywords.get(key)).endswith(target)),
-        None,
-    )
-    reason = f"as {asked} asked" if asked else f"because {argument} was not given"
     yield Finding(
         "R02",
         "dtype-widened",
         f"{source} in the file, {target} in memory",
-        f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened, {reason}: "
+        f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened"
+        f"{_reason(trace, argument, target)}: "
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
-        f'Pass {argument}="auto" to keep the stored dtype.',
+        _how_to_keep(trace, argument, source),
         cost_bytes=extra,
+    )
+
+
+def _reason(trace: Trace, argument: str, target: str) -> str:
+    """Returns why weights came out in a dtype, as a part of a sentence; nothing where it is not known."""
+    loads = model_loads(trace)
+    # What the loader was told: "hftrace load" takes a dtype by one name for all versions.
+    keywords = loads[0].keywords if loads else asked_keywords(trace)
+    name = next((key for key in ("dtype", "torch_dtype") if keywords.get(key) is not None), None)
+    asked = str(keywords[name]).removeprefix("torch.") if name is not None else None
+    if asked == target:
+        return f", as {name}={asked} asked"
+    if name is not None and not (name == "dtype" and argument == "torch_dtype"):
+        return f", though {name}={asked} was asked for"
+    return (
+        f", because {argument} was not given" if loader_facts(trace).default_dtype in (None, target) else ""
     )

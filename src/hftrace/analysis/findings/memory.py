@@ -11,9 +11,10 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import device_sizes
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, untouched_bytes
+from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
@@ -27,6 +28,7 @@ OUTSIDE_SHARE = 0.2
 @rule(
     ("R25", "killed-at-limit", "The load was killed when memory ran out."),
     ("R25", "out-of-memory", "An allocation failed, on the CPU or on a device."),
+    concerns="ending",
 )
 def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     """R25: memory ran out."""
@@ -100,6 +102,7 @@ def _device_full(trace: Trace, full: FullDevice) -> Finding:
         "reserved-unused",
         "When the load ended, the allocator kept much more of a device than tensors need.",
     ),
+    concerns="memory",
 )
 def reserved_unused(trace: Trace) -> Iterator[Finding]:
     """R10: the allocator kept much more of a device than the model needs when the load ended."""
@@ -107,7 +110,7 @@ def reserved_unused(trace: Trace) -> Iterator[Finding]:
         return
     for peak in highest_device_peaks(trace):
         unused, reserved = peak.unused_bytes, peak.reserved_bytes or 0
-        if unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
+        if unused is None or unused < max(UNUSED_BYTES, UNUSED_SHARE * reserved):
             continue
         kind = peak.device.partition(":")[0]
         warmed = _warmed_up(trace, peak.device)
@@ -133,6 +136,7 @@ def _warmed_up(trace: Trace, device: str) -> int:
 
 @rule(
     ("R17", "not-resident", "The load returned with weights that are mapped and not read yet."),
+    concerns="memory",
 )
 def not_resident(trace: Trace) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""

@@ -11,7 +11,9 @@ from hftrace.analysis.loader import is_unrecognised, traced_as
 from hftrace.schema.trace import Trace
 
 
-@rule(("H01", "lost-events", "Something could not be recorded: the trace is incomplete."))
+@rule(
+    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."), concerns="recorder"
+)
 def lost_events(trace: Trace) -> Iterator[Finding]:
     """H01: events that were not recorded."""
     lost = trace.header.get("lost")
@@ -31,7 +33,7 @@ def lost_events(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule(("H02", "hook-errors", "An error inside hftrace; the load was not affected."))
+@rule(("H02", "hook-errors", "An error inside hftrace; the load was not affected."), concerns="recorder")
 def own_errors(trace: Trace) -> Iterator[Finding]:
     """H02: errors inside hftrace, which it kept from the load."""
     errors = trace.header.get("errors")
@@ -46,7 +48,7 @@ def own_errors(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule(("H03", "slow-sampling", "Memory was sampled less than half as often as asked."))
+@rule(("H03", "slow-sampling", "Memory was sampled less than half as often as asked."), concerns="recorder")
 def slow_sampling(trace: Trace) -> Iterator[Finding]:
     """H03: memory was sampled less often than asked."""
     sampling = trace.header.get("sampling")
@@ -64,7 +66,10 @@ def slow_sampling(trace: Trace) -> Iterator[Finding]:
             )
 
 
-@rule(("H04", "missing-hook-points", "Hook points are not there that should be, or the loader is not known."))
+@rule(
+    ("H04", "missing-hook-points", "Hook points are not there that should be, or the loader is not known."),
+    concerns="recorder",
+)
 def unknown_loader(trace: Trace) -> Iterator[Finding]:
     """H04: hook points that should be there and are not, and a loader that hftrace does not know."""
     environment = trace.environment

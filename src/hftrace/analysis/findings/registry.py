@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
-from hftrace.analysis.findings.rules import KINDS, RULES, Finding, FindingKind, Rule
+from hftrace.analysis.findings.rules import COMPARED, CONCERNS, KINDS, RULES, Finding, FindingKind, Rule
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import recorded_wall_ns
@@ -13,9 +14,15 @@ from hftrace.schema.trace import Trace
 
 __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
 MODULES = (
+    "asked",
     "casts",
+    "files",
+    "keywords",
     "memory",
+    "prefixes",
     "recorder",
+    "requests",
+    "threads",
     "time",
     "verify",
     "weights",
@@ -38,15 +45,30 @@ def catalogue() -> list[FindingKind]:
 
 @once
 def findings(trace: Trace) -> list[Finding]:
-    """Returns the findings of a trace, the most expensive first.
+    """Returns the findings of a trace: wrong ones before slow ones, the most expensive of each first.
 
     Time and memory are made comparable as shares: of the wall time, and of
     the peak memory or the checkpoint, whichever is larger.
     """
     wall = recorded_wall_ns(trace) or 1
     memory = max(memory_peaks(trace).rss_bytes or 0, checkpoint_bytes(trace) or 0) or 1
+    found = [_with_concern(finding) for each in rules() for finding in each(trace)]
 
-    def weight(finding: Finding) -> tuple[bool, float]:
-        return finding.internal, -max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
+    def weight(finding: Finding) -> tuple[int, float]:
+        return _place(finding.concerns), -max(
+            (finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory
+        )
 
-    return sorted((finding for each in rules() for finding in each(trace)), key=weight)
+    return sorted(found, key=weight)
+
+
+def _with_concern(finding: Finding) -> Finding:
+    concerns = finding.concerns or next(
+        (kind.concerns for kind in KINDS if kind.name == finding.name), "other"
+    )
+    return replace(finding, concerns=concerns, view=finding.view or CONCERNS[concerns].view)
+
+
+def _place(concerns: str) -> int:
+    order = list(CONCERNS)
+    return order.index(COMPARED[0] if concerns in COMPARED else concerns)

@@ -9,7 +9,7 @@ those of the project's catalogue of cases.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,10 +34,40 @@ class Finding:
     cost_ns: int | None = None
     cost_bytes: int | None = None
     internal: bool = False
+    concerns: str = ""
+    """What it is about, one of :data:`CONCERNS`; what its kind was registered with where it says nothing."""
+    view: str = ""
+    """What follows ``--view`` to see more of it; the view of what it concerns where it says nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the finding as plain JSON values."""
         return asdict(self)
+
+
+class Concern(NamedTuple):
+    """What findings can be about."""
+
+    word: str
+    """Stands before the finding wherever it is listed."""
+    view: str
+    """The view that shows more of it; empty where there is none."""
+
+
+CONCERNS = {
+    "ending": Concern("ended", "postmortem"),
+    "asked": Concern("not got", "tensors"),
+    "weights": Concern("wrong", "tensors"),
+    "keyword": Concern("ignored", ""),
+    "time": Concern("slow", "spans"),
+    "memory": Concern("large", "memory"),
+    "other": Concern("note", "spans"),
+    "recorder": Concern("hftrace", ""),
+}
+"""In the order in which findings are listed, but that time and memory are compared by their cost."""
+WRONG = ("ending", "asked", "weights")
+"""Concerns of what is wrong, and not only slow or large."""
+COMPARED = ("time", "memory")
+"""Concerns whose findings stand in one order, by cost."""
 
 
 class FindingKind(NamedTuple):
@@ -47,6 +77,8 @@ class FindingKind(NamedTuple):
     name: str
     meaning: str
     """In one line."""
+    concerns: str = "other"
+    """One of :data:`CONCERNS`."""
 
 
 Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
@@ -55,31 +87,54 @@ KINDS: list[FindingKind] = []
 """What the rules can find."""
 
 
-def rule(*kinds: tuple[str, str, str]) -> Callable[[Rule], Rule]:
+def rule(*kinds: tuple[str, str, str], concerns: str = "other") -> Callable[[Rule], Rule]:
     """Registers a rule.
 
     Args:
         kinds: Id, name and meaning of each kind of finding that it can yield.
+        concerns: What all of them are about, one of :data:`CONCERNS`.
     """
 
     def register(function: Rule) -> Rule:
-        KINDS.extend(FindingKind(*kind) for kind in kinds)
+        KINDS.extend(FindingKind(*kind, concerns) for kind in kinds)
         RULES.append(function)
         return function
 
     return register
 
 
-def total_of(trace: Trace, **fields: str | None) -> Total:
-    """Returns the sum of all tensors whose class has the values given."""
+def total_of(trace: Trace, *, without: Container[int] = (), **fields: str | None) -> Total:
+    """Returns the sum of all tensors whose class has the values given.
+
+    Args:
+        trace: The trace.
+        without: Rows of the ledger that do not count.
+        **fields: What :class:`TensorClass` has to be.
+    """
     total = Total()
-    for tensor_class, part in tensor_sums(trace).items():
-        if all(getattr(tensor_class, name) == value for name, value in fields.items()):
-            total.add(part)
+    if not without:
+        for tensor_class, part in tensor_sums(trace).items():
+            if all(getattr(tensor_class, name) == value for name, value in fields.items()):
+                total.add(part)
+        return total
+    sizes, stored = trace.tensors.column("bytes"), trace.tensors.column("stored_bytes")
+    for batch in tensor_batches(trace):
+        if all(getattr(batch.tensor_class, name) == value for name, value in fields.items()):
+            for row in batch.rows:
+                if row not in without:
+                    total.add(Total(1, sizes[row] or 0, stored[row] or 0))
     return total
 
 
-def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False, **fields: Any) -> str:
+def worst_names(
+    trace: Trace,
+    kind: str,
+    limit: int = 3,
+    *,
+    whole: bool = False,
+    without: Container[int] = (),
+    **fields: Any,
+) -> str:
     """Names the parts of the model with most bytes: ``lm_head, score``.
 
     Args:
@@ -87,6 +142,7 @@ def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False,
         kind: Of the tensors.
         limit: How many to name.
         whole: Whether to name the tensors, and not the modules that have them.
+        without: Rows of the ledger that do not count.
         **fields: What else their class has to be, as for :func:`total_of`; a tuple for one of several.
     """
     sizes: Counter[str] = Counter()
@@ -97,9 +153,8 @@ def worst_names(trace: Trace, kind: str, limit: int = 3, *, whole: bool = False,
             getattr(tensor_class, field) in (value if isinstance(value, tuple) else (value,))
             for field, value in fields.items()
         ):
-            for name, keys, size, stored in zip(
-                *(take(column, batch.rows) for column in columns), strict=True
-            ):
+            rows = [row for row in batch.rows if row not in without] if without else batch.rows
+            for name, keys, size, stored in zip(*(take(column, rows) for column in columns), strict=True):
                 full = name or (keys[0] if keys else "(no name)")
                 sizes[full if whole else full.rpartition(".")[0] or full] += size or stored or 1
     worst = [name for name, _ in sizes.most_common(limit)]

@@ -16,16 +16,30 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import read_rate, reader_waiting_ns, untouched_bytes, weight_files
+from hftrace.analysis.time.weights import (
+    cache_state,
+    goes_to_a_device,
+    read_rate,
+    reader_waiting_ns,
+    resident_share_before,
+    storage_bytes,
+    weight_bytes,
+    weight_files,
+)
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
+
+STORAGE_SHARE = 0.1
+"""The share of the bytes read that must have come from storage before it is named as a part of the time."""
 
 
 @rule(
     ("R25", "stalled", "The load stood still: long stretches without any event."),
+    concerns="time",
 )
 def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
@@ -39,12 +53,15 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     kept = any(stall.stack for stall in silent)
     stacks = "the stacks of its threads are kept" if kept else "no stack was kept"
     total = sum(stall.silent_ns or 0 for stall in silent)
+    hosts = sorted({host for stall in silent for host in stall.hosts})
+    if hosts:
+        where += f", waiting for {' and '.join(hosts)}"
     yield Finding(
         "R25",
         "stalled",
         f"The load stood still for {duration(total)}",
-        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, the longest of "
-        f"{duration(worst.silent_ns or 0)}{where}; {stacks}.",
+        f"{units.count(len(silent), 'stretch', 'stretches')} without any event, "
+        f"{'the longest ' if len(silent) > 1 else ''}of {duration(worst.silent_ns or 0)}{where}; {stacks}.",
         "See what each thread was doing: hftrace show TRACE --view postmortem.",
         cost_ns=total,
     )
@@ -52,6 +69,7 @@ def stalled(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R01", "init-then-overwrite", "Parameters were initialised, and the checkpoint then overwrote them."),
+    concerns="time",
 )
 def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
@@ -77,6 +95,7 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R09", "full-collections", "The garbage collector walked all objects of the process again and again."),
+    concerns="time",
 )
 def full_collections(trace: Trace) -> Iterator[Finding]:
     """R09: the garbage collector walked all objects of the process again and again."""
@@ -143,6 +162,7 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
 
 @rule(
     ("R05", "imports-dominate", "Most of the time is Python imports, not the loader."),
+    concerns="time",
 )
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""
@@ -171,6 +191,7 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R08", "pickle-checkpoint", "Weights in pickle files are unpacked into memory whole."),
+    concerns="memory",
 )
 def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
@@ -205,6 +226,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R24", "waiting-for-readers", "The thread that places tensors mostly waits for those that read them."),
+    concerns="time",
 )
 def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     """The thread that places tensors mostly waits for those that read them."""
@@ -214,36 +236,55 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     threads = units.count(len(weight_reading(trace).reader_threads), "reader thread")
     rate = read_rate(trace)
     reached = f" They reached {units.rate(rate)}." if rate else ""
-    if casts(tensor_sums(trace)):
-        advice = (
-            "Store the checkpoint in the dtype you ask for: then nothing is cast, and pages are only mapped."
-        )
-    else:
-        advice = "Reading is the limit: warm the page cache before, or use faster storage."
+    limit, advice = _reading_limit(trace)
     yield Finding(
         "R24",
         "waiting-for-readers",
         "The main thread waits for reads",
-        f"It waited {duration(waiting)} of {duration(loads_wall_ns(trace))} for {threads}.{reached}",
+        f"It waited {duration(waiting)} of {duration(loads_wall_ns(trace))} for {threads}.{reached} {limit}",
         advice,
         cost_ns=waiting,
     )
 
 
-@rule(
-    ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
-)
-def hub_requests(trace: Trace) -> Iterator[Finding]:
-    """R22: requests to the hub although every file was there already."""
-    requests = sum(value or 0 for value in trace.files.column("requests"))
-    results = set(trace.files.column("result"))
-    if requests and results and not results & {"downloaded", "error"}:
-        yield Finding(
-            "R22",
-            "hub-requests",
-            f"{units.count(requests, 'request')} to the hub, nothing downloaded",
-            f"Every file was here already, and {units.count(requests, 'request')} asked "
-            "whether it is current.",
-            "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
-            cost_ns=phase_times(trace).get("resolve", 0),
+def _reading_limit(trace: Trace) -> tuple[str, str]:
+    """Returns what limited those that read, as far as the counters prove it, and what to do about that."""
+    read, stored = weight_bytes(trace).read, storage_bytes(trace)
+    state = cache_state(resident_share_before(trace))
+    changed = list(casts(tensor_sums(trace)))
+    same_dtype = "Store the checkpoint in the dtype you ask for: then nothing is cast"
+    same_dtype += "." if goes_to_a_device(trace) else ", and pages are only mapped."
+    if stored is not None and read and stored >= STORAGE_SHARE * read:
+        part = f"{byte_count(stored)} of {byte_count(read)} came from storage"
+        if state == "warm":
+            return (
+                f"The files were in the page cache before, and {part} all the same: it did not keep them.",
+                "Leave more memory to the page cache: it gives up files where processes need their room.",
+            )
+        return (
+            f"Storage was a part of it: {part}.",
+            "Read the files once before the load, so that they are in the page cache, or use faster storage.",
         )
+    if stored is None and state != "warm":
+        cache = f"the page cache was {'partly warm' if state == 'partly' else state}"
+        found = "nothing is known of the page cache" if state is None else cache
+        return (
+            f"What limited them is not known: {found}, and what came from storage was not recorded.",
+            same_dtype
+            if changed
+            else "Trace the load once more, with its files in the page cache, and compare the two.",
+        )
+    came = "Next to nothing came from storage" if stored is not None else "The page cache was warm"
+    stages = ["reading pages"]
+    if changed:
+        stages.append("casting {} to {}".format(*changed[0]))
+    if goes_to_a_device(trace):
+        stages.append("copying to a device")
+    if len(stages) == 1:
+        return f"{came}: the limit was {stages[0]} that were in memory.", "Faster storage would not help."
+    floor = (
+        "Faster storage would not help. Time safetensors.torch.load_file(path, device=...) on the same "
+        "files: it says what this machine does without the loader."
+    )
+    advice = same_dtype if changed else floor
+    return f"{came}: it was {' or '.join(stages)}; which of these is not recorded.", advice

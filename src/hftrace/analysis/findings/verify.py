@@ -20,6 +20,7 @@ MAX_NAMES = 3
         "tied-over-own-key",
         "A tied tensor has other weights of its own in the checkpoint, which the load dropped.",
     ),
+    concerns="weights",
 )
 def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     """R30: the checkpoint has weights of its own for a tied tensor, and they are lost."""
@@ -55,6 +56,7 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
         "tied-by-copy",
         "`tie_weights` of the model's class wrote over weights that were placed from the checkpoint.",
     ),
+    concerns="weights",
 )
 def tied_by_copy(trace: Trace) -> Iterator[Finding]:
     """R30: a model's own ``tie_weights`` wrote over loaded weights."""
@@ -85,13 +87,14 @@ def tied_by_copy(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     (
-        "R37",
+        "R38",
         "verify-failed",
         "A tensor of the model does not hold what the files hold under its key, by `--verify`.",
     ),
+    concerns="weights",
 )
 def verify_failed(trace: Trace) -> Iterator[Finding]:
-    """R37: the model was held against its files, and they differ."""
+    """R38: the model was held against its files, and they differ."""
     found = verification(trace)
     if found is None or not found.different:
         return
@@ -100,7 +103,7 @@ def verify_failed(trace: Trace) -> Iterator[Finding]:
     rest = f"; and {len(rows) - MAX_NAMES} more" if len(rows) > MAX_NAMES else ""
     size = sum(row.bytes or 0 for row in rows)
     yield Finding(
-        "R37",
+        "R38",
         "verify-failed",
         f"{units.count(len(rows), 'tensor')} {'is' if len(rows) == 1 else 'are'} not what the files hold",
         f"{named}{rest}. Of {units.count(found.count, 'tensor')} with a source in the files "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import (
@@ -11,7 +11,12 @@ from hftrace.analysis.findings.rules import (
     total_of,
     worst_names,
 )
+from hftrace.analysis.findings.threads import ONE_AT_A_TIME
+from hftrace.analysis.ledger.renames import alike_rows, explained_rows
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.request import COMPUTED_MAPS
+from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
@@ -22,6 +27,7 @@ from hftrace.units import byte_count
         "overwritten-weights",
         "Weights came from the checkpoint, and the loader's initialisation overwrote them.",
     ),
+    concerns="weights",
 )
 def overwritten_weights(trace: Trace) -> Iterator[Finding]:
     """R27: weights that were loaded, and written again by the model's own initialisation."""
@@ -43,11 +49,13 @@ def overwritten_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R28", "uninitialized-weights", "Tensors hold whatever was in memory: nothing was seen to write them."),
+    concerns="weights",
 )
 def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
     """R28: tensors that were allocated and never written."""
+    explained = explained_rows(trace)
     for kind, words in (("parameter", "parameter"), ("buffer", "buffer")):
-        total = total_of(trace, kind=kind, provenance="uninitialized")
+        total = total_of(trace, kind=kind, provenance="uninitialized", without=explained)
         if not total.count:
             continue
         advice = (
@@ -62,7 +70,7 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
             f"{units.count(total.count, words)} never written",
             f"{byte_count(total.bytes)} hold whatever was in memory: the checkpoint has no key for them, the "
             "loader allocated them, and nothing was seen to write them: "
-            f"{worst_names(trace, kind, provenance='uninitialized', whole=True)}.",
+            f"{worst_names(trace, kind, provenance='uninitialized', whole=True, without=explained)}.",
             advice,
             cost_bytes=total.bytes,
         )
@@ -70,6 +78,7 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R31", "mismatched-shapes", "Keys of the checkpoint have another shape than the model's parameters."),
+    concerns="weights",
 )
 def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
@@ -92,9 +101,9 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     )
 
 
-def _unused(trace: Trace) -> Total:
+def _unused(trace: Trace, without: Container[int] = ()) -> Total:
     """Returns the sum of the keys that went nowhere, without those that are told elsewhere, or meant to."""
-    total = total_of(trace, kind="unused")
+    total = total_of(trace, kind="unused", without=without)
     for evidence in ("mismatched", "ignored"):
         total.subtract(total_of(trace, kind="unused", evidence=evidence))
     return total
@@ -113,27 +122,28 @@ def _mismatched(trace: Trace) -> list[int]:
 
 @rule(
     ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
+    concerns="weights",
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
-    total = total_of(trace, kind="parameter", provenance="initialized")
+    without = explained_rows(trace).union(_mismatched(trace))
+    total = total_of(trace, kind="parameter", provenance="initialized", without=without)
     total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
-    names, sizes = trace.tensors.column("provenance"), trace.tensors.column("bytes")
-    for row in _mismatched(trace):
-        if names[row] == "initialized":
-            total.subtract(Total(1, sizes[row] or 0))
+    # Whoever makes a new adapter means to train it.
+    total.subtract(total_of(trace, kind="parameter", evidence="new_adapter"))
     if not total.count:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
-    unused = _unused(trace)
-    pairs = " The checkpoint has unused keys as well: renamed ones, perhaps." if unused.count else ""
+    alike = len(alike_rows(trace))
+    hint = f" {units.count(alike, 'unused key has', 'unused keys have')} the shape of one of them: "
+    pairs = hint + "renamed, perhaps." if alike else ""
     yield Finding(
         "R20",
         "missing-weights",
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
-        f"{worst_names(trace, 'parameter', provenance='initialized')}.{pairs}",
+        f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{pairs}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
     )
@@ -141,11 +151,14 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R29", "unknown-weights", "Nothing that is hooked was seen to give these parameters their values."),
+    concerns="weights",
 )
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
-    total = total_of(trace, kind="parameter", provenance="unknown")
-    total.subtract(total_of(trace, kind="parameter", provenance="unknown", evidence="differs"))  # told by R37
+    explained = explained_rows(trace)
+    total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
+    total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
+    total.subtract(total_of(trace, kind="parameter", provenance="unknown", evidence="differs"))  # by R38
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")
@@ -159,7 +172,7 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
         "unknown-weights",
         f"{units.count(total.count, 'parameter')} of unknown source",
         f"Where {byte_count(total.bytes)} of parameters have their values from was not seen: "
-        f"{worst_names(trace, 'parameter', provenance='unknown')}.{how}",
+        f"{worst_names(trace, 'parameter', provenance='unknown', without=explained)}.{how}",
         "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
     )
@@ -167,27 +180,33 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R19", "left-on-meta", "Parameters have a shape and no data after the load."),
+    concerns="weights",
 )
 def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
     total = total_of(trace, kind="parameter", device="meta", offload=None)
     if total.count and trace.outcome.get("status", "ok") == "ok":
+        advice = "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta."
+        if overlapping_loads(trace) is not None:
+            advice = f"{ONE_AT_A_TIME}: loads that overlap leave weights behind on the meta device."
         yield Finding(
             "R19",
             "left-on-meta",
             f"{units.count(total.count, 'parameter')} left on the meta device",
             f"{byte_count(total.bytes)} have a shape and no data; the first use fails.",
-            "Check the device_map and the checkpoint: hftrace show TRACE --view tensors --filter meta.",
+            advice,
             cost_bytes=total.bytes,
         )
 
 
 @rule(
     ("R20", "unused-keys", "Keys of the checkpoint found no parameter."),
+    concerns="weights",
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
-    total = _unused(trace)
+    explained = explained_rows(trace)
+    total = _unused(trace, explained)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         how = (
@@ -201,7 +220,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'))}.{how}",
+            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )
@@ -210,9 +229,11 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("R18", "offloaded-to-disk", "Weights stay on disk and are copied in every forward pass."),
     ("R18", "offloaded-to-cpu", "Weights stay in CPU memory and are copied in every forward pass."),
+    concerns="time",
 )
 def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
+    reason, advice = _why_offloaded(trace)
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
         for tensor_class, part in tensor_sums(trace).items():
@@ -224,29 +245,28 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
                 "R18",
                 f"offloaded-to-{place}",
                 f"Weights stay {words}",
-                f"{units.count(total.count, 'tensor')} of {byte_count(size)} did not fit on the devices that "
-                f"the device_map may use; they stay {words} and are copied in every forward pass.",
-                "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
+                f"{units.count(total.count, 'tensor')} of {byte_count(size)} {reason}; "
+                f"they stay {words} and are copied in every forward pass.",
+                advice,
                 cost_bytes=size,
             )
 
 
-@rule(
-    ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
-)
-def ignored_keywords(trace: Trace) -> Iterator[Finding]:
-    """Keywords that this transformers accepts and ignores."""
-    ignored = trace.request.get("ignored")
-    for entry in ignored if isinstance(ignored, list) else []:
-        if not isinstance(entry, dict):
-            continue
-        versions = entry.get("versions")
-        installed = trace.environment.get("transformers") or "this version"
-        yield Finding(
-            "R26",
-            "ignored-keyword",
-            f"{entry.get('keyword')} has no effect",
-            f"transformers {installed} ignores {entry.get('keyword')}"
-            + (f"; versions {versions} honour it." if versions else "."),
-            "Leave it out, or use a version that honours it.",
+def _why_offloaded(trace: Trace) -> tuple[str, str]:
+    """Returns why weights are elsewhere than on the devices, and what to change."""
+    maps = [load.keywords.get("device_map") for load in model_loads(trace)]
+    if maps and all(asked in COMPUTED_MAPS for asked in maps):
+        return (
+            "did not fit on the devices that the device_map may use",
+            "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
         )
+    if maps and all(asked is not None and asked not in COMPUTED_MAPS for asked in maps):
+        return (
+            "are not on a device of the model's, as the device_map asks",
+            "Leave it so if this is meant; otherwise give these modules a device in the map, or pass "
+            'device_map="auto".',
+        )
+    return (
+        "are brought in by a hook when they are used",
+        "Give these modules a device in the device_map, if there is room for them.",
+    )

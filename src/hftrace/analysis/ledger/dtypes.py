@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hftrace.analysis.loader import loader_facts
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import ITEM_BYTES
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS, GGUF_TYPES, ITEM_BYTES
 
 CAST_DTYPES = ("float64", "float32", "float16", "bfloat16")
 """Dtypes that a load casts into each other."""
@@ -26,8 +26,15 @@ def asked_dtype(trace: Trace) -> str | None:
 def loaded_as(stored_bytes: int, stored_dtype: str, asked: str | None) -> tuple[str, int]:
     """Returns dtype and bytes of a stored tensor once it is loaded with the dtype that was asked for.
 
-    Integers, and what is stored in fewer than 16 bits, keep their dtype.
+    Integers, and what is stored in fewer than 16 bits, keep their dtype; the blocks of a GGUF file
+    become numbers.
     """
+    if stored_dtype in GGUF_QUANTISATIONS:
+        values, size = next(
+            (values, size) for name, values, size in GGUF_TYPES.values() if name == stored_dtype
+        )
+        dtype = asked if asked in CAST_DTYPES else "float32"
+        return dtype, stored_bytes // size * values * ITEM_BYTES[dtype]
     if asked in CAST_DTYPES and stored_dtype in CAST_DTYPES:
         return asked, stored_bytes // ITEM_BYTES[stored_dtype] * ITEM_BYTES[asked]
     return stored_dtype, stored_bytes

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
+from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.once import once
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import GGUF_QUANTISATIONS
 
 Cell = TypeVar("Cell")
 TO = "\N{EN DASH}"
@@ -115,17 +117,37 @@ def group_totals(sums: dict[TensorClass, Total], field: str) -> dict[str, Total]
     return dict(sorted(result.items(), key=lambda item: (-item[1].bytes, -item[1].count)))
 
 
+AS_STORED = frozenset({"checkpoint", "state_dict"})
+"""Provenances of values that are the stored ones, each by itself."""
+
+
+def is_cast(provenance: str | None, stored_dtype: str | None, dtype: str | None) -> bool:
+    """Returns whether the loader cast a tensor: the same values in another format.
+
+    Codes that were made of numbers, or numbers that were made of codes and
+    their scales, are no cast: a value there means nothing by itself.
+
+    Args:
+        provenance: Where the tensor came from.
+        stored_dtype: In the file.
+        dtype: In the model.
+    """
+    if not stored_dtype or not dtype or stored_dtype == dtype or provenance not in FROM_CHECKPOINT:
+        return False
+    if stored_dtype in GGUF_QUANTISATIONS:
+        return False  # the blocks of a file, which stay blocks or become numbers
+    return provenance in AS_STORED or (
+        provenance != "quantized" and stored_dtype in CAST_DTYPES and dtype in CAST_DTYPES
+    )
+
+
 def casts(sums: dict[TensorClass, Total]) -> dict[tuple[str, str], Total]:
-    """Returns the sums of tensors whose dtype in the model is not the stored one, largest first."""
+    """Returns the sums of tensors that the loader cast, by both dtypes, largest first."""
     result: dict[tuple[str, str], Total] = {}
     for tensor_class, total in sums.items():
-        if (
-            tensor_class.stored_dtype
-            and tensor_class.dtype
-            and tensor_class.stored_dtype != tensor_class.dtype
-            and tensor_class.provenance in FROM_CHECKPOINT
-        ):
-            result.setdefault((tensor_class.stored_dtype, tensor_class.dtype), Total()).add(total)
+        stored_dtype, dtype = tensor_class.stored_dtype, tensor_class.dtype
+        if stored_dtype and dtype and is_cast(tensor_class.provenance, stored_dtype, dtype):
+            result.setdefault((stored_dtype, dtype), Total()).add(total)
     return dict(sorted(result.items(), key=lambda item: -item[1].bytes))
 
 

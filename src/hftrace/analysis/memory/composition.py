@@ -9,6 +9,7 @@ that was killed, above all the reads that were under way, which are recorded whe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from hftrace.analysis.memory.holding import (
     heap_growth,
     held,
     held_at,
+    most_unquantized,
     time_of_maximum,
     weights_spans,
 )
@@ -31,14 +33,16 @@ READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""
 TOLERANCE = 0.01
 """Share of the rise that a span may add to the peak of the one inside it without having made it."""
+SUREST = ("parameters", "imports", "objects", "sources", "copies")
+"""Parts of the host's peak, the surest first: the last are cut where they are more than the peak."""
 
 
 class Part(NamedTuple):
     """One part of a peak."""
 
     kind: str
-    """``before, imports, objects, parameters, copies, sources, other-mapped, unrecorded, reserve`` or
-    ``rest``; of a device ``warmup``, ``temporary`` and ``rounding`` as well."""
+    """``before, imports, objects, parameters, copies, unquantized, sources, other-mapped, unrecorded,
+    reserve`` or ``rest``; of a device ``warmup``, ``scales``, ``temporary`` and ``rounding`` as well."""
     label: str
     bytes: int
     memory: str
@@ -59,9 +63,30 @@ class Composition:
     peak_bytes: int
     start_bytes: int
     parts: list[Part]
-    """They add up to the peak."""
+    """They add up to the peak, and none is negative."""
     explained: float | None
     """Share of the rise since the load's start that is not ``rest``; None where nothing rose."""
+    overstated_bytes: int = 0
+    """What is known of the load more than the process ever held: parts were cut by that."""
+
+
+def fit_parts(parts: Iterable[Part], whole: int) -> tuple[list[Part], int]:
+    """Returns parts that fit into a whole, and what is left of it.
+
+    Each part is cut to what those before it leave: the surest come first. Parts with one label become one.
+    """
+    fitted: dict[str, Part] = {}
+    for part in parts:
+        size = max(0, min(part.bytes, whole))
+        whole -= size
+        if size and part.label in fitted:
+            known = fitted[part.label]
+            size += known.bytes
+            if part.tensors is not None and known.tensors is not None:
+                part = part._replace(tensors=part.tensors + known.tensors)
+        if size:
+            fitted[part.label] = part._replace(bytes=size)
+    return list(fitted.values()), whole
 
 
 class _Growth(NamedTuple):
@@ -92,7 +117,7 @@ def composition(trace: Trace, load_row: int) -> Composition | None:
     what = held(trace, load_row)
     time_ns = time_of_maximum(what, span.start_ns, span.end_ns)
     rise = peak - start
-    parts = _parts(trace, load, load_row, span, time_ns, what, rise)
+    parts, overstated = _parts(trace, load, load_row, span, time_ns, what, rise)
     rest = parts[-1].bytes
     return Composition(
         load=load_row,
@@ -101,7 +126,8 @@ def composition(trace: Trace, load_row: int) -> Composition | None:
         peak_bytes=peak,
         start_bytes=start,
         parts=[Part("before", "before the load: interpreter and libraries", start, "both"), *parts],
-        explained=max(0.0, 1 - abs(rest) / rise) if rise > 0 else None,
+        explained=max(0.0, 1 - (rest + overstated) / rise) if rise > 0 else None,
+        overstated_bytes=overstated,
     )
 
 
@@ -181,8 +207,8 @@ def _parts(
     time_ns: int,
     what: HeldMemory,
     rise: int,
-) -> list[Part]:
-    """Returns what a rise of that many bytes was made of."""
+) -> tuple[list[Part], int]:
+    """Returns what a rise of that many bytes was made of, and what is known of it that does not fit in."""
     sums = held_at(what, time_ns)
     growth = _growth(trace, load, load_row, span)
     # A model that was built on a real device grew there: those are its parameters.
@@ -206,9 +232,19 @@ def _parts(
         rest += sources - there
         sources = there
         parts[1] = parts[1]._replace(bytes=there)
+    overstated = max(0, -rest)
+    if overstated:
+        # The ledger is surest of what is in the model; how long sources and copies stay is worked out.
+        surest = sorted(parts, key=lambda part: SUREST.index(part.kind))
+        fitted = {part.label: part for part in fit_parts(surest, rise)[0]}
+        parts = [fitted.get(part.label, part._replace(bytes=0)) for part in parts]
+        rest = 0
     explained = growth.file + (sources if source_memory != "anonymous" else 0)
     mapped = max(0, min(rest, files.peak - explained))
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
+    full = max(0, min(rest - mapped, most_unquantized(what, span.start_ns, span.end_ns)))
+    parts.append(Part("unquantized", "full precision, on its way to be quantised", full, "anonymous"))
+    rest -= full
     passing = max(0, rest - mapped) if _in_import(trace, span) else 0
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
@@ -217,7 +253,8 @@ def _parts(
     rest -= unrecorded
     reserve = max(0, min(rest, heap_growth(trace, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))
-    return [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
+    parts = [part for part in parts if part.bytes] + [Part("rest", "not explained", rest - reserve, "both")]
+    return parts, overstated
 
 
 def _unrecorded(trace: Trace, load: Span, what: HeldMemory) -> int:

@@ -34,6 +34,7 @@ def composition_facts(trace: Trace) -> dict[str, Any] | None:
         "peak_bytes": made.peak_bytes,
         "start_bytes": made.start_bytes,
         "explained": made.explained,
+        "overstated_bytes": made.overstated_bytes,
         "parts": [part._asdict() for part in made.parts],
     }
 
@@ -48,6 +49,7 @@ def device_peak_facts(trace: Trace) -> list[dict[str, Any]]:
             "span": ids[peak.span],
             "peak_bytes": peak.peak_bytes,
             "explained": peak.explained,
+            "overstated_bytes": peak.overstated_bytes,
             "parts": [part._asdict() for part in peak.parts],
             "allocated_bytes": peak.allocated_bytes,
             "reserved_bytes": peak.reserved_bytes,

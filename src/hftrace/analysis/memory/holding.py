@@ -13,7 +13,7 @@ Three things do:
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
@@ -62,6 +62,10 @@ class HeldMemory(NamedTuple):
     """Tensors that have memory of their own in the model."""
     built: int
     """Bytes of a model whose parameters had memory before any weight was read; 0 for another."""
+    unquantized: Sequence[tuple[int, int, int]] = ()
+    """From when until when a tensor that is quantised was there in full precision as well, and its bytes.
+
+    Where that is the stored dtype, it is the file's own pages: these are sources."""
 
 
 def held(trace: Trace, load_row: int) -> HeldMemory:
@@ -87,7 +91,8 @@ def held(trace: Trace, load_row: int) -> HeldMemory:
         if parcel.owns_memory or copied[parcel.owner]
     ]
     total = whole.needed + whole.same + builder.timeless_bytes
-    return HeldMemory(copies, total if _was_built_before(trace, load_row, total) else 0)
+    built = total if _was_built_before(trace, load_row, total) else 0
+    return HeldMemory(copies, built, builder.unquantized)
 
 
 class _ParcelBuilder:
@@ -102,6 +107,7 @@ class _ParcelBuilder:
         self.parcels: list[Parcel] = []
         self.timeless_bytes = 0
         """Bytes of the tensors of which nobody knows when they came: what the model computes itself."""
+        self.unquantized: list[tuple[int, int, int]] = []
         index = span_index(trace)
         self._column = trace.tensors.column
         self._rank = index.lanes[load_row].rank
@@ -136,6 +142,18 @@ class _ParcelBuilder:
             self.timeless_bytes += sum(self._sizes(tensor_class, timeless))
         for owner, mine in self._by_owner(timed):
             self.parcels.append(self._parcel(batch, owner, mine))
+        if tensor_class.provenance == "quantized" and tensor_class.stored_dtype is not None:
+            self._add_unquantized(tensor_class.stored_dtype, timed)
+
+    def _add_unquantized(self, stored_dtype: str, rows: list[int]) -> None:
+        """Adds when tensors that are quantised were there in the dtype that they are cast to before."""
+        dtype, _ = loaded_as(0, stored_dtype, self._asked)
+        if dtype == stored_dtype:
+            return
+        sizes, ends = take(self._column("stored_bytes"), rows), take(self._column("read_end_ns"), rows)
+        for placed, end, size in zip(self._placed(rows), ends, sizes, strict=True):
+            if end is not None and size:
+                self.unquantized.append((end, placed, loaded_as(size, stored_dtype, self._asked)[1]))
 
     def _placed(self, rows: list[int]) -> list[int]:
         """Returns when tensors were placed; what never was, was on its way until the end."""
@@ -311,6 +329,17 @@ def _last(times: list[int], until: int) -> int | None:
     if last is None or last <= until:
         return last
     return max((time for time in times if time <= until), default=None)
+
+
+def most_unquantized(load: HeldMemory, start: int, end: int) -> int:
+    """Returns the most bytes that were there in full precision at once, between two times."""
+    changes = sorted(
+        change
+        for begun, done, size in load.unquantized
+        if done > start and begun <= end
+        for change in ((begun, size), (done, -size))
+    )
+    return max(accumulate(size for _, size in changes), default=0)
 
 
 def held_at(load: HeldMemory, time_ns: int) -> dict[str, Total]:

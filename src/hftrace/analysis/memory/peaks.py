@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.memory.readings import Reading, between, host_readings
 from hftrace.analysis.once import once
@@ -120,3 +121,15 @@ def _device_peaks(*columns: Iterable[dict[str, int] | None]) -> dict[str, int]:
             for device, size in device_sizes(values).items():
                 devices[device] = max(devices.get(device, 0), size)
     return dict(sorted(devices.items()))
+
+
+@once
+def unmeasured_devices(trace: Trace) -> list[str]:
+    """Returns the devices that tensors went to and whose memory nobody measured: it is unknown, and not 0."""
+    measured = {name for name, size in memory_peaks(trace).device_bytes.items() if size}
+    used = {
+        tensor_class.device
+        for tensor_class in tensor_sums(trace)
+        if tensor_class.device not in (None, "cpu", "meta") and tensor_class.kind != "unused"
+    }
+    return sorted(name for name in used if name and name not in measured and f"{name}:0" not in measured)

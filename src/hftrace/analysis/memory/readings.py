@@ -7,11 +7,13 @@ screen has two figures for one thing.
 from __future__ import annotations
 
 import bisect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.once import once
 from hftrace.schema.trace import Trace
+
+Taken = TypeVar("Taken", "DeviceReading", "DriverReading")
 
 
 class Reading(NamedTuple):
@@ -32,11 +34,21 @@ class Reading(NamedTuple):
 
 
 class DeviceReading(NamedTuple):
-    """Memory of one device at one time, in bytes; ``reserved_bytes`` includes what is allocated."""
+    """What torch's allocator had of one device at one time, in bytes.
+
+    ``reserved_bytes`` includes what is allocated.
+    """
 
     time_ns: int
     allocated_bytes: int
     reserved_bytes: int
+
+
+class DriverReading(NamedTuple):
+    """What the driver says is in use of one device: by all processes, in bytes."""
+
+    time_ns: int
+    used_bytes: int
 
 
 @once
@@ -78,10 +90,10 @@ def _in_order(taken: list[tuple[int, int, int, int | None]]) -> list[Reading]:
 
 @once
 def device_readings(trace: Trace) -> dict[int | None, dict[str, list[DeviceReading]]]:
-    """Returns memory over time by process and device: samples, and the ends of spans.
+    """Returns what the allocator had over time, by process and device: samples, and the ends of spans.
 
-    Where the allocator was not asked, what the driver says is used stands for both values. A sample that
-    does not say its process counts for each of them.
+    The driver's figures are no part of it: they count other processes and CUDA's own context, and are there
+    long before a load asks for any memory. A sample that does not say its process counts for each of them.
     """
     found: dict[int | None, dict[str, list[DeviceReading]]] = {}
 
@@ -91,22 +103,38 @@ def device_readings(trace: Trace) -> dict[int | None, dict[str, list[DeviceReadi
             reading = DeviceReading(time, size, max(size, held.get(device, size)))
             found.setdefault(pid, {}).setdefault(device, []).append(reading)
 
-    columns = ("time_ns", "pid", "device_allocated_bytes", "device_reserved_bytes", "device_used_bytes")
-    for time, pid, allocated, reserved, used in zip(
-        *(trace.samples.column(name) for name in columns), strict=True
-    ):
-        add(pid, time, allocated if device_sizes(allocated) else used, reserved)
-    ends = ("end_ns", "pid", "device_allocated_bytes", "device_reserved_bytes")
-    for time, pid, allocated, reserved in zip(*(trace.spans.column(name) for name in ends), strict=True):
-        add(pid, time, allocated, reserved)
+    sizes = ("pid", "device_allocated_bytes", "device_reserved_bytes")
+    for table, when in ((trace.samples, "time_ns"), (trace.spans, "end_ns")):
+        for time, pid, allocated, reserved in zip(
+            *(table.column(name) for name in (when, *sizes)), strict=True
+        ):
+            add(pid, time, allocated, reserved)
+    return _by_process(trace, found)
+
+
+@once
+def driver_readings(trace: Trace) -> dict[int | None, dict[str, list[DriverReading]]]:
+    """Returns what the driver said was in use over time, by the process that was sampled and by device."""
+    found: dict[int | None, dict[str, list[DriverReading]]] = {}
+    columns = (trace.samples.column(name) for name in ("time_ns", "pid", "device_used_bytes"))
+    for time, pid, used in zip(*columns, strict=True):
+        for device, size in device_sizes(used).items():
+            found.setdefault(pid, {}).setdefault(device, []).append(DriverReading(time, size))
+    return _by_process(trace, found)
+
+
+def _by_process(
+    trace: Trace, found: dict[int | None, dict[str, list[Taken]]]
+) -> dict[int | None, dict[str, list[Taken]]]:
+    """Returns readings in order; those that say no process count for each of them."""
     unnamed = found.pop(None, {})
     for pid in (set(trace.spans.column("pid")) or {None}) if unnamed else ():
         for device, points in unnamed.items():
             found.setdefault(pid, {}).setdefault(device, []).extend(points)
-    for devices in found.values():
-        for points in devices.values():
-            points.sort()
-    return {pid: dict(sorted(devices.items())) for pid, devices in found.items()}
+    return {
+        pid: {device: sorted(points) for device, points in sorted(devices.items())}
+        for pid, devices in found.items()
+    }
 
 
 def between(taken: list[Reading], start_ns: int, end_ns: int) -> list[Reading]:

@@ -9,7 +9,15 @@ from typing import NamedTuple
 
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.memory.peaks import SLACK, SLACK_BYTES, Peak, peak_of
-from hftrace.analysis.memory.readings import DeviceReading, Reading, between, device_readings, host_readings
+from hftrace.analysis.memory.readings import (
+    DeviceReading,
+    DriverReading,
+    Reading,
+    between,
+    device_readings,
+    driver_readings,
+    host_readings,
+)
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
@@ -35,8 +43,11 @@ class ProcessMemory:
     pid: int
     readings: list[Reading]
     devices: dict[str, list[DeviceReading]]
+    """What torch's allocator had, by device."""
     device_peaks: dict[str, int]
-    """Exact peak by device, in bytes, where the allocator kept one; else the largest reading."""
+    """Exact peak by device, in bytes, where the allocator kept one; else its largest reading."""
+    driver: dict[str, list[DriverReading]]
+    """What the driver said was in use, of all processes, by device; never to be used for the allocator's."""
     peak: Peak | None
     """The peak of everything that was traced."""
     load_peak: Peak | None
@@ -109,6 +120,7 @@ def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
         readings=taken,
         devices=devices,
         device_peaks=_device_peaks(trace, rows, devices),
+        driver=driver_readings(trace).get(pid, {}),
         peak=peak_of(trace, rows, taken),
         load_peak=load_peak,
         states=_states(trace, loads, after, taken, load_peak),

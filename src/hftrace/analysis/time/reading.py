@@ -2,7 +2,7 @@
 
 transformers 4.x reads a shard inside a span of its own. 5.x hands every
 tensor to a pool of threads and has no such span: there, a shard is all
-tensors of one file, from the start of its first read to the end of its last.
+tensors of one file, and takes as long as one of them was being read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.once import once
+from hftrace.analysis.time.moved import Moved, fate_of
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.schema.trace import Trace
 
@@ -26,15 +27,20 @@ class ShardReading:
     file: str
     tensors: int = 0
     bytes: int = 0
+    moved: Moved = field(default_factory=Moved)
+    """What of these bytes was read, and what only mapped."""
     start_ns: int | None = None
     end_ns: int | None = None
     busy_ns: dict[int, int] = field(default_factory=dict)
     """Time inside read calls, by thread."""
 
+    stretches: list[tuple[int, int]] = field(default_factory=list)
+    """When one of its tensors was being read: in order, and without overlap."""
+
     @property
     def duration_ns(self) -> int | None:
-        """From the start of the first read to the end of the last."""
-        return None if self.start_ns is None or self.end_ns is None else self.end_ns - self.start_ns
+        """How long its tensors were being read: threads that read at the same time count once."""
+        return sum(end - start for start, end in self.stretches) if self.stretches else None
 
 
 class Reading(NamedTuple):
@@ -71,6 +77,7 @@ def weight_reading(trace: Trace) -> Reading:
             continue
         if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it
+        fate = fate_of(trace, batch)
         for span_row, in_span in _by_span(trace, index, batch):
             timed = [row for row in in_span if ends[row] is not None] if batch.read else []
             busy = sum(take(ends, timed)) - sum(take(starts, timed))
@@ -83,13 +90,17 @@ def weight_reading(trace: Trace) -> Reading:
                 shard = shards.setdefault((owner, file), ShardReading(owner, file))
                 rows.setdefault((owner, file), []).extend(mine)
                 shard.tensors += len(mine)
-                shard.bytes += sum(mine.values())
+                weight = sum(mine.values())
+                shard.bytes += weight
+                if fate is not None:
+                    shard.moved = shard.moved.plus(fate, weight)
                 read = [row for row in timed if row in mine] if len(mine) < len(in_span) else timed
                 if not read:
                     continue
-                began, ended = min(take(starts, read)), max(take(ends, read))
-                shard.start_ns = began if shard.start_ns is None else min(shard.start_ns, began)
-                shard.end_ns = ended if shard.end_ns is None else max(shard.end_ns, ended)
+                began, ended = take(starts, read), take(ends, read)
+                shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
+                shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
+                shard.stretches += zip(began, ended, strict=True)
                 if thread is not None and batch.file is not None:
                     shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + busy
             weights = None if span_row is None else weights_of[span_row]
@@ -98,6 +109,8 @@ def weight_reading(trace: Trace) -> Reading:
             if thread is not None:
                 readers[batch.rank, thread] = readers.get((batch.rank, thread), 0) + busy
             waits.setdefault(weights, []).extend(_waits(trace, timed))
+    for shard in shards.values():
+        shard.stretches = merge(shard.stretches)
     merged = {row: merge(stretches) for row, stretches in waits.items() if stretches}
     return Reading(
         shards=sorted(shards.values(), key=lambda shard: (shard.start_ns is None, shard.start_ns or 0)),
@@ -114,11 +127,12 @@ def _by_file(trace: Trace, batch: Batch, rows: list[int]) -> dict[str, dict[int,
     if batch.file is not None:
         stored, sizes = take(columns("stored_bytes"), rows), take(columns("bytes"), rows)
         figures = [size or 0 if known is None else known for known, size in zip(stored, sizes, strict=True)]
-        return {batch.file: dict(zip(rows, figures, strict=True))}
+        # Its span tells it from another load's file of the same name, for which the row has the path.
+        return {batch.file.rpartition("/")[2]: dict(zip(rows, figures, strict=True))}
     found: dict[str, dict[int, int]] = {}
     for row, files in zip(rows, take(columns("files"), rows), strict=True):
         for file, size in (files or {}).items():
-            found.setdefault(file, {})[row] = size
+            found.setdefault(file.rpartition("/")[2], {})[row] = size
     return found
 
 

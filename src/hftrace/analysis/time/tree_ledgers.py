@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hftrace.analysis.ledger.tensors import fold, take
-from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.tree_node import Node
-from hftrace.analysis.time.weights import untouched_bytes
 from hftrace.schema.trace import Trace
 
 MAX_SHARDS = 8
@@ -68,6 +69,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
         if index.phases[shard.owner] == "shard":
             node.tensors = (node.tensors or 0) + shard.tensors
             node.bytes = shard.bytes if node.bytes is None else node.bytes
+            node.attributes = {**node.attributes, **_moved(shard)}
             weights = _above(index.parents, index.phases, shard.owner)
         else:
             shards.setdefault(shard.owner, []).append(
@@ -79,7 +81,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
                     duration_ns=shard.duration_ns,
                     tensors=shard.tensors,
                     bytes=shard.bytes,
-                    attributes={"threads": len(shard.busy_ns), "mapped": bool(untouched_bytes(trace))},
+                    attributes={"threads": len(shard.busy_ns), **_moved(shard)},
                 )
             )
         ledger.setdefault(weights, {}).update(dict.fromkeys(rows))
@@ -93,6 +95,11 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
             )
     for row, found in ledger.items():
         node_of[row].children.extend(_tensor_groups(trace, list(found), None if everything else MAX_GROUPS))
+
+
+def _moved(shard: ShardReading) -> dict[str, Any]:
+    """Returns whether a shard was read, mapped or partly read, and the bytes that a rate may be of."""
+    return {"reading": shard.moved.state, "read_bytes": shard.moved.read, "mapped_bytes": shard.moved.mapped}
 
 
 def _above(parents: list[int | None], phases: list[str], row: int) -> int:

@@ -44,8 +44,9 @@ class Node:
 
     @property
     def rate_bytes_per_s(self) -> float | None:
-        """Bytes over duration, where both are known."""
-        return self.bytes / (self.duration_ns / 1e9) if self.bytes and self.duration_ns else None
+        """Bytes that were read over duration, where both are known; mapped ones are in no rate."""
+        read = self.attributes.get("read_bytes") if "reading" in self.attributes else self.bytes
+        return read / (self.duration_ns / 1e9) if read and self.duration_ns else None
 
 
 def walk(roots: list[Node]) -> Iterator[tuple[int, Node]]:

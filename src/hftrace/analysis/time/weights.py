@@ -6,15 +6,16 @@ from collections.abc import Iterable
 
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.once import once
-from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.moved import Moved, moved_by_file
+from hftrace.analysis.time.reading import merge, weight_reading
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
 
 WARM = 0.95
 COLD = 0.05
-LAZY_SHARE = 0.5
-"""Share of the weights on CPU that must be missing from the process before a load is called lazy."""
+READING = ("weights", "shard", "convert")
+"""Phases in which weights are read and placed."""
 
 
 @once
@@ -35,28 +36,58 @@ def checkpoint_bytes(trace: Trace) -> int | None:
 
 
 @once
-def weight_bytes_read(trace: Trace) -> int | None:
-    """Returns the bytes of stored tensors that the loader read or mapped."""
-    known = [file.read_bytes for file in weight_files(trace) if file.read_bytes is not None]
-    if known:
-        return sum(known)
-    return sum(shard.bytes for shard in weight_reading(trace).shards) or None
+def weight_bytes(trace: Trace) -> Moved:
+    """Returns the bytes of stored tensors that the main rank read, and those that it only mapped."""
+    lane = span_index(trace).main_lane
+    parts = [moved for (rank, _), moved in moved_by_file(trace).items() if lane is None or rank == lane.rank]
+    return Moved(*(sum(column) for column in zip(*parts, strict=True))) if parts else Moved()
 
 
 @once
 def weights_wall_ns(trace: Trace) -> int | None:
-    """Returns the wall time of the outermost ``weights`` spans of the main rank; None where there is none."""
+    """Returns how long the main rank was in ``weights`` spans; None where there is none.
+
+    Where loads overlap, in threads, time counts once.
+    """
+    index = span_index(trace)
+    stretches = merge((index.starts[row], index.ends[row]) for row in _outermost(trace))
+    return sum(end - start for start, end in stretches) if stretches else None
+
+
+@once
+def reading_ns(trace: Trace) -> int | None:
+    """Returns how long the main rank read and placed weights; None where it did not.
+
+    Without what else a loader does before and between: the warm-up of an allocator, initialising, tying.
+    """
+    index = span_index(trace)
+    stretches = []
+    for start, end, row in index.exclusive(_outermost(trace)):
+        above = index.parents[row]
+        phase = index.phases[row]
+        if phase == "collect" and above is not None:
+            phase = index.phases[above]  # it interrupted that
+        if phase in READING:
+            stretches.append((start, end))
+    return sum(end - start for start, end in merge(stretches)) or None
+
+
+def _outermost(trace: Trace) -> list[int]:
+    """Returns the rows of the main rank's ``weights`` spans that lie in no other.
+
+    A file whose tensors are all read before (GGUF) counts with its own span.
+    """
     index = span_index(trace)
     lane = index.main_lane
-    times = [
-        index.wall_ns(row)
+    before = {shard.owner for shard in weight_reading(trace).shards if shard.start_ns is not None}
+    return [
+        row
         for row, phase in enumerate(index.phases)
-        if phase == "weights"
+        if (phase == "weights" or (phase == "shard" and row in before))
         and lane is not None
         and index.lanes[row].rank == lane.rank
         and not _inside_weights(index, row)
     ]
-    return sum(times) if times else None
 
 
 def _inside_weights(index: SpanIndex, row: int) -> bool:
@@ -74,41 +105,35 @@ def reader_waiting_ns(trace: Trace) -> int:
 
 
 @once
-def untouched_bytes(trace: Trace) -> int:
-    """Returns the bytes of weights on CPU that the process had not touched when the load returned.
+def storage_bytes(trace: Trace) -> int | None:
+    """Returns what the main rank's process fetched from storage while weights were read; None if unknown.
 
-    Memory-mapped weights are in the model before they are in memory:
-    then the process grew by less than the weights weigh.
+    It is the whole process's: of loads that overlap, the most that one of them saw.
     """
-    index = span_index(trace)
-    ranks = {lane.rank for lane in index.lanes}
-    if len(ranks) > 1 or trace.outcome.get("status", "ok") != "ok":
-        return 0
-    expected = sum(
-        total.bytes
+    column = trace.spans.column("storage_read_bytes")
+    rows = _outermost(trace)
+    stretches = merge((span_index(trace).starts[row], span_index(trace).ends[row]) for row in rows)
+    total = 0
+    for start, end in stretches:
+        seen = [column[row] for row in rows if start <= span_index(trace).starts[row] <= end]
+        if not seen or None in seen:
+            return None
+        total += max(seen) if len(seen) > 1 else seen[0]
+    return total if stretches else None
+
+
+def goes_to_a_device(trace: Trace) -> bool:
+    """Returns whether weights were moved to an accelerator: a copy to one may outlast its call."""
+    return any(
+        tensor_class.device not in (None, "cpu", "meta") and total.stored_bytes
         for tensor_class, total in tensor_sums(trace).items()
-        if tensor_class.device == "cpu"
-        and tensor_class.provenance == "checkpoint"
-        and tensor_class.offload is None
     )
-    growth = 0
-    for row in index.load_rows:
-        span = trace.spans[row]
-        before = (span.rss_anon_start_bytes, span.rss_file_start_bytes)
-        after = (span.rss_anon_bytes, span.rss_file_bytes)
-        if None in before or None in after:
-            return 0
-        growth += sum(filter(None, after)) - sum(filter(None, before))
-    missing = expected - max(0, growth)
-    return missing if expected and index.load_rows and missing >= LAZY_SHARE * expected else 0
 
 
 def read_rate(trace: Trace) -> float | None:
-    """Returns bytes per second: read, over the time in ``weights``; None where they were only mapped."""
-    read, time_ns = weight_bytes_read(trace), weights_wall_ns(trace)
-    if not read or not time_ns or untouched_bytes(trace):
-        return None
-    return read / (time_ns / 1e9)
+    """Returns bytes per second: what moved, over the time spent reading; None where that is not known."""
+    moved, time_ns = weight_bytes(trace), reading_ns(trace)
+    return moved.read / (time_ns / 1e9) if moved.read and not moved.unknown and time_ns else None
 
 
 def resident_share_before(trace: Trace) -> float | None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ import click
 from hftrace.cli.common.values import json_value
 from hftrace.errors import UsageError
 from hftrace.schema.redact import redact_arguments
+from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     from hftrace.launch.request import LoadSpec
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 SYNTH_PREFIX = "synth:"
 """A model whose name begins so is a checkpoint with random weights, made on the spot."""
+MAX_NAMED = 10
+"""Files that one sentence names."""
 
 _CLASS_OPTIONS = (
     click.option(
@@ -145,17 +150,30 @@ class ModelOptions:
         """Returns what to load; makes the checkpoint first for ``synth:NAME``.
 
         Args:
-            model: A directory, a Hub id, or ``synth:NAME``.
+            model: A directory, a GGUF file, a Hub id, or ``synth:NAME``.
 
         Raises:
-            UsageError: A path that does not exist, an unknown name, options that do not apply.
+            UsageError: A path that does not exist, an unknown name, options that do not apply, a
+                directory that needs one that is not there.
         """
         from hftrace.launch.request import LoadSpec
 
+        keywords = self.keywords
+        path = Path(model).expanduser()
+        if path.suffix == ".gguf" and path.is_file():
+            if keywords.get("gguf_file"):
+                raise UsageError(
+                    f"{model} is a GGUF file itself: leave out --gguf-file, or name its directory"
+                )
+            keywords = {**keywords, "gguf_file": path.name}
+            source = str(path.parent)
+        else:
+            source = self._source(model)
+            _refuse_gguf_alone(model, source, keywords)
         return LoadSpec(
-            model=self._source(model),
+            model=source,
             asked=model,
-            keywords=self.keywords,
+            keywords=keywords,
             class_name=self.class_name,
             task=self.task,
         )
@@ -174,7 +192,7 @@ class ModelOptions:
             return str(path)
         if path.is_file():
             raise UsageError(
-                f"{model} is a file: name the directory of the model (and --gguf-file for a GGUF file)"
+                f"{model} is a file: name the directory of the model (a GGUF file can be named itself)"
             )
         if looks_like_path:
             raise UsageError(f"no such directory: {model}; a Hub id has the form organisation/name")
@@ -191,6 +209,36 @@ class ModelOptions:
         )
         with progress_bar(planned) as progress:
             return cached_plan(planned, format=asked.get("format", "safetensors"), progress=progress)
+
+
+def _refuse_gguf_alone(model: str, folder: str, keywords: Mapping[str, Any]) -> None:
+    """Says which option a directory needs that holds GGUF files and no other weights.
+
+    transformers looks for one by its name alone, and without the name it says
+    that there are no weights.
+
+    Raises:
+        UsageError: It is such a directory.
+    """
+    if keywords.get("gguf_file"):
+        return
+    try:
+        names = sorted(os.listdir(os.path.join(folder, str(keywords.get("subfolder") or ""))))
+    except OSError:
+        return  # a Hub id, or nothing that can be looked into: the load says it
+    weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
+    files = [name for name in weights if name.endswith(".gguf")]
+    if not files or len(files) < len(weights):
+        return
+    if len(files) == 1:
+        raise UsageError(
+            f"{model} has a GGUF file and no other weights: add --gguf-file {shlex.quote(files[0])}"
+        )
+    shown = ", ".join(map(shlex.quote, files[:MAX_NAMED]))
+    rest = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+    raise UsageError(
+        f"{model} has {len(files)} GGUF files and no other weights: name one with --gguf-file ({shown}{rest})"
+    )
 
 
 def model_options(*, stored_format: str = "--stored-format", without: Sequence[str] = ()) -> Decorator:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hftrace.cli.common.model import SYNTH_PREFIX
 from hftrace.errors import UsageError
+from hftrace.record.ranks import own_rank
 
 TRACES = Path("traces")
 
@@ -22,17 +23,20 @@ def _default_name(model: str) -> str:
 def output_path(output: str | None, model: str, force: bool) -> Path | None:
     """Returns where the trace goes, None for stdout; fails before the load and not after it.
 
+    Each rank of a job has a file of its own: see :meth:`hftrace.record.ranks.Rank.path`.
+
     Raises:
         UsageError: The file is there already, or cannot be written.
     """
     if output == "-":
         return None
+    rank = own_rank()
     if output is None:
         name = _default_name(model)
-        path = TRACES / f"{name}.json"
+        path = rank.path(TRACES / f"{name}.json")
         count = 2
         while path.exists():
-            path = TRACES / f"{name}-{count}.json"
+            path = rank.path(TRACES / f"{name}-{count}.json")
             count += 1
     else:
         path = Path(output).expanduser()
@@ -40,8 +44,11 @@ def output_path(output: str | None, model: str, force: bool) -> Path | None:
             raise UsageError(f"{output} is a directory: name a file in it, ending in .json or .json.gz")
         if not path.name.endswith((".json", ".json.gz")):
             raise UsageError(f"a trace is JSON: let the name end in .json or .json.gz, not {output}")
+        path = rank.path(path)
         if path.exists() and not force:
-            raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
+            raise UsageError(
+                f"{path if rank.number else output} exists: choose another name, or --force to overwrite it"
+            )
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

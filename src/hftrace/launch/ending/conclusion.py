@@ -107,7 +107,12 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
     base = int(trace.header["clock_base_ns"])
     if facts.stalls:
         mortem["stalls"] = [
-            {**stall, "time_ns": int(stall["time_ns"]) - base} for stall in facts.stalls if "time_ns" in stall
+            {
+                **{name: value for name, value in stall.items() if name != "since_ns"},
+                "time_ns": int(stall["time_ns"]) - base,
+            }
+            for stall in facts.stalls
+            if "time_ns" in stall
         ]
     if mortem["killer"] == "memory-limit" and trace.outcome.get("signal") is None:
         mortem["signal"] = "SIGKILL"  # the sampler sent it, whoever did not see it arrive

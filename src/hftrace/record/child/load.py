@@ -18,11 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
 from hftrace.record.hooks.generations import loader_facts
+from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
@@ -86,7 +88,7 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         request["keywords"] = {**(request.get("keywords") or {}), **json.loads(secret)}
     tracer = Tracer(
         Path(directory),
-        rank=int(request.get("rank", 0)),
+        rank=own_rank().number,
         exact_peaks=bool(request.get("exact_peaks", True)),
     )
     tracer.start()
@@ -203,12 +205,31 @@ def _resolve_class(
         if task not in TASKS:
             raise RequestError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
         return _named_class(transformers, TASKS[task])
-    config = _config(transformers, request["model"], keywords)
+    gguf = bool(keywords.get("gguf_file"))
+    model = str(request["model"])
+    adapter = adapter_config(model, str(keywords.get("subfolder") or "")) if os.path.isdir(model) else None
+    if adapter is not None:
+        needed = class_for(adapter, transformers)
+        try:
+            model = base_of(model, adapter)
+        except AdapterError as problem:
+            raise RequestError(str(problem)) from None
+        if needed is not None:
+            return _named_class(transformers, needed)
+        # What is said of the adapter's folder and revision is not the base's.
+        own = ("subfolder", "revision")
+        config = _config(
+            recorder, transformers, model, {key: keywords[key] for key in keywords if key not in own}
+        )
+    else:
+        config = _config(recorder, transformers, model, keywords)
     architectures = config.get("architectures") or []
     remote = config.get("auto_map") or {}
     for candidate in (*PREFERRED, *LAST):
         if candidate in remote:
             return _named_class(transformers, candidate)
+    if not architectures and gguf:
+        return _class_with_head(str(config.get("model_type")))
     if not architectures:
         return _named_class(transformers, "AutoModel")
     return _auto_class(transformers, str(architectures[0]), str(config.get("model_type")))
@@ -230,12 +251,24 @@ def _named_class(transformers: Any, name: str) -> Any:
     return owner
 
 
-def _config(transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str, Any]:
+def _config(recorder: Recorder, transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str, Any]:
     """Returns the raw config, to see the architecture in it.
 
-    A local file is read as it is. For a Hub id the config is loaded, which is
-    a load of its own in the trace.
+    A local file is read as it is; a GGUF file by transformers, which is one span.
+    For a Hub id the config is loaded, which is a load of its own in the trace: it
+    may download.
     """
+    if keywords.get("gguf_file"):
+        # Inside a span of ours it is no load. One from the Hub stays one: it downloads the file.
+        local = os.path.isdir(model)
+        span = recorder.begin("config", "the GGUF file's config, to choose the class") if local else None
+        try:
+            return _loaded_config(transformers, model, keywords)
+        except Exception:
+            return {}  # the load itself will say what is wrong with it
+        finally:
+            if span is not None:
+                recorder.end(span)
     path = Path(model, str(keywords.get("subfolder") or ""), "config.json")
     if os.path.isdir(model):
         try:
@@ -243,9 +276,12 @@ def _config(transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str
         except (OSError, ValueError):
             return {}  # the load itself will say what is wrong with it
         return config if isinstance(config, dict) else {}
-    if keywords.get("gguf_file"):
-        return {"architectures": [], "auto_map": {"AutoModelForCausalLM": ""}}
+    return _loaded_config(transformers, model, keywords)
+
+
+def _loaded_config(transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str, Any]:
     names = (
+        "gguf_file",
         "revision",
         "cache_dir",
         "token",
@@ -257,6 +293,19 @@ def _config(transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str
     passed = {name: keywords[name] for name in names if name in keywords}
     found: dict[str, Any] = transformers.AutoConfig.from_pretrained(model, **passed).to_dict()
     return found
+
+
+def _class_with_head(model_type: str) -> Any:
+    """Returns the auto class for a GGUF file, which says what kind of model it is but no class.
+
+    Such files are made of models that generate text, with all that they need for it.
+    """
+    auto = importlib.import_module("transformers.models.auto.modeling_auto")
+    for name in PREFERRED:
+        owner = vars(auto).get(name)
+        if model_type in (getattr(getattr(owner, "_model_mapping", None), "_model_mapping", None) or ()):
+            return owner
+    return auto.AutoModelForCausalLM
 
 
 def _auto_class(transformers: Any, architecture: str, model_type: str) -> Any:

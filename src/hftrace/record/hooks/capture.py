@@ -6,12 +6,15 @@ numbers and strings only.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace.record.hooks.points import Call
+from hftrace.record.patching import original_code
 from hftrace.record.recorder import OpenSpan, Recorder
 from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
@@ -42,12 +45,50 @@ def describe_value(value: Any) -> Any:
     return f"<{kind.__name__}>"
 
 
+PLUMBING = ("config", "_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs")
+"""Keywords that one function of transformers hands to the next."""
+
+
+def given_keywords(call: Call, function: types.FunctionType) -> dict[str, Any]:
+    """Returns the keywords that the caller gave, and not the defaults of the signature.
+
+    What stands around a function is handed all of its parameters: those that
+    were left out have their default. A caller who gives the very default has
+    asked for nothing else, and is not told apart.
+
+    Args:
+        call: The call of a ``from_pretrained``.
+        function: The function that is wrapped.
+    """
+    code = original_code(function)
+    positional = code.co_varnames[: code.co_argcount]
+    defaults = function.__defaults__ or ()
+    known = dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
+    given = {
+        name: value
+        for name, value in zip(positional, call.args, strict=False)
+        if name in known and not _is_default(value, known[name])
+    }
+    known = function.__kwdefaults__ or {}
+    given |= {
+        name: value
+        for name, value in call.kwargs.items()
+        if name not in known or not _is_default(value, known[name])
+    }
+    return given
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    plain = default is None or isinstance(default, (bool, int, float, str))
+    return value is default or (plain and type(value) is type(default) and value == default)
+
+
 def keywords_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a call's keywords as facts, without private plumbing, defaults of None, and secrets."""
     described = {
         name: describe_value(value)
         for name, value in kwargs.items()
-        if value is not None and name not in ("config", "_from_auto", "_commit_hash", "adapter_kwargs")
+        if value is not None and name not in PLUMBING
     }
     redacted = redact_value(described)
     assert isinstance(redacted, dict)
@@ -94,10 +135,39 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     if current is None:
         return None
     recorder.write(lines.Checkpoint(current.id, paths, [resident_share(path) for path in paths]))
+    if recorder.state.stack:
+        _note_neighbours(recorder.state.stack[0], paths)
     recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
     recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
     sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
     return {"files": len(paths), "bytes": sum(sizes)}
+
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack")
+MAX_NEIGHBOURS, MAX_ENTRIES = 200, 5000
+
+
+def _note_neighbours(load: OpenSpan, paths: list[str]) -> None:
+    """Notes, once for each load, which other weight files lie in the folders of those that it loads.
+
+    Args:
+        load: The load's span.
+        paths: Its weight files.
+    """
+    if "weight_files" in load.notes:
+        return
+    load.notes["weight_files"] = [basename(path) for path in paths[:MAX_NEIGHBOURS]]
+    own = {os.path.abspath(path) for path in paths}
+    found: list[list[Any]] = []
+    for folder in sorted({os.path.dirname(path) for path in own}):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            found += [
+                [entry.name, entry.stat().st_size]
+                for entry in itertools.islice(entries, MAX_ENTRIES)
+                if entry.name.endswith(WEIGHT_SUFFIXES) and entry.path not in own and entry.is_file()
+            ]
+    if found:
+        load.notes["beside"] = sorted(found)[:MAX_NEIGHBOURS]
 
 
 def resolved_files(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
@@ -268,7 +338,12 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
     else:
         return None
     # Said even where there are none: a key that went nowhere, and that is not among them, was meant to.
-    return {name: keys for name, keys in found.items() if keys or name == "unexpected"}
+    facts: dict[str, Any] = {name: keys for name, keys in found.items() if keys or name == "unexpected"}
+    # Pipeline parallel: another rank has them. Which ones, is most of the checkpoint.
+    skipped = getattr(report, "skipped_pp_keys", None)
+    if skipped:
+        facts["elsewhere"] = len(skipped)
+    return facts
 
 
 def chosen_class(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:

@@ -37,9 +37,14 @@ def _conversion_failed(
 
 
 def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
-    """Returns the events of a conversion that made some parameters of several checkpoint keys."""
+    """Returns the events of a conversion that made some parameters of several checkpoint keys.
+
+    A quantiser's operation that puts the parameter into the model itself
+    returns nothing: what it was asked for is what it made.
+    """
     sources = [key for keys in transform.layer_targets.values() for key in keys]
     operations = [type(operation).__name__ for operation in transform.operations]
+    operations += _quantizing(transform)
     # In which order the loader joins what it has collected for each of them.
     patterns = list(getattr(transform, "source_patterns", ()))
     parameters = [
@@ -47,13 +52,28 @@ def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
         for operation in transform.operations
     ]
     source = [sources, operations, patterns, parameters]
-    events: list[Any] = []
     # 5.0.0 returns the errors beside the tensors.
-    for target in result[0] if isinstance(result, tuple) else result:
+    targets = (result[0] if isinstance(result, tuple) else result) or transform.layer_targets
+    events: list[Any] = []
+    for target in targets:
         if not isinstance(target, str):
             raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
         events += (target, source, started, ended)
     return events
+
+
+def _quantizing(transform: Any) -> list[str]:
+    """Returns the name of the operation that quantises what a transform loads, if there is one."""
+    operation = getattr(transform, "quantization_operation", None)
+    return [] if operation is None else [type(operation).__name__]
+
+
+def _quantized(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
+    """Returns the events of a renaming whose tensor is quantised: of a weight, and perhaps of its scales."""
+    made = [[transform.source_patterns[0]], _quantizing(transform)]
+    tensors = result[0] if isinstance(result, tuple) else result
+    names = dict.fromkeys([transform.target_patterns[0], *map(str, tensors or ())])
+    return [field for name in names for field in (name, made, started, ended)]
 
 
 class EventHandler:
@@ -196,6 +216,7 @@ def _conversion(store: str) -> EventHandler:
         failed="failed({0}, {1}, started, error)",
         helpers=lambda recorder, target, number: {
             "merged": _merged,
+            "quantized": _quantized,
             "failed": lambda transform, name, started, error: shielded(
                 recorder, target, _conversion_failed, recorder, number, started, transform, name, error
             ),
@@ -206,7 +227,8 @@ def _conversion(store: str) -> EventHandler:
 rename_convert_handler = _conversion(
     # 0 for "the same": most keys keep their name, and 0 is cheap to write.
     "local.buffer.converts.extend(((target := {0}.target_patterns[0]),"
-    " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended))"
+    " 0 if (source := {0}.source_patterns[0]) == target else source, started, ended)"
+    " if {0}.quantization_operation is None else quantized({0}, result, started, ended))"
 )
 """``WeightRenaming.convert(self, layer_name, ...)``: one checkpoint key becomes one parameter.
 
@@ -219,6 +241,19 @@ place_first = EventHandler("local.buffer.places.extend(({0}, started, ended))", 
 """A tensor is put into the model: ``offload_and_maybe_resave_param(target_name, ...)``."""
 place_second = EventHandler("local.buffer.places.extend(({1}, started, ended))", {1: "target_name"})
 """``set_param_for_module(model, target_name, ...)``; ``_load_parameter_into_model`` has it there too."""
+place_fourth = EventHandler("local.buffer.places.extend(({3}, started, ended))", {3: "parameter_name"})
+"""``shard_and_distribute_module(model, param, empty_param, parameter_name, ...)``: this rank's part."""
+quantize_handler = EventHandler(
+    "local.buffer.places.extend(({3}, started, ended));"
+    " local.buffer.converts.extend(({3}, made, started, ended))",
+    {3: "param_name"},
+    helpers=lambda recorder, target, number: {"made": [[], [target.rpartition(".")[2]]]},
+)
+"""``HfQuantizer.create_quantized_param(self, model, param_value, param_name, ...)``, up to 4.57.
+
+The name is that of a tensor in the checkpoint: a parameter's, or one of its
+statistics'. A conversion without sources of its own says which quantiser took it.
+"""
 module_handler = EventHandler("local.buffer.modules.extend(({2}, started, ended))", {2: "prefix"})
 """``nn.Module._load_from_state_dict(self, state_dict, prefix, ...)``: a module copies its own tensors."""
 move_handler = EventHandler(

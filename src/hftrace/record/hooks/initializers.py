@@ -10,6 +10,7 @@ from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.second_look import models_of
 from hftrace.record.write_watch import INITIALIZER, Watch
 
 
@@ -62,10 +63,13 @@ def init_weights_handler(
     is made; those inside a span of that phase are watched there.
     """
     local, state = recorder.local, recorder.state
+    again = initialize_again_handler(recorder, point, number, function, original)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         stack = state.stack
-        if not recorder.open_loads or state.busy or state.watching or not stack:
+        if not recorder.open_loads:
+            return again(*args, **kwargs)
+        if state.busy or state.watching or not stack:
             return original(*args, **kwargs)
         started = clock()
         watch = Watch(recorder)
@@ -77,3 +81,34 @@ def init_weights_handler(
             local.buffer.initializes.extend((started, clock()))
 
     return call
+
+
+@transparent
+def initialize_again_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """``_init_weights(self, module)``, called by the user on a model that is loaded: sees what it writes."""
+    state = recorder.state
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if recorder.open_loads or not recorder.active or state.busy or state.watching or state.stack:
+            return original(*args, **kwargs)
+        watch = Watch(recorder)
+        shielded(recorder, point.target, watch.enter)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            shielded(recorder, point.target, _initialized_again, recorder, watch, args, kwargs)
+
+    return call
+
+
+def _initialized_again(
+    recorder: Recorder, watch: Watch, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    written = {id(tensor) for tensor, _ in watch.stop()}
+    models_of(recorder).initialized(args[1] if len(args) > 1 else kwargs.get("module"), written)

@@ -27,6 +27,7 @@ VIEWS: dict[str, View] = {
     "spans": View("hftrace.render.views.spans", "Every timed piece, unfolded.", ("filter", "limit")),
     "tensors": View("hftrace.render.views.tensors", "Where each tensor came from.", ("filter", "limit")),
     "files": View("hftrace.render.views.files", "Files asked for, found or not.", ("filter", "limit")),
+    "requests": View("hftrace.render.views.requests", "Requests sent, answered or not.", ("filter", "limit")),
     "samples": View("hftrace.render.views.samples", "Readings of memory and I/O.", ("limit",)),
     "memory": View("hftrace.render.views.memory", "Memory over time, and what its peak was made of."),
     "postmortem": View("hftrace.render.views.postmortem", "How a load ended that did not end well."),

@@ -219,7 +219,8 @@ def _devices(process: ProcessMemory, panels: list[Panel], labels: int, width: in
             row = [column[1] if column else None for column in columns]
             yield [(fit(name, labels) + " ", DIM), (spark(row, highest), DEVICE_LAYERS[0][1])]
             continue
-        yield [(fit("", labels) + " ", DIM), (f"{device}, peak {units.byte_count(peak)}", STRONG)]
+        title = f"{device}, torch's allocator, peak {units.byte_count(peak)}"
+        yield [(fit("", labels) + " ", DIM), (shorten(title, len(columns)), STRONG)]
         stacks = [(column[1], column[0] - column[1]) if column else None for column in columns]
         borders = [number for number, stack in enumerate(columns) if stack == ()]
         yield from chart(stacks, DEVICE_LAYERS, highest, 5, labels, borders)
@@ -266,9 +267,24 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
         named = f" ({kind})" if kind else ""
         share = units.share(peak.bytes / limit)
         remarks.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
+    remarks += _driver_remarks(process)
     if not len(trace.samples):
         remarks.append("no samples: the chart has the edges of spans alone")
     return remarks
+
+
+def _driver_remarks(process: ProcessMemory) -> Iterable[str]:
+    """Yields what the driver says of each device, which counts more than torch's allocator does."""
+    found = sorted(process.driver.items())
+    for device, taken in found[:DEVICE_CHARTS]:
+        used = units.byte_count(max(reading.used_bytes for reading in taken))
+        text = f"{device}: the driver says that at most {used} were in use, by all processes"
+        if not process.device_peaks.get(device):
+            asked = device in process.device_peaks
+            text += "; torch's allocator had nothing there" if asked else "; torch's allocator was not in use"
+        yield text
+    if len(found) > DEVICE_CHARTS:
+        yield f"{units.count(len(found) - DEVICE_CHARTS, 'more device')} with figures of the driver: --json"
 
 
 # -- figures above the start ----------------------------------------------------------------------
@@ -313,6 +329,13 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
                         "readings": [reading._asdict() for reading in points],
                     }
                     for device, points in process.devices.items()
+                },
+                "driver": {
+                    device: {
+                        "peak_used_bytes": max(reading.used_bytes for reading in points),
+                        "readings": [reading._asdict() for reading in points],
+                    }
+                    for device, points in process.driver.items()
                 },
             }
             for process in process_memory(trace)

@@ -136,7 +136,7 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "memory", held, PLAIN
     if found.device is not None and (needed := _needed_on(found.device)):
         yield "needed", needed, WARN
-    if needed := _needed(found):
+    if found.for_memory and (needed := _needed(found)):
         yield "needed", needed, WARN if (found.missing_bytes or 0) > 0 else PLAIN
     if not short and found.exit_code is not None:
         yield "exit code", str(found.exit_code), PLAIN
@@ -321,10 +321,14 @@ def _code(text: str, width: int, from_end: bool) -> Iterable[Line]:
 def _stall(stall: Stall, number: int, total: int, width: int) -> Iterable[Line]:
     text = f"silent for {units.duration(stall.silent_ns)}" if stall.silent_ns is not None else "silent"
     text += f" in {clean(stall.phase)}" if stall.phase else ""
-    text += f", seen at {units.duration(stall.time_ns)}" if stall.time_ns is not None else ""
+    text += f", waiting for {clean(' and '.join(stall.hosts))}" if stall.hosts else ""
+    text += f", until {units.duration(stall.time_ns)}" if stall.time_ns is not None else ""
     yield [(f"Stall {number} of {total}" if total > 1 else "Stall", STRONG), (f": {text}", WARN)]
     if stall.stack:
         yield from _code(stall.stack, width, from_end=False)
+    if stall.last_stack:
+        yield [("and later in the same stall:", DIM)]
+        yield from _code(stall.last_stack, width, from_end=False)
 
 
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hftrace import units
+from hftrace.analysis.memory.devices import device_sizes
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -18,11 +21,12 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         Column("time", most=12),
         Column("anonymous", right=True),
         Column("file", right=True),
-        Column("shared", right=True, rank=3),
-        Column("swap", right=True, rank=4),
-        Column("device", right=True, most=30, rank=1),
-        Column("read from storage", right=True, rank=5),
-        Column("CPU time", right=True, rank=2),
+        Column("shared", right=True, rank=4),
+        Column("swap", right=True, rank=5),
+        Column("allocated", right=True, most=30, rank=1),
+        Column("in use (driver)", right=True, most=30, rank=2),
+        Column("read from storage", right=True, rank=6),
+        Column("CPU time", right=True, rank=3),
     )
     ledger = trace.samples
     chosen = _representatives(trace, options.row_limit(LIMIT))
@@ -41,7 +45,6 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     rows = []
     for at in chosen:
         sample = ledger[at]
-        devices = sample.device_allocated_bytes or sample.device_used_bytes or {}
         rows.append(
             Row(
                 (
@@ -50,17 +53,18 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                     units.byte_count(sample.rss_file_bytes),
                     units.byte_count(sample.rss_shmem_bytes),
                     units.byte_count(sample.swap_bytes),
-                    ", ".join(
-                        f"{device} {units.byte_count(size)}"
-                        for device, size in devices.items()
-                        if isinstance(size, int)
-                    ),
+                    _by_device(sample.device_allocated_bytes),
+                    _by_device(sample.device_used_bytes),
                     units.byte_count(sample.storage_read_bytes),
                     units.duration(sample.cpu_ns),
                 )
             )
         )
     return [table("Samples", units.count(len(ledger), "sample"), columns, rows, remarks)]
+
+
+def _by_device(values: Any) -> str:
+    return ", ".join(f"{device} {units.byte_count(size)}" for device, size in device_sizes(values).items())
 
 
 def facts(trace: Trace, options: ViewOptions) -> Rows:

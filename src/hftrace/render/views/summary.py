@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.tensors import casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
+from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
+    goes_to_a_device,
     read_rate,
+    reading_ns,
     resident_share_before,
-    untouched_bytes,
-    weight_bytes_read,
-    weights_wall_ns,
+    weight_bytes,
 )
-from hftrace.render.findings import finding_line, finding_list
+from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -48,9 +52,15 @@ from hftrace.schema.vocabulary import AFTER_LOAD
 LABEL = 12
 BARS = 3
 SHORT_FINDINGS = 4
+DTYPES = 4
+"""Dtypes that the line about the tensors names."""
 SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
-DROP_ORDER = ("bars", "with", "device", "read", "tensors")
+KEYWORD = 60
+"""Columns that one keyword and its value may take."""
+USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
+"""What is said of a keyword that did not go to the loader."""
+DROP_ORDER = ("asked", "bars", "with", "device", "read", "tensors")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 
 
@@ -89,11 +99,10 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
     if recorded_wall_ns(trace):
         parts["bars"] = [[], *_bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
-    if parts["ending"]:
-        # How a load ended takes lines from what is less of a question now; every view has the rest.
-        for name in DROP_ORDER:
-            if sum(map(len, parts.values())) > SCREEN_LINES:
-                parts.pop(name, None)
+    # How a load ended takes lines from what is less of a question now; every view has the rest.
+    for name in DROP_ORDER if parts["ending"] else DROP_ORDER[:1]:
+        if sum(map(len, parts.values())) > SCREEN_LINES:
+            parts.pop(name, None)
     for lines in parts.values():
         yield from lines
 
@@ -113,9 +122,9 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         return
     yield []
     if not found:
-        yield [("No findings: ", GOOD), ("nothing here costs more than it should.", PLAIN)]
+        yield from silence_lines(trace, width)
         return
-    yield [("Findings", STRONG), (", by cost", DIM)]
+    yield [("Findings", STRONG), (f", {order_of(found)}", DIM)]
     for finding in found[:SHORT_FINDINGS]:
         yield finding_line(finding, width)
     if len(found) > SHORT_FINDINGS:
@@ -157,6 +166,8 @@ def _title(trace: Trace, width: int) -> Line:
 
 def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
+    if asked := _asked(trace):
+        yield "asked", asked
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
@@ -192,15 +203,31 @@ def _loader(trace: Trace) -> str:
     return f" (loader {generation})" if generation else ""
 
 
+def _asked(trace: Trace) -> str:
+    """Returns the keywords of the request, and where each went that did not go to the loader."""
+    uses = trace.request.get("uses")
+    uses = uses if isinstance(uses, Mapping) else {}
+    parts = []
+    for name, value in asked_keywords(trace).items():
+        text = shorten(
+            f"{name}={value if not isinstance(value, (dict, list)) else json.dumps(value)}", KEYWORD
+        )
+        use = USES.get(str(uses.get(name)), "")
+        parts.append(f"{text} ({use})" if use else text)
+    return ", ".join(parts)
+
+
 def _took(trace: Trace) -> str:
     index = span_index(trace)
     loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
     after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
-    before = recorded_wall_ns(trace) - loads - after
+    changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
+    before = recorded_wall_ns(trace) - loads - after - changes
     text = units.duration(recorded_wall_ns(trace))
-    if loads and (before or after):
-        text += f": imports {units.duration(before)}," if before else ":"
-        text += f" load {units.duration(loads)}"
+    if (before or changes or after) and loads:
+        text += ": " + (f"imports {units.duration(before)}, " if before else "")
+        text += f"load {units.duration(loads)}"
+        text += f", changes to the model {units.duration(changes)}" if changes else ""
         text += f", {units.duration(after)} after it" if after else ""
     if attributed_share(trace) is not None:
         text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"
@@ -260,24 +287,33 @@ def _release(trace: Trace) -> str:
 
 
 def _read(trace: Trace) -> str:
-    if not weight_bytes_read(trace):
-        return ""
+    """Returns what was read and how fast, and what was only mapped: that is in no rate."""
+    moved = weight_bytes(trace)
     share = resident_share_before(trace)
     state = cache_state(share)
     cache = f", {state} cache" if state else ", cache state unknown"
     if share is not None and state == "partly":
         cache = f", cache {units.share(share)} warm"
-    if untouched_bytes(trace):
-        found = readiness(trace)
-        when = "by the load" if found is not None and found.steps else "yet"
-        return (
-            f"{units.byte_count(weight_bytes_read(trace))} memory-mapped, "
-            f"{units.byte_count(untouched_bytes(trace))} of it not touched {when}{cache}"
-        )
-    text = units.byte_count(weight_bytes_read(trace))
-    if weights_wall_ns(trace) and read_rate(trace):
-        text += f" in {units.duration(weights_wall_ns(trace))}, {units.rate(read_rate(trace))}"
-    return text + cache
+    parts = []
+    if moved.read:
+        text = units.byte_count(moved.read)
+        if rate := read_rate(trace):
+            # Nothing waits for a device: a copy to one may still be under way when its call returns.
+            whose = " of host time" if goes_to_a_device(trace) else ""
+            text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+        parts.append(text)
+    if moved.mapped:
+        text = f"{units.byte_count(moved.mapped)} memory-mapped"
+        if untouched := untouched_bytes(trace):
+            found = readiness(trace)
+            when = "by the load" if found is not None and found.steps else "yet"
+            text += f", {units.byte_count(untouched)} of it not touched {when}"
+        else:
+            text = f"{units.byte_count(moved.mapped)} only mapped"
+        parts.append(text)
+    if moved.unknown:
+        parts.append(f"{units.byte_count(moved.unknown)} read or mapped, which is not known")
+    return "; ".join(parts) + cache if parts else ""
 
 
 def _tensors(trace: Trace) -> str:
@@ -288,21 +324,44 @@ def _tensors(trace: Trace) -> str:
         f"{total.count:,} {'not placed' if name == 'unknown' else name}" for name, total in known.items()
     ]
     text = ", ".join(parts)
+    if ended := describe_dtypes(trace):
+        text += f"; {ended}"
+    stored = {sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT}
+    ended_as = group_totals(stored, "dtype")
     changed = [
-        f"{source} → {target}" + (f" ({total.count:,})" if number else "")
-        for number, ((source, target), total) in enumerate(casts(tensor_sums(trace)).items())
+        f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
+        for (source, target), total in casts(tensor_sums(trace)).items()
     ]
     if changed:
         text += "; cast " + ", ".join(changed[:2])
     placed = {
         sort: total for sort, total in tensor_sums(trace).items() if sort.device and sort.provenance != "tied"
     }
-    devices = group_totals(placed, "device")
+    # Behind a hook a tensor is on meta, and its bytes are elsewhere.
+    devices = {
+        **group_totals({sort: total for sort, total in placed.items() if sort.offload is None}, "device"),
+        **{
+            f"{where} (offloaded)": total
+            for where, total in group_totals(
+                {sort: total for sort, total in placed.items() if sort.offload is not None}, "offload"
+            ).items()
+        },
+    }
     if devices:
         text += "; on " + ", ".join(
             f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
         )
     return text
+
+
+def describe_dtypes(trace: Trace) -> str:
+    """Returns the dtypes that tensors ended with, with counts: ``bfloat16 (290), float32 (1)``."""
+    placed = {
+        sort: total for sort, total in tensor_sums(trace).items() if sort.dtype and sort.provenance != "tied"
+    }
+    found = list(group_totals(placed, "dtype").items())
+    text = ", ".join(f"{name} ({total.count:,})" for name, total in found[:DTYPES])
+    return text + (f" and {len(found) - DTYPES} more dtypes" if len(found) > DTYPES else "")
 
 
 def _bars(trace: Trace, width: int) -> Iterable[Line]:

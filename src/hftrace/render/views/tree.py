@@ -212,18 +212,21 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
 
 
 def _rate(node: Node) -> str:
-    """Returns the rate of a shard; a memory map gives tensors without reading, and has none to speak of."""
-    rate = node.rate_bytes_per_s
-    if node.attributes.get("mapped"):
+    """Returns the rate of what was read of a shard; what was only mapped has none."""
+    if node.attributes.get("reading") == "mapped":
         return "mapped"
-    return "" if rate is None else units.rate(rate) if rate < 30e9 else "mapped"
+    return "" if node.rate_bytes_per_s is None else units.rate(node.rate_bytes_per_s)
 
 
 def _amount(node: Node) -> list[str]:
-    """Returns the bytes and the tensors of a shard."""
+    """Returns the bytes of a shard, whether they were read or only mapped, and its tensors."""
     parts = []
     if node.bytes:
-        parts.append(units.byte_count(node.bytes))
+        state, size = node.attributes.get("reading"), units.byte_count(node.bytes)
+        if state == "partly":
+            parts += ["partly read", f"{units.byte_count(node.attributes.get('read_bytes'))} of {size}"]
+        else:
+            parts.append(f"{size} {state}" if state else size)
     if node.tensors:
         parts.append(units.count(node.tensors, "tensor"))
     return parts
@@ -262,7 +265,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
-        parts.append(", ".join(_amount(node)))
+        parts += _amount(node)
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:

@@ -141,3 +141,25 @@ def test_stalls_are_found_and_cost_time():
     assert "2 stretches" in finding.evidence
     assert "in phase weights" in finding.evidence
     assert "stalled" not in found_by(stalls=[])
+
+
+def test_the_host_of_a_stall_is_named():
+    stalls = [{"time_ns": 40 * GB, "silent_ns": 38 * GB, "phase": "resolve", "hosts": ["hub.example"]}]
+    finding = found_by(status="ok", stalls=stalls)["stalled"]
+    assert (
+        "1 stretch without any event, of 38.0 s in phase resolve, waiting for hub.example" in finding.evidence
+    )
+
+
+def test_a_stall_of_an_older_trace_is_joined():
+    """Before 1.2 one wait of 38 s was written as six stalls."""
+    each = 6 * GB + 30_000_000
+    stalls = [
+        {"time_ns": (number + 1) * (each + GB // 10), "silent_ns": each, "phase": "resolve", "stack": "s"}
+        for number in range(6)
+    ]
+    finding = found_by(status="ok", stalls=stalls)["stalled"]
+    assert "1 stretch" in finding.evidence
+    assert finding.cost_ns == 6 * each
+    stalls[3]["stack"] = "t"
+    assert "3 stretches" in found_by(status="ok", stalls=stalls)["stalled"].evidence

@@ -263,3 +263,30 @@ def test_sources_in_a_file_system_that_lives_in_memory_are_shared():
     assert sums == {"parameters": 160, "sources": 80}
     (sources,) = [part for part in made.parts if part.kind == "sources"]
     assert (sources.memory, made.explained) == ("shared", 1)
+
+
+def test_full_precision_on_its_way_to_be_quantised():
+    """Cast to float32, then quantised: for a moment a tensor is there as both."""
+    load = Load(peak=160 * MB, anon=40 * MB)
+    load.made.request.update(keywords={"dtype": "float32"})
+    weights = load.span("weights", 100, 900, after=(40 * MB, 80 * MB), peak=160 * MB)
+    for number in range(4):
+        times = (110 + 100 * number, 150 + 100 * number, 160 + 100 * number)
+        load.tensor(number, *times, provenance="quantized", bytes=10 * MB, span=weights)
+    made, sums = load.parts()
+    assert sums == {"parameters": 40, "sources": 80, "unquantized": 40}
+    assert made.explained == 1
+
+
+def test_parts_are_cut_to_the_peak():
+    """The surest stay: what is in the model."""
+    load = Load(peak=100 * MB, anon=80 * MB)
+    weights = load.span("weights", 100, 900, after=(80 * MB, 0), peak=100 * MB)
+    for number in range(4):
+        times = (110 + 100 * number, 150 + 100 * number, 160 + 100 * number)
+        load.tensor(number, *times, dtype="float32", span=weights)
+    made, sums = load.parts()
+    assert all(part.bytes >= 0 for part in made.parts)
+    assert sums == {"parameters": 100}
+    assert made.overstated_bytes == 140 * MB
+    assert made.explained == 0

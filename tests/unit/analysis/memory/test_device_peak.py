@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 import handmade
 import handmade_memory
 from handmade import MB, MS, Builder
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory.device_peak import highest_device_peaks
+from hftrace.analysis.memory.peaks import unmeasured_devices
+from hftrace.analysis.summary import summary
+from hftrace.render.peak import describe_device_peaks
 from hftrace.schema.model import Facts
 
 ELEMENTS = 10_000_000
@@ -166,3 +171,84 @@ def test_little_that_is_reserved_is_no_finding():
     made = Builder()
     load(made, 0, 100, 80, 120, 80)
     assert [finding for finding in findings(made.trace()) if finding.rule == "R10"] == []
+
+
+def test_parts_are_cut_to_what_fits_and_that_is_said():
+    made = Builder()
+    load(made, 0, 100, 30, 30, 30)
+    for number in range(2):
+        tensor(made, f"layers.{number}.weight", 10 + number)
+    (peak,) = highest_device_peaks(made.trace())
+    assert sizes(peak) == {"parameters": 30}
+    assert (peak.overstated_bytes, peak.explained) == (10 * MB, 1 - 10 / 30)
+
+
+def test_what_was_there_before_gives_way_to_the_model():
+    """The caller's old model was freed while the new one was read."""
+    made = Builder()
+    made.span(None, "forward", "old", 0, 10, **held(50, 60, 50))
+    root = load(made, 20, 100, 40, 60, 50)
+    made.span(root, "weights", "weights", 30, 90, **held(40, 60, 50))
+    for number in range(2):
+        tensor(made, f"layers.{number}.weight", 40 + number)
+    (peak,) = highest_device_peaks(made.trace())
+    assert sizes(peak) == {"before": 10, "parameters": 40}
+    assert sum(part.bytes for part in peak.parts) == peak.peak_bytes
+
+
+def test_a_driver_s_figure_is_no_allocator_s():
+    made = Builder()
+    for at in (1, 50, 99):
+        made.sample(at, 100, 100)
+        made.samples[-1] = dataclasses.replace(made.samples[-1], device_used_bytes={"cuda:0": 645 * MB})
+    root = load(made, 20, 100, 20, 20, 20)
+    made.span(root, "weights", "weights", 30, 90, **held(20, 20, 20))
+    tensor(made, "weight", 50)
+    (peak,) = highest_device_peaks(made.trace())
+    assert (sizes(peak), peak.explained) == ({"parameters": 20}, 1)
+
+
+def test_a_tensor_on_a_device_without_a_number_is_on_the_first():
+    made = Builder()
+    load(made, 0, 100, 20, 20, 20)
+    both = {name: {**sizes, "cuda:1": 40 * MB} for name, sizes in held(20, 20, 20).items()}
+    made.spans[0] = dataclasses.replace(made.spans[0], **both)
+    tensor(made, "a", 10, "cuda")
+    first, second = highest_device_peaks(made.trace())
+    assert (sizes(first), sizes(second)) == ({"parameters": 20}, {"rest": 40})
+
+
+def test_full_precision_is_there_until_it_is_quantised():
+    """Two tensors of 20 MB become 5 MB each, with 1 MB of scales that the ledger does not have."""
+    made = Builder()
+    root = load(made, 0, 100, 12, 60, 37)
+    weights = made.span(root, "weights", "weights", 5, 90, **held(12, 60, 37))
+    for number, at in enumerate((30, 60)):
+        times = {"read_start_ns": (at - 20) * MS, "read_end_ns": (at - 10) * MS, "placed_ns": at * MS}
+        made.tensor(
+            f"layers.{number}.weight",
+            [ELEMENTS // 2],
+            provenance="quantized",
+            stored_bytes=20 * MB,
+            bytes=5 * MB,
+            device="cuda:0",
+            span=weights,
+            **times,
+        )
+    (peak,) = highest_device_peaks(made.trace())
+    # When the second is made: the first and its scales, the second in full, its codes and its scales.
+    expected = {"parameters": 5, "unquantized": 20, "copies": 5, "scales": 2, "rest": 5}
+    assert sizes(peak) == pytest.approx(expected, abs=0.001)
+
+
+def test_an_accelerator_that_nobody_measured_is_said_to_be():
+    made = Builder()
+    made.environment.update(
+        device_memory={"source": None, "reason": "torch keeps no account of the memory of mps"}
+    )
+    made.span(None, "load", "Model", 0, 100)
+    tensor(made, "weight", 50, "mps:0")
+    trace = made.trace()
+    assert unmeasured_devices(trace) == ["mps:0"]
+    assert describe_device_peaks(trace) == ("mps:0 not measured: torch keeps no account of the memory of mps")
+    assert summary(trace)["device_peak_bytes"] is None

@@ -4,16 +4,16 @@ import pytest
 
 import handmade
 from handmade import MB, MS, Builder
+from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.reading import merge, weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
     read_rate,
     reader_waiting_ns,
+    reading_ns,
     resident_share_before,
-    untouched_bytes,
-    weight_bytes_read,
-    weights_wall_ns,
+    weight_bytes,
 )
 
 
@@ -22,7 +22,7 @@ def test_shards_of_5x_come_from_the_ledger():
     shards = weight_reading(trace).shards
     assert [shard.file for shard in shards] == [handmade.shard_name(number, 3) for number in range(3)]
     assert sum(shard.tensors for shard in shards) == 200
-    assert sum(shard.bytes for shard in shards) == weight_bytes_read(trace)
+    assert sum(shard.bytes for shard in shards) == weight_bytes(trace).read
     assert all(len(shard.busy_ns) == 2 for shard in shards)
     assert len(weight_reading(trace).reader_threads) == 2
 
@@ -125,4 +125,4 @@ def test_mapped_weights_have_no_rate():
 def test_weights_that_were_read_are_not_lazy():
     trace = handmade.sharded()
     assert untouched_bytes(trace) == 0
-    assert read_rate(trace) == pytest.approx(weight_bytes_read(trace) / (weights_wall_ns(trace) / 1e9))
+    assert read_rate(trace) == pytest.approx(weight_bytes(trace).read / (reading_ns(trace) / 1e9))

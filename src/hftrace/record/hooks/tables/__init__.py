@@ -16,12 +16,17 @@ TABLES = (
     "entry",
     "hub",
     "hub_client",
+    "hub_requests",
     "transformers_common",
     "transformers_4_36",
     "transformers_4_50",
     "transformers_4_51",
     "transformers_5_0",
+    "gguf",
+    "quantizers",
     "accelerate",
+    "peft",
+    "surgery",
 )
 """In the order in which their points are installed."""
 

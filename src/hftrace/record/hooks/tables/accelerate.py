@@ -7,6 +7,7 @@ from typing import Any
 from hftrace.record.hooks.capture import tied_before_dispatch
 from hftrace.record.hooks.events import move_handler
 from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.tables.surgery import dispatch_handler
 from hftrace.record.recorder import OpenSpan, Recorder
 
 INTEGRATION = "transformers.integrations.accelerate"
@@ -26,6 +27,7 @@ POINTS = (
     HookPoint(
         "accelerate.big_modeling:dispatch_model",
         "dispatch",
+        handler=dispatch_handler,
         begin=tied_before_dispatch,
         phase_before="dispatch",
     ),

@@ -6,11 +6,14 @@ import os
 import weakref
 from typing import Any
 
-from hftrace.record.hooks.capture import describe_value, keywords_of
+from hftrace.record.got import got_of, quantization_method
+from hftrace.record.hooks.capture import describe_value, given_keywords, keywords_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
+from hftrace.record.keyword_uses import keyword_uses
 from hftrace.record.recorder import OpenSpan
-from hftrace.record.snapshot import model_of, snapshot
+from hftrace.record.second_look import models_of
+from hftrace.record.snapshot import model_of
 from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 
@@ -41,7 +44,7 @@ class EntryObserver(SpanObserver):
         if stack and stack[-1].phase == point.phase and stack[-1].name == name:
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
-        attributes = {"model": _source(call)}
+        attributes: dict[str, Any] = {"model": self.source(call)}
         if point.function == MODEL_FUNCTION and recorder.on_model_class is not None:
             try:
                 recorder.on_model_class(call.first())
@@ -50,20 +53,41 @@ class EntryObserver(SpanObserver):
         root = None
         begun: int | None = started
         if not stack:
-            asked = {
-                "class": name,
-                "model": _source(call),
-                "revision": call.get("revision"),
-                "keywords": keywords_of(call.kwargs),
-            }
+            asked = self._asked(call)
             recorder.facts("request", asked)
             begun = None
+            attributes["request"] = asked
             if point.phase != "load":
                 root = recorder.begin("load", name, self.number, {"what": point.phase, **attributes})
+                del attributes["request"]
             else:
                 attributes["what"] = "model"
         span = recorder.begin(point.phase, name, self.number, attributes, begun)
         return root, span
+
+    def _asked(self, call: Call) -> dict[str, Any]:
+        """Returns what the caller asked for."""
+        given = given_keywords(call, self.function)
+        asked = {
+            "class": _class_name(call),
+            "model": self.source(call),
+            "what": "model" if self.point.phase == "load" else self.point.phase,
+            "revision": given.get("revision"),
+            "keywords": keywords_of(given),
+        }
+        method = quantization_method(given.get("quantization_config"))
+        if method is not None:
+            asked["quantization"] = method
+        return asked
+
+    def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
+        """Writes down what the finished model says of itself, and where each keyword went."""
+        recorder = self.recorder
+        recorder.facts("got", {"span": load.id, **got_of(model, self.source(call))})
+        if self.point.phase == "load" and hasattr(type(model), "_load_pretrained_model"):
+            names = keywords_of(given_keywords(call, self.function))
+            uses = keyword_uses(names, call.first(), model)
+            recorder.facts("keyword_uses", {"span": load.id, "uses": uses})
 
     def finish(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, result: Any) -> None:
         """Ends the spans; after the outermost call, writes down what the model holds now."""
@@ -79,10 +103,19 @@ class EntryObserver(SpanObserver):
             if paths:
                 shares = [resident_share(path) for path in paths]
                 recorder.write(lines.Resident(outermost.id, paths, shares))
-            model = model_of(result)
+            model = self.model(call, result)
             if model is not None:
-                snapshot(recorder, outermost.id, model)
+                models_of(recorder).loaded(outermost.id, model)
                 recorder.models.append((outermost.id, weakref.ref(model)))
+                self._say_what_it_got(outermost, call, model)
+
+    def model(self, call: Call, result: Any) -> Any:
+        """Returns the torch module that the call has loaded, or has loaded into; None where there is none."""
+        return model_of(result)
+
+    def source(self, call: Call) -> str | None:
+        """Returns what is loaded, as the caller names it: a path or a name on the Hub."""
+        return _source(call)
 
     def fail(self, token: tuple[OpenSpan | None, OpenSpan], call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""

@@ -1,35 +1,25 @@
-"""Hook points of the Hub client: what became of each file, its bytes, and the requests for them.
+"""Hook points of the Hub client: what became of each file, and its bytes.
 
 What a load asked for is seen at transformers' own helpers
 (:mod:`hftrace.record.hooks.tables.hub`); here, also in the threads of
-``snapshot_download``, what happened below. They find each other by (repository,
-file name).
+``snapshot_download``, what happened below; the requests themselves in
+:mod:`hftrace.record.hooks.tables.hub_requests`. They find each other by
+(repository, file name).
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import types
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from hftrace.record.hooks.capture import asked_files, basename, note_file
 from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.tables.hub_requests import Asked, asking, requests_of
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.recorder import OpenSpan, Recorder
 from hftrace.schema import lines
-from hftrace.schema.redact import redact
-
-
-class _Asking(threading.local):
-    """The files that this thread is asking the Hub for, as (repository, name), innermost last."""
-
-    def __init__(self) -> None:
-        self.files: list[tuple[str, str]] = []
-
-
-_asking = _Asking()
 
 
 class DownloadFileObserver(SpanObserver):
@@ -40,12 +30,12 @@ class DownloadFileObserver(SpanObserver):
         repo, asked = call.get("repo_id"), asked_files(call)
         if not isinstance(repo, str) or len(asked) != 1:
             return None
-        _asking.files.append((repo, asked[0]))
+        asking.files.append(Asked(repo, asked[0], requests_of(self.recorder).next_call()))
         return repo, asked[0]
 
     def finish(self, token: tuple[str, str], call: Call, result: Any) -> None:
         """Writes down where the file is."""
-        _asking.files.pop()
+        asking.files.pop()
         repo, name = token
         if isinstance(result, (str, os.PathLike)):
             note_file(self.recorder, name, os.fspath(result), "cached", where=repo, client=True)
@@ -54,7 +44,7 @@ class DownloadFileObserver(SpanObserver):
 
     def fail(self, token: tuple[str, str], call: Call, error: BaseException) -> None:
         """Writes down that the file is missing, or that it is not known."""
-        _asking.files.pop()
+        asking.files.pop()
         repo, name = token
         kinds = {kind.__name__ for kind in type(error).__mro__}
         # Without a network the client says "not found locally", whether it is there or not.
@@ -64,8 +54,8 @@ class DownloadFileObserver(SpanObserver):
 
 
 def _download_label(call: Call) -> str:
-    if _asking.files:
-        return _asking.files[-1][1]
+    if asking.files:
+        return asking.files[-1].name
     shown = call.get("displayed_filename")
     if shown:
         return str(shown)
@@ -90,17 +80,25 @@ class DownloadObserver(SpanObserver):
     ``http_get`` calls itself to resume what broke off: one span, all bytes.
     """
 
+    def __init__(
+        self, recorder: Recorder, point: HookPoint, number: int, function: types.FunctionType
+    ) -> None:
+        super().__init__(recorder, point, number, function)
+        self.requests = requests_of(recorder)
+
     def begin(self, call: Call, started: int) -> tuple[OpenSpan, int] | None:
         """Returns the span, and how many bytes of the file were there before."""
         stack = self.state.stack
         if stack and stack[-1].phase == self.point.phase:
             return None
         span = self.recorder.begin(self.point.phase, _download_label(call), self.number, None, started)
+        self.requests.begin_download()
         return span, _position(call)
 
     def finish(self, token: tuple[OpenSpan, int], call: Call, result: Any) -> None:
         """Writes down how many bytes came."""
         try:
+            self.requests.end_download(self.recorder)
             self._note(token, call, done=True)
         finally:
             self.recorder.end(token[0])
@@ -108,6 +106,7 @@ class DownloadObserver(SpanObserver):
     def fail(self, token: tuple[OpenSpan, int], call: Call, error: BaseException) -> None:
         """Writes down how many bytes came until it failed."""
         try:
+            self.requests.end_download(self.recorder, error)
             self._note(token, call, done=False)
         finally:
             self.recorder.fail(token[0], error)
@@ -117,63 +116,12 @@ class DownloadObserver(SpanObserver):
         span.notes["bytes"] = None
         size = span.notes["bytes"] = max(0, _position(call) - before)
         fields: dict[str, Any] = {"name": span.name, "bytes": size, "ok": done}
-        if _asking.files:
-            fields["where"] = _asking.files[-1][0]
+        if asking.files:
+            fields["where"] = asking.files[-1].repo
         self.recorder.write(lines.Download(span.id, fields))
 
 
-def _requested(url: str) -> dict[str, Any]:
-    """Returns which file a request is for: the one being asked for on this thread, or what the URL says."""
-    attributes: dict[str, Any] = {"request": True}
-    if _asking.files:
-        attributes["repo"], attributes["name"] = _asking.files[-1]
-        return attributes
-    repo, found, rest = unquote(urlsplit(url).path).strip("/").partition("/resolve/")
-    if found:
-        attributes["repo"], attributes["name"] = repo, rest.partition("/")[2]
-    return attributes
-
-
-class RequestObserver(SpanObserver):
-    """``Session.send`` and ``Client.send``: one request, until its headers are here.
-
-    Inside a download that is a part of it; else it is looking for a file.
-    """
-
-    def __init__(
-        self, recorder: Recorder, point: HookPoint, number: int, function: types.FunctionType
-    ) -> None:
-        super().__init__(recorder, point, number, function)
-        # requests sends each redirect through send again; httpx follows them inside.
-        self.follows_inside = not point.target.startswith("requests.")
-
-    def begin(self, call: Call, started: int) -> OpenSpan:
-        """Begins a span named by the method and the path."""
-        request = call.get("request")
-        url = str(getattr(request, "url", ""))
-        # The path names the file; the rest of the URL may hold credentials and a signature.
-        label = f"{getattr(request, 'method', '?')} {redact(urlsplit(url).path)}"
-        stack = self.state.stack
-        phase = "download" if stack and stack[-1].phase == "download" else self.point.phase
-        return self.recorder.begin(phase, label, self.number, _requested(url), started)
-
-    def finish(self, token: OpenSpan, call: Call, result: Any) -> None:
-        """Ends the span with the status of the answer."""
-        attributes: dict[str, Any] = {"status": getattr(result, "status_code", None)}
-        followed = len(getattr(result, "history", ())) if self.follows_inside else 0
-        if followed:
-            attributes["redirects"] = followed
-        self.recorder.end(token, "ok", attributes)
-
-    def fail(self, token: OpenSpan, call: Call, error: BaseException) -> None:
-        """Ends the span; a request that offline mode held back does not count as one."""
-        if type(error).__name__ == "OfflineModeIsEnabled":
-            token.notes["request"] = False  # it never left
-        self.recorder.fail(token, error)
-
-
 download_handler = observed_by(DownloadObserver)
-request_handler = observed_by(RequestObserver)
 
 
 POINTS = (
@@ -185,7 +133,4 @@ POINTS = (
     ),
     HookPoint("huggingface_hub.file_download:http_get", "download", handler=download_handler),
     HookPoint("huggingface_hub.file_download:xet_get", "download", optional=True, handler=download_handler),
-    HookPoint("requests.sessions:Session.send", "resolve", optional=True, handler=request_handler),
-    HookPoint("httpx._client:Client.send", "resolve", optional=True, handler=request_handler),
-    HookPoint("httpx2._client:Client.send", "resolve", optional=True, handler=request_handler),
 )

@@ -37,15 +37,17 @@ def import_handler(
 
     def begin(name: str) -> OpenSpan:
         state.import_packages = {}
-        state.import_modules = 0
+        state.import_modules = []
         return recorder.begin("import", f"import {name}", number)
 
     def end(span: OpenSpan, status: str) -> None:
+        _take_out_collections(recorder)
         ranked = sorted(state.import_packages.items(), key=lambda item: -item[1])
         attributes: dict[str, Any] = {
-            "modules": state.import_modules,
+            "modules": len(state.import_modules),
             "packages": [[package, cost] for package, cost in ranked[:PACKAGES_KEPT]],
         }
+        state.import_modules = []
         recorder.end(span, status, attributes)
 
     def arrived(name: str) -> None:
@@ -71,12 +73,12 @@ def import_handler(
             if name in watched:
                 shielded(recorder, point.target, arrived, name)
         except BaseException:
-            _account(state, name, clock() - started)
+            _account(state, name, started, clock())
             if span is not None:
                 # An import that fails is often a probe for an optional package.
                 shielded(recorder, point.target, end, span, "error")
             raise
-        _account(state, name, clock() - started)
+        _account(state, name, started, clock())
         if span is not None:
             shielded(recorder, point.target, end, span, "ok")
         return result
@@ -84,16 +86,32 @@ def import_handler(
     return call
 
 
-def _account(state: Any, name: str, elapsed: int) -> None:
+def _account(state: Any, name: str, started: int, ended: int) -> None:
     """Books the time of one module to its package, less what its own imports took."""
     stack = state.import_stack
     inner = stack.pop()
     package = name.partition(".")[0]
     packages = state.import_packages
-    packages[package] = packages.get(package, 0) + elapsed - inner
-    state.import_modules += 1
+    packages[package] = packages.get(package, 0) + ended - started - inner
+    state.import_modules.append((package, started, ended))
     if stack:
-        stack[-1] += elapsed
+        stack[-1] += ended - started
+
+
+def _take_out_collections(recorder: Recorder) -> None:
+    """Takes full garbage collections out of the time of the packages that they interrupted.
+
+    They walk all objects of the process, whatever is being imported, and are spans of their own.
+    """
+    state = recorder.state
+    modules = state.import_modules
+    if not modules:
+        return
+    for start, end in recorder.garbage.between(modules[-1][1], modules[-1][2]):
+        # The innermost module is the one that began last of those that were under way.
+        under_way = [each for each in modules if each[1] <= start and end <= each[2]]
+        package = max(under_way, key=lambda each: each[1])[0]
+        state.import_packages[package] -= end - start
 
 
 POINTS = (HookPoint(f"{bootstrap.__name__}:_find_and_load", "import", handler=import_handler),)

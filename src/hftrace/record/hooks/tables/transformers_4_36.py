@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hftrace.record.hooks.adapter_files import adapter_file_read
 from hftrace.record.hooks.capture import basename, shard_of_call
 from hftrace.record.hooks.events import module_handler
 from hftrace.record.hooks.points import HookPoint
@@ -16,6 +17,7 @@ POINTS = (
         "shard",
         until="A",
         label=lambda call: f"load_file({basename(call.get('filename'))})",
+        finish=adapter_file_read,
     ),
     HookPoint(
         "torch.nn.modules.module:Module._load_from_state_dict", "weights", until="B", handler=module_handler

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Callable
-from typing import Any
-
 from hftrace.record.hooks.capture import renaming, resolved_files, shard_of_call
-from hftrace.record.hooks.events import place_second
+from hftrace.record.hooks.events import place_fourth, place_second
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.hooks.wrappers import span_handler
-from hftrace.record.patching import transparent
-from hftrace.record.recorder import Recorder
+from hftrace.record.hooks.tables.surgery import state_dict_handler
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
-
-
-@transparent
-def whole_model_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """A span for a method of ``torch.nn.Module`` where it is called on a model of transformers.
-
-    4.50 calls ``load_state_dict`` on the model once per shard, and on a single
-    module once per tensor: the latter are far too many for spans.
-    """
-    around = span_handler(recorder, point, number, function, original)
-
-    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if not recorder.open_loads or not hasattr(type(module), "_load_pretrained_model"):
-            return original(module, *args, **kwargs)
-        return around(module, *args, **kwargs)
-
-    return call
 
 
 POINTS = (
@@ -62,7 +33,15 @@ POINTS = (
         since="B",
         until="B",
         begin=shard_of_call,
-        handler=whole_model_handler,
+        handler=state_dict_handler,
+    ),
+    HookPoint(
+        "transformers.integrations.tensor_parallel:shard_and_distribute_module",
+        "weights",
+        since="B",
+        until="C",
+        optional=True,
+        handler=place_fourth,
     ),
     # The meta branch asks for the module of each tensor right before it places it, and nothing else names it.
     HookPoint(

@@ -5,6 +5,8 @@ Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
 
 from __future__ import annotations
 
+from hftrace.record import remade
+from hftrace.record.hooks.adapter_files import adapter_file_read
 from hftrace.record.hooks.capture import (
     archive_files,
     basename,
@@ -83,7 +85,6 @@ POINTS = (
         f"{MODEL}._autoset_attn_implementation", "config", until="C", optional=True, phase_before="config"
     ),
     HookPoint("transformers.utils.peft_utils:find_adapter_config_file", "adapter", phase_before="adapter"),
-    HookPoint("transformers.integrations.peft:PeftAdapterMixin.load_adapter", "adapter"),
     HookPoint("transformers.integrations.peft:maybe_load_adapters", "adapter", since="D"),
     # Quantizers.
     HookPoint(
@@ -95,7 +96,13 @@ POINTS = (
     ),
     HookPoint("transformers.quantizers.auto:AutoHfQuantizer.from_config", "quantizer", optional=True),
     HookPoint("transformers.quantizers.base:HfQuantizer.preprocess_model", "quantizer", optional=True),
-    HookPoint("transformers.quantizers.base:HfQuantizer.postprocess_model", "quantizer", optional=True),
+    HookPoint(
+        "transformers.quantizers.base:HfQuantizer.postprocess_model",
+        "quantizer",
+        optional=True,
+        begin=remade.before,
+        finish=remade.after,
+    ),
     # Weights.
     HookPoint(
         f"{MODEL}._load_pretrained_model",
@@ -111,8 +118,7 @@ POINTS = (
         finish=loaded_state_dict,
         phase_before="resolve",
     ),
-    HookPoint("torch.serialization:load", "shard"),
-    HookPoint("transformers.modeling_gguf_pytorch_utils:load_gguf_checkpoint", "shard", optional=True),
+    HookPoint("torch.serialization:load", "shard", finish=adapter_file_read),
     HookPoint(
         "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
     ),

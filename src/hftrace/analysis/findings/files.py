@@ -1,0 +1,88 @@
+"""Rules about files of a checkpoint that a load left alone, weights and code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from hftrace import units
+from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.model_loads import ModelLoad, model_loads
+from hftrace.schema.trace import Trace
+from hftrace.units import byte_count
+
+WEIGHTS = re.compile(r"(model|pytorch_model)(?:-\d+-of-(\d+))?((?:\.[\w-]+)?)\.(safetensors|bin)")
+"""Names that transformers gives to weight files: stem, how many shards, variant, format."""
+MAX_NAMES = 3
+
+
+@rule(
+    (
+        "R36",
+        "unused-weight-files",
+        "The folder has other weights of the same format beside those that were loaded.",
+    ),
+    concerns="weights",
+)
+def unused_weight_files(trace: Trace) -> Iterator[Finding]:
+    """R36: two sets of weights of one format in a folder, of which one was loaded."""
+    for load in model_loads(trace):
+        loaded, left = _sets(load)
+        if not left or not loaded:
+            continue
+        names = [name for name, _ in left]
+        shown = ", ".join(names[:MAX_NAMES])
+        rest = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+        size = sum(size or 0 for _, size in left)
+        first = loaded[0] + (f" and {len(loaded) - 1:,} more" if len(loaded) > 1 else "")
+        yield Finding(
+            "R36",
+            "unused-weight-files",
+            f"{units.count(len(left), 'weight file')} beside the loaded ones: an older save, perhaps",
+            f"{first} of {load.request.get('model') or 'the folder'} was loaded, and {shown}{rest} of "
+            f"{byte_count(size)} was left alone. A folder with one save has one set of weights; where there "
+            "is a model.safetensors, transformers takes it and no shards.",
+            "Find out which of the two is the newer save, and delete the other.",
+            view="files",
+        )
+
+
+def _sets(load: ModelLoad) -> tuple[list[str], list[tuple[str, int | None]]]:
+    """Returns the weight files that were loaded, and what lies beside them that could have been instead.
+
+    The same weights in another format or as another variant are no second save.
+    """
+    own, beside = load.attributes.get("weight_files"), load.attributes.get("beside")
+    loaded = [name for name in (own if isinstance(own, list) else []) if isinstance(name, str)]
+    kinds = {found[4] for name in loaded if (found := WEIGHTS.fullmatch(name))}
+    variants = {found[3] for name in loaded if (found := WEIGHTS.fullmatch(name))}
+    left = []
+    for entry in beside if isinstance(beside, list) else []:
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
+            continue
+        found = WEIGHTS.fullmatch(entry[0])
+        if found and found[4] in kinds and found[3] in variants:
+            left.append((entry[0], entry[1] if isinstance(entry[1], int) else None))
+    return loaded, left
+
+
+@rule(
+    ("R37", "foreign-code", "The code that runs is not that of the folder that was asked for."),
+    concerns="asked",
+)
+def foreign_code(trace: Trace) -> Iterator[Finding]:
+    """R37: the model's class came from another folder than the one that was asked for."""
+    for load in model_loads(trace):
+        found = load.got.get("foreign_files")
+        files = [str(name) for name in found] if isinstance(found, list) else []
+        if files:
+            model = load.request.get("model") or "the folder"
+            yield Finding(
+                "R37",
+                "foreign-code",
+                f"{load.got.get('class') or load.name} runs other code than its folder has",
+                f"What runs differs from {', '.join(files[:MAX_NAMES])} in {model}; it was imported from "
+                f"{load.got.get('source') or 'elsewhere'}, which another folder with the same last part of "
+                "its name may have filled.",
+                "Give the folders different names, or load them in different processes.",
+            )

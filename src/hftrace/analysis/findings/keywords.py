@@ -1,0 +1,82 @@
+"""The rule about keywords that change nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.model_loads import model_loads
+from hftrace.schema.trace import Trace
+
+KNOWN_KEYWORDS = (
+    "attn_implementation",
+    "cache_dir",
+    "code_revision",
+    "config",
+    "device_map",
+    "dtype",
+    "force_download",
+    "generation_config",
+    "gguf_file",
+    "ignore_mismatched_sizes",
+    "key_mapping",
+    "local_files_only",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "offload_buffers",
+    "offload_folder",
+    "output_loading_info",
+    "quantization_config",
+    "revision",
+    "state_dict",
+    "subfolder",
+    "token",
+    "torch_dtype",
+    "tp_plan",
+    "trust_remote_code",
+    "use_safetensors",
+    "variant",
+    "weights_only",
+)
+"""Keywords of ``from_pretrained`` that a misspelt one may have been meant for."""
+
+
+@rule(
+    ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
+    concerns="keyword",
+)
+def ignored_keywords(trace: Trace) -> Iterator[Finding]:
+    """R26: keywords that were accepted, and that nothing reads."""
+    installed = trace.environment.get("transformers") or "this version"
+    said: set[str] = set()
+    ignored = trace.request.get("ignored")
+    for entry in ignored if isinstance(ignored, list) else []:
+        if isinstance(entry, dict):
+            said.add(str(entry.get("keyword")))
+            versions = entry.get("versions")
+            yield Finding(
+                "R26",
+                "ignored-keyword",
+                f"{entry.get('keyword')} has no effect",
+                f"transformers {installed} ignores {entry.get('keyword')}"
+                + (f"; versions {versions} honour it." if versions else "."),
+                "Leave it out, or use a version that honours it.",
+            )
+    for load in model_loads(trace):
+        for name, use in load.uses.items():
+            if use == "nowhere" and name not in said:
+                said.add(name)
+                meant = difflib.get_close_matches(name, set(KNOWN_KEYWORDS) - {name}, 1, 0.8)
+                typo = bool(meant) and name not in KNOWN_KEYWORDS
+                yield Finding(
+                    "R26",
+                    "ignored-keyword",
+                    f"{name} has no effect",
+                    f"{load.request.get('class') or load.name}.from_pretrained took {name} and handed it to "
+                    f"nothing that reads it: neither the loader of transformers {installed}, nor the config, "
+                    "nor the model's __init__.",
+                    f"Did you mean {meant[0]}?"
+                    if typo
+                    else "Leave it out, or use a version that honours it.",
+                )

@@ -1,0 +1,128 @@
+"""Rules about requests: those that failed, and those that nothing was got for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hftrace import units
+from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.time.phases import phase_times
+from hftrace.analysis.time.requests import HostFailures, answered, failures, length
+from hftrace.schema.trace import Trace
+from hftrace.units import duration
+
+MAX_HOSTS = 3
+MAX_REASONS = 3
+SPARED = "set HF_HUB_OFFLINE=1 before the program starts, or pass local_files_only=True"
+"""How a load asks its cache alone."""
+IN_TIME = (
+    "Set it in the environment of the process, or before anything imports huggingface_hub or transformers."
+)
+
+
+@rule(
+    ("R35", "failed-requests", "Requests failed, or were sent again because they had failed."),
+    concerns="time",
+)
+def failed_requests(trace: Trace) -> Iterator[Finding]:
+    """R35: requests that got no answer, or one that says to try again later."""
+    hosts = failures(trace)
+    if not hosts:
+        return
+    failed = sum(host.failed for host in hosts)
+    lost = length(stretch for host in hosts for stretch in host.stretches)
+    parts = [_words(host) for host in hosts[:MAX_HOSTS]]
+    if len(hosts) > MAX_HOSTS:
+        parts.append(f"{units.count(len(hosts) - MAX_HOSTS, 'more host')}")
+    where = f" to {hosts[0].host}" if len(hosts) == 1 and hosts[0].host else ""
+    yield Finding(
+        "R35",
+        "failed-requests",
+        f"{units.count(failed, 'request')}{where} failed",
+        f"{'; '.join(parts)}. Time lost, with the waits before the next attempt: {duration(lost)}.",
+        _advice(trace, hosts),
+        cost_ns=lost,
+    )
+
+
+def _words(host: HostFailures) -> str:
+    """Says of one host what failed, and why."""
+    name = host.host or "a host that is not known"
+    reasons = ", ".join(
+        f"{count} times {reason}" if len(host.reasons) > 1 else reason
+        for reason, count in host.reasons.most_common(MAX_REASONS)
+    )
+    if host.failed < host.requests:
+        text = f"{host.failed:,} of {units.count(host.requests, 'request')}"
+    else:
+        text = "The only request" if host.failed == 1 else f"All {host.failed:,} requests"
+    text += f" to {name} failed ({reasons})"
+    return text + (f", {host.repeated:,} sent again after a failure" if host.repeated else "")
+
+
+def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
+    ended_well = trace.outcome.get("status", "ok") == "ok"
+    results = set(trace.files.column("result"))
+    if ended_well and "cached" in results and "downloaded" not in results:
+        return (
+            f"All that was needed was in the cache: {SPARED}. "
+            "Else check the network, HF_ENDPOINT and the proxy."
+        )
+    if all(reason.startswith("status ") for host in hosts for reason in host.reasons):
+        return (
+            "The host was reached and said to try again: load later, or with a token, which is allowed more "
+            f"requests. Where the files are cached, {SPARED}."
+        )
+    return (
+        "Check the network, HF_ENDPOINT and the proxy; HF_HUB_ETAG_TIMEOUT and HF_HUB_DOWNLOAD_TIMEOUT say "
+        f"how long one answer is waited for. Where the files are cached, {SPARED}."
+    )
+
+
+@rule(
+    ("R35", "offline-too-late", "Offline mode was asked for after the Hub client had been imported."),
+    concerns="time",
+)
+def offline_too_late(trace: Trace) -> Iterator[Finding]:
+    """R35: requests were sent although the environment asks for none."""
+    ignored = trace.environment.get("offline_ignored")
+    names = [str(name) for name in ignored] if isinstance(ignored, list) else []
+    if names and len(trace.requests):
+        yield Finding(
+            "R35",
+            "offline-too-late",
+            f"{names[0]} was set too late",
+            f"{units.count(len(trace.requests), 'request')} went out although {' and '.join(names)} "
+            f"{'is' if len(names) == 1 else 'are'} set: huggingface_hub reads it once, when it is imported.",
+            IN_TIME,
+        )
+
+
+@rule(
+    ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
+    concerns="time",
+)
+def hub_requests(trace: Trace) -> Iterator[Finding]:
+    """R22: requests to the hub although every file was there already; those that failed are R35's."""
+    results = set(trace.files.column("result"))
+    if not results or "downloaded" in results or trace.outcome.get("status", "ok") != "ok":
+        return
+    if len(trace.requests):
+        rows = answered(trace)
+        count = len(rows)
+        cost = length((row.time_ns, row.time_ns + (row.duration_ns or row.wait_ns or 0)) for row in rows)
+    elif "error" not in results:
+        # A trace before 1.2 has their number alone.
+        count = sum(value or 0 for value in trace.files.column("requests"))
+        cost = phase_times(trace).get("resolve", 0)
+    else:
+        return
+    if count:
+        yield Finding(
+            "R22",
+            "hub-requests",
+            f"{units.count(count, 'request')} to the hub, nothing downloaded",
+            f"Every file was here already, and {units.count(count, 'request')} asked whether it is current.",
+            "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
+            cost_ns=cost,
+        )

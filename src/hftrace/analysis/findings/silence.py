@@ -1,0 +1,92 @@
+"""Whether "nothing here costs more than it should" may be said, and if not, why not.
+
+No finding is no proof: the claim is about the whole session, and needs that all of it was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.loader import is_unrecognised
+from hftrace.analysis.once import once
+from hftrace.analysis.time.overlap import overlapping_loads
+from hftrace.analysis.time.phases import recorded_wall_ns
+from hftrace.analysis.time.reading import merge
+from hftrace.analysis.time.requests import failures
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import natural, text
+from hftrace.schema.trace import Trace
+
+INSIDE_SHARE = 0.5
+"""The claim needs more than this share of the session's time inside of what was recorded."""
+
+
+class Reason(NamedTuple):
+    """Why the claim cannot be made."""
+
+    kind: str
+    """``no-load, ended, block-raised, failed-load, incomplete, unrecognised, overlapping, requests`` or
+    ``outside``."""
+    facts: dict[str, Any]
+    """Names, counts and times in ns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the reason as plain JSON values."""
+        return {"kind": self.kind, **self.facts}
+
+
+def claimed(trace: Trace) -> bool:
+    """Returns whether nothing was found, and nothing is known that would make this claim hollow."""
+    return not findings(trace) and not doubts(trace)
+
+
+@once
+def doubts(trace: Trace) -> list[Reason]:
+    """Returns all reasons against the claim that can be seen in a trace, the weightiest first."""
+    return list(_doubts(trace))
+
+
+def _doubts(trace: Trace) -> Iterator[Reason]:
+    index = span_index(trace)
+    status = str(trace.outcome.get("status") or "ok")
+    if status != "ok":
+        yield Reason("ended", {"status": status})
+    raised = text(trace.outcome.get("block_error"))
+    if raised is not None:
+        yield Reason("block-raised", {"error": raised})
+    loads = index.load_rows
+    if not loads:
+        yield Reason("no-load", {})
+    statuses = trace.spans.column("status")
+    failed = [row for row in loads if statuses[row] != "ok"]
+    if failed:
+        yield Reason("failed-load", {"failed": len(failed), "loads": len(loads)})
+    if any(finding.rule in ("H01", "H02") for finding in findings(trace)):
+        yield Reason("incomplete", {})
+    if is_unrecognised(trace) or any(finding.rule == "H04" for finding in findings(trace)):
+        yield Reason("unrecognised", {"transformers": text(trace.environment.get("transformers"))})
+    overlap = overlapping_loads(trace)
+    if overlap is not None:
+        yield Reason("overlapping", {"loads": len(overlap.rows), "threads": overlap.threads})
+    unanswered = sum(host.failed for host in failures(trace))
+    if unanswered:
+        yield Reason("requests", {"failed": unanswered})
+    wall = session_wall_ns(trace)
+    outside = wall - recorded_ns(trace)
+    if loads and outside >= (1 - INSIDE_SHARE) * wall and outside > 0:
+        yield Reason("outside", {"outside_ns": outside, "wall_ns": wall})
+
+
+def session_wall_ns(trace: Trace) -> int:
+    """Returns the time of the whole session; of what was recorded where the trace does not say it."""
+    return max(natural(trace.header.get("wall_ns")) or 0, recorded_wall_ns(trace))
+
+
+def recorded_ns(trace: Trace) -> int:
+    """Returns the time in which anything was recorded, on whatever thread: a load, or what goes with it."""
+    index = span_index(trace)
+    return sum(
+        end - start for start, end in merge((index.starts[row], index.ends[row]) for row in index.roots)
+    )

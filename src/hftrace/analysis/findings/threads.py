@@ -1,0 +1,60 @@
+"""Rules about loads that ran at the same time in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hftrace import units
+from hftrace.analysis.findings.rules import Finding, rule, total_of
+from hftrace.analysis.time.overlap import overlapping_loads
+from hftrace.schema.trace import Trace
+
+ONE_AT_A_TIME = (
+    "Load one model at a time: hold one threading.Lock around every from_pretrained of the process, or load "
+    "in processes of their own"
+)
+MAX_NAMES = 4
+
+
+@rule(
+    ("R34", "overlapping-loads", "Several from_pretrained ran at the same time in one process."),
+    concerns="weights",
+)
+def overlapping(trace: Trace) -> Iterator[Finding]:
+    """R34: loads of models overlapped in one process, which transformers is not made for."""
+    overlap = overlapping_loads(trace)
+    if overlap is None:
+        return
+    parts = [
+        f"{len(overlap.rows):,} loads overlapped on {units.count(overlap.threads, 'thread')}, up to "
+        f"{overlap.at_once:,} at a time; while it builds its model each changes functions of torch and "
+        "transformers for the whole process"
+    ]
+    changed = changed_globals(trace)
+    if changed:
+        more = len(changed) - MAX_NAMES
+        names = ", ".join(changed[:MAX_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+        parts.append(f"left changed afterwards: {names}")
+    left = total_of(trace, kind="parameter", device="meta", offload=None).count
+    if left:
+        parts.append(f"{units.count(left, 'parameter')} stayed without data on the meta device")
+    advice = f"{ONE_AT_A_TIME}."
+    if changed:
+        advice += " Restart this process before it loads or builds another model."
+    yield Finding(
+        "R34",
+        "overlapping-loads",
+        f"{len(overlap.rows):,} loads ran at the same time in one process",
+        "; ".join(parts) + ".",
+        advice,
+    )
+
+
+def changed_globals(trace: Trace) -> list[str]:
+    """Returns the globals of torch and transformers that were another after the recording than before it."""
+    found = trace.environment.get("changed_globals")
+    return [
+        str(entry["name"])
+        for entry in (found if isinstance(found, list) else [])
+        if isinstance(entry, dict) and entry.get("name")
+    ]

@@ -1,0 +1,57 @@
+"""Loads of one process that ran at the same time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hftrace.analysis.once import once
+from hftrace.analysis.time.spans import span_index
+from hftrace.schema.trace import Trace
+
+BUILDS_A_MODEL = ("instantiate", "weights")
+"""Phases of a load that changes globals of torch and transformers while it runs; a config's or a tokenizer's
+has none of them."""
+
+
+class Overlap(NamedTuple):
+    """Loads of models that ran at the same time in one process."""
+
+    rows: list[int]
+    """Their spans."""
+    threads: int
+    at_once: int
+    """The most that were open at a time."""
+
+
+@once
+def model_loads(trace: Trace) -> list[int]:
+    """Returns the rows of the outermost loads that built a model or placed weights."""
+    index = span_index(trace)
+    return [
+        row
+        for row in index.load_rows
+        if any(index.phases[below] in BUILDS_A_MODEL for below in index.walk([row]))
+    ]
+
+
+@once
+def overlapping_loads(trace: Trace) -> Overlap | None:
+    """Returns the loads of models that overlapped another one of their process; None where none did."""
+    index = span_index(trace)
+    by_process: dict[tuple[int, int], list[int]] = {}
+    for row in model_loads(trace):
+        lane = index.lanes[row]
+        by_process.setdefault((lane.rank, lane.pid), []).append(row)
+    overlapping: set[int] = set()
+    most = 0
+    for rows in by_process.values():
+        open_rows: list[int] = []
+        for row in sorted(rows, key=lambda row: (index.starts[row], row)):
+            open_rows = [other for other in open_rows if index.ends[other] > index.starts[row]]
+            if open_rows:
+                overlapping.update(open_rows, [row])
+            open_rows.append(row)
+            most = max(most, len(open_rows))
+    if not overlapping:
+        return None
+    return Overlap(sorted(overlapping), len({index.lanes[row] for row in overlapping}), most)

@@ -1,0 +1,166 @@
+"""What a finished model says of itself, so that it can be held against what was asked for.
+
+A few attribute reads for each load. What the tensors say (dtypes, devices, ties) is in the
+snapshot; here is what only the model and its config know. A config's dtype is read from its
+dictionary: by the old name it is a property that warns.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from hftrace.record.remote_code import PACKAGE, foreign_files
+
+MAX_DEPTH = 3
+"""How far below the model its sub-models are looked for: ``model.vision_tower.vision_model``."""
+MAX_PARTS = 64
+
+
+def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
+    """Returns the facts of a finished model; what it does not say is left out.
+
+    Args:
+        model: The torch module.
+        asked: The repository or folder that was asked for.
+    """
+    config = getattr(model, "config", None)
+    owner = type(model)
+    readers: dict[str, Callable[[], Any]] = {
+        "class": lambda: owner.__name__,
+        "classes": lambda: _own_classes(owner),
+        "source": lambda: _source(owner),
+        "foreign_files": lambda: foreign_files(owner, asked) if asked else None,
+        "dtype": lambda: _dtype(config),
+        "attn_implementation": lambda: _attention(config),
+        "quantization": lambda: _quantization(model, config),
+        "tie_word_embeddings": lambda: _flag(config, "tie_word_embeddings"),
+        "commit": lambda: _text(getattr(config, "_commit_hash", None)),
+        "device_map": lambda: _device_map(model),
+        "kept_in_float32": lambda: _kept_in_float32(model),
+        "sub_configs": lambda: sorted(_sub_configs(config)),
+        "parts": lambda: list(_parts(model, config)),
+    }
+    found: dict[str, Any] = {}
+    for name, read in readers.items():
+        try:
+            value = read()
+        except Exception:  # a config of remote code may have properties of its own
+            continue
+        if value is not None and value != []:
+            found[name] = value
+    return found
+
+
+def _own_classes(owner: type) -> list[str]:
+    """Returns the names of a class and its bases up to transformers' own base class."""
+    names = []
+    for base in owner.__mro__:
+        if base.__name__ == "PreTrainedModel" or base.__module__.partition(".")[0] == "torch":
+            break
+        names.append(base.__name__)
+    return names
+
+
+def _source(owner: type) -> str | None:
+    """Returns the file of a class that came with a checkpoint; None for one of an installed package."""
+    if not owner.__module__.startswith(f"{PACKAGE}."):
+        return None
+    return _text(getattr(sys.modules.get(owner.__module__), "__file__", None))
+
+
+def _dtype(config: Any) -> str | None:
+    own = vars(config)
+    value = own.get("dtype", own.get("torch_dtype"))
+    return None if value is None else str(value).removeprefix("torch.")
+
+
+def _attention(config: Any) -> str | None:
+    return _text(getattr(config, "_attn_implementation", None))
+
+
+def _quantization(model: Any, config: Any) -> dict[str, str | None] | None:
+    quantizer = getattr(model, "hf_quantizer", None)
+    method = quantization_method(getattr(config, "quantization_config", None))
+    if quantizer is None and method is None:
+        return None
+    return {"method": method, "quantizer": None if quantizer is None else type(quantizer).__name__}
+
+
+def quantization_method(config: Any) -> str | None:
+    """Returns the method that a quantisation config stands for: ``bitsandbytes``, ``gptq``."""
+    if config is None:
+        return None
+    method = (
+        config.get("quant_method") if isinstance(config, Mapping) else getattr(config, "quant_method", None)
+    )
+    return None if method is None else str(getattr(method, "value", method))
+
+
+def _device_map(model: Any) -> dict[str, str] | None:
+    found = getattr(model, "hf_device_map", None)
+    return {str(name): str(device) for name, device in found.items()} if isinstance(found, dict) else None
+
+
+def _kept_in_float32(model: Any) -> list[str]:
+    names: set[str] = set()
+    for attribute in ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+        names.update(map(str, getattr(model, attribute, None) or ()))
+    return sorted(names)
+
+
+def _sub_configs(config: Any) -> dict[str, Any]:
+    """Returns the configs of a composite model's parts by their name in the whole's config."""
+    return {name: value for name, value in vars(config).items() if hasattr(type(value), "get_config_dict")}
+
+
+def _parts(model: Any, config: Any) -> Iterator[dict[str, Any]]:
+    """Yields prefix, name of the config, dtype and attention of each part that has a config of its own."""
+    configs = _sub_configs(config)
+    if not configs:
+        return
+    found = 0
+    pending: list[tuple[str, Any, int]] = [("", model, 0)]
+    while pending and found < MAX_PARTS:
+        prefix, module, depth = pending.pop()
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            own = vars(child).get("config")
+            part = None
+            if hasattr(type(child), "_load_pretrained_model") and own is not None and own is not config:
+                part = _name_of(own, configs)
+            if part is not None:
+                found += 1
+                yield {
+                    "prefix": f"{prefix}{name}",
+                    "config": part,
+                    "class": type(child).__name__,
+                    "dtype": _dtype(own),
+                    "attn_implementation": _attention(own),
+                }
+            elif depth + 1 < MAX_DEPTH:
+                pending.append((f"{prefix}{name}.", child, depth + 1))
+
+
+def _name_of(own: Any, configs: Mapping[str, Any]) -> str | None:
+    """Returns which of the sub-configs a part was made from: that very one, or the only one of its type."""
+    same = [name for name, config in configs.items() if config is own]
+    # ``_from_config`` copies what it is given.
+    same = same or [
+        name
+        for name, config in configs.items()
+        if type(config) is type(own)
+        and getattr(config, "model_type", None) == getattr(own, "model_type", None)
+    ]
+    return same[0] if len(same) == 1 else None
+
+
+def _flag(config: Any, name: str) -> bool | None:
+    value = getattr(config, name, None)
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

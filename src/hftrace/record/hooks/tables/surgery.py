@@ -1,0 +1,255 @@
+"""Hook points of what changes a model after its load: it is moved, cast, resized, given other weights.
+
+Outside of a load each is a root span of phase ``surgery``, where the model is
+one that a load of this recording returned. Inside of a load most are no span,
+but what they do to the tensors is followed all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from hftrace.record.hooks.adapter_files import assigning
+from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.wrappers import SpanObserver, observed_by
+from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
+from hftrace.record.patching import transparent
+from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.second_look import models_of
+from hftrace.schema import lines
+
+Marks = dict[tuple[int, str], str]
+"""What a function did to tensors: by the identity of the module and the name in it."""
+
+MODULE = "torch.nn.modules.module:Module"
+
+
+class Operation(NamedTuple):
+    """A call that changes a model."""
+
+    span: OpenSpan | None
+    followed: list[Followed]
+
+
+class _Operating(threading.local):
+    """What this thread is doing to a model."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.marks: Marks = {}
+        """What calls inside of the outermost one did."""
+
+
+_operating = _Operating()
+
+
+class SurgeryObserver(SpanObserver):
+    """A call that changes a model: what it did to which tensor, and a span where it is the outermost."""
+
+    carry: ClassVar[bool] = False
+    """Whether names and meaning of all tensors are what they were."""
+
+    def module(self, call: Call) -> Any:
+        """Returns the module that is changed."""
+        return call.first()
+
+    def words(self, call: Call) -> tuple[str, str]:
+        """Returns what is put down for tensors that are new, and for those that were changed."""
+        word = f"{COMPUTED}:{self._function()}"
+        return word, word
+
+    def marks(self, call: Call, result: Any) -> Marks:
+        """Returns what was done to which tensor where that cannot be seen from outside."""
+        return {}
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span where the model is a known one, and looks at it as it is now."""
+        stack = self.state.stack
+        if _operating.depth or (stack and stack[0].phase != "load"):
+            return None  # a part of another operation
+        module = self.module(call)
+        if not hasattr(module, "_modules"):
+            return None
+        followed = models_of(self.recorder).touched_by(module)
+        if not followed:
+            return None
+        span = None
+        if not stack:
+            name = f"{type(module).__name__}.{self._function()}"
+            span = self.recorder.begin("surgery", name, self.number, None, started)
+        _operating.depth += 1
+        return Operation(span, followed)
+
+    def _function(self) -> str:
+        return self.point.function.rpartition(".")[2].lstrip("_")
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Ends the span, and looks at the model again."""
+        if token.span is not None:
+            self.recorder.end(token.span)
+        if token.followed:
+            new, changed = self.words(call)
+            marks = {**self._after(), **self.marks(call, result)}
+            models_of(self.recorder).changed(
+                token.followed, self._function(), new, changed, carry=self.carry, marks=marks
+            )
+
+    def fail(self, token: Operation, call: Call, error: BaseException) -> None:
+        """Ends the span as failed; how far the function came, nobody knows."""
+        if token.span is not None:
+            self.recorder.fail(token.span, error)
+        if token.followed:
+            marks = self._after()
+            models_of(self.recorder).changed(token.followed, self._function(), REPLACED, "", marks=marks)
+
+    @staticmethod
+    def _after() -> Marks:
+        """Returns what calls inside of this one have put down."""
+        _operating.depth -= 1
+        marks, _operating.marks = _operating.marks, {}
+        return marks
+
+    @staticmethod
+    def hand_up(marks: Marks) -> None:
+        """Puts down what a call inside of another one did."""
+        _operating.marks.update(marks)
+
+
+class MoveObserver(SurgeryObserver):
+    """A function that moves or casts a model's tensors."""
+
+    carry = True
+
+
+class DispatchObserver(MoveObserver):
+    """The same for one that loads call too, where it is a span of its own phase."""
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span: of the point's own phase inside a load."""
+        inside = bool(self.state.stack)
+        found = super().begin(call, started)
+        if inside and self.state.stack[0].phase == "load":
+            return Operation(SpanObserver.begin(self, call, started), found.followed if found else [])
+        if found is not None and self.point.begin is not None:
+            self.point.begin(self.recorder, call)
+        return found
+
+    def module(self, call: Call) -> Any:
+        """Returns the model."""
+        return call.get("model")
+
+
+class BlankObserver(SurgeryObserver):
+    """``to_empty``: every tensor is allocated again, and nothing is written into it."""
+
+    def words(self, call: Call) -> tuple[str, str]:
+        """Returns the same for all of them."""
+        return BLANK, BLANK
+
+
+class StateDictObserver(SurgeryObserver):
+    """``load_state_dict``, called by the user: which tensors took which key of theirs.
+
+    Called on behalf of an adapter, it says which key of the adapter's file went where; called by a loader,
+    it is a span of its load.
+    """
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins a span, but for an adapter."""
+        if assigning.names:
+            return Operation(None, [])
+        if self.state.stack:
+            return Operation(SpanObserver.begin(self, call, started), [])
+        return super().begin(call, started)
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Writes down what an adapter's file gave, and looks at the model again where the user called."""
+        if not assigning.names or token.span is not None:
+            super().finish(token, call, result)
+            return
+        state_dict, slots = call.get("state_dict"), slots_of(call.first())
+        refused = set(getattr(result, "unexpected_keys", ()))
+        items: list[str | None] = []
+        for name, value in state_dict.items() if isinstance(state_dict, Mapping) else ():
+            known = assigning.names.get(slots.get(name, (0, "")))
+            if known is not None and name not in refused:
+                items += (assigning.keys.get(id(value)), known)
+        self.recorder.write(
+            lines.Assigned(
+                self.state.stack[0].id, assigning.path, clock(), self.recorder.local.buffer.thread, items
+            )
+        )
+
+    def marks(self, call: Call, result: Any) -> Marks:
+        """Returns the keys by the tensors that took them."""
+        state_dict, module = call.get("state_dict"), call.first()
+        if not isinstance(state_dict, Mapping):
+            return {}
+        refused = set(getattr(result, "unexpected_keys", ()))
+        slots = slots_of(module)
+        return {
+            slots[key]: f"{STATE_DICT}:{key}" for key in state_dict if key in slots and key not in refused
+        }
+
+
+def slots_of(module: Any) -> dict[str, tuple[int, str]]:
+    """Returns, for each name of a tensor below a module, the module that holds it and the name there."""
+    return {
+        f"{prefix}{name}": (id(each), name)
+        for prefix, each in modules_of(module)
+        for name in (*each._parameters, *each._buffers)
+    }
+
+
+surgery_handler = observed_by(SurgeryObserver, begins_load=True)
+move_model_handler = observed_by(MoveObserver, begins_load=True)
+dispatch_handler = observed_by(DispatchObserver, begins_load=True)
+_blank_handler = observed_by(BlankObserver, begins_load=True)
+_around_state_dict = observed_by(StateDictObserver, begins_load=True)
+
+
+@transparent
+def state_dict_handler(
+    recorder: Recorder,
+    point: HookPoint,
+    number: int,
+    function: types.FunctionType,
+    original: Callable[..., Any],
+) -> Callable[..., Any]:
+    """Handles ``load_state_dict``; inside of a load, only for a model of transformers and for adapters.
+
+    4.50 calls it on the model once per shard, and on a single module once per
+    tensor: the latter are far too many for spans.
+    """
+    around = _around_state_dict(recorder, point, number, function, original)
+
+    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if (
+            recorder.open_loads
+            and not assigning.names
+            and not hasattr(type(module), "_load_pretrained_model")
+        ):
+            return original(module, *args, **kwargs)
+        return around(module, *args, **kwargs)
+
+    return call
+
+
+POINTS = (
+    *(
+        HookPoint(f"{MODULE}.{name}", "surgery", handler=move_model_handler)
+        for name in ("to", "cpu", "cuda", "half", "bfloat16", "float", "double", "type")
+    ),
+    HookPoint(f"{MODULE}.to_empty", "surgery", handler=_blank_handler),
+    HookPoint(
+        "transformers.modeling_utils:PreTrainedModel.resize_token_embeddings",
+        "surgery",
+        handler=surgery_handler,
+        optional=True,
+    ),
+    HookPoint("accelerate.big_modeling:cpu_offload", "dispatch", handler=dispatch_handler, optional=True),
+    HookPoint("accelerate.big_modeling:disk_offload", "dispatch", handler=dispatch_handler, optional=True),
+)

@@ -1,0 +1,313 @@
+"""Follows the tensors of loaded models through all that is done to them: by what they are, not by name.
+
+A name says where a tensor stands now. Adapters wrap modules, models are put
+inside of other models, layers are replaced: the name changes while the weights
+stay, or stays while they change. A tensor counts as the same where its storage
+is: a weak reference to the storage keeps neither memory nor tensor, and while
+it is held no other storage can take that address. (A weak reference to the
+*tensor* would make ``torch.utils.swap_tensors`` fail, and with it ``Module.to``
+of quantised models.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+SAME = ""
+"""Nothing that was seen has changed the tensor since its load, whatever it is called now."""
+MADE = "made"
+"""An adapter's own initialisation made it; a weight that was loaded into it afterwards counts more."""
+COPIED = "copied"
+"""A copy of the tensor that its origin names; until that is settled, of the one named after a colon."""
+CAST = "cast"
+"""Cast again after its load; the dtypes that it had in between follow after a colon."""
+WRITTEN = "written"
+"""It was written in place by code that is not hooked."""
+REPLACED = "replaced"
+"""Another tensor stands there now, put by code that is not hooked."""
+BEFORE = "before"
+"""It was there before anything was recorded."""
+COMPUTED = "computed"
+"""What follows after a colon is the function that computed it anew."""
+STATE_DICT = "state_dict"
+"""The caller loaded it from a state dict; the key follows after a colon."""
+INITIALIZED = "initialized"
+"""The model's own initialisation has written it again."""
+BLANK = "blank"
+"""Allocated again without values."""
+
+
+class Origin(NamedTuple):
+    """Where a tensor of a model comes from, as far as the loads that were recorded know it."""
+
+    load: int
+    """The span of the load that put it there; 0 where none did."""
+    name: str
+    """What that load knew it by."""
+    change: str = SAME
+    """What has become of it since."""
+
+
+Key: TypeAlias = "tuple[Any, ...]"
+
+
+class Look:
+    """The tensors of a model at one moment: their names, and what tells them apart.
+
+    Args:
+        model: A torch module.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.names: list[str] = []
+        self.slots: list[tuple[int, str]] = []
+        """The module that holds each tensor, by its identity, and the tensor's name in it."""
+        self.ids: list[int] = []
+        self.versions: list[int | None] = []
+        self.on_meta: list[bool] = []
+        self.dtypes: list[Any] = []
+        self.keys: list[Key | None] = []
+        """Its storage and its place in it; None for a tensor that has no storage of its own."""
+        self._modules: dict[int, weakref.ref[Any]] = {}
+        self._storages: list[int] = []
+        self._places: dict[tuple[int, str], int] | None = None
+        self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
+        self._expired = sys.modules["torch"].UntypedStorage._expired
+        for prefix, module in modules_of(model):
+            own = module.__dict__
+            # A scripted module has no tables of its own, and nothing replaces what is in it.
+            tables = (own.get("_parameters") or {}, own.get("_buffers") or {})
+            if any(tables):
+                self._modules[id(module)] = weakref.ref(module)
+            for name, tensor in itertools.chain(*(table.items() for table in tables)):
+                if tensor is not None:
+                    self._add(prefix + name, (id(module), name), tensor)
+
+    def _add(self, name: str, slot: tuple[int, str], tensor: Any) -> None:
+        self.names.append(name)
+        self.slots.append(slot)
+        self.ids.append(id(tensor))
+        self.versions.append(_version(tensor))
+        self.on_meta.append(bool(tensor.is_meta))
+        self.dtypes.append(tensor.dtype)
+        key = None
+        try:
+            held = _plain(tensor)
+            storage = held.untyped_storage()._weak_ref()
+            self._storages.append(storage)
+            key = (storage, held.storage_offset(), tuple(held.shape))
+        except Exception:  # a lazy or sparse tensor, one of a library's own kind
+            pass
+        self.keys.append(key)
+
+    def __del__(self) -> None:
+        for storage in self._storages:
+            self._free(storage)
+
+    def places(self) -> dict[tuple[int, str], int]:
+        """Returns the position of each tensor by its slot."""
+        if self._places is None:
+            self._places = {slot: at for at, slot in enumerate(self.slots)}
+        return self._places
+
+    def lives(self, at: int) -> bool:
+        """Returns whether the storage of a tensor has been there ever since."""
+        key = self.keys[at]
+        return key is not None and not self._expired(key[0])
+
+    def has_module(self, slot: tuple[int, str]) -> bool:
+        """Returns whether the module of a slot lives, so that its identity is still its own."""
+        module = self._modules.get(slot[0])
+        return module is not None and module() is not None
+
+    def same_as(self, other: Look) -> bool:
+        """Returns whether nothing differs: names, tensors, storages, writes."""
+        return (
+            self.names == other.names
+            and self.ids == other.ids
+            and self.versions == other.versions
+            and self.keys == other.keys
+            and None not in self.keys
+        )
+
+
+def modules_of(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yields each module below a model, itself first, with the prefix of its tensors' names."""
+    pending: list[tuple[str, Any]] = [("", model)]
+    while pending:
+        prefix, module = pending.pop()
+        yield prefix, module
+        children = module.__dict__.get("_modules") or {}
+        pending.extend(
+            (f"{prefix}{name}.", children[name]) for name in reversed(children) if children[name] is not None
+        )
+
+
+def _version(tensor: Any) -> int | None:
+    try:
+        return int(tensor._version)
+    except RuntimeError:  # made in inference mode: nobody counts
+        return None
+
+
+def _plain(tensor: Any) -> Any:
+    """Returns the first plain tensor in a wrapper (of torchao, a distributed one), else the tensor itself."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    while flatten is not None:
+        tensor = getattr(tensor, flatten()[0][0])
+        flatten = getattr(tensor, "__tensor_flatten__", None)
+    return tensor
+
+
+class Followed:
+    """A model whose tensors are followed.
+
+    Args:
+        model: A torch module; only a weak reference to it is kept.
+        load: The load that its tensors come from as far as nothing else is known; 0 for none.
+    """
+
+    def __init__(self, model: Any, load: int) -> None:
+        self.model: weakref.ref[Any] = weakref.ref(model)
+        self.look = Look(model)
+        self.load = load
+        self.changed_by: list[str] = []
+        """The functions that have changed the model since it was last written down."""
+        self.since_ns = 0
+        """When it was looked at last: what a load puts into it later takes the place of what it had."""
+        self.part_of: set[int] = set()
+        """The loads whose models have stood around this one."""
+        change = SAME if load else BEFORE
+        self.origins = [Origin(load, name, change) for name in self.look.names]
+
+    def update(self, new: str = REPLACED, changed: str = "", *, carry: bool = False) -> bool:
+        """Looks at the model again, and works out where each of its tensors comes from now.
+
+        Args:
+            new: What is put down for a tensor that was not there before.
+            changed: What is put down for one that stands in the place of another, or was written in
+                place; empty where nobody knows who did it.
+            carry: True after a function that moves or casts tensors and keeps their names and meaning.
+
+        Returns:
+            Whether anything has changed.
+        """
+        model = self.model()
+        if model is None:
+            return False
+        before, look = self.look, Look(model)
+        if look.same_as(before):
+            return False
+        by_key: dict[Key, list[int]] = {}
+        for at, key in enumerate(before.keys):
+            if key is not None and before.lives(at):
+                by_key.setdefault(key, []).append(at)
+        by_name = {name: at for at, name in enumerate(before.names)}
+        by_slot = {slot: at for at, slot in enumerate(before.slots) if before.has_module(slot)}
+        origins = []
+        for at, (name, slot, key) in enumerate(zip(look.names, look.slots, look.keys, strict=True)):
+            known = by_key.get(key) if key is not None else None
+            earlier = by_slot.get(slot)
+            named = by_name.get(name)
+            if known:
+                # Tied tensors share a storage: the one in the same place, else the one of the same name.
+                found = next((each for each in (earlier, named) if each in known), known[0])
+                assert found is not None
+                origin = self.origins[found]
+                if look.ids[at] == before.ids[found] and look.versions[at] != before.versions[found]:
+                    origin = origin._replace(change=changed or WRITTEN)
+                origins.append(origin)
+            elif named is not None and (carry or (look.on_meta[at] and earlier == named)):
+                origin = self.origins[named]
+                if look.dtypes[at] != before.dtypes[named]:
+                    origin = _cast(origin, before.dtypes[named])
+                origins.append(origin)
+            elif earlier is not None:
+                origins.append(self.origins[earlier]._replace(change=changed or REPLACED))
+            else:
+                origins.append(Origin(0, name, new))
+        self.look, self.origins = look, origins
+        return True
+
+    def mark(self, changes: dict[tuple[int, str], str]) -> None:
+        """Puts down what a function did to tensors, by their modules' identities and their names there."""
+        self.origins = [
+            origin._replace(change=changes[slot]) if slot in changes else origin
+            for slot, origin in zip(self.look.slots, self.origins, strict=True)
+        ]
+
+    def wrote(self, tensors: dict[tuple[int, str], Any], change: str) -> bool:
+        """Puts down at once that tensors have been written, and takes these writes for known.
+
+        Args:
+            tensors: The tensors, by the identities of their modules and their names there.
+            change: The word for it.
+
+        Returns:
+            Whether any of them is of this model.
+        """
+        places = self.look.places()
+        found = [(places[slot], tensor) for slot, tensor in tensors.items() if slot in places]
+        for at, tensor in found:
+            if self.look.ids[at] == id(tensor):
+                self.origins[at] = self.origins[at]._replace(change=change)
+                self.look.versions[at] = _version(tensor)
+        return bool(found)
+
+    def settle_copies(self) -> None:
+        """Gives each copy the origin of what it was copied from, where that is as its load left it."""
+        known = dict(zip(self.look.names, self.origins, strict=True))
+        for at, origin in enumerate(self.origins):
+            word, _, original = origin.change.partition(":")
+            if word == COPIED and original:
+                found = known.get(original)
+                unchanged = found is not None and found.load and not found.change
+                self.origins[at] = (
+                    found._replace(change=COPIED) if found and unchanged else origin._replace(change=REPLACED)
+                )
+
+    def adopt(self, load: int) -> None:
+        """Makes the tensors that came in during a load its own: what it knows of them goes by their names."""
+        self.load = load
+        self.settle_copies()
+        self.origins = [
+            Origin(load, name, MADE if origin.change == MADE else SAME)
+            if not origin.load and origin.change != BEFORE
+            else origin
+            for name, origin in zip(self.look.names, self.origins, strict=True)
+        ]
+
+    def absorb(self, inner: Followed, prefix: str) -> None:
+        """Takes over what is known of a model that stands inside of this one, at a prefix of its names."""
+        inner.settle_copies()
+        known = dict(zip(inner.look.names, inner.origins, strict=True))
+        by_key = dict(zip(inner.look.keys, inner.origins, strict=True))
+        by_key.pop(None, None)
+        for at, (name, key) in enumerate(zip(self.look.names, self.look.keys, strict=True)):
+            origin = known.get(name[len(prefix) :]) if name.startswith(prefix) else by_key.get(key)
+            if origin is not None:
+                self.origins[at] = origin
+        self.changed_by += inner.changed_by
+
+    def rows(self) -> list[Any]:
+        """Returns name, load, name there and change of each tensor that is not all as its load left it."""
+        self.settle_copies()
+        return [
+            field
+            for name, origin in zip(self.look.names, self.origins, strict=True)
+            if origin != (self.load, name, SAME)
+            for field in (name, *origin)
+        ]
+
+
+def _cast(origin: Origin, dtype: Any) -> Origin:
+    """Returns the origin of a tensor that had a dtype until now."""
+    word, _, passed = origin.change.partition(":")
+    if word not in (SAME, CAST):
+        return origin
+    through = [*filter(None, passed.split(",")), str(dtype).removeprefix("torch.")]
+    return origin._replace(change=f"{CAST}:{','.join(through)}")

@@ -1,0 +1,235 @@
+"""The models that loads returned: written down at return, and once more at the end if they changed.
+
+Only weak references to the models are kept. What is done to them in between is
+heard of where it is hooked (:mod:`hftrace.record.hooks.tables.surgery`); what
+is not hooked shows when the model is looked at again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import weakref
+from typing import Any
+
+from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
+from hftrace.record.recorder import Recorder, clock
+from hftrace.record.snapshot import snapshot
+from hftrace.schema import lines
+
+ORIGINAL, SAVED = ".original_module.", ".modules_to_save."
+"""Below the name of a module that PEFT trains whole: the model's own, and an adapter's copy of it."""
+
+
+class Models:
+    """The models of one recording.
+
+    Args:
+        recorder: Where they are written down.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._followed: list[Followed] = []
+        self._lock = threading.RLock()
+        self._looks = itertools.count(1)
+
+    def loaded(self, load: int, model: Any) -> None:
+        """Writes down the model that a load returned, and follows it from now on.
+
+        Args:
+            load: The span of the load.
+            model: The torch module.
+        """
+        recorder = self._recorder
+        snapshot(recorder, load, model)
+        if not recorder.open_loads:
+            recorder.writes.clear()
+        with self._lock:
+            self._forget_dead()
+            followed = self._of(model)
+            if followed is None:
+                followed = Followed(model, load)
+                inside = self._inside(model)
+                for prefix, inner in inside:
+                    inner.update()
+                    followed.absorb(inner, prefix)
+                    followed.since_ns = max(followed.since_ns, inner.since_ns)
+                followed.adopt(load)
+                followed.changed_by.clear()
+                now = dict(zip(followed.look.names, followed.origins, strict=True))
+                for prefix, inner in inside:
+                    inner.origins = [
+                        now.get(prefix + name, origin)
+                        for name, origin in zip(inner.look.names, inner.origins, strict=True)
+                    ]
+                    inner.part_of.add(load)
+                self._followed.append(followed)
+            else:
+                followed.update()
+                followed.adopt(load)
+                followed.changed_by.clear()
+            self._write(followed, 0)
+
+    def wrapped(self, model: Any) -> None:
+        """Follows a model that a function put around others without loading anything."""
+        with self._lock:
+            inside = self._inside(model)
+            if inside and self._of(model) is None:
+                prefix, inner = inside[0]
+                followed = Followed(model, inner.load)
+                for prefix, inner in inside:
+                    followed.absorb(inner, prefix)
+                    inner.part_of.add(inner.load)
+                self._followed.append(followed)
+
+    def _of(self, model: Any) -> Followed | None:
+        return next((each for each in self._followed if each.model() is model), None)
+
+    def _inside(self, model: Any) -> list[tuple[str, Followed]]:
+        """Returns the followed models below a model, outermost first, with the prefix of their names."""
+        by_id = {id(each.model()): each for each in self._followed}
+        return [(prefix, by_id[id(module)]) for prefix, module in modules_of(model) if id(module) in by_id]
+
+    def _write(self, followed: Followed, look: int) -> None:
+        items = followed.rows()
+        if items or look:
+            loads = {origin.load for origin in followed.origins} | followed.part_of
+            replaces = sorted(loads - {0, followed.load})
+            self._recorder.write(
+                lines.Origins(followed.load, look, followed.since_ns, replaces, items, followed.changed_by)
+            )
+
+    def _forget_dead(self) -> None:
+        """Lets go of models that are gone; the rows of one that had been changed say so."""
+        for each in self._followed:
+            if each.model() is None and each.changed_by:
+                self._recorder.facts("stale", {"load": each.load, "changed_by": each.changed_by})
+        self._followed = [each for each in self._followed if each.model() is not None]
+
+    # -- what is done to models ------------------------------------------------------------------
+
+    def touched_by(self, module: Any) -> list[Followed]:
+        """Returns the followed models that a module is part of, or that are part of it, as they are now."""
+        with self._lock:
+            below = {id(each) for _, each in modules_of(module)}
+            found = []
+            for each in self._followed:
+                model = each.model()
+                if model is not None and (
+                    id(model) in below or any(inner is module for _, inner in modules_of(model))
+                ):
+                    each.update()
+                    found.append(each)
+            return found
+
+    def initialized(self, module: Any, written: set[int]) -> None:
+        """Puts down that tensors of a module were initialised again.
+
+        Args:
+            module: The module, which the call was for.
+            written: The identities of the tensors that the call wrote.
+        """
+        tables = (getattr(module, "_parameters", None), getattr(module, "_buffers", None))
+        tensors = {
+            (id(module), name): tensor
+            for table in tables
+            for name, tensor in (table or {}).items()
+            if id(tensor) in written
+        }
+        with self._lock:
+            for each in self._followed:
+                if tensors and each.wrote(tensors, INITIALIZED):
+                    each.changed_by = list(dict.fromkeys([*each.changed_by, "_init_weights"]))
+
+    def follow(self, model: Any, load: int) -> None:
+        """Begins to follow a model that is still being loaded, or that nobody has seen being loaded.
+
+        Args:
+            model: The torch module.
+            load: The load that it is from; 0 if unknown.
+        """
+        with self._lock:
+            if not any(
+                inner is model
+                for each in self._followed
+                if each.model() is not None
+                for _, inner in modules_of(each.model())
+            ):
+                self._followed.append(Followed(model, load))
+
+    def changed(
+        self,
+        followed: list[Followed],
+        function: str,
+        new: str,
+        changed: str,
+        *,
+        carry: bool = False,
+        marks: dict[tuple[int, str], str] | None = None,
+    ) -> None:
+        """Looks again at models that a function has worked on.
+
+        Args:
+            followed: What :meth:`touched_by` returned before.
+            function: Its name.
+            new: See :meth:`hftrace.record.identity.Followed.update`.
+            changed: The same.
+            carry: The same.
+            marks: See :meth:`hftrace.record.identity.Followed.mark`.
+        """
+        with self._lock:
+            for each in followed:
+                if each.update(new, changed, carry=carry) or marks:
+                    each.changed_by.append(function)
+                if marks:
+                    each.mark(marks)
+                each.since_ns = clock()
+                if new == MADE:
+                    _mark_copies(each)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Writes down each model again that is not what its load left."""
+        with self._lock:
+            self._forget_dead()
+            inner = {
+                id(below) for each in self._followed for prefix, below in self._inside(each.model()) if prefix
+            }
+            for each in self._followed:
+                try:
+                    self._look_again(each, id(each) in inner)
+                except Exception as error:  # the others are looked at all the same
+                    self._recorder.error("second look", error)
+            self._followed.clear()
+
+    def _look_again(self, followed: Followed, is_part: bool) -> None:
+        changed = followed.update() or bool(followed.changed_by)
+        model = followed.model()
+        if changed and not is_part and followed.load and model is not None:
+            # Below zero: no span has such a number.
+            look = -next(self._looks)
+            snapshot(self._recorder, look, model)
+            self._write(followed, look)
+
+
+def _mark_copies(followed: Followed) -> None:
+    """An adapter that trains a whole module begins with a copy of it (PEFT's ``ModulesToSaveWrapper``)."""
+    names = set(followed.look.names)
+    for at, (name, origin) in enumerate(zip(followed.look.names, followed.origins, strict=True)):
+        if origin.change == MADE and SAVED in name:
+            module, _, rest = name.partition(SAVED)
+            original = f"{module}{ORIGINAL}{rest.partition('.')[2]}"
+            if original in names:
+                followed.origins[at] = origin._replace(change=f"{COPIED}:{original}")
+
+
+_models: weakref.WeakKeyDictionary[Recorder, Models] = weakref.WeakKeyDictionary()
+
+
+def models_of(recorder: Recorder) -> Models:
+    """Returns the models that a recorder knows."""
+    if recorder not in _models:
+        _models[recorder] = Models(recorder)
+    return _models[recorder]

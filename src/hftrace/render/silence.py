@@ -1,0 +1,52 @@
+"""What the screen says where there are no findings: the claim, or what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from hftrace import units
+from hftrace.analysis.findings.silence import Reason, doubts
+from hftrace.render.text import GOOD, PLAIN, WARN, Line, clean, wrap
+from hftrace.schema.trace import Trace
+
+Facts = dict[str, Any]
+
+_WORDS: dict[str, Callable[[Facts], str]] = {
+    "ended": lambda facts: f"This did not end well ({facts['status']}): what was not reached is not known.",
+    "block-raised": lambda facts: (
+        f"The block ended with {facts['error']}: what it was about to do is not in this trace."
+    ),
+    "no-load": lambda facts: "No load was recorded: nothing can be said about one.",
+    "failed-load": lambda facts: (
+        f"{facts['failed']:,} of {units.count(facts['loads'], 'load')} failed: "
+        "what they would have cost is not known."
+    ),
+    "incomplete": lambda facts: "This trace is incomplete: what it lacks is not known.",
+    "unrecognised": lambda facts: (
+        "The loader of this transformers is not known to hftrace: some of what it does is not seen."
+    ),
+    "overlapping": lambda facts: (
+        f"{facts['loads']:,} loads ran at the same time in one process, which transformers is not made for."
+    ),
+    "requests": lambda facts: f"{units.count(facts['failed'], 'request')} failed.",
+    "outside": lambda facts: (
+        f"No findings in what was recorded; {units.duration(facts['outside_ns'])} of "
+        f"{units.duration(facts['wall_ns'])} lie outside of any load, and were not looked at."
+    ),
+}
+
+
+def silence_lines(trace: Trace, width: int) -> Iterable[Line]:
+    """Returns the claim that nothing costs more than it should, or the first reason why it is not made."""
+    reasons = doubts(trace)
+    if not reasons:
+        yield [("No findings: ", GOOD), ("nothing here costs more than it should.", PLAIN)]
+        return
+    for part in wrap(clean(silence_words(reasons[0])), width):
+        yield [(part, WARN)]
+
+
+def silence_words(reason: Reason) -> str:
+    """Returns a reason as one sentence."""
+    return _WORDS[reason.kind](reason.facts)

@@ -1,0 +1,62 @@
+"""The requests: what was sent to which host, how it was answered, and how long that took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hftrace import units
+from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
+from hftrace.render.text import BAD, PLAIN, Block
+from hftrace.render.views.options import Rows, ViewOptions
+from hftrace.schema.trace import Trace
+
+
+def draw(trace: Trace, options: ViewOptions) -> list[Block]:
+    """Returns the requests in the order in which they were sent."""
+    columns = (
+        Column("path", most=200),
+        Column("method", most=8, rank=3),
+        Column("host", most=30, rank=1),
+        Column("status", most=24),
+        Column("took", right=True),
+        Column("bytes", right=True, rank=2),
+        Column("try", right=True, rank=4),
+        Column("sent at", right=True, rank=5),
+    )
+    chosen = _chosen(trace, options)
+    shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "request")
+    rows = []
+    for row in chosen[:shown]:
+        request = trace.requests[row]
+        answer = " ".join(str(part) for part in (request.status, request.error) if part is not None)
+        rows.append(
+            Row(
+                (
+                    request.path,
+                    request.method,
+                    request.host or units.UNKNOWN,
+                    ("✗ " if request.failed else "") + (answer or "no answer"),
+                    units.duration(request.duration_ns),
+                    units.byte_count(request.bytes),
+                    known(request.attempt),
+                    units.duration(request.time_ns),
+                ),
+                BAD if request.failed else PLAIN,
+            )
+        )
+    every = units.count(len(trace.requests), "request")
+    note = f"{len(chosen):,} of {len(trace.requests):,}" if options.matches else every
+    return [table("Requests", note, columns, rows, remarks)]
+
+
+def facts(trace: Trace, options: ViewOptions) -> Rows:
+    """Returns the rows that match, with every column."""
+    return Rows(trace.requests.columns, _chosen(trace, options))
+
+
+def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
+    """Returns the rows whose path or host matches."""
+    paths, hosts, matches = trace.requests.column("path"), trace.requests.column("host"), options.matches
+    if matches is None:
+        return range(len(paths))
+    return [row for row, path in enumerate(paths) if matches(path) or matches(hosts[row] or "")]

@@ -1,0 +1,80 @@
+"""What became of the tensors of a model after their load, as provenance and evidence.
+
+The words are those of :mod:`hftrace.record.identity`, which says what each means.
+"""
+
+from __future__ import annotations
+
+from hftrace.schema import lines
+from hftrace.schema.model import Table, Tensor
+
+SAME, MADE, COPIED, CAST, WRITTEN, REPLACED = "", "made", "copied", "cast", "written", "replaced"
+"""What may have become of a tensor since its load; :mod:`hftrace.record.identity` says what each means."""
+NOW = {
+    "computed": ("computed", "changed_after_load"),
+    "state_dict": ("state_dict", "load_state_dict"),
+    "initialized": ("initialized", "initializer"),
+    "blank": ("uninitialized", "emptied"),
+    WRITTEN: ("unknown", "written_in_place"),
+    REPLACED: ("unknown", "replaced"),
+    "before": ("unknown", "before_trace"),
+}
+"""By what became of a tensor: its provenance and evidence now."""
+COMPUTED_BY = {
+    "adapter initialisation": "adapter",
+    "resize_token_embeddings": "resized",
+    "unload_and_optionally_merge": "merged",
+    "merge_adapter": "merged",
+    "unmerge_adapter": "merged",
+}
+"""Better words of evidence, by the function that computed a tensor anew."""
+FROM_ITS_SOURCE = (
+    "keys", "file", "files", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns",
+    "read_end_ns", "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
+)  # fmt: skip
+"""Columns that say where a tensor's values came from, and no longer hold once they are others."""
+WIDER = {
+    "bfloat16": {"float32", "float64"},
+    "float16": {"float32", "float64"},
+    "float32": {"float64"},
+}
+"""By dtype: those that can hold each of its values."""
+
+
+def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
+    """Puts down what became of each tensor after its load.
+
+    Args:
+        table: The ledger's rows as the loads know the tensors; its columns are changed.
+        origins: For each row, where its tensor comes from.
+    """
+    provenance, evidence, keys, devices, stored, dtypes = (
+        table.column(name) for name in ("provenance", "evidence", "keys", "device", "stored_dtype", "dtype")
+    )
+    sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
+    for at, origin in enumerate(origins):
+        word, _, detail = origin.change.partition(":")
+        if word == SAME or devices[at] == "meta":
+            continue
+        if word == COPIED:
+            evidence[at] = "copied"
+        elif word == MADE:
+            if not keys[at]:
+                provenance[at], evidence[at] = "initialized", "adapter" if origin.load else "new_adapter"
+        elif word == CAST:
+            if stored[at] is not None and _loses(stored[at], detail.split(","), dtypes[at]):
+                provenance[at], evidence[at] = "computed", "cast_through"
+        elif word in NOW:
+            provenance[at], evidence[at] = NOW[word]
+            evidence[at] = COMPUTED_BY.get(detail, evidence[at])
+            for name, column in sources:
+                column[at] = [] if name == "keys" else None
+            if word == "state_dict":
+                keys[at] = [detail]
+
+
+def _loses(stored: str, through: list[str], dtype: str) -> bool:
+    """Returns whether a tensor has lost on its way what one cast would have kept."""
+    return any(
+        between != dtype and between != stored and between not in WIDER.get(stored, ()) for between in through
+    )

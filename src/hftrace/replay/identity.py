@@ -1,0 +1,343 @@
+"""The tensor ledgers of a process: each row follows its tensor from its load to the place where it is last.
+
+A load knows its tensors by the names that they had then. An adapter wraps
+modules, a model goes into another one, layers are replaced: the recorder says
+of each tensor of the model as it is now which load it is from, what that load
+called it, and what has become of it (:class:`hftrace.schema.lines.Origins`).
+Each row is made where its tensor is known, and stands where it is now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from hftrace.replay.changes import COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
+from hftrace.replay.events import Convert, ModuleCopy
+from hftrace.replay.keys import CheckpointHeaders
+from hftrace.replay.loads import LoadRecord
+from hftrace.replay.reader import Process
+from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.schema import lines
+from hftrace.schema.model import Table, Tensor
+
+
+class Ledgers(NamedTuple):
+    """The ledger of one load."""
+
+    record: LoadRecord
+    tensors: Table[Tensor]
+    """Of its model as it was seen last; empty but for unused keys where the model went into another one."""
+    as_loaded: Table[Tensor]
+    """When the load returned."""
+
+
+@dataclasses.dataclass
+class _Model:
+    """A model as it was written down once."""
+
+    facts: dict[str, Any]
+    layouts: list[lines.Layout] = dataclasses.field(default_factory=list)
+    rows: list[lines.ModelTensor] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What makes rows: a load, or one file that was put into a model by ``load_state_dict`` during it."""
+
+    load: int
+    path: str = ""
+    copies: bool = False
+    """Whether the rows are of copies: the tensors themselves have rows under the same names."""
+
+
+def tensor_ledgers(process: Process, records: list[LoadRecord], headers: CheckpointHeaders) -> list[Ledgers]:
+    """Returns the tensor ledger of each load of a process.
+
+    Args:
+        process: What the process wrote; loads whose models have changed say so in their spans.
+        records: Its loads.
+        headers: Of the weight files.
+    """
+    return _Builder(process, records, headers).ledgers()
+
+
+class _Builder:
+    def __init__(self, process: Process, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
+        self._process = process
+        self._headers = headers
+        self._records = {record.span: record for record in records}
+        self._assigned: dict[int, list[lines.Assigned]] = defaultdict(list)
+        for assigned in process.lines_of(lines.Assigned):
+            self._assigned[assigned.span].append(assigned)
+        self._origins = process.lines_of(lines.Origins)
+        self._returned = {span: self._rows_by_load_name(record) for span, record in self._records.items()}
+        paths: dict[str, set[str]] = defaultdict(set)
+        for path in {path for record in records for path in _weight_files(record)}:
+            paths[os.path.basename(path)].add(path)
+        self._ambiguous = {name for name, found in paths.items() if len(found) > 1}
+
+    def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
+        """Returns the rows of the model that a load returned, by what the load itself called the tensors."""
+        at_return = [each for each in self._origins if each.span == record.span and not each.look]
+        known = {row.name: row for origins in at_return for row in origins.rows()}
+        found = {}
+        for row in record.rows:
+            origin = known.get(row.name)
+            if origin is None:
+                found[row.name] = row
+            elif origin.load == record.span and origin.change != COPIED:
+                found[origin.known_as] = row
+        return found
+
+    def ledgers(self) -> list[Ledgers]:
+        """Returns the ledgers in the order of the loads."""
+        as_loaded = {span: self._as_loaded(record) for span, record in self._records.items()}
+        now = {span: self._with_paths(table, self._records[span]) for span, table in as_loaded.items()}
+        unused = {span: _unused_rows(table) for span, table in now.items()}
+        for origins in self._origins:
+            for replaced in origins.replaces:
+                if replaced in now:
+                    now[replaced] = unused[replaced]
+            record = self._records.get(origins.span)
+            if record is None:
+                continue
+            if origins.look:
+                model = self._model_of(origins.look)
+                self._note(record.span, {"changed_by": origins.changed_by})
+            else:
+                model = _Model(record.model or {}, record.layouts, record.rows)
+            now[record.span] = _joined([self._rows(record, model, origins), unused[record.span]])
+        for fact in self._process.facts.get("stale", []):
+            self._note(int(fact["load"]), {"changed_by": fact["changed_by"], "stale": True})
+        return [Ledgers(record, now[span], as_loaded[span]) for span, record in self._records.items()]
+
+    def _with_paths(self, table: Table[Tensor], record: LoadRecord) -> Table[Tensor]:
+        """Returns a ledger that gives the whole path where loads of this process read files of one name."""
+        paths = {os.path.basename(path): path for path in _weight_files(record)}
+        named = [paths.get(file, file) if file in self._ambiguous else file for file in table.column("file")]
+        return Table(Tensor, {**table.columns, "file": named})
+
+    def _note(self, span: int, attributes: dict[str, Any]) -> None:
+        if span in self._process.spans:
+            self._process.spans[span].attributes.update(attributes)
+
+    def _as_loaded(self, record: LoadRecord) -> Table[Tensor]:
+        origins = next((each for each in self._origins if each.span == record.span and not each.look), None)
+        if record.model is None or (origins is None and record.span not in self._assigned):
+            return build_tensor_ledger(record, self._headers)
+        model = _Model(record.model, record.layouts, record.rows)
+        return self._rows(record, model, origins, as_loaded=True)
+
+    def _model_of(self, look: int) -> _Model:
+        """Returns a model that was written down again."""
+        model = _Model({})
+        for facts in self._process.lines_of(lines.Model):
+            if facts.span == look:
+                model.facts = facts.facts
+        for layouts in self._process.lines_of(lines.Layouts):
+            if layouts.span == look:
+                model.layouts += layouts.layouts
+        for tensors in self._process.lines_of(lines.Tensors):
+            if tensors.span == look:
+                model.rows += tensors.rows()
+        return model
+
+    def _rows(
+        self, record: LoadRecord, model: _Model, origins: lines.Origins | None, *, as_loaded: bool = False
+    ) -> Table[Tensor]:
+        """Returns the rows of a model, each made by the load that its tensor is from.
+
+        Args:
+            record: The load whose model it is.
+            model: The model.
+            origins: Which of its tensors are not simply that load's.
+            as_loaded: Whether to add the keys of that load that went nowhere, and to name files as it does.
+        """
+        known = {row.name: row for row in origins.rows()} if origins is not None else {}
+        since = origins.since_ns if origins is not None and not origins.look else None
+        places: dict[_Source, list[int]] = defaultdict(list)
+        by_position = [self._origin(row.name, known.get(row.name), record, since) for row in model.rows]
+        sources = [_Source(record.span)]
+        sources += [_Source(record.span, assigned.path) for assigned in self._assigned.get(record.span, ())]
+        for source in sources if as_loaded else ():
+            places[source] = []
+        for at, origin in enumerate(by_position):
+            places[self._source_of(origin)].append(at)
+        parts, order, unused = [], [], []
+        for source, positions in places.items():
+            rows = [model.rows[at]._replace(name=by_position[at].known_as) for at in positions]
+            if as_loaded and source == sources[0]:
+                # Placed first, and replaced by what an adapter's file has: such keys went somewhere.
+                rows += [
+                    row._replace(name=known[row.name].known_as)
+                    for row, origin in zip(model.rows, by_position, strict=True)
+                    if row.name in known and known[row.name] != origin and known[row.name].load == record.span
+                ]
+            view = self._view(source, dataclasses.replace(model, rows=rows), record)
+            table = build_tensor_ledger(view, self._headers)
+            if not as_loaded:
+                table = self._with_paths(table, view)
+            current: dict[str, str] = {}
+            for at in positions:
+                current.setdefault(by_position[at].known_as, model.rows[at].name)
+            names = [model.rows[at].name for at in positions]
+            parts.append(_renamed(_first(table, len(positions)), names, current))
+            order += positions
+            if as_loaded and source in sources:
+                unused.append(_unused_rows(table))
+        rows_in_order = _reordered(_joined(parts), order)
+        apply_changes(rows_in_order, by_position)
+        return _joined([rows_in_order, *unused])
+
+    def _origin(
+        self, name: str, known: lines.KnownAs | None, record: LoadRecord, since: int | None
+    ) -> lines.KnownAs:
+        """Returns where a tensor comes from: a load that put one there after the last look knows best."""
+        if known is None:
+            return lines.KnownAs(name, record.span, name, SAME)
+        if since is not None and known.change in (WRITTEN, REPLACED):
+            convert = record.converts.get(name)
+            times = [convert.end] if convert is not None else []
+            times += [
+                assigned.time_ns
+                for assigned in self._assigned.get(record.span, ())
+                if any(each == name for _, each in assigned.pairs())
+            ]
+            if any(time > since for time in times):
+                return lines.KnownAs(name, record.span, name, SAME)
+        return known
+
+    def _source_of(self, origin: lines.KnownAs) -> _Source:
+        for assigned in self._assigned.get(origin.load, ()):
+            if origin.change in (SAME, MADE) and any(name == origin.known_as for _, name in assigned.pairs()):
+                return _Source(origin.load, assigned.path)
+        return _Source(origin.load, copies=origin.change == COPIED)
+
+    def _view(self, source: _Source, model: _Model, owner: LoadRecord) -> LoadRecord:
+        """Returns the record of a load as if it had returned these rows under the names that it knew."""
+        record = self._records.get(source.load) or _empty(owner)
+        facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
+        changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
+        if source.copies or owner is not record or model.facts is not record.model:
+            # Written down after that load: what it saw of a tensor, it saw of the one that it returned.
+            returned = self._returned.get(source.load, {})
+            rows, writes = [], {}
+            for row in model.rows:
+                own = returned.get(row.name)
+                kind = row.kind & ~lines.WRITTEN_IN_PLACE if own is None else own.kind
+                rows.append(row._replace(kind=kind))
+                if own is not None and own.identity in record.writes:
+                    writes[row.identity] = record.writes[own.identity]
+            changes |= {"rows": rows, "writes": writes}
+        files = {assigned.path for assigned in self._assigned.get(source.load, ())}
+        if source.path:
+            placed = [each for each in self._assigned[source.load] if each.path == source.path]
+            at = [(each.time_ns, each.thread) for each in placed]
+            pairs = [
+                (key, name, *at[number])
+                for number, each in enumerate(placed)
+                for key, name in each.pairs()
+                if key is not None
+            ]
+            changes |= {
+                "converts": {
+                    name: Convert(name, [key], [], time, time, thread) for key, name, time, thread in pairs
+                },
+                # A module of the model copied its tensors: what load_state_dict does.
+                "modules": [
+                    ModuleCopy(f"{module}." if module else "", time, time, thread)
+                    for module, time, thread in {
+                        (name.rpartition(".")[0], time, thread) for _, name, time, thread in pairs
+                    }
+                ],
+                "places": [],
+                "reads": {},
+                "renames": {},
+                "writes": {},
+                "allocations": [],
+                "reported": {},
+                "handed": {},
+                "remade": {},
+                "built_on": None,
+                "checkpoint": {path: file for path, file in record.checkpoint.items() if path == source.path},
+                "keys": {key: stored for key, stored in record.keys.items() if stored[0] == source.path},
+            }
+            return dataclasses.replace(record, **changes)
+        changes["reported"] = self._reported(record)
+        if files:
+            changes |= {
+                "checkpoint": {path: file for path, file in record.checkpoint.items() if path not in files},
+                "keys": {key: stored for key, stored in record.keys.items() if stored[0] not in files},
+            }
+        return dataclasses.replace(record, **changes)
+
+    def _reported(self, record: LoadRecord) -> dict[str, set[str]]:
+        """Returns what the loader reported, without what it said of the model when it loaded the adapter.
+
+        5.x loads an adapter as it loads a model, and calls the model's own weights missing then.
+        """
+        spans = self._process.spans
+        # Those that name what they load; others of the phase only look whether there is an adapter.
+        adapters = [
+            spans[span].start
+            for span, phase in record.phases.items()
+            if phase == "adapter" and span in spans and "model" in spans[span].attributes
+        ]
+        if not adapters:
+            return record.reported
+        began = min(adapters)
+        earlier = {name for name, convert in record.converts.items() if convert.end < began}
+        return {word: names - earlier for word, names in record.reported.items()}
+
+
+def _weight_files(record: LoadRecord) -> Iterator[str]:
+    yield from record.checkpoint
+    yield from filter(None, {path for path, _ in record.keys.values()})
+
+
+def _empty(owner: LoadRecord) -> LoadRecord:
+    """Returns the record of nothing, for tensors that no load has put there."""
+    return LoadRecord(
+        span=0,
+        thread=owner.thread,
+        start=owner.start,
+        end=owner.start,
+        status="ok",
+        timelines=owner.timelines,
+        phases={},
+        span_files={},
+        span_starts={},
+        requests={},
+    )
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def _first(table: Table[Tensor], count: int) -> Table[Tensor]:
+    return Table(Tensor, {name: column[:count] for name, column in table.columns.items()})
+
+
+def _unused_rows(table: Table[Tensor]) -> Table[Tensor]:
+    at = [position for position, kind in enumerate(table.column("kind")) if kind == "unused"]
+    return Table(Tensor, {name: [column[each] for each in at] for name, column in table.columns.items()})
+
+
+def _joined(tables: list[Table[Tensor]]) -> Table[Tensor]:
+    names = {name for table in tables for name in table.columns}
+    return Table(Tensor, {name: [each for table in tables for each in table.column(name)] for name in names})
+
+
+def _reordered(table: Table[Tensor], order: list[int]) -> Table[Tensor]:
+    """Returns the rows in the order of the model; ``order`` has the place of each of them there."""
+    at = sorted(range(len(order)), key=order.__getitem__)
+    return Table(Tensor, {name: [column[each] for each in at] for name, column in table.columns.items()})
+
+
+def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) -> Table[Tensor]:
+    tied = [current.get(name, name) if name is not None else None for name in table.column("tied_to")]
+    return Table(Tensor, {**table.columns, "name": list(names), "tied_to": tied})

@@ -1,0 +1,22 @@
+"""Cast after the load: through a narrower dtype a weight is no longer the file's."""
+
+from __future__ import annotations
+
+import torch
+from adapters import load_base, make_base, provenances, rows_of
+
+
+def make(folder):
+    make_base(folder)
+
+
+def load(folder):
+    model = load_base(folder, torch_dtype=torch.float32)
+    model.lm_head.to(torch.bfloat16)
+    return model.to(torch.float64)
+
+
+def check(trace, model, folder):
+    assert provenances(trace) == {"checkpoint": 20, "computed": 1}
+    (row,) = rows_of(trace, "lm_head")
+    assert (row.dtype, row.evidence) == ("float64", "cast_through")

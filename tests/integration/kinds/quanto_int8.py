@@ -1,0 +1,26 @@
+"""Quantised by optimum-quanto while it is loaded, to 8 bits.
+
+The wrapper says bfloat16 and holds codes and scales.
+"""
+
+from __future__ import annotations
+
+import small_llama
+import torch
+import transformers
+
+NEEDS = ("optimum-quanto",)
+
+
+def make(folder):
+    small_llama.write(folder)
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, torch_dtype=torch.bfloat16, quantization_config=transformers.QuantoConfig(weights="int8")
+    )
+
+
+def check(trace, model, folder):
+    small_llama.check_quantized(trace, "int8")

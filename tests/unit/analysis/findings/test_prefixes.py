@@ -1,0 +1,95 @@
+"""One prefix between the keys of a file and the names of a model."""
+
+import pytest
+
+from handmade import Builder
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ledger.renames import alike_rows
+
+NAMES = ["model.embed.weight", "model.layers.0.a.weight", "model.layers.1.a.weight", "head.weight"]
+
+
+def loads(*each):
+    """Loads with ``(missing names, unused keys)``; a name with a shape of its own is a pair."""
+    made = Builder()
+    for missing, unused in each:
+        load = made.span(None, "load", "A", 0, 1)
+        for number, name in enumerate(missing):
+            shape = [number + 1] if isinstance(name, str) else name[1]
+            name = name if isinstance(name, str) else name[0]
+            made.tensor(
+                name, shape, stored_dtype=None, dtype="float32", keys=[], provenance="initialized", load=load
+            )
+        for number, key in enumerate(unused):
+            made.tensor(
+                None,
+                [number + 1],
+                kind="unused",
+                provenance="unused",
+                keys=[key],
+                stored_dtype="float32",
+                dtype=None,
+                device=None,
+                load=load,
+            )
+    return made.trace()
+
+
+def found(trace):
+    return {finding.name: finding for finding in findings(trace)}
+
+
+@pytest.mark.parametrize(
+    ("keys", "prefix", "words"),
+    [
+        ([f"_orig_mod.{name}" for name in NAMES], "_orig_mod.", "torch.compile"),
+        ([f"module.{name}" for name in NAMES], "module.", "model.module"),
+        ([f"base.net.{name}" for name in NAMES], "base.net.", "removeprefix"),
+        ([name.replace("model.", "model._orig_mod.") for name in NAMES[:3]], "_orig_mod.", "torch.compile"),
+        ([f"module.module.{name}" for name in NAMES], "module.module.", "model.module"),
+    ],
+)
+def test_a_prefix_too_many(keys, prefix, words):
+    said = found(loads((NAMES[: len(keys)], keys)))
+    assert list(said) == ["one-prefix"]
+    assert said["one-prefix"].title == f"The checkpoint's keys have a prefix too many: {prefix}"
+    assert words in said["one-prefix"].advice
+    assert f"{len(keys)} parameters" in said["one-prefix"].evidence
+
+
+def test_a_prefix_that_is_not_there():
+    names = NAMES[:3]
+    said = found(loads((names, [name.removeprefix("model.") for name in names])))
+    assert list(said) == ["one-prefix"]
+    assert said["one-prefix"].title == "The checkpoint's keys lack the prefix model."
+
+
+def test_what_it_does_not_explain_is_said_beside_it():
+    said = found(loads(([*NAMES, "extra.weight"], [*(f"module.{name}" for name in NAMES), "old.bias"])))
+    assert set(said) == {"one-prefix", "missing-weights", "unused-keys"}
+    assert said["missing-weights"].title == "1 parameter not from the checkpoint"
+    assert "extra" in said["missing-weights"].evidence
+    assert "model.layers" not in said["missing-weights"].evidence
+    assert said["unused-keys"].title == "1 checkpoint key went nowhere"
+
+
+def test_shapes_have_to_fit_and_one_pair_is_a_coincidence():
+    other = [(name, [9, number]) for number, name in enumerate(NAMES)]
+    assert "one-prefix" not in found(loads((other, [f"module.{name}" for name in NAMES])))
+    assert "one-prefix" not in found(loads((["head.weight", "b.weight"], ["old.head.weight", "c.bias"])))
+
+
+def test_never_across_loads():
+    keys = [f"module.{name}" for name in NAMES]
+    trace = loads((NAMES, []), ([], keys))
+    said = found(trace)
+    assert set(said) == {"missing-weights", "unused-keys"}
+    assert "renamed" not in said["missing-weights"].evidence
+    assert alike_rows(trace) == []
+
+
+def test_renamed_perhaps_only_where_a_shape_fits():
+    said = found(loads((["head.weight"], ["classifier.weight"])))
+    assert "1 unused key has the shape of one of them: renamed, perhaps." in said["missing-weights"].evidence
+    said = found(loads(([("head.weight", [7])], ["classifier.weight"])))
+    assert "renamed" not in said["missing-weights"].evidence
