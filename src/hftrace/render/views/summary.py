@@ -9,7 +9,6 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
-from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.moved import untouched_bytes
@@ -44,9 +43,9 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.verification import describe_verification
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
-from hftrace.schema.verification import UNVERIFIED
 from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
@@ -171,7 +170,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
-    if verified := _verified(trace):
+    if verified := describe_verification(trace):
         yield "verified", verified
     if release := _release(trace):
         yield "release", release
@@ -245,24 +244,6 @@ def _ready(trace: Trace) -> str:
         parts.append(f"{step.phase} {failed}{units.duration(step.duration_ns)}")
     total = units.duration(ready.ready_ns) if ready.ready_ns is not None else "not known"
     return f"{total}: {', '.join(parts)}"
-
-
-def _verified(trace: Trace) -> str:
-    """Returns how many tensors hold what the files hold; nothing where it was not asked for."""
-    found, ready = verification(trace), readiness(trace)
-    step = ready.verify if ready is not None else None
-    if found is None:
-        return "" if step is None else "nothing: no tensor has a source in the files"
-    text = f"{found.same:,} of {units.count(found.count, 'tensor')} against the files"
-    if step is not None:
-        text += f" in {units.duration(step.duration_ns)}"
-    if found.tolerated:
-        text += f"; {found.tolerated:,} quantised, within {units.share(found.largest_error)} of the tolerance"
-    if found.different:
-        text += f"; {len(found.different):,} differ"
-    for reason, count in found.unverified.items():
-        text += f"; {count:,} not verified: {UNVERIFIED.get(reason, reason)}"
-    return text
 
 
 def _release(trace: Trace) -> str:
