@@ -20,6 +20,9 @@ from truth import disagreements
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ledger.verification import Verification, verification
+
+NOTHING = Verification(0, [], {}, 0, None)
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.manual_seed(7)
     kind.make(folder)
-    with hftrace.trace(folder / "trace.json") as recorded:
+    with hftrace.trace(folder / "trace.json", verify=True) as recorded:
         returned = kind.load(folder)
     trace = recorded.trace
     model = returned if isinstance(returned, torch.nn.Module) else returned[0]
@@ -44,6 +47,7 @@ def main() -> None:
         failed = traceback.format_exc()
     result = {
         "wrong": disagreements(model, trace),
+        "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
         "failed": failed,
         "errors": [dict(error) for error in trace.header["errors"]],
         "findings": [[finding.rule, finding.name, finding.title] for finding in findings(trace)],

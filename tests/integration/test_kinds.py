@@ -13,6 +13,8 @@ A kind is a module of ``kinds/``:
     loads it, and returns the model.
 ``check(trace, model, folder)``
     asserts what is special about it.
+``DIFFERENT``
+    names of the tensors that ``verify`` must find not to hold what the files hold; none by default.
 ``FINDINGS``
     names of the findings about weights that there must be; none by default: a healthy load has none.
 """
@@ -42,6 +44,8 @@ ABOUT_WEIGHTS = {
     "left-on-meta",
     "mismatched-shapes",
     "tied-over-own-key",
+    "tied-by-copy",
+    "verify-failed",
 }
 
 
@@ -75,6 +79,7 @@ def test_every_row_is_true(name, tmp_path, run_python):
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["wrong"] == []
+    assert result["different"] == list(getattr(kind, "DIFFERENT", ()))
     assert result["failed"] is None, result["failed"]
     assert result["errors"] == []
     found = {name for _, name, _ in result["findings"]}

@@ -8,6 +8,7 @@ from typing import Any
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
+from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.model_loads import model_loads
@@ -64,12 +65,29 @@ def _after_load(trace: Trace) -> dict[str, Any]:
     """Returns when the load returned, when the model was ready, and what a release left behind."""
     ready = readiness(trace)
     if ready is None:
-        return {"returned_ns": None, "ready_ns": None, "after_load": [], "release": None}
+        return {"returned_ns": None, "ready_ns": None, "after_load": [], "verify": None, "release": None}
     return {
         "returned_ns": ready.returned_ns,
         "ready_ns": ready.ready_ns,
         "after_load": [dataclasses.asdict(step) for step in ready.steps],
+        "verify": dataclasses.asdict(ready.verify) if ready.verify is not None else None,
         "release": dataclasses.asdict(ready.release) if ready.release is not None else None,
+    }
+
+
+def _verification(trace: Trace) -> dict[str, Any] | None:
+    """Returns how many tensors hold what the files hold; None where that was not asked for."""
+    found = verification(trace)
+    if found is None:
+        return None
+    names = trace.tensors.column("name")
+    return {
+        "count": found.count,
+        "same": found.same,
+        "different": [names[row] for row in found.different],
+        "unverified": found.unverified,
+        "tolerated": found.tolerated,
+        "largest_error": found.largest_error,
     }
 
 
@@ -143,6 +161,7 @@ def summary(trace: Trace) -> dict[str, Any]:
             },
             "by_dtype": {name: _figures(total) for name, total in group_totals(placed, "dtype").items()},
             "by_device": {name: _figures(total) for name, total in group_totals(placed, "device").items()},
+            "verification": _verification(trace),
             "casts": [
                 {"from": source, "to": target, **_figures(total)}
                 for (source, target), total in casts(tensor_sums(trace)).items()

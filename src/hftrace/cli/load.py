@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     help="Its inputs, such as '{\"input_ids\": [[1, 2, 3]]}', or a JSON file. Implies --forward.",
 )
 @click.option(
+    "--verify",
+    is_flag=True,
+    help="After that, hold every tensor of the model against the bytes of the files.",
+)
+@click.option(
     "--release", is_flag=True, help="At the end, let go of the model, and show what memory is not given back."
 )
 @click.option(
@@ -100,6 +105,7 @@ def command(
     touch: bool,
     forward: bool,
     given: str | None,
+    verify: bool,
     release: bool,
     python: str,
     sample_hz: float,
@@ -142,6 +148,7 @@ def command(
         touch=touch,
         forward=forward or inputs is not None,
         inputs=inputs,
+        verify=verify,
         release=release,
     )
     console = make_console(color, width, stderr=True)

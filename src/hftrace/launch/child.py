@@ -19,9 +19,20 @@ def child_command(python: str, *words: str | os.PathLike[str]) -> list[str]:
 
     Args:
         python: The interpreter, which need not have hftrace installed.
-        words: ``load`` and the run's directory, or ``inspect``.
+        words: ``load``, the run's directory and the module that loads, or ``inspect``.
     """
     return [python, str(_BOOTSTRAP), *(os.fspath(word) for word in words)]
+
+
+def load_command(run: Path, request: LoadRequest) -> list[str]:
+    """Returns the command line of the loading process.
+
+    Args:
+        run: The run's directory, with the request in it.
+        request: What to load.
+    """
+    module = "hftrace.launch.verified" if request.verify else "hftrace.record.child.load"
+    return child_command(request.python, "load", run, module)
 
 
 def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
@@ -48,6 +59,7 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
                 "touch": request.touch,
                 "forward": request.forward,
                 "inputs": request.inputs,
+                "verify": request.verify,
                 "release": request.release,
             }
         ),

@@ -15,6 +15,7 @@ from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
+from hftrace.launch.verified import verify_loads
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
@@ -49,6 +50,10 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             peaks. This also lowers the maximum that ``/usr/bin/time``,
             ``getrusage`` and ``torch.cuda.max_memory_allocated`` report for
             this process afterwards; False leaves them alone.
+        verify: When the block is left without an exception, hold every tensor
+            of the models that were loaded in it, and are still there, against
+            the bytes of their files. It changes nothing, takes as long as
+            reading the files, and makes memory-mapped weights resident.
 
     Attributes:
         trace: The finished trace, once the block has been left.
@@ -60,6 +65,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         *,
         sample_hz: float = DEFAULT_RATE_HZ,
         exact_peaks: bool = True,
+        verify: bool = False,
     ) -> None:
         if sample_hz < 0 or sample_hz > 10_000:
             raise ValueError(f"sample_hz must lie between 0 and 10000, got {sample_hz}")
@@ -67,6 +73,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         self.trace: Trace | None = None
         self._sample_hz = sample_hz
         self._exact_peaks = exact_peaks
+        self._verify = verify
         self._rank = ALONE
         self._directory: Path | None = None
         self._tracer: Tracer | None = None
@@ -74,7 +81,9 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
 
     def _recreate_cm(self) -> trace:
         # A decorated function may call itself, or run in several threads: each call its own recording.
-        return type(self)(self.path, sample_hz=self._sample_hz, exact_peaks=self._exact_peaks)
+        return type(self)(
+            self.path, sample_hz=self._sample_hz, exact_peaks=self._exact_peaks, verify=self._verify
+        )
 
     def __enter__(self) -> trace:
         if self._tracer is not None:
@@ -112,6 +121,14 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if tracer is None or directory is None:
             return
         try:
+            if self._verify and kind is None and os.getpid() == tracer.recorder.pid:
+                verify_loads(tracer.recorder)
+        finally:
+            self._finish(tracer, directory, error)
+
+    def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
+        """Stops recording, and makes and saves the trace."""
+        try:
             tracer.stop()
         except Exception as failure:
             tracer.recorder.error("stop", failure)
@@ -122,7 +139,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
-        raised = {"block_error": kind.__name__} if kind is not None else None
+        raised = {"block_error": type(error).__name__} if error is not None else None
         try:
             self.trace = replay(
                 directory,

@@ -62,6 +62,7 @@ class LoadRequest:
         touch: Whether to read every page of the weights once the load has returned.
         forward: Whether to do one forward pass after that.
         inputs: Its keywords as JSON values; None builds them from the config.
+        verify: Whether to hold the model against its files after that.
         release: Whether to let go of the model at the end, and measure what stays.
     """
 
@@ -74,4 +75,5 @@ class LoadRequest:
     touch: bool = False
     forward: bool = False
     inputs: Mapping[str, Any] | None = None
+    verify: bool = False
     release: bool = False

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hftrace.errors import HftraceError, TraceError, UsageError
-from hftrace.launch.child import child_command, request_facts, write_request
+from hftrace.launch.child import load_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.interrupts import Interrupts
@@ -132,7 +132,7 @@ def _run(
     started = time.monotonic_ns()
     try:
         child = subprocess.Popen(
-            child_command(request.python, "load", run),
+            load_command(run, request),
             stdin=subprocess.DEVNULL,
             env=environment,
             # Results are ours alone to print on stdout.

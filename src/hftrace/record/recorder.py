@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ class Recorder:
         """Modules whose import :attr:`on_module` wants to hear of."""
         self.on_module: Callable[[str], None] | None = None
         self.on_model_class: Callable[[Any], None] | None = None
+        self.models: list[tuple[int, weakref.ref[Any]]] = []
+        """The span of each load, and its finished model."""
         self.local = buffers.ThreadBuffers(self._threads)
         self.state = ThreadState()
         self.writes = WriteLog()

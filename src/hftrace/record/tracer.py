@@ -21,6 +21,7 @@ from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.tables.gguf import LEGACY, processors
+from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
 from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
@@ -190,7 +191,13 @@ class Tracer:
                 function = function_of(owner, "tie_weights")
                 if function is not None:
                     self._hook(
-                        HookPoint(f"{target}.tie_weights", "tie", outermost_only=True, phase_before="tie"),
+                        HookPoint(
+                            f"{target}.tie_weights",
+                            "tie",
+                            outermost_only=True,
+                            phase_before="tie",
+                            handler=tying_handler,
+                        ),
                         function,
                     )
                 function = function_of(owner, "_init_weights")

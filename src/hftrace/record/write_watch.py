@@ -23,8 +23,10 @@ from typing import Any
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock
 
-INITIALIZER = "initializer"
-"""Who wrote: the loader's initialisation."""
+INITIALIZER, TIE = "initializer", "tie_weights"
+"""Who wrote: the loader's initialisation, or ``tie_weights``."""
+SMALL_ELEMENTS = 1 << 20
+"""Data of so many elements, at most, is compared with what takes its place."""
 _NO_DATA = frozenset(
     {"requires_grad_", "share_memory_", "detach_", "rename_", "t_", "transpose_", "swapaxes_", "swapdims_"}
     | {"squeeze_", "unsqueeze_", "as_strided_"}
@@ -38,10 +40,12 @@ class Watch:
 
     Args:
         recorder: Who keeps the log, and what goes wrong here.
+        by: Who writes meanwhile, in one word.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, by: str = INITIALIZER) -> None:
         self._recorder = recorder
+        self._by = by
         self._mode: Any = None
 
     def enter(self) -> None:
@@ -55,7 +59,7 @@ class Watch:
     def leave(self) -> None:
         """Stops, and notes what was written."""
         for tensor, time_ns in self.stop():
-            self._recorder.writes.note(tensor, INITIALIZER, time_ns)
+            self._recorder.writes.note(tensor, self._by, time_ns)
 
     def stop(self) -> list[tuple[Any, int]]:
         """Stops, and returns what was written and when."""
@@ -106,6 +110,8 @@ def _mode_class() -> type[Any]:
                 for value in (*args, *keywords.values())
                 if isinstance(value, tensor_type)
             }
+            if _is_data_of(func) and len(args) > 1 and _same(args[0], args[1]):
+                return None
             if _writes(func):
                 written = args[0] if args else keywords.get("tensor", keywords.get("input"))
             else:
@@ -134,7 +140,30 @@ def _mode_class() -> type[Any]:
 
 def _writes(func: Any) -> bool:
     """Returns whether a function of torch writes its first argument."""
+    if _is_data_of(func):
+        return True
     name = getattr(func, "__name__", "")
-    if name == "__set__":  # param.data = value
-        return getattr(getattr(func, "__self__", None), "__name__", "") == "data"
     return name in _WRITING or (name[-1:] == "_" != name[-2:-1] and name not in _NO_DATA)
+
+
+def _is_data_of(func: Any) -> bool:
+    """Returns whether a call is ``param.data = value``."""
+    return (
+        getattr(func, "__name__", "") == "__set__"
+        and getattr(getattr(func, "__self__", None), "__name__", "") == "data"
+    )
+
+
+def _same(tensor: Any, value: Any) -> bool:
+    """Returns whether a small tensor gets the data that it has: biases are padded by nothing where tied."""
+    import torch
+
+    return (
+        isinstance(value, torch.Tensor)
+        and not tensor.is_meta
+        and tensor.numel() <= SMALL_ELEMENTS
+        and tensor.shape == value.shape
+        and tensor.dtype == value.dtype
+        and tensor.device == value.device
+        and torch.equal(tensor.detach(), value.detach())
+    )

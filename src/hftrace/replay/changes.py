@@ -29,8 +29,8 @@ COMPUTED_BY = {
 }
 """Better words of evidence, by the function that computed a tensor anew."""
 FROM_ITS_SOURCE = (
-    "keys", "file", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns", "read_end_ns",
-    "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
+    "keys", "file", "files", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns",
+    "read_end_ns", "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from, and no longer hold once they are others."""
 FORGETS_ITS_SOURCE = frozenset({"state_dict", "blank", REPLACED, "before"})

@@ -5,7 +5,7 @@ Times are raw readings of the loading process's clock, in nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,6 +30,10 @@ class Convert(NamedTuple):
     start: int
     end: int
     thread: int
+    patterns: Sequence[str] = ()
+    """What the sources were collected by, in the loader's order; journals of 0.2 do not have it."""
+    parameters: Sequence[dict[str, int]] = ()
+    """Those of the operations."""
 
 
 class Placement(NamedTuple):
@@ -105,7 +109,8 @@ def decode(line: lines.Events) -> list[Event]:
 
 def _convert(target: str, source: Any, start: int, end: int, thread: int) -> Convert:
     if isinstance(source, list):
-        return Convert(target, list(source[0]), list(source[1]), start, end, thread)
+        sources, operations, *rest = source
+        return Convert(target, list(sources), list(operations), start, end, thread, *map(list, rest[:2]))
     return Convert(target, [source or target], [], start, end, thread)
 
 

@@ -27,11 +27,14 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
     finished = complete and record.status == "ok"
     read_bytes: dict[str, int] = {}
     opened: set[str] = set()
-    figures = (tensors.column(name) for name in ("file", "read_start_ns", "stored_bytes"))
-    for file, read_start, size in zip(*figures, strict=True):
-        if file is not None and read_start is not None:
-            read_bytes[file] = read_bytes.get(file, 0) + (size or 0)
-            opened.add(file)
+    figures = (tensors.column(name) for name in ("file", "files", "read_start_ns", "stored_bytes"))
+    for file, files, read_start, size in zip(*figures, strict=True):
+        if read_start is None:
+            continue
+        for name, part in files.items() if files else ((file, size or 0),):
+            if name is not None:
+                read_bytes[name] = read_bytes.get(name, 0) + part
+                opened.add(name)
     opened.update(record.span_files.values())
     entries = _FileEntries()
     for span, fields in record.asked:

@@ -100,9 +100,17 @@ def _candidates(key: str, prefix: str) -> Iterable[str]:
 def keys_by_name(
     record: LoadRecord, stored: dict[str, Stored], names: set[str], prefix: str
 ) -> dict[str, list[str]]:
-    """Returns, by the model's name, the checkpoint keys that the loader put there."""
+    """Returns, by the model's name, the checkpoint keys that the loader put there.
+
+    Several keys of one tensor stand in the order of ``stored``, which is the checkpoint's: file by file,
+    as the data lies. The loader itself keeps them in a set, whose order means nothing.
+    """
     sources = {target: convert.sources for target, convert in record.converts.items()}
     if sources:
+        position = {key: at for at, key in enumerate(stored)}
+        for target, keys in sources.items():
+            if len(keys) > 1:
+                sources[target] = sorted(keys, key=lambda key: position.get(key, len(position)))
         return sources
     for key in stored:
         renamed = record.renames.get(key)

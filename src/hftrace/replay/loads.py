@@ -34,6 +34,7 @@ LineOfSpan = TypeVar(
     lines.Layouts,
     lines.Tensors,
     lines.Writes,
+    lines.Verified,
 )
 
 
@@ -64,6 +65,8 @@ class LoadRecord:
     span_starts: dict[int, int]
     requests: dict[tuple[str, str], int]
     """HTTP requests by the (repository, file name) that they were for."""
+    assigns: bool = False
+    """Whether a loader that goes by module (to 4.50) replaced parameters, instead of copying into them."""
     slices: dict[int, str] = field(default_factory=dict)
     keys: dict[str, tuple[str, StoredTensor]] = field(default_factory=dict)
     """Tensors of pickles and state dicts: key to (path, what is stored)."""
@@ -77,6 +80,8 @@ class LoadRecord:
     model: dict[str, Any] | None = None
     layouts: list[lines.Layout] = field(default_factory=list)
     rows: list[lines.ModelTensor] = field(default_factory=list)
+    tied_from: dict[str, str] = field(default_factory=dict)
+    """By the name of each parameter that ``tie_weights`` let go: the name of the one that took its place."""
     tie_groups: list[list[str]] = field(default_factory=list)
     reads: dict[str, Read] = field(default_factory=dict)
     """By checkpoint key."""
@@ -91,6 +96,8 @@ class LoadRecord:
     """What the loader put into the model for lack of a source: memory that nothing was written into."""
     writes: dict[int, lines.Write] = field(default_factory=dict)
     """By the tensor's identity."""
+    verified: dict[str, lines.Verification] = field(default_factory=dict)
+    """By the tensor's name."""
     elsewhere: int = 0
     """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
@@ -137,6 +144,10 @@ def load_records(process: Process) -> list[LoadRecord]:
     loader: dict[str, Any] = {}
     for fact in process.facts.get("environment", []):
         loader.update(fact.get("loader") or {})
+    for fact in process.facts.get("tied", []):
+        tied = records.get(fact.get("load", 0))
+        if tied is not None:
+            tied.tied_from.update(fact.get("sources") or {})
     for record in ordered:
         record.tie_groups += groups
         record.meta_buffers = loader.get("meta_buffers")
@@ -173,6 +184,7 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
         span_starts={span.id: span.start for span in spans},
         requests=_requests(spans),
+        assigns=any(span.attributes.get("assigns") is True for span in spans),
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
@@ -231,6 +243,8 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
         record.renames.update(renames.names())
     for writes, record in of(lines.Writes):
         record.writes.update((write.identity, write) for write in writes.entries())
+    for verified, record in of(lines.Verified):
+        record.verified.update((entry.name, entry) for entry in verified.entries())
     for file, record in of(lines.File):
         assert file.span is not None
         record.asked.append((file.span, file.facts))

@@ -65,6 +65,8 @@ class Provenance(NamedTuple):
 
 
 UNKNOWN = Provenance("unknown", None)
+TIE = "tie_weights"
+"""A writer that copies one tensor into another."""
 
 
 def provenance_of(seen: Observed, loading: Loading, *, tied: bool) -> Provenance:
@@ -119,6 +121,9 @@ def _without_source(seen: Observed, loading: Loading) -> Provenance:
 
 def _written(seen: Observed, evidence: str) -> Provenance:
     """Returns the provenance of a tensor that the model's own code wrote last."""
+    assert seen.write is not None
+    if seen.write.by == TIE:
+        return Provenance("tied", TIE)
     return Provenance("initialized" if seen.kind == KIND_PARAMETER else "computed", evidence)
 
 

@@ -10,7 +10,7 @@ from hftrace.replay.loads import LoadRecord
 
 
 class Times(NamedTuple):
-    """Raw clock readings in nanoseconds, and the thread that read; None if unknown."""
+    """Raw clock readings in nanoseconds, and the thread that read; None if unknown, or where several did."""
 
     read_start: int | None
     read_end: int | None
@@ -92,11 +92,12 @@ class TensorTimes:
             return Times(read.start, read.end, place.end if place else None, read.thread)
         if reads:
             place = self.placed.get(name)
+            threads = {read.thread for read in reads}
             return Times(
                 min(read.start for read in reads),
                 max(read.end for read in reads),
                 place.end if place else None,
-                reads[0].thread,
+                threads.pop() if len(threads) == 1 else None,
             )
         for variant in self._variants(name, keys):
             place = self.placed.get(variant)

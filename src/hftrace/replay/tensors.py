@@ -8,8 +8,6 @@ journal), what the files say (their headers), and what the finished model holds
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container
 from typing import Any, NamedTuple
 
 from hftrace.replay import quantized
@@ -20,12 +18,15 @@ from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
     KIND_PARAMETER,
+    UNKNOWN,
     Loading,
     Observed,
     Provenance,
     provenance_of,
 )
+from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
+from hftrace.replay.tied import TiedComparison, Ties, ties_of
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.vocabulary import GGUF_TABLES
@@ -34,17 +35,20 @@ MAX_REPORTED = 10_000
 """A report of so many names of one kind may have been cut."""
 
 
-def build_tensor_ledger(record: LoadRecord, headers: CheckpointHeaders) -> Table[Tensor]:
+def build_tensor_ledger(
+    record: LoadRecord, headers: CheckpointHeaders, comparison: TiedComparison | None = None
+) -> Table[Tensor]:
     """Returns the tensor ledger of one load; times are raw clock readings.
 
     Args:
         record: What was recorded. Without a finished model, keys whose turn
             had not come have no provenance, instead of counting as unused.
         headers: Of the weight files.
+        comparison: Compares what the files hold for tied tensors, within the limits of one trace.
     """
     stored = stored_tensors(record, headers)
     if record.model is not None:
-        return _model_ledger(record, record.model, stored)
+        return _model_ledger(record, record.model, stored, comparison or TiedComparison())
     return Table.of(Tensor, _unfinished_ledger(record, stored))
 
 
@@ -66,9 +70,11 @@ class _Row(NamedTuple):
         return self.seen.layout.offloaded and self.seen.layout.device == "meta"
 
 
-def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored]) -> Table[Tensor]:
+def _model_ledger(
+    record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
+) -> Table[Tensor]:
     device_map = model.get("device_map") or {}
-    rows = _model_rows(record, model, stored)
+    rows, ties = _model_rows(record, model, stored, comparison)
     consumed = {key for row in rows for key in row.seen.keys}
     consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
@@ -77,11 +83,10 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
         unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
+    origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
     reasons = _expected(record, unused)
     reasons.update(dict.fromkeys(record.renames, "renamed"))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
-    firsts = [seen.first for seen in every]
-    tied_to = _ties(record, {row.name for row in rows if row.seen.keys})
     conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {
@@ -90,17 +95,19 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
         "provenance": [row.provenance.word for row in rows],
         "evidence": [row.provenance.evidence for row in rows],
         "keys": [seen.keys for seen in every],
-        "file": [first.file if first else None for first in firsts],
-        "offset": [first.tensor.offset if first else None for first in firsts],
+        "file": [origin.file for origin in origins],
+        "files": [origin.files for origin in origins],
+        "offset": [origin.offset for origin in origins],
         "shape": [seen.layout.shape for seen in every],
         "global_shape": [seen.layout.global_shape for seen in every],
         "stored_shape": [row.stored_shape for row in rows],
-        "stored_dtype": [first.tensor.dtype if first else None for first in firsts],
+        "stored_dtype": [origin.dtype for origin in origins],
         "dtype": [seen.layout.dtype for seen in every],
-        "stored_bytes": _stored_bytes(every, stored),
+        "stored_bytes": [origin.bytes for origin in origins],
         "bytes": [seen.layout.bytes for seen in every],
         "device": [seen.layout.device for seen in every],
-        "tied_to": [tied_to.get(row.name) for row in rows],
+        "own_key_equal": [ties.own_key_equal.get(row.name) for row in rows],
+        "tied_to": [ties.tied_to.get(row.name) for row in rows],
         "read_start_ns": [seen.times.read_start for seen in every],
         "read_end_ns": [seen.times.read_end for seen in every],
         "placed_ns": [seen.times.placed for seen in every],
@@ -115,7 +122,10 @@ def _model_ledger(record: LoadRecord, model: dict[str, Any], stored: dict[str, S
     return Table(Tensor, columns)
 
 
-def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored]) -> list[_Row]:
+def _model_rows(
+    record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
+) -> tuple[list[_Row], Ties]:
+    """Returns what is known of each tensor of the finished model, and which of them are one."""
     prefix = str(model.get("base_model_prefix") or "")
     loading = Loading(
         quantizer=model.get("quantizer") is not None,
@@ -127,12 +137,11 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
     ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
     sources = _sources(record, stored, loadable, prefix)
-    tied_to = _ties(record, sources)
     times_of = TensorTimes(record, prefix).of
     allocations = {place.name: place for place in record.allocations}
     missing = record.reported.get("missing", set())
     mismatched = record.reported.get("mismatched", set())
-    rows = []
+    found: list[_Row] = []
     for name, marked_kind, position, identity in record.rows:
         kind = marked_kind & ~WRITTEN_IN_PLACE
         layout = record.layouts[position]
@@ -171,9 +180,13 @@ def _model_rows(record: LoadRecord, model: dict[str, Any], stored: dict[str, Sto
             record.writes.get(identity),
             marked_kind != kind,
         )
-        provenance = provenance_of(seen, loading, tied=name in tied_to)
-        rows.append(_Row(name, seen, conversion, stored_shape, provenance, left_out))
-    return rows
+        found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out))
+    ties = ties_of(record, {row.name: row.seen for row in found}, stored, comparison)
+    rows = [
+        row._replace(provenance=provenance_of(row.seen, loading, tied=row.name in ties.tied_to))
+        for row in found
+    ]
+    return rows, ties
 
 
 def _sources(
@@ -199,23 +212,6 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     if found is None and prefix and name.startswith(f"{prefix}."):
         found = allocations.get(name[len(prefix) + 1 :])
     return found
-
-
-def _stored_bytes(every: list[Observed], stored: dict[str, Stored]) -> list[int | None]:
-    """Returns what each tensor takes in its file: a part, where its keys were split among several."""
-    sizes = [sum([stored[key].tensor.bytes for key in seen.keys]) if seen.keys else None for seen in every]
-    sharing: dict[tuple[str, ...], list[int]] = {}
-    for at, seen in enumerate(every):
-        if seen.operations and seen.keys:
-            sharing.setdefault(tuple(seen.keys), []).append(at)
-    for keys, rows in sharing.items():
-        if len(rows) > 1:
-            items = [math.prod(every[at].layout.shape) for at in rows]
-            whole = sum(items)
-            if whole and whole == sum(math.prod(stored[key].tensor.shape) for key in keys):
-                for at, count in zip(rows, items, strict=True):
-                    sizes[at] = (sizes[at] or 0) * count // whole
-    return sizes
 
 
 def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
@@ -258,9 +254,10 @@ def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[st
 
 def _span_of(record: LoadRecord, times: Times) -> int | None:
     """Returns the innermost span that a tensor was read in; None if unknown."""
-    if times.thread is None or times.read_start is None:
+    if times.read_start is None:
         return None
-    return record.innermost(times.thread, times.read_start)
+    # Several threads that read for one tensor all serve the load's own.
+    return record.innermost(record.thread if times.thread is None else times.thread, times.read_start)
 
 
 def _offload_place(name: str, device_map: dict[str, str]) -> str:
@@ -272,31 +269,6 @@ def _offload_place(name: str, device_map: dict[str, str]) -> str:
         if not module:
             return "cpu"
         module = module.rpartition(".")[0]
-
-
-def _ties(record: LoadRecord, sources: Container[str]) -> dict[str, str]:
-    """Returns, for each tied tensor but the one that holds the weights, the name of that one.
-
-    Tensors are tied when they are one object. Hooks that offload replace them
-    by separate meta tensors, so the groups from before the dispatch count too.
-    """
-    groups: dict[int, list[str]] = {}
-    known = set()
-    for row in record.rows:
-        groups.setdefault(row.identity, []).append(row.name)
-        known.add(row.name)
-    families = [names for names in groups.values() if len(names) > 1]
-    families += [[name for name in names if name in known] for names in record.tie_groups]
-    tied: dict[str, str] = {}
-    for names in families:
-        if len(names) < 2 or any(name in tied for name in names):
-            continue
-        # The one that has a checkpoint key holds the weights; the first in the model's order otherwise.
-        owner = next((name for name in names if name in sources), names[0])
-        for name in names:
-            if name != owner:
-                tied[name] = owner
-    return tied
 
 
 def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Tensor]:

@@ -35,6 +35,7 @@ from hftrace.replay.spans import (
     sample_open_peaks,
 )
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
+from hftrace.replay.verification import apply_verification
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -184,6 +185,7 @@ class _Ledgers:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
             files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
+            apply_verification(tensors, record.verified)
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))

@@ -30,7 +30,8 @@ SCHEMA = "hftrace.trace"
 VERSION = "1.2"
 """1.0: the first version. 1.1 (both 2026-11): the evidence of an ending is a kind and numbers, and no
 sentence; the environment has the facts of the loader generation. 1.2: a tensor has evidence, the
-stored shape and the whole's; its provenance may be uninitialized or unknown; the table of requests."""
+stored shape, the whole's, the files of several keys, what a tie dropped, and how it compared with the
+files; its provenance may be uninitialized or unknown; the table of requests."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 MAX_CELLS = 50_000_000

@@ -308,6 +308,32 @@ class Writes(NamedTuple):
         return map(Write, *(self.items[at::3] for at in range(3)))
 
 
+class Verification(NamedTuple):
+    """How one tensor of the model compares with the files."""
+
+    name: str
+    verified: bool | None
+    """None where it was not compared."""
+    difference: float | None
+    """The greatest one; None where there is none, or none that is a number."""
+    tolerance: float | None
+    """The difference that a quantised tensor may have; None where there may be none."""
+    reason: str | None
+    """Why it was not compared: a word of :data:`hftrace.schema.verification.UNVERIFIED`."""
+
+
+class Verified(NamedTuple):
+    """Tensors of the finished model, held against the files."""
+
+    span: int
+    items: list[Any]
+    """Name, verified, difference, tolerance, reason, and so on."""
+
+    def entries(self) -> Iterator[Verification]:
+        """Yields the tensors."""
+        return map(Verification, *(self.items[at::5] for at in range(5)))
+
+
 class Thread(NamedTuple):
     """A thread that did something."""
 
@@ -386,6 +412,6 @@ class Events(NamedTuple):
 
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
-    | Model | Layouts | Tensors | Writes | Thread | Error | Facts | Device | Lost | Stop | Sample | Limit
-    | Events | Assigned | Origins
+    | Model | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample
+    | Limit | Events | Assigned | Origins
 )  # fmt: skip

@@ -100,17 +100,21 @@ class Tensor:
     uninitialized, meta, unused`` or ``unknown``, by what ``evidence`` proves; None where a load died before
     the tensor's turn came."""
     keys: list[str]
+    """Checkpoint keys. Several stand in the checkpoint's order: file by file, in a file as the data lies."""
     file: str | None
+    """The file that all keys are in; None where they are in several, which ``files`` names."""
     offset: int | None
-    """Byte offset of the first key's data in ``file``."""
+    """Byte offset of the data in ``file``; None where there are several keys."""
     shape: list[int] | None
     """In the model: of this rank's part where the tensor is distributed."""
     stored_dtype: str | None
-    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``)."""
+    """By torch's name; a quantisation of a GGUF file, for which torch has no dtype, by GGUF's (``Q4_K``).
+    None where the keys are stored in different dtypes."""
     dtype: str | None
     """Of the data that is held: of a quantised weight's codes, not the dtype that it computes in."""
     stored_bytes: int | None
-    """Of all its keys, whole, in the files. Of a distributed tensor a rank reads its slice, where the loader
+    """Of all its keys, whole, in the files. Keys that were cut into several tensors are shared out among
+    these by their numbers of elements. Of a distributed tensor a rank reads its slice, where the loader
     reads slices, or all and keeps a part."""
     bytes: int | None
     """Of all that the tensor holds here: its data; codes, scales, zero points and statistics of a quantised
@@ -118,14 +122,15 @@ class Tensor:
     device: str | None
     tied_to: str | None
     read_start_ns: int | None
-    """Start of the call that reads and casts the tensor. With a memory map and an
+    """Start of the call that reads and casts the tensor; of several keys, of the first call.
+    With a memory map and an
     equal dtype on CPU that call reads nothing yet: see ``resident_after`` of the file.
     Nothing is synchronised: a copy to an accelerator may still be under way at its end."""
     read_end_ns: int | None
     placed_ns: int | None
     """When the tensor was in the model."""
     thread: int | None
-    """The thread that read it."""
+    """The thread that read it; None where several threads read its keys."""
     span: int | None
     """The innermost span that it was read in."""
     convert_start_ns: int | None = None
@@ -143,6 +148,20 @@ class Tensor:
     """Shape of the whole where this rank holds a part; None where it holds all."""
     load: int | None = None
     """Id of the load's span; None in traces of before 1.2."""
+    files: dict[str, int] | None = None
+    """Stored bytes of this tensor by file, where its keys are in several; None where they are in one."""
+    own_key_equal: bool | None = None
+    """Of a tied tensor with a key of its own in the checkpoint: whether that key holds the same as the key
+    of the tensor that it is tied to; False where that one has none. None where a tied tensor has no such
+    key, or it was not compared."""
+    verified: bool | None = None
+    """Whether the model held what the files hold, by ``--verify``; None where that was not compared."""
+    max_difference: float | None = None
+    """The greatest difference between the two; None where there was none, or none that is a number."""
+    tolerance: float | None = None
+    """The difference that a quantised tensor may have; None for another, which may have none."""
+    unverified: str | None = None
+    """Why it was not compared: a word of :data:`hftrace.schema.verification.UNVERIFIED`."""
 
 
 @dataclass(frozen=True, slots=True)

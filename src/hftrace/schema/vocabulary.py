@@ -51,9 +51,9 @@ PHASES = tuple(PHASE_LETTERS)
 in it and in no child is unattributed; every other word is a named phase."""
 READY_PHASES = ("touch", "forward")
 """Phases after which a loaded model is ready."""
-AFTER_LOAD = (*READY_PHASES, "release")
+AFTER_LOAD = (*READY_PHASES, "verify", "release")
 """What ``hftrace load`` may be asked to do after the load, in this order; each is a phase."""
-MEMORY_PHASES = (*READY_PHASES, "generate", "release")
+MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "release")
 """Phases of root spans that follow a load and change what it left in memory."""
 
 # -- provenance ----------------------------------------------------------------------------------------
@@ -70,6 +70,9 @@ EVIDENCE = {
     "ignored": "the model's class leaves this key out on purpose",
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
+    "tie_weights": "tie_weights of the model's class wrote it, and did not make it one with another",
+    "verified": "it was held against the files afterwards, and is what they hold under its keys",
+    "differs": "it was held against the files afterwards, and is not what they hold under its keys",
     "written_in_place": "something that is not hooked wrote into it after it was made",
     "replaced": "something that is not hooked put it in the place of another one after the load",
     "copied": "an adapter made it as a copy of a weight that was placed",

@@ -189,10 +189,17 @@ def test_a_failed_conversion_is_a_span(recorder, load, keyword):
     assert span[4] == "convert(a)"
 
 
+class Stack:
+    def __init__(self):
+        self.dim = 1
+        self.checked = False
+
+
 class Converter:
     def __init__(self, targets, operations=()):
         self.layer_targets = targets
         self.operations = operations
+        self.source_patterns = ["e.*.up", "e.*.gate"]
 
     def convert(self, layer_name, made=None, fail=None):
         if fail is not None:
@@ -202,7 +209,7 @@ class Converter:
 
 @pytest.mark.parametrize("pair", [False, True], ids=["5.3 on", "5.0"])
 def test_a_conversion_of_many_keys_is_noted_with_all_of_them(recorder, load, pair):
-    converter = Converter({"up": ["e.0.up", "e.1.up"], "gate": ["e.0.gate"]}, ["text", 1])
+    converter = Converter({"up": ["e.0.up", "e.1.up"], "gate": ["e.0.gate"]}, ["text", Stack()])
     made = {"e.up": object(), "e.gate": object()}
     result = (made, {}) if pair else made
     undo = put(recorder, handlers.weight_convert_handler, Converter.convert)
@@ -214,7 +221,8 @@ def test_a_conversion_of_many_keys_is_noted_with_all_of_them(recorder, load, pai
     finally:
         undo()
     rows = recorder.local.buffer.converts
-    sources = [["e.0.up", "e.1.up", "e.0.gate"], ["str", "int"]]
+    sources = [["e.0.up", "e.1.up", "e.0.gate"], ["str", "Stack"]]
+    sources += [["e.*.up", "e.*.gate"], [{}, {"dim": 1}]]
     assert [rows[0:2], rows[4:6]] == [["e.up", sources], ["e.gate", sources]]
     assert len(rows) == 8
     assert recorder.error_count == 1, "of the one that is named by a number"

@@ -29,6 +29,7 @@ EXAMPLES = [
     lines.Assigned(3, "/a/adapter_model.safetensors", 7, 9, ["a.lora_A.weight", "a.lora_A.default.weight"]),
     lines.Origins(3, -1, 7, [1], ["a.weight", 1, "b.weight", "computed:half"], ["half"]),
     lines.Writes(1, [99, 5, "initializer"]),
+    lines.Verified(1, ["a", False, 0.5, None, None]),
     lines.Thread(77, "MainThread"),
     lines.Error("m:f", "KeyError"),
     lines.Facts("environment", {"python": "3.11"}),

@@ -36,13 +36,14 @@ def ledger_progress(trace: Trace) -> Progress:
     tensors = trace.tensors
     count = done = placed_bytes = all_bytes = 0
     known: set[str | None] = set()
-    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file")
-    for kind, provenance, stored, placed, file in zip(
+    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file", "files")
+    for kind, provenance, stored, placed, file, files in zip(
         *(tensors.column(name) for name in columns), strict=True
     ):
         if kind == "unused" or stored is None:
             continue
         known.add(file)
+        known.update(files or ())
         if provenance in ("tied", "computed"):
             continue
         count += 1

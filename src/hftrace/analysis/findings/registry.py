@@ -24,6 +24,7 @@ MODULES = (
     "requests",
     "threads",
     "time",
+    "verify",
     "weights",
 )
 """Modules of this package with rules, each of which registers its own when it is imported."""

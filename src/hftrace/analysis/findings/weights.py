@@ -158,6 +158,7 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
     explained = explained_rows(trace)
     total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
     total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
+    total.subtract(total_of(trace, kind="parameter", provenance="unknown", evidence="differs"))  # by R38
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place")

@@ -66,7 +66,6 @@ def weight_reading(trace: Trace) -> Reading:
     weights_of = index.nearest(("weights",))
     named = _shards_by_name(trace, index, weights_of)
     tensors = trace.tensors
-    stored, sizes = tensors.column("stored_bytes"), tensors.column("bytes")
     starts, ends = tensors.column("read_start_ns"), tensors.column("read_end_ns")
     shards: dict[tuple[int | None, str], ShardReading] = {}
     rows: dict[tuple[int | None, str], list[int]] = {}
@@ -74,42 +73,41 @@ def weight_reading(trace: Trace) -> Reading:
     waits: dict[int, list[tuple[int, int]]] = {}
     for batch in tensor_batches(trace):
         thread, tensor_class = batch.thread, batch.tensor_class
-        # Its span tells it from another load's file of the same name, for which the row has the path.
-        file = batch.file.rpartition("/")[2] if batch.file is not None else None
-        if file is None or tensor_class.provenance in ("tied", "meta"):
+        if tensor_class.provenance in ("tied", "meta"):
             continue
         if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it
         fate = fate_of(trace, batch)
-        for span_row, mine in _by_span(trace, index, batch):
-            owner = None if span_row is None else owners[span_row]
-            if not batch.read and owner is not None:
-                # Read with its whole file, and placed later: the row names the span that it was placed in.
-                owner = named.get((owner, file), owner)
-            shard = shards.setdefault((owner, file), ShardReading(owner, file))
-            rows.setdefault((owner, file), []).extend(mine)
-            shard.tensors += len(mine)
-            weight = sum(stored[row] if stored[row] is not None else sizes[row] or 0 for row in mine)
-            shard.bytes += weight
-            if fate is not None:
-                shard.moved = shard.moved.plus(fate, weight)
-            timed = mine if batch.read else []
-            if None in take(ends, timed):
-                timed = [row for row in timed if ends[row] is not None]
-            if not timed:
-                continue
-            began, ended = take(starts, timed), take(ends, timed)
-            shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
-            shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
-            shard.stretches += zip(began, ended, strict=True)
-            if thread is None:
-                continue
-            busy = sum(ended) - sum(began)
-            shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + busy
+        for span_row, in_span in _by_span(trace, index, batch):
+            timed = [row for row in in_span if ends[row] is not None] if batch.read else []
+            busy = sum(take(ends, timed)) - sum(take(starts, timed))
+            parts = _by_file(trace, batch, in_span)
+            for file, mine in parts.items():
+                owner = None if span_row is None else owners[span_row]
+                if not batch.read and owner is not None:
+                    # Read with its whole file, placed later: the row names the span that it was placed in.
+                    owner = named.get((owner, file), owner)
+                shard = shards.setdefault((owner, file), ShardReading(owner, file))
+                rows.setdefault((owner, file), []).extend(mine)
+                shard.tensors += len(mine)
+                weight = sum(mine.values())
+                shard.bytes += weight
+                if fate is not None:
+                    shard.moved = shard.moved.plus(fate, weight)
+                read = [row for row in timed if row in mine] if len(mine) < len(in_span) else timed
+                if not read:
+                    continue
+                began, ended = take(starts, read), take(ends, read)
+                shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)
+                shard.end_ns = max(ended) if shard.end_ns is None else max(shard.end_ns, *ended)
+                shard.stretches += zip(began, ended, strict=True)
+                if thread is not None and batch.file is not None:
+                    shard.busy_ns[thread] = shard.busy_ns.get(thread, 0) + busy
             weights = None if span_row is None else weights_of[span_row]
-            if weights is None or thread == index.lanes[weights].thread:
+            if not timed or not parts or weights is None or thread == index.lanes[weights].thread:
                 continue
-            readers[batch.rank, thread] = readers.get((batch.rank, thread), 0) + busy
+            if thread is not None:
+                readers[batch.rank, thread] = readers.get((batch.rank, thread), 0) + busy
             waits.setdefault(weights, []).extend(_waits(trace, timed))
     for shard in shards.values():
         shard.stretches = merge(shard.stretches)
@@ -121,6 +119,21 @@ def weight_reading(trace: Trace) -> Reading:
         reader_threads=readers,
         rows={key: sorted(mine) for key, mine in rows.items()},
     )
+
+
+def _by_file(trace: Trace, batch: Batch, rows: list[int]) -> dict[str, dict[int, int]]:
+    """Returns the rows of a batch by the files that they came from, with the bytes out of that file."""
+    columns = trace.tensors.column
+    if batch.file is not None:
+        stored, sizes = take(columns("stored_bytes"), rows), take(columns("bytes"), rows)
+        figures = [size or 0 if known is None else known for known, size in zip(stored, sizes, strict=True)]
+        # Its span tells it from another load's file of the same name, for which the row has the path.
+        return {batch.file.rpartition("/")[2]: dict(zip(rows, figures, strict=True))}
+    found: dict[str, dict[int, int]] = {}
+    for row, files in zip(rows, take(columns("files"), rows), strict=True):
+        for file, size in (files or {}).items():
+            found.setdefault(file.rpartition("/")[2], {})[row] = size
+    return found
 
 
 def _by_span(trace: Trace, index: SpanIndex, batch: Batch) -> Iterable[tuple[int | None, list[int]]]:

@@ -1,6 +1,6 @@
 """When a model is ready to run, and what it leaves behind: the root spans that follow a load.
 
-``hftrace load --touch --forward --release`` records them beside the load.
+``hftrace load --touch --forward --verify --release`` records them beside the load.
 A memory-mapped model is loaded long before it is in memory, so the time until
 it is ready is that of its load and of what came after it.
 """
@@ -49,6 +49,8 @@ class Ready:
     """Wall time of the load."""
     steps: list[Step]
     """Touch and forward, as far as they were asked for, in order."""
+    verify: Step | None
+    """Holding the model against its files; no part of being ready."""
     release: Release | None
 
     @property
@@ -77,22 +79,24 @@ def readiness(trace: Trace) -> Ready | None:
         return None
     last = loads[-1]
     steps: list[Step] = []
-    release = None
+    release = verify = None
     for row in index.main_roots:
         if index.starts[row] < index.starts[last] or index.phases[row] not in AFTER_LOAD:
             continue
         span = trace.spans[row]
-        if span.phase in READY_PHASES:
+        if span.phase != "release":
             error = span.attributes.get("error")
-            steps.append(
-                Step(
-                    span.phase,
-                    index.wall_ns(row),
-                    span.status,
-                    None if error is None else str(error),
-                    span.storage_read_bytes,
-                )
+            step = Step(
+                span.phase,
+                index.wall_ns(row),
+                span.status,
+                None if error is None else str(error),
+                span.storage_read_bytes,
             )
+            if span.phase in READY_PHASES:
+                steps.append(step)
+            else:
+                verify = step
         else:
             kept = span.attributes.get("kept_device_bytes")
             freed = span.attributes.get("freed")
@@ -107,7 +111,7 @@ def readiness(trace: Trace) -> Ready | None:
                 },
                 freed if isinstance(freed, bool) else None,
             )
-    return Ready(index.wall_ns(last), steps, release)
+    return Ready(index.wall_ns(last), steps, verify, release)
 
 
 def _integer(value: object) -> int | None:

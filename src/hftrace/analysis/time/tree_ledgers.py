@@ -57,7 +57,8 @@ def _attach_misses(trace: Trace, node_of: dict[int, Node], limit: int | None) ->
 def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) -> None:
     """Hangs shards, waiting and folded tensors below the spans that read weights."""
     index, reading = span_index(trace), weight_reading(trace)
-    ledger: dict[int, list[int]] = {}
+    # A tensor that came from several files is one tensor all the same.
+    ledger: dict[int, dict[int, None]] = {}
     shards: dict[int, list[Node]] = {}
     for shard in reading.shards:
         if shard.owner is None:
@@ -83,7 +84,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
                     attributes={"threads": len(shard.busy_ns), **_moved(shard)},
                 )
             )
-        ledger.setdefault(weights, []).extend(rows)
+        ledger.setdefault(weights, {}).update(dict.fromkeys(rows))
     for row, nodes in shards.items():
         node_of[row].children.extend(_limited_shards(nodes, None if everything else MAX_SHARDS))
     for row, waiting in reading.waiting_ns.items():
@@ -92,8 +93,8 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
             node_of[row].children.append(
                 Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
             )
-    for row, rows in ledger.items():
-        node_of[row].children.extend(_tensor_groups(trace, rows, None if everything else MAX_GROUPS))
+    for row, found in ledger.items():
+        node_of[row].children.extend(_tensor_groups(trace, list(found), None if everything else MAX_GROUPS))
 
 
 def _moved(shard: ShardReading) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Starts hftrace's child inside any interpreter, by path.
 
-Run as ``python bootstrap.py load DIRECTORY`` or ``python bootstrap.py inspect``.
+Run as ``python bootstrap.py load DIRECTORY MODULE``, whose ``main`` gets the
+directory, or as ``python bootstrap.py inspect``.
 The interpreter need not have hftrace installed: the package is loaded from
 where this file lies, and ``sys.path`` stays what it would be without us, so
 that nothing of the supervisor's environment leaks into the load.
@@ -9,6 +10,7 @@ This file alone is written for any Python 3, so that one that is too old can
 say so.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -54,9 +56,8 @@ def run() -> int:
         from hftrace.record.child.inspection import main as inspect_main
 
         return inspect_main()
-    from hftrace.record.child.load import main as load_main
-
-    return load_main(sys.argv[2])
+    # Whoever starts a load says whose code it is: there are loads with more to them.
+    return int(importlib.import_module(sys.argv[3]).main(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,12 @@ class RequestError(Exception):
     """What was asked for cannot be: wrong usage, and not a failed load."""
 
 
-def main(directory: str) -> int:
+def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> int:
     """Runs the load that ``directory`` asks for; returns the exit code.
+
+    Args:
+        directory: The run's directory.
+        verify: Holds the models of a recorder's loads against their files.
 
     Returns:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
@@ -91,7 +96,7 @@ def main(directory: str) -> int:
     held: list[Any] = []
     code = 0
     try:
-        _load(recorder, request, held)
+        _load(recorder, request, held, verify)
     except RequestError as error:
         code = 2
         recorder.facts(
@@ -126,7 +131,12 @@ def main(directory: str) -> int:
     return code
 
 
-def _load(recorder: Recorder, request: dict[str, Any], held: list[Any]) -> None:
+def _load(
+    recorder: Recorder,
+    request: dict[str, Any],
+    held: list[Any],
+    verify: Callable[[Recorder], None] | None,
+) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
     import torch
@@ -157,7 +167,7 @@ def _load(recorder: Recorder, request: dict[str, Any], held: list[Any]) -> None:
             "ignored": ignored,
         },
     )
-    readiness = Readiness(recorder, request)
+    readiness = Readiness(recorder, request, verify)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
 

@@ -45,13 +45,20 @@ def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
     sources = [key for keys in transform.layer_targets.values() for key in keys]
     operations = [type(operation).__name__ for operation in transform.operations]
     operations += _quantizing(transform)
+    # In which order the loader joins what it has collected for each of them.
+    patterns = list(getattr(transform, "source_patterns", ()))
+    parameters = [
+        {name: value for name, value in getattr(operation, "__dict__", {}).items() if type(value) is int}
+        for operation in transform.operations
+    ]
+    source = [sources, operations, patterns, parameters]
     # 5.0.0 returns the errors beside the tensors.
     targets = (result[0] if isinstance(result, tuple) else result) or transform.layer_targets
     events: list[Any] = []
     for target in targets:
         if not isinstance(target, str):
             raise TypeError(f"a converted tensor is named by a {type(target).__name__}")
-        events += (target, [sources, operations], started, ended)
+        events += (target, source, started, ended)
     return events
 
 

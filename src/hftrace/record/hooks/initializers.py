@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
 from hftrace.record.second_look import models_of
-from hftrace.record.write_watch import Watch
+from hftrace.record.write_watch import INITIALIZER, Watch
 
 
-class InitializeObserver(SpanObserver):
-    """A span of phase ``initialize``, in which writes to tensors are watched."""
+class WatchingObserver(SpanObserver):
+    """A span in which writes to tensors are watched."""
+
+    by: ClassVar[str] = INITIALIZER
+    """Who writes meanwhile."""
 
     def begin(self, call: Call, started: int) -> tuple[OpenSpan, Watch] | None:
         """Begins both."""
         span = super().begin(call, started)
         if span is None:
             return None
-        watch = Watch(self.recorder)
+        watch = Watch(self.recorder, self.by)
         watch.enter()
         return span, watch
 
@@ -43,7 +46,7 @@ class InitializeObserver(SpanObserver):
             super().fail(span, call, error)
 
 
-initializing_handler = observed_by(InitializeObserver)
+initializing_handler = observed_by(WatchingObserver)
 
 
 @transparent

@@ -43,6 +43,7 @@ from hftrace.render.text import (
     width_of,
     wrap,
 )
+from hftrace.render.verification import describe_verification
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
@@ -169,6 +170,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
+    if verified := describe_verification(trace):
+        yield "verified", verified
     if release := _release(trace):
         yield "release", release
     if memory := describe_peak(trace):
@@ -220,7 +223,7 @@ def _took(trace: Trace) -> str:
     changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
     before = recorded_wall_ns(trace) - loads - after - changes
     text = units.duration(recorded_wall_ns(trace))
-    if (before or changes) and loads:
+    if (before or changes or after) and loads:
         text += ": " + (f"imports {units.duration(before)}, " if before else "")
         text += f"load {units.duration(loads)}"
         text += f", changes to the model {units.duration(changes)}" if changes else ""

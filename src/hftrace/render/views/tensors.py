@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import fold, fold_names
@@ -53,12 +53,14 @@ def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     if matches is None:
         return range(len(ledger))
     names, keys, files = ledger.column("name"), ledger.column("keys"), ledger.column("file")
+    several = ledger.column("files")
     return [
         row
         for row, name in enumerate(names)
         if (name and matches(name))
         or any(matches(key) for key in keys[row])
         or (files[row] and matches(files[row]))
+        or any(matches(file) for file in several[row] or ())
     ]
 
 
@@ -88,7 +90,7 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
             origin,
             units.byte_count(None if size is None else size * layers),
             units.duration(spent) if layers == 1 else "",
-            known(tensor.file) if layers == 1 else "",
+            _files(tensor.file, tensor.files) if layers == 1 else "",
         ),
         style or (BAD if tensor.kind == "unused" else PLAIN),
     )
@@ -96,7 +98,7 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
 
 def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[str]]:
     ledger = trace.tensors
-    sizes, files = ledger.column("bytes"), ledger.column("file")
+    sizes, files, several = (ledger.column(name) for name in ("bytes", "file", "files"))
     starts, ends = ledger.column("read_start_ns"), ledger.column("read_end_ns")
     rows: list[Row] = []
     groups = fold(ledger)
@@ -106,6 +108,7 @@ def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[st
             rows.append(_tensor_row(trace, group.rows[0], group.label))
             continue
         names = {files[row] for row in group.rows if files[row]}
+        names.update(name for row in group.rows for name in several[row] or ())
         times = [
             ends[row] - starts[row] for row in group.rows if starts[row] is not None and ends[row] is not None
         ]
@@ -139,6 +142,10 @@ def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[st
             more = f"  + {len(members) - MEMBERS} more: --filter {group.prefix}"
             rows.append(Row((more, *[""] * 7), DIM))
     return rows, remarks
+
+
+def _files(file: str | None, several: Mapping[str, int] | None) -> str:
+    return units.count(len(several), "file") if several else known(file)
 
 
 def _dtypes(stored: str | None, dtype: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from typing import Any
 
 from hftrace.record.got import got_of, quantization_method
@@ -105,6 +106,7 @@ class EntryObserver(SpanObserver):
             model = self.model(call, result)
             if model is not None:
                 models_of(recorder).loaded(outermost.id, model)
+                recorder.models.append((outermost.id, weakref.ref(model)))
                 self._say_what_it_got(outermost, call, model)
 
     def model(self, call: Call, result: Any) -> Any:

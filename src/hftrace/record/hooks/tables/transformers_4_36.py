@@ -25,6 +25,13 @@ POINTS = (
     HookPoint(f"{MODELING}:set_initialized_submodules", "initialize", until="B", optional=True),
     HookPoint(f"{MODELING}:get_disk_only_shard_files", "offload", until="C", optional=True),
     HookPoint(f"{MODELING}:get_state_dict_dtype", "config", until="C", optional=True),
-    HookPoint(f"{MODELING}:check_support_param_buffer_assignment", "shard", until="B", optional=True),
+    # Its answer decides whether tied parameters keep what was copied last.
+    HookPoint(
+        f"{MODELING}:check_support_param_buffer_assignment",
+        "shard",
+        until="B",
+        optional=True,
+        finish=lambda recorder, span, call, result: {"assigns": bool(result)},
+    ),
     HookPoint("accelerate.utils.modeling:load_offloaded_weights", "offload", until="B", optional=True),
 )

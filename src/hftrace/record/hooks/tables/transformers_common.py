@@ -16,6 +16,7 @@ from hftrace.record.hooks.capture import (
 )
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.ties import tying_handler
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
@@ -124,7 +125,7 @@ POINTS = (
     HookPoint(f"{MODEL}._adjust_missing_and_unexpected_keys", "finalize", optional=True),
     # After the weights.
     HookPoint(f"{MODEL}.init_weights", "initialize", outermost_only=True, handler=initializing_handler),
-    HookPoint(f"{MODEL}.tie_weights", "tie", outermost_only=True, phase_before="tie"),
+    HookPoint(f"{MODEL}.tie_weights", "tie", outermost_only=True, phase_before="tie", handler=tying_handler),
     HookPoint(f"{MODEL}.post_init", "finalize", outermost_only=True),
     HookPoint(f"{MODEL}.eval", "finalize", optional=True, outermost_only=True, phase_before="finalize"),
     HookPoint(

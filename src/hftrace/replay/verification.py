@@ -1,0 +1,141 @@
+"""A ledger and its verification: what there is to hold a model against, and what comes of it."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hftrace.replay.events import Convert
+from hftrace.replay.identity import tensor_ledgers
+from hftrace.replay.keys import CheckpointHeaders
+from hftrace.replay.loads import LoadRecord, load_records
+from hftrace.replay.reader import Process, read_process
+from hftrace.replay.spans import add_initialize_spans, close_open_spans
+from hftrace.replay.unpacking import name_by_file
+from hftrace.schema.lines import Verification
+from hftrace.schema.model import Table, Tensor
+from hftrace.schema.verification import Check
+
+FROM_FILES = frozenset({"checkpoint", "converted", "quantized", "tied"})
+"""Claims that a verification against the files refutes."""
+Keys = tuple[str, ...]
+
+
+def verification_checks(journal: str | os.PathLike[str]) -> dict[int, list[Check]]:
+    """Returns, by the span of each load that returned a model, what its tensors are said to hold.
+
+    Args:
+        journal: That of a process which may still be running.
+    """
+    process = read_process(Path(journal))
+    if process is None:
+        return {}
+    close_open_spans(process, "ok", process.last_time)
+    add_initialize_spans(process)
+    return _all_checks(process)
+
+
+def _all_checks(process: Process) -> dict[int, list[Check]]:
+    headers = CheckpointHeaders()
+    records = load_records(process)
+    for record in records:
+        name_by_file(record, headers)
+    return {
+        record.span: _checks(tensors, _Places(record, records, headers))
+        for record, tensors, _ in tensor_ledgers(process, records, headers)
+        if record.model is not None
+    }
+
+
+class _Places:
+    """Where the keys of a ledger are, and what the load made of them.
+
+    Some rows may be of other loads, whose model went into this one's.
+    """
+
+    def __init__(self, record: LoadRecord, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
+        self._headers = headers
+        self._paths = {os.path.basename(path): path for each in records for path in each.checkpoint}
+        self._paths.update((os.path.basename(path), path) for path in record.checkpoint)
+        self._of_key = {key: source for key, (source, _) in record.keys.items()}
+        self.converts: dict[Keys, Convert] = {}
+        """By the keys: a tensor may have another name by now."""
+        self.siblings: dict[Keys, list[str]] = defaultdict(list)
+        for target, convert in record.converts.items():
+            keys = tuple(sorted(convert.sources))
+            self.converts[keys] = convert
+            self.siblings[keys].append(target)
+
+    def path(self, key: str, file: str | None, files: Mapping[str, int]) -> str:
+        """Returns the path of the file that a key of a row is in; empty for a state dict."""
+        for name in (file, *files):
+            path = self._paths.get(name or "", name or "")
+            if path and (file is not None or key in self._headers.of(path)):
+                return path
+        return self._of_key.get(key, "")
+
+
+def _checks(ledger: Table[Tensor], places: _Places) -> list[Check]:
+    """Returns what the tensors of a ledger are said to hold, where they are said to come from stored ones."""
+    columns = ("name", "kind", "keys", "file", "files", "tied_to")
+    rows = {
+        name: (keys, file, files or {}, tied_to)
+        for name, kind, keys, file, files, tied_to in zip(*map(ledger.column, columns), strict=True)
+        if kind != "unused" and name is not None
+    }
+    checks = []
+    for name, (_, _, _, tied_to) in rows.items():
+        # A tied tensor holds what the one holds that it is tied to, whatever its own key says.
+        keys, file, files, _ = rows.get(tied_to or name, ([], None, {}, None))
+        if not keys and not tied_to:
+            continue
+        sources = [(places.path(key, file, files), key) for key in keys]
+        known_by = tuple(sorted(keys))
+        conversion = places.converts.get(known_by)
+        if conversion is None:
+            checks.append(Check(name, sources, tied_to=tied_to))
+        else:
+            checks.append(
+                Check(
+                    name,
+                    sources,
+                    conversion.operations,
+                    conversion.parameters,
+                    conversion.patterns,
+                    places.siblings[known_by],
+                    tied_to,
+                )
+            )
+    return checks
+
+
+def apply_verification(ledger: Table[Tensor], verified: Mapping[str, Verification]) -> None:
+    """Puts into a ledger how each tensor compared with the files, and what follows for its provenance.
+
+    Args:
+        ledger: Its columns are changed.
+        verified: By the tensor's name.
+    """
+    if not verified:
+        return
+    names = ("name", "kind", "keys", "provenance", "evidence")
+    name_of, kinds, keys, provenance, evidence = map(ledger.column, names)
+    results = ("verified", "max_difference", "tolerance", "unverified")
+    columns: dict[str, list[Any]] = {column: [None] * len(ledger) for column in results}
+    for row, name in enumerate(name_of):
+        found = verified.get(name) if kinds[row] != "unused" else None
+        if found is None:
+            continue
+        for column, value in zip(results, found[1:], strict=True):
+            columns[column][row] = value
+        if found.verified is False and provenance[row] in FROM_FILES and evidence[row] != "tie_weights":
+            provenance[row], evidence[row] = "unknown", "differs"
+        elif found.verified and provenance[row] == "unknown" and keys[row]:
+            word = "converted" if len(keys[row]) > 1 else "checkpoint"
+            provenance[row] = word if found.tolerance is None else "quantized"
+            evidence[row] = "verified"
+    for column, values in columns.items():
+        ledger.column(column)[:] = values
