@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from hftrace.record.hooks.capture import basename, note_checkpoint, note_keys
+from hftrace.record.hooks.capture import absolute, basename, note_checkpoint, note_keys
 from hftrace.record.hooks.points import Call
 from hftrace.record.recorder import OpenSpan, Recorder
 
@@ -40,7 +40,7 @@ def adapter_file_read(recorder: Recorder, span: OpenSpan, call: Call, result: An
     )
     if len(stack) < 2 or stack[-2].name != READ or path is None or not isinstance(result, Mapping):
         return None
-    assigning.path = os.fspath(path)
+    assigning.path = absolute(path)
     assigning.keys = {id(value): key for key, value in result.items()}
     note_checkpoint(recorder, path)
     if not assigning.path.endswith(".safetensors"):

@@ -98,10 +98,16 @@ def keywords_of(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 # -- files ------------------------------------------------------------------------------------
 
 
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Returns a path that means the same file wherever the trace is made, and whoever asked for it how."""
+    return os.path.abspath(os.fspath(path))
+
+
 def note_file(recorder: Recorder, name: str, path: str | None, result: str, **more: Any) -> None:
     """Writes a row of the file ledger under the innermost span."""
     size = None
     if path is not None:
+        path = absolute(path)
         try:
             size = os.stat(path).st_size
         except OSError:
@@ -128,7 +134,7 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
         files = [files]
     if not isinstance(files, Iterable):
         return None
-    paths = [os.fspath(path) for path in files if isinstance(path, (str, os.PathLike)) and os.fspath(path)]
+    paths = [absolute(path) for path in files if isinstance(path, (str, os.PathLike)) and os.fspath(path)]
     if not paths:
         return None
     current = recorder.current()
@@ -225,7 +231,7 @@ def loaded_state_dict(recorder: Recorder, span: OpenSpan, call: Call, result: An
     attributes: dict[str, Any] = {"file": basename(path)}
     if isinstance(path, (str, os.PathLike)) and not os.fspath(path).endswith(".safetensors"):
         if isinstance(result, Mapping):
-            attributes["tensors"] = note_keys(recorder, os.fspath(path), result)
+            attributes["tensors"] = note_keys(recorder, absolute(path), result)
     elif isinstance(result, Mapping):
         attributes["tensors"] = len(result)
     # Later spans of the same shard (4.36 to 4.50) are not told which file it was.
