@@ -1,15 +1,19 @@
-"""Loads one kind of checkpoint in a process of its own, and holds the ledger against the model.
+"""Loads kinds of checkpoints, each in a process of its own, and holds the ledgers against the models.
 
-    python kind_runner.py KIND FOLDER
+    python kind_runner.py PACKAGES KIND FOLDER [KIND FOLDER ...]
 
-KIND is a module of ``kinds/``; what it may define is said in ``test_kinds.py``.
-Prints one JSON object as the last line of its output.
+PACKAGES are imported first, joined by commas. KIND is a module of ``kinds/``;
+what it may define is said in ``test_kinds.py``. Each load is in a fork of the
+process that has done the imports, which take longer than all the rest. Its
+output goes to FOLDER/output.txt, what was found to FOLDER/result.json.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -25,14 +29,15 @@ from hftrace.analysis.ledger.verification import Verification, verification
 NOTHING = Verification(0, [], {}, 0, None)
 
 
-def main() -> None:
-    path = Path(__file__).with_name("kinds") / f"{sys.argv[1]}.py"
+def run(name: str, folder: Path) -> dict[str, object]:
+    path = Path(__file__).with_name("kinds") / f"{name}.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     kind = importlib.util.module_from_spec(spec)
+    # Where pickle and transformers look for the classes that it defines.
+    sys.modules[path.stem] = kind
     spec.loader.exec_module(kind)
-    folder = Path(sys.argv[2])
     transformers.logging.set_verbosity_error()
     torch.manual_seed(7)
     kind.make(folder)
@@ -45,14 +50,38 @@ def main() -> None:
         kind.check(trace, model, folder)
     except Exception:
         failed = traceback.format_exc()
-    result = {
+    return {
         "wrong": disagreements(model, trace),
         "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
         "failed": failed,
+        "requests": [request.path for request in trace.requests],
         "errors": [dict(error) for error in trace.header["errors"]],
         "findings": [[finding.rule, finding.name, finding.title] for finding in findings(trace)],
     }
-    print(json.dumps(result))
+
+
+def main() -> None:
+    packages, *pairs = sys.argv[1:]
+    for package in filter(None, packages.split(",")):
+        importlib.import_module(package)
+    for name, place in zip(pairs[::2], pairs[1::2], strict=True):
+        folder = Path(place)
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            continue
+        try:
+            os.chdir(folder)
+            with open(folder / "output.txt", "wb") as output:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+            (folder / "result.json").write_text(json.dumps(run(name, folder)))
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,29 +60,80 @@ def _facts(name: str):
     return kind
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_row_is_true(name, tmp_path, run_python):
-    kind = _facts(name)
+IMPORTED_AS = {"peft": "peft", "compressed-tensors": "compressed_tensors"}
+"""What takes long to import is imported once. Quanto starts threads, which a fork would lose."""
+
+
+def _why_not(kind) -> str | None:
+    """Returns why a kind cannot be loaded here; None where it can."""
     if transformers.__version__ not in SpecifierSet(getattr(kind, "VERSIONS", "")):
-        pytest.skip(f"transformers {transformers.__version__} cannot load this")
-    path = [os.environ.get("PYTHONPATH", "")]
-    if getattr(kind, "NEEDS", ()):
-        places = [EXTRAS.with_name("torchao") if package == "torchao" else EXTRAS for package in kind.NEEDS]
-        if not all(place.is_dir() for place in places):
-            pytest.skip(f"no {', '.join(kind.NEEDS)}: tests/environments/make.py installs it")
-        path += dict.fromkeys(map(str, places))
-    done = run_python(
-        HERE / "kind_runner.py",
-        name,
-        tmp_path,
-        env={"PYTHONPATH": os.pathsep.join(filter(None, path))},
-        timeout=300,
+        return f"transformers {transformers.__version__} cannot load this"
+    if not all(place.is_dir() for place in _places(kind)):
+        return f"no {', '.join(kind.NEEDS)}: tests/environments/make.py installs it"
+    return None
+
+
+def _places(kind) -> list[Path]:
+    """Returns the directories of the packages that a kind needs."""
+    needs = getattr(kind, "NEEDS", ())
+    return list(dict.fromkeys(EXTRAS.with_name("torchao") if each == "torchao" else EXTRAS for each in needs))
+
+
+@pytest.fixture(scope="module")
+def results(request, tmp_path_factory):
+    """Returns a function from a kind to its folder, once all kinds of this run with its needs are done."""
+    chosen = [item.callspec.params["name"] for item in request.session.items if "name" in _parameters(item)]
+    folders: dict[str, Path] = {}
+
+    def folder_of(name: str) -> Path:
+        if name not in folders:
+            needs = getattr(_facts(name), "NEEDS", ())
+            alike = [
+                each
+                for each in chosen
+                if getattr(_facts(each), "NEEDS", ()) == needs and _why_not(_facts(each)) is None
+            ]
+            folders.update((each, tmp_path_factory.mktemp(each)) for each in alike)
+            _run(needs, {each: folders[each] for each in alike})
+        return folders[name]
+
+    return folder_of
+
+
+def _parameters(item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params if callspec is not None and item.fspath.basename == Path(__file__).name else {}
+
+
+def _run(needs: tuple[str, ...], folders: dict[str, Path]) -> None:
+    paths = [os.environ.get("PYTHONPATH", ""), *map(str, _places(_facts(next(iter(folders)))))]
+    imported = ",".join(IMPORTED_AS[each] for each in needs if each in IMPORTED_AS)
+    pairs = [part for name, folder in folders.items() for part in (name, str(folder))]
+    subprocess.run(
+        [sys.executable, str(HERE / "kind_runner.py"), imported, *pairs],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=60 + 60 * len(folders),
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    result = json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_row_is_true(name, results):
+    kind = _facts(name)
+    if (reason := _why_not(kind)) is not None:
+        pytest.skip(reason)
+    folder = results(name)
+    output = folder / "output.txt"
+    said = output.read_text(errors="replace")[-4000:] if output.exists() else "it did not begin"
+    assert (folder / "result.json").exists(), said
+    result = json.loads((folder / "result.json").read_text())
     assert result["wrong"] == []
     assert result["different"] == list(getattr(kind, "DIFFERENT", ()))
     assert result["failed"] is None, result["failed"]
     assert result["errors"] == []
+    assert result["requests"] == []
+    assert not {name for _, name, _ in result["findings"]} & {"failed-requests", "hub-requests"}
     found = {name for _, name, _ in result["findings"]}
     assert found & ABOUT_WEIGHTS == set(getattr(kind, "FINDINGS", ()))

@@ -81,7 +81,7 @@ class JournalFollower:
         if isinstance(line, lines.Begin):
             self._open[line.span] = (line.phase, line.name)
             host = line.attributes.get("host")
-            if line.attributes.get("request") and isinstance(host, str):
+            if line.attributes.get("request") is True and isinstance(host, str):
                 self._asked_by[line.span] = line.parent
                 self._hosts[line.span] = host
             state.tensors_total = line.attributes.get("tensors") or state.tensors_total

@@ -11,6 +11,7 @@ from typing import Any
 
 from hftrace.record.child.load import main as load
 from hftrace.record.recorder import Recorder
+from hftrace.record.second_look import models_of
 from hftrace.record.verify import verify_models
 from hftrace.replay.verification import verification_checks
 
@@ -27,6 +28,8 @@ def verify_loads(recorder: Recorder) -> None:
     notes: dict[str, Any] = {}
     busy, state.busy = state.busy, True
     try:
+        # What was done to a model after its load is not what its files have.
+        models_of(recorder).close()
         recorder.writer.flush()
         models: list[tuple[int, Any]] = [(number, reference()) for number, reference in recorder.models]
         notes.update(verify_models(recorder, models, verification_checks(recorder.writer.path)))

@@ -225,6 +225,9 @@ def _dequantized(tensor: Any) -> Any:
         codes = tensor.CB if getattr(tensor, "CB", None) is not None else tensor.data
         return codes.float() * scales.reshape(-1, 1).float() / 127
     if hasattr(tensor, "__tensor_flatten__"):  # torchao, quanto
+        if hasattr(tensor, "_data") and hasattr(tensor._data, "unpack"):
+            # Quanto unpacks codes of a few bits with code that it first compiles, for a minute.
+            raise _UnverifiedError("unreadable")
         return tensor.dequantize()
     return None
 

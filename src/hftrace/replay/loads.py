@@ -215,7 +215,7 @@ def _requests(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for span in spans:
         attributes = span.attributes
-        if attributes.get("request") and attributes.get("name"):
+        if attributes.get("request") is True and attributes.get("name"):
             counts[attributes.get("repo", ""), attributes["name"]] += 1 + attributes.get("redirects", 0)
     return counts
 

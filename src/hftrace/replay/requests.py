@@ -14,7 +14,7 @@ from hftrace.schema.model import Request
 def build_requests(process: Process) -> list[Request]:
     """Returns the requests in the order in which they were sent; times are raw clock readings."""
     answers = {line.span: line.facts for line in process.lines_of(lines.Answer)}
-    spans = [span for span in process.spans.values() if span.attributes.get("request")]
+    spans = [span for span in process.spans.values() if span.attributes.get("request") is True]
     spans.sort(key=lambda span: (span.start, span.id))
     attempts = _Attempts()
     return [attempts.counted(span, _row(span, answers.get(span.id, {}))) for span in spans]
