@@ -20,6 +20,8 @@ LAZY_SHARE = 0.5
 """Share of the weights that may be maps alone that must be missing from the process before they are."""
 MADE = frozenset({"converted", "quantized"})
 """Provenances whose tensors are made of what was read, wherever they are."""
+WRITTEN = frozenset({"initialized", "uninitialized", "computed"})
+"""Provenances of tensors that the load itself has made."""
 NEVER_READ = frozenset({"tied", "meta", "initialized", "uninitialized", "computed"})
 """Provenances without stored bytes of their own."""
 
@@ -109,6 +111,10 @@ def _missing(trace: Trace) -> dict[int, int]:
     elsewhere: dict[int, int] = {}
     for batch in tensor_batches(trace):
         tensor_class = batch.tensor_class
+        if tensor_class.provenance in WRITTEN and tensor_class.device == "cpu":
+            # Memory of its own, which is no page of a file.
+            copies[batch.rank] = copies.get(batch.rank, 0) + batch.total.bytes
+            continue
         if tensor_class.provenance in NEVER_READ or tensor_class.kind == "unused" or batch.file is None:
             continue
         if tensor_class.offload is not None:

@@ -145,7 +145,7 @@ def _hub_problem(trace: Trace, model: str, text: str) -> str | None:
         model: The repository.
         text: Type, message and traceback, in which the causes of the error have their names.
     """
-    statuses = [span.attributes.get("status") for span in trace.spans if span.attributes.get("request") is True]
+    statuses: list[object] = [request.status for request in trace.requests]
     if "GatedRepoError" in text:
         token = "use a token that has it" if 403 in statuses else "set HF_TOKEN"
         return f"the repository {model} is gated: ask for access on its page and {token}"
