@@ -103,6 +103,8 @@ class _Verifier:
             raise _UnverifiedError("unreadable")
         if any(not path for path, _ in check.sources):
             raise _UnverifiedError("state_dict")
+        if any(path.endswith(".gguf") for path, _ in check.sources):
+            raise _UnverifiedError("gguf")
         if hasattr(tensor, "_local_tensor"):
             raise _UnverifiedError("part")
         held = self._offloaded(check.name) if tensor.is_meta else tensor.detach()

@@ -51,7 +51,8 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
             try:
                 entry["size_bytes"] = os.stat(path).st_size
             except OSError:
-                pass
+                if weights.resident_before is None and weights.resident_after is None:
+                    entry["result"] = "missing"  # named by an index, and not there when it was asked for
     for download in record.downloads:
         entries.record_download(download)
     pending = dict(record.requests)

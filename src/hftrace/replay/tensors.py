@@ -274,6 +274,7 @@ def _offload_place(name: str, device_map: dict[str, str]) -> str:
 def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Tensor]:
     """The ledger of a load that did not return a model: what had been read and placed by then."""
     target_of = {key: target for target, convert in record.converts.items() for key in convert.sources}
+    mismatched = record.reported.get("mismatched", set())
     tensor_times = TensorTimes(record, "")
     ledger: list[Tensor] = []
     for key, (path, file, tensor) in stored.items():
@@ -281,6 +282,9 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
         times = tensor_times.of(name or key, [key], path)
         if name is None and (times.placed is not None or key in record.reads):
             name = key
+        refused = not mismatched.isdisjoint((key, name))
+        if refused:
+            times = times._replace(placed=None)
         done = times.placed is not None
         ledger.append(
             Tensor(
@@ -302,6 +306,8 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
                 placed_ns=times.placed,
                 thread=times.thread,
                 span=_span_of(record, times),
+                evidence="mismatched" if refused else None,
+                stored_shape=tensor.shape,
             )
         )
     return ledger

@@ -16,6 +16,7 @@ UNVERIFIED = {
     "offloaded": "what its hook would bring in cannot be read",
     "state_dict": "it came from the caller's state dict, which no file holds",
     "unreadable": "the file or the key cannot be read",
+    "gguf": "values in GGUF files are not read back",
     "operations": "what the loader did to its keys is not known well enough to do it again",
     "format": "its quantised format cannot be read back",
     "error": "hftrace failed at it",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.request import asked_keywords
 from hftrace.schema.trace import Trace
 
 KNOWN_KEYWORDS = (
@@ -63,12 +65,12 @@ def ignored_keywords(trace: Trace) -> Iterator[Finding]:
                 + (f"; versions {versions} honour it." if versions else "."),
                 "Leave it out, or use a version that honours it.",
             )
+    yield from _refused(trace)
     for load in model_loads(trace):
         for name, use in load.uses.items():
             if use == "nowhere" and name not in said:
                 said.add(name)
-                meant = difflib.get_close_matches(name, set(KNOWN_KEYWORDS) - {name}, 1, 0.8)
-                typo = bool(meant) and name not in KNOWN_KEYWORDS
+                meant = _meant(name)
                 yield Finding(
                     "R26",
                     "ignored-keyword",
@@ -76,7 +78,30 @@ def ignored_keywords(trace: Trace) -> Iterator[Finding]:
                     f"{load.request.get('class') or load.name}.from_pretrained took {name} and handed it to "
                     f"nothing that reads it: neither the loader of transformers {installed}, nor the config, "
                     "nor the model's __init__.",
-                    f"Did you mean {meant[0]}?"
-                    if typo
-                    else "Leave it out, or use a version that honours it.",
+                    f"Did you mean {meant}?" if meant else "Leave it out, or use a version that honours it.",
                 )
+
+
+def _refused(trace: Trace) -> Iterator[Finding]:
+    """Yields the keyword for which a load failed: nothing takes it."""
+    error = trace.outcome.get("error")
+    message = str(error.get("message") or "") if isinstance(error, Mapping) else ""
+    found = re.search(r"unexpected keyword argument '(\w+)'", message)
+    if found is None or found[1] not in asked_keywords(trace):
+        return
+    name = found[1]
+    meant = _meant(name)
+    yield Finding(
+        "R26",
+        "ignored-keyword",
+        f"{name} is taken by nothing",
+        f"from_pretrained handed {name}, which neither the loader nor the config knows, to the model's "
+        "__init__, which refused it.",
+        f"Did you mean {meant}?" if meant else "Leave it out.",
+    )
+
+
+def _meant(name: str) -> str | None:
+    """Returns the keyword that a misspelt one may have been meant for."""
+    close = difflib.get_close_matches(name, set(KNOWN_KEYWORDS) - {name}, 1, 0.8)
+    return close[0] if close and name not in KNOWN_KEYWORDS else None

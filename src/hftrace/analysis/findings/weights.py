@@ -84,6 +84,7 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
     rows = _mismatched(trace)
     if not rows:
+        yield from _refused(trace)
         return
     names, shapes, stored = (trace.tensors.column(name) for name in ("name", "shape", "stored_shape"))
     shown = "; ".join(
@@ -98,6 +99,27 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
         f"Left out, as ignore_mismatched_sizes allows: {shown}{rest}.",
         "Give the config of the checkpoint (num_labels, vocab_size), or train them.",
         cost_bytes=size,
+    )
+
+
+def _refused(trace: Trace) -> Iterator[Finding]:
+    """Yields what a load that failed says of keys that did not fit."""
+    total = total_of(trace, kind="parameter", evidence="mismatched")
+    if not total.count:
+        return
+    columns = (trace.tensors.column(name) for name in ("keys", "stored_shape", "evidence"))
+    keys = [
+        f"{key[0]} {shape}" for key, shape, evidence in zip(*columns, strict=True) if evidence == "mismatched"
+    ]
+    rest = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
+    yield Finding(
+        "R31",
+        "mismatched-shapes",
+        f"{units.count(total.count, 'checkpoint key')} of another shape than the model's parameters",
+        f"The load ended for them; in the file: {', '.join(keys[:3])}{rest}.",
+        "Give the config of the checkpoint (num_labels, vocab_size), or pass ignore_mismatched_sizes=True to "
+        "leave them out.",
+        cost_bytes=total.stored_bytes,
     )
 
 
