@@ -93,8 +93,9 @@ def describe_peak(trace: Trace) -> str:
     if process is not None and returned is not None:
         added = process.above_start(returned)
         if added.total_bytes is not None:
+            word = "returned" if trace.outcome.get("status", "ok") == "ok" else "ended"
             parts.append(
-                f"returned {signed_bytes(added.total_bytes)} "
+                f"{word} {signed_bytes(added.total_bytes)} "
                 f"(anonymous {signed_bytes(added.anonymous_bytes)})"
             )
     if peaks.anonymous_bytes is not None:

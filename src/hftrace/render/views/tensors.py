@@ -98,7 +98,10 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
 
 def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[str]]:
     ledger = trace.tensors
-    sizes, files, several = (ledger.column(name) for name in ("bytes", "file", "files"))
+    columns = ("bytes", "stored_bytes", "file", "files")
+    held, stored, files, several = (ledger.column(name) for name in columns)
+    # Keys that went nowhere hold nothing: they weigh what they weigh in the file.
+    sizes = [inside if size is None else size for size, inside in zip(held, stored, strict=True)]
     starts, ends = ledger.column("read_start_ns"), ledger.column("read_end_ns")
     rows: list[Row] = []
     groups = fold(ledger)
