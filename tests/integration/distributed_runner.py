@@ -19,6 +19,7 @@ from truth import read_checkpoint
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.weights import read_rate
 
 
 def keywords(how: str) -> dict[str, object]:
@@ -78,6 +79,8 @@ def main() -> None:
         "unused": [row.keys for row in trace.tensors if row.kind == "unused"],
         "parts": sorted(row.name for row in rows.values() if row.global_shape is not None),
         "names": sorted(rows),
+        "read": [file.read_bytes for file in trace.files if file.shard is not None],
+        "rate": read_rate(trace),
         "findings": [finding.name for finding in findings(trace)],
     }
     (folder / f"result{rank}.json").write_text(json.dumps(result))

@@ -58,6 +58,8 @@ def of_all_layers(names):
 @pytest.mark.skipif(VERSION < (4, 48), reason="no tensor parallelism yet")
 def test_tensor_parallel(over_two_ranks):
     for result in over_two_ranks("tp_plan"):
+        # Of how many bytes a rank has read its parts was not seen.
+        assert (result["read"], result["rate"]) == ([None], None)
         parts = set(result["parts"])
         assert of_all_layers(COLWISE + ROWWISE) <= parts
         assert not [name for name in parts if "norm" in name]

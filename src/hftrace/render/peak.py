@@ -95,8 +95,7 @@ def describe_peak(trace: Trace) -> str:
         if added.total_bytes is not None:
             word = "returned" if trace.outcome.get("status", "ok") == "ok" else "ended"
             parts.append(
-                f"{word} {signed_bytes(added.total_bytes)} "
-                f"(anonymous {signed_bytes(added.anonymous_bytes)})"
+                f"{word} {signed_bytes(added.total_bytes)} (anonymous {signed_bytes(added.anonymous_bytes)})"
             )
     if peaks.anonymous_bytes is not None:
         parts.append(f"anonymous alone, peak {units.byte_count(peaks.anonymous_bytes)}")

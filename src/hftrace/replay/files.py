@@ -27,10 +27,15 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
     finished = complete and record.status == "ok"
     read_bytes: dict[str, int] = {}
     opened: set[str] = set()
-    figures = (tensors.column(name) for name in ("file", "files", "read_start_ns", "stored_bytes"))
-    for file, files, read_start, size in zip(*figures, strict=True):
+    in_parts: set[str] = set()
+    columns = ("file", "files", "read_start_ns", "stored_bytes", "global_shape")
+    figures = (tensors.column(name) for name in columns)
+    for file, files, read_start, size, whole in zip(*figures, strict=True):
         if read_start is None:
             continue
+        if whole is not None:
+            # A rank reads its slice, or all of it: which was not seen.
+            in_parts.update(files or (file,))
         for name, part in files.items() if files else ((file, size or 0),):
             if name is not None:
                 read_bytes[name] = read_bytes.get(name, 0) + part
@@ -74,7 +79,9 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
                 resident_before=entry.get("resident_before"),
                 resident_after=entry.get("resident_after"),
                 opened=(base in opened) if is_weights else None,
-                read_bytes=read_bytes.get(base, 0) if is_weights and (finished or base in opened) else None,
+                read_bytes=read_bytes.get(base, 0)
+                if is_weights and (finished or base in opened) and base not in in_parts
+                else None,
                 asked=max(1, entry["asked"]),
             )
         )

@@ -188,7 +188,7 @@ class File:
     """The same when the load returned."""
     opened: bool | None
     read_bytes: int | None
-    """Bytes of this file's tensors that the loader read or mapped."""
+    """Bytes of this file's tensors that the loader read or mapped; None where a rank holds parts of them."""
     asked: int = 1
     """How often the load asked for it."""
     rank: int = 0

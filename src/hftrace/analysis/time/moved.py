@@ -72,6 +72,8 @@ def fate_of(trace: Trace, batch: Batch) -> int | None:
         return None
     if not batch.read and tensor_class.provenance in (None, "unknown"):
         return None  # the load died before its turn, or nobody saw that it was used
+    if not _parts(trace).isdisjoint(batch.rows):
+        return 2  # a rank reads its slice of a tensor, or all of it: which was not seen
     if _was_moved(trace, batch):
         return 0
     if tensor_class.offload is not None or tensor_class.provenance == "offloaded":
@@ -79,6 +81,13 @@ def fate_of(trace: Trace, batch: Batch) -> int | None:
         return 1 if batch.file.endswith(".safetensors") else 2
     missing = _missing(trace).get(batch.rank)
     return 2 if missing is None else 1 if missing else 0
+
+
+@once
+def _parts(trace: Trace) -> frozenset[int]:
+    """Returns the rows of tensors of which a rank holds a part."""
+    shapes = trace.tensors.column("global_shape")
+    return frozenset(row for row, shape in enumerate(shapes) if shape is not None)
 
 
 def _was_moved(trace: Trace, batch: Batch) -> bool:
