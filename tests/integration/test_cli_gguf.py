@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+import transformers
 
 import hftrace
 
@@ -147,6 +148,9 @@ print(json.dumps([load.attributes["what"], sorted(phases)]))
 """
 
 
+@pytest.mark.skipif(
+    int(transformers.__version__[0]) < 5, reason="4.x wants merges of another form in the file"
+)
 def test_a_tokenizer_of_a_gguf_file_is_what_it_was(run_python, with_gguf, tmp_path):
     script = tmp_path / "tokenizer.py"
     script.write_text(TOKENIZER.format(here=str(HERE)))
