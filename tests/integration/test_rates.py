@@ -68,7 +68,7 @@ def test_offloaded_weights_are_in_no_rate(checkpoint, tmp_path):
 
 @pytest.fixture
 def globals_put_back():
-    """Loads that overlap may leave what transformers changes for the whole process as one of them found it."""
+    """Loads that overlap may leave changed what transformers changes for the whole process."""
     owners = (torch.nn.Module, torch.nn.init, torch, modeling_utils, modeling_utils.PreTrainedModel)
     before = [(owner, dict(vars(owner))) for owner in owners]
     yield
