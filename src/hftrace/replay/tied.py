@@ -138,7 +138,9 @@ def _tied_to(record: LoadRecord, tensors: Mapping[str, Observed]) -> dict[str, s
         owner = next((name for name in names if tensors[name].keys), names[0])
         kept = {record.tied_from[name] for name in names if name in record.tied_from}
         if len(kept) == 1 and (last := kept.pop()) in names and last not in record.tied_from:
-            owner = last  # it took the others' places
+            # It took the others' places, and so did each name that it had already.
+            stayed = [name for name in names if name not in record.tied_from]
+            owner = next((name for name in stayed if tensors[name].keys), last)
         for name in names:
             if name != owner:
                 tied[name] = owner

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hftrace.replay.changes import REPLACED
 from hftrace.replay.events import Convert
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -21,6 +22,10 @@ from hftrace.schema.verification import Check
 
 FROM_FILES = frozenset({"checkpoint", "converted", "quantized", "tied"})
 """Claims that a verification against the files refutes."""
+FOLLOWED = frozenset({"checkpoint", "converted", "quantized", "tied", "offloaded"})
+"""Claims of a tensor that was only moved since its load, to another name too."""
+HELD_AGAINST = ("keys", "file", "files", "tied_to")
+"""Columns that say what a tensor is verified against."""
 Keys = tuple[str, ...]
 
 
@@ -43,11 +48,49 @@ def _all_checks(process: Process) -> dict[int, list[Check]]:
     records = load_records(process)
     for record in records:
         name_by_file(record, headers)
-    return {
-        record.span: _checks(tensors, _Places(record, records, headers))
-        for record, tensors, _ in tensor_ledgers(process, records, headers)
-        if record.model is not None
-    }
+    checks = {}
+    for record, tensors, as_loaded in tensor_ledgers(process, records, headers):
+        if record.model is not None:
+            _hold_by_name(tensors, as_loaded)
+            checks[record.span] = _checks(tensors, _Places(record, records, headers))
+    return checks
+
+
+def _hold_by_name(ledger: Table[Tensor], as_loaded: Table[Tensor]) -> dict[int, dict[str, Any]]:
+    """Lets tensors be verified against what their load put under their names, whoever has put others there since.
+
+    The ledger follows a tensor to the name that it has now, which is the truth
+    of where its values came from. But weights that have changed places are not
+    what the files hold, and neither is one that code of the caller's replaced.
+
+    Args:
+        ledger: Of the model as it is now; its columns are changed.
+        as_loaded: Of the same model when its load returned.
+
+    Returns:
+        What was put in the place of what, by the row.
+    """
+    columns = [(name, ledger.column(name), as_loaded.column(name)) for name in HELD_AGAINST]
+    kinds, names = as_loaded.column("kind"), as_loaded.column("name")
+    loaded = {name: row for row, name in enumerate(names) if kinds[row] != "unused" and name is not None}
+    keys_then, tied_then = as_loaded.column("keys"), as_loaded.column("tied_to")
+    keys, tied, provenance, evidence = (
+        ledger.column(name) for name in ("keys", "tied_to", "provenance", "evidence")
+    )
+    its_own = {key for row in loaded.values() for key in keys_then[row]}
+    changed: dict[int, dict[str, Any]] = {}
+    for row, (name, kind) in enumerate(zip(ledger.column("name"), ledger.column("kind"), strict=True)):
+        then = loaded.get(name) if kind != "unused" and name is not None else None
+        if then is None or not (provenance[row] in FOLLOWED or evidence[row] == REPLACED):
+            continue
+        if not its_own.issuperset(keys[row]):
+            continue  # a later load, of an adapter, has put it there
+        was_tied = not keys_then[then] and tied_then[then] is not None
+        if (keys_then[then] and keys[row] != keys_then[then]) or (was_tied and tied[row] is None):
+            changed[row] = {column: now[row] for column, now, _ in columns}
+            for _, now, before in columns:
+                now[row] = before[then]
+    return changed
 
 
 class _Places:
@@ -112,21 +155,28 @@ def _checks(ledger: Table[Tensor], places: _Places) -> list[Check]:
     return checks
 
 
-def apply_verification(ledger: Table[Tensor], verified: Mapping[str, Verification]) -> None:
+def apply_verification(
+    ledger: Table[Tensor], as_loaded: Table[Tensor], verified: Mapping[str, Verification]
+) -> None:
     """Puts into a ledger how each tensor compared with the files, and what follows for its provenance.
 
     Args:
         ledger: Its columns are changed.
+        as_loaded: The ledger of the same model when its load returned.
         verified: By the tensor's name.
     """
     if not verified:
         return
+    held = _hold_by_name(ledger, as_loaded)
     names = ("name", "kind", "keys", "provenance", "evidence")
     name_of, kinds, keys, provenance, evidence = map(ledger.column, names)
     results = ("verified", "max_difference", "tolerance", "unverified")
     columns: dict[str, list[Any]] = {column: [None] * len(ledger) for column in results}
     for row, name in enumerate(name_of):
         found = verified.get(name) if kinds[row] != "unused" else None
+        if row in held and (found is None or found.verified is not False):
+            for column, value in held[row].items():
+                ledger.column(column)[row] = value
         if found is None:
             continue
         for column, value in zip(results, found[1:], strict=True):

@@ -7,9 +7,6 @@ from truth import randomize
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
 
-VERSIONS = ">=5"
-"""Before, the second name of the embedding is unknown, though it has the values of the first."""
-
 
 def make(folder):
     config = T5Config(vocab_size=300, d_model=64, d_kv=16, d_ff=512, num_layers=3, num_heads=4)

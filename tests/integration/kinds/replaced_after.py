@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from adapters import load_base, make_base, provenances, rows_of
 
-FINDINGS = ("unknown-weights",)
+FINDINGS = ("unknown-weights", "verify-failed")
+DIFFERENT = ("model.norm.weight", "lm_head.weight")
 
 
 class Around(torch.nn.Module):
@@ -32,7 +33,9 @@ def load(folder):
 def check(trace, model, folder):
     assert provenances(trace) == {"checkpoint": 10, "unknown": 2}
     for row in (*rows_of(trace, "lm_head"), *rows_of(trace, "model.norm")):
-        assert (row.provenance, row.evidence, row.keys) == ("unknown", "replaced", [])
+        assert (row.provenance, row.evidence, row.verified) == ("unknown", "replaced", False)
+        # What it was held against, and is not.
+        assert row.keys == [row.name]
     (row,) = rows_of(trace, "mlp.inner.up_proj")
     assert row.keys == ["model.layers.0.mlp.up_proj.weight"]
     assert not [row for row in trace.tensors if row.kind == "unused"]
