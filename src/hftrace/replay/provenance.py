@@ -52,6 +52,8 @@ class Loading(NamedTuple):
     """Whether the loader builds buffers on the meta device; None if unknown."""
     built_on_meta: bool
     """Whether the model's parameters were made on the meta device."""
+    placing_seen: bool
+    """Whether any placement was seen; where a loader is new, its function may not be hooked."""
     stored: Mapping[str, Stored]
     """What the checkpoint has, by key."""
 
@@ -113,7 +115,11 @@ def _without_source(seen: Observed, loading: Loading) -> Provenance:
             return Provenance("unknown", "written_in_place")
         return Provenance("uninitialized", "allocated")
     if seen.keys:
-        return UNKNOWN  # a key of its name is there; that it was used was not seen
+        # A key of its name is there. A tensor that was made without memory, has values now, and was
+        # written by nobody holds what was read for it; else that the key was used was not seen.
+        read = seen.times.read_end is not None and not loading.placing_seen
+        untouched = loading.watched and loading.built_on_meta and not seen.written_in_place
+        return Provenance(_source(seen, loading), "read") if read and untouched else UNKNOWN
     if seen.kind != KIND_PARAMETER and loading.meta_buffers is False:
         return Provenance("computed", "built")
     return UNKNOWN

@@ -132,6 +132,7 @@ def _model_rows(
         watched=model.get("writes_watched") is True,
         meta_buffers=record.meta_buffers,
         built_on_meta=record.built_on == "meta",
+        placing_seen=bool(record.places or record.modules or record.assigns),
         stored=stored,
     )
     ranks = int(model.get("tensor_parallel") or 1)

@@ -57,7 +57,7 @@ def _all_checks(process: Process) -> dict[int, list[Check]]:
 
 
 def _hold_by_name(ledger: Table[Tensor], as_loaded: Table[Tensor]) -> dict[int, dict[str, Any]]:
-    """Lets tensors be verified against what their load put under their names, whoever has put others there since.
+    """Lets tensors be verified against what their load put under the names that they have now.
 
     The ledger follows a tensor to the name that it has now, which is the truth
     of where its values came from. But weights that have changed places are not

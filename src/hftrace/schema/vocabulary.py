@@ -60,6 +60,7 @@ MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "release")
 
 EVIDENCE = {
     "placed": "the loader was seen to put it into the model",
+    "read": "its key was read for it; the function of this loader that puts it into the model is not hooked",
     "dequantized": "the loader was seen to put in what it made of the file's quantised blocks",
     "same_tensor": "it is the same tensor as the one it is tied to",
     "hook": "a hook brings it in when it is used",

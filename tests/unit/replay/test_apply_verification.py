@@ -36,13 +36,36 @@ def table(*rows):
 )
 def test_a_claim_is_proven_or_refuted(claim, found, now):
     ledger = table({"name": "w", "provenance": claim[0], "evidence": claim[1]})
-    apply_verification(ledger, {"w": Verification("w", *found)})
+    apply_verification(ledger, ledger, {"w": Verification("w", *found)})
     (row,) = ledger
     assert (row.provenance, row.evidence) == now
     assert (row.verified, row.max_difference, row.tolerance, row.unverified) == found
 
 
+def test_a_tensor_is_held_against_what_its_load_put_under_its_name():
+    """The ledger follows tensors that changed places; one of another load's file is where it belongs."""
+    moved = {"provenance": "checkpoint", "evidence": "placed"}
+    names = ("w", "v", "a", "r")
+    loaded = table(*({"name": name, "keys": [name], **moved} for name in names))
+    ledger = table(
+        {"name": "w", "keys": ["v"], **moved},
+        {"name": "v", "keys": ["w"], **moved},
+        {"name": "a", "keys": ["adapter.a"], **moved},
+        {"name": "r", "keys": [], "provenance": "unknown", "evidence": "replaced"},
+    )
+    results = {"w": False, "v": True, "a": True, "r": False}
+    apply_verification(
+        ledger, loaded, {name: Verification(name, same, None, None, None) for name, same in results.items()}
+    )
+    assert [(row.name, row.keys, row.provenance, row.evidence) for row in ledger] == [
+        ("w", ["w"], "unknown", "differs"),
+        ("v", ["w"], "checkpoint", "placed"),
+        ("a", ["adapter.a"], "checkpoint", "placed"),
+        ("r", ["r"], "unknown", "replaced"),
+    ]
+
+
 def test_unused_keys_are_left_alone():
     ledger = table({"name": "w", "kind": "unused", "provenance": "unused"})
-    apply_verification(ledger, {"w": Verification("w", False, None, None, None)})
+    apply_verification(ledger, ledger, {"w": Verification("w", False, None, None, None)})
     assert ledger[0].verified is None

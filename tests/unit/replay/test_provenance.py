@@ -17,8 +17,15 @@ KEY = SEEN._replace(
     keys=["w"], first=Stored("/m.safetensors", "m.safetensors", StoredTensor("float32", [2], 8, 8))
 )
 PLACED = KEY._replace(times=Times(1, 2, 3, 7))
+READ = KEY._replace(times=Times(1, 2, None, 7))
+UNHOOKED = {"placing_seen": False}
 LOADING = Loading(
-    quantizer=False, watched=True, meta_buffers=True, built_on_meta=True, stored={"w": KEY.first}
+    quantizer=False,
+    watched=True,
+    meta_buffers=True,
+    built_on_meta=True,
+    placing_seen=True,
+    stored={"w": KEY.first},
 )
 ALLOCATED = Placement("w", 4, 5, 7)
 META = Layout("float32", "meta", [2], 8, False)
@@ -33,6 +40,12 @@ def write(time_ns):
     [
         (PLACED, {}, ("checkpoint", "placed")),
         (KEY, {}, ("unknown", None)),
+        (KEY, UNHOOKED, ("unknown", None)),
+        (READ, {}, ("unknown", None)),
+        (READ, UNHOOKED, ("checkpoint", "read")),
+        (READ._replace(written_in_place=True), UNHOOKED, ("unknown", None)),
+        (READ._replace(write=write(9)), UNHOOKED, ("initialized", "initializer")),
+        (READ._replace(allocated=ALLOCATED), UNHOOKED, ("uninitialized", "allocated")),
         (PLACED._replace(write=write(2)), {}, ("checkpoint", "placed")),
         (PLACED._replace(write=write(9)), {}, ("initialized", "overwritten")),
         (PLACED._replace(allocated=ALLOCATED), {}, ("uninitialized", "allocated")),
