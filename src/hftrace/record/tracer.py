@@ -7,7 +7,6 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
-from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
+from hftrace.record.patching import Undo, function_of, is_patched_copy, patch, source_of, take_off
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
@@ -64,7 +63,7 @@ class Tracer:
         self.found: list[str] = []
         self.stand_ins: dict[str, str] = {}
         """For each hook point that is missing, but for whose parameters another function stood in: which."""
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Undo] = []
         self._waiting: dict[str, list[HookPoint]] = {}
         self._classes: set[type] = set()
         self._functions: set[types.FunctionType] = set()
@@ -230,8 +229,7 @@ class Tracer:
             self._stopped = True
             recorder = self.recorder
             recorder.active = False
-            for undo in reversed(self._undo):
-                undo()
+            take_off(reversed(self._undo))
             self._undo.clear()
         _active.discard(self)
         if os.getpid() != recorder.pid:
