@@ -57,7 +57,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--tolerance",
     metavar="SHARE",
     default=None,
-    help=f"By how much they may all the same [default: {DEFAULT_TOLERANCE}].",
+    help=f"By how much they may all the same: 10%, 10 and 0.1 are one [default: {DEFAULT_TOLERANCE}].",
 )
 @output_options
 def command(

@@ -181,6 +181,7 @@ def test_a_summary_that_cannot_be_written_is_said(run_cli, saved):
         (["slow.json", "--max-ready", "1h"], 1),
         (["slow.json", "--max-ready", "1h", "--max-time", "1ms"], 3),
         (["slow.json", "--baseline", "good.json"], 3),
+        (["slow.json", "--baseline", "good.json", "--tolerance", "10"], 3),
         (["slow.json", "--baseline", "good.json", "--tolerance", "60%"], 1),  # one was touched, one was not
         (["good.json", "--baseline", "slow.json", "--tolerance", "0"], 0),
         (["good.json", "--baseline", "killed.json"], 1),
