@@ -94,7 +94,6 @@ _EXTRA_OPTION = click.option(
     "--kwarg", "extra", metavar="KEY=JSON", multiple=True, help="Any other keyword of from_pretrained."
 )
 
-_RENAMED = {"fast_init": "_fast_init"}
 _SYNTH_NAMES = {
     "--size": "size",
     "--stored-dtype": "dtype",
@@ -310,7 +309,9 @@ def _keywords(options: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]
     Raises:
         UsageError: A value that cannot be read.
     """
-    keywords = {_RENAMED.get(name, name): value for name, value in options.items() if value is not None}
+    from hftrace.launch.variants.specs import keyword
+
+    keywords = {keyword(name): value for name, value in options.items() if value is not None}
     if "device_map" in keywords:
         keywords["device_map"] = _device_map(keywords["device_map"])
     if "max_memory" in keywords:
