@@ -230,7 +230,7 @@ def test_a_keyword_that_this_version_ignores_is_said_in_one_line(loads):
         assert any(span.phase == "initialize" for span in trace.spans)
     else:
         assert run.complaints == [
-            f"hftrace: transformers {transformers.__version__} ignores _fast_init, which 4.36 to 4.50 honours"
+            f"hftrace: transformers {transformers.__version__} ignores _fast_init, honoured by 4.36 to 4.50"
         ]
         assert trace.request["ignored"] == [{"keyword": "_fast_init", "versions": "4.36 to 4.50"}]
     assert "Traceback" not in run.stderr

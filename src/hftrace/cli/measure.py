@@ -193,7 +193,7 @@ def _say_ignored(finished: Any, said: set[str]) -> None:
     for keyword in finished.trace.request.get("ignored") or []:
         print_error(
             f"{finished.variant}: transformers {version} ignores {keyword['keyword']}, "
-            f"which {keyword['versions']} honours"
+            f"honoured by {keyword['versions']}"
         )
 
 
