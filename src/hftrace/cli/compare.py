@@ -148,7 +148,8 @@ def command(
 
     Otherwise each TRACE is a group of its own, named after its file. NAME=A.json,B.json
     makes a group of several runs, and so does a pattern: fast='runs/fast-*.json'.
-    Times and peaks have a verdict where there are enough runs: five each.
+    Times and peaks have a verdict where there are enough runs: five each at least, and more
+    where they are noisy; the screen says how many.
     """
     if form == "markdown" and (as_json or view is not None):
         raise UsageError("--format markdown is one document: leave out --json and --view")
@@ -211,7 +212,9 @@ def command(
     if measured is None:
         return EXIT_OK
     if ranked.best is not None and view != "ranking":
-        click.echo(f"least, {ranked.best.name}: {call_of(ranked.best, model)}", err=True)
+        from hftrace.render.compare.ranking import title_of_best
+
+        click.echo(f"{title_of_best(ranked)}: {call_of(ranked.best, model)}", err=True)
     click.echo(f"Wrote {measured.directory}", err=True)
     return measured.exit_code
 
