@@ -91,6 +91,7 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
     specs = distinct(
         [parse_variant(text) for text in options.variants] + (grid(options.sweep) if options.sweep else [])
     )
+    chosen.check(model)
     directory = output_directory(options.output, model, "compare")
     load = chosen.spec(model)
     if options.python is not None:

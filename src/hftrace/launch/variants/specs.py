@@ -67,6 +67,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "bnb-8bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
 }
 """What each preset stands for."""
+DTYPE_KEYWORDS = frozenset({"dtype", "torch_dtype"})
+"""Two names of one keyword."""
 RENAMED = {"fast_init": "_fast_init"}
 """Options of a load whose keyword is called otherwise."""
 TAKES_VALUE = {"device-map": "device_map"}
@@ -140,6 +142,8 @@ def _value(text: str, *, file: bool = False) -> Any:
             return json.loads(candidate)
         except ValueError:
             continue
+    if text[:1] in ("{", "[", '"'):
+        raise UsageError(f"{text[:40]} begins like JSON and is none: check its quotes and commas")
     return text
 
 

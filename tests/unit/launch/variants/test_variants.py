@@ -86,7 +86,7 @@ def test_keywords_may_be_spelt_as_options_of_a_load(text, keywords):
     assert grid([f"{key}={value}"])[0].keywords.items() <= keywords.items()
 
 
-@pytest.mark.parametrize("text", ["nonsense", "x: nonsense", "", "x:"])
+@pytest.mark.parametrize("text", ["nonsense", "x: nonsense", "", "x:", "x: a={b}", 'x: a="b'])
 def test_what_is_no_variant(text):
     with pytest.raises(UsageError) as caught:
         parse_variant(text)
