@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import fold, fold_names
+from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -29,7 +30,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the tensor ledger: folded by layer, or one row each where a filter names some."""
     ledger = trace.tensors
     limit = options.row_limit(LIMIT)
-    if options.matches is None:
+    if not options.filtered:
         rows, remarks = _folded_tensors(trace, limit)
         note = f"{units.count(len(ledger), 'row')}, folded by layer"
         if len(ledger):
@@ -38,6 +39,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     names, keys = ledger.column("name"), ledger.column("keys")
     chosen = _chosen(trace, options)
     shown, remarks = limited(len(chosen), limit, "tensor")
+    if not chosen:
+        remarks += nothing_chosen(ledger, options)
     rows = [_tensor_row(trace, row, _name(names[row], keys[row])) for row in chosen[:shown]]
     return [table("Tensors", f"{len(chosen):,} of {len(ledger):,}", COLUMNS, rows, remarks)]
 
@@ -49,19 +52,11 @@ def facts(trace: Trace, options: ViewOptions) -> Rows:
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     """Returns the rows whose name, checkpoint key or file matches."""
-    ledger, matches = trace.tensors, options.matches
-    if matches is None:
-        return range(len(ledger))
-    names, keys, files = ledger.column("name"), ledger.column("keys"), ledger.column("file")
-    several = ledger.column("files")
-    return [
-        row
-        for row, name in enumerate(names)
-        if (name and matches(name))
-        or any(matches(key) for key in keys[row])
-        or (files[row] and matches(files[row]))
-        or any(matches(file) for file in several[row] or ())
-    ]
+    ledger = trace.tensors
+    names, keys, files, several = (ledger.column(name) for name in ("name", "keys", "file", "files"))
+    return chosen_rows(
+        ledger, options, lambda row: (names[row], *keys[row], files[row], *(several[row] or ()))
+    )
 
 
 def _name(name: str | None, keys: Sequence[str]) -> str:
