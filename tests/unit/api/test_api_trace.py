@@ -16,7 +16,6 @@ import hftrace
 from hftrace.api.tables import Table
 from hftrace.render.views import VIEWS
 
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
