@@ -21,7 +21,6 @@ from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
 if TYPE_CHECKING:
-    from hftrace.render.text import Block
     from hftrace.schema.trace import Trace
 
 
@@ -123,7 +122,9 @@ def command(
         if as_json:
             _print_facts(trace, view or "summary", options)
         else:
-            print_blocks(_blocks(trace, path, view, options), color, width)
+            from hftrace.render.shown import shown
+
+            print_blocks(shown(trace, path, view, options), color, width)
     finally:
         if collecting:
             gc.enable()
@@ -146,20 +147,6 @@ def _filters(
         )
     names = [matcher(pattern) for pattern in patterns if not _COLUMN.fullmatch(pattern)]
     return (lambda name: all(matches(name) for matches in names)) if names else None, where
-
-
-def _blocks(trace: Trace, path: str, view: str | None, options: ViewOptions) -> list[Block]:
-    """Returns what to draw, in order; views that are not drawn are not imported."""
-    if view is None:
-        from hftrace.render.screen import screen
-
-        return [screen(trace, path, options)]
-    blocks = [block for name in shown_by(VIEWS, view) for block in load(name).draw(trace, options)]
-    if view == ALL:
-        from hftrace.render.screen import next_line
-
-        blocks.append(next_line(trace, path))
-    return blocks
 
 
 def _print_facts(trace: Trace, view: str, options: ViewOptions) -> None:

@@ -161,7 +161,7 @@ class _Site:
         self.installed: types.CodeType | None = None
         self.factories: list[HandlerFactory] = []
 
-    def compose(self) -> Handler:
+    def compose(self, factories: list[HandlerFactory]) -> Handler:
         twin = types.FunctionType(
             self.code,
             self.function.__globals__,
@@ -173,7 +173,7 @@ class _Site:
         twin.__qualname__ = self.function.__qualname__
         twin.__module__ = self.function.__module__
         handler: Handler = twin
-        for factory in self.factories:
+        for factory in factories:
             handler = factory(handler)
         return handler
 
@@ -183,9 +183,14 @@ class _Site:
         if self.installed is not None and current is not self.installed:
             return []  # someone else has exchanged the code since: theirs to keep
         before, self.installed = self.installed, None
-        if self.factories:
-            self.installed = _trampoline_for(self)
-        self.function.__code__ = self.installed or self.code
+        while True:
+            wanted = self.factories.copy()
+            made = _trampoline_for(self, wanted) if wanted else None
+            # A collection may have ended a recording on this very thread: its handler is not to come back.
+            if wanted == self.factories:
+                break
+        self.installed = made
+        self.function.__code__ = made or self.code
         return [] if before is None else [(before, self.installed or self.code)]
 
 
@@ -227,19 +232,21 @@ _OWN_REFERENCES = _own_references()
 
 def is_patched_copy(function: types.FunctionType) -> bool:
     """Returns whether a function carries the trampoline of another one, from which it was copied."""
-    code = function.__code__
-    return function not in _sites and any(site.installed is code for site in _sites.values())
+    with _lock:  # other threads patch meanwhile
+        code = function.__code__
+        return function not in _sites and any(site.installed is code for site in _sites.values())
 
 
-def _trampoline_for(site: _Site) -> types.CodeType:
+def _trampoline_for(site: _Site, factories: list[HandlerFactory]) -> types.CodeType:
     reference = types.FunctionType(
         site.code, site.function.__globals__, site.function.__name__, None, site.function.__closure__
     )
-    return _trampoline(reference, site.compose())
+    return _trampoline(reference, site.compose(factories))
 
 
 _sites: dict[types.FunctionType, _Site] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Entered again where a collection, in the middle of patching, finds a generator that was being recorded."""
 
 
 def take_off(undos: Iterable[Undo]) -> None:
@@ -274,8 +281,8 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
         site = _sites.get(function)
         if site is None or (site.installed is not None and function.__code__ is not site.installed):
             site = _Site(function)
-            _sites[function] = site
         site.factories.append(factory)
+        _sites[function] = site
         try:
             found = site.update()
         except BaseException:

@@ -119,12 +119,14 @@ class Tracer:
                 point.phase_after,
             )
             build = point.handler or span_handler
-            self._undo.append(
-                patch(function, lambda original: build(recorder, point, number, function, original))
-            )
+            undo = patch(function, lambda original: build(recorder, point, number, function, original))
         except Exception as error:
             recorder.error(point.target, error)
             return False
+        if self._stopped:  # on this thread, by a collection that found the recorded generator
+            undo()
+            return False
+        self._undo.append(undo)
         self._functions.add(function)
         return True
 
