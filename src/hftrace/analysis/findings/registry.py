@@ -18,7 +18,8 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
-from hftrace.analysis.time.loads import LoadTrace, describe_load, load_names, load_traces, unplaced_rows
+from hftrace.analysis.time.load_names import LoadTrace, describe_load, load_names
+from hftrace.analysis.time.loads import load_traces, unplaced_rows
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.trace import Trace

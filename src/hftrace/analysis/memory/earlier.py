@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace.analysis.once import once
-from hftrace.analysis.time.loads import LoadName, LoadTrace, load_names
+from hftrace.analysis.time.load_names import LoadName, LoadTrace, load_names
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace

@@ -6,13 +6,11 @@ trace for each, with its own spans, rows, request and ending, so that nothing of
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import LoadTrace, asked_for, load_groups, load_names, noted, request_of
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.errors import UsageError
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -23,65 +21,6 @@ BUILDS_A_MODEL = ("instantiate", "weights")
 """Phases of which a load that makes a model has one, and a config's or a tokenizer's none."""
 FOLLOWS_A_LOAD = (*READY_PHASES, "release")
 """Phases of root spans that are about the load before them, and about no other."""
-HOLDS_A_MODEL = ("model", "pipeline", "adapter")
-"""What is loaded whose title a reader looks for first, in this order; what else there is comes behind."""
-
-
-@dataclass(frozen=True)
-class LoadTrace(Trace):
-    """What a session's trace says of one of its loads, on every rank that took part in it."""
-
-    session: Trace = dataclasses.field(kw_only=True, repr=False)
-    """The trace that it is a part of."""
-    number: int = dataclasses.field(kw_only=True)
-    """Its place among the session's loads by their start, from 1."""
-
-
-@dataclass(frozen=True)
-class LoadName:
-    """Who a load was of, as a reader knows it; what is not known is None."""
-
-    number: int
-    """Its place among the session's loads by their start, from 1."""
-    span: int
-    what: str
-    """``model, config, tokenizer, processor, adapter`` or another word of its hook point."""
-    class_name: str
-    """Of what came of it; of what was asked for where nothing did."""
-    source: str | None
-    """What it was loaded from, as the caller named it."""
-    base: str | None
-    """What the model itself came from; another place where the caller named an adapter, which names that."""
-    adapters: tuple[str, ...]
-    """The adapters that were put into it, or that it is, by where they came from."""
-
-    @property
-    def place(self) -> int:
-        """Where it stands in a title: models first."""
-        return HOLDS_A_MODEL.index(self.what) if self.what in HOLDS_A_MODEL else len(HOLDS_A_MODEL)
-
-
-@once
-def load_groups(trace: Trace) -> list[tuple[int, ...]]:
-    """Returns the rows of each load, in order of time: one, or one for each rank that took part.
-
-    Where all ranks called the same loads in the same order, the first of each is one load, and so on.
-    """
-    index = span_index(trace)
-    rows = sorted(index.load_rows, key=lambda row: (index.starts[row], row))
-    by_rank: dict[int, list[int]] = defaultdict(list)
-    for row in rows:
-        by_rank[index.lanes[row].rank].append(row)
-    names = trace.spans.column("name")
-    sequences = {tuple(names[row] for row in each) for each in by_rank.values()}
-    if len(by_rank) > 1 and len(sequences) == 1:
-        return list(zip(*(by_rank[rank] for rank in sorted(by_rank)), strict=True))
-    return [(row,) for row in rows]
-
-
-def has_several(trace: Trace) -> bool:
-    """Returns whether a session has more than one load."""
-    return len(load_groups(trace)) > 1
 
 
 @once
@@ -125,102 +64,6 @@ def trace_of_row(trace: Trace, row: int) -> Trace:
     return trace
 
 
-# -- who they are ---------------------------------------------------------------------------------------
-
-
-@once
-def load_names(trace: Trace) -> list[LoadName]:
-    """Returns who each load was of, in order of time."""
-    first = trace.number if isinstance(trace, LoadTrace) else 1
-    return [name_of(trace, rows[0], number) for number, rows in enumerate(load_groups(trace), first)]
-
-
-def name_of(trace: Trace, row: int, number: int) -> LoadName:
-    """Returns who a load was of.
-
-    Args:
-        trace: The trace.
-        row: Row of its span.
-        number: Its place among the loads.
-    """
-    index = span_index(trace)
-    own = _noted(trace, row)
-    asked = request_of(trace, row)
-    what = _text(asked.get("what")) or _text(own.get("what")) or "model"
-    made = _text(_mapping(own.get("got")).get("class")) or _text(own.get("returned"))
-    called = trace.spans.column("name")[row]
-    name = made or _chosen(trace, index, row) or called
-    source = _text(asked.get("model")) or _text(own.get("model"))
-    inner = _inner_load(index, row)
-    base = None if inner is None else _text(_noted(trace, inner).get("model"))
-    return LoadName(
-        number, index.ids[row], what, name, source, base or source, _adapters(trace, row, what, source)
-    )
-
-
-def _chosen(trace: Trace, index: SpanIndex, row: int) -> str | None:
-    """Returns the class that an auto class called, which says more than its own name."""
-    names: list[str] = trace.spans.column("name")
-    inner = _inner_load(index, row) if names[row].startswith("Auto") else None
-    return None if inner is None else names[inner]
-
-
-def _inner_load(index: SpanIndex, row: int) -> int | None:
-    """Returns the row of the first load that a load called: that of the class that an auto class chose."""
-    below = (each for each in index.walk_thread([row]) if each != row and index.phases[each] == "load")
-    return next(below, None)
-
-
-def _adapters(trace: Trace, row: int, what: str, source: str | None) -> tuple[str, ...]:
-    """Returns where the adapters came from that a load put into its model."""
-    if what == "adapter":
-        return (source,) if source else ()
-    index = span_index(trace)
-    named = (
-        _text(_noted(trace, below).get("model"))
-        for below in index.walk_thread([row])
-        if index.phases[below] == "adapter"
-    )
-    return tuple(dict.fromkeys(name for name in named if name))
-
-
-def request_of(trace: Trace, row: int) -> Mapping[str, Any]:
-    """Returns what was asked of a load; that of the trace for the load that it is about.
-
-    Args:
-        trace: The trace.
-        row: Row of the load's span.
-    """
-    noted = _noted(trace, row)
-    own = _mapping(noted.get("request"))
-    if not own:
-        if len(load_groups(trace)) == 1:
-            return trace.request
-        asked = {"class": trace.spans.column("name")[row], "model": _text(noted.get("model"))}
-        return {**asked, **({"what": noted["what"]} if _text(noted.get("what")) else {})}
-    # "hftrace load" says more of what it asks for than the call does.
-    return {**own, **trace.request} if row == asked_for(trace) else own
-
-
-@once
-def asked_for(trace: Trace) -> int | None:
-    """Returns the row of the load that the trace's own request is of; None where no load fits it.
-
-    That is the first one of what was asked for, by its class and where it is from.
-    """
-    requests = [
-        (row, _mapping(_noted(trace, row).get("request"))) for rows in load_groups(trace) for row in rows
-    ]
-    wanted = (trace.request.get("class"), trace.request.get("model"))
-    fits = (row for row, own in requests if (own.get("class"), own.get("model")) == wanted)
-    return next(fits, None)
-
-
-def describe_load(name: LoadName) -> str:
-    """Returns who a load was of in words: ``LlamaForCausalLM of ./m``."""
-    return name.class_name + (f" of {name.source}" if name.source else "")
-
-
 def main_load_trace(trace: Trace) -> Trace:
     """Returns the trace of the load that a session's request is of: of the first model, where there is one.
 
@@ -237,7 +80,13 @@ def main_load_trace(trace: Trace) -> Trace:
     return next(each for each in traces if isinstance(each, LoadTrace) and each.number == first.number)
 
 
-# -- cutting --------------------------------------------------------------------------------------------
+@once
+def ending_load_trace(trace: Trace) -> Trace:
+    """Returns the trace of the load that a session ended in: the last that failed, else the last one."""
+    traces = load_traces(trace)
+    if len(traces) == 1:
+        return traces[0]
+    return next((each for each in traces if each.outcome is trace.outcome), traces[-1])
 
 
 def _cut(session: Trace, number: int, rows: Sequence[int]) -> LoadTrace:
@@ -260,7 +109,7 @@ def _cut(session: Trace, number: int, rows: Sequence[int]) -> LoadTrace:
         header=Facts({**session.header, "wall_ns": end - start}),
         environment=session.environment,
         request=Facts(request_of(session, rows[0])),
-        outcome=Facts(_outcome(session, rows)),
+        outcome=_outcome(session, rows),
         spans=_rows(session.spans, Span, inside),
         tensors=_rows(session.tensors, Tensor, _tensor_rows(session, rows)),
         files=_rows(session.files, File, [row for row, span in enumerate(asked) if span in ids]),
@@ -337,21 +186,30 @@ def _roots(trace: Trace) -> dict[int, int]:
 def _tensors_by_load(trace: Trace) -> dict[int | None, list[int]]:
     """Returns the rows of the ledger by the row of their load's span; None for those that nobody can place.
 
-    Traces of before 1.2 have no column for it: there the span that a tensor was read in says it, and what
-    was not read belongs to the one load that makes a model, where there is one.
+    Traces of before 1.2 have no column for it: there the span that a tensor was read in says it, or when it
+    was read or placed. What has neither belongs to the one load that makes a model, where there is one.
     """
     index = span_index(trace)
-    groups = [row for rows in load_groups(trace) for row in rows]
+    loads = [row for rows in load_groups(trace) for row in rows]
     root_of = _roots(trace)
     building = [
-        load for load in groups if any(index.phases[row] in BUILDS_A_MODEL for row in index.walk([load]))
+        load for load in loads if any(index.phases[row] in BUILDS_A_MODEL for row in index.walk([load]))
     ]
     only = building[0] if len(building) == 1 else None
+
+    def guessed(span: int | None, time_ns: int | None) -> int | None:
+        if span is not None and span in root_of:
+            return root_of[span]
+        if time_ns is None:
+            return only
+        during = [load for load in loads if index.starts[load] <= time_ns <= index.ends[load]]
+        return during[0] if len(during) == 1 else only
+
     found: dict[int | None, list[int]] = defaultdict(list)
-    columns = (trace.tensors.column("load"), trace.tensors.column("span"))
-    for row, (load, span) in enumerate(zip(*columns, strict=True)):
-        known = root_of.get(load) if load is not None else root_of.get(span) if span is not None else None
-        found[only if known is None and load is None else known].append(row)
+    columns = (trace.tensors.column(name) for name in ("load", "span", "placed_ns", "read_end_ns"))
+    for row, (load, span, placed, read) in enumerate(zip(*columns, strict=True)):
+        known = root_of.get(load) if load is not None else guessed(span, read if placed is None else placed)
+        found[known].append(row)
     return found
 
 
@@ -365,12 +223,12 @@ def _tensor_rows(trace: Trace, rows: Sequence[int]) -> list[int]:
     return sorted(row for load in rows for row in by_load.get(load, ()))
 
 
-def _outcome(trace: Trace, rows: Sequence[int]) -> Mapping[str, Any]:
+def _outcome(trace: Trace, rows: Sequence[int]) -> Facts:
     """Returns how a load ended: as the session did, where it was this load that ended it."""
     statuses = trace.spans.column("status")
     failed = next((row for row in rows if statuses[row] != "ok"), None)
     if failed is None:
-        return {"status": "ok"}
+        return Facts({"status": "ok"})
     index = span_index(trace)
     last = max(
         (row for row in index.load_rows if statuses[row] != "ok"),
@@ -378,19 +236,6 @@ def _outcome(trace: Trace, rows: Sequence[int]) -> Mapping[str, Any]:
     )
     if last in rows and trace.outcome.get("status", "ok") != "ok":
         return trace.outcome
-    kind, colon, message = str(_noted(trace, failed).get("error") or "").partition(": ")
+    kind, colon, message = str(noted(trace, failed).get("error") or "").partition(": ")
     error = {"type": kind, "message": message if colon else ""} if kind else None
-    return {"status": statuses[failed], "error": error}
-
-
-def _noted(trace: Trace, row: int) -> Mapping[str, Any]:
-    """Returns what was noted of a span."""
-    return _mapping(trace.spans.column("attributes")[row])
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return Facts({"status": statuses[failed], "error": error})

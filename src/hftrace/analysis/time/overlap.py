@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hftrace.analysis.once import once
-from hftrace.analysis.time.loads import BUILDS_A_MODEL, LoadTrace
+from hftrace.analysis.time.load_names import LoadTrace
+from hftrace.analysis.time.loads import BUILDS_A_MODEL
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
