@@ -496,6 +496,7 @@ SYNTH_LIST = array(
 )
 VIEWS = {
     "summary": SUMMARY,
+    "loads": array(LOAD),
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
     "spans": array(of(Span)),

@@ -161,6 +161,12 @@ def asked_for(trace: Trace) -> int | None:
     return next(fits, None)
 
 
+def number_of(trace: Trace, row: int) -> int | None:
+    """Returns the place of a load among the session's, from 1; None where the row is of none."""
+    first = trace.number if isinstance(trace, LoadTrace) else 1
+    return next((number for number, rows in enumerate(load_groups(trace), first) if row in rows), None)
+
+
 def describe_load(name: LoadName) -> str:
     """Returns who a load was of in words: ``LlamaForCausalLM of ./m``."""
     return name.class_name + (f" of {name.source}" if name.source else "")

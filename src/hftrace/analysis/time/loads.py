@@ -81,6 +81,16 @@ def main_load_trace(trace: Trace) -> Trace:
 
 
 @once
+def only_model_trace(trace: Trace) -> Trace | None:
+    """Returns the trace of the one load that has a model; None where none has, or several have."""
+    traces = load_traces(trace)
+    if len(traces) == 1:
+        return traces[0]
+    found = [each for each in traces if len(each.tensors)]
+    return found[0] if len(found) == 1 and not taken_over(trace) and not unplaced_rows(trace) else None
+
+
+@once
 def ending_load_trace(trace: Trace) -> Trace:
     """Returns the trace of the load that a session ended in: the last that failed, else the last one."""
     traces = load_traces(trace)
