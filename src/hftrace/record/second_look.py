@@ -109,6 +109,10 @@ class Models:
                 self._recorder.facts("stale", {"load": each.load, "changed_by": each.changed_by})
         self._followed = [each for each in self._followed if each.model() is not None]
 
+    def alive(self) -> list[int]:
+        """Returns the loads whose model is still there: the host has it, or nobody has collected it yet."""
+        return [load for load, model in self._recorder.models if model() is not None]
+
     # -- what is done to models ------------------------------------------------------------------
 
     def touched_by(self, module: Any) -> list[Followed]:

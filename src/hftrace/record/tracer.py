@@ -73,6 +73,7 @@ class Tracer:
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
+        shielded(self.recorder, "memory at the start", self._note_memory)
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
         self._globals.look()
@@ -85,6 +86,12 @@ class Tracer:
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
+
+    def _note_memory(self) -> None:
+        """Writes down what the process holds before anything is loaded: loads are held against it."""
+        reading = self.recorder.memory.current()
+        facts = {"rss_anon_bytes": reading.rss_anon, "rss_file_bytes": reading.rss_file}
+        self.recorder.facts("at_start", facts)
 
     def _install(self, point: HookPoint) -> None:
         try:
