@@ -12,13 +12,13 @@ of quantised models.)
 from __future__ import annotations
 
 import functools
-import operator
 import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from hftrace.record.contents import all_plain
+from hftrace.record.held import Held, version_of
 
 SAME = ""
 """Nothing that was seen has changed the tensor since its load, whatever it is called now."""
@@ -66,39 +66,24 @@ class Look:
 
     Args:
         model: A torch module.
+        held: Its tensors, where somebody has walked through it already.
     """
 
-    def __init__(self, model: Any) -> None:
-        # Flat lists of what is no container: many containers made at once set Python to collect garbage.
-        self._modules: list[weakref.ref[Any]] = []
-        """Each module that holds tensors."""
-        self._module_ids: list[int] = []
-        self._prefixes: list[str] = []
-        """Of the names of its tensors."""
-        self._ends: list[int] = []
-        """Where its tensors end in the lists of those."""
-        self._names: list[str] = []
-        """The tensors' names in their modules."""
-        tensors: list[Any] = []
-        for prefix, module in modules_of(model):
-            own = module.__dict__
-            # A scripted module has no tables of its own, and nothing replaces what is in it.
-            for table in (own.get("_parameters"), own.get("_buffers")):
-                for name in table or ():
-                    tensor = table[name]
-                    if tensor is not None:
-                        self._names.append(name)
-                        tensors.append(tensor)
-            if len(tensors) > (self._ends[-1] if self._ends else 0):
-                self._ends.append(len(tensors))
-                self._modules.append(weakref.ref(module))
-                self._module_ids.append(id(module))
-                self._prefixes.append(prefix)
-        self.ids: list[int] = list(map(id, tensors))
-        self.versions = _versions(tensors)
-        self.on_meta: list[bool] = [tensor.is_meta for tensor in tensors]
-        self.dtypes: list[Any] = [tensor.dtype for tensor in tensors]
-        self._places = _places(tensors)
+    def __init__(self, model: Any, held: Held | None = None) -> None:
+        if held is None or held.scripted:
+            held = Held(model, scripted=False)
+        # The modules and tensors themselves are let go of.
+        self._modules: list[weakref.ref[Any]] = list(map(weakref.ref, held.modules))
+        self._module_ids: list[int] = list(map(id, held.modules))
+        self._prefixes = held.prefixes
+        self._ends = held.ends
+        self.names = held.names
+        """Of the tensors, in the model's order."""
+        self.ids = held.ids
+        self.versions = held.versions
+        self.on_meta: list[bool] = [tensor.is_meta for tensor in held.tensors]
+        self.dtypes: list[Any] = [tensor.dtype for tensor in held.tensors]
+        self._places = _places(held.tensors)
         self._storage = sys.modules["torch"].UntypedStorage
 
     def __del__(self) -> None:
@@ -113,20 +98,14 @@ class Look:
         return [None if key[0] is None else key for key in zip(*self._places, strict=True)]
 
     @functools.cached_property
-    def _module_of(self) -> list[int]:
-        """For each tensor the position of its module."""
-        counts = map(operator.sub, self._ends, [0, *self._ends])
-        return [at for at, count in enumerate(counts) for _ in range(count)]
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """Of the tensors, in the model's order."""
-        return [self._prefixes[at] + name for at, name in zip(self._module_of, self._names, strict=True)]
-
-    @functools.cached_property
     def slots(self) -> list[tuple[int, str]]:
         """The module that holds each tensor, by its identity, and the tensor's name in it."""
-        return [(self._module_ids[at], name) for at, name in zip(self._module_of, self._names, strict=True)]
+        found = []
+        begin = 0
+        for module, prefix, end in zip(self._module_ids, self._prefixes, self._ends, strict=True):
+            found += [(module, name[len(prefix) :]) for name in self.names[begin:end]]
+            begin = end
+        return found
 
     @functools.cached_property
     def places(self) -> dict[tuple[int, str], int]:
@@ -170,24 +149,6 @@ def modules_of(model: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _versions(tensors: list[Any]) -> list[int | None]:
-    """Returns how often each tensor was written in place, as torch counts."""
-    try:
-        return list(map(_counted, tensors))
-    except RuntimeError:
-        return list(map(_version, tensors))
-
-
-_counted = operator.attrgetter("_version")
-
-
-def _version(tensor: Any) -> int | None:
-    try:
-        return int(tensor._version)
-    except RuntimeError:  # made in inference mode: nobody counts
-        return None
-
-
 def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None], list[int | None]]:
     """Returns weak references to the tensors' storages, and what tells views of one storage apart."""
     if all_plain(tensors):
@@ -226,11 +187,12 @@ class Followed:
     Args:
         model: A torch module; only a weak reference to it is kept.
         load: The load that its tensors come from as far as nothing else is known; 0 for none.
+        held: Its tensors, where somebody has walked through it already.
     """
 
-    def __init__(self, model: Any, load: int) -> None:
+    def __init__(self, model: Any, load: int, held: Held | None = None) -> None:
         self.model: weakref.ref[Any] = weakref.ref(model)
-        self.look = Look(model)
+        self.look = Look(model, held)
         self.load = load
         self.changed_by: list[str] = []
         """The functions that have changed the model since it was last written down."""
@@ -329,7 +291,7 @@ class Followed:
         for at, tensor in found:
             if self.look.ids[at] == id(tensor):
                 self.origins[at] = self.origins[at]._replace(change=change)
-                self.look.versions[at] = _version(tensor)
+                self.look.versions[at] = version_of(tensor)
         return bool(found)
 
     def settle_copies(self) -> None:

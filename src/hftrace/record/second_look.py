@@ -12,6 +12,7 @@ import threading
 import weakref
 from typing import Any
 
+from hftrace.record.held import Held
 from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
@@ -42,14 +43,15 @@ class Models:
             model: The torch module.
         """
         recorder = self._recorder
-        snapshot(recorder, load, model)
+        held = Held(model)
+        snapshot(recorder, load, model, held)
         if not recorder.open_loads:
             recorder.writes.clear()
         with self._lock:
             self._forget_dead()
             followed = self._of(model)
             if followed is None:
-                followed = Followed(model, load)
+                followed = Followed(model, load, held)
                 inside = self._inside(model)
                 for prefix, inner in inside:
                     inner.update()
@@ -216,7 +218,7 @@ class Models:
         if changed and not is_part and followed.load and model is not None:
             # Below zero: no span has such a number.
             look = -next(self._looks)
-            snapshot(self._recorder, look, model)
+            snapshot(self._recorder, look, model, Held(model))
             self._write(followed, look)
 
 

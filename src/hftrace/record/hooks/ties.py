@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from hftrace.record.hooks.initializers import WatchingObserver
 from hftrace.record.hooks.points import Call
 from hftrace.record.hooks.wrappers import observed_by
+from hftrace.record.identity import modules_of
 from hftrace.record.recorder import OpenSpan, clock
 from hftrace.record.write_watch import TIE, Watch
 
@@ -74,45 +75,39 @@ class _Parameters:
     """
 
     def __init__(self, model: Any) -> None:
-        # Flat lists of what is no container: many containers made at once set Python to collect garbage.
+        self._model = model
         self._modules: list[Any] = [model]
-        self._inside: list[int] = [0]
-        """For each module the position of the one that it is in."""
-        self._called: list[str] = [""]
-        """The module's name there."""
         self._ends: list[int] = []
         """For each module where its parameters end in the lists of those."""
         self._names: list[str] = []
         self._tensors: list[Any] = []
-        for at, module in enumerate(self._modules):  # which grows meanwhile
-            own = module.__dict__
+        for module in self._modules:  # which grows meanwhile
+            own = module.__dict__ if module is not None else {}
             parameters, children = own.get("_parameters"), own.get("_modules")
             if parameters:
                 self._names += parameters
                 self._tensors += parameters.values()
             self._ends.append(len(self._tensors))
-            for name in children or ():
-                child = children[name]
-                if child is not None:
-                    self._modules.append(child)
-                    self._inside.append(at)
-                    self._called.append(name)
+            if children:
+                self._modules += children.values()
 
     def same_as(self, other: _Parameters) -> bool:
         """Returns whether both are the same parameters in the same order."""
         return list(map(id, self._tensors)) == list(map(id, other._tensors))
 
     def by_name(self) -> dict[str, Any]:
-        """Returns the parameters by name, each name that they have."""
+        """Returns the parameters by name, each name that they have, where the modules are still in place."""
+        prefixes: dict[int, list[str]] = {}
+        for prefix, module in modules_of(self._model):
+            prefixes.setdefault(id(module), []).append(prefix)
         found: dict[str, Any] = {}
-        prefixes: list[str] = []
-        start = 0
-        for parent, called, end in zip(self._inside, self._called, self._ends, strict=True):
-            prefixes.append(f"{prefixes[parent]}{called}." if prefixes else "")
-            for at in range(start, end):
-                if self._tensors[at] is not None:
-                    found[prefixes[-1] + self._names[at]] = self._tensors[at]
-            start = end
+        begin = 0
+        for module, end in zip(self._modules, self._ends, strict=True):
+            for prefix in prefixes.get(id(module), ()):
+                for at in range(begin, end):
+                    if self._tensors[at] is not None:
+                        found[prefix + self._names[at]] = self._tensors[at]
+            begin = end
         return found
 
 
