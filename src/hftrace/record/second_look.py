@@ -57,7 +57,7 @@ class Models:
                     followed.since_ns = max(followed.since_ns, inner.since_ns)
                 followed.adopt(load)
                 followed.changed_by.clear()
-                now = dict(zip(followed.look.names, followed.origins, strict=True))
+                now = dict(zip(followed.look.names, followed.origins, strict=True)) if inside else {}
                 for prefix, inner in inside:
                     inner.origins = [
                         now.get(prefix + name, origin)
@@ -88,6 +88,8 @@ class Models:
 
     def _inside(self, model: Any) -> list[tuple[str, Followed]]:
         """Returns the followed models below a model, outermost first, with the prefix of their names."""
+        if not self._followed:
+            return []  # and the model is not walked through
         by_id = {id(each.model()): each for each in self._followed}
         return [(prefix, by_id[id(module)]) for prefix, module in modules_of(model) if id(module) in by_id]
 
@@ -106,6 +108,10 @@ class Models:
             if each.model() is None and each.changed_by:
                 self._recorder.facts("stale", {"load": each.load, "changed_by": each.changed_by})
         self._followed = [each for each in self._followed if each.model() is not None]
+
+    def alive(self) -> list[int]:
+        """Returns the loads whose model is still there: the host has it, or nobody has collected it yet."""
+        return [load for load, model in self._recorder.models if model() is not None]
 
     # -- what is done to models ------------------------------------------------------------------
 
