@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import sys
@@ -81,6 +82,18 @@ class Recording:
         inner = made.__func__ if isinstance(made, (staticmethod, classmethod)) else made
         inner.recorded = self  # type: ignore[attr-defined]
         return made
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        # What sends a decorated function to another process takes its recording along: the settings, afresh.
+        made = functools.partial(
+            type(self),
+            self._destination.asked,
+            sample_hz=self._sample_hz,
+            exact_peaks=self._exact_peaks,
+            verify=self._verify,
+            force=self._force,
+        )
+        return made, ()
 
     def _for_a_call(self) -> Self:
         """Returns the recording of one call of a decorated function."""

@@ -35,7 +35,7 @@ class Trace(Content):
 
     @property
     def loads(self) -> list[Load]:
-        """The outermost loads, in order of time: each is its span, with what was asked of it."""
+        """The outermost loads in order of time; each is its span, with what was asked of it."""
         names = [field.name for field in dataclasses.fields(Span)]
         columns = [self.spans.column(name) for name in names]
         phases, parents, starts = (self.spans.column(name) for name in ("phase", "parent", "start_ns"))
