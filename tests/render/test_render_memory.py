@@ -11,7 +11,7 @@ import handmade
 import handmade_memory
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.render.screen import screen
+from hftrace.render.screen import next_command, screen
 from hftrace.render.views import memory, postmortem
 from hftrace.render.views.options import ViewOptions
 from hftrace.render.views.postmortem import SHORT_LINES, ending
@@ -204,7 +204,9 @@ def test_the_next_command_follows_from_the_first_finding_and_the_peak(monkeypatc
     assert last(handmade.sharded()).endswith("--view spans"), "reading is slow"
     assert last(handmade.lazy()).endswith("--view memory"), "weights are not resident"
     assert last(handmade.pickled()).endswith("--view tensors"), "weights are missing"
-    assert last(handmade_memory.upcast()).endswith("--view spans")
+    assert last(handmade_memory.upcast()).endswith("--view tree"), (
+        "imports dominate: the tree has them by package"
+    )
     assert last(handmade_memory.dead()).endswith("--view postmortem")
     monkeypatch.setattr("hftrace.render.screen.findings", lambda trace: [])
     assert last(handmade_memory.upcast()) == "next: hftrace show t.json --view memory"
@@ -260,3 +262,13 @@ def test_a_very_long_stack_is_cut_and_says_so():
     text = draw(view_of(handmade_memory.dead(stack=lines), "postmortem"), 80)
     assert len(text.splitlines()) < 70
     assert "+ 4960 lines more: --view postmortem --json" in text.replace(",", "")
+
+
+def test_the_next_command_for_failed_requests_shows_requests(monkeypatch):
+    class Found:
+        view = "requests"
+
+    trace = handmade.failing()
+    assert draw(screen(trace, "t.json"), 80).splitlines()[-1].endswith("--view files")
+    monkeypatch.setattr("hftrace.render.screen.findings", lambda trace: [Found()])
+    assert next_command(trace, "t.json").endswith("--view requests")

@@ -31,11 +31,13 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
     """Returns the command that answers the next question about this trace."""
     command = show_command(path)
     status = trace.outcome.get("status", "ok")
-    if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
+    found = [finding for finding in findings(trace) if finding.view]
+    missed = any(result in ("missing", "error") for result in trace.files.column("result"))
+    # Where the Hub did not answer, that a file is missing is what came of it.
+    if status == "error" and missed and not any(finding.view == "requests" for finding in found):
         return f"{command} --view files"
     if status == "killed":
         return f"{command} --view postmortem"
-    found = [finding for finding in findings(trace) if finding.view]
     if found:
         return f"{command} --view {found[0].view}"
     if _peaks_high(trace):

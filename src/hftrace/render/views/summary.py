@@ -22,6 +22,7 @@ from hftrace.analysis.time.weights import (
     reading_ns,
     resident_share_before,
     weight_bytes,
+    weight_files,
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
@@ -282,6 +283,8 @@ def _read(trace: Trace) -> str:
             # Nothing waits for a device: a copy to one may still be under way when its call returns.
             whose = " of host time" if goes_to_a_device(trace) else ""
             text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+            if any(file.format == "gguf" for file in weight_files(trace)):
+                text += " with dequantising"
         parts.append(text)
     if moved.mapped:
         text = f"{units.byte_count(moved.mapped)} memory-mapped"
