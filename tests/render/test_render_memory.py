@@ -11,6 +11,7 @@ import handmade
 import handmade_memory
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
+from hftrace.analysis.memory.composition import peak_composition
 from hftrace.render.screen import next_command, screen
 from hftrace.render.views import memory, postmortem
 from hftrace.render.views.options import ViewOptions
@@ -272,3 +273,14 @@ def test_the_next_command_for_failed_requests_shows_requests(monkeypatch):
     assert draw(screen(trace, "t.json"), 80).splitlines()[-1].endswith("--view files")
     monkeypatch.setattr("hftrace.render.screen.findings", lambda trace: [Found()])
     assert next_command(trace, "t.json").endswith("--view requests")
+
+
+@pytest.mark.parametrize("name", handmade_memory.LOADS)
+def test_the_place_of_the_peak_is_one(name):
+    trace = handmade_memory.LOADS[name]()
+    made = peak_composition(trace)
+    facts = memory.facts(trace, ViewOptions())
+    for process in facts["processes"]:
+        peak = process.get("peak")
+        if peak and made is not None and made.span is not None and peak["bytes"] == made.peak_bytes:
+            assert peak["span"] == facts["composition"]["span"]
