@@ -244,3 +244,8 @@ def test_the_rate_of_a_gguf_file_says_that_dequantising_is_in_it():
     assert "729 MB/s, " in draw(summary(plain), 120)
     assert "dequantising" not in draw(summary(plain), 120)
     assert "729 MB/s with dequantising, " in draw(summary(quantised), 120)
+
+
+def test_what_was_not_touched_is_a_least_figure():
+    # The memory view knows what was touched of the maps alone, which is no more than the process grew by.
+    assert "at least 2.20 GB of it not touched yet" in draw(summary(handmade.lazy()), 120)

@@ -291,7 +291,8 @@ def _read(trace: Trace) -> str:
         if untouched := untouched_bytes(trace):
             found = readiness(trace)
             when = "by the load" if found is not None and found.steps else "yet"
-            text += f", {units.byte_count(untouched)} of it not touched {when}"
+            # All that the process grew by is taken for weights: what the memory view finds is no more.
+            text += f", at least {units.byte_count(untouched)} of it not touched {when}"
         else:
             text = f"{units.byte_count(moved.mapped)} only mapped"
         parts.append(text)
