@@ -70,10 +70,10 @@ def test_the_reader_that_leaves_is_no_failure_to_speak_of(traces):
 def test_an_interrupt_at_the_start_has_no_traceback(traces, after):
     # What Python itself does before the first line of a program is not ours to guard.
     code = (
-        "import sys, time; print('here', flush=True)\n"
-        "import builtins; real = builtins.__import__\n"
+        "import builtins, time; real = builtins.__import__\n"
         "def slow(*arguments, **options):\n    time.sleep(0.005)\n    return real(*arguments, **options)\n"
-        "from hftrace.cli import main\nbuiltins.__import__ = slow\nmain.main(['show', 'good.json'])"
+        "from hftrace.cli import main\nbuiltins.__import__ = slow\n"
+        "print('here', flush=True)\nmain.main(['show', 'good.json'])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=traces, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
