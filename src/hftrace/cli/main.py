@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
 
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
