@@ -15,19 +15,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from hftrace.launch.in_process import trace
-    from hftrace.schema.trace import Trace
+    from hftrace.api.recording import Recording, trace
+    from hftrace.api.trace import Trace
 
-__all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
+__all__ = ["HftraceError", "Recording", "Trace", "TraceError", "__version__", "trace"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Trace":
-        from hftrace.schema.trace import Trace
+        from hftrace.api.trace import Trace
 
         return Trace
+    if name == "Recording":
+        from hftrace.api.recording import Recording
+
+        return Recording
     if name == "trace":
-        from hftrace.launch.in_process import trace
+        from hftrace.api.recording import trace
 
         return trace
     raise AttributeError(f"module 'hftrace' has no attribute {name!r}")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from hftrace.schema.trace import Trace
+    from hftrace.api.trace import Trace
 
 MARKER = "limit_load"
 FIGURES = {"seconds": "--max-time", "ready": "--max-ready", "peak": "--max-peak"}
@@ -164,15 +164,15 @@ class Loads:
         Args:
             name: Goes into the file's name.
         """
-        from hftrace.launch.in_process import trace
+        from hftrace.api.recording import trace
 
         path = self._path(name)
-        recorded = trace(path)
+        recorded = trace(path, force=True)  # of a run before this one
         try:
             with recorded:
                 yield recorded
         finally:
-            if recorded.trace is not None:
+            if recorded.finished:
                 self.traces.append(recorded.trace)
                 if path is not None:
                     self.paths.append(path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace import units
+from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
@@ -64,6 +65,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Pass a budget that a trace does not say, such as device memory where no device was.",
 )
+@load_option
 @output_options
 def command(
     paths: Sequence[str],
@@ -71,6 +73,7 @@ def command(
     baseline: str | None,
     tolerance: str | None,
     allow_unknown: bool,
+    load_number: int | None,
     as_json: bool,
     color: str,
     width: int | None,
@@ -93,12 +96,12 @@ def command(
         raise UsageError("nothing to check: give a budget such as --max-time 90s, or --forbid cast")
     reference = None
     if baseline is not None:
-        reference = Trace.open(baseline)
+        reference = of_load(Trace.open(baseline), baseline, load_number)
         share = parse_option("--tolerance", units.parse_share, tolerance or DEFAULT_TOLERANCE)
         limits += _from_baseline(reference, baseline, share)
     checked = []
     for path in paths:
-        trace = Trace.open(path)
+        trace = of_load(Trace.open(path), path, load_number)
         if succeeded(trace):
             caveats = _caveats(reference, baseline, trace, path)
             checked.append(Checked(path, None, check(trace, limits, forbid), caveats))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace.cli.choices import ViewChoice
+from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
 from hftrace.render.registry import ALL, misplaced, shown_by
@@ -21,7 +22,6 @@ from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
 if TYPE_CHECKING:
-    from hftrace.render.text import Block
     from hftrace.schema.trace import Trace
 
 
@@ -81,6 +81,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 @click.option(
     "--limit", type=click.IntRange(min=0), default=None, metavar="N", help="Rows of a table; 0 shows all."
 )
+@load_option
 @output_options
 def command(
     path: str,
@@ -89,6 +90,7 @@ def command(
     min_ms: float | None,
     patterns: tuple[str, ...],
     limit: int | None,
+    load_number: int | None,
     as_json: bool,
     color: str,
     width: int | None,
@@ -98,6 +100,7 @@ def command(
     Without --view: what was loaded, how long it took and what it cost, the
     call tree, and the timeline with memory under it. --json prints facts
     instead: the summary, or every row and column of the table that --view names.
+    --load N shows what is true of one load of several, in every view.
     """
     given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
     wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
@@ -119,11 +122,13 @@ def command(
     try:
         from hftrace.schema.trace import Trace
 
-        trace = Trace.open(path)
+        trace = of_load(Trace.open(path), path, load_number)
         if as_json:
             _print_facts(trace, view or "summary", options)
         else:
-            print_blocks(_blocks(trace, path, view, options), color, width)
+            from hftrace.render.shown import shown
+
+            print_blocks(shown(trace, path, view, options), color, width)
     finally:
         if collecting:
             gc.enable()
@@ -146,20 +151,6 @@ def _filters(
         )
     names = [matcher(pattern) for pattern in patterns if not _COLUMN.fullmatch(pattern)]
     return (lambda name: all(matches(name) for matches in names)) if names else None, where
-
-
-def _blocks(trace: Trace, path: str, view: str | None, options: ViewOptions) -> list[Block]:
-    """Returns what to draw, in order; views that are not drawn are not imported."""
-    if view is None:
-        from hftrace.render.screen import screen
-
-        return [screen(trace, path, options)]
-    blocks = [block for name in shown_by(VIEWS, view) for block in load(name).draw(trace, options)]
-    if view == ALL:
-        from hftrace.render.screen import next_line
-
-        blocks.append(next_line(trace, path))
-    return blocks
 
 
 def _print_facts(trace: Trace, view: str, options: ViewOptions) -> None:

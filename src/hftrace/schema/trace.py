@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hftrace.schema import document
-from hftrace.schema.model import Content, Span
+from hftrace.schema.model import Content, Load, Span
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,15 @@ class Trace(Content):
         document.write(self, path)
 
     @property
-    def loads(self) -> list[Span]:
-        """The outermost spans of phase ``load``, in order of time."""
-        return [span for span in self.spans if span.phase == "load" and span.parent is None]
+    def loads(self) -> list[Load]:
+        """The outermost loads, in order of time: each is its span, with what was asked of it."""
+        names = [field.name for field in dataclasses.fields(Span)]
+        columns = [self.spans.column(name) for name in names]
+        phases, parents, starts = (self.spans.column(name) for name in ("phase", "parent", "start_ns"))
+        rows = [
+            row
+            for row, (phase, parent) in enumerate(zip(phases, parents, strict=True))
+            if phase == "load" and parent is None
+        ]
+        rows.sort(key=lambda row: (starts[row], row))
+        return [Load(*(column[row] for column in columns)) for row in rows]
