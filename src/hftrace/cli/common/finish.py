@@ -46,8 +46,12 @@ def finish(
         trace.save(target)
     try:
         _draw(trace, target, quiet, as_json, color, width)
-    except (OSError, HftraceError):
-        raise  # the reader of our output has left
+    except HftraceError:
+        raise
+    except OSError:
+        # The reader of our output has left, or what it writes to is full: the trace is there all the same.
+        _report(trace, target)
+        raise
     except Exception as error:
         _report(trace, target)
         print_error(

@@ -41,6 +41,12 @@ def explain_failure(trace: Trace) -> str:
     error = trace.outcome.get("cause") or trace.outcome.get("error") or {}
     message = str(error.get("message") or "").strip()
     kind = str(error.get("type") or "error").rpartition(".")[2]
+    if "trust_remote_code=True" in message:
+        model = trace.request.get("model") or "the model"
+        return (
+            f"{model} comes with code of its own, which only you can allow: "
+            "read it, and add --trust-remote-code (trust_remote_code=True in Python)"
+        )
     if kind not in UNRELATED:
         keywords = trace.request.get("keywords") or {}
         subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None

@@ -142,6 +142,7 @@ def _load(
     import torch
     import transformers
 
+    _answer_no_prompt()
     quiet = transformers.utils.logging
     if request.get("quiet_bars"):
         # The supervisor shows the progress; two bars on one terminal overwrite each other.
@@ -170,6 +171,16 @@ def _load(
     readiness = Readiness(recorder, request, verify)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
+
+
+def _answer_no_prompt() -> None:
+    """Lets transformers refuse a model's own code at once: nobody can answer this process.
+
+    Its timeout for the answer is 0 where nobody is there, and it then raises without a prompt.
+    """
+    module: Any = importlib.import_module("transformers.dynamic_module_utils")
+    if hasattr(module, "TIME_OUT_REMOTE_CODE"):
+        module.TIME_OUT_REMOTE_CODE = 0
 
 
 def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:
@@ -238,6 +249,10 @@ def _resolve_class(
 def _named_class(transformers: Any, name: str) -> Any:
     """Returns a class of transformers by name, or of any module as ``module:Class``."""
     module_name, colon, attribute = name.partition(":")
+    if colon and os.getcwd() not in sys.path:
+        # As with "python -m": what lies where the user stands can be named. Torch and transformers are
+        # imported by now, so no file here stands in for them.
+        sys.path.insert(0, os.getcwd())
     try:
         owner = (
             getattr(importlib.import_module(module_name), attribute) if colon else getattr(transformers, name)

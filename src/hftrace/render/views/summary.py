@@ -24,6 +24,7 @@ from hftrace.analysis.time.weights import (
     reading_ns,
     resident_share_before,
     weight_bytes,
+    weight_files,
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
@@ -289,13 +290,15 @@ def _read(trace: Trace) -> str:
             # Nothing waits for a device: a copy to one may still be under way when its call returns.
             whose = " of host time" if goes_to_a_device(trace) else ""
             text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+            text += " with dequantising" * any(file.format == "gguf" for file in weight_files(trace))
         parts.append(text)
     if moved.mapped:
         text = f"{units.byte_count(moved.mapped)} memory-mapped"
         if untouched := untouched_bytes(trace):
             found = readiness(trace)
             when = "by the load" if found is not None and found.steps else "yet"
-            text += f", {units.byte_count(untouched)} of it not touched {when}"
+            # All that the process grew by is taken for weights: what the memory view finds is no more.
+            text += f", at least {units.byte_count(untouched)} of it not touched {when}"
         else:
             text = f"{units.byte_count(moved.mapped)} only mapped"
         parts.append(text)
