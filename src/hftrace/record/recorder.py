@@ -20,6 +20,7 @@ from typing import Any
 
 from hftrace.record import buffers
 from hftrace.record.device import DeviceMemory
+from hftrace.record.failures import failure_notes
 from hftrace.record.garbage import Watch
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
@@ -227,9 +228,16 @@ class Recorder:
         stack.append(span)
         return span
 
-    def end(self, span: OpenSpan, status: str = "ok", attributes: dict[str, Any] | None = None) -> None:
-        """Ends a span, and whatever was left open above it on this thread."""
-        ended = clock() if span.phase == "load" else None
+    def end(
+        self,
+        span: OpenSpan,
+        status: str = "ok",
+        attributes: dict[str, Any] | None = None,
+        ended: int | None = None,
+    ) -> None:
+        """Ends a span, and whatever was left open above it on this thread; ``ended`` is the time, if known."""
+        if span.phase == "load" and ended is None:
+            ended = clock()
         stack = self.state.stack
         while span in stack:
             self._pop(stack)
@@ -263,25 +271,10 @@ class Recorder:
 
     def fail(self, span: OpenSpan, error: BaseException) -> None:
         """Ends a span through which an exception passes; the exception itself is not kept."""
+        # What it takes to describe it is no time of the load's.
+        ended = clock() if span.phase == "load" else None
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
-        described = redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]
-        notes: dict[str, Any] = {"error": described}
-        if span.phase == "load" and len(self.state.stack) == 1:
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self.facts(
-                "outcome",
-                {
-                    "status": status,
-                    "error": {
-                        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix(
-                            "builtins."
-                        ),
-                        "message": redact(str(error))[:10_000],
-                        "traceback": redact(text)[-50_000:],
-                    },
-                },
-            )
-        self.end(span, status, notes)
+        self.end(span, status, failure_notes(error, with_place=len(self.state.stack) == 1), ended)
 
     def failed_call(
         self, phase: str, name: str, hook: int, started: int, error: BaseException, notes: dict[str, Any]

@@ -10,6 +10,7 @@ import bisect
 from collections import defaultdict
 
 from hftrace.replay.events import Collection, Initialization
+from hftrace.replay.loads import roots
 from hftrace.replay.reader import OpenedSpan, Process, greater, total_of
 from hftrace.replay.timeline import LatestOpen, timelines_by_thread
 from hftrace.schema.lines import Edge
@@ -22,11 +23,20 @@ MIN_IMPORT_NS = 100_000
 
 
 def close_open_spans(process: Process, status: str, last_time: int) -> None:
-    """Ends what was open when the process was gone, and what a parent's end took with it."""
+    """Ends what was open when the process was gone or the recording over, and what a parent's end took with it.
+
+    Args:
+        process: What it wrote.
+        status: Of its end.
+        last_time: When it was last seen alive.
+    """
+    above = roots(process.spans)
+    # A load in another thread goes on when the block is left: it was not seen to end.
+    going_on = {span.id for span in process.spans.values() if span.end is None and span.parent is None}
     for span in process.spans.values():
         if span.end is None:
             span.end = max(last_time, span.start)
-            span.status = status
+            span.status = "interrupted" if status != "killed" and above[span.id] in going_on else status
     # A child never outlives its parent on its own thread: a parent that was ended by an
     # exception in our own code takes its children with it.
     for span in process.spans.values():

@@ -170,7 +170,9 @@ class _Ledgers:
         base, offset = self._base, self._offset
         ended_well = outcome["status"] == "ok"
         if not ended_well and "died_in" not in outcome:
-            outcome.update(last_activity(process, base))
+            outcome.update(last_activity(process, base, outcome))
+            if outcome.get("load") is not None:
+                outcome["load"] += offset
         status = outcome["status"] if outcome["status"] in ("ok", "error", "interrupted") else "killed"
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
@@ -184,7 +186,7 @@ class _Ledgers:
         for record in records:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
-            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=record.status == "ok"))
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
