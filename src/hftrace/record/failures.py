@@ -113,7 +113,7 @@ def _is_cancelled(error: BaseException) -> bool:
 
 
 def failed_load(recorder: object, error: BaseException) -> int | None:
-    """Returns the span of the outermost load that an exception has left, or one that it was raised because of.
+    """Returns the span of the outermost load that an exception, or one behind it, has left.
 
     The frames of our handlers are in its traceback, and know their spans. That
     is surer than to remember the exception: it must not be kept, and another

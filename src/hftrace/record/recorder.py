@@ -235,7 +235,7 @@ class Recorder:
         attributes: dict[str, Any] | None = None,
         ended: int | None = None,
     ) -> None:
-        """Ends a span, and whatever was left open above it on this thread; ``ended`` is the time, if known."""
+        """Ends a span, at ``ended`` or now, and whatever was left open above it on this thread."""
         if span.phase == "load" and ended is None:
             ended = clock()
         stack = self.state.stack
