@@ -13,6 +13,7 @@ from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.time.moved import untouched_bytes
+from hftrace.analysis.time.overlap import overlapped_by
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.ready import readiness
@@ -100,7 +101,7 @@ def summary(trace: Trace) -> dict[str, Any]:
     ``ready_ns`` is the time of the last load and of the touch and the forward
     pass after it; None where neither was asked for, or one failed.
     """
-    peaks = memory_peaks(trace)
+    peaks, index = memory_peaks(trace), span_index(trace)
     used = {
         tensor_class: total
         for tensor_class, total in tensor_sums(trace).items()
@@ -120,6 +121,10 @@ def summary(trace: Trace) -> dict[str, Any]:
         **_after_load(trace),
         "phases": phase_times(trace),
         "loads": loads(trace),
+        "overlapping": [
+            {"load": index.ids[row], "with": [index.ids[other] for other in others]}
+            for row, others in sorted(overlapped_by(trace).items())
+        ],
         "outcome": dict(trace.outcome),
         "rss_peak_bytes": peaks.rss_bytes,
         "rss_anon_peak_bytes": peaks.anonymous_bytes,

@@ -12,7 +12,7 @@ from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.moved import untouched_bytes
-from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
+from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns, wall_of
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
@@ -218,10 +218,12 @@ def _asked(trace: Trace) -> str:
 
 def _took(trace: Trace) -> str:
     index = span_index(trace)
-    loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
-    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
-    changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
-    before = recorded_wall_ns(trace) - loads - after - changes
+
+    def wall(*phases: str) -> int:
+        return wall_of(index, [row for row in index.process_roots if index.phases[row] in phases])
+
+    loads, after, changes = wall("load"), wall(*AFTER_LOAD), wall("surgery")
+    before = recorded_wall_ns(trace) - wall("load", "surgery", *AFTER_LOAD)
     text = units.duration(recorded_wall_ns(trace))
     if (before or changes or after) and loads:
         text += ": " + (f"imports {units.duration(before)}, " if before else "")
