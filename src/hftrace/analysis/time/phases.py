@@ -41,7 +41,7 @@ def phase_times(trace: Trace) -> dict[str, int]:
 
 
 def phases_of(index: SpanIndex, rows: Sequence[int]) -> dict[str, int]:
-    """Returns exclusive time by phase below ``rows``, longest first; the self time of loads is unattributed."""
+    """Returns exclusive time by phase below ``rows``, longest first; a load's own is unattributed."""
     times: dict[str, int] = {}
     for row, spent in shared_by_row(index, rows).items():
         phase = UNATTRIBUTED if index.phases[row] == "load" else index.phases[row]
