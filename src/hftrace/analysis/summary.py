@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
+from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.memory.facts import memory_facts
@@ -101,7 +103,7 @@ def summary(trace: Trace) -> dict[str, Any]:
     ``ready_ns`` is the time of the last load and of the touch and the forward
     pass after it; None where neither was asked for, or one failed.
     """
-    peaks, index = memory_peaks(trace), span_index(trace)
+    peaks, index, children = memory_peaks(trace), span_index(trace), unrecorded_children(trace)
     used = {
         tensor_class: total
         for tensor_class, total in tensor_sums(trace).items()
@@ -126,6 +128,8 @@ def summary(trace: Trace) -> dict[str, Any]:
             for row, others in sorted(overlapped_by(trace).items())
         ],
         "outcome": dict(trace.outcome),
+        "children": children.to_json() if children is not None else None,
+        "instead": seen_instead(trace) if not index.load_rows else None,
         "rss_peak_bytes": peaks.rss_bytes,
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,

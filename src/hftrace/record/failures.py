@@ -79,22 +79,27 @@ def ending_of(recorder: object, error: BaseException | None) -> dict[str, Any]:
         error: What left the block; None where it ran to its end.
 
     Returns:
-        ``status``. For an exception ``error``, and in ``load`` the span of the outermost load that it
-        left, None for one that was raised outside of any. ``sys.exit`` is no error: ``exit_code``, and
-        ``exit_message`` where it had one.
+        ``status``. For an exception ``error``, and in ``load`` the outermost load that it left, None
+        for one that was raised outside of any; then in ``span`` the outermost other span that it left.
+        ``sys.exit`` is no error: ``exit_code``, and ``exit_message`` where it had one.
     """
     if error is None or isinstance(error, GeneratorExit):
         # A generator that is closed has ended as its reader wished.
         return {"status": "ok"}
-    load = failed_load(recorder, error)
     if isinstance(error, SystemExit):
         return {"status": "ok", **_exit(error.code)}
     interrupted = isinstance(error, KeyboardInterrupt) or _is_cancelled(error)
     return {
         "status": "interrupted" if interrupted else "error",
         "error": describe_error(error),
-        "load": load,
+        **whose(recorder, error),
     }
+
+
+def whose(recorder: object, error: BaseException) -> dict[str, Any]:
+    """Returns ``load``, and ``span`` where that is None, as :func:`ending_of` says them."""
+    span, phase = left_span(recorder, error) or (None, None)
+    return {"load": span} if phase == "load" else {"load": None, "span": span}
 
 
 def _exit(code: object) -> dict[str, Any]:
@@ -112,15 +117,16 @@ def _is_cancelled(error: BaseException) -> bool:
     )
 
 
-def failed_load(recorder: object, error: BaseException) -> int | None:
-    """Returns the span of the outermost load that an exception, or one behind it, has left.
+def left_span(recorder: object, error: BaseException) -> tuple[int, str] | None:
+    """Returns number and phase of the outermost span that an exception, or one behind it, has left.
 
     The frames of our handlers are in its traceback, and know their spans. That
     is surer than to remember the exception: it must not be kept, and another
-    one may come to lie at its address.
+    one may come to lie at its address. A load goes before another span.
     """
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
+    other: tuple[int, str] | None = None
     while waiting and len(seen) < MAX_LINKED:
         each = waiting.pop(0)
         if each is None or id(each) in seen:
@@ -131,17 +137,18 @@ def failed_load(recorder: object, error: BaseException) -> int | None:
             if frame.f_code.co_filename != FRAME_FILE or frame.f_locals.get("recorder") is not recorder:
                 continue
             span = _outermost(frame.f_locals.get("token"))
-            if span is not None:
+            if span is not None and span[1] == "load":
                 return span
+            other = other or span
         group = getattr(each, "exceptions", None)
         waiting += group if isinstance(group, tuple) else ()
         waiting += (each.__cause__, None if each.__suppress_context__ else each.__context__)
-    return None
+    return other
 
 
-def _outermost(token: Any) -> int | None:
-    """Returns the id of the load that a handler's token stands for."""
+def _outermost(token: Any) -> tuple[int, str] | None:
+    """Returns number and phase of the outer one of the spans that a handler's token holds."""
     for span in token if isinstance(token, tuple) else (token,):
-        if getattr(span, "phase", None) == "load":
-            return int(span.id)
+        if isinstance(getattr(span, "phase", None), str):
+            return int(span.id), span.phase
     return None

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record import buffers
+from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
 from hftrace.record.failures import failure_notes
 from hftrace.record.garbage import Watch
@@ -85,7 +86,7 @@ class Recorder:
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.pid = os.getpid()
-        self.active = False
+        self.active = self.abandoned = False
         self.open_loads = 0
         self.error_count = 0
         self._lock = threading.RLock()  # as the journal's, which says why
@@ -102,6 +103,7 @@ class Recorder:
         """Modules whose import :attr:`on_module` wants to hear of."""
         self.on_module: Callable[[str], None] | None = None
         self.on_model_class: Callable[[Any], None] | None = None
+        self.children: Children | None = None
         self.models: list[tuple[int, weakref.ref[Any]]] = []
         """The span of each load, and its finished model."""
         self.local = buffers.ThreadBuffers(self._threads)
@@ -155,8 +157,9 @@ class Recorder:
 
     def abandon(self) -> None:
         """Forgets everything: called in the child after a fork, where nothing of this may run."""
-        self.active = False
-        self.open_loads = 0
+        self.active, self.abandoned = False, True
+        self.open_loads, self.children = 0, None
+        self._lock = threading.RLock()  # a thread that the child does not have may hold it
         self.garbage.remove()
         self.writer.abandon()
 
@@ -164,6 +167,8 @@ class Recorder:
 
     def edge(self) -> lines.Edge:
         """Reads all memory at an edge of a span, and what has come from storage until then."""
+        if self.abandoned:
+            return lines.Edge()  # these files are about the parent, and reading them sets its marks back
         anon, file, shmem, mark, storage_read = self.memory.read()
         found = self.devices.read(reset=self._exact_peaks)
         devices = {name: lines.Allocator(*figures) for name, figures in found.items()} if found else None

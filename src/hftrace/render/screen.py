@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from hftrace.analysis.ending.whose import ended_outside
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
@@ -31,6 +32,8 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
     """Returns the command that answers the next question about this trace."""
     command = show_command(path)
     status = trace.outcome.get("status", "ok")
+    if status == "error" and ended_outside(trace):
+        return f"{command} --view postmortem"
     if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
         return f"{command} --view files"
     if status == "killed":

@@ -47,14 +47,15 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
         outcome: What is known of its end. Where that says which load the exception left, it is about
             that one alone; another one may have failed before, and been caught.
     """
-    if "load" in outcome and outcome["load"] is None:
-        return {"died_in": None}  # it was raised outside of any load
+    known = outcome.get("load") or outcome.get("span")
+    if "load" in outcome and known is None:
+        return {"died_in": None}  # it was raised outside of all that was recorded
     failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]
     unfinished = [span for span in process.spans.values() if span.end is None]
-    load = process.spans.get(outcome.get("load", -1))
-    if load is not None:
+    left = process.spans.get(known or -1)
+    if left is not None:
         below = roots(process.spans)
-        failed = [span for span in failed if below[span.id] == load.id]
+        failed = [span for span in failed if below[span.id] == left.id]
         unfinished = []
     elif outcome["status"] == "killed":
         failed = []  # the program went on after that
@@ -85,6 +86,8 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
     root = process.spans[roots(process.spans)[deepest.id]]
     if root.phase == "load":
         activity["load"] = root.id
+    elif "load" in outcome:
+        return activity  # of a change to a model, say: no tensor was being loaded
     time_ns, activity["last_tensor"] = _last_tensor(process, root if root.phase == "load" else None)
     if activity["last_tensor"] is not None:
         activity["last_tensor_ns"] = time_ns - base

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
 from hftrace.analysis.ending.limits import recorded_limit
 from hftrace.analysis.ending.progress import known_progress
-from hftrace.analysis.ending.whose import ended_load, ended_outside
+from hftrace.analysis.ending.whose import ended_load, ended_outside, ended_span
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
@@ -269,7 +269,7 @@ def _evidence(found: Any) -> list[Evidence]:
 
 
 def _error_behind(trace: Trace, error: Any) -> str | None:
-    """Returns the error of the load that the session's own was raised because of; None where it is that one."""
+    """Returns the error of the load that the session's own came from, where that is another one."""
     row = ended_load(trace)
     noted = trace.spans.column("attributes")[row] if row is not None else {}
     of_load = text(noted.get("error"))
@@ -312,9 +312,9 @@ def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
         row = next(found, None)
         if row is not None:
             return row
-    own = ended_load(trace)
+    own = ended_span(trace)
     failed = [row for row in index.roots if statuses[row] != "ok"] if own is None else [own]
-    if not failed or ended_outside(trace):
+    if not failed or (own is None and ended_outside(trace)):
         return None
     row = max(failed, key=lambda row: (index.ends[row], index.starts[row], row))
     while True:

@@ -58,9 +58,7 @@ def ledger_progress(trace: Trace) -> Progress:
             done += 1
             placed_bytes += stored
     weights = {
-        file.name
-        for file in trace.files
-        if file.shard is not None and (own is None or file.asked_by in own)
+        file.name for file in trace.files if file.shard is not None and (own is None or file.asked_by in own)
     }
     return Progress(done, count, placed_bytes, all_bytes, bool(all_bytes) and weights <= known)
 

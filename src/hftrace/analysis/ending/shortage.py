@@ -81,7 +81,9 @@ def caught_cause(trace: Trace) -> Cause | None:
         return None
     spans, last = trace.spans, ended_load(trace)
     if last is None:
-        last = next((failed.row for failed in reversed(failed_loads(trace)) if failed.status == "error"), None)
+        last = next(
+            (failed.row for failed in reversed(failed_loads(trace)) if failed.status == "error"), None
+        )
     if last is None:
         return None
     begin, end = spans[last].start_ns, spans[last].end_ns

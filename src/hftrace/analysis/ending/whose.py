@@ -34,8 +34,15 @@ def ended_outside(trace: Trace) -> bool:
 
 
 def ended_load(trace: Trace) -> int | None:
-    """Returns the row of the load that the session ended in, or that its exception came from; None if unknown."""
+    """Returns the row of the load that the session ended in, or its exception came from; None if unknown."""
     return span_index(trace).row_of.get(integer(trace.outcome.get("load")) or -1)
+
+
+def ended_span(trace: Trace) -> int | None:
+    """Returns the row of the outermost span that the session ended in, a load or another; None if unknown."""
+    row = ended_load(trace)
+    other = span_index(trace).row_of.get(integer(trace.outcome.get("span")) or -1)
+    return row if row is not None else other
 
 
 @once
