@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from hftrace import units
@@ -22,11 +23,24 @@ STARTED = {"fork": "forked", "spawn": "spawned", "forkserver": "from a fork serv
 """How a child was started; one of which that is not known is left without a word."""
 
 
+def outcome_facts(trace: Trace) -> Iterator[tuple[str, str]]:
+    """Yields label and words of each fact about how loads ended and what went on beside them."""
+    for label, words in (
+        ("exit", exit_words(trace)),
+        ("failed", failed_words(trace)),
+        ("instead", no_load_words(trace)),
+        ("children", children_words(trace)),
+    ):
+        if words:
+            yield label, words
+
+
 def failed_words(trace: Trace) -> str:
     """Returns which loads failed although the session went on; empty where none did."""
+    ended_well = trace.outcome.get("status", "ok") == "ok"
     own = ended_load(trace)
-    failed = [load for load in failed_loads(trace) if load.row != own]
-    if not failed:
+    failed = [load for load in failed_loads(trace) if load.row != own and load.status != "killed"]
+    if not failed or not (ended_well or "load" in trace.outcome):  # else it may be what ended the session
         return ""
     loads = len(span_index(trace).load_rows)
     kinds = Counter((load.name, load.model, load.status, load.error) for load in failed)

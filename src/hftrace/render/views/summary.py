@@ -24,7 +24,7 @@ from hftrace.analysis.time.weights import (
     weight_bytes,
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
-from hftrace.render.outcome import children_words, exit_words, failed_words, no_load_words
+from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
@@ -168,14 +168,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
     if asked := _asked(trace):
         yield "asked", asked
-    for label, words in (
-        ("exit", exit_words(trace)),
-        ("failed", failed_words(trace)),
-        ("instead", no_load_words(trace)),
-        ("children", children_words(trace)),
-    ):
-        if words:
-            yield label, words
+    yield from outcome_facts(trace)
     yield "took", _took(trace)
     if ready := _ready(trace):
         yield "ready", ready
