@@ -21,6 +21,8 @@ MERGE_GAP_NS = 1_000_000
 """Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
 MIN_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
+FILE_ERRORS = ("OSError", "FileNotFoundError", "PermissionError", "SafetensorError")
+"""What the body of a load raises itself where it is about files: to 4.50 it looks for them, and into them."""
 SHORT_NS = 100_000
 """A stretch between two calls of a load's body that is no longer only leads to the next one: some arguments,
 and what it takes to write a span down."""
@@ -236,7 +238,7 @@ def _failed_phase(load: OpenedSpan, children: Mapping[int, list[OpenedSpan]]) ->
         return "finalize"
     # Before that the body itself looks for files, and else at what it was given.
     error = str(load.attributes.get("error", ""))
-    return "resolve" if error.startswith(("OSError", "FileNotFoundError")) else "config"
+    return "resolve" if error.startswith(FILE_ERRORS) else "config"
 
 
 def add_collection_spans(process: Process) -> None:
