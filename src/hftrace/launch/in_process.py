@@ -23,6 +23,7 @@ from hftrace.launch.decorating import decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
+from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
@@ -221,13 +222,12 @@ class Recording:
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
-        raised = {"block_error": type(error).__name__} if error is not None else None
         try:
             trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
-                outcome=raised,
+                outcome=ending_of(tracer.recorder, error),
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.

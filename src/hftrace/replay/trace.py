@@ -98,6 +98,7 @@ def _replay(
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
                 **_problems(processes),
+                **_surroundings(processes, base),
                 **(header or {}),
             }
         ),
@@ -170,7 +171,10 @@ class _Ledgers:
         base, offset = self._base, self._offset
         ended_well = outcome["status"] == "ok"
         if not ended_well and "died_in" not in outcome:
-            outcome.update(last_activity(process, base))
+            outcome.update(last_activity(process, base, outcome))
+            for name in ("load", "span"):
+                if outcome.get(name) is not None:
+                    outcome[name] += offset
         status = outcome["status"] if outcome["status"] in ("ok", "error", "interrupted") else "killed"
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
@@ -185,7 +189,7 @@ class _Ledgers:
         for record in records:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
-            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=record.status == "ok"))
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
@@ -242,6 +246,32 @@ def _problems(processes: list[Process]) -> dict[str, Any]:
             for error in process.errors
         ],
     }
+
+
+def _surroundings(processes: list[Process], base: int) -> dict[str, Any]:
+    """Returns what else went on: processes that were started and have no journal here, libraries, files."""
+    recorded = {process.pid for process in processes}
+    started: list[dict[str, Any]] = []
+    sums: dict[str, Any] = {"count": 0, "alive": None, "cpu_ns": None}
+    around: dict[str, Any] = {}
+    for process in processes:
+        own = process.facts.get("child", [])
+        started += [{**child, "time_ns": child["time_ns"] - base, "parent": process.pid} for child in own]
+        said = process.facts.get("children", [{"count": len(own)}])[-1]
+        for name in sums:
+            if said.get(name) is not None:
+                sums[name] = (sums[name] or 0) + said[name]
+        for fact in process.facts.get("surroundings", []):
+            around.update(fact)
+    unrecorded = [child for child in started if child.get("pid") not in recorded]
+    sums["count"] -= len(started) - len(unrecorded)
+    # Journals of before say nothing of either.
+    known = {"children": {**sums, "unrecorded": unrecorded}} if _counts_children(processes) else {}
+    return {**known, **({"surroundings": around} if around else {})}
+
+
+def _counts_children(processes: list[Process]) -> bool:
+    return any(process.facts.get(block) for process in processes for block in ("child", "children"))
 
 
 def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:

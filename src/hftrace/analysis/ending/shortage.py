@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.ending.prediction import predicted_device_bytes
+from hftrace.analysis.ending.whose import ended_load, ended_outside, failed_loads
 from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
@@ -76,15 +77,13 @@ def caught_cause(trace: Trace) -> Cause | None:
     error = trace.outcome.get("error")
     if trace.outcome.get("status") != "error" or not isinstance(error, Mapping) or is_memory_error(error):
         return None
-    spans = trace.spans
-    last = next(
-        (
-            row
-            for row in reversed(range(len(spans)))
-            if spans[row].parent is None and spans[row].phase == "load" and spans[row].status == "error"
-        ),
-        None,
-    )
+    if ended_outside(trace):
+        return None
+    spans, last = trace.spans, ended_load(trace)
+    if last is None:
+        last = next(
+            (failed.row for failed in reversed(failed_loads(trace)) if failed.status == "error"), None
+        )
     if last is None:
         return None
     begin, end = spans[last].start_ns, spans[last].end_ns

@@ -14,7 +14,7 @@ from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
 from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
-from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns
+from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns, wall_of
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
@@ -28,6 +28,7 @@ from hftrace.analysis.time.weights import (
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
+from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
@@ -171,6 +172,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     model = only_model_trace(trace)
     if model is not None and (asked := _asked(model)):
         yield "asked", asked
+    yield from outcome_facts(trace)
     yield "took", _took(trace)
     if has_several(trace):
         yield "loads", ""
@@ -226,10 +228,12 @@ def _asked(trace: Trace) -> str:
 
 def _took(trace: Trace) -> str:
     index = span_index(trace)
-    loads = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "load")
-    after = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] in AFTER_LOAD)
-    changes = sum(index.wall_ns(row) for row in index.main_roots if index.phases[row] == "surgery")
-    before = recorded_wall_ns(trace) - loads - after - changes
+
+    def wall(*phases: str) -> int:
+        return wall_of(index, [row for row in index.process_roots if index.phases[row] in phases])
+
+    loads, after, changes = wall("load"), wall(*AFTER_LOAD), wall("surgery")
+    before = recorded_wall_ns(trace) - wall("load", "surgery", *AFTER_LOAD)
     text = units.duration(recorded_wall_ns(trace))
     if (before or changes or after) and loads:
         text += ": " + (f"imports {units.duration(before)}, " if before else "")
