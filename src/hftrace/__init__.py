@@ -14,9 +14,10 @@ from hftrace.errors import HftraceError, TraceError
 
 if TYPE_CHECKING:
     from hftrace.launch.in_process import trace
+    from hftrace.record.session import step
     from hftrace.schema.trace import Trace
 
-__all__ = ["HftraceError", "Trace", "TraceError", "__version__", "trace"]
+__all__ = ["HftraceError", "Trace", "TraceError", "__version__", "step", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from hftrace.schema.trace import Trace
 
         return Trace
+    if name == "step":
+        from hftrace.record.session import step
+
+        return step
     if name == "trace":
         from hftrace.launch.in_process import trace
 

@@ -16,7 +16,9 @@ from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
+from hftrace.record import session
 from hftrace.record.ranks import ALONE, own_rank
+from hftrace.record.recorder import shielded
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
@@ -108,6 +110,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             # A bug of ours: the host goes on without what had been installed until then.
             self.__exit__(*sys.exc_info())
             raise
+        shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder)
         return self
 
     def __exit__(
@@ -124,7 +127,19 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             if self._verify and kind is None and os.getpid() == tracer.recorder.pid:
                 verify_loads(tracer.recorder)
         finally:
+            shielded(tracer.recorder, "session", session.ended, tracer.recorder, error)
             self._finish(tracer, directory, error)
+
+    def step(self, name: str) -> session.Step:
+        """Names a part of the block: a span of phase ``step`` in this recording.
+
+        As :func:`hftrace.step` does in every recording that is active. Steps may lie in one another, and
+        loads in steps; outside of the block it does nothing.
+
+        Args:
+            name: What the screen calls it.
+        """
+        return session.step_of(name, lambda: self._tracer.recorder if self._tracer is not None else None)
 
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""

@@ -28,6 +28,7 @@ from hftrace.record.patching import function_of, is_patched_copy, patch, source_
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
+from hftrace.record.session import recording
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
 
@@ -86,6 +87,7 @@ class Tracer:
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
+        recording.add(self.recorder)
 
     def _install(self, point: HookPoint) -> None:
         try:
@@ -234,6 +236,7 @@ class Tracer:
                 undo()
             self._undo.clear()
         _active.discard(self)
+        recording.discard(self.recorder)
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "second look", models_of(recorder).close)

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hftrace.schema import document
-from hftrace.schema.model import Content, Span
+from hftrace.schema.model import Content, Span, Table
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,23 @@ class Trace(Content):
 
     @property
     def loads(self) -> list[Span]:
-        """The outermost spans of phase ``load``, in order of time."""
-        return [span for span in self.spans if span.phase == "load" and span.parent is None]
+        """The outermost spans of phase ``load``, in order of time: those that lie in no other load."""
+        return [self.spans[row] for row in outermost_loads(self.spans)]
+
+
+def outermost_loads(spans: Table[Span]) -> list[int]:
+    """Returns the rows of the loads that lie in no other load, in order of time.
+
+    Steps of the caller and imports may be around them.
+    """
+    columns = (spans.column(name) for name in ("id", "parent", "phase"))
+    inside: dict[int | None, bool] = {}
+    found = []
+    # Parents come before their children.
+    for row, (identity, parent, phase) in enumerate(zip(*columns, strict=True)):
+        above = inside.get(parent, False)
+        inside[identity] = above or phase == "load"
+        if phase == "load" and not above:
+            found.append(row)
+    starts = spans.column("start_ns")
+    return sorted(found, key=lambda row: (starts[row], row))

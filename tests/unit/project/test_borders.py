@@ -38,7 +38,7 @@ OTHER = {
 NEVER = {"record": {"rich", "click", "psutil"}}
 """Packages that a part may not import even inside a function."""
 PER_FUNCTION = {
-    "": {"schema", "launch"},
+    "": {"schema", "launch", "record"},
     "synth": {"schema"},
     "pytest_plugin": {"schema", "launch", "analysis", "record", "render", "synth", "units"},
 }

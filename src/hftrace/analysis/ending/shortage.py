@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.ending.prediction import predicted_device_bytes
 from hftrace.analysis.memory.devices import described_device, device_sizes
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
 
@@ -77,14 +78,8 @@ def caught_cause(trace: Trace) -> Cause | None:
     if trace.outcome.get("status") != "error" or not isinstance(error, Mapping) or is_memory_error(error):
         return None
     spans = trace.spans
-    last = next(
-        (
-            row
-            for row in reversed(range(len(spans)))
-            if spans[row].parent is None and spans[row].phase == "load" and spans[row].status == "error"
-        ),
-        None,
-    )
+    failed = [row for row in span_index(trace).load_rows if spans.column("status")[row] == "error"]
+    last = max(failed, default=None)
     if last is None:
         return None
     begin, end = spans[last].start_ns, spans[last].end_ns
