@@ -43,10 +43,10 @@ class Release:
 
 @dataclass(frozen=True)
 class Ready:
-    """The last load of the main thread, and what followed it."""
+    """The loads of the main thread, and what followed the last of them."""
 
     returned_ns: int
-    """Wall time of the load."""
+    """Wall time of the loads, from each call until it returned."""
     steps: list[Step]
     """Touch and forward, as far as they were asked for, in order."""
     verify: Step | None
@@ -60,7 +60,7 @@ class Ready:
 
     @property
     def ready_ns(self) -> int | None:
-        """Time of the load and of all steps; None without steps, or where one failed.
+        """Time of the loads and of all steps; None without steps, or where one failed.
 
         hftrace's own work between them (it writes down the finished model) is left out.
         """
@@ -69,13 +69,29 @@ class Ready:
         return self.returned_ns + sum(step.duration_ns for step in self.steps)
 
 
-@once
-def readiness(trace: Trace) -> Ready | None:
-    """Returns the last load and what followed it: touch, forward, release; None where there is no load."""
+def main_loads(trace: Trace) -> list[int]:
+    """Returns the rows of the outermost loads on the main thread, in order."""
     index = span_index(trace)
     main = index.main_lane
-    loads = [row for row in index.load_rows if index.lanes[row] == main]
-    if not loads:
+    return [row for row in index.load_rows if index.lanes[row] == main]
+
+
+@once
+def returned_ns(trace: Trace) -> int | None:
+    """Returns the wall time of all outermost loads of the main thread; None where there is none.
+
+    That is what "returned" means wherever it is said: on the screen, in a comparison, in a budget.
+    """
+    rows = main_loads(trace)
+    return sum(span_index(trace).wall_ns(row) for row in rows) if rows else None
+
+
+@once
+def readiness(trace: Trace) -> Ready | None:
+    """Returns the loads and what followed the last: touch, forward, release; None where there is no load."""
+    index = span_index(trace)
+    loads, returned = main_loads(trace), returned_ns(trace)
+    if not loads or returned is None:
         return None
     last = loads[-1]
     steps: list[Step] = []
@@ -111,7 +127,7 @@ def readiness(trace: Trace) -> Ready | None:
                 },
                 freed if isinstance(freed, bool) else None,
             )
-    return Ready(index.wall_ns(last), steps, verify, release)
+    return Ready(returned, steps, verify, release)
 
 
 def _integer(value: object) -> int | None:
