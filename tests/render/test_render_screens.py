@@ -188,7 +188,7 @@ def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made.span(root, "weights", "w", 5010, 5090)
     trace = made.trace()
     text = draw(timeline_block(trace), 80)
-    assert "+ 5.00 s of imports before the load: --view timeline" in text
+    assert "+ 5.00 s before the first load: --view timeline" in text
     assert "weights━━━" in text
     assert "import━━━" in draw(timeline_block(trace, whole=True), 80)
 

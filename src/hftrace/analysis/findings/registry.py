@@ -22,6 +22,7 @@ MODULES = (
     "prefixes",
     "recorder",
     "requests",
+    "session",
     "threads",
     "time",
     "verify",
