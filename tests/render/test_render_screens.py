@@ -181,6 +181,19 @@ def test_collections_stand_below_what_they_interrupted(width):
     assert text.startswith("LlamaForCausalLM"), "and not the collection"
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_session_with_more_than_loads(width):
+    trace = handmade.service()
+    compare(f"service-{width}", draw(screen(trace, "traces/service.json"), width))
+    compare(f"view-timeline-service-{width}", draw(view_of(trace, "timeline"), width))
+
+
+def test_a_session_in_ascii():
+    text = draw(screen(handmade.service(), "traces/service.json"), 80, "ascii")
+    compare("service-80-ascii", text)
+    assert "?" not in text
+
+
 def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made = handmade.Builder()
     made.span(None, "import", "import torch", 0, 5000)

@@ -66,8 +66,9 @@ def named_line(row: list[str | None], style: str) -> Line:
         if name is None:
             line.append((" " * length, PLAIN))
             continue
-        # One column stays free, so that two names never run into one another.
-        head = shorten(clean(name), length - 1) if length > 2 else ""
+        # One column stays free before another name, so that two never run into one another.
+        room = length if end == len(row) or row[end] is None else length - 1
+        head = shorten(clean(name), room) if room > 2 else ""
         line.append((head, f"bold {style}"))
         line.append(("━" * (length - width_of(head)), style))
     return line

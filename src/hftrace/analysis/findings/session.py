@@ -53,6 +53,7 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
         "transformers computes mean and covariance of all old rows to draw them from. Or resize once, and "
         "save the model.",
         cost_ns=spent,
+        view="timeline",
     )
 
 
