@@ -28,6 +28,9 @@ Called = TypeVar("Called", bound=Callable[..., Any])
 MAX_NAME = 200
 """Characters that are kept of a step's name."""
 
+LEAST_OWN_NS = 500_000
+"""hftrace's own work outside of spans is not told from the caller's where it is shorter."""
+
 recording: weakref.WeakSet[Recorder] = weakref.WeakSet()
 """The recorders of this process that record now."""
 
@@ -81,6 +84,20 @@ def write_span(
     begin = lines.Begin(span, None, phase, name, None, thread, times[0], nothing, attributes)
     recorder.writer.write_soon(codec.to_line(begin))
     recorder.writer.write_soon(codec.to_line(lines.End(span, times[1], nothing, status, {})))
+
+
+def looked(recorder: Recorder, since_ns: int) -> None:
+    """Writes down that hftrace itself was at work after a call had returned, where that took long.
+
+    Else its time would be taken for the caller's.
+
+    Args:
+        recorder: Who records it.
+        since_ns: When the call returned.
+    """
+    now = time.monotonic_ns()
+    if now - since_ns >= LEAST_OWN_NS:
+        recorder.facts("own", {"thread": recorder.local.buffer.thread, "until_ns": now})
 
 
 class _Begun(NamedTuple):

@@ -7,6 +7,7 @@ from hftrace.analysis.findings.silence import doubts
 from hftrace.analysis.time.phases import attributed_share
 from hftrace.analysis.time.session import (
     OUTSIDE,
+    OWN,
     Part,
     inside_ns,
     parts,
@@ -60,6 +61,8 @@ def part_words(part: Part, command: str | None = None) -> str:
     """Returns what a part of a session outside of loads is called, and where in the caller's code it is."""
     if part.kind == OUTSIDE:
         words = stretch_words(part.after, part.before, part.last, command)
+    elif part.kind == OWN:
+        words = "hftrace itself, which writes down what the loads left"
     else:
         name = f"step {part.name}" if part.kind == "step" else part.name
         words = f"{name} ({place_words(part.after)})" if part.after is not None else name
@@ -93,10 +96,13 @@ def took_words(trace: Trace) -> str:
             words.append(f"{name} {units.duration(spent.pop(kind))}")
     if after := spent.pop("after", 0):
         words.append(f"{units.duration(after)} after it")
+    own = spent.pop(OWN, 0)
     outside = spent.pop(OUTSIDE, 0)
     words += [f"{kind} {units.duration(time)}" for kind, time in spent.items()]
     if outside >= LEAST_SHARE * wall:
         words.append(f"outside of these {units.duration(outside)}")
+    if own >= LEAST_SHARE * wall:
+        words.append(f"hftrace itself {units.duration(own)}")
     if len(words) > 1:
         return f"{text}: {', '.join(words)}"
     return f"{text}; {named}" if named else text

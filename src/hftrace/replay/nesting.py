@@ -7,6 +7,7 @@ has a span's parent by what really lay in what.
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -26,6 +27,24 @@ class _Open(NamedTuple):
 
     def holds(self, span: OpenedSpan) -> bool:
         return self.since <= span.start and _end(span) <= _end(self.span)
+
+
+def add_own_time(process: Process) -> None:
+    """Notes with root spans how long hftrace itself was at work after them, as ``own_ns``."""
+    ends: dict[int, list[OpenedSpan]] = defaultdict(list)
+    for span in process.spans.values():
+        if span.parent is None:
+            ends[span.thread].append(span)
+    for spans in ends.values():
+        spans.sort(key=_end)
+    for fact in process.facts.get("own", []):
+        thread, until = fact.get("thread"), fact.get("until_ns")
+        if not isinstance(thread, int) or not isinstance(until, int):
+            continue
+        before = bisect.bisect_right(ends[thread], until, key=_end)
+        if before:
+            last = ends[thread][before - 1]
+            last.attributes["own_ns"] = until - _end(last)
 
 
 def nest(process: Process) -> None:

@@ -21,7 +21,7 @@ from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
-from hftrace.replay.nesting import nest
+from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
@@ -203,6 +203,7 @@ class _Ledgers:
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
+        add_own_time(process)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

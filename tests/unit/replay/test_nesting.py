@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hftrace.replay.nesting import nest
+from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.schema.lines import Edge
 
@@ -22,6 +22,14 @@ def process(*rows):
 def parents(made):
     nest(made)
     return {identity: span.parent for identity, span in made.spans.items()}
+
+
+def test_hftrace_s_own_time_is_that_of_the_span_before_it():
+    made = process((1, None, "load", 0, 10), (2, 1, "weights", 2, 8), (3, None, "load", 30, 40))
+    own = [(1, 14), (1, 40), (1, -5), (7, 20), (None, 3), (1, None)]
+    made.facts["own"] = [{"thread": thread, "until_ns": until} for thread, until in own]
+    add_own_time(made)
+    assert [span.attributes.get("own_ns") for span in made.spans.values()] == [4, None, 0]
 
 
 def test_a_step_takes_in_what_it_contains():

@@ -13,7 +13,7 @@ from hftrace.analysis.loader import is_unrecognised
 from hftrace.analysis.once import once
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.analysis.time.requests import failures
-from hftrace.analysis.time.session import looked_at_ns, parts, session_wall_ns
+from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace
@@ -78,6 +78,6 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     wall = session_wall_ns(trace)
     outside = wall - looked_at_ns(trace)
     if loads and outside >= max(WORTH_NS, (1 - INSIDE_SHARE) * wall):
-        largest = next((part for part in parts(trace) if part.kind != "import"), None)
+        largest = next((part for part in parts(trace) if part.kind not in ("import", OWN)), None)
         facts = {"outside_ns": outside, "wall_ns": wall}
         yield Reason("outside", {**facts, "largest": largest.to_json() if largest is not None else None})

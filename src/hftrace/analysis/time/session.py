@@ -20,6 +20,8 @@ from hftrace.schema.vocabulary import AFTER_LOAD
 
 AROUND = ("step", "import")
 """Phases of spans that may contain loads, and parts of their own."""
+OWN = "hftrace"
+"""Stands for hftrace's own work outside of spans."""
 OUTSIDE = "outside"
 """Stands for what lies in no span at all."""
 
@@ -64,9 +66,9 @@ class Part(NamedTuple):
     """What a session spent outside of loads, in the spans of one name or in stretches between two places."""
 
     kind: str
-    """Phase of the spans, or ``outside``."""
+    """Phase of the spans, ``outside``, or ``hftrace`` for its own work."""
     name: str
-    """Of the span; of a stretch, empty."""
+    """Of the span; of what is none, empty."""
     after: str | None
     """Where the caller's code was: it called the spans there, or the stretch began."""
     before: str | None
@@ -173,7 +175,7 @@ def looked_at_ns(trace: Trace) -> int:
 @once
 def unrecorded_ns(trace: Trace) -> int:
     """Returns the time of the session in which no span was open."""
-    return sum(stretch.duration_ns for stretch in stretches(trace))
+    return sum(stretch.duration_ns for stretch in stretches(trace)) + own_ns(trace)
 
 
 @once
@@ -185,18 +187,29 @@ def session_attributed(trace: Trace) -> float | None:
     whole = session_wall_ns(trace)
     if not whole:
         return None
-    named = sum(stretch.duration_ns for stretch in stretches(trace) if stretch.named)
+    named = own_ns(trace) + sum(stretch.duration_ns for stretch in stretches(trace) if stretch.named)
     return min(1.0, (recorded_ns(trace) + named) / whole)
 
 
-@once
 def stretches(trace: Trace) -> list[Stretch]:
     """Returns the time of the session in which no span was open on any thread, in order."""
+    return _outside(trace)[0]
+
+
+def own_ns(trace: Trace) -> int:
+    """Returns the time in which no span was open because hftrace itself was at work."""
+    return _outside(trace)[1]
+
+
+@once
+def _outside(trace: Trace) -> tuple[list[Stretch], int]:
+    """Returns the caller's stretches outside of spans, and the time of hftrace's own work there."""
     bounds, index = session_bounds(trace), span_index(trace)
     if not bounds.known and natural(trace.header.get("wall_ns")) is None:
-        return []
+        return [], 0
     covered = _covered(trace, index.roots)
-    callers = _callers(trace)
+    callers, owned = _callers(trace), _owned(trace)
+    own = 0
     # All that runs around a load of "hftrace load" is the interpreter's start and hftrace itself.
     ours = trace.header.get("command") == "load"
     found = []
@@ -204,11 +217,22 @@ def stretches(trace: Trace) -> list[Stretch]:
     for start, end in [*covered, (bounds.end_ns, bounds.end_ns)]:
         last = start == end  # covered time is never empty
         before = bounds.left_at if last else callers[0].get(start)
+        spent = min(owned.get(cursor, 0), start - cursor)
+        cursor, own = cursor + spent, own + spent
         if start > cursor:
             named = ours or (after is not None and before is not None)
             found.append(Stretch(cursor, start, after, before, last, named))
         cursor, after = end, callers[1].get(end)
-    return found
+    return found, own
+
+
+def _owned(trace: Trace) -> dict[int, int]:
+    """Returns how long hftrace was at work after root spans, by their ends."""
+    index, attributes = span_index(trace), trace.spans.column("attributes")
+    noted = ((row, attributes[row]) for row in index.roots)
+    return {
+        index.ends[row]: natural(facts.get("own_ns")) or 0 for row, facts in noted if isinstance(facts, dict)
+    }
 
 
 def _callers(trace: Trace) -> tuple[dict[int, str | None], dict[int, str | None]]:
@@ -245,6 +269,8 @@ def parts(trace: Trace) -> list[Part]:
     for stretch in stretches(trace):
         of_stretch = (OUTSIDE, "", stretch.after, stretch.before, stretch.last, "ok")
         sums.setdefault(of_stretch, []).append(stretch.duration_ns)
+    if own_ns(trace):
+        sums[OWN, "", None, None, False, "ok"] = [own_ns(trace)]
     found = [Part(*key[:5], sum(times), len(times), key[5]) for key, times in sums.items()]
     return sorted(found, key=lambda part: -part.duration_ns)
 

@@ -145,6 +145,18 @@ def test_a_session_that_makes_no_sense(said):
     json.dumps(summary(trace), allow_nan=False)
 
 
+def test_what_hftrace_does_after_a_load_is_not_taken_for_the_caller_s():
+    made = built()
+    made.span(None, "load", "One", 100, 200, attributes={"caller": f"{APP}:12", "own_ns": 50 * MS})
+    made.span(None, "load", "Two", 700, 900, attributes={"caller": f"{APP}:13", "own_ns": 500 * MS})
+    trace = made.trace()
+    assert kinds(trace) == [("outside", "", 450), ("hftrace", "", 150), ("outside", "", 100)]
+    assert session.own_ns(trace) == 150 * MS
+    assert session.session_attributed(trace) == 1
+    assert session.unrecorded_ns(trace) == 700 * MS
+    assert "hftrace itself 150 ms" in took_words(trace)
+
+
 def test_around_a_load_of_hftrace_is_hftrace():
     made = built(entered=None, left=None, command="load")
     made.span(None, "import", "import torch", 100, 500)
