@@ -35,6 +35,7 @@ LIBRARIES = frozenset(
 
 _STANDARD = frozenset(sys.stdlib_module_names)
 _STANDARD_FOLDER = os.path.dirname(os.__file__) + os.sep
+_OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def caller_frame() -> FrameType | None:
@@ -42,16 +43,13 @@ def caller_frame() -> FrameType | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in LIBRARIES and not (package in _STANDARD and _is_standard(frame)):
+        file = frame.f_code.co_filename
+        # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
+        standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
+        if package not in LIBRARIES and not standard and not file.startswith(_OWN_FOLDER):
             return frame
         frame = frame.f_back
     return None
-
-
-def _is_standard(frame: FrameType) -> bool:
-    """Says whether a frame is Python's own: a program may have a module of the same name."""
-    file = frame.f_code.co_filename
-    return file.startswith((_STANDARD_FOLDER, "<frozen "))
 
 
 def place(frame: FrameType | None) -> str | None:
