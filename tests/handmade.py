@@ -194,7 +194,7 @@ class Builder:
         )
 
 
-def service() -> Trace:
+def started() -> Trace:
     """A service that starts in a block: loads, steps, code of its own, and a resize that costs most."""
     made = Builder()
     file = "/srv/app/service.py"

@@ -183,14 +183,14 @@ def test_collections_stand_below_what_they_interrupted(width):
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_a_session_with_more_than_loads(width):
-    trace = handmade.service()
-    compare(f"service-{width}", draw(screen(trace, "traces/service.json"), width))
-    compare(f"view-timeline-service-{width}", draw(view_of(trace, "timeline"), width))
+    trace = handmade.started()
+    compare(f"session-{width}", draw(screen(trace, "traces/session.json"), width))
+    compare(f"view-timeline-session-{width}", draw(view_of(trace, "timeline"), width))
 
 
 def test_a_session_in_ascii():
-    text = draw(screen(handmade.service(), "traces/service.json"), 80, "ascii")
-    compare("service-80-ascii", text)
+    text = draw(screen(handmade.started(), "traces/session.json"), 80, "ascii")
+    compare("session-80-ascii", text)
     assert "?" not in text
 
 

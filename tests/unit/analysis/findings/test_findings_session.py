@@ -104,4 +104,4 @@ def test_the_sentence_names_the_largest_part():
 
 
 def test_the_service():
-    assert [finding.rule for finding in findings(handmade.service())] == ["R40"]
+    assert [finding.rule for finding in findings(handmade.started())] == ["R40"]

@@ -38,7 +38,7 @@ def kinds(trace):
 
 
 def test_a_session_by_name():
-    trace = handmade.service()
+    trace = handmade.started()
     assert session.session_wall_ns(trace) == 20_000 * MS
     assert session.inside_ns(trace) == 3_000 * MS
     assert session.outside_ns(trace) == 17_000 * MS
@@ -179,16 +179,16 @@ def test_words():
 
 
 def test_the_screen_has_time_and_names():
-    text = took_words(handmade.service())
+    text = took_words(handmade.started())
     assert text.startswith("20.0 s, 100 % of it by name: imports 3.00 s, 2 loads 3.00 s")
     assert "outside of these 4.60 s" in text
     assert "6.00 s LlamaForCausalLM.resize_token_embeddings (service.py:24)" in outside_words(
-        handmade.service()
+        handmade.started()
     )
 
 
 def test_timeline_and_tree_have_the_steps():
-    trace = handmade.service()
+    trace = handmade.started()
     made = timeline(trace)
     assert (made.start_ns, made.end_ns) == (0, 20_000 * MS)
     assert [name for _, _, name in made.steps if name == "warm-up"]
