@@ -24,7 +24,9 @@ from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
+from hftrace.analysis.time import session
 from hftrace.analysis.time.ready import Release, Step
+from hftrace.analysis.time.session import Bounds, Stretch
 from hftrace.analysis.time.tree import Node
 from hftrace.schema.model import File, Request, Sample, Span, Tensor
 
@@ -248,7 +250,12 @@ SUMMARY = record(
         "start_time": ANY,
         "wall_ns": INTEGER,
         "loads_wall_ns": INTEGER,
+        "outside_ns": INTEGER,
+        "unrecorded_ns": INTEGER,
         "attributed": nullable(NUMBER),
+        "session_attributed": nullable(NUMBER),
+        "session": of(Bounds),
+        "parts": array(of(session.Part)),
         "returned_ns": nullable(INTEGER),
         "ready_ns": nullable(INTEGER),
         "after_load": array(of(Step)),
@@ -335,6 +342,8 @@ TIMELINE = record(
         ),
         "readers": array(record({"name": STRING, "rank": INTEGER, "thread": INTEGER, "busy_ns": INTEGER})),
         "waits": array(of(tuple[int, int])),
+        "steps": array(of(tuple[int, int, str])),
+        "outside": array(of(Stretch)),
     }
 )
 MEMORY = record(

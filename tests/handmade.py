@@ -194,6 +194,51 @@ class Builder:
         )
 
 
+def started() -> Trace:
+    """A service that starts in a block: loads, steps, code of its own, and a resize that costs most."""
+    made = Builder()
+    file = "/srv/app/service.py"
+    end = 20_000
+    made.header |= {
+        "command": "trace",
+        "wall_ns": end * MS,
+        "session": {
+            "start_ns": 0,
+            "end_ns": end * MS,
+            "entered_at": f"{file}:12",
+            "left_at": f"{file}:12",
+        },
+    }
+
+    def called(line: int, **more: Any) -> dict[str, Any]:
+        return {"attributes": {"caller": f"{file}:{line}", "caller_function": "start", **more}}
+
+    made.span(None, "import", "import transformers", 0, 3_000, **called(13, modules=900))
+    root = made.span(
+        None, "load", "LlamaForCausalLM", 3_000, 5_000, "from_pretrained", "modeling_utils.py:1", **called(14)
+    )
+    made.span(root, "weights", "weights", 3_000, 5_000, "_load_pretrained_model", "modeling_utils.py:2")
+    step = made.span(None, "step", "models", 9_000, 10_500, **called(16))
+    root = made.span(
+        step, "load", "AutoModel", 9_400, 10_400, "from_pretrained", "auto_factory.py:1", **called(17)
+    )
+    made.span(root, "weights", "weights", 9_400, 10_400, "_load_pretrained_model", "modeling_utils.py:2")
+    made.span(
+        None,
+        "surgery",
+        "LlamaForCausalLM.resize_token_embeddings",
+        10_500,
+        16_500,
+        "PreTrainedModel.resize_token_embeddings",
+        "modeling_utils.py:3",
+        **called(24),
+    )
+    step = made.span(None, "step", "warm-up", 16_500, 18_500, **called(26))
+    made.span(step, "step", "compile", 17_000, 17_400, **called(27))
+    made.span(None, "step", "warm-up", 18_500, 19_400, **called(26))
+    return made.trace()
+
+
 def layer_shapes(hidden: int) -> list[tuple[str, list[int]]]:
     """The nine tensors of a Llama layer."""
     return [

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from hftrace.api.recording import Recording, trace
     from hftrace.api.trace import Trace
+    from hftrace.record.session import step
 
-__all__ = ["HftraceError", "Recording", "Trace", "TraceError", "__version__", "trace"]
+__all__ = ["HftraceError", "Recording", "Trace", "TraceError", "__version__", "step", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from hftrace.api.recording import Recording
 
         return Recording
+    if name == "step":
+        from hftrace.record.session import step
+
+        return step
     if name == "trace":
         from hftrace.api.recording import trace
 

@@ -174,7 +174,7 @@ def test_phases_are_told_apart_without_colours(made):
 
 def _checked():
     traces = {"good.json": load(touch_ms=100), "slow.json": load(1.5, offload=3)}
-    limits = [limit("--max-time", 4 * 10**9), limit("--max-ready", 10**10), limit("--max-peak", 10**9)]
+    limits = [limit("--max-load-time", 4 * 10**9), limit("--max-ready", 10**10), limit("--max-peak", 10**9)]
     checked = [
         budgets.Checked(name, None, check(trace, limits, ["cast", "offload", "meta"]), [])
         for name, trace in traces.items()

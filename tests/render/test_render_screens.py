@@ -181,6 +181,19 @@ def test_collections_stand_below_what_they_interrupted(width):
     assert text.startswith("LlamaForCausalLM"), "and not the collection"
 
 
+@pytest.mark.parametrize("width", [80, 140])
+def test_a_session_with_more_than_loads(width):
+    trace = handmade.started()
+    compare(f"session-{width}", draw(screen(trace, "traces/session.json"), width))
+    compare(f"view-timeline-session-{width}", draw(view_of(trace, "timeline"), width))
+
+
+def test_a_session_in_ascii():
+    text = draw(screen(handmade.started(), "traces/session.json"), 80, "ascii")
+    compare("session-80-ascii", text)
+    assert "?" not in text
+
+
 def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made = handmade.Builder()
     made.span(None, "import", "import torch", 0, 5000)
@@ -188,7 +201,7 @@ def test_imports_that_hide_the_load_are_left_out_of_the_timeline():
     made.span(root, "weights", "w", 5010, 5090)
     trace = made.trace()
     text = draw(timeline_block(trace), 80)
-    assert "+ 5.00 s of imports before the load: --view timeline" in text
+    assert "+ 5.00 s before the first load: --view timeline" in text
     assert "weights━━━" in text
     assert "import━━━" in draw(timeline_block(trace, whole=True), 80)
 

@@ -53,6 +53,11 @@ def test_too_big(tmp_path):
     load(tmp_path)
 
 
+@pytest.mark.limit_load(seconds=60, load_seconds=1e-9)
+def test_load_too_slow(tmp_path):
+    load(tmp_path)
+
+
 @pytest.mark.limit_load(seconds=60)
 def test_loads_nothing():
     pass
@@ -72,7 +77,8 @@ def test_not_marked():
         "--junitxml",
         "report.xml",
     )
-    done.assert_outcomes(passed=2, failed=4)
+    done.assert_outcomes(passed=2, failed=5)
+    done.stdout.fnmatch_lines(["*--max-load-time*"])
     done.stdout.fnmatch_lines(
         ["*--max-time*", "*trace: traces*test_too_slow.json", "*--max-peak*", "*loaded nothing*"]
     )
@@ -83,7 +89,7 @@ def test_not_marked():
         case.get("name"): {entry.get("name"): float(entry.get("value")) for entry in case.iter("property")}
         for case in ElementTree.parse(pytester.path / "report.xml").iter("testcase")
     }
-    assert cases["test_kept"]["hftrace_seconds"] > 0
+    assert cases["test_kept"]["hftrace_seconds"] > cases["test_kept"]["hftrace_load_seconds"] > 0
     assert cases["test_kept"]["hftrace_peak_bytes"] > 1e6
     assert cases["test_not_marked"] == {}
 

@@ -13,6 +13,7 @@ from typing import Any
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
+from hftrace.analysis.time.session import largest_load_ns, session_wall_ns
 from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 
@@ -55,9 +56,15 @@ class Result:
         return "ok" if self.found <= self.maximum else "broken"
 
 
-_BY_KEY = {metric.key: metric for metric in variants.METRICS}
+OF_A_SESSION = (
+    Metric("wall_ns", "session", "ns", variants.TIME_RESOLUTION_NS, session_wall_ns),
+    Metric("largest_load_ns", "largest load", "ns", variants.TIME_RESOLUTION_NS, largest_load_ns),
+)
+"""Figures that budgets are about, and comparisons are not."""
+_BY_KEY = {metric.key: metric for metric in (*variants.METRICS, *OF_A_SESSION)}
 LIMITS: dict[str, tuple[str, str]] = {
-    "--max-time": ("returned_ns", "the load has no time"),
+    "--max-time": ("wall_ns", "the session has no time"),
+    "--max-load-time": ("largest_load_ns", "the trace has no load"),
     "--max-ready": ("ready_ns", "record with --touch or --forward"),
     "--max-peak": ("rss_peak_bytes", "the trace has no reading of memory"),
     "--max-anon-peak": ("rss_anon_peak_bytes", "the trace has no reading of memory"),
@@ -65,7 +72,14 @@ LIMITS: dict[str, tuple[str, str]] = {
     "--max-read": ("storage_read_bytes", "the trace does not say what came from storage"),
 }
 """Each option: the metric that it limits, and what is wrong where a trace does not have it."""
-COMPARED = ("--max-time", "--max-ready", "--max-peak", "--max-anon-peak", "--max-device-peak")
+COMPARED = (
+    "--max-time",
+    "--max-load-time",
+    "--max-ready",
+    "--max-peak",
+    "--max-anon-peak",
+    "--max-device-peak",
+)
 """Limits that a baseline gives. Bytes from storage are left out: they tell of the cache, not of the load."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace.analysis.once import once
-from hftrace.schema.trace import Trace
+from hftrace.schema.trace import Trace, outermost_loads
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
     spans = trace.spans
     ids, names, attributes = (spans.column(name) for name in ("id", "name", "attributes"))
     rows = rows_by_load(trace)
-    loads = _outermost_loads(trace)
+    loads = outermost_loads(spans)
     found = []
     for row in loads:
         own = _mapping(attributes[row])
@@ -66,19 +66,6 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
             )
         )
     return found
-
-
-def _outermost_loads(trace: Trace) -> list[int]:
-    """Returns the rows of loads that lie in no other span, in order of time."""
-    spans = trace.spans
-    known = set(spans.column("id"))
-    starts = spans.column("start_ns")
-    found = [
-        row
-        for row, (phase, parent) in enumerate(zip(spans.column("phase"), spans.column("parent"), strict=True))
-        if phase == "load" and parent not in known
-    ]
-    return sorted(found, key=lambda row: (starts[row], row))
 
 
 @once

@@ -14,8 +14,16 @@ from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.time.loads import main_load_trace
 from hftrace.analysis.time.overlap import overlapped_by
-from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times
 from hftrace.analysis.time.ready import readiness
+from hftrace.analysis.time.session import (
+    outside_ns,
+    parts,
+    session_attributed,
+    session_bounds,
+    session_wall_ns,
+    unrecorded_ns,
+)
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
@@ -38,12 +46,15 @@ def summary(trace: Trace) -> dict[str, Any]:
     """Returns the summary of a trace as plain JSON values.
 
     Times are nanoseconds, bytes are bytes, shares lie between 0 and 1, and
-    what the trace does not say is None. ``phases`` are exclusive times on the
-    main thread: with ``unattributed`` among them, they add up to ``wall_ns``.
-    ``ready_ns`` is the time of the last load and of the touch and the forward
-    pass after it; None where neither was asked for, or one failed. Figures of
-    weights are those of the load that ``model`` and ``class`` name, and ``loads``
-    has each load's own: those of several are never added up.
+    what the trace does not say is None. ``wall_ns`` is the session's, and
+    ``outside_ns`` what of it lies outside of any load, by name in ``parts``.
+    ``phases`` are exclusive times on the main thread, ``unattributed`` among
+    them: with ``unrecorded_ns``, in which no span was open, they add up to
+    ``wall_ns`` where one thread did it all. ``ready_ns`` is the time of the
+    loads and of the touch and the forward pass after them; None where neither
+    was asked for, or one failed. Figures of weights are those of the load that
+    ``model`` and ``class`` name, and ``loads`` has each load's own: those of
+    several are never added up.
     """
     peaks, index, children = memory_peaks(trace), span_index(trace), unrecorded_children(trace)
     return {
@@ -51,9 +62,14 @@ def summary(trace: Trace) -> dict[str, Any]:
         "class": trace.request.get("class"),
         "command": trace.header.get("command"),
         "start_time": trace.header.get("start_time"),
-        "wall_ns": recorded_wall_ns(trace),
+        "wall_ns": session_wall_ns(trace),
         "loads_wall_ns": loads_wall_ns(trace),
+        "outside_ns": outside_ns(trace),
+        "unrecorded_ns": unrecorded_ns(trace),
         "attributed": attributed_share(trace),
+        "session_attributed": session_attributed(trace),
+        "session": session_bounds(trace)._asdict(),
+        "parts": [part.to_json() for part in parts(trace)],
         **_after_load(trace),
         "phases": phase_times(trace),
         "loads": loads(trace),

@@ -23,8 +23,9 @@ FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pic
 DEFAULT_TOLERANCE = "10%"
 
 OPTIONS: tuple[tuple[str, str, str], ...] = (
-    ("--max-time", "TIME", "from_pretrained took at most TIME, such as 90s, 1.5min or 250ms."),
-    ("--max-ready", "TIME", "The same with the touch or forward pass after it."),
+    ("--max-time", "TIME", "The whole session took at most TIME, such as 90s, 1.5min or 250ms."),
+    ("--max-load-time", "TIME", "The load that took longest took at most TIME."),
+    ("--max-ready", "TIME", "All loads, and the touch or forward pass after them."),
     ("--max-peak", "SIZE", "Peak resident memory, such as 16GB."),
     ("--max-anon-peak", "SIZE", "Peak anonymous memory: without pages of files."),
     ("--max-device-peak", "SIZE", "Peak memory of the device that needed most."),

@@ -23,8 +23,10 @@ from hftrace.launch.decorating import decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
+from hftrace.record import session
 from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
+from hftrace.record.recorder import shielded
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
@@ -156,6 +158,7 @@ class Recording:
             self._give_back_place()
             self._end(tracer, sys.exc_info()[1])
             raise
+        shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder)
 
     def __exit__(
         self,
@@ -192,6 +195,7 @@ class Recording:
             if self._verify and error is None and os.getpid() == tracer.recorder.pid:
                 verify_loads(tracer.recorder)
         finally:
+            shielded(tracer.recorder, "session", session.ended, tracer.recorder, error)
             try:
                 self._finish(tracer, directory, error)
             finally:
@@ -207,6 +211,17 @@ class Recording:
     def _keep(self, call: Recording) -> None:
         """Takes over the trace of a call of the decorated function."""
         self._finished, self._written, self._state = call._finished, call._written, call._state
+
+    def step(self, name: str) -> session.Step:
+        """Names a part of the block: a span of phase ``step`` in this recording.
+
+        As :func:`hftrace.step` does in every recording that is active. Steps may lie in one another, and
+        loads in steps; outside of the block it does nothing.
+
+        Args:
+            name: What the screen calls it.
+        """
+        return session.step_of(name, lambda: self._tracer.recorder if self._tracer is not None else None)
 
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""

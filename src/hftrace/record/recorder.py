@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record import buffers
+from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
 from hftrace.record.failures import failure_notes
@@ -90,7 +91,7 @@ class Recorder:
         self.open_loads = 0
         self.error_count = 0
         self._lock = threading.RLock()  # as the journal's, which says why
-        self._spans = itertools.count(1)
+        self.span_numbers = itertools.count(1)
         self._hooks = itertools.count(1)
         self._threads: list[tuple[buffers.Buffer, str]] = []
         self._announced = 0
@@ -197,8 +198,7 @@ class Recorder:
         cost must not be counted there.
         """
         is_load = phase == "load"
-        # Up to 4 ms where the heap is in pieces: before the clock, as all that a load is not to pay for.
-        heap = free_heap_bytes() if is_load and not self.state.stack else None
+        known = before_load() if is_load and not self.state.stack else {}  # a load is not to pay for this
         load_edge = self.edge() if is_load else None
         if started is None or is_load:
             started = clock()
@@ -208,11 +208,11 @@ class Recorder:
         else:
             above = None if is_load else self._serving()
             parent = above.id if above else None
-        span = OpenSpan(next(self._spans), phase, hook, name)
+        span = OpenSpan(next(self.span_numbers), phase, hook, name)
         thread = self.local.buffer.thread
-        noted = dict(attributes or {})
-        if is_load and not stack:
-            noted["heap_free_start_bytes"] = heap
+        if parent is None and not is_load:
+            known = caller_facts()
+        noted = {**known, **(attributes or {})}
         edge = load_edge or self.edge()
         line = lines.Begin(span.id, parent, phase, name, hook, thread, started, edge, noted)
         if is_load:

@@ -28,6 +28,7 @@ from hftrace.record.patching import Undo, function_of, is_patched_copy, patch, s
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
+from hftrace.record.session import recording
 from hftrace.record.surroundings import Surroundings
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
@@ -96,6 +97,7 @@ class Tracer:
         self._surroundings = shielded(self.recorder, "surroundings", Surroundings, self.recorder.memory)
         _active.add(self)
         self.recorder.start()
+        recording.add(self.recorder)
 
     def _note_memory(self) -> None:
         """Writes down what the process holds before anything is loaded: loads are held against it."""
@@ -275,6 +277,7 @@ class Tracer:
             take_off(reversed(self._undo))
             self._undo.clear()
         _active.discard(self)
+        recording.discard(self.recorder)
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "second look", models_of(recorder).close)

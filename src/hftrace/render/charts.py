@@ -12,9 +12,11 @@ from hftrace.render.text import (
     PLAIN,
     WARN,
     Line,
+    clean,
     fit,
     phase_letter,
     phase_style,
+    shorten,
     width_of,
 )
 
@@ -48,6 +50,27 @@ def lane_line(row: list[str | None]) -> Line:
         fill = "·" if phase == "load" else "━"
         line.append((head, f"bold {style}" if style != DIM else style))
         line.append((fill * (length - width_of(head)), style))
+    return line
+
+
+def named_line(row: list[str | None], style: str) -> Line:
+    """Returns one lane of names: each run starts with as much of its name as fits."""
+    line: Line = []
+    position = 0
+    while position < len(row):
+        end = position
+        while end < len(row) and row[end] == row[position]:
+            end += 1
+        name, length = row[position], end - position
+        position = end
+        if name is None:
+            line.append((" " * length, PLAIN))
+            continue
+        # One column stays free before another name, so that two never run into one another.
+        room = length if end == len(row) or row[end] is None else length - 1
+        head = shorten(clean(name), room) if room > 2 else ""
+        line.append((head, f"bold {style}"))
+        line.append(("━" * (length - width_of(head)), style))
     return line
 
 

@@ -7,10 +7,21 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.findings.silence import Reason, doubts
+from hftrace.analysis.time.session import Part
+from hftrace.render.session import part_words
 from hftrace.render.text import GOOD, PLAIN, WARN, Line, clean, wrap
 from hftrace.schema.trace import Trace
 
 Facts = dict[str, Any]
+
+
+def _mostly(facts: Facts) -> str:
+    """Returns what most of the time outside of loads went into, where more than half of it is one part."""
+    part = Part(**facts["largest"]) if facts.get("largest") else None
+    if part is None or part.duration_ns * 2 < facts["outside_ns"] or (part.after or part.name) in (None, ""):
+        return ""
+    return f", {units.duration(part.duration_ns)} of it in {part_words(part)}"
+
 
 _WORDS: dict[str, Callable[[Facts], str]] = {
     "ended": lambda facts: f"This did not end well ({facts['status']}): what was not reached is not known.",
@@ -42,8 +53,8 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
     ),
     "requests": lambda facts: f"{units.count(facts['failed'], 'request')} failed.",
     "outside": lambda facts: (
-        f"No findings in what was recorded; {units.duration(facts['outside_ns'])} of "
-        f"{units.duration(facts['wall_ns'])} lie outside of any load, and were not looked at."
+        f"No findings in the loads; {units.duration(facts['outside_ns'])} of "
+        f"{units.duration(facts['wall_ns'])} lie outside of any load{_mostly(facts)}."
     ),
 }
 

@@ -74,8 +74,9 @@ _COLOURS = {
 PHASES = {
     **{phase: (letter, _COLOURS[phase]) for phase, letter in PHASE_LETTERS.items()},
     "unattributed": ("?", "dim"),
+    "outside": ("·", "dim"),
 }
-"""Letter and colour of each phase; the letter alone tells phases apart."""
+"""Letter and colour of each phase; the letter alone tells phases apart. What is outside has none."""
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DENSITY = " ░▒▓█"

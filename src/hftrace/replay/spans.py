@@ -124,13 +124,15 @@ def merge_imports(process: Process) -> None:
     """Makes one span of neighbouring imports, and leaves single short ones in their parent's time.
 
     ``AutoModel`` of 4.x imports the configuration modules of a hundred
-    architectures one after the other to find a class.
+    architectures one after the other to find a class. Outside of loads these
+    are the imports of one line of the caller's.
     """
-    children: dict[tuple[int | None, int], list[OpenedSpan]] = defaultdict(list)
+    children: dict[tuple[int | None, int, str | None], list[OpenedSpan]] = defaultdict(list)
     parents = {span.parent for span in process.spans.values()}
     for child in process.spans.values():
-        if child.parent is not None:
-            children[child.parent, child.thread].append(child)
+        caller = child.attributes.get("caller") if child.parent is None else None
+        if child.parent is not None or caller is not None:
+            children[child.parent, child.thread, caller].append(child)
     for siblings in children.values():
         siblings.sort(key=lambda item: item.start)
         group: list[OpenedSpan] = []
@@ -163,6 +165,7 @@ def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
         ranked = sorted(packages.items(), key=lambda item: -item[1])
         longest = max(group, key=lambda span: (span.end or 0) - span.start)
         first.attributes = {
+            **{key: value for key, value in first.attributes.items() if key.startswith("caller")},
             "modules": sum(span.attributes.get("modules", 0) for span in group),
             "packages": [[package, cost] for package, cost in ranked[:12]],
             "imports": len(group),

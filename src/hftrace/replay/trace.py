@@ -21,6 +21,7 @@ from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
+from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
@@ -49,6 +50,7 @@ def replay(
     environment: Mapping[str, Any] | None = None,
     request: Mapping[str, Any] | None = None,
     outcome: Mapping[str, Any] | None = None,
+    started_ns: int | None = None,
 ) -> Trace:
     """Builds the trace of a run.
 
@@ -60,12 +62,14 @@ def replay(
         outcome: How the process ended, where someone watched it: ``status``,
             ``signal``, ``exit_code``. Without it, a journal that was not
             stopped in order belongs to a process that was killed.
+        started_ns: When the process began, a raw clock reading, where it is
+            the session: everything counts from then.
 
     Raises:
         TraceError: There is no readable journal.
     """
     with paused_collector():
-        return _replay(Path(directory), header, environment, request, outcome)
+        return _replay(Path(directory), header, environment, request, outcome, started_ns)
 
 
 def _replay(
@@ -74,6 +78,7 @@ def _replay(
     environment: Mapping[str, Any] | None,
     request: Mapping[str, Any] | None,
     outcome: Mapping[str, Any] | None,
+    started_ns: int | None,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(read_process, paths) if process is not None]
@@ -82,6 +87,7 @@ def _replay(
     processes.sort(key=lambda process: process.rank)
     samples, sampling = read_samples(folder, processes)
     base = min(int(process.header["clock_base_ns"]) for process in processes)
+    base = base if started_ns is None else min(base, started_ns)
     if sampling.get("limit") is not None:
         sampling["limit"]["time_ns"] -= base
     result = outcome_of(processes, outcome)
@@ -95,6 +101,7 @@ def _replay(
         header=Facts(
             {
                 **_header(processes, base),
+                **_session(processes, base, from_start=started_ns is not None),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
                 **_problems(processes),
@@ -199,8 +206,10 @@ class _Ledgers:
         if not ended_well and outcome.get("last_file") is None:
             rows = [row for part in self.tensors for row in part.rows]
             outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
-        # Last: no tensor and no file belongs to a collection.
+        # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
+        add_own_time(process)
+        nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))
         self._offset += max(process.spans, default=0)
@@ -215,7 +224,6 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "hftrace": __version__,
         "start_time": wall.isoformat(timespec="milliseconds"),
         "clock_base_ns": base,
-        "wall_ns": max(process.last_time for process in processes) - base,
         "processes": [
             {"pid": process.pid, "rank": process.rank, "at_start": _at_start(process)}
             for process in processes
@@ -234,6 +242,28 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
 def _at_start(process: Process) -> dict[str, Any] | None:
     """Returns what the process held when its recording began, in bytes; None where it was not read."""
     return next(iter(process.facts.get("at_start", [])), None)
+
+
+def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[str, Any]:
+    """Returns when the session began and ended, and where in the caller's code; its wall time.
+
+    Args:
+        processes: Those of the trace; the first one's session is the trace's.
+        base: The trace's clock base.
+        from_start: The base is where it began.
+    """
+    facts: dict[str, Any] = {}
+    for fact in processes[0].facts.get("session", []):
+        facts.update(fact)
+    start, end = facts.get("start_ns"), facts.get("end_ns")
+    last = max(process.last_time for process in processes)
+    # Of a process that was killed the end is the last that is known of it.
+    bounds = (base if from_start or start is None else int(start), last if end is None else int(end))
+    known = {"start_ns": bounds[0] - base, "end_ns": bounds[1] - base}
+    places = {name: facts.get(name) for name in ("entered_at", "left_at")}
+    # Without a beginning, as in journals of before, all that the recorder itself took is in it.
+    session = {"session": {**known, **places}} if from_start or start is not None else {}
+    return {**session, "wall_ns": bounds[1] - bounds[0]}
 
 
 def _problems(processes: list[Process]) -> dict[str, Any]:

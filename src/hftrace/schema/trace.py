@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hftrace.schema import document
-from hftrace.schema.model import Content, Load, Span
+from hftrace.schema.model import Content, Load, Span, Table
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,27 @@ class Trace(Content):
 
     @property
     def loads(self) -> list[Load]:
-        """The outermost loads in order of time; each is its span, with what was asked of it."""
-        names = [field.name for field in dataclasses.fields(Span)]
-        columns = [self.spans.column(name) for name in names]
-        phases, parents, starts = (self.spans.column(name) for name in ("phase", "parent", "start_ns"))
-        rows = [
-            row
-            for row, (phase, parent) in enumerate(zip(phases, parents, strict=True))
-            if phase == "load" and parent is None
-        ]
-        rows.sort(key=lambda row: (starts[row], row))
-        return [Load(*(column[row] for column in columns)) for row in rows]
+        """The outermost loads in order of time; each is its span, with what was asked of it.
+
+        Steps of the caller and imports may be around them.
+        """
+        columns = [self.spans.column(field.name) for field in dataclasses.fields(Span)]
+        return [Load(*(column[row] for column in columns)) for row in outermost_loads(self.spans)]
+
+
+def outermost_loads(spans: Table[Span]) -> list[int]:
+    """Returns the rows of the loads that lie in no other load, in order of time.
+
+    Steps of the caller and imports may be around them.
+    """
+    columns = (spans.column(name) for name in ("id", "parent", "phase"))
+    inside: dict[int | None, bool] = {}
+    found = []
+    # Parents come before their children.
+    for row, (identity, parent, phase) in enumerate(zip(*columns, strict=True)):
+        above = inside.get(parent, False)
+        inside[identity] = above or phase == "load"
+        if phase == "load" and not above:
+            found.append(row)
+    starts = spans.column("start_ns")
+    return sorted(found, key=lambda row: (starts[row], row))

@@ -39,7 +39,7 @@ OTHER = {
 NEVER = {"record": {"rich", "click", "psutil"}}
 """Packages that a part may not import even inside a function."""
 PER_FUNCTION = {
-    "": {"api"},
+    "": {"api", "record"},
     "synth": {"schema"},
     "api": {"analysis", "render"},
     "pytest_plugin": {"api", "schema", "launch", "analysis", "record", "render", "synth", "units"},

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times, phases_of, wall_of
-from hftrace.analysis.time.ready import readiness
+from hftrace.analysis.time.ready import main_loads, readiness, returned_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
@@ -42,13 +42,6 @@ class Metric:
     """Returns it for a run; None where the trace does not say."""
 
 
-def main_loads(trace: Trace) -> list[int]:
-    """Returns the rows of the outermost loads of the main process, on all of its threads, in order."""
-    index = span_index(trace)
-    main = index.main_lane
-    return [row for row in index.load_rows if main is not None and index.lanes[row][:2] == main[:2]]
-
-
 def succeeded(trace: Trace) -> bool:
     """Says whether a trace ended well, with a load that did.
 
@@ -61,12 +54,6 @@ def succeeded(trace: Trace) -> bool:
     return ended_well and any(statuses[row] == "ok" for row in rows)
 
 
-def returned_ns(trace: Trace) -> int | None:
-    """Returns the time in which any of these loads was under way."""
-    rows = main_loads(trace)
-    return wall_of(span_index(trace), rows) if rows else None
-
-
 def load_phases(trace: Trace) -> dict[str, int]:
     """Returns exclusive time by phase inside these loads, in ns; with ``unattributed`` it adds up."""
     return phases_of(span_index(trace), main_loads(trace))
@@ -74,10 +61,8 @@ def load_phases(trace: Trace) -> dict[str, int]:
 
 def ready_ns(trace: Trace) -> int | None:
     """Returns the time of the loads and of touch and forward after them; None where neither was recorded."""
-    ready, returned = readiness(trace), returned_ns(trace)
-    if ready is None or ready.ready_ns is None or returned is None:
-        return None
-    return returned + ready.ready_ns - ready.returned_ns
+    ready = readiness(trace)
+    return None if ready is None else ready.ready_ns
 
 
 def imports_ns(trace: Trace) -> int | None:

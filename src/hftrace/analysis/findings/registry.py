@@ -34,6 +34,7 @@ MODULES = (
     "prefixes",
     "recorder",
     "requests",
+    "session",
     "threads",
     "time",
     "verify",

@@ -14,15 +14,14 @@ from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.loader import is_unrecognised
 from hftrace.analysis.once import once
 from hftrace.analysis.time.overlap import overlapping_loads
-from hftrace.analysis.time.phases import recorded_wall_ns
-from hftrace.analysis.time.reading import merge
 from hftrace.analysis.time.requests import failures
+from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import natural, text
 from hftrace.schema.trace import Trace
 
 INSIDE_SHARE = 0.5
-"""The claim needs more than this share of the session's time inside of what was recorded."""
+"""The claim needs more than this share of the session's time inside of what the findings look at."""
 
 WORTH_NS = 1_000_000_000
 """Less time than this outside of the loads is no doubt: to begin and to end a recording takes some of it."""
@@ -85,19 +84,8 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     if unanswered:
         yield Reason("requests", {"failed": unanswered})
     wall = session_wall_ns(trace)
-    outside = wall - recorded_ns(trace)
+    outside = wall - looked_at_ns(trace)
     if loads and outside >= max(WORTH_NS, (1 - INSIDE_SHARE) * wall):
-        yield Reason("outside", {"outside_ns": outside, "wall_ns": wall})
-
-
-def session_wall_ns(trace: Trace) -> int:
-    """Returns the time of the whole session; of what was recorded where the trace does not say it."""
-    return max(natural(trace.header.get("wall_ns")) or 0, recorded_wall_ns(trace))
-
-
-def recorded_ns(trace: Trace) -> int:
-    """Returns the time in which anything was recorded, on whatever thread: a load, or what goes with it."""
-    index = span_index(trace)
-    return sum(
-        end - start for start, end in merge((index.starts[row], index.ends[row]) for row in index.roots)
-    )
+        largest = next((part for part in parts(trace) if part.kind not in ("import", OWN)), None)
+        facts = {"outside_ns": outside, "wall_ns": wall}
+        yield Reason("outside", {**facts, "largest": largest.to_json() if largest is not None else None})

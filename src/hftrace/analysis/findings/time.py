@@ -17,8 +17,9 @@ from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.moved import untouched_bytes
-from hftrace.analysis.time.phases import loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.phases import loads_wall_ns, phase_times
 from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
@@ -170,7 +171,7 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""
     spent = phase_times(trace).get("import", 0)
-    if spent <= 0.5 * recorded_wall_ns(trace) or spent < 500_000_000:
+    if spent <= 0.5 * session_wall_ns(trace) or spent < 500_000_000:
         return
     if trace.outcome.get("status", "ok") != "ok":
         return  # the share of a load that was cut short says nothing
@@ -184,8 +185,8 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R05",
         "imports-dominate",
-        f"Imports take {units.share(spent / recorded_wall_ns(trace))} of the time",
-        f"{duration(spent)} of {duration(recorded_wall_ns(trace))} went into importing Python modules"
+        f"Imports take {units.share(spent / session_wall_ns(trace))} of the time",
+        f"{duration(spent)} of {duration(session_wall_ns(trace))} went into importing Python modules"
         + (f": {worst}." if worst else "."),
         "No option of the loader helps here: keep the process alive between loads, or import earlier.",
         cost_ns=spent,

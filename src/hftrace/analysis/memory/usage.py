@@ -102,7 +102,7 @@ def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
     index = span_index(trace)
     rows = [row for row, lane in enumerate(index.lanes) if lane.pid == pid and lane.rank == rank]
     roots = [row for row in rows if index.parents[row] is None]
-    loads = [row for row in roots if index.phases[row] == "load"]
+    loads = [row for row in index.load_rows if index.lanes[row][:2] == (rank, pid)]
     first_load = min((index.starts[row] for row in loads), default=None)
     after = [
         row

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.phases import wall_of
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD, READY_PHASES
@@ -43,10 +44,10 @@ class Release:
 
 @dataclass(frozen=True)
 class Ready:
-    """The last load of the main thread, and what followed it."""
+    """The loads of the main thread, and what followed the last of them."""
 
     returned_ns: int
-    """Wall time of the load."""
+    """Wall time of the loads, from each call until it returned."""
     steps: list[Step]
     """Touch and forward, as far as they were asked for, in order."""
     verify: Step | None
@@ -60,7 +61,7 @@ class Ready:
 
     @property
     def ready_ns(self) -> int | None:
-        """Time of the load and of all steps; None without steps, or where one failed.
+        """Time of the loads and of all steps; None without steps, or where one failed.
 
         hftrace's own work between them (it writes down the finished model) is left out.
         """
@@ -69,13 +70,29 @@ class Ready:
         return self.returned_ns + sum(step.duration_ns for step in self.steps)
 
 
-@once
-def readiness(trace: Trace) -> Ready | None:
-    """Returns the last load and what followed it: touch, forward, release; None where there is no load."""
+def main_loads(trace: Trace) -> list[int]:
+    """Returns the rows of the outermost loads of the main process, on all of its threads, in order."""
     index = span_index(trace)
     main = index.main_lane
-    loads = [row for row in index.load_rows if index.lanes[row] == main]
-    if not loads:
+    return [row for row in index.load_rows if main is not None and index.lanes[row][:2] == main[:2]]
+
+
+@once
+def returned_ns(trace: Trace) -> int | None:
+    """Returns the time in which any outermost load of the main process was under way; None without one.
+
+    That is what "returned" means wherever it is said: on the screen, in a comparison, in a budget.
+    """
+    rows = main_loads(trace)
+    return wall_of(span_index(trace), rows) if rows else None
+
+
+@once
+def readiness(trace: Trace) -> Ready | None:
+    """Returns the loads and what followed the last: touch, forward, release; None where there is no load."""
+    index = span_index(trace)
+    loads, returned = main_loads(trace), returned_ns(trace)
+    if not loads or returned is None:
         return None
     last = loads[-1]
     steps: list[Step] = []
@@ -111,7 +128,7 @@ def readiness(trace: Trace) -> Ready | None:
                 },
                 freed if isinstance(freed, bool) else None,
             )
-    return Ready(index.wall_ns(last), steps, verify, release)
+    return Ready(returned, steps, verify, release)
 
 
 def _integer(value: object) -> int | None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.schema.model import Span, Table
-from hftrace.schema.trace import Trace
+from hftrace.schema.trace import Trace, outermost_loads
 
 UNATTRIBUTED = "unattributed"
 """Stands for the self time of phase ``load``: inside a load, and in no named phase."""
@@ -54,6 +54,8 @@ class SpanIndex:
         self.roots = sorted(
             (row for row, parent in enumerate(self.parents) if parent is None), key=self._by_start
         )
+        self.load_rows = outermost_loads(spans)
+        """The outermost loads, in order of time."""
         self._bounds = self._clip()
 
     def _by_start(self, row: int) -> tuple[int, int]:
@@ -71,6 +73,12 @@ class SpanIndex:
         trace by more; after this, exclusive times add up to the wall exactly.
         """
         bounds = [(start, max(start, end)) for start, end in zip(self.starts, self.ends, strict=True)]
+        cursors: dict[Lane, int] = {}
+        for row in self.roots:
+            # Steps of coroutines may cross one another.
+            start = max(bounds[row][0], cursors.get(self.lanes[row], bounds[row][0]))
+            cursors[self.lanes[row]] = end = max(bounds[row][1], start)
+            bounds[row] = (start, end)
         for row in self.walk(self.roots):
             cursor, limit = bounds[row]
             for child in self._own_thread(row):
@@ -127,11 +135,6 @@ class SpanIndex:
             phase = UNATTRIBUTED if self.phases[row] == "load" else self.phases[row]
             times[phase] = times.get(phase, 0) + self.self_ns(row)
         return dict(sorted(times.items(), key=lambda item: -item[1]))
-
-    @property
-    def load_rows(self) -> list[int]:
-        """The outermost loads, in order of time."""
-        return [row for row in self.roots if self.phases[row] == "load"]
 
     @property
     def main_lane(self) -> Lane | None:

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from hftrace.analysis.ledger.tensors import take, tensor_batches
 from hftrace.analysis.time.reading import weight_reading
+from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import Lane, span_index, thread_names
 from hftrace.schema.trace import Trace
 
@@ -38,6 +39,8 @@ class Timeline(NamedTuple):
     spans: list[SpanLane]
     reads: list[ReadLane]
     waits: list[tuple[int, int]]
+    steps: list[tuple[int, int, str]]
+    """What the caller named, on whatever thread: the innermost names, without overlap on a thread."""
 
 
 Value = TypeVar("Value", int, tuple[int, ...])
@@ -86,6 +89,9 @@ def timeline(trace: Trace) -> Timeline:
             stretches += [(start_ns, end_ns) for start_ns, end_ns in times if end_ns is not None]
     first = min((index.starts[row] for row in index.roots), default=0)
     last = max((index.ends[row] for row in index.roots), default=0)
+    bounds = session_bounds(trace)
+    if bounds.known:
+        first, last = bounds.start_ns, bounds.end_ns
     span_lanes = [
         SpanLane(
             lane,
@@ -106,7 +112,21 @@ def timeline(trace: Trace) -> Timeline:
             sorted(reads.items(), key=lambda item: min(item[1], default=(0, 0)))
         )
     ]
-    return Timeline(first, max(first, last), span_lanes, read_lanes, weight_reading(trace).waits)
+    waits = weight_reading(trace).waits
+    return Timeline(first, max(first, last), span_lanes, read_lanes, waits, _steps(trace))
+
+
+def _steps(trace: Trace) -> list[tuple[int, int, str]]:
+    """Returns when the caller was in a step of his own, by the innermost name."""
+    index, names = span_index(trace), trace.spans.column("name")
+    innermost = index.nearest(("step",))
+    found: list[tuple[int, int, str]] = []
+    roots = [row for row in index.roots if any(index.phases[each] == "step" for each in index.walk([row]))]
+    for start, end, row in index.exclusive(roots):
+        step = innermost[row]
+        if step is not None:
+            found.append((start, end, str(names[step])))
+    return sorted(found)
 
 
 def coverage(stretches: Sequence[tuple[int, int]], start: int, end: int, parts: int) -> list[float]:

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.session import session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.tree_ledgers import attach_ledgers
 from hftrace.analysis.time.tree_node import Node
-from hftrace.analysis.time.tree_selection import hide, matching
+from hftrace.analysis.time.tree_selection import fold_imports, hide, matching
+from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
 
+SHORT = 200
+"""Spans that take less than this part of what they lie in are hidden."""
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""
 _NUMBERS = re.compile(r"\d+")
@@ -31,7 +35,8 @@ class TreeOptions:
     depth: int | None = 8
     """Levels of spans; None shows all."""
     min_ns: int | None = None
-    """Spans shorter than this are hidden; None hides those below half a percent of the root they are in."""
+    """Spans shorter than this are hidden; None hides those below half a percent of the root they are in:
+    of the load, where that lies in a step of the caller's."""
     matches: Callable[[str], bool] | None = None
     """Where given, only spans whose name, function or phase matches are shown, and those above them."""
     everything: bool = False
@@ -45,10 +50,32 @@ def build(trace: Trace, options: TreeOptions | None = None) -> list[Node]:
     attach_ledgers(trace, node_of, options.everything)
     if options.matches is not None:
         roots = matching(roots, options.matches)
-    for root in roots:
-        least = options.min_ns if options.min_ns is not None else (root.duration_ns or 0) // 200
-        hide(root, options.depth, least)
-    return roots
+    waiting = list(roots)
+    while waiting:
+        root = waiting.pop()
+        least = options.min_ns if options.min_ns is not None else (root.duration_ns or 0) // SHORT
+        waiting += hide(root, options.depth, least)
+    if options.matches is not None:
+        return roots
+    least = options.min_ns if options.min_ns is not None else session_wall_ns(trace) // SHORT
+    return _with_outside(trace, fold_imports(roots, least), least)
+
+
+def _with_outside(trace: Trace, roots: list[Node], min_ns: int) -> list[Node]:
+    """Returns roots with what lies between them, where that is not short."""
+    between = [
+        Node(
+            kind="outside",
+            label="outside",
+            start_ns=stretch.start_ns,
+            duration_ns=stretch.duration_ns,
+            attributes={"after": stretch.after, "before": stretch.before, "last": stretch.last},
+        )
+        for stretch in stretches(trace)
+        if stretch.duration_ns >= max(1, min_ns)
+    ]
+    # Whatever belongs to another rank or has no time of its own stays where it is.
+    return sorted([*roots, *between], key=lambda node: node.start_ns or 0) if between else roots
 
 
 def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
@@ -104,7 +131,7 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         label=span.name if span.attributes.get("body") else span.function or span.name,
         name=span.name,
         phase=span.phase,
-        source=span.source,
+        source=span.source or _called_at(span),
         start_ns=span.start_ns,
         duration_ns=sum(index.wall_ns(row) for row in rows),
         self_ns=sum(index.self_ns(row) for row in rows),
@@ -138,6 +165,12 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         if pairs:
             node.children.append(Node(kind="packages", label="", attributes={"packages": pairs}))
     return node
+
+
+def _called_at(span: Span) -> str | None:
+    """Returns where the caller's own code began a step or an import, as ``file.py:line``."""
+    caller = span.attributes.get("caller") if span.phase in ("step", "import") else None
+    return caller.replace("\\", "/").rpartition("/")[2] if isinstance(caller, str) else None
 
 
 def _collections(trace: Trace, rows: list[int]) -> dict[str, Any]:

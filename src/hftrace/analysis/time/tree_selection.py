@@ -24,8 +24,17 @@ def matching(roots: list[Node], matches: Callable[[str], bool]) -> list[Node]:
     return [root for root in roots if id(root) in keep]
 
 
-def hide(root: Node, depth: int | None, min_ns: int) -> None:
-    """Replaces spans that are too deep or too short by one node that counts them; trouble stays visible."""
+AROUND = ("step", "import")
+"""Phases of spans that loads may lie in."""
+
+
+def hide(root: Node, depth: int | None, min_ns: int) -> list[Node]:
+    """Replaces spans that are too deep or too short by one node that counts them; trouble stays visible.
+
+    Returns:
+        The loads and steps in the caller's steps, and in imports: however short, each is a root of its own.
+    """
+    own: list[Node] = []
     order = list(walk([root]))
     troubled: set[int] = set()
     for _, node in reversed(order):
@@ -43,7 +52,10 @@ def hide(root: Node, depth: int | None, min_ns: int) -> None:
         short: list[Node] = []
         deep: list[Node] = []
         for child in node.children:
-            if child.kind != "span" or id(child) in troubled:
+            if node.phase in AROUND and child.phase in ("load", "step"):
+                kept.append(child)
+                own.append(child)
+            elif child.kind != "span" or id(child) in troubled:
                 kept.append(child)
             elif too_deep:
                 deep.append(child)
@@ -72,4 +84,31 @@ def hide(root: Node, depth: int | None, min_ns: int) -> None:
                     )
                 )
         node.children = kept
-        stack.extend((level + 1, child) for child in kept)
+        roots = {id(child) for child in own}
+        stack.extend((level + 1, child) for child in kept if id(child) not in roots)
+    return own
+
+
+def fold_imports(roots: list[Node], min_ns: int) -> list[Node]:
+    """Returns roots in which one node stands for all imports outside of loads that are short."""
+    short = [
+        node for node in roots if node.phase == "import" and (node.duration_ns or 0) < min_ns and _bare(node)
+    ]
+    if len(short) < 2:
+        return roots
+    hidden = Node(
+        kind="hidden",
+        label="shorter imports",
+        hint="--min-ms 0",
+        count=sum(node.count for node in short),
+        start_ns=short[0].start_ns,
+        duration_ns=sum(node.duration_ns or 0 for node in short),
+        spans=[identity for node in short for identity in node.spans],
+    )
+    gone = {id(node) for node in short}
+    return [*(node for node in roots if id(node) not in gone), hidden]
+
+
+def _bare(node: Node) -> bool:
+    """Says whether nothing of interest lies below an import."""
+    return node.status == "ok" and all(child.kind == "packages" for child in node.children)

@@ -76,10 +76,11 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
     ending = exit_status(facts.end, stack)
     header = facts.block("header")
     started = facts.child.get("start_ns")
+    started = started if isinstance(started, int) else None
     if started is not None:
         end_ns = facts.end.get("end_ns") if facts.end is not None else None
         header = {**header, "child": {"start_ns": started, "end_ns": end_ns}}
-    trace = replay(run, header=header, request=facts.block("request"), outcome=ending)
+    trace = replay(run, header=header, request=facts.block("request"), outcome=ending, started_ns=started)
     limits = facts.block("limits")
     pid = facts.child.get("pid")
     died = trace.outcome.get("status") == "killed"

@@ -25,7 +25,8 @@ from hftrace.record.environment import collect
 from hftrace.record.failures import describe_error, left_span
 from hftrace.record.hooks.generations import loader_facts
 from hftrace.record.ranks import own_rank
-from hftrace.record.recorder import Recorder
+from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.session import ended
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import redact, redact_value
 from hftrace.system.mounts import file_system_of
@@ -124,6 +125,7 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         )
     if recorder.first_checkpoint is not None:
         recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
+    shielded(recorder, "session", ended, recorder)
     tracer.stop()
     held.clear()
     return code

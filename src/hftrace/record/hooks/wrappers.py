@@ -13,6 +13,7 @@ from typing import Any
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
+from hftrace.record.session import looked
 
 
 class SpanObserver:
@@ -111,8 +112,11 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
                 shielded(recorder, point.target, fail, token, arguments, error)
                 recorder.unwind(depth)
                 raise
+            returned = clock()
             shielded(recorder, point.target, finish, token, arguments, result)
             recorder.unwind(depth)
+            if not depth:
+                shielded(recorder, point.target, looked, recorder, returned)
             return result
 
         return call

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison
-from hftrace.analysis.compare.variants import Variant, main_loads
+from hftrace.analysis.compare.variants import Variant
 from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.ready import main_loads
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import resample
 from hftrace.render.charts import FILE_BACKED, FULL, HOST_LAYERS, axis_text, chart, spark

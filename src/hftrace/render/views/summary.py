@@ -14,9 +14,9 @@ from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
 from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
-from hftrace.analysis.time.phases import attributed_share, phase_times, recorded_wall_ns, wall_of
+from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
-from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.session import OUTSIDE, session_wall_ns, unrecorded_ns
 from hftrace.analysis.time.weights import (
     cache_state,
     goes_to_a_device,
@@ -30,6 +30,7 @@ from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
 from hftrace.render.text import (
     BAD,
@@ -51,7 +52,6 @@ from hftrace.render.text import (
 from hftrace.render.verification import describe_verification
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import AFTER_LOAD
 
 LABEL = 12
 BARS = 3
@@ -64,7 +64,7 @@ KEYWORD = 60
 """Columns that one keyword and its value may take."""
 USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
 """What is said of a keyword that did not go to the loader."""
-DROP_ORDER = ("bars", "with", "device", "asked", "read", "tensors")
+DROP_ORDER = ("bars", "with", "device", "asked", "read", "tensors", "outside")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 LESS_ASKED = ("with", "at the peak")
 """The same of one that ended well: what was asked for stays."""
@@ -106,7 +106,7 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
         parts[label] = [
             [(fit(label if not number else "", LABEL), DIM), *line] for number, line in enumerate(lines)
         ]
-    if recorded_wall_ns(trace):
+    if session_wall_ns(trace):
         parts["bars"] = [[], *_bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
     # How a load ended takes lines from what is less of a question now; every view has the rest.
@@ -149,7 +149,7 @@ def _title(trace: Trace, width: int) -> Line:
     status = str(outcome.get("status") or "unknown")
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
-    ending = f"{mark}{status}  {units.duration(recorded_wall_ns(trace))}"
+    ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
     if isinstance(trace, LoadTrace):
         ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"
     model = source_of(trace)
@@ -173,7 +173,9 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     if model is not None and (asked := _asked(model)):
         yield "asked", asked
     yield from outcome_facts(trace)
-    yield "took", _took(trace)
+    yield "took", took_words(trace)
+    if outside := outside_words(trace):
+        yield "outside", outside
     if has_several(trace):
         yield "loads", ""
     if earlier := describe_earlier(trace):
@@ -224,25 +226,6 @@ def _asked(trace: Trace) -> str:
         use = USES.get(str(uses.get(name)), "")
         parts.append(f"{text} ({use})" if use else text)
     return ", ".join(parts)
-
-
-def _took(trace: Trace) -> str:
-    index = span_index(trace)
-
-    def wall(*phases: str) -> int:
-        return wall_of(index, [row for row in index.process_roots if index.phases[row] in phases])
-
-    loads, after, changes = wall("load"), wall(*AFTER_LOAD), wall("surgery")
-    before = recorded_wall_ns(trace) - wall("load", "surgery", *AFTER_LOAD)
-    text = units.duration(recorded_wall_ns(trace))
-    if (before or changes or after) and loads:
-        text += ": " + (f"imports {units.duration(before)}, " if before else "")
-        text += f"load {units.duration(loads)}"
-        text += f", changes to the model {units.duration(changes)}" if changes else ""
-        text += f", {units.duration(after)} after it" if after else ""
-    if attributed_share(trace) is not None:
-        text += f"; {units.share(attributed_share(trace), precise=True)} in named phases"
-    return text
 
 
 def _ready(trace: Trace) -> str:
@@ -361,14 +344,15 @@ def describe_dtypes(trace: Trace) -> str:
 
 def _bars(trace: Trace, width: int) -> Iterable[Line]:
     """Yields the most expensive phases as bars, and the rest as one."""
-    phases = [(phase, spent) for phase, spent in phase_times(trace).items() if spent > 0]
+    times = {**phase_times(trace), OUTSIDE: unrecorded_ns(trace)}
+    phases = sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
     shown = phases[:BARS]
     rest = phases[BARS:]
     names = [phase for phase, _ in shown]
     label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
     for name, (phase, spent) in zip(names, shown, strict=True):
-        share = spent / recorded_wall_ns(trace)
+        share = spent / session_wall_ns(trace)
         yield [
             (phase_letter(phase) + " ", phase_style(phase)),
             (fit(name, label_width + 1), PLAIN),
@@ -386,7 +370,7 @@ def _bars(trace: Trace, width: int) -> Iterable[Line]:
         yield [
             ("  " + fit(named, label_width + 1 + room), DIM),
             (fit(units.duration(spent), 11, "right"), DIM),
-            (fit(units.share(spent / recorded_wall_ns(trace)), 6, "right"), DIM),
+            (fit(units.share(spent / session_wall_ns(trace)), 6, "right"), DIM),
         ]
 
 

@@ -10,19 +10,25 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.session import outside_ns, parts, session_bounds, session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import Timeline, coverage, dominant, resample, timeline
-from hftrace.render.charts import axis_text, lane_line, spark
+from hftrace.render.charts import axis_text, lane_line, named_line, spark
+from hftrace.render.session import part_words
 from hftrace.render.text import (
+    BAD,
     DENSITY,
     DIM,
+    PLAIN,
     WARN,
     Block,
     Line,
+    clean,
     fit,
     heading,
     legend,
     notes,
+    phase_letter,
     phase_style,
     width_of,
 )
@@ -31,11 +37,16 @@ from hftrace.schema.trace import Trace
 
 LANES = 6
 """Lanes of each sort on the default screen."""
+OUTSIDE_PARTS = 20
+"""Parts of the session outside of loads that the view lists."""
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
-    """Returns the timeline with all lanes, from the first import on."""
-    return [timeline_block(trace, whole=True)]
+    """Returns the timeline of the whole session with all lanes, and what of it lies outside of loads."""
+    blocks = [timeline_block(trace, whole=True)]
+    if session_bounds(trace).known:
+        blocks.append(Block(lambda width: _outside(trace, width)))
+    return blocks
 
 
 def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
@@ -57,6 +68,8 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
             for lane in made.reads
         ],
         "waits": made.waits,
+        "steps": made.steps,
+        "outside": [stretch._asdict() for stretch in stretches(trace)],
     }
 
 
@@ -98,7 +111,10 @@ def _lines(
     note = f"1 column = {units.duration(span / columns)}"
     yield heading("Timeline", width, note + ("; memory peaks at the left" if width >= 60 else ""))
     if left_out:
-        yield from notes([f"+ {units.duration(left_out)} of imports before the load: --view timeline"], width)
+        yield from notes([f"+ {units.duration(left_out)} before the first load: --view timeline"], width)
+    if made.steps:
+        row = dominant(made.steps, made.start_ns, made.end_ns, columns)
+        yield [(fit("steps", labels) + " ", DIM), *named_line(row, phase_style("step"))]
     used: set[str] = set()
     for number, lane in enumerate(made.spans[:limit]):
         row = dominant(lane.stretches, made.start_ns, made.end_ns, columns)
@@ -124,6 +140,28 @@ def _lines(
             (" share of the column spent reading", DIM),
             *([(" or ", DIM), ("waiting", WARN), (" for reads", DIM)] if made.waits else []),
         ]
+
+
+def _outside(trace: Trace, width: int) -> Iterable[Line]:
+    """Yields the parts of the session outside of loads, by name and place, the longest first."""
+    command = trace.header.get("command")
+    found = [part for part in parts(trace) if part.duration_ns > 0]
+    total = units.duration(outside_ns(trace))
+    yield heading("Outside of loads", width, f"{total} of {units.duration(session_wall_ns(trace))}")
+    for part in found[:OUTSIDE_PARTS]:
+        share = units.share(part.duration_ns / session_wall_ns(trace)) if session_wall_ns(trace) else ""
+        yield [
+            (phase_letter(part.kind) + " ", phase_style(part.kind)),
+            (fit(clean(part_words(part, command)), width - 19), PLAIN if part.status == "ok" else BAD),
+            (fit(units.duration(part.duration_ns), 11, "right"), PLAIN),
+            (fit(share, 6, "right"), DIM),
+        ]
+    if len(found) > OUTSIDE_PARTS:
+        rest = found[OUTSIDE_PARTS:]
+        spent = units.duration(sum(part.duration_ns for part in rest))
+        yield from notes(
+            [f"+ {units.count(len(rest), 'shorter part')}, {spent}: --view timeline --json"], width
+        )
 
 
 def _density(shares: list[float]) -> str:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
-from hftrace.analysis.time.phases import recorded_wall_ns
+from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.loads import root_note
+from hftrace.render.session import stretch_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -192,7 +193,7 @@ def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line
 
 def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
     spent = node.duration_ns
-    share = spent / recorded_wall_ns(trace) if spent is not None and recorded_wall_ns(trace) else None
+    share = spent / session_wall_ns(trace) if spent is not None and session_wall_ns(trace) else None
     if node.kind == "span":
         columns: Line = [
             (fit(units.duration(spent), 10, "right"), PLAIN),
@@ -232,6 +233,14 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
         return [(shorten(f"waiting for {threads}", room), WARN)]
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
+    if node.kind == "outside":
+        words = stretch_words(
+            node.attributes["after"],
+            node.attributes["before"],
+            node.attributes["last"],
+            trace.header.get("command"),
+        )
+        return [(phase_letter("outside") + " ", DIM), (shorten(f"outside: {clean(words)}", room - 2), DIM)]
     if node.kind == "packages":
         costs = [f"{name} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
         while len(costs) > 1 and width_of(", ".join(costs)) > room:

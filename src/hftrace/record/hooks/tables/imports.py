@@ -1,4 +1,8 @@
-"""Imports inside a load, as spans of phase ``import``, and the notice that a module has arrived.
+"""Imports, as spans of phase ``import``, and the notice that a module has arrived.
+
+Inside a load they are children of what is open. Outside of one they may
+contain loads, and are written once they are over, where they took long enough
+to be asked about: see :mod:`hftrace.record.session`.
 
 Every ``import`` that does not find its module in ``sys.modules`` ends in
 ``importlib._bootstrap._find_and_load``, from the statement and from
@@ -11,15 +15,29 @@ from __future__ import annotations
 import functools
 import importlib._bootstrap as bootstrap
 import sys
+import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.callers import caller_facts
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.patching import IMPORT_FRAME_FILE, transparent
 from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.session import write_span
 
 PACKAGES_KEPT = 12
+LEAST_NS, LEAST_FAILED_NS = 100_000, 10_000_000
+"""Shorter imports outside of loads are no spans. One that fails is often a probe, made again and again."""
+
+
+class _Outside(threading.local):
+    """What this thread imports outside of loads, in the words of the recorder's own state."""
+
+    def __init__(self) -> None:
+        self.import_stack: list[int] = []
+        self.import_packages: dict[str, int] = {}
+        self.import_modules: list[tuple[str, int, int]] = []
 
 
 @functools.partial(transparent, file=IMPORT_FRAME_FILE)
@@ -42,30 +60,29 @@ def import_handler(
 
     def end(span: OpenSpan, status: str) -> None:
         _take_out_collections(recorder)
-        ranked = sorted(state.import_packages.items(), key=lambda item: -item[1])
-        attributes: dict[str, Any] = {
-            "modules": len(state.import_modules),
-            "packages": [[package, cost] for package, cost in ranked[:PACKAGES_KEPT]],
-        }
-        state.import_modules = []
-        recorder.end(span, status, attributes)
+        recorder.end(span, status, _imported(state))
 
     def arrived(name: str) -> None:
         if recorder.on_module is not None:
             recorder.on_module(name)
 
+    outside = _Outside()
+
+    def end_outside(name: str, started: int, ended: int, status: str) -> None:
+        found = _imported(outside)
+        if ended - started >= (LEAST_NS if status == "ok" else LEAST_FAILED_NS):
+            attributes = {**found, **caller_facts()}
+            write_span(recorder, "import", f"import {name}", (started, ended), status, attributes)
+
     def call(name: Any, *args: Any) -> Any:
         # importlib.import_module comes here for modules that are there already, too.
         if not recorder.active or name in modules or state.busy:
             return original(name, *args)
-        stack = state.import_stack
-        if not state.stack and not recorder.record_imports:
-            # Not in a load on this thread: only the arrival counts.
-            result = original(name, *args)
-            if name in watched:
-                shielded(recorder, point.target, arrived, name)
-            return result
-        span = shielded(recorder, point.target, begin, name) if not stack else None
+        is_outside = not state.stack and not recorder.record_imports
+        around = outside if is_outside else state
+        stack = around.import_stack
+        outermost = not stack
+        span = shielded(recorder, point.target, begin, name) if outermost and not is_outside else None
         stack.append(0)
         started = clock()
         try:
@@ -73,21 +90,33 @@ def import_handler(
             if name in watched:
                 shielded(recorder, point.target, arrived, name)
         except BaseException:
-            _account(state, name, started, clock())
+            ended = _account(around, name, started)
+            # An import that fails is often a probe for an optional package.
             if span is not None:
-                # An import that fails is often a probe for an optional package.
                 shielded(recorder, point.target, end, span, "error")
+            elif outermost and is_outside:
+                shielded(recorder, point.target, end_outside, name, started, ended, "error")
             raise
-        _account(state, name, started, clock())
+        ended = _account(around, name, started)
         if span is not None:
             shielded(recorder, point.target, end, span, "ok")
+        elif outermost and is_outside:
+            shielded(recorder, point.target, end_outside, name, started, ended, "ok")
         return result
 
     return call
 
 
-def _account(state: Any, name: str, started: int, ended: int) -> None:
-    """Books the time of one module to its package, less what its own imports took."""
+def _imported(state: Any) -> dict[str, Any]:
+    """Returns what an outermost import brought, as attributes of its span, and forgets it."""
+    ranked = sorted(state.import_packages.items(), key=lambda item: -item[1])
+    modules, state.import_modules, state.import_packages = len(state.import_modules), [], {}
+    return {"modules": modules, "packages": [[package, cost] for package, cost in ranked[:PACKAGES_KEPT]]}
+
+
+def _account(state: Any, name: str, started: int) -> int:
+    """Books the time of one module to its package, less what its own imports took; returns the time now."""
+    ended = clock()
     stack = state.import_stack
     inner = stack.pop()
     package = name.partition(".")[0]
@@ -96,6 +125,7 @@ def _account(state: Any, name: str, started: int, ended: int) -> None:
     state.import_modules.append((package, started, ended))
     if stack:
         stack[-1] += ended - started
+    return ended
 
 
 def _take_out_collections(recorder: Recorder) -> None:

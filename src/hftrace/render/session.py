@@ -1,0 +1,121 @@
+"""The session in words: how long it took, what of it were loads, and the largest parts outside of them."""
+
+from __future__ import annotations
+
+from hftrace import units
+from hftrace.analysis.findings.silence import doubts
+from hftrace.analysis.time.phases import attributed_share
+from hftrace.analysis.time.session import (
+    OUTSIDE,
+    OWN,
+    Part,
+    inside_ns,
+    parts,
+    session_attributed,
+    session_bounds,
+    session_wall_ns,
+)
+from hftrace.analysis.time.spans import span_index
+from hftrace.render.text import TIMES
+from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import AFTER_LOAD
+
+LEAST_SHARE = 0.005
+"""Time outside of all spans that is less of the session than this is not worth a word."""
+WORTH_A_NAME = 0.02
+"""The same for a part that is named on the first screen."""
+MAX_PARTS = 3
+
+
+def place_words(place: str | None) -> str:
+    """Returns where the caller's code was, as ``service.py:12``, which is how a person looks for it."""
+    if place is None:
+        return "?"
+    return place.replace("\\", "/").rpartition("/")[2]
+
+
+def stretch_words(after: str | None, before: str | None, last: bool, command: str | None = None) -> str:
+    """Returns what a stretch between two places is called.
+
+    Args:
+        after: Where the caller's code was when it began.
+        before: The same when it ended.
+        last: Whether the session ended with it.
+        command: What recorded it: all that runs around a load of ``hftrace load`` is hftrace's own.
+    """
+    if command == "load":
+        return "the interpreter and hftrace"
+    start = place_words(after)
+    if last:
+        return f"{start} → end of the block" if after is not None else "until the end of the block"
+    end = place_words(before)
+    if after is None:
+        return f"before {end}" if before is not None else "an unknown place"
+    if before is None:
+        return f"after {start}"
+    same_file = after.rpartition(":")[0] == before.rpartition(":")[0]
+    return f"{start} → {end.rpartition(':')[2] if same_file else end}"
+
+
+def part_words(part: Part, command: str | None = None) -> str:
+    """Returns what a part of a session outside of loads is called, and where in the caller's code it is."""
+    if part.kind == OUTSIDE:
+        words = stretch_words(part.after, part.before, part.last, command)
+    elif part.kind == OWN:
+        words = "hftrace itself, which writes down what the loads left"
+    else:
+        name = f"step {part.name}" if part.kind == "step" else part.name
+        words = f"{name} ({place_words(part.after)})" if part.after is not None else name
+    if part.times > 1:
+        words += f" {TIMES} {part.times:,}"
+    return words if part.status == "ok" else f"{words}, which failed"
+
+
+def took_words(trace: Trace) -> str:
+    """Returns the wall time of the session and what it went into; how much of it has a name."""
+    wall = session_wall_ns(trace)
+    text = units.duration(wall)
+    if session_bounds(trace).known and trace.header.get("command") != "load":
+        text += f", {units.share(session_attributed(trace), precise=True)} of it by name"
+    spent: dict[str, int] = {}
+    for part in parts(trace):
+        kind = "after" if part.kind in AFTER_LOAD else part.kind
+        spent[kind] = spent.get(kind, 0) + part.duration_ns
+    loads = len(span_index(trace).load_rows)
+    words = []
+    if before := spent.pop("import", 0):
+        words.append(f"imports {units.duration(before)}")
+    named = ""
+    if attributed_share(trace) is not None and not doubts(trace):
+        named = f"{units.share(attributed_share(trace), precise=True)} in named phases"
+    if loads:
+        name = "load" if loads == 1 else units.count(loads, "load")
+        words.append(f"{name} {units.duration(inside_ns(trace))}" + (f" ({named})" if named else ""))
+    for kind, name in (("surgery", "changes to the model"), ("step", "steps")):
+        if kind in spent:
+            words.append(f"{name} {units.duration(spent.pop(kind))}")
+    if after := spent.pop("after", 0):
+        words.append(f"{units.duration(after)} after it")
+    own = spent.pop(OWN, 0)
+    outside = spent.pop(OUTSIDE, 0)
+    words += [f"{kind} {units.duration(time)}" for kind, time in spent.items()]
+    if outside >= LEAST_SHARE * wall:
+        words.append(f"outside of these {units.duration(outside)}")
+    if own >= LEAST_SHARE * wall:
+        words.append(f"hftrace itself {units.duration(own)}")
+    if len(words) > 1:
+        return f"{text}: {', '.join(words)}"
+    return f"{text}; {named}" if named else text
+
+
+def outside_words(trace: Trace) -> str:
+    """Returns the largest parts outside of loads by name; nothing where they are hftrace's own, or small."""
+    command = trace.header.get("command")
+    if command == "load" or not session_bounds(trace).known:
+        return ""
+    wall = session_wall_ns(trace)
+    large = [part for part in parts(trace) if part.duration_ns >= WORTH_A_NAME * wall]
+    words = [f"{units.duration(part.duration_ns)} {part_words(part)}" for part in large[:MAX_PARTS]]
+    if len(large) > MAX_PARTS:
+        words.append(f"{len(large) - MAX_PARTS} more in --view timeline")
+    return "; ".join(words)

@@ -1,0 +1,200 @@
+"""The session: its bounds, what lies outside of loads, by name, and the share that has one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import handmade
+from handmade import MAIN, MS, Builder
+from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.summary import summary
+from hftrace.analysis.time import session
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.timeline import timeline
+from hftrace.analysis.time.tree import build
+from hftrace.render.session import outside_words, part_words, stretch_words, took_words
+
+APP = "/srv/app/service.py"
+
+
+def built(wall_ms=1_000, entered=f"{APP}:10", left=f"{APP}:10", command="trace"):
+    made = Builder()
+    made.header |= {
+        "command": command,
+        "wall_ns": wall_ms * MS,
+        "session": {"start_ns": 0, "end_ns": wall_ms * MS, "entered_at": entered, "left_at": left},
+    }
+    return made
+
+
+def called(line):
+    return {"attributes": {"caller": f"{APP}:{line}", "caller_function": "start"}}
+
+
+def kinds(trace):
+    return [(part.kind, part.name, part.duration_ns // MS) for part in session.parts(trace)]
+
+
+def test_a_session_by_name():
+    trace = handmade.started()
+    assert session.session_wall_ns(trace) == 20_000 * MS
+    assert session.inside_ns(trace) == 3_000 * MS
+    assert session.outside_ns(trace) == 17_000 * MS
+    assert session.session_attributed(trace) == 1
+    assert session.largest_load_ns(trace) == 2_000 * MS
+    assert kinds(trace)[:4] == [
+        ("surgery", "LlamaForCausalLM.resize_token_embeddings", 6_000),
+        ("outside", "", 4_000),
+        ("import", "import transformers", 3_000),
+        ("step", "warm-up", 2_500),
+    ]
+    assert sum(part.duration_ns for part in session.parts(trace)) == session.outside_ns(trace)
+    assert len(trace.loads) == len(model_loads(trace)) == 2
+    assert summary(trace)["outside_ns"] == 17_000 * MS
+    json.dumps(summary(trace)["parts"], allow_nan=False)
+
+
+def test_a_load_in_a_step_is_an_outermost_load():
+    made = built()
+    step = made.span(None, "step", "models", 100, 900, **called(11))
+    load = made.span(step, "load", "Llama", 200, 500, **called(12))
+    made.span(load, "load", "Inner", 300, 400)
+    trace = made.trace()
+    assert [span.id for span in trace.loads] == [load]
+    assert span_index(trace).load_rows == [1]
+    assert session.outside_ns(trace) == 700 * MS
+    assert kinds(trace) == [("step", "models", 500), ("outside", "", 100), ("outside", "", 100)]
+
+
+def test_stretches_are_named_by_both_of_their_ends():
+    made = built()
+    made.span(None, "load", "One", 100, 200, **called(12))
+    made.span(None, "load", "Two", 300, 400)
+    trace = made.trace()
+    known = [(each.after, each.before, each.last, each.named) for each in session.stretches(trace)]
+    assert known == [
+        (f"{APP}:10", f"{APP}:12", False, True),
+        (f"{APP}:12", None, False, False),
+        (None, f"{APP}:10", True, False),
+    ]
+    assert session.session_attributed(trace) == pytest.approx(0.3)
+
+
+def test_the_same_stretch_again_and_again():
+    made = built()
+    for number in range(10):
+        made.span(None, "load", "Config", 100 * number + 50, 100 * number + 100, **called(12))
+    (first, second, *_) = session.parts(made.trace())
+    assert (first.times, first.duration_ns) == (9, 450 * MS)
+    assert part_words(first) == "service.py:12 → 12 × 9"  # noqa: RUF001
+    assert (second.times, second.before) == (1, f"{APP}:12")
+
+
+def test_threads_count_once():
+    made = built()
+    made.span(None, "load", "One", 0, 600, **called(12))
+    made.span(None, "load", "Two", 400, 1_000, thread=MAIN + 1)
+    trace = made.trace()
+    assert session.inside_ns(trace) == 1_000 * MS
+    assert session.outside_ns(trace) == 0
+    assert session.session_attributed(trace) == 1
+
+
+def test_steps_that_cross_are_no_more_than_the_time_that_there_was():
+    made = built()
+    made.span(None, "step", "first", 100, 500, **called(12))
+    made.span(None, "step", "second", 300, 800, **called(13))
+    trace = made.trace()
+    index = span_index(trace)
+    assert [index.wall_ns(row) for row in (0, 1)] == [400 * MS, 300 * MS]
+    assert session.recorded_ns(trace) == 700 * MS
+
+
+def test_what_goes_beyond_the_session_is_cut():
+    made = built(500)
+    made.span(None, "load", "In a thread that went on", 400, 900, **called(12))
+    trace = made.trace()
+    assert session.session_wall_ns(trace) == 500 * MS
+    assert session.inside_ns(trace) == 100 * MS
+    made.outcome["status"] = "killed"
+    assert session.session_wall_ns(made.trace()) == 900 * MS
+
+
+def test_a_trace_that_says_nothing_of_its_session():
+    trace = handmade.healthy()
+    assert not session.session_bounds(trace).known
+    assert session.stretches(trace) == []
+    assert session.session_attributed(trace) == 1
+    empty = handmade.empty()
+    assert session.session_wall_ns(empty) == 0
+    assert session.session_attributed(empty) is None
+    assert session.parts(empty) == []
+
+
+@pytest.mark.parametrize(
+    "said", [7, {}, {"start_ns": 5}, {"start_ns": 9, "end_ns": 3}, {"start_ns": "a", "end_ns": None}]
+)
+def test_a_session_that_makes_no_sense(said):
+    made = Builder()
+    made.header |= {"session": said, "wall_ns": 10**30}
+    made.span(None, "load", "x", 0, 10, attributes={"caller": 7})
+    trace = made.trace()
+    assert not session.session_bounds(trace).known
+    json.dumps(summary(trace), allow_nan=False)
+
+
+def test_what_hftrace_does_after_a_load_is_not_taken_for_the_caller_s():
+    made = built()
+    made.span(None, "load", "One", 100, 200, attributes={"caller": f"{APP}:12", "own_ns": 50 * MS})
+    made.span(None, "load", "Two", 700, 900, attributes={"caller": f"{APP}:13", "own_ns": 500 * MS})
+    trace = made.trace()
+    assert kinds(trace) == [("outside", "", 450), ("hftrace", "", 150), ("outside", "", 100)]
+    assert session.own_ns(trace) == 150 * MS
+    assert session.session_attributed(trace) == 1
+    assert session.unrecorded_ns(trace) == 700 * MS
+    assert "hftrace itself 150 ms" in took_words(trace)
+
+
+def test_around_a_load_of_hftrace_is_hftrace():
+    made = built(entered=None, left=None, command="load")
+    made.span(None, "import", "import torch", 100, 500)
+    made.span(None, "load", "Llama", 500, 900)
+    trace = made.trace()
+    assert session.session_attributed(trace) == 1
+    assert outside_words(trace) == ""
+    assert "imports 400 ms, load 400 ms" in took_words(trace)
+    assert "by name" not in took_words(trace)
+
+
+def test_words():
+    assert stretch_words("/a/b.py:1", "/a/b.py:9", False) == "b.py:1 → 9"
+    assert stretch_words("/a/b.py:1", "/a/c.py:9", False) == "b.py:1 → c.py:9"
+    assert stretch_words("/a/b.py:1", None, False) == "after b.py:1"
+    assert stretch_words(None, "/a/b.py:1", False) == "before b.py:1"
+    assert stretch_words("/a/b.py:1", "/a/b.py:2", True) == "b.py:1 → end of the block"
+    assert stretch_words("C:\\a\\b.py:1", "C:\\a\\b.py:2", False) == "b.py:1 → 2"
+    assert stretch_words(None, None, False) == "an unknown place"
+
+
+def test_the_screen_has_time_and_names():
+    text = took_words(handmade.started())
+    assert text.startswith("20.0 s, 100 % of it by name: imports 3.00 s, 2 loads 3.00 s")
+    assert "outside of these 4.60 s" in text
+    assert "6.00 s LlamaForCausalLM.resize_token_embeddings (service.py:24)" in outside_words(
+        handmade.started()
+    )
+
+
+def test_timeline_and_tree_have_the_steps():
+    trace = handmade.started()
+    made = timeline(trace)
+    assert (made.start_ns, made.end_ns) == (0, 20_000 * MS)
+    assert [name for _, _, name in made.steps if name == "warm-up"]
+    roots = build(trace)
+    assert [node.kind for node in roots].count("outside") == 2
+    (step,) = [node for node in roots if node.name == "models"]
+    # However short beside its step: what was loaded is to be seen.
+    assert [child.name for child in step.children if child.phase == "load"] == ["AutoModel"]
+    assert step.source == "service.py:16"
