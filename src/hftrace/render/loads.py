@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import group_totals, tensor_sums
-from hftrace.analysis.memory.earlier import Earlier, first_held
+from hftrace.analysis.memory.earlier import Earlier, first_held, held_earlier
 from hftrace.analysis.time.load_names import LoadName, LoadTrace, load_groups, load_names
 from hftrace.analysis.time.loads import load_traces, taken_over
 from hftrace.analysis.time.spans import span_index
@@ -123,9 +123,21 @@ def load_lines(trace: Trace, width: int) -> Iterable[Line]:
         note = f"✗ {statuses[rows[at]]}" if failed else _weighs(load_traces(trace)[at])
         if not note and (taken := taken_over(trace).get(rows[at])):
             note = f"its tensors are in load {max(taken)}"
+        held = _beside(trace, rows[at])
+        if held and width_of(f"{note}; {held}") <= room:
+            note = f"{note}; {held}" if note else held
         yield [*head, (shorten(note, room), BAD if failed else DIM)]
     if not few:
         yield from notes([f"+ {len(names) - len(shown):,} more: --view loads"], width, "")
+
+
+def _beside(trace: Trace, row: int) -> str:
+    """Returns which earlier loads' models were still there when a load began, by number."""
+    models = held_earlier(trace, row).models
+    if not models:
+        return ""
+    numbers = [str(model.load.number) for model in models]
+    return f"{', '.join(numbers[:MAX_HELD])}{' and more' if len(numbers) > MAX_HELD else ''} still held"
 
 
 def _weighs(trace: Trace) -> str:
@@ -140,7 +152,7 @@ def _weighs(trace: Trace) -> str:
         return ""
     several = len({sort.dtype for sort in placed if sort.kind == "parameter"}) > 1
     size = sum(total.bytes for _, total in found)
-    return f"{units.byte_count(size)} {found[0][0]}" + (" and others" if several else "")
+    return f"{units.byte_count(size)} {'mostly ' if several else ''}{found[0][0]}"
 
 
 # -- what was there before ------------------------------------------------------------------------------
