@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hftrace import units
 from hftrace.analysis.ledger.tensors import group_totals, tensor_sums
 from hftrace.analysis.memory.earlier import Earlier, first_held, held_earlier
-from hftrace.analysis.time.load_names import LoadName, LoadTrace, load_groups, load_names
+from hftrace.analysis.time.load_names import BESIDE_MODELS, LoadName, LoadTrace, load_groups, load_names
 from hftrace.analysis.time.loads import load_traces, taken_over
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Line, fit, notes, shorten, width_of
@@ -18,8 +18,6 @@ MAX_LINES = 6
 """Loads that the first screen has a line for; the models first, then those that took longest."""
 MAX_HELD = 3
 """Models that are named of those that were still there."""
-PLAIN_WORDS = ("config", "tokenizer", "processor", "generation_config")
-"""What is called by its kind in a title: the class would say no more, and takes more room."""
 NEAR = 1_000_000
 """Bytes that a process may have grown by since the session began before it is worth a word."""
 
@@ -50,7 +48,7 @@ def title_of(trace: Trace, room: int) -> str:
 def _title_word(name: LoadName, *, alone: bool) -> str:
     if name.what == "adapter" and not alone:
         return f"adapter {short_source(name.source or name.class_name)}"
-    if name.what in PLAIN_WORDS and not alone:
+    if name.what in BESIDE_MODELS and not alone:
         return name.what.replace("_", " ")
     # Where an adapter is all there is, the title names it as what was loaded.
     adapters = ", ".join(short_source(each) for each in name.adapters if name.what != "adapter")

@@ -55,7 +55,7 @@ def held_earlier(trace: Trace, row: int) -> Earlier:
     if isinstance(alive, list):
         names = {name.span: name for name in load_names(session)}
         sizes = _sizes(session)
-        models = [HeldModel(names[load], sizes.get(load)) for load in alive if load in names]
+        models = [HeldModel(names[load], sizes.get(load)) for load in map(natural, alive) if load in names]
     return Earlier(
         span.rss_anon_start_bytes,
         span.rss_file_start_bytes,
