@@ -161,7 +161,12 @@ def describe_earlier(trace: Trace) -> str:
     if not isinstance(trace, LoadTrace):
         return ""
     earlier = first_held(trace)
-    return "" if earlier is None else "; ".join(filter(None, (held_models(earlier), grown_since(earlier))))
+    if earlier is None:
+        return ""
+    devices = [
+        f"{units.byte_count(size)} on {name}" for name, size in (earlier.device_bytes or {}).items() if size
+    ]
+    return "; ".join(filter(None, (held_models(earlier), grown_since(earlier), ", ".join(devices))))
 
 
 def held_models(earlier: Earlier) -> str:
