@@ -46,13 +46,20 @@ def title_of(trace: Trace, room: int) -> str:
 
 
 def _title_word(name: LoadName, *, alone: bool) -> str:
-    if name.what == "adapter" and not alone:
-        return f"adapter {short_source(name.source or name.class_name)}"
-    if name.what in BESIDE_MODELS and not alone:
-        return name.what.replace("_", " ")
-    # Where an adapter is all there is, the title names it as what was loaded.
-    adapters = ", ".join(short_source(each) for each in name.adapters if name.what != "adapter")
-    return name.class_name + (f" + adapter {adapters}" if adapters else "")
+    if alone:
+        # Where an adapter is all there is, the title names it as what was loaded.
+        return name.class_name + ("" if name.what == "adapter" else _with_adapters(name))
+    mark = "✗ " if name.failed else ""
+    if name.what == "adapter":
+        return f"{mark}adapter {short_source(name.source or name.class_name)}"
+    if name.what in BESIDE_MODELS:
+        return mark + name.what.replace("_", " ")
+    return mark + name.class_name + _with_adapters(name)
+
+
+def _with_adapters(name: LoadName) -> str:
+    adapters = ", ".join(map(short_source, name.adapters))
+    return f" + adapter {adapters}" if adapters else ""
 
 
 def _joined(words: list[str], counts: Counter[str], total: int) -> str:

@@ -74,3 +74,12 @@ def test_device_memory_is_said_where_there_was_some():
     made.load("AutoModel", "a", "A")
     made.load("AutoModel", "b", "B", attributes={"device_allocated_start_bytes": {"cuda:0": 7_000_000}})
     assert describe_earlier(pick_load(made.trace(), 2)) == "7.00 MB on cuda:0"
+
+
+def test_what_failed_stands_last_in_a_title():
+    made = Session()
+    made.load("AutoModel", "a", "A", status="error")
+    made.load("AutoModel", "b", "B")
+    made.load("AutoTokenizer", "b", "BTokenizer", "tokenizer")
+    assert title_of(made.trace(), 40) == "B, tokenizer, ✗ A"
+    assert source_of(made.trace()) == "b"

@@ -45,13 +45,14 @@ class LoadName:
     """What the model itself came from; another place where the caller named an adapter, which names that."""
     adapters: tuple[str, ...]
     """The adapters that were put into it, or that it is, by where they came from."""
+    failed: bool
+    """Whether it did not end well."""
 
     @property
-    def place(self) -> int:
-        """Where it stands in a title: models first, then other things that may hold one, then adapters."""
-        if self.what in MODELS:
-            return 0
-        return 3 if self.what in BESIDE_MODELS else 2 if self.what == "adapter" else 1
+    def place(self) -> tuple[bool, int]:
+        """Where it stands in a title: models, then what may hold one, then adapters; what failed last."""
+        order = 3 if self.what in BESIDE_MODELS else 2 if self.what == "adapter" else 1
+        return self.failed, 0 if self.what in MODELS else order
 
 
 @once
@@ -103,7 +104,14 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
     inner = _inner_load(index, row)
     base = None if inner is None else _text(noted(trace, inner).get("model"))
     return LoadName(
-        number, index.ids[row], what, name, source, base or source, _adapters(trace, row, what, source)
+        number=number,
+        span=index.ids[row],
+        what=what,
+        class_name=name,
+        source=source,
+        base=base or source,
+        adapters=_adapters(trace, row, what, source),
+        failed=trace.spans.column("status")[row] != "ok",
     )
 
 

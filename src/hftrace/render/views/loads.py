@@ -65,7 +65,7 @@ def _row(load: Mapping[str, Any]) -> Row:
             ", ".join(words),
             units.duration(load["wall_ns"]),
             f"{tensors['count']:,}" if tensors["count"] else "",
-            units.byte_count(tensors["bytes"]) if tensors["count"] else taken,
+            units.byte_count(tensors["bytes"]) if tensors["bytes"] else taken,
             dtype + (f" and {len(sorts) - 1} more" if len(sorts) > 1 else ""),
             units.UNKNOWN
             if (above := load["memory"]["returned_above_start_bytes"]) is None
