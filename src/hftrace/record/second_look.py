@@ -123,6 +123,17 @@ class Models:
                     found.append(each)
             return found
 
+    def loads_of(self, module: Any) -> set[int]:
+        """Returns the loads of the followed models that a module is part of, or that are part of it."""
+        with self._lock:
+            below = {id(each) for _, each in modules_of(module)}
+            return {
+                each.load
+                for each in self._followed
+                if (model := each.model()) is not None
+                and (id(model) in below or any(inner is module for _, inner in modules_of(model)))
+            }
+
     def initialized(self, module: Any, written: set[int]) -> None:
         """Puts down that tensors of a module were initialised again.
 

@@ -7,14 +7,16 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hftrace.record.environment import collect
+from hftrace.record.hooks.classes import classes_of, known_classes, points_of
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
+from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
@@ -83,6 +85,7 @@ class Tracer:
             for name in (AUTO_MODULE, LEGACY):
                 if name in sys.modules:
                     self._classes_of(name)
+            shielded(self.recorder, "classes", self._makers, known_classes())
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
@@ -137,10 +140,19 @@ class Tracer:
         with self._lock:
             if self._stopped:
                 return
-            for point in self._waiting.pop(name, []):
-                self._install(point)
-            self._classes_of(name)
-            self._globals.look()
+            if name in self.recorder.watched_modules:
+                for point in self._waiting.pop(name, []):
+                    self._install(point)
+                self._classes_of(name)
+                self._globals.look()
+            self._makers(classes_of(name))
+
+    def _makers(self, classes: Iterable[type]) -> None:
+        """Hooks what classes that no table names have to load by."""
+        for point, owner, name in points_of(classes):
+            function = function_of(owner, name)
+            if function is not None and function not in self._functions and not is_patched_copy(function):
+                self._hook(point, function)
 
     def _classes_of(self, name: str) -> None:
         """Hooks what several classes of a module have each of their own."""
@@ -234,6 +246,7 @@ class Tracer:
                 undo()
             self._undo.clear()
         _active.discard(self)
+        shielded(recorder, "handed", handed_of(recorder).close)
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "second look", models_of(recorder).close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.initializers import WatchingObserver
+from hftrace.record.hooks.parts import owner_of
 from hftrace.record.hooks.points import Call
 from hftrace.record.hooks.wrappers import observed_by
 from hftrace.record.recorder import OpenSpan, clock
@@ -60,7 +61,7 @@ class TieObserver(WatchingObserver):
             else:
                 self.recorder.writes.note(after[name], TIE, clock())
         if sources:
-            self.recorder.facts("tied", {"load": self.state.stack[0].id, "sources": sources})
+            self.recorder.facts("tied", {"load": owner_of(self.state.stack).id, "sources": sources})
 
 
 def _parameters(model: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hftrace.record.hooks.points import HookPoint
 TABLES = (
     "imports",
     "entry",
+    "containers",
     "hub",
     "hub_client",
     "hub_requests",

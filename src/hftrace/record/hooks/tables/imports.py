@@ -32,7 +32,6 @@ def import_handler(
 ) -> Callable[..., Any]:
     """Times the outermost import and, inside it, each package's own share."""
     state = recorder.state
-    watched = recorder.watched_modules
     modules = sys.modules
 
     def begin(name: str) -> OpenSpan:
@@ -62,16 +61,14 @@ def import_handler(
         if not state.stack and not recorder.record_imports:
             # Not in a load on this thread: only the arrival counts.
             result = original(name, *args)
-            if name in watched:
-                shielded(recorder, point.target, arrived, name)
+            shielded(recorder, point.target, arrived, name)
             return result
         span = shielded(recorder, point.target, begin, name) if not stack else None
         stack.append(0)
         started = clock()
         try:
             result = original(name, *args)
-            if name in watched:
-                shielded(recorder, point.target, arrived, name)
+            shielded(recorder, point.target, arrived, name)
         except BaseException:
             _account(state, name, started, clock())
             if span is not None:
