@@ -177,6 +177,7 @@ class Models:
         changed: str,
         *,
         carry: bool = False,
+        same_objects: bool = False,
         marks: dict[tuple[int, str], str] | None = None,
     ) -> None:
         """Looks again at models that a function has worked on.
@@ -187,11 +188,12 @@ class Models:
             new: See :meth:`hftrace.record.identity.Followed.update`.
             changed: The same.
             carry: The same.
+            same_objects: The same.
             marks: See :meth:`hftrace.record.identity.Followed.mark`.
         """
         with self._lock:
             for each in followed:
-                if each.update(new, changed, carry=carry) or marks:
+                if each.update(new, changed, carry=carry, same_objects=same_objects) or marks:
                     each.changed_by.append(function)
                 if marks:
                     each.mark(marks)

@@ -122,7 +122,7 @@ class Handed:
     # -- models ------------------------------------------------------------------------------------
 
     def given(self, load: int, module: Any, state_dict: Any, refused: set[str]) -> None:
-        """Notes which tensors of a module have taken which of a state dict's, right after ``load_state_dict``.
+        """Notes which tensors of a module have taken which of a state dict's, after ``load_state_dict``.
 
         Args:
             load: The span of the load that it belongs to.
@@ -167,7 +167,7 @@ class Handed:
                 note_keys(recorder, path, self._pickles[path])
 
     def settle(self, load: int, model: Any) -> None:
-        """Writes down by what names a model holds what its modules were handed, and nobody has written since."""
+        """Writes down by what names a model holds what its modules were handed, if nobody wrote since."""
         found = self._given.pop(load, [])
         if not found:
             return

@@ -15,6 +15,7 @@ TABLES = (
     "imports",
     "entry",
     "containers",
+    "given",
     "hub",
     "hub_client",
     "hub_requests",
