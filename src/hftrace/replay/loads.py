@@ -108,6 +108,8 @@ class LoadRecord:
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
     """Where the model's parameters were made: ``meta``, or a device; None if unknown."""
+    put_together: bool = False
+    """Whether a class of transformers made the model of others that were loaded, on a real device."""
     meta_buffers: bool | None = None
     """Whether this loader builds buffers on the meta device too; None if unknown."""
     initializing: list[tuple[int, int]] = field(default_factory=list)
@@ -184,6 +186,7 @@ def _roots(spans: Mapping[int, OpenedSpan], parts: set[int]) -> dict[int, int]:
 
 def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan]) -> LoadRecord:
     assert load.end is not None
+    built_on = next((str(span.attributes["device"]) for span in spans if _says_device(span)), None)
     return LoadRecord(
         span=load.id,
         thread=load.thread,
@@ -200,7 +203,8 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan]) -> LoadRecord:
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
-        built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
+        built_on=built_on,
+        put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),
         renames_known=any("renamed" in span.attributes for span in spans),
     )
 

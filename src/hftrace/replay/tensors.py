@@ -137,6 +137,7 @@ def _model_rows(
         built_on_meta=record.built_on == "meta",
         placing_seen=bool(record.places or record.modules or record.assigns),
         stored=stored,
+        put_together=record.put_together and not stored,
     )
     ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}

@@ -121,7 +121,9 @@ class Handed:
 
     # -- models ------------------------------------------------------------------------------------
 
-    def given(self, load: int, module: Any, state_dict: Any, refused: set[str]) -> None:
+    def given(
+        self, load: int, module: Any, state_dict: Any, refused: set[str], *, assign: bool = False
+    ) -> None:
         """Notes which tensors of a module have taken which of a state dict's, after ``load_state_dict``.
 
         Args:
@@ -129,6 +131,7 @@ class Handed:
             module: The module.
             state_dict: What was handed to it.
             refused: Keys that it has no place for.
+            assign: Whether it took the tensors themselves, and no copies of them.
         """
         if not isinstance(state_dict, Mapping):
             return
@@ -151,6 +154,8 @@ class Handed:
                 paths[path] = None
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]
+                if source is None and not assign and _same_memory(value, tensor):
+                    continue  # its own values, as torch's set_model_state_dict completes what is missing
                 found.append(
                     _Given(weakref.ref(each), leaf, id(tensor), _version(tensor), path, name, time, thread)
                 )
@@ -227,6 +232,15 @@ def _place(tensor: Any) -> tuple[Any, ...] | None:
         return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
     except Exception:  # a lazy or sparse tensor
         return None
+
+
+def _same_memory(one: Any, other: Any) -> bool:
+    """Returns whether two tensors are views of the same place."""
+    try:
+        same = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except Exception:  # a tensor without a storage of its own
+        return one is other
+    return same and _place(one) == _place(other)
 
 
 def _version(tensor: Any) -> int | None:

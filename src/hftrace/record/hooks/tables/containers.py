@@ -70,6 +70,10 @@ class MakerObserver(ContainerObserver):
 class CompositeObserver(ContainerObserver):
     """``from_encoder_decoder_pretrained`` and its kin: one model made of several."""
 
+    def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
+        """Says that what none of the parts has was made by the model's own code, and from no file."""
+        return {"returned": type(result).__name__, "composite": True}
+
     def source(self, call: Call) -> str | None:
         """Returns what each part is loaded from."""
         parts = [value for name, value in _arguments(call).items() if name.endswith("_name_or_path")]

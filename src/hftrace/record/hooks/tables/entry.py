@@ -84,7 +84,7 @@ class EntryObserver(SpanObserver):
         """Returns what the caller asked for."""
         given = given_keywords(call, self.function)
         asked = {
-            "class": self.name(call),
+            "class": self.class_name(call),
             "model": self.source(call),
             "what": self.what(call),
             "revision": given.get("revision"),
@@ -136,6 +136,10 @@ class EntryObserver(SpanObserver):
         """Returns what the load is called: the class."""
         owner = call.first()
         return owner.__name__ if isinstance(owner, type) else type(owner).__name__
+
+    def class_name(self, call: Call) -> str:
+        """Returns the class that was asked for."""
+        return self.name(call)
 
     def what(self, call: Call) -> str:
         """Returns what kind of thing is loaded."""

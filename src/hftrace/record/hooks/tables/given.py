@@ -57,6 +57,10 @@ class IntoObserver(ContainerObserver):
         """Returns the function."""
         return self.point.function
 
+    def class_name(self, call: Call) -> str:
+        """Returns the class of the model that it is given."""
+        return type(self.model(call, None)).__name__
+
     def what(self, call: Call) -> str:
         """Returns the word."""
         return "model"
@@ -98,6 +102,10 @@ class FileObserver(IntoObserver):
     def name(self, call: Call) -> str:
         """Returns the function and the file."""
         return _file_label(self.point.function)(call)
+
+    def class_name(self, call: Call) -> str:
+        """Returns the function: it makes no object of a class of its own."""
+        return self.name(call).partition("(")[0]
 
     def what(self, call: Call) -> str:
         """Returns the word."""
@@ -177,7 +185,13 @@ class GivenObserver(IntoObserver):
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Notes what went where."""
         refused = set(getattr(result, "unexpected_keys", ()))
-        handed_of(self.recorder).given(self.state.stack[0].id, call.first(), call.get("state_dict"), refused)
+        handed_of(self.recorder).given(
+            self.state.stack[0].id,
+            call.first(),
+            call.get("state_dict"),
+            refused,
+            assign=bool(call.get("assign", False)),
+        )
         super().finish(token, call, result)
 
     def model(self, call: Call, result: Any) -> Any:
