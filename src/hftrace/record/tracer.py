@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -18,15 +19,17 @@ from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
+from hftrace.record.hooks.late import late_of, watch
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
+from hftrace.record.hooks.tables.containers import MAKERS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
-from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
+from hftrace.record.patching import function_of, is_patched_copy, original_code, patch, source_of
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
@@ -86,6 +89,7 @@ class Tracer:
                 if name in sys.modules:
                     self._classes_of(name)
             shielded(self.recorder, "classes", self._makers, known_classes())
+            watch(self.recorder, tuple(MAKERS), self._class_of_code)
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         _active.add(self)
         self.recorder.start()
@@ -161,6 +165,22 @@ class Tracer:
         elif name == LEGACY:
             for point in processors():
                 self._install(point)
+
+    def _class_of_code(self, code: types.CodeType) -> tuple[str, bool] | None:
+        """Hooks what classes have come since; returns the name of the one whose function has this code."""
+        found = None
+        classes = list(known_classes())
+        for _, owner, name in points_of(classes):
+            function = function_of(owner, name)
+            if function is not None and original_code(inspect.unwrap(function)) is code:
+                found = (
+                    owner.__name__,
+                    any(base.__module__ == "torch.nn.modules.module" for base in owner.__mro__),
+                )
+        with self._lock:
+            if not self._stopped:
+                self._makers(classes)
+        return found
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""
@@ -246,6 +266,8 @@ class Tracer:
                 undo()
             self._undo.clear()
         _active.discard(self)
+        if late_of(recorder) is not None:
+            shielded(recorder, "late", late_of(recorder).close)
         shielded(recorder, "handed", handed_of(recorder).close)
         if os.getpid() != recorder.pid:
             return

@@ -53,14 +53,14 @@ def classes_of(module_name: str) -> Iterator[type]:
     module = sys.modules.get(module_name)
     for value in list(getattr(module, "__dict__", {}).values()):
         # Not isinstance: a lazy or deprecated name of the host would be used by that.
-        if issubclass(type(value), type) and _own_names(value).get("__module__") == module_name:
+        if issubclass(type(value), type) and (_own_names(value) or {}).get("__module__") == module_name:
             yield value
 
 
 def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
     """Yields a hook point for each way to load that a class defines itself, with the class and the name."""
     for owner in classes:
-        names = _own_names(owner)
+        names = _own_names(owner) or ()
         for name in MAKERS:
             if name in names:
                 yield _point(owner, name), owner, name

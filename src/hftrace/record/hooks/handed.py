@@ -66,6 +66,8 @@ class Handed:
         self._free: Any = None
         self.loads: set[int] = set()
         """The loads whose models have been given something."""
+        self._modules: dict[int, list[weakref.ref[Any]]] = {}
+        """By load, the modules whose ``load_state_dict`` was called."""
 
     def close(self) -> None:
         """Forgets everything."""
@@ -75,6 +77,7 @@ class Handed:
         self._read.clear()
         self._pickles.clear()
         self._given.clear()
+        self._modules.clear()
         _handed.pop(self._recorder, None)
 
     # -- files -------------------------------------------------------------------------------------
@@ -143,6 +146,7 @@ class Handed:
             for name, tensor in table.items()
             if tensor is not None
         }
+        self._modules.setdefault(load, []).append(weakref.ref(module))
         time, thread = clock(), recorder.local.buffer.thread
         own: dict[str, Any] = {}
         paths: dict[str, None] = {}
@@ -200,6 +204,11 @@ class Handed:
         for (path, time, thread), names in pairs.items():
             items: list[str | None] = [part for name, key in names.items() for part in (key, name)]
             self._recorder.write(lines.Assigned(load, path, time, thread, items))
+
+    def only_module(self, load: int) -> Any:
+        """Returns the module that a load has handed something to, where it is one and is there."""
+        found = {id(module): module for each in self._modules.get(load, ()) if (module := each()) is not None}
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def forget(self, load: int) -> None:
         """Forgets what was handed over in a load that failed."""

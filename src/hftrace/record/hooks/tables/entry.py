@@ -7,8 +7,9 @@ import weakref
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.got import got_of, quantization_method
-from hftrace.record.hooks.capture import describe_value, given_keywords, keywords_of
+from hftrace.record.hooks.capture import describe_value, given_keywords, keywords_of, note_file
 from hftrace.record.hooks.handed import handed_of
+from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.parts import CONTAINER, PART, in_container
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
@@ -50,6 +51,8 @@ class EntryObserver(SpanObserver):
         """Returns the root span, where this call has one of its own, and the call's span."""
         recorder, point, stack = self.recorder, self.point, self.state.stack
         name = self.name(call)
+        if not stack and late_of(recorder) is not None:
+            late_of(recorder).look(self.source(call))
         is_model = hasattr(call.first(), "_load_pretrained_model")
         if stack and stack[-1].phase == point.phase and (point.outermost_only or stack[-1].name == name):
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
@@ -189,6 +192,29 @@ class TokenizerObserver(EntryObserver):
         return facts
 
 
+class GenerationConfigObserver(EntryObserver):
+    """``GenerationConfig.from_pretrained``, which looks into a local folder by itself."""
+
+    def finish(self, token: Entry, call: Call, result: Any) -> None:
+        """Writes down the file, where it is the load's own."""
+        self._note(token, call)
+        super().finish(token, call, result)
+
+    def fail(self, token: Entry, call: Call, error: BaseException) -> None:
+        """Writes down that it is missing, or not what it should be."""
+        self._note(token, call)
+        super().fail(token, call, error)
+
+    def _note(self, token: Entry, call: Call) -> None:
+        where = self.source(call)
+        if token.root is None or where is None or not os.path.isdir(where):
+            return
+        name = str(call.get("config_file_name") or "generation_config.json")
+        path = os.path.join(str(call.get("subfolder") or ""), where, name)
+        if os.path.isfile(path):
+            note_file(self.recorder, name, path, "local")
+
+
 class ConversionObserver(SpanObserver):
     """A fast tokenizer is made from a slow one's files."""
 
@@ -245,14 +271,18 @@ class InstantiateObserver(SpanObserver):
 
 
 entry_handler = observed_by(EntryObserver, begins_load=True)
-tokenizer_handler = observed_by(TokenizerObserver, begins_load=True)
+HANDLERS = {
+    "tokenizer": observed_by(TokenizerObserver, begins_load=True),
+    "generation_config": observed_by(GenerationConfigObserver, begins_load=True),
+}
+"""By phase; :data:`entry_handler` for all others."""
 instantiate_handler = observed_by(InstantiateObserver)
 _conversion_handler = observed_by(ConversionObserver)
 
 
 def entry_point(target: str, phase: str, **others: Any) -> HookPoint:
     """Returns the hook point of a ``from_pretrained`` that loads something for this phase."""
-    handler = tokenizer_handler if phase == "tokenizer" else entry_handler
+    handler = HANDLERS.get(phase, entry_handler)
     before = "generation_config" if phase == "generation_config" else "config"
     return HookPoint(target, phase, handler=handler, **{"phase_before": before, **others})
 
