@@ -469,6 +469,11 @@ def test_a_class_that_is_defined_while_tracing(places):
     assert len(models) == 2
 
 
+def test_what_takes_a_tensor_is_no_load():
+    _, trace = traced(lambda: torch.nn.Embedding.from_pretrained(torch.ones(2, 2)))
+    assert trace.loads == []
+
+
 def test_a_trace_inside_of_a_from_pretrained_is_not_about_it(places):
     class Around:
         @classmethod

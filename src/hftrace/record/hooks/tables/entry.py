@@ -351,7 +351,10 @@ POINTS = (
     entry_point(f"{AUTO}.feature_extraction_auto:AutoFeatureExtractor.from_pretrained", "processor"),
     entry_point("transformers.image_processing_base:ImageProcessingMixin.from_pretrained", "processor"),
     entry_point(
-        "transformers.video_processing_utils:BaseVideoProcessor.from_pretrained", "processor", optional=True
+        "transformers.video_processing_utils:BaseVideoProcessor.from_pretrained",
+        "processor",
+        optional=True,
+        other_names=("VideoProcessorMixin.from_pretrained",),
     ),
     entry_point("transformers.feature_extraction_utils:FeatureExtractionMixin.from_pretrained", "processor"),
 )
