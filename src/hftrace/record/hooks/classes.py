@@ -61,9 +61,9 @@ def classes_of(module_name: str) -> Iterator[type]:
 def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
     """Yields a hook point for each way to load that a class defines itself, with the class and the name."""
     for owner in classes:
-        if owner.__module__.startswith("torch."):
+        names = _own_names(owner) or {}
+        if str(names.get("__module__")).startswith("torch."):
             continue  # Embedding.from_pretrained takes a tensor that is there
-        names = _own_names(owner) or ()
         for name in MAKERS:
             if name in names:
                 yield _point(owner, name), owner, name
