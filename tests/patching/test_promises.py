@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import inspect
 import logging
 import os
@@ -29,6 +30,7 @@ from hftrace.synth import plan, write
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 modeling = pytest.importorskip("transformers.modeling_utils")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -307,7 +309,56 @@ def without_a_load(paths, broken):
     assert not recorded.trace.loads
 
 
+class Foreign(torch.nn.Linear):
+    """A class that no table names, with a from_pretrained of its own."""
+
+    @classmethod
+    def from_pretrained(cls, tensors):
+        made = cls(2, 2)
+        made.load_state_dict(tensors)
+        return made
+
+
+def other_entries(paths, broken):
+    """Loads that do not begin at an auto class, in a load of their own and inside of one another."""
+    accelerate = pytest.importorskip("accelerate")
+    path = str(paths["llama-2-7b"])
+    shards = sorted(paths["llama-2-7b"].glob("*.safetensors"))
+    tensors = {"weight": torch.ones(2, 2), "bias": torch.zeros(2)}
+    with trace() as recorded:
+        transformers.GenerationConfig.from_pretrained(path)
+        config = transformers.AutoConfig.from_pretrained(path)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        accelerate.load_checkpoint_in_model(model, path)
+        for shard in shards:
+            model.load_state_dict(safetensors_torch.load_file(shard), strict=False)
+        assert torch.equal(Foreign.from_pretrained(tensors).weight, tensors["weight"])
+        with pytest.raises(RuntimeError, match="Missing key"):
+            Foreign.from_pretrained({})
+    assert not recorded.trace.header["errors"]
+    names = [root.name for root in recorded.trace.loads]
+    read = ["load_file", f"{type(model).__name__}.load_state_dict"] * len(shards)
+    assert [name.partition("(")[0] for name in names] == [
+        "GenerationConfig",
+        "AutoConfig",
+        "load_checkpoint_in_model",
+        *read,
+        "Foreign",
+        "Foreign",
+    ]
+    assert [root.status for root in recorded.trace.loads][-2:] == ["ok", "error"]
+    assert {
+        row.provenance for row in recorded.trace.tensors if row.kind == "parameter" and row.name in tensors
+    } == {"state_dict"}
+    whole = {}
+    for shard in shards:
+        whole |= safetensors_torch.load_file(shard)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, whole[name].to(parameter.dtype))
+
+
 SCENARIOS = (
+    other_entries,
     success,
     failure,
     exception_in_the_block,
@@ -327,6 +378,8 @@ def warm(checkpoints):
     torch.set_num_threads(1)  # the models are tiny, and the machine may be busy
     load(checkpoints["llama-2-7b"])
     load(checkpoints["bert-base"], transformers.AutoModelForMaskedLM)
+    # accelerate imports it when it loads, and so its package gets another name.
+    importlib.import_module("torch.distributed.checkpoint.state_dict")
     found = Baseline()
     # 4.x collects garbage several times per load; what is there already is none.
     gc.freeze()

@@ -126,6 +126,17 @@ class Look:
         }
         return {slot: at for slot, at in self.places.items() if slot[0] in living}
 
+    def alike(self, at: int, other: Look, there: int) -> bool:
+        """Returns whether a tensor is the object that it was, of the same dtype and shape."""
+        key, before = self.keys[at], other.keys[there]
+        return (
+            self.ids[at] == other.ids[there]
+            and self.dtypes[at] == other.dtypes[there]
+            and key is not None
+            and before is not None
+            and key[2] == before[2]
+        )
+
     def same_as(self, other: Look) -> bool:
         """Returns whether nothing differs: names, tensors, storages, writes."""
         return (
@@ -219,7 +230,9 @@ class Followed:
         """Whether nothing is known of any tensor but that the load put it there."""
         return self._origins is None and bool(self.load)
 
-    def update(self, new: str = REPLACED, changed: str = "", *, carry: bool = False) -> bool:
+    def update(
+        self, new: str = REPLACED, changed: str = "", *, carry: bool = False, same_objects: bool = False
+    ) -> bool:
         """Looks at the model again, and works out where each of its tensors comes from now.
 
         Args:
@@ -227,6 +240,7 @@ class Followed:
             changed: What is put down for one that stands in the place of another, or was written in
                 place; empty where nobody knows who did it.
             carry: True after a function that moves or casts tensors and keeps their names and meaning.
+            same_objects: True after one that gives parameters other memory with the same values.
 
         Returns:
             Whether anything has changed.
@@ -256,7 +270,11 @@ class Followed:
                 if look.ids[at] == before.ids[found] and look.versions[at] != before.versions[found]:
                     origin = origin._replace(change=changed or WRITTEN)
                 origins.append(origin)
-            elif named is not None and (carry or (look.on_meta[at] and earlier == named)):
+            elif named is not None and (
+                carry
+                or (look.on_meta[at] and earlier == named)
+                or (same_objects and earlier == named and look.alike(at, before, named))
+            ):
                 origin = self.origins[named]
                 if look.dtypes[at] != before.dtypes[named]:
                     origin = _cast(origin, before.dtypes[named])

@@ -56,6 +56,7 @@ class ThreadState(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[OpenSpan] = []
+        self.late: Any = None  # what hftrace.record.hooks.late has found running
         self.import_stack: list[int] = []
         self.import_packages: dict[str, int] = {}
         self.import_modules: list[tuple[str, int, int]] = []
@@ -91,8 +92,7 @@ class Recorder:
         self.open_loads = 0
         self.error_count = 0
         self._lock = threading.RLock()  # as the journal's, which says why
-        self.span_numbers = itertools.count(1)
-        self._hooks = itertools.count(1)
+        self.span_numbers, self._hooks = itertools.count(1), itertools.count(1)
         self._threads: list[tuple[buffers.Buffer, str]] = []
         self._announced = 0
         self.checkpoint_paths: list[str] = []

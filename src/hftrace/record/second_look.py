@@ -131,6 +131,17 @@ class Models:
                     found.append(each)
             return found
 
+    def loads_of(self, module: Any) -> set[int]:
+        """Returns the loads of the followed models that a module is part of, or that are part of it."""
+        with self._lock:
+            below = {id(each) for _, each in modules_of(module)}
+            return {
+                each.load
+                for each in self._followed
+                if (model := each.model()) is not None
+                and (id(model) in below or any(inner is module for _, inner in modules_of(model)))
+            }
+
     def initialized(self, module: Any, written: set[int]) -> None:
         """Puts down that tensors of a module were initialised again.
 
@@ -174,6 +185,7 @@ class Models:
         changed: str,
         *,
         carry: bool = False,
+        same_objects: bool = False,
         marks: dict[tuple[int, str], str] | None = None,
     ) -> None:
         """Looks again at models that a function has worked on.
@@ -184,11 +196,12 @@ class Models:
             new: See :meth:`hftrace.record.identity.Followed.update`.
             changed: The same.
             carry: The same.
+            same_objects: The same.
             marks: See :meth:`hftrace.record.identity.Followed.mark`.
         """
         with self._lock:
             for each in followed:
-                if each.update(new, changed, carry=carry) or marks:
+                if each.update(new, changed, carry=carry, same_objects=same_objects) or marks:
                     each.changed_by.append(function)
                 if marks:
                     each.mark(marks)

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
 import types
 import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hftrace.record.children import Children
 from hftrace.record.environment import collect
+from hftrace.record.hooks.classes import classes_of, known_classes, points_of
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
+from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
+from hftrace.record.hooks.late import late_of, watch
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
+from hftrace.record.hooks.tables.containers import MAKERS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
-from hftrace.record.patching import Undo, function_of, is_patched_copy, patch, source_of, take_off
+from hftrace.record.patching import (
+    Undo,
+    function_of,
+    is_patched_copy,
+    original_code,
+    patch,
+    source_of,
+    take_off,
+)
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
@@ -92,6 +106,8 @@ class Tracer:
             for name in (AUTO_MODULE, LEGACY):
                 if name in sys.modules:
                     self._classes_of(name)
+            shielded(self.recorder, "classes", self._makers, known_classes())
+            watch(self.recorder, tuple(MAKERS), self._class_of_code)
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
         self.recorder.children = shielded(self.recorder, "children", Children)
         self._surroundings = shielded(self.recorder, "surroundings", Surroundings, self.recorder.memory)
@@ -170,10 +186,19 @@ class Tracer:
         with self._lock:
             if self._stopped:
                 return
-            for point in self._waiting.pop(name, []):
-                self._install(point)
-            self._classes_of(name)
-            self._globals.look()
+            if name in self.recorder.watched_modules:
+                for point in self._waiting.pop(name, []):
+                    self._install(point)
+                self._classes_of(name)
+                self._globals.look()
+            self._makers(classes_of(name))
+
+    def _makers(self, classes: Iterable[type]) -> None:
+        """Hooks what classes that no table names have to load by."""
+        for point, owner, name in points_of(classes):
+            function = function_of(owner, name)
+            if function is not None and function not in self._functions and not is_patched_copy(function):
+                self._hook(point, function)
 
     def _classes_of(self, name: str) -> None:
         """Hooks what several classes of a module have each of their own."""
@@ -182,6 +207,22 @@ class Tracer:
         elif name == LEGACY:
             for point in processors():
                 self._install(point)
+
+    def _class_of_code(self, code: types.CodeType) -> tuple[str, bool] | None:
+        """Hooks what classes have come since; returns the name of the one whose function has this code."""
+        found = None
+        classes = list(known_classes())
+        for _, owner, name in points_of(classes):
+            function = function_of(owner, name)
+            if function is not None and original_code(inspect.unwrap(function)) is code:
+                found = (
+                    owner.__name__,
+                    any(base.__module__ == "torch.nn.modules.module" for base in owner.__mro__),
+                )
+        with self._lock:
+            if not self._stopped:
+                self._makers(classes)
+        return found
 
     def _auto_classes(self) -> None:
         """Hooks each auto class's own ``from_pretrained``, a copy of its base's (``copy_func``)."""
@@ -278,6 +319,9 @@ class Tracer:
             self._undo.clear()
         _active.discard(self)
         recording.discard(self.recorder)
+        if late_of(recorder) is not None:
+            shielded(recorder, "late", late_of(recorder).close)
+        shielded(recorder, "handed", handed_of(recorder).close)
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "second look", models_of(recorder).close)

@@ -49,7 +49,8 @@ class _Source:
     """What makes rows: a load, or one file that was put into a model by ``load_state_dict`` during it."""
 
     load: int
-    path: str = ""
+    path: str | None = None
+    """The file; empty for tensors that were handed over and not seen to come from a file."""
     copies: bool = False
     """Whether the rows are of copies: the tensors themselves have rows under the same names."""
 
@@ -73,6 +74,7 @@ class _Builder:
         self._assigned: dict[int, list[lines.Assigned]] = defaultdict(list)
         for assigned in process.lines_of(lines.Assigned):
             self._assigned[assigned.span].append(assigned)
+        self._places: dict[int, dict[str, int]] = {}
         self._origins = process.lines_of(lines.Origins)
         self._returned = {span: self._rows_by_load_name(record) for span, record in self._records.items()}
         paths: dict[str, set[str]] = defaultdict(set)
@@ -202,6 +204,7 @@ class _Builder:
         if since is not None and known.change in (WRITTEN, REPLACED):
             convert = record.converts.get(name)
             times = [convert.end] if convert is not None else []
+            times += self._placed_exactly(record, name)
             times += [
                 assigned.time_ns
                 for assigned in self._assigned.get(record.span, ())
@@ -210,6 +213,14 @@ class _Builder:
             if any(time > since for time in times):
                 return lines.KnownAs(name, record.span, name, SAME)
         return known
+
+    def _placed_exactly(self, record: LoadRecord, name: str) -> list[int]:
+        """Returns when a loader that goes by the model's own names has put a tensor there."""
+        if record.span not in self._places:
+            exact = record.renames_known and not record.converts
+            self._places[record.span] = {each.name: each.end for each in record.places} if exact else {}
+        found = self._places[record.span].get(name)
+        return [] if found is None else [found]
 
     def _source_of(self, origin: lines.KnownAs) -> _Source:
         for assigned in self._assigned.get(origin.load, ()):
@@ -234,7 +245,7 @@ class _Builder:
                     writes[row.identity] = record.writes[own.identity]
             changes |= {"rows": rows, "writes": writes}
         files = {assigned.path for assigned in self._assigned.get(source.load, ())}
-        if source.path:
+        if source.path is not None:
             placed = [each for each in self._assigned[source.load] if each.path == source.path]
             at = [(each.time_ns, each.thread) for each in placed]
             pairs = [
@@ -307,6 +318,7 @@ def _empty(owner: LoadRecord) -> LoadRecord:
         start=owner.start,
         end=owner.start,
         status="ok",
+        root=0,
         timelines=owner.timelines,
         phases={},
         span_files={},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
 
+INTO_MODEL = "load_checkpoint_in_model"
+"""The function of accelerate that puts a file's tensors into a model."""
 REMADE = "postprocess_model"
 """The operation that makes parameters anew after all have been loaded."""
 
@@ -59,6 +61,8 @@ class LoadRecord:
     start: int
     end: int
     status: str
+    root: int
+    """The outermost span: another one where this is a part of a load that loads several models."""
     timelines: dict[int, Timeline]
     phases: dict[int, str]
     span_files: dict[int, str]
@@ -104,6 +108,8 @@ class LoadRecord:
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
     built_on: str | None = None
     """Where the model's parameters were made: ``meta``, or a device; None if unknown."""
+    put_together: bool = False
+    """Whether a class of transformers made the model of others that were loaded, on a real device."""
     meta_buffers: bool | None = None
     """Whether this loader builds buffers on the meta device too; None if unknown."""
     initializing: list[tuple[int, int]] = field(default_factory=list)
@@ -127,17 +133,24 @@ class LoadRecord:
 
 
 def load_records(process: Process) -> list[LoadRecord]:
-    """Returns what was recorded of each outermost load, in the order of their starts.
+    """Returns what was recorded of each outermost load and of its parts, in the order of their starts.
 
     Every line and event is looked at once, however many loads there are.
     """
-    root_of = roots(process.spans)
+    parts = {span.id for span in process.spans.values() if span.attributes.get("part") is True}
+    parts &= {model.span for model in process.lines_of(lines.Model)}
+    root_of = roots(process.spans, parts)
+    outermost = roots(process.spans)
     spans_of: dict[int, list[OpenedSpan]] = defaultdict(list)
     for span in process.spans.values():
         spans_of[root_of[span.id]].append(span)
-    loads = [span for span in process.spans.values() if span.phase == "load" and span.parent is None]
+    loads = [
+        span
+        for span in process.spans.values()
+        if span.id in parts or (span.phase == "load" and span.parent is None)
+    ]
     loads.sort(key=lambda span: span.start)
-    records = {load.id: _record(load, spans_of[load.id]) for load in loads}
+    records = {load.id: _record(load, outermost[load.id], spans_of[load.id]) for load in loads}
     _sort_lines(process, {span: records[root] for span, root in root_of.items() if root in records})
     ordered = list(records.values())
     groups = _distinct(group for fact in process.facts.get("ties", []) for group in fact.get("groups", []))
@@ -155,15 +168,15 @@ def load_records(process: Process) -> list[LoadRecord]:
     return ordered
 
 
-def roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
-    """Returns the outermost span above each span."""
+def roots(spans: Mapping[int, OpenedSpan], parts: Set[int] = frozenset()) -> dict[int, int]:
+    """Returns the outermost span above each span, or the part that it belongs to."""
     roots: dict[int, int] = {}
     for span in spans.values():
         above, path = span, []
         while above.id not in roots:
             path.append(above.id)
             roots[above.id] = above.id
-            if above.parent is None or above.parent not in spans:
+            if above.id in parts or above.parent is None or above.parent not in spans:
                 break
             above = spans[above.parent]
         for identity in path:
@@ -171,14 +184,16 @@ def roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
     return roots
 
 
-def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
+def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan]) -> LoadRecord:
     assert load.end is not None
+    built_on = next((str(span.attributes["device"]) for span in spans if _says_device(span)), None)
     return LoadRecord(
         span=load.id,
         thread=load.thread,
         start=load.start,
         end=load.end,
         status=load.status or "ok",
+        root=root,
         timelines=timelines_by_thread(spans),
         phases={span.id: span.phase for span in spans},
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
@@ -188,7 +203,8 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
-        built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
+        built_on=built_on,
+        put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),
         renames_known=any("renamed" in span.attributes for span in spans),
     )
 
@@ -352,7 +368,7 @@ def _add_move(process: Process, record: LoadRecord, move: Move) -> None:
     inside = record.innermost(move.thread, move.start)
     phase = record.phases.get(inside or -1)
     placement = Placement(move.name, move.start, move.end, move.thread)
-    if phase == "shard":
+    if phase == "shard" or _function_of(process, inside) == INTO_MODEL:
         record.places.append(placement)
     elif phase == "initialize" or _function_of(process, inside).endswith("_load_pretrained_model"):
         # Up to 4.49 the loader's own body allocates what no shard has.

@@ -56,6 +56,8 @@ class Loading(NamedTuple):
     """Whether any placement was seen; where a loader is new, its function may not be hooked."""
     stored: Mapping[str, Stored]
     """What the checkpoint has, by key."""
+    put_together: bool = False
+    """Whether the model was made of others that were loaded, and has nothing else from any file."""
 
 
 class Provenance(NamedTuple):
@@ -122,6 +124,8 @@ def _without_source(seen: Observed, loading: Loading) -> Provenance:
         return Provenance(_source(seen, loading), "read") if read and untouched else UNKNOWN
     if seen.kind != KIND_PARAMETER and loading.meta_buffers is False:
         return Provenance("computed", "built")
+    if loading.put_together:
+        return Provenance("initialized" if seen.kind == KIND_PARAMETER else "computed", "built")
     return UNKNOWN
 
 

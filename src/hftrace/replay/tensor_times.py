@@ -54,6 +54,8 @@ class TensorTimes:
         for place in self.record.places:
             span = self.record.innermost(place.thread, place.start)
             if self.record.phases.get(span or -1) != "shard":
+                # Placed by a loader that has read the whole file before.
+                self.placed.setdefault(place.name, place)
                 continue
             where = (place.thread, span)
             before = last.get(where, self.record.span_starts.get(span or -1, place.start))

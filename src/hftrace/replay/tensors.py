@@ -49,6 +49,9 @@ def build_tensor_ledger(
     stored = stored_tensors(record, headers)
     if record.model is not None:
         return _model_ledger(record, record.model, stored, comparison or TiedComparison())
+    if record.status == "ok":
+        # It has returned no model: where the tensors of its files have gone was not seen.
+        return Table.of(Tensor, [])
     return Table.of(Tensor, _unfinished_ledger(record, stored))
 
 
@@ -134,6 +137,7 @@ def _model_rows(
         built_on_meta=record.built_on == "meta",
         placing_seen=bool(record.places or record.modules or record.assigns),
         stored=stored,
+        put_together=record.put_together and not stored,
     )
     ranks = int(model.get("tensor_parallel") or 1)
     loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}

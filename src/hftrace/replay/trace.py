@@ -198,7 +198,7 @@ class _Ledgers:
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
             files = Table.of(File, build_file_ledger(record, as_loaded, complete=record.status == "ok"))
             apply_verification(tensors, as_loaded, record.verified)
-            of_load = {**rank, "load": record.span + offset}
+            of_load = {**rank, "load": record.root + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))

@@ -24,6 +24,8 @@ from hftrace.system.memory import HostMemory
 from hftrace.system.page_cache import resident_share
 
 ESSENTIAL = ("torch", "transformers", "safetensors")
+SLOW = ("sentence_transformers",)
+"""Not imported to see its hook points: seconds, and several more libraries."""
 OPTIONAL = ("accelerate", "huggingface_hub", "tokenizers", "peft", "bitsandbytes", "gguf")
 
 
@@ -41,6 +43,8 @@ def _hook_points() -> list[dict[str, Any]]:
     rows = []
     for point in POINTS:
         module = point.module
+        if module not in sys.modules and point.library in SLOW:
+            continue
         if module not in sys.modules and importlib.util.find_spec(module.partition(".")[0]) is not None:
             _import(module)
         found = find(point)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
-from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
+from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
@@ -139,7 +139,6 @@ def _load(
 ) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
-    import torch
     import transformers
 
     _answer_no_prompt()
@@ -149,13 +148,16 @@ def _load(
         quiet.disable_progress_bar()
     # The loading code itself is imported by the first lazy attribute; named here so that the
     # import of the loader is a span of its own and not a part of the first load.
-    importlib.import_module("transformers.modeling_utils")
+    if not _needs_no_model(request):
+        importlib.import_module("transformers.modeling_utils")
+    elif ":" not in request["class"]:
+        _named_class(transformers, request["class"])  # with what its module imports
     recorder.record_imports = False
     # Again when the tracer stops, with all of it; a load that is killed has no such moment.
     recorder.facts("environment", {**collect(), **loader_facts()})
 
     model_id = request["model"]
-    keywords = _keywords(dict(request.get("keywords") or {}), torch)
+    keywords = _keywords(dict(request.get("keywords") or {}))
     owner = _resolve_class(recorder, transformers, request, keywords)
     ignored = ignored_keywords(keywords)
     recorder.facts(
@@ -183,7 +185,26 @@ def _answer_no_prompt() -> None:
         module.TIME_OUT_REMOTE_CODE = 0
 
 
-def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:
+WITHOUT_MODEL = (
+    "Config",
+    "Tokenizer",
+    "TokenizerFast",
+    "Processor",
+    "ProcessorFast",
+    "FeatureExtractor",
+)
+"""What the names of classes of transformers end with that load no weights."""
+
+
+def _needs_no_model(request: dict[str, Any]) -> bool:
+    """Returns whether a class is asked for that transformers loads without its modeling code and torch."""
+    keywords = {"dtype", *(keyword.name for keyword in KEYWORDS)}
+    return str(request.get("class") or "").endswith(WITHOUT_MODEL) and keywords.isdisjoint(
+        request.get("keywords") or {}
+    )
+
+
+def _keywords(keywords: dict[str, Any]) -> dict[str, Any]:
     """Turns JSON keywords into what ``from_pretrained`` of this version takes.
 
     Raises:
@@ -192,6 +213,8 @@ def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:
     dtype = keywords.pop("dtype", None)
     if dtype is not None:
         if dtype != "auto":
+            import torch
+
             known = getattr(torch, str(dtype).removeprefix("torch."), None)
             if not isinstance(known, torch.dtype):
                 raise RequestError(f"torch has no dtype {dtype!r}: use bfloat16, float16, float32 or auto")

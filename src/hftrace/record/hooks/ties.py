@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.initializers import WatchingObserver
+from hftrace.record.hooks.parts import in_container, owner_of
 from hftrace.record.hooks.points import Call
 from hftrace.record.hooks.wrappers import observed_by
-from hftrace.record.identity import modules_of
+from hftrace.record.identity import REPLACED, Followed, modules_of
 from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.second_look import models_of
 from hftrace.record.write_watch import TIE, Watch
 
 
@@ -18,6 +20,8 @@ class _Tying(NamedTuple):
     watched: tuple[OpenSpan, Watch]
     before: _Parameters | None
     """The parameters, where they may hold what was loaded."""
+    parts: list[Followed]
+    """Models that were loaded before, and are put together now."""
 
 
 class TieObserver(WatchingObserver):
@@ -34,13 +38,16 @@ class TieObserver(WatchingObserver):
         if watched is None:
             return None
         built = any(span.phase == "instantiate" for span in self.state.stack)
-        return _Tying(watched, None if built else _Parameters(call.first()))
+        parts = models_of(self.recorder).touched_by(call.first()) if in_container(self.state.stack) else []
+        return _Tying(watched, None if built else _Parameters(call.first()), parts)
 
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Writes down which parameter stands for which now."""
         try:
             if token.before is not None:
                 self._compare(token.before, _Parameters(call.first()))
+            # A bias is padded to the vocabulary: other memory, whether or not anything was added.
+            models_of(self.recorder).changed(token.parts, "tie_weights", REPLACED, "", same_objects=True)
         finally:
             super().finish(token.watched, call, result)
 
@@ -64,7 +71,7 @@ class TieObserver(WatchingObserver):
             else:
                 self.recorder.writes.note(after[name], TIE, clock())
         if sources:
-            self.recorder.facts("tied", {"load": self.state.stack[0].id, "sources": sources})
+            self.recorder.facts("tied", {"load": owner_of(self.state.stack).id, "sources": sources})
 
 
 class _Parameters:

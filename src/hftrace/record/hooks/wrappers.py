@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
 from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
@@ -100,20 +101,29 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
             if not (recorder.active if begins_load else recorder.open_loads) or state.busy:
                 return original(*args, **kwargs)
             started = clock()
+            if state.late is not None:
+                shielded(recorder, point.target, late_of(recorder).settle)
             depth = len(state.stack)
             arguments = Call(names, args, kwargs)
             token = shielded(recorder, point.target, begin, arguments, started)
             if token is None:
-                recorder.unwind(depth)
+                recorder.unwind(depth if state.late is None else max(depth, 1))
                 return original(*args, **kwargs)
             try:
                 result = original(*args, **kwargs)
             except BaseException as error:
                 shielded(recorder, point.target, fail, token, arguments, error)
+                if state.late is not None:
+                    state.late.last = clock()
+                    depth = max(depth, 1)
                 recorder.unwind(depth)
                 raise
             returned = clock()
             shielded(recorder, point.target, finish, token, arguments, result)
+            if state.late is not None:
+                # A root that was begun for the sake of this call stays open.
+                state.late.last = clock()
+                depth = max(depth, 1)
             recorder.unwind(depth)
             if not depth:
                 shielded(recorder, point.target, looked, recorder, returned)

@@ -15,6 +15,8 @@ TABLES = (
     "imports",
     "processes",
     "entry",
+    "containers",
+    "given",
     "hub",
     "hub_client",
     "hub_requests",

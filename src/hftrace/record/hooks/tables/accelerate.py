@@ -35,7 +35,6 @@ POINTS = (
     HookPoint("accelerate.utils.modeling:get_balanced_memory", "device_map"),
     HookPoint("accelerate.utils.modeling:get_max_memory", "device_map"),
     HookPoint("accelerate.utils.modeling:check_tied_parameters_on_same_device", "device_map", optional=True),
-    HookPoint("accelerate.utils.modeling:load_checkpoint_in_model", "weights"),
     HookPoint(f"{INTEGRATION}:accelerate_dispatch", "dispatch", since="D", begin=tied_before_dispatch),
     HookPoint(f"{INTEGRATION}:accelerate_disk_offload", "offload", since="D"),
     HookPoint(f"{INTEGRATION}:infer_auto_device_map", "device_map", since="D", finish=_device_map),

@@ -50,7 +50,6 @@ def import_handler(
 ) -> Callable[..., Any]:
     """Times the outermost import and, inside it, each package's own share."""
     state = recorder.state
-    watched = recorder.watched_modules
     modules = sys.modules
 
     def begin(name: str) -> OpenSpan:
@@ -87,8 +86,7 @@ def import_handler(
         started = clock()
         try:
             result = original(name, *args)
-            if name in watched:
-                shielded(recorder, point.target, arrived, name)
+            shielded(recorder, point.target, arrived, name)
         except BaseException:
             ended = _account(around, name, started)
             # An import that fails is often a probe for an optional package.

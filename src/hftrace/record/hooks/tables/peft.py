@@ -13,6 +13,7 @@ from typing import Any
 
 from hftrace.record.hooks.adapter_files import assigning
 from hftrace.record.hooks.capture import describe_value
+from hftrace.record.hooks.parts import owner_at
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint
 from hftrace.record.hooks.tables.entry import EntryObserver
 from hftrace.record.hooks.tables.surgery import (
@@ -72,8 +73,9 @@ class InjectObserver(SurgeryObserver):
         if hasattr(model, "_modules"):
             # Inside of a load that makes the model, its tensors are that load's; a load of nothing but
             # the adapter has been given a model.
-            makes_model = bool(stack) and not (len(stack) > 1 and stack[1].hook == stack[0].hook)
-            models_of(self.recorder).follow(model, stack[0].id if makes_model else 0)
+            own = stack[owner_at(stack) :]
+            makes_model = bool(own) and not (len(own) > 1 and own[1].hook == own[0].hook)
+            models_of(self.recorder).follow(model, own[0].id if makes_model else 0)
         return model
 
     def begin(self, call: Call, started: int) -> Operation | None:

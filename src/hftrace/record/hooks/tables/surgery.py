@@ -8,16 +8,15 @@ but what they do to the tensors is followed all the same.
 from __future__ import annotations
 
 import threading
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.hooks.adapter_files import assigning
+from hftrace.record.hooks.parts import owner_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
-from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import OpenSpan, clock
 from hftrace.record.second_look import models_of
 from hftrace.schema import lines
 
@@ -179,7 +178,11 @@ class StateDictObserver(SurgeryObserver):
                 items += (assigning.keys.get(id(value)), known)
         self.recorder.write(
             lines.Assigned(
-                self.state.stack[0].id, assigning.path, clock(), self.recorder.local.buffer.thread, items
+                owner_of(self.state.stack).id,
+                assigning.path,
+                clock(),
+                self.recorder.local.buffer.thread,
+                items,
             )
         )
 
@@ -208,34 +211,6 @@ surgery_handler = observed_by(SurgeryObserver, begins_load=True)
 move_model_handler = observed_by(MoveObserver, begins_load=True)
 dispatch_handler = observed_by(DispatchObserver, begins_load=True)
 _blank_handler = observed_by(BlankObserver, begins_load=True)
-_around_state_dict = observed_by(StateDictObserver, begins_load=True)
-
-
-@transparent
-def state_dict_handler(
-    recorder: Recorder,
-    point: HookPoint,
-    number: int,
-    function: types.FunctionType,
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """Handles ``load_state_dict``; inside of a load, only for a model of transformers and for adapters.
-
-    4.50 calls it on the model once per shard, and on a single module once per
-    tensor: the latter are far too many for spans.
-    """
-    around = _around_state_dict(recorder, point, number, function, original)
-
-    def call(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if (
-            recorder.open_loads
-            and not assigning.names
-            and not hasattr(type(module), "_load_pretrained_model")
-        ):
-            return original(module, *args, **kwargs)
-        return around(module, *args, **kwargs)
-
-    return call
 
 
 POINTS = (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hftrace.record.hooks.adapter_files import adapter_file_read
-from hftrace.record.hooks.capture import basename, shard_of_call
+from hftrace.record.hooks.capture import shard_of_call
 from hftrace.record.hooks.events import module_handler
 from hftrace.record.hooks.points import HookPoint
 
@@ -12,13 +11,6 @@ MODELING = "transformers.modeling_utils"
 POINTS = (
     HookPoint(f"{MODELING}:_load_state_dict_into_model", "shard", until="A", begin=shard_of_call),
     HookPoint(f"{MODELING}:_load_state_dict_into_meta_model", "shard", until="C", begin=shard_of_call),
-    HookPoint(
-        "safetensors.torch:load_file",
-        "shard",
-        until="A",
-        label=lambda call: f"load_file({basename(call.get('filename'))})",
-        finish=adapter_file_read,
-    ),
     HookPoint(
         "torch.nn.modules.module:Module._load_from_state_dict", "weights", until="B", handler=module_handler
     ),

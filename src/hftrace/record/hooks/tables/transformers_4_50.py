@@ -6,7 +6,7 @@ from hftrace.record.hooks.capture import renaming, resolved_files, shard_of_call
 from hftrace.record.hooks.events import place_fourth, place_second
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.hooks.tables.surgery import state_dict_handler
+from hftrace.record.hooks.tables.given import state_dict_handler
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"

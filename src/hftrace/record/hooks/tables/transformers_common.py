@@ -6,7 +6,6 @@ Sources: the parsed modules of 20 releases, 4.36.2 to 5.23.0.
 from __future__ import annotations
 
 from hftrace.record import remade
-from hftrace.record.hooks.adapter_files import adapter_file_read
 from hftrace.record.hooks.capture import (
     archive_files,
     basename,
@@ -23,32 +22,12 @@ MODEL = f"{MODELING}:PreTrainedModel"
 CONFIGURATION = "transformers.configuration_utils"
 
 
-def _config_source(call: Call) -> str:
-    return f"{getattr(call.first(), '__name__', 'config')}"
-
-
 def _checkpoint_name(call: Call) -> str:
     return f"load_state_dict({basename(call.get('checkpoint_file'))})"
 
 
 POINTS = (
     # Configuration. The class is PretrainedConfig to 4.57, PreTrainedConfig in 5.x.
-    HookPoint(
-        f"{CONFIGURATION}:PretrainedConfig.from_pretrained",
-        "config",
-        until="C",
-        label=_config_source,
-        outermost_only=True,
-        phase_before="config",
-    ),
-    HookPoint(
-        f"{CONFIGURATION}:PreTrainedConfig.from_pretrained",
-        "config",
-        since="D",
-        label=_config_source,
-        outermost_only=True,
-        phase_before="config",
-    ),
     HookPoint(f"{CONFIGURATION}:PretrainedConfig.get_config_dict", "config", until="C"),
     HookPoint(f"{CONFIGURATION}:PreTrainedConfig.get_config_dict", "config", since="D"),
     HookPoint(
@@ -118,7 +97,6 @@ POINTS = (
         finish=loaded_state_dict,
         phase_before="resolve",
     ),
-    HookPoint("torch.serialization:load", "shard", finish=adapter_file_read),
     HookPoint(
         "transformers.integrations.deepspeed:_load_state_dict_into_zero3_model", "shard", optional=True
     ),
@@ -133,11 +111,6 @@ POINTS = (
     ),
     HookPoint(f"{MODEL}.set_use_kernels", "finalize", since="D", optional=True),
     HookPoint(f"{MODEL}.can_generate", "generation_config", optional=True, phase_before="generation_config"),
-    HookPoint(
-        "transformers.generation.configuration_utils:GenerationConfig.from_pretrained",
-        "generation_config",
-        phase_before="generation_config",
-    ),
     HookPoint(
         "transformers.generation.configuration_utils:GenerationConfig.from_model_config",
         "generation_config",

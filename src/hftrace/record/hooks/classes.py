@@ -1,0 +1,86 @@
+"""Finds classes that load by a ``from_pretrained`` of their own, whoever wrote them.
+
+No table names diffusers' classes, or a user's. The classes that are there when
+tracing starts are looked through once; those of a module that is imported
+later, when it has arrived.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from hftrace.record.hooks.points import HookPoint
+from hftrace.record.hooks.tables.containers import MAKERS
+from hftrace.record.hooks.tables.entry import entry_point
+
+KINDS = {
+    "PretrainedConfig": "config",
+    "PreTrainedConfig": "config",
+    "PeftConfigMixin": "config",
+    "GenerationConfig": "generation_config",
+    "PreTrainedTokenizerBase": "tokenizer",
+    "ProcessorMixin": "processor",
+    "ImageProcessingMixin": "processor",
+    "BaseVideoProcessor": "processor",
+    "VideoProcessorMixin": "processor",
+    "FeatureExtractionMixin": "processor",
+    "PreTrainedModel": "load",
+    "_BaseAutoModelClass": "load",
+    "_BaseAutoBackboneClass": "load",
+}
+"""What the subclasses of a class of transformers or peft load, by its name."""
+LIBRARIES = ("transformers", "peft")
+
+_own_names = type.__dict__["__dict__"].__get__
+
+
+def known_classes() -> Iterator[type]:
+    """Yields every class of the process, each once."""
+    seen: set[int] = set()
+    pending = type.__subclasses__(object)
+    while pending:
+        found = pending.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            # By type itself: a metaclass may have a method of that name.
+            pending += type.__subclasses__(found) if found is not type else ()
+
+
+def classes_of(module_name: str) -> Iterator[type]:
+    """Yields the classes that a module defines at its top."""
+    module = sys.modules.get(module_name)
+    for value in list(getattr(module, "__dict__", {}).values()):
+        # Not isinstance: a lazy or deprecated name of the host would be used by that.
+        if issubclass(type(value), type) and (_own_names(value) or {}).get("__module__") == module_name:
+            yield value
+
+
+def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
+    """Yields a hook point for each way to load that a class defines itself, with the class and the name."""
+    for owner in classes:
+        names = _own_names(owner) or {}
+        if str(names.get("__module__")).startswith("torch."):
+            continue  # Embedding.from_pretrained takes a tensor that is there
+        for name in MAKERS:
+            if name in names:
+                yield _point(owner, name), owner, name
+
+
+def _point(owner: type, name: str) -> HookPoint:
+    target = f"{owner.__module__}:{owner.__qualname__}.{name}"
+    phase = _kind_of(owner) if name == "from_pretrained" else None
+    if phase is None:
+        return HookPoint(target, "load", handler=MAKERS[name])
+    more: dict[str, Any] = {"phase_after": "finalize"} if phase == "load" else {}
+    return entry_point(target, phase, outermost_only=phase == "config", **more)
+
+
+def _kind_of(owner: type) -> str | None:
+    """Returns the phase of what a class of a known kind loads; None for any other class."""
+    for base in owner.__mro__:
+        if base.__module__.partition(".")[0] in LIBRARIES and base.__name__ in KINDS:
+            return KINDS[base.__name__]
+    return None

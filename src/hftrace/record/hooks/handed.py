@@ -1,0 +1,269 @@
+"""Tensors that a program reads from a file itself and hands to a model: which key of which file is in which.
+
+``safetensors.torch.load_file`` and ``torch.load`` return tensors,
+``load_state_dict`` takes tensors. A tensor that is handed over counts as the
+one that was read where its storage and its place in it are the same and nothing
+has been written into it since: whoever renames keys, or leaves some out, hands
+over the same tensors, and whoever casts them does not. Only weak references to
+the storages are kept, so no memory is.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys
+from hftrace.record.identity import modules_of
+from hftrace.record.recorder import Recorder, clock
+from hftrace.schema import lines
+
+MAX_TENSORS = 200_000
+"""Tensors that are remembered; of later ones nothing is said."""
+STATE_DICT = ""
+"""The "file" of tensors that were not seen to come from one."""
+
+
+class _Read(NamedTuple):
+    """A tensor of a file, as it was when it was read."""
+
+    path: str
+    key: str
+    dtype: Any
+    version: int
+
+
+class _Given(NamedTuple):
+    """A tensor that a module took, and what it is then."""
+
+    module: weakref.ref[Any]
+    name: str
+    tensor: int
+    version: int | None
+    path: str
+    key: str
+    time_ns: int
+    thread: int
+
+
+class Handed:
+    """What was read from files and handed over, of one recording.
+
+    Args:
+        recorder: Where it is written down.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._read: dict[tuple[Any, ...], _Read] = {}
+        self._storages: list[int] = []
+        self._pickles: dict[str, dict[str, Any]] = {}
+        self._given: dict[int, list[_Given]] = {}
+        """By the span of the load that it is for."""
+        self._free: Any = None
+        self.loads: set[int] = set()
+        """The loads whose models have been given something."""
+        self._modules: dict[int, list[weakref.ref[Any]]] = {}
+        """By load, the modules whose ``load_state_dict`` was called."""
+
+    def close(self) -> None:
+        """Forgets everything."""
+        for storage in self._storages:
+            self._free(storage)
+        self._storages.clear()
+        self._read.clear()
+        self._pickles.clear()
+        self._given.clear()
+        self._modules.clear()
+        _handed.pop(self._recorder, None)
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def read(self, path: str | os.PathLike[str], tensors: Any) -> int:
+        """Remembers what was read from a file; returns how many tensors that are."""
+        if not isinstance(tensors, Mapping):
+            return 0
+        self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
+        path = absolute(path)
+        count = 0
+        described: dict[str, Any] = {}
+        for key, tensor in tensors.items():
+            place = _place(tensor)
+            if place is None or not isinstance(key, str):
+                continue
+            count += 1
+            described[key] = _Described(tensor)
+            if len(self._storages) < MAX_TENSORS:
+                storage = tensor.untyped_storage()._weak_ref()
+                self._storages.append(storage)
+                version = _version(tensor)
+                if version is not None:
+                    self._read[storage, place] = _Read(path, key, tensor.dtype, version)
+        if not path.endswith(".safetensors"):
+            self._pickles[path] = described
+        return count
+
+    def source_of(self, tensor: Any) -> _Read | None:
+        """Returns what a tensor was read as; None where it was not, or is not the same any more."""
+        place = _place(tensor)
+        if place is None or not self._read:
+            return None
+        try:
+            # While a weak reference is held, no other storage has its address.
+            storage = tensor.untyped_storage()._weak_ref()
+        except Exception:
+            return None
+        self._free(storage)
+        found = self._read.get((storage, place))
+        if found is None or found.dtype != tensor.dtype or found.version != _version(tensor):
+            return None
+        return found
+
+    # -- models ------------------------------------------------------------------------------------
+
+    def given(
+        self, load: int, module: Any, state_dict: Any, refused: set[str], *, assign: bool = False
+    ) -> None:
+        """Notes which tensors of a module have taken which of a state dict's, after ``load_state_dict``.
+
+        Args:
+            load: The span of the load that it belongs to.
+            module: The module.
+            state_dict: What was handed to it.
+            refused: Keys that it has no place for.
+            assign: Whether it took the tensors themselves, and no copies of them.
+        """
+        if not isinstance(state_dict, Mapping):
+            return
+        recorder = self._recorder
+        slots = {
+            f"{prefix}{name}": (each, name, tensor)
+            for prefix, each in modules_of(module)
+            for table in (each._parameters, each._buffers)
+            for name, tensor in table.items()
+            if tensor is not None
+        }
+        self._modules.setdefault(load, []).append(weakref.ref(module))
+        time, thread = clock(), recorder.local.buffer.thread
+        own: dict[str, Any] = {}
+        paths: dict[str, None] = {}
+        found = self._given.setdefault(load, [])
+        for key, value in state_dict.items():
+            source = self.source_of(value)
+            path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
+            if source is not None:
+                paths[path] = None
+            if key in slots and key not in refused:
+                each, leaf, tensor = slots[key]
+                if source is None and not assign and _same_memory(value, tensor):
+                    continue  # its own values, as torch's set_model_state_dict completes what is missing
+                found.append(
+                    _Given(weakref.ref(each), leaf, id(tensor), _version(tensor), path, name, time, thread)
+                )
+                if source is None:
+                    own[key] = value
+            elif source is None and key in refused:
+                own[key] = value
+        if own:
+            note_keys(recorder, STATE_DICT, own)
+        for path in paths:
+            if path not in recorder.checkpoint_paths:
+                note_checkpoint(recorder, path)
+            if path in self._pickles:
+                note_keys(recorder, path, self._pickles[path])
+
+    def settle(self, load: int, model: Any) -> None:
+        """Writes down by what names a model holds what its modules were handed, if nobody wrote since."""
+        found = self._given.pop(load, [])
+        if not found:
+            return
+        self.loads.add(load)
+        prefixes: dict[int, str] = {}
+        for prefix, module in modules_of(model):
+            prefixes.setdefault(id(module), prefix)
+        pairs: dict[tuple[str, int, int], dict[str, str]] = {}
+        last: dict[str, tuple[str, int, int]] = {}
+        for each in found:
+            module = each.module()
+            if module is None or id(module) not in prefixes:
+                continue
+            tensor = module._parameters.get(each.name)
+            if tensor is None:
+                tensor = module._buffers.get(each.name)
+            name = prefixes[id(module)] + each.name
+            # Handed over again: only the last one counts.
+            group = last.pop(name, None)
+            if group is not None:
+                pairs[group].pop(name)
+            if tensor is not None and id(tensor) == each.tensor and _version(tensor) == each.version:
+                last[name] = (each.path, each.time_ns, each.thread)
+                pairs.setdefault(last[name], {})[name] = each.key
+        for (path, time, thread), names in pairs.items():
+            items: list[str | None] = [part for name, key in names.items() for part in (key, name)]
+            self._recorder.write(lines.Assigned(load, path, time, thread, items))
+
+    def only_module(self, load: int) -> Any:
+        """Returns the module that a load has handed something to, where it is one and is there."""
+        found = {id(module): module for each in self._modules.get(load, ()) if (module := each()) is not None}
+        return next(iter(found.values())) if len(found) == 1 else None
+
+    def forget(self, load: int) -> None:
+        """Forgets what was handed over in a load that failed."""
+        self._given.pop(load, None)
+
+
+class _Described:
+    """What a tensor of a file is, without the tensor."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.dtype = tensor.dtype
+        self.shape = tuple(tensor.shape)
+        self._bytes = tensor.element_size()
+        self._count = tensor.numel()
+
+    def element_size(self) -> int:
+        """Returns the bytes of one element."""
+        return int(self._bytes)
+
+    def numel(self) -> int:
+        """Returns how many elements there are."""
+        return int(self._count)
+
+
+def _place(tensor: Any) -> tuple[Any, ...] | None:
+    """Returns where in its storage a tensor lies; None for what is no plain tensor."""
+    if not hasattr(tensor, "untyped_storage"):
+        return None
+    try:
+        return int(tensor.storage_offset()), tuple(tensor.shape), tuple(tensor.stride())
+    except Exception:  # a lazy or sparse tensor
+        return None
+
+
+def _same_memory(one: Any, other: Any) -> bool:
+    """Returns whether two tensors are views of the same place."""
+    try:
+        same = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except Exception:  # a tensor without a storage of its own
+        return one is other
+    return same and _place(one) == _place(other)
+
+
+def _version(tensor: Any) -> int | None:
+    try:
+        return int(tensor._version)
+    except RuntimeError:  # made in inference mode: nobody counts
+        return None
+
+
+_handed: weakref.WeakKeyDictionary[Recorder, Handed] = weakref.WeakKeyDictionary()
+
+
+def handed_of(recorder: Recorder) -> Handed:
+    """Returns what a recorder knows of tensors that were handed over."""
+    if recorder not in _handed:
+        _handed[recorder] = Handed(recorder)
+    return _handed[recorder]
