@@ -8,12 +8,12 @@ from typing import Any
 from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
-from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.overlap import overlapped_by
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
