@@ -13,10 +13,10 @@ import pytest
 import small_llama
 
 import hftrace
-from hftrace.analysis.ending.whose import failed_loads
 from hftrace.analysis.findings.silence import doubts
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.whose import failed_loads
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]

@@ -8,10 +8,10 @@ from typing import Any
 from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
-from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.load_facts import file_facts, loads, weight_facts
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
+from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.loads import main_load_trace
 from hftrace.analysis.time.overlap import overlapped_by
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times

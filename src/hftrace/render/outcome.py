@@ -9,9 +9,9 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.children import unrecorded_children
-from hftrace.analysis.ending.whose import ended_load, failed_loads
-from hftrace.analysis.instead import seen_instead
+from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.whose import ended_load, failed_loads
 from hftrace.analysis.values import natural, text
 from hftrace.render.text import clean, shorten
 from hftrace.schema.trace import Trace
@@ -91,7 +91,7 @@ def children_words(trace: Trace) -> str:
 
 
 def instead_words(facts: dict[str, Any]) -> str:
-    """Returns what was seen of a session without a load, of :func:`hftrace.analysis.instead.seen_instead`."""
+    """Returns what :func:`~hftrace.analysis.time.instead.seen_instead` found, in words."""
     said = [
         f"{units.count(count, 'span')} of phase {clean(str(phase))}"
         for phase, count in facts["spans"].items()

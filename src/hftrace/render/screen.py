@@ -6,11 +6,11 @@ import os
 import shlex
 from collections.abc import Iterable
 
-from hftrace.analysis.ending.whose import ended_outside
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_names
+from hftrace.analysis.time.whose import ended_outside
 from hftrace.render.findings import finding_list
 from hftrace.render.registry import shown_by
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack

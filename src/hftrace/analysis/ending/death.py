@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
 from hftrace.analysis.ending.limits import recorded_limit
 from hftrace.analysis.ending.progress import known_progress
-from hftrace.analysis.ending.whose import ended_load, ended_outside, ended_span
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
+from hftrace.analysis.time.whose import ended_load, ended_outside, ended_span
 from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hftrace.analysis.ending.whose import ended_load, ended_outside
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.whose import ended_load, ended_outside
 from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 

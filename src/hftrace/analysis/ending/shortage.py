@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.ending.prediction import predicted_device_bytes
-from hftrace.analysis.ending.whose import ended_load, ended_outside, failed_loads
 from hftrace.analysis.memory.devices import described_device, device_sizes
+from hftrace.analysis.time.whose import ended_load, ended_outside, failed_loads
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.loader import is_unrecognised
 from hftrace.analysis.once import once
+from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.analysis.time.requests import failures
 from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns

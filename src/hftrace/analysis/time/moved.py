@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hftrace.analysis.ending.whose import all_ended_well
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.whose import all_ended_well
 from hftrace.schema.trace import Trace
 
 LAZY_SHARE = 0.5

@@ -110,7 +110,7 @@ def _report(trace: Trace, target: Path | None) -> int:
 
         print_error(f"{explain_death(trace)}.{where}")
         return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
-    from hftrace.analysis.ending.whose import ended_outside
+    from hftrace.analysis.time.whose import ended_outside
     from hftrace.launch.ending.explanation import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.killer import CERTAIN, confidence
-from hftrace.analysis.ending.whose import ended_load, ended_outside
 from hftrace.analysis.text import first_sentences
+from hftrace.analysis.time.whose import ended_load, ended_outside
 from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
 from hftrace.replay.headers import read_safetensors_header

@@ -10,8 +10,8 @@ from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ending.shortage import caught_cause
-from hftrace.analysis.ending.whose import all_ended_well, ended_load, ended_outside, failed_loads
 from hftrace.analysis.summary import summary
+from hftrace.analysis.time.whose import all_ended_well, ended_load, ended_outside, failed_loads
 from hftrace.launch.ending.explanation import explain_failure
 from hftrace.render.screen import next_command
 from hftrace.render.views import load as view
