@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read, Unpacking
 from hftrace.replay.headers import StoredTensor
+from hftrace.replay.mismatches import Mismatch, mismatches
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
 from hftrace.schema import lines
@@ -17,6 +18,9 @@ from hftrace.schema import lines
 MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
+
+MAX_SAME = 500
+"""Messages that begin with the same so many characters are one."""
 
 REMADE = "postprocess_model"
 """The operation that makes parameters anew after all have been loaded."""
@@ -102,6 +106,8 @@ class LoadRecord:
     """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
+    mismatches: list[Mismatch] = field(default_factory=list)
+    """What a load ended for, of a shape that the model has otherwise."""
     built_on: str | None = None
     """Where the model's parameters were made: ``meta``, or a device; None if unknown."""
     meta_buffers: bool | None = None
@@ -137,7 +143,8 @@ def load_records(process: Process) -> list[LoadRecord]:
         spans_of[root_of[span.id]].append(span)
     loads = [span for span in process.spans.values() if span.phase == "load" and span.parent is None]
     loads.sort(key=lambda span: span.start)
-    records = {load.id: _record(load, spans_of[load.id]) for load in loads}
+    said = _messages(process)
+    records = {load.id: _record(load, spans_of[load.id], said) for load in loads}
     _sort_lines(process, {span: records[root] for span, root in root_of.items() if root in records})
     ordered = list(records.values())
     groups = _distinct(group for fact in process.facts.get("ties", []) for group in fact.get("groups", []))
@@ -171,7 +178,7 @@ def _roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
     return roots
 
 
-def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
+def _record(load: OpenedSpan, spans: list[OpenedSpan], said: list[str]) -> LoadRecord:
     assert load.end is not None
     return LoadRecord(
         span=load.id,
@@ -187,10 +194,25 @@ def _record(load: OpenedSpan, spans: list[OpenedSpan]) -> LoadRecord:
         assigns=any(span.attributes.get("assigns") is True for span in spans),
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
+        mismatches=mismatches([span.attributes for span in spans], _errors(load, said)),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=next((str(span.attributes["device"]) for span in spans if _says_device(span)), None),
         renames_known=any("renamed" in span.attributes for span in spans),
     )
+
+
+def _messages(process: Process) -> list[str]:
+    """Returns what the exceptions said that left the loads, at length."""
+    errors = (fact.get("error") for fact in process.facts.get("outcome", []))
+    return [str(error.get("message")) for error in errors if isinstance(error, dict)]
+
+
+def _errors(load: OpenedSpan, said: list[str]) -> list[str]:
+    """Returns what the exception said that left a load: by its span, and by the outcome, which has more."""
+    if "error" not in load.attributes:
+        return []
+    own = str(load.attributes["error"])
+    return [own, *(message for message in said if message and message[:MAX_SAME] in own)]
 
 
 def _says_device(span: OpenedSpan) -> bool:

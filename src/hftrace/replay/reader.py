@@ -71,6 +71,11 @@ class Process:
         known = self.facts.get("process")
         return int(known[-1]["ranks"]) if known else 1
 
+    def wall_ns(self, time_ns: int) -> int | None:
+        """Returns what the wall clock said when the process's own clock said this; None if unknown."""
+        wall = self.header.get("wall_clock_ns")
+        return int(wall) - int(self.header["clock_base_ns"]) + time_ns if isinstance(wall, int) else None
+
     def events_of(self, kind: type[Kind]) -> list[Kind]:
         """Returns the events of one kind, in the order of the journal."""
         return self._events.get(kind, [])

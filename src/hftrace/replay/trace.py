@@ -184,16 +184,20 @@ class _Ledgers:
         for record in records:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
-            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
+            until = process.wall_ns(record.end)
+            rows = build_file_ledger(record, as_loaded, complete=ended_well, until_ns=until)
+            files = Table.of(File, rows)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
-        if not ended_well and outcome.get("last_file") is None:
-            rows = [row for part in self.tensors for row in part.rows]
-            outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
+        if not ended_well:
+            known = [row for part in self.tensors for row in part.rows]
+            outcome["last_tensor_file"] = own = file_of(outcome.get("last_tensor"), known)
+            if outcome.get("last_file") is None:
+                outcome["last_file"] = own
         # Last: no tensor and no file belongs to a collection.
         add_collection_spans(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}

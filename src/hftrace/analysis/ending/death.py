@@ -18,7 +18,6 @@ from hftrace.analysis.ending.progress import known_progress
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import weight_files
 from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
 
@@ -105,6 +104,9 @@ class Death:
     """Number of the file among the weight files, from 1."""
     shards: int | None = None
     tensor: str | None = None
+    """The last one that was done."""
+    tensor_file: str | None = None
+    """Where that is from, which need not be the file that the load ended in."""
     tensor_ns: int | None = None
     placed_tensors: int = 0
     all_tensors: int = 0
@@ -213,7 +215,8 @@ def death_of(trace: Trace) -> Death:
     cause = _error_text(outcome.get("cause"))
     row = _last_span(trace, status, text(outcome.get("died_in")) if cause else None)
     span = trace.spans[row] if row is not None else None
-    file = text(outcome.get("last_file"))
+    last_file = text(outcome.get("last_file"))
+    file = _culprit(trace, evidence) or last_file
     shard, shards = _shard(trace, file)
     progress = known_progress(trace)
     return Death(
@@ -234,6 +237,7 @@ def death_of(trace: Trace) -> Death:
         shard=shard,
         shards=shards,
         tensor=text(outcome.get("last_tensor")),
+        tensor_file=text(outcome.get("last_tensor_file")) or last_file,
         tensor_ns=integer(outcome.get("last_tensor_ns")),
         placed_tensors=progress.placed_tensors,
         all_tensors=progress.all_tensors,
@@ -311,7 +315,19 @@ def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
         row = max(below, key=lambda child: (index.ends[child], index.starts[child], child))
 
 
+def _culprit(trace: Trace, evidence: list[Evidence]) -> str | None:
+    """Returns the name of the weight file that was not whole, where it is the only one."""
+    paths = [
+        text(each.get("path"))
+        for each in evidence
+        if isinstance(each, dict) and each["kind"] == "damaged-file"
+    ]
+    names = [path.replace("\\", "/").rpartition("/")[2] for path in paths if path]
+    return names[0] if len(names) == 1 and _shard(trace, names[0])[0] is not None else None
+
+
 def _shard(trace: Trace, file: str | None) -> tuple[int | None, int | None]:
-    shards = {each.name: each.shard for each in weight_files(trace) if each.shard is not None}
+    columns = (trace.files.column(name) for name in ("name", "shard"))
+    shards = {name: shard for name, shard in zip(*columns, strict=True) if shard is not None}
     number = shards.get(file) if file is not None else None
     return (None, None) if number is None else (number + 1, len(shards))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace.analysis.ending.death_facts import DeathFacts
-from hftrace.analysis.ending.evidence import gather_evidence
+from hftrace.analysis.ending.evidence import failure_evidence, gather_evidence
 from hftrace.analysis.ending.killer import find_killer
 from hftrace.analysis.ending.last_memory import last_memory, limit_reached
 from hftrace.analysis.ending.limits import CGROUP, MEMORY_LIMIT, RAM, Limit, applied_limit
@@ -67,6 +67,7 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     killer = find_killer(trace, facts, error)
     result["killer"] = killer
     if killer is None:
+        result["evidence"] = failure_evidence(trace, error)
         return result
     if killer == "out-of-memory" and isinstance(error, Mapping):
         result["device"] = device_shortage(trace, error, cause.row if cause else None)

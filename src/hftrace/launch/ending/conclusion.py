@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.death_facts import DeathFacts
-from hftrace.analysis.ending.killer import CRASHES
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.launch.ending.evidence import OomCounters, damaged_files
+from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
 from hftrace.replay.trace import replay
@@ -100,7 +99,6 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
                 kernel_kill_message(pid, started) if by_kernel and pid and started is not None else None
             ),
             stack=stack or (facts.timeout or {}).get("stack"),
-            damaged_files=damaged_files(trace) if signalled in CRASHES else (),
             end_unknown=not seen and stack is None,
         ),
     )

@@ -183,6 +183,12 @@ def _doing(found: Death, short: bool) -> str:
 def _place(found: Death, short: bool) -> str:
     numbered = f"shard {found.shard} of {found.shards}" if found.shard is not None else ""
     parts = [shorten(clean(found.tensor), NAME_COLUMNS)] if found.tensor else []
+    if found.file and found.tensor_file not in (None, found.file):
+        # What was done last is from another file than the one that the load ended in.
+        place = numbered if numbered and short else shorten(clean(found.file), NAME_COLUMNS)
+        place += f" ({numbered})" if numbered and not short else ""
+        of = "" if short else f" of {shorten(clean(found.tensor_file or ''), NAME_COLUMNS)}"
+        return f"{place}, after {parts[0]}{of}" if parts else place
     if numbered and short:
         parts.append(numbered)
     elif found.file:
