@@ -18,9 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hftrace.record import buffers
+from hftrace.record import buffers, failure
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
+from hftrace.record.reading import Readers
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
 from hftrace.schema import codec, journal, lines
@@ -113,6 +114,7 @@ class Recorder:
         self.devices = DeviceMemory()
         self._devices_described = 0
         self.garbage = Watch()
+        self.readers = Readers()
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
         )
@@ -267,20 +269,7 @@ class Recorder:
         described = redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]
         notes: dict[str, Any] = {"error": described}
         if span.phase == "load" and len(self.state.stack) == 1:
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self.facts(
-                "outcome",
-                {
-                    "status": status,
-                    "error": {
-                        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix(
-                            "builtins."
-                        ),
-                        "message": redact(str(error))[:10_000],
-                        "traceback": redact(text)[-50_000:],
-                    },
-                },
-            )
+            self.facts("outcome", {"status": status, "error": failure.described(error)})
         self.end(span, status, notes)
 
     def failed_call(
@@ -361,6 +350,8 @@ class Recorder:
             buffer, name = self._threads[self._announced]
             others.append(lines.Thread(buffer.thread, name))
             self._announced += 1
+        if self.open_loads and (reads := self.readers.look()) is not None:
+            others.append(lines.Facts("reading", {"open": reads}))
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
             # When they are first in use, and when something is on one: said again when all is over, which a

@@ -21,7 +21,7 @@ from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
-from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
+from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.samples import read_samples
@@ -198,6 +198,10 @@ class _Ledgers:
             outcome["last_tensor_file"] = own = file_of(outcome.get("last_tensor"), known)
             if outcome.get("last_file") is None:
                 outcome["last_file"] = own
+            if outcome["status"] == "killed":
+                reading = outcome.setdefault("reading", [])
+                for read in open_reads(process, base):
+                    reading.append({**read, "file": file_of(read["tensor"], known)})
         # Last: no tensor and no file belongs to a collection.
         add_collection_spans(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}

@@ -19,6 +19,7 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer, natural, text
+from hftrace.schema.frames import host_frames
 from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
@@ -26,6 +27,7 @@ NEAR_LIMIT = 0.85
 MEMORY_KILLERS = ("memory-limit", "kernel-oom", "out-of-memory")
 MAX_EVIDENCE = 20
 MAX_STALLS = 50
+MAX_READS = 64
 MAX_LOOK_NS = 3_000_000_000
 """Asking for the stacks took so long at most, and was not counted as silence."""
 
@@ -48,6 +50,17 @@ class Stall:
     """The same when it was last looked at, where that was another."""
     hosts: tuple[str, ...] = ()
     """Whose answers were waited for."""
+
+
+@dataclass(frozen=True)
+class OpenRead:
+    """A tensor whose read had begun when the process died, and had not ended."""
+
+    tensor: str
+    file: str | None = None
+    thread: int | None = None
+    since_ns: int | None = None
+    """From the clock base."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +121,7 @@ class Death:
     tensor_file: str | None = None
     """Where that is from, which need not be the file that the load ended in."""
     tensor_ns: int | None = None
+    reading: list[OpenRead] = field(default_factory=list)
     placed_tensors: int = 0
     all_tensors: int = 0
     placed_bytes: int | None = None
@@ -172,8 +186,8 @@ def stalls(trace: Trace) -> list[Stall]:
             integer(entry.get("time_ns")),
             natural(entry.get("silent_ns")),
             text(entry.get("phase")),
-            text(entry.get("stack")),
-            text(entry.get("last_stack")),
+            _frames(entry.get("stack")),
+            _frames(entry.get("last_stack")),
             tuple(host for host in (hosts if isinstance(hosts, list) else []) if text(host) is not None),
         )
         if found and _goes_on(found[-1], stall):
@@ -228,7 +242,7 @@ def death_of(trace: Trace) -> Death:
         exit_code=integer(outcome.get("exit_code")),
         error=_error_text(error),
         cause=cause,
-        traceback=text(error.get("traceback")) if isinstance(error, dict) else None,
+        traceback=_frames(error.get("traceback")) if isinstance(error, dict) else None,
         time_ns=max(span_index(trace).ends, default=None),
         phase=text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
         function=(span.function or span.name) if span else text(outcome.get("died_in")),
@@ -238,6 +252,7 @@ def death_of(trace: Trace) -> Death:
         shards=shards,
         tensor=text(outcome.get("last_tensor")),
         tensor_file=text(outcome.get("last_tensor_file")) or last_file,
+        reading=_reading(outcome.get("reading")),
         tensor_ns=integer(outcome.get("last_tensor_ns")),
         placed_tensors=progress.placed_tensors,
         all_tensors=progress.all_tensors,
@@ -249,9 +264,29 @@ def death_of(trace: Trace) -> Death:
         limit_kind=kind,
         predicted_anon_bytes=natural(outcome.get("predicted_anon_bytes")),
         device=_full_device(trace, outcome.get("device")),
-        stack=text(outcome.get("stack")),
+        stack=_frames(outcome.get("stack")),
         stalls=stalls(trace),
     )
+
+
+def _reading(found: Any) -> list[OpenRead]:
+    entries = found[:MAX_READS] if isinstance(found, list) else []
+    return [
+        OpenRead(
+            tensor,
+            text(each.get("file")),
+            natural(each.get("thread")),
+            integer(each.get("since_ns")),
+        )
+        for each in entries
+        if isinstance(each, dict) and (tensor := text(each.get("tensor"))) is not None
+    ]
+
+
+def _frames(found: Any) -> str | None:
+    """Returns a traceback or stacks without frames of ours, which a trace before 1.2 has."""
+    known = text(found)
+    return host_frames(known) if known is not None else None
 
 
 def _evidence(found: Any) -> list[Evidence]:

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
+from hftrace.record.failure import described
 from hftrace.record.hooks.generations import loader_facts
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder
@@ -112,18 +112,8 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupted = isinstance(error, KeyboardInterrupt)
         code = 130 if interrupted else 1
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        recorder.facts(
-            "outcome",
-            {
-                "status": "interrupted" if interrupted else "error",
-                "error": {
-                    "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-                    "message": redact(str(error))[:10_000],
-                    "traceback": redact(text)[-50_000:],
-                },
-            },
-        )
+        status = "interrupted" if interrupted else "error"
+        recorder.facts("outcome", {"status": status, "error": described(error)})
     if recorder.first_checkpoint is not None:
         recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
     tracer.stop()

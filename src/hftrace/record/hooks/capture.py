@@ -267,6 +267,7 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     current = recorder.current()
     if not isinstance(state_dict, Mapping) or current is None:
         return None
+    recorder.readers.expected = True
     keys, values = iter(state_dict), iter(state_dict.values())
     while part := list(itertools.islice(keys, SLICES_PER_LINE)):
         identities = list(map(id, itertools.islice(values, len(part))))

@@ -126,6 +126,8 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "doing", doing, PLAIN
     if found.tensor or found.file:
         yield "at", _place(found, short), PLAIN
+    if found.reading:
+        yield "reading", _reading(found, short), PLAIN
     if not short and (times := _times(trace, found)):
         yield "when", times, PLAIN
     if found.progress is not None:
@@ -194,6 +196,22 @@ def _place(found: Death, short: bool) -> str:
     elif found.file:
         parts.append(shorten(clean(found.file), NAME_COLUMNS) + (f" ({numbered})" if numbered else ""))
     return ", of ".join(parts) if not (numbered and short) else ", ".join(parts)
+
+
+def _reading(found: Death, short: bool) -> str:
+    """Returns what was being read: all of it, or on the first screen the one that began first."""
+    reads = sorted(found.reading, key=lambda read: read.since_ns or 0)
+    shown = reads[:1] if short else reads
+    parts = []
+    for read in shown:
+        text = shorten(clean(read.tensor), NAME_COLUMNS)
+        if read.file and not short:
+            text += f" of {shorten(clean(read.file), NAME_COLUMNS)}"
+        if read.since_ns is not None and found.time_ns is not None and found.time_ns > read.since_ns:
+            text += f", for at least {units.duration(found.time_ns - read.since_ns)}"
+        parts.append(text)
+    more = f"; and {units.count(len(reads) - 1, 'more tensor')}" if short and len(reads) > 1 else ""
+    return "; ".join(parts) + more
 
 
 def _times(trace: Trace, found: Death) -> str:
