@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hftrace.errors import HftraceError, TraceError, UsageError
+from hftrace.errors import HftraceError, SignalInterrupt, TraceError, UsageError
 from hftrace.launch.child import load_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
@@ -171,14 +171,15 @@ def _run(
     if sampler is not None:
         sampler.stop()
     code = child.returncode
-    log.write(END, {"exit_code": code, "interrupted": interrupted, "end_ns": ended})
+    by = interrupts.first if interrupted and interrupts.first != "SIGINT" else None
+    log.write(END, {"exit_code": code, "interrupted": interrupted, "signal": by, "end_ns": ended})
     try:
         trace = build_trace(run, read_log(run), witness)
     except TraceError:
         if any(run.glob(f"{JOURNAL_PREFIX}*")):
             raise
         if interrupted:
-            raise KeyboardInterrupt from None
+            raise SignalInterrupt(interrupts.first or "SIGINT") from None
         raise _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
 

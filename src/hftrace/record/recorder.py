@@ -267,7 +267,7 @@ class Recorder:
         """Ends a span through which an exception passes; the exception itself is not kept."""
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
         described = redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]
-        notes: dict[str, Any] = {"error": described}
+        notes: dict[str, Any] = {"error": described, **failure.limit_facts(error)}
         if span.phase == "load" and len(self.state.stack) == 1:
             self.facts("outcome", {"status": status, "error": failure.described(error)})
         self.end(span, status, notes)

@@ -32,6 +32,10 @@ def evidence_sentences(found: Death) -> list[str]:
     for each in found.evidence:
         if isinstance(each, str):
             sentences.append(each)  # of a trace before 1.1
+        elif each["kind"] == "signal" and found.status == "interrupted":
+            sentences.append(
+                f"{text(each.get('signal')) or 'A signal'} was sent to hftrace, which ended the load."
+            )
         elif each["kind"] == "oom-kills":
             sentences += _oom_kills(each, found)
         else:

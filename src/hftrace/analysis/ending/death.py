@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
-from hftrace.analysis.ending.limits import recorded_limit
+from hftrace.analysis.ending.limits import RLIMITS, recorded_limit
 from hftrace.analysis.ending.progress import known_progress
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
@@ -130,6 +130,8 @@ class Death:
     anonymous_bytes: int | None = None
     limit_bytes: int | None = None
     limit_kind: str | None = None
+    address_bytes: int | None = None
+    """What counted against the limit where that was one of the process (RLIMIT_AS, RLIMIT_DATA)."""
     predicted_anon_bytes: int | None = None
     device: FullDevice | None = None
     """Where it was a device whose memory ran out."""
@@ -161,15 +163,17 @@ class Death:
 
     @property
     def held_against_limit(self) -> int | None:
-        """What counts against the limit: ``--memory-limit`` is about anonymous memory alone."""
+        """What counts against the limit: anonymous memory, all that is resident, or what is mapped."""
         if self.limit_kind == "--memory-limit" and self.anonymous_bytes is not None:
             return self.anonymous_bytes
+        if self.limit_kind in RLIMITS:
+            return self.address_bytes
         return self.memory_bytes
 
     @property
     def missing_bytes(self) -> int | None:
         """How far above the limit the finished load's anonymous memory is; negative where below."""
-        if self.predicted_anon_bytes is None or self.limit_bytes is None:
+        if self.predicted_anon_bytes is None or self.limit_bytes is None or self.limit_kind in RLIMITS:
             return None
         return self.predicted_anon_bytes - self.limit_bytes
 
@@ -262,11 +266,17 @@ def death_of(trace: Trace) -> Death:
         anonymous_bytes=natural(outcome.get("anon_at_death_bytes")),
         limit_bytes=limit,
         limit_kind=kind,
+        address_bytes=_address_bytes(evidence),
         predicted_anon_bytes=natural(outcome.get("predicted_anon_bytes")),
         device=_full_device(trace, outcome.get("device")),
         stack=_frames(outcome.get("stack")),
         stalls=stalls(trace),
     )
+
+
+def _address_bytes(evidence: list[Evidence]) -> int | None:
+    pieces = (each for each in evidence if isinstance(each, dict) and each["kind"] == "process-limit")
+    return next((natural(each.get("used_bytes")) for each in pieces), None)
 
 
 def _reading(found: Any) -> list[OpenRead]:

@@ -11,6 +11,7 @@ from hftrace.cli.common.output import make_console, print_error, print_json, pri
 from hftrace.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_OF_SIGNAL,
     EXIT_OK,
     EXIT_THRESHOLD,
     EXIT_USAGE,
@@ -100,14 +101,17 @@ def _report(trace: Trace, target: Path | None) -> int:
         if target is not None:
             click.echo(f"Wrote {clean(target)}", err=True)
         return EXIT_OK
+    by = outcome.get("signal")
     if status == "interrupted":
-        print_error(f"interrupted.{where}")
-        return EXIT_INTERRUPTED
+        print_error(f"{f'ended by {by}' if by else 'interrupted'}.{where}")
+        return EXIT_OF_SIGNAL.get(str(by), EXIT_INTERRUPTED)
     if status == "killed":
         from hftrace.launch.ending.explanation import explain_death
 
         print_error(f"{explain_death(trace)}.{where}")
-        return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
+        if outcome.get("killer") == "memory-limit":
+            return EXIT_THRESHOLD
+        return EXIT_OF_SIGNAL.get(str(by), EXIT_FAILED)
     from hftrace.launch.ending.explanation import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""

@@ -156,6 +156,8 @@ def _verdict(found: Death) -> str:
     }.get(found.killer or "")
     if words is not None:
         return words if found.status == "killed" or not found.error else f"{words}; {clean(found.error)}"
+    if found.status == "interrupted" and found.signal:
+        return f"by {clean(found.signal)}"
     if found.error is not None:
         return clean(found.error)
     if found.status == "killed":
@@ -263,6 +265,9 @@ def _held(found: Death) -> str:
     if found.limit_bytes is None:
         return text
     kind = clean(found.limit_kind) if found.limit_kind else ""
+    if found.address_bytes is not None:
+        mapped = f"{units.byte_count(found.address_bytes)} of {units.byte_count(found.limit_bytes)}"
+        return f"{text}; mapped {mapped} that {kind} allows"
     limit = {"": "the limit", "--memory-limit": "--memory-limit", "RAM": "the RAM,"}.get(
         kind, f"the {kind} limit"
     )
