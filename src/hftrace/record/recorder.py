@@ -22,6 +22,7 @@ from hftrace.record import buffers, failure
 from hftrace.record.device import DeviceMemory
 from hftrace.record.garbage import Watch
 from hftrace.record.reading import Readers
+from hftrace.record.reserve import Reserve
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
 from hftrace.schema import codec, journal, lines
@@ -115,6 +116,7 @@ class Recorder:
         self._devices_described = 0
         self.garbage = Watch()
         self.readers = Readers()
+        self.reserve = Reserve(journal.journal_path(directory, self.pid, rank))
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
         )
@@ -152,6 +154,7 @@ class Recorder:
             self.write(lines.Error("", f"{self.error_count - MAX_ERRORS} more errors of hftrace"))
         self.write(lines.Stop(clock()))
         self.writer.close()
+        self.reserve.close(self.writer.stopped, self.writer.lost)
         self.memory.close()
 
     def abandon(self) -> None:
@@ -329,6 +332,8 @@ class Recorder:
 
     def facts(self, block: str, values: dict[str, Any]) -> None:
         """Adds facts to a block of the trace."""
+        if block == "outcome":
+            self.reserve.outcome(values)
         self.write(lines.Facts(block, values))
 
     def error(self, where: str, error: BaseException) -> None:

@@ -234,7 +234,10 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
 def _problems(processes: list[Process]) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves."""
     return {
-        "lost": {"events": sum(process.lost for process in processes)},
+        "lost": {
+            "events": sum(process.lost for process in processes),
+            "reason": next((each.journal_stopped for each in processes if each.journal_stopped), None),
+        },
         "errors": [
             {"hook": error.hook, "message": error.message}
             for process in processes

@@ -22,6 +22,19 @@ from hftrace.schema.trace import Trace
 
 
 def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
+    """Returns what the outcome of a trace gains by looking at how the load ended; see :func:`_ending`.
+
+    A journal that stopped is evidence whatever the status: what is not in the trace may have happened.
+    """
+    result = _ending(trace, facts)
+    lost = trace.header.get("lost")
+    if isinstance(lost, Mapping) and isinstance(lost.get("reason"), str):
+        stopped = piece("journal-stopped", lost["reason"], lost.get("events"))
+        result["evidence"] = [*result["evidence"], stopped]
+    return result
+
+
+def _ending(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     """Returns what the outcome of a trace gains by looking at how the load ended.
 
     Args:

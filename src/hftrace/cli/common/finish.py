@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import click
@@ -37,6 +39,7 @@ def finish(
     Raises:
         HftraceError: The trace cannot be written.
     """
+    moved = False
     if trace.outcome.get("usage"):
         pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
     elif target is None:
@@ -44,7 +47,7 @@ def finish(
 
         click.echo(json.dumps(to_json(trace), allow_nan=False))
     else:
-        trace.save(target)
+        target, moved = _save(trace, target)
     try:
         _draw(trace, target, quiet, as_json, color, width)
     except (OSError, HftraceError):
@@ -56,7 +59,28 @@ def finish(
             f"the trace itself is whole"
         )
         return EXIT_FAILED
-    return _report(trace, target)
+    code = _report(trace, target)
+    return EXIT_FAILED if moved and code == EXIT_OK else code
+
+
+def _save(trace: Trace, target: Path) -> tuple[Path, bool]:
+    """Writes the trace, to a temporary place where its own has no room; returns where, and whether it moved.
+
+    Raises:
+        HftraceError: It cannot be written there either.
+    """
+    try:
+        trace.save(target)
+        return target, False
+    except HftraceError as error:
+        # What took a load to record is not to be lost for a full disk.
+        place = Path(tempfile.gettempdir(), f"hftrace-{os.getpid()}-{target.name}")
+        try:
+            trace.save(place)
+        except HftraceError:
+            raise error from None
+        print_error(f"{error.message}: the trace is in {place} instead")
+        return place, True
 
 
 def _draw(
@@ -87,6 +111,11 @@ def _report(trace: Trace, target: Path | None) -> int:
     cache = trace.request.get("cache") or {}
     if cache.get("problem"):
         print_error(cache["problem"])
+    reason = (trace.header.get("lost") or {}).get("reason")
+    if reason:
+        print_error(
+            f"the journal stopped ({reason}), so this trace is incomplete: let -o name a place with more room"
+        )
     if outcome.get("usage"):
         print_error(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
