@@ -233,10 +233,11 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
 
 def _problems(processes: list[Process]) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves."""
+    reasons = [process.journal_stopped for process in processes if process.journal_stopped]
     return {
         "lost": {
             "events": sum(process.lost for process in processes),
-            "reason": next((each.journal_stopped for each in processes if each.journal_stopped), None),
+            **({"reason": reasons[0]} if reasons else {}),
         },
         "errors": [
             {"hook": error.hook, "message": error.message}

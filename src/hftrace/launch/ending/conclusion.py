@@ -54,7 +54,9 @@ def exit_status(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, A
         if end is not None and end.get("interrupted"):
             facts["status"] = "interrupted"
             # Whoever ended the command: its own signal, and not the one that it ended the load with.
-            facts["signal"] = end.get("signal")
+            facts.pop("signal", None)
+            if end.get("signal") is not None:
+                facts["signal"] = end["signal"]
     elif stack is not None:
         first = stack.partition("\n")[0]
         facts["signal"] = next((name for words, name in CRASH_NAMES.items() if words in first), None)
