@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.time.spans import span_index
+from hftrace.errors import EXIT_OF_SIGNAL
 from hftrace.render.evidence import evidence_sentences
 from hftrace.render.text import (
     BAD,
@@ -156,7 +157,7 @@ def _verdict(found: Death) -> str:
     }.get(found.killer or "")
     if words is not None:
         return words if found.status == "killed" or not found.error else f"{words}; {clean(found.error)}"
-    if found.status == "interrupted" and found.signal:
+    if found.status == "interrupted" and found.signal in EXIT_OF_SIGNAL:
         return f"by {clean(found.signal)}"
     if found.error is not None:
         return clean(found.error)
