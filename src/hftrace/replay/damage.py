@@ -102,7 +102,7 @@ def _json(path: str, size: int) -> Damage | None:
     except OSError:
         return None
     except (ValueError, RecursionError):
-        return Damage("format", size, detail="it is no JSON")
+        return Damage("format", size, detail="it is not valid JSON")
     return None
 
 

@@ -59,6 +59,8 @@ def damage_sentence(facts: Mapping[str, Any]) -> str:
         return f"{name} is damaged: it has {_bytes(size)}, and its tensors end at {_bytes(expected)}"
     if problem == "header" and name.endswith((".safetensors", ".gguf")):
         return f"{name} is not a {name.rpartition('.')[2]} file that can be read{reason}{belongs}"
+    if problem == "format" and detail and detail.startswith("it is "):
+        return f"{name} {detail.removeprefix('it ')}{belongs}"
     return f"{name} is damaged{reason}{belongs}"
 
 
