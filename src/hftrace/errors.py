@@ -12,7 +12,23 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_THRESHOLD = 3
+EXIT_HANGUP = 129
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+EXIT_OF_SIGNAL = {"SIGHUP": EXIT_HANGUP, "SIGINT": EXIT_INTERRUPTED, "SIGTERM": EXIT_TERMINATED}
+"""What the command ends with where a signal ended the load."""
+
+
+class SignalInterrupt(KeyboardInterrupt):
+    """A signal has arrived that is to end the program, of which Ctrl-C is one.
+
+    Args:
+        name: Of the signal.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.exit_code = EXIT_OF_SIGNAL.get(name, EXIT_INTERRUPTED)
 
 
 class HftraceError(Exception):

@@ -348,7 +348,7 @@ DAMAGED = {
     "no-weights": (without_weights, "has no weights"),
     "missing-shard": (missing_shard, "fetch the missing shard"),
     "cut-off": (cut_off, "is cut off"),
-    "web-page": (a_web_page, "is not a safetensors file"),
+    "web-page": (a_web_page, "is a web page"),
     "empty-bin": (empty_bin, "pytorch_model.bin is empty"),
     "hostile": (hostile_name, "evil"),
 }

@@ -157,6 +157,19 @@ def supervisor_terminated(run):
     os.kill(run.process.pid, signal.SIGTERM)
 
 
+def supervisor_hung_up(run):
+    run.child()
+    run.wait_placed(10)
+    os.kill(run.process.pid, signal.SIGHUP)
+
+
+def hung_up(run):
+    """As when a terminal goes away: everybody hears of it, and nobody reads what is printed."""
+    run.child()
+    run.wait_placed(10)
+    os.killpg(run.process.pid, signal.SIGHUP)
+
+
 def control_c_while_importing(run):
     run.child()
     time.sleep(0.5)
@@ -172,6 +185,8 @@ ENDS = {
     "ctrl-c": (control_c, {}),
     "supervisor-sigint": (supervisor_interrupted, {}),
     "supervisor-sigterm": (supervisor_terminated, {}),
+    "supervisor-sighup": (supervisor_hung_up, {}),
+    "sighup": (hung_up, {}),
     "ctrl-c-importing": (control_c_while_importing, {}),
     "exit": (by_itself, {"SLOW_LAST": "20", "SLOW_END": "exit", "SLOW_DELAY": "0.005"}),
     "segv": (by_itself, {"SLOW_LAST": "20", "SLOW_END": "segv", "SLOW_DELAY": "0.005"}),
@@ -199,18 +214,28 @@ def ends(place, checkpoint):
 @pytest.mark.sparse
 def test_terminated(ends):
     _, done, trace = ends("sigterm")
-    assert done.code == 1
+    assert done.code == 143
     assert "was killed by SIGTERM" in done.complaints[0]
     assert (trace.outcome["status"], trace.outcome["signal"]) == ("killed", "SIGTERM")
     check_spans(trace)
 
 
 @pytest.mark.sparse
-@pytest.mark.parametrize("name", ["ctrl-c", "supervisor-sigint", "supervisor-sigterm"])
-def test_interrupted(ends, name):
+@pytest.mark.parametrize(
+    ("name", "code", "by"),
+    [
+        ("ctrl-c", 130, None),
+        ("supervisor-sigint", 130, None),
+        ("supervisor-sigterm", 143, "SIGTERM"),
+        ("supervisor-sighup", 129, "SIGHUP"),
+    ],
+)
+def test_interrupted(ends, name, code, by):
     _, done, trace = ends(name)
-    assert done.code == 130
-    assert done.complaints == ["hftrace: interrupted. The trace of what happened until then: out.json"]
+    assert done.code == code
+    said = f"ended by {by}" if by else "interrupted"
+    assert done.complaints == [f"hftrace: {said}. The trace of what happened until then: out.json"]
+    assert trace.outcome["signal"] == by
     assert trace.outcome["status"] == "interrupted"
     assert trace.outcome["exit_code"] == 130
     assert trace.outcome["error"]["type"] == "KeyboardInterrupt"
@@ -219,6 +244,15 @@ def test_interrupted(ends, name):
     assert check_spans(trace).status == "interrupted"
     assert trace.header["errors"] == []
     assert done.stdout
+
+
+@pytest.mark.sparse
+def test_a_terminal_that_goes_away_takes_no_trace_with_it(ends):
+    _, done, trace = ends("sighup")
+    assert done.code == 129
+    assert (trace.outcome["status"], trace.outcome["signal"]) == ("interrupted", "SIGHUP")
+    assert trace.outcome["evidence"] == [{"kind": "signal", "signal": "SIGHUP"}]
+    assert trace.outcome["last_tensor"]
 
 
 @pytest.mark.sparse

@@ -14,7 +14,7 @@ from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
-from hftrace.errors import EXIT_INTERRUPTED, EXIT_OK
+from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, EXIT_OK
 from hftrace.schema.redact import redact_arguments
 from hftrace.units import parse_size
 
@@ -164,9 +164,14 @@ def command(
             on_output=live.line if live else None,
             on_stall=live.line if live else None,
         )
-    code = finish(result.trace, target, quiet, as_json, color, width)
-    # Ctrl-C while the trace was being made: it is written all the same.
-    return EXIT_INTERRUPTED if code == EXIT_OK and interrupts.pending else code
+    try:
+        code = finish(result.trace, target, quiet, as_json, color, width)
+    except OSError:
+        if interrupts.first != "SIGHUP":
+            raise
+        return EXIT_HANGUP  # the trace is written, and the terminal is gone
+    # A signal while the trace was being made: it is written all the same.
+    return EXIT_OF_SIGNAL[interrupts.first or "SIGINT"] if code == EXIT_OK and interrupts.pending else code
 
 
 def _shown_by(live: LiveView) -> Callable[[LiveState], None]:

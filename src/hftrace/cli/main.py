@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError
+from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError, SignalInterrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,9 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except click.ClickException as error:
             error.show()
             code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
+        except (click.Abort, KeyboardInterrupt) as error:
             click.echo("hftrace: interrupted", err=True)
-            code = EXIT_INTERRUPTED
+            # click makes an Abort of it.
+            by = error if isinstance(error, SignalInterrupt) else error.__cause__
+            code = by.exit_code if isinstance(by, SignalInterrupt) else EXIT_INTERRUPTED
         except HftraceError as error:
             from hftrace.cli.common.output import print_error
 

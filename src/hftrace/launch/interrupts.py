@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a load is run: they end it, and never cut off what belongs to it."""
+"""Ctrl-C, SIGTERM and SIGHUP while a load is run: they end it, and never cut off what belongs to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from hftrace.errors import SignalInterrupt
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupts:
@@ -25,10 +27,12 @@ class Interrupts:
 
     Attributes:
         pending: Signals that have arrived and were not raised yet.
+        first: Name of the signal that came first; None where none has.
     """
 
     def __init__(self) -> None:
         self.pending = 0
+        self.first: str | None = None
         self._raising = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -76,8 +80,9 @@ class Interrupts:
         if self.pending:
             self._raise()
 
-    def _receive(self, *_: object) -> None:
+    def _receive(self, number: int, *_: object) -> None:
         self.pending += 1
+        self.first = self.first or signal.Signals(number).name
         if self._raising or self.pending > 1:
             self._raise()
 
@@ -85,4 +90,4 @@ class Interrupts:
         # Here too: the next signal may arrive before the block has been left.
         self._raising = False
         self.pending = 0
-        raise KeyboardInterrupt
+        raise SignalInterrupt(self.first or "SIGINT")

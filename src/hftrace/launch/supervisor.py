@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hftrace.errors import HftraceError, TraceError, UsageError
+from hftrace.errors import HftraceError, SignalInterrupt, TraceError, UsageError
 from hftrace.launch.child import load_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
@@ -31,6 +31,9 @@ from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.redact import redact
 from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
+
+MIN_FREE_BYTES = 1 << 16
+"""A disk with less is full: a journal begins with more."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def run_load(
     try:
         result = _run(request, interrupts, header, run, on_progress, on_output, say)
     except BaseException as error:
-        if not any(run.glob(f"{JOURNAL_PREFIX}*")):
+        if not _has_journal(run):
             shutil.rmtree(run, ignore_errors=True)
         # What was recorded is worth more than a tidy folder.
         elif isinstance(error, KeyboardInterrupt):
@@ -111,7 +114,10 @@ def _run(
     on_output: Callable[[str], None] | None,
     on_stall: Callable[[str], None],
 ) -> LoadResult:
-    environment = write_request(run, request)
+    try:
+        environment = write_request(run, request)
+    except OSError as error:
+        raise UsageError(f"cannot write to {run.parent}: {error.strerror or error}") from None
     cache = None
     if request.cache:
         with interrupts.allowed():  # a large checkpoint takes minutes to read, and nothing is lost yet
@@ -171,16 +177,22 @@ def _run(
     if sampler is not None:
         sampler.stop()
     code = child.returncode
-    log.write(END, {"exit_code": code, "interrupted": interrupted, "end_ns": ended})
+    by = interrupts.first if interrupted and interrupts.first != "SIGINT" else None
+    log.write(END, {"exit_code": code, "interrupted": interrupted, "signal": by, "end_ns": ended})
     try:
         trace = build_trace(run, read_log(run), witness)
     except TraceError:
-        if any(run.glob(f"{JOURNAL_PREFIX}*")):
+        if _has_journal(run):
             raise
         if interrupted:
-            raise KeyboardInterrupt from None
+            raise SignalInterrupt(interrupts.first or "SIGINT") from None
         raise _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
+
+
+def _has_journal(run: Path) -> bool:
+    """Returns whether anything was recorded: on a full disk there are files, and nothing is in them."""
+    return any(path.stat().st_size for path in run.glob(f"{JOURNAL_PREFIX}*"))
 
 
 def _sampler(pid: int, run: Path, watch: WatchOptions) -> SamplerProcess | None:
@@ -212,6 +224,10 @@ def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
         problem = (run / PROBLEM_FILE).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         problem = ""
+    if not problem and shutil.disk_usage(run).free < MIN_FREE_BYTES:
+        return HftraceError(
+            f"nothing could be recorded in {run.parent}, which is full: let -o name a place with more room"
+        )
     if problem:
         return UsageError(f"{python} cannot run hftrace: {problem}")
     how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"

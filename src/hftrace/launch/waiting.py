@@ -28,7 +28,7 @@ def wait_for_exit(
     on_progress: Callable[[LiveState], None] | None,
     watchdog: Watchdog,
 ) -> bool:
-    """Waits for the child; returns whether the user interrupted it."""
+    """Waits for the child; returns whether the user, or a signal, interrupted it."""
     interrupted, forwarded = False, False
     since = 0.0
     with _ExitWaiter(child) as end:
@@ -39,7 +39,7 @@ def wait_for_exit(
                         waited = time.monotonic() - since
                         if waited > INTERRUPT_GRACE_SECONDS:
                             child.kill()
-                        elif waited > FORWARD_SECONDS and not forwarded:
+                        elif (waited > FORWARD_SECONDS or interrupts.first != "SIGINT") and not forwarded:
                             forwarded = True
                             child.send_signal(signal.SIGINT)
                     live = interrupted or on_progress is not None

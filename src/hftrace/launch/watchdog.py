@@ -20,6 +20,7 @@ from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
 from hftrace.launch.tail import JournalTail
 from hftrace.schema import codec, journal
+from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import redact
 
 DEFAULT_STALL_SECONDS = 60.0
@@ -111,7 +112,7 @@ def dump_stacks(run: Path) -> str | None:
         return None
     with open(path, "rb") as handle:
         handle.seek(before)
-        return redact(handle.read(size - before).decode("utf-8", "replace").strip())
+        return redact(host_frames(handle.read(size - before).decode("utf-8", "replace")).strip())
 
 
 def crash_stack(run: Path) -> str | None:
@@ -124,7 +125,7 @@ def crash_stack(run: Path) -> str | None:
     except OSError:
         return None
     starts = [start for mark in CRASH_MARKS if (start := text.find(mark)) >= 0]
-    return redact(text[min(starts) :].strip()) if starts else None
+    return redact(host_frames(text[min(starts) :]).strip()) if starts else None
 
 
 class Watchdog:

@@ -73,6 +73,7 @@ def collect() -> dict[str, Any]:
         "usable_cpu_count": limits.usable_cpu_count(),
         "ram_bytes": limits.ram_bytes(),
         "cgroup_limit_bytes": limits.binding_cgroup_limit_bytes(),
+        "resource_limits": limits.resource_limits(),
         "devices": devices(),
         "device_memory": device_memory(),
         "variables": relevant_variables(),

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.patching import FRAME_FILE
+from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import redact
+from hftrace.system import limits
 
 MESSAGE = 10_000
 TRACEBACK = 50_000
@@ -23,12 +25,15 @@ MAX_LINKED = 100
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
-    """Returns type, message and traceback of an exception, without secrets."""
+    """Returns type, message and traceback of an exception, without secrets and frames of ours.
+
+    The exception itself stays as it is, with all its frames, for whoever catches it.
+    """
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
         "message": redact(str(error))[:MESSAGE],
-        "traceback": redact(text)[-TRACEBACK:],
+        "traceback": redact(host_frames(text))[-TRACEBACK:],
         **_raised(error),
     }
 
@@ -40,8 +45,21 @@ def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
         error: The exception.
         with_place: Say where it was raised, too.
     """
-    notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE]}
+    notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE], **limit_facts(error)}
     return {**notes, **_raised(error)} if with_place else notes
+
+
+MEMORY_WORDS = ("allocat", "out of memory", "file too large")
+"""One of them is in what an exception says that a limit of the process may have made."""
+
+
+def limit_facts(error: BaseException) -> dict[str, Any]:
+    """Returns the limits of the process and what counts against them, where an exception may be about one."""
+    said = str(error).lower()
+    if not isinstance(error, MemoryError) and not any(word in said for word in MEMORY_WORDS):
+        return {}
+    set_limits = limits.resource_limits()
+    return {"resource_limits": set_limits, "address_space": limits.address_space()} if set_limits else {}
 
 
 def _raised(error: BaseException) -> dict[str, Any]:

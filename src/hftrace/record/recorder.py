@@ -24,6 +24,9 @@ from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
 from hftrace.record.failures import failure_notes
 from hftrace.record.garbage import Watch
+from hftrace.record.reading import Readers
+from hftrace.record.reserve import Reserve
+from hftrace.record.thread_state import OpenSpan, ThreadState
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
 from hftrace.schema import codec, journal, lines
@@ -35,37 +38,6 @@ clock = time.monotonic_ns
 
 MAX_ERRORS = 100
 """Own errors written out in full; beyond that they are only counted."""
-
-
-class OpenSpan:
-    """A span that has begun and not ended, on the thread that began it."""
-
-    __slots__ = ("hook", "id", "name", "notes", "phase")
-
-    def __init__(self, identity: int, phase: str, hook: int | None, name: str) -> None:
-        self.id = identity
-        self.phase = phase
-        self.hook = hook
-        self.name = name
-        self.notes: dict[str, Any] = {}
-        """Facts that hooks below leave for the end of this span."""
-
-
-class ThreadState(threading.local):
-    """What is open on this thread."""
-
-    def __init__(self) -> None:
-        self.stack: list[OpenSpan] = []
-        self.late: Any = None  # what hftrace.record.hooks.late has found running
-        self.import_stack: list[int] = []
-        self.import_packages: dict[str, int] = {}
-        self.import_modules: list[tuple[str, int, int]] = []
-        self.busy = False
-        """True while our own code runs on this thread: its calls are not the host's."""
-        self.dequantized = 0
-        """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
-        self.watching = False
-        """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""
 
 
 class Recorder:
@@ -117,6 +89,8 @@ class Recorder:
         self.devices = DeviceMemory()
         self._devices_described = 0
         self.garbage = Watch()
+        self.readers = Readers()
+        self.reserve = Reserve(journal.journal_path(directory, self.pid, rank))
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
         )
@@ -154,6 +128,7 @@ class Recorder:
             self.write(lines.Error("", f"{self.error_count - MAX_ERRORS} more errors of hftrace"))
         self.write(lines.Stop(clock()))
         self.writer.close()
+        self.reserve.close(self.writer.stopped, self.writer.lost)
         self.memory.close()
 
     def abandon(self) -> None:
@@ -338,6 +313,8 @@ class Recorder:
 
     def facts(self, block: str, values: dict[str, Any]) -> None:
         """Adds facts to a block of the trace."""
+        if block == "outcome":
+            self.reserve.outcome(values)
         self.write(lines.Facts(block, values))
 
     def error(self, where: str, error: BaseException) -> None:
@@ -359,6 +336,8 @@ class Recorder:
             buffer, name = self._threads[self._announced]
             others.append(lines.Thread(buffer.thread, name))
             self._announced += 1
+        if self.open_loads and (reads := self.readers.look()) is not None:
+            others.append(lines.Facts("reading", {"open": reads}))
         if self.open_loads and "torch" in sys.modules:
             reading = self.devices.read(reset=False)
             # When they are first in use, and when something is on one: said again when all is over, which a

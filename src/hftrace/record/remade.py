@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.points import Call
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import Recorder, clock
+from hftrace.record.thread_state import OpenSpan
 
 NOTE = "hftrace_parameters"
 OPERATION = "postprocess_model"

@@ -50,6 +50,8 @@ class JournalWriter:
         self.path = path
         self.lost = 0
         self.failure: str | None = None
+        self.stopped: str | None = None
+        """Why nothing more can be written: the disk is full, the file too large."""
         self._drain = drain
         self._expects = expects
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -97,7 +99,8 @@ class JournalWriter:
 
     def _write(self, data: bytes, count: int) -> None:
         file = self._file
-        if file is None:
+        if file is None or self.stopped is not None:
+            # Behind a line that is cut nothing can be read: the journal has stopped.
             self.lost += count
             return
         try:
@@ -108,7 +111,7 @@ class JournalWriter:
                 written = os.write(file, data)
         except OSError as error:
             self.lost += count
-            self.failure = str(error)
+            self.failure = self.stopped = error.strerror or str(error)
 
     def flush(self) -> bool:
         """Empties the buffers into the file; returns whether there was anything."""

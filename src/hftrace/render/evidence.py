@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hftrace.analysis.ending.damage import damage_sentence
 from hftrace.analysis.ending.killer import kernel_spoke
+from hftrace.analysis.ending.words import mismatch_sentence, no_answer_sentence, not_there_sentence
 from hftrace.analysis.text import first_sentences
 from hftrace.analysis.values import integer, natural, text
-from hftrace.units import byte_count, duration
+from hftrace.units import byte_count, count, duration
 
 if TYPE_CHECKING:
     from hftrace.analysis.ending.death import Death
@@ -30,6 +32,10 @@ def evidence_sentences(found: Death) -> list[str]:
     for each in found.evidence:
         if isinstance(each, str):
             sentences.append(each)  # of a trace before 1.1
+        elif each["kind"] == "signal" and found.status == "interrupted":
+            sentences.append(
+                f"{text(each.get('signal')) or 'A signal'} was sent to hftrace, which ended the load."
+            )
         elif each["kind"] == "oom-kills":
             sentences += _oom_kills(each, found)
         else:
@@ -96,8 +102,42 @@ def _crash(piece: Piece) -> Iterator[str]:
 
 
 def _damaged_file(piece: Piece) -> Iterator[str]:
-    message = text(piece.get("message"))
-    yield f"{message}." if message else f"{text(piece.get('path')) or 'A weight file'} is damaged."
+    message = text(piece.get("message"))  # of a trace before 1.2
+    if message:
+        yield f"{message}."
+    elif text(piece.get("problem")) is None:
+        yield f"{text(piece.get('path')) or 'A weight file'} is damaged."
+    else:
+        yield f"{damage_sentence(piece)}."
+
+
+def _mismatched_tensor(piece: Piece) -> Iterator[str]:
+    yield f"{mismatch_sentence(piece)}."
+
+
+def _not_there(piece: Piece) -> Iterator[str]:
+    yield _stopped(_capital(not_there_sentence(piece)))
+
+
+def _no_answer(piece: Piece) -> Iterator[str]:
+    yield f"{no_answer_sentence(piece)}."
+
+
+def _process_limit(piece: Piece) -> Iterator[str]:
+    name, limit = text(piece.get("name")) or "A limit of the process", natural(piece.get("limit_bytes"))
+    used = natural(piece.get("used_bytes"))
+    of = f", and the process had {byte_count(used)} of it in use" if used is not None else ""
+    yield f"{name} allows {byte_count(limit)}{of}."
+
+
+def _journal_stopped(piece: Piece) -> Iterator[str]:
+    reason, lines = text(piece.get("reason")), natural(piece.get("lines"))
+    lost = f": {count(lines, 'line')} of the recording are missing" if lines else ""
+    yield f"The journal stopped{f' ({reason})' if reason else ''}{lost}."
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:] if sentence.startswith("there is") else sentence
 
 
 def _stacks(_: Piece) -> Iterator[str]:
@@ -181,6 +221,11 @@ _SENTENCES: dict[str, Callable[[Piece], Iterator[str]]] = {
     "device-memory": _device_memory,
     "crash": _crash,
     "damaged-file": _damaged_file,
+    "mismatched-tensor": _mismatched_tensor,
+    "not-there": _not_there,
+    "no-answer": _no_answer,
+    "process-limit": _process_limit,
+    "journal-stopped": _journal_stopped,
     "stacks": _stacks,
     "exit": _exit,
     "end-not-seen": _end_not_seen,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from hftrace.replay.damage import Damage, examine, least_bytes, read_index
 from hftrace.replay.loads import LoadRecord
 from hftrace.schema.model import File, Table, Tensor
 
@@ -15,7 +16,14 @@ def file_format(name: str) -> str:
     return {"bin": "pickle", "pt": "pickle", "pth": "pickle", "jsonl": "json"}.get(suffix, suffix)
 
 
-def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: bool) -> list[File]:
+WEIGHT_STEMS = ("pytorch_model", "adapter_model", "diffusion_pytorch_model", "model")
+"""What the names of weight files begin with, of those that are known before they are opened."""
+INDEX_SUFFIX = ".index.json"
+
+
+def build_file_ledger(
+    record: LoadRecord, tensors: Table[Tensor], *, complete: bool, until_ns: int | None = None
+) -> list[File]:
     """Returns the file ledger of one load.
 
     Args:
@@ -23,6 +31,8 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
         tensors: Its tensor ledger, which says what was read from which file.
         complete: False where the process died: of a file that was not seen
             opened nothing is known then.
+        until_ns: When the load ended, by the wall clock: a file that was written to since is not what it
+            found.
     """
     finished = complete and record.status == "ok"
     read_bytes: dict[str, int] = {}
@@ -60,34 +70,106 @@ def build_file_ledger(record: LoadRecord, tensors: Table[Tensor], *, complete: b
                     entry["result"] = "missing"  # named by an index, and not there when it was asked for
     for download in record.downloads:
         entries.record_download(download)
+    damages = _damages(entries, until_ns) if record.status != "ok" else {}
     pending = dict(record.requests)
     ledger = []
     for entry in entries.rows:
         base = os.path.basename(entry["path"]) if entry["path"] else entry["name"]
         is_weights = "shard" in entry
+        damage = damages.get(id(entry))
+        absent = damage is not None and damage.problem == "missing"
         ledger.append(
             File(
                 name=entry["name"],
                 path=entry["path"],
                 asked_by=entry["asked_by"],
-                result=entry["result"],
-                size_bytes=entry["size_bytes"],
+                result=entry["result"] if damage is None else "missing" if absent else "damaged",
+                size_bytes=entry["size_bytes"] if damage is None else damage.size_bytes,
                 downloaded_bytes=entry.get("downloaded_bytes"),
                 requests=pending.pop((entry["where"], entry["name"]), 0),
                 shard=entry.get("shard"),
                 format=file_format(entry["name"]),
                 resident_before=entry.get("resident_before"),
                 resident_after=entry.get("resident_after"),
-                opened=(base in opened) if is_weights else None,
+                opened=(base in opened and not absent) if is_weights else None,
                 read_bytes=read_bytes.get(base, 0)
-                if is_weights and (finished or base in opened) and base not in in_parts
+                if is_weights and (finished or base in opened) and base not in in_parts and not absent
                 else None,
-                asked=max(1, entry["asked"]),
+                asked=entry["asked"] if entry.get("indexed") else max(1, entry["asked"]),
+                expected_bytes=damage.expected_bytes if damage is not None else None,
+                expected_exact=damage.exact if damage is not None else None,
+                damage=damage.problem if damage is not None else None,
+                damage_detail=damage.detail if damage is not None else None,
             )
         )
     # Threads come back in any order; shards are shown in theirs.
     ledger.sort(key=lambda row: (row.asked_by or 0, -1 if row.shard is None else row.shard))
     return ledger
+
+
+def _damages(entries: _FileEntries, until_ns: int | None) -> dict[int, Damage]:
+    """Returns what is wrong with files that a failed load asked for, by the identity of their rows.
+
+    A load that ended before it had resolved its shards has an index alone: what that names, and is not there
+    or not whole, gets a row.
+    """
+    found: dict[int, Damage] = {}
+    for entry in entries.rows:
+        if entry["result"] == "missing" and "shard" in entry:
+            found[id(entry)] = Damage("missing")
+        elif entry["path"]:
+            weights = "shard" in entry or entry["name"].startswith(WEIGHT_STEMS)
+            damage = examine(entry["path"], weights=weights, until_ns=until_ns)
+            if damage is not None:
+                found[id(entry)] = damage
+    for entry in [row for row in entries.rows if row["path"] and row["name"].endswith(INDEX_SUFFIX)]:
+        if id(entry) not in found:
+            _add_indexed(entries, entry, found, until_ns)
+    return found
+
+
+def _add_indexed(
+    entries: _FileEntries, entry: dict[str, Any], found: dict[int, Damage], until_ns: int | None
+) -> None:
+    """Adds what an index says of shards that are not whole: their rows, and how much belongs in one."""
+    index, folder = read_index(entry["path"]), os.path.dirname(entry["path"])
+    if index is None:
+        return
+    known = {row["path"]: row for row in entries.rows if row["path"]}
+    bad: list[tuple[str, dict[str, Any]]] = []
+    for name in index.files:
+        path = os.path.join(folder, name)
+        row = known.get(path)
+        if row is None and not any(row["name"] == name for row in entries.rows):
+            damage = examine(path, weights=True, until_ns=until_ns)
+            if damage is None and _is_absent(path, until_ns):
+                damage = Damage("missing")
+            if damage is not None:
+                fields = {"name": name, "path": path, "where": folder}
+                row = entries.add(entry["asked_by"], fields, again=False)
+                row.update(indexed=True, shard=index.files.index(name))
+                found[id(row)] = damage
+        if row is not None and id(row) in found:
+            bad.append((name, row))
+    if len(bad) != 1:
+        return  # what is missing altogether is that of several
+    name, row = bad[0]
+    damage = found[id(row)]
+    if not damage.exact:
+        least = max(least_bytes(index, folder, name) or 0, damage.expected_bytes or 0)
+        if least:
+            found[id(row)] = damage._replace(expected_bytes=least, exact=False)
+
+
+def _is_absent(path: str, until_ns: int | None) -> bool:
+    """Returns whether a file is not there, and was not taken away after the load."""
+    if os.path.exists(path):
+        return False
+    try:
+        changed = os.stat(os.path.dirname(path)).st_mtime_ns
+    except OSError:
+        return False
+    return until_ns is None or changed <= until_ns
 
 
 class _FileEntries:

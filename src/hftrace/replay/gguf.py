@@ -18,6 +18,7 @@ import struct
 from typing import BinaryIO
 
 from hftrace.errors import HftraceError
+from hftrace.replay.damaged import DamagedError
 from hftrace.replay.headers import StoredTensor
 from hftrace.schema.vocabulary import GGUF_TYPES
 
@@ -45,6 +46,14 @@ _CHUNK = 1 << 20
 class _HeaderError(Exception):
     """What a header says cannot be; the text says what."""
 
+    problem = "header"
+
+
+class _CutError(_HeaderError):
+    """The file ends before its header does."""
+
+    problem = "cut"
+
 
 def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dict[str, StoredTensor]:
     """Returns the tensors of a GGUF file, by key, in the order of their data.
@@ -57,9 +66,10 @@ def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dic
         whole: Whether the data must be there too.
 
     Raises:
-        HftraceError: The file cannot be read, is cut off, or is no GGUF file.
+        HftraceError: The file cannot be read.
+        DamagedError: It is cut off, or no GGUF file.
     """
-    name = os.fspath(path)
+    name, size = os.fspath(path), None
     try:
         with open(name, "rb") as handle:
             size = os.fstat(handle.fileno()).st_size
@@ -67,10 +77,20 @@ def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dic
     except OSError as error:
         raise HftraceError(f"cannot read {name}: {error.strerror or error}") from None
     except _HeaderError as damage:
-        raise HftraceError(f"{name} is not a GGUF file that can be read: {damage}") from None
+        raise DamagedError(
+            f"{name} is not a GGUF file that can be read: {damage}",
+            damage.problem,
+            size,
+            detail=str(damage),
+        ) from None
     end = max((stored.offset + stored.bytes for _, stored in tensors if stored.offset is not None), default=0)
     if whole and end > size:
-        raise HftraceError(f"{name} is cut off: its tensors need {end} bytes, it has {size}; fetch it again")
+        raise DamagedError(
+            f"{name} is cut off: its tensors need {end} bytes, it has {size}; fetch it again",
+            "cut",
+            size,
+            end,
+        )
     tensors.sort(key=lambda item: item[1].offset or 0)
     return dict(tensors)
 
@@ -109,7 +129,7 @@ class _Reader:
             return
         end = self.position + count
         if end > self._size:
-            raise _HeaderError(f"it ends in the middle of its header, at {self._size} bytes")
+            raise _CutError(f"it ends in the middle of its header, at {self._size} bytes")
         if end > MAX_HEADER_BYTES:
             raise _HeaderError(f"its header takes more than {MAX_HEADER_BYTES} bytes")
         more = self._handle.read(max(count - left, _CHUNK))

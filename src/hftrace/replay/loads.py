@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hftrace.replay.events import Convert, ModuleCopy, Move, Placement, Read, Unpacking
 from hftrace.replay.headers import StoredTensor
+from hftrace.replay.mismatches import Mismatch, errors_of, messages, mismatches
+from hftrace.replay.nesting import roots
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
 from hftrace.schema import lines
@@ -20,6 +22,7 @@ looked at, the latest first: the one that was read is behind those alone that be
 
 INTO_MODEL = "load_checkpoint_in_model"
 """The function of accelerate that puts a file's tensors into a model."""
+
 REMADE = "postprocess_model"
 """The operation that makes parameters anew after all have been loaded."""
 
@@ -106,6 +109,8 @@ class LoadRecord:
     """So many keys of the checkpoint are for other ranks, by the loader's own account."""
     reported: dict[str, set[str]] = field(default_factory=dict)
     """Names that the loader itself calls ``missing``, ``unexpected`` or ``mismatched``."""
+    mismatches: list[Mismatch] = field(default_factory=list)
+    """What a load ended for, of a shape that the model has otherwise."""
     built_on: str | None = None
     """Where the model's parameters were made: ``meta``, or a device; None if unknown."""
     put_together: bool = False
@@ -150,7 +155,8 @@ def load_records(process: Process) -> list[LoadRecord]:
         if span.id in parts or (span.phase == "load" and span.parent is None)
     ]
     loads.sort(key=lambda span: span.start)
-    records = {load.id: _record(load, outermost[load.id], spans_of[load.id]) for load in loads}
+    said = messages(process)
+    records = {load.id: _record(load, outermost[load.id], spans_of[load.id], said) for load in loads}
     _sort_lines(process, {span: records[root] for span, root in root_of.items() if root in records})
     ordered = list(records.values())
     groups = _distinct(group for fact in process.facts.get("ties", []) for group in fact.get("groups", []))
@@ -168,23 +174,7 @@ def load_records(process: Process) -> list[LoadRecord]:
     return ordered
 
 
-def roots(spans: Mapping[int, OpenedSpan], parts: Set[int] = frozenset()) -> dict[int, int]:
-    """Returns the outermost span above each span, or the part that it belongs to."""
-    roots: dict[int, int] = {}
-    for span in spans.values():
-        above, path = span, []
-        while above.id not in roots:
-            path.append(above.id)
-            roots[above.id] = above.id
-            if above.id in parts or above.parent is None or above.parent not in spans:
-                break
-            above = spans[above.parent]
-        for identity in path:
-            roots[identity] = roots[above.id]
-    return roots
-
-
-def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan]) -> LoadRecord:
+def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str]) -> LoadRecord:
     assert load.end is not None
     built_on = next((str(span.attributes["device"]) for span in spans if _says_device(span)), None)
     return LoadRecord(
@@ -202,6 +192,7 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan]) -> LoadRecord:
         assigns=any(span.attributes.get("assigns") is True for span in spans),
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
+        mismatches=mismatches([span.attributes for span in spans], errors_of(load, said)),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=built_on,
         put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),

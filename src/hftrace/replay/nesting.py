@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import NamedTuple
 
 from hftrace.replay.reader import OpenedSpan, Process
@@ -88,3 +88,19 @@ def _nest(spans: list[OpenedSpan], around: set[int], known: Mapping[int, OpenedS
 
 def _end(span: OpenedSpan) -> int:
     return span.start if span.end is None else span.end
+
+
+def roots(spans: Mapping[int, OpenedSpan], parts: Set[int] = frozenset()) -> dict[int, int]:
+    """Returns the outermost span above each span, or the part that it belongs to."""
+    roots: dict[int, int] = {}
+    for span in spans.values():
+        above, path = span, []
+        while above.id not in roots:
+            path.append(above.id)
+            roots[above.id] = above.id
+            if above.id in parts or above.parent is None or above.parent not in spans:
+                break
+            above = spans[above.parent]
+        for identity in path:
+            roots[identity] = roots[above.id]
+    return roots

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace.replay.events import ModuleCopy, Move, Placement, Read
-from hftrace.replay.loads import roots
+from hftrace.replay.nesting import roots
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.schema import lines
 from hftrace.schema.model import Tensor
@@ -92,6 +92,31 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
     if activity["last_tensor"] is not None:
         activity["last_tensor_ns"] = time_ns - base
     return activity
+
+
+def open_reads(process: Process, base: int) -> list[dict[str, Any]]:
+    """Returns the tensors whose read had begun and not ended when a process died: key, thread, since when.
+
+    Args:
+        process: What it wrote.
+        base: The trace's clock base, a raw clock reading.
+    """
+    looks = process.facts.get("reading")
+    if not looks:
+        return []
+    slices: dict[int, str] = {}
+    for line in process.lines_of(lines.Slices):
+        slices.update(line.keys())
+    latest: dict[int, int] = {}
+    for read in process.events_of(Read):
+        latest[read.thread] = max(read.start, latest.get(read.thread, 0))
+    found = []
+    for entry in looks[-1].get("open") or ():
+        thread, identity, started = entry
+        # A thread that has ended this read, or begun another, is done with it.
+        if identity in slices and latest.get(thread, -1) < started:
+            found.append({"tensor": slices[identity], "thread": thread, "since_ns": started - base})
+    return found
 
 
 def _last_tensor(process: Process, load: OpenedSpan | None) -> tuple[int, str | None]:

@@ -28,6 +28,9 @@ ITEM_BYTES = {
     "DoubleStorage": 8,
 }
 MAX_PICKLE_BYTES = 100_000_000
+MAX_ITEMS = 1 << 58
+_LOCAL_HEADER = 30
+"""Bytes before the name of an entry of a zip file."""
 
 
 class Extent(NamedTuple):
@@ -85,6 +88,43 @@ class _Reader(pickle.Unpickler):
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise pickle.UnpicklingError("no storage")
         return _Storage(str(name), storage_type.item_bytes)
+
+
+class _Summing(_Reader):
+    """Adds up what the storages take: of each one alone, however many tensors lie in it."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self.sizes: dict[str, int] = {}
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        storage = super().persistent_load(pid)
+        count = pid[4]
+        if type(count) is not int or not 0 <= count <= MAX_ITEMS:
+            raise pickle.UnpicklingError("no storage")
+        self.sizes[storage.name] = count * storage.item_bytes
+        return storage
+
+
+def stored_bytes(path: str | os.PathLike[str]) -> int | None:
+    """Returns how much the tensors of a pickled checkpoint take in it; None where nobody can tell.
+
+    The description comes first, so a file that was cut off still has it.
+    """
+    try:
+        with open(path, "rb") as raw:
+            header = raw.read(_LOCAL_HEADER)
+            magic, method = header[:4], int.from_bytes(header[8:10], "little")
+            lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
+            name = raw.read(lengths[0])
+            if magic != b"PK\x03\x04" or method or not name.endswith(b"/data.pkl"):
+                return None
+            raw.seek(lengths[1], os.SEEK_CUR)
+            reader = _Summing(raw)  # it knows its own end
+            reader.load()
+            return sum(reader.sizes.values())
+    except Exception:
+        return None  # whatever the file holds: see below
 
 
 def pickled_extents(path: str | os.PathLike[str]) -> dict[str, Extent]:

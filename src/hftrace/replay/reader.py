@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class Process:
     lost: int = 0
     last_time: int = 0
     stopped: bool = False
+    journal_stopped: str | None = None
+    """Why its journal could not be written to its end."""
     device_marks: dict[str, int] = field(default_factory=dict)
     """The allocators' peaks at the last edge, where they are not set back at each."""
     _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -70,6 +73,11 @@ class Process:
         """How many ranks its job has; 1 where it is a process of its own, or did not live to say."""
         known = self.facts.get("process")
         return int(known[-1]["ranks"]) if known else 1
+
+    def wall_ns(self, time_ns: int) -> int | None:
+        """Returns what the wall clock said when the process's own clock said this; None if unknown."""
+        wall = self.header.get("wall_clock_ns")
+        return int(wall) - int(self.header["clock_base_ns"]) + time_ns if isinstance(wall, int) else None
 
     def events_of(self, kind: type[Kind]) -> list[Kind]:
         """Returns the events of one kind, in the order of the journal."""
@@ -157,7 +165,27 @@ def read_process(path: Path) -> Process | None:
             process.saw(line.time_ns)
         else:
             process.add_line(line)
+    if process is not None:
+        _add_stopped(process, path)
     return process
+
+
+def _add_stopped(process: Process, path: Path) -> None:
+    """Takes in what the process said elsewhere when its journal could not be written on."""
+    place = path.with_name(path.name.replace(journal.JOURNAL_PREFIX, journal.STOPPED_PREFIX, 1))
+    try:
+        said = json.loads(place.read_bytes()) if place != path else None
+    except (OSError, ValueError, RecursionError):
+        return  # blanks: the process did not live to say anything, or all went well
+    if not isinstance(said, dict) or not isinstance(said.get("reason"), str):
+        return
+    process.journal_stopped = said["reason"]
+    lost, outcome = said.get("lines"), said.get("outcome")
+    process.lost += lost if isinstance(lost, int) else 0
+    if isinstance(outcome, dict):
+        known = {name: value for name, value in outcome.items() if value is not None}
+        process.facts["outcome"].append(known)
+    process.stopped = True
 
 
 def _begin(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Begin) -> None:

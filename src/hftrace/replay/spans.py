@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from hftrace.replay.events import Collection, Initialization
-from hftrace.replay.loads import roots
+from hftrace.replay.nesting import roots
 from hftrace.replay.reader import OpenedSpan, Process, greater, total_of
 from hftrace.replay.timeline import LatestOpen, timelines_by_thread
 from hftrace.schema.lines import Edge

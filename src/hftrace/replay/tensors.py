@@ -8,12 +8,14 @@ journal), what the files say (their headers), and what the finished model holds
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
 from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.mismatches import row_of
 from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
     KIND_COMPUTED,
@@ -315,4 +317,9 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
                 stored_shape=tensor.shape,
             )
         )
+    for mismatch in record.mismatches:
+        at = row_of(mismatch, ledger)
+        if at is not None:
+            row = dataclasses.replace(ledger[at], provenance=None, placed_ns=None, evidence="mismatched")
+            ledger[at] = dataclasses.replace(row, shape=mismatch.model)
     return ledger

@@ -22,7 +22,7 @@ from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.nesting import add_own_time, nest
-from hftrace.replay.outcome import commit_of, file_of, last_activity, outcome_of
+from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.samples import read_samples
@@ -196,16 +196,24 @@ class _Ledgers:
         for record in records:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
-            files = Table.of(File, build_file_ledger(record, as_loaded, complete=record.status == "ok"))
+            until = process.wall_ns(record.end)
+            rows = build_file_ledger(record, as_loaded, complete=record.status == "ok", until_ns=until)
+            files = Table.of(File, rows)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.root + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
-        if not ended_well and outcome.get("last_file") is None:
-            rows = [row for part in self.tensors for row in part.rows]
-            outcome["last_file"] = file_of(outcome.get("last_tensor"), rows)
+        if not ended_well:
+            known = [row for part in self.tensors for row in part.rows]
+            outcome["last_tensor_file"] = own = file_of(outcome.get("last_tensor"), known)
+            if outcome.get("last_file") is None:
+                outcome["last_file"] = own
+            if outcome["status"] == "killed":
+                reading = outcome.setdefault("reading", [])
+                for read in open_reads(process, base):
+                    reading.append({**read, "file": file_of(read["tensor"], known)})
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
         add_own_time(process)
@@ -268,8 +276,12 @@ def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[s
 
 def _problems(processes: list[Process]) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves."""
+    reasons = [process.journal_stopped for process in processes if process.journal_stopped]
     return {
-        "lost": {"events": sum(process.lost for process in processes)},
+        "lost": {
+            "events": sum(process.lost for process in processes),
+            **({"reason": reasons[0]} if reasons else {}),
+        },
         "errors": [
             {"hook": error.hook, "message": error.message}
             for process in processes

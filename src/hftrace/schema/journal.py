@@ -27,6 +27,8 @@ VERSION = 2
 JOURNAL_PREFIX = "journal-"
 SAMPLES_PREFIX = "samples-"
 STACKS_PREFIX = "stacks-"
+STOPPED_PREFIX = "stopped-"
+"""A file by the name of a journal that could not be written to its end: a JSON object that says why."""
 SUPERVISOR_FILE = "supervisor.jsonl"
 """What the supervisor knows, should it die too: see :mod:`hftrace.launch.run_directory`."""
 SUFFIX = ".jsonl"

@@ -203,7 +203,7 @@ class File:
     asked_by: int | None
     """Id of the span that asked first."""
     result: str
-    """``local, cached, downloaded, missing`` or ``error``."""
+    """``local, cached, downloaded, missing, damaged`` or ``error``."""
     size_bytes: int | None
     downloaded_bytes: int | None
     requests: int | None
@@ -220,8 +220,16 @@ class File:
     read_bytes: int | None
     """Bytes of this file's tensors that the loader read or mapped; None where a rank holds parts of them."""
     asked: int = 1
-    """How often the load asked for it."""
+    """How often the load asked for it; 0 where only an index named it."""
     rank: int = 0
+    expected_bytes: int | None = None
+    """What should be there: by its own header, a pointer in its place, or its index; None if unknown."""
+    expected_exact: bool | None = None
+    """False where ``expected_bytes`` is what its tensors take: the file has at least so many."""
+    damage: str | None = None
+    """What is wrong with a file that is ``damaged``, or with weights that are ``missing``."""
+    damage_detail: str | None = None
+    """What its header says that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)

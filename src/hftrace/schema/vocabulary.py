@@ -190,3 +190,15 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".h5", ".msgpack")
 """How the names of weight files end."""
 WEIGHT_PATTERNS = tuple(f"*{suffix}" for suffix in WEIGHT_SUFFIXES)
 """The same for :meth:`pathlib.Path.glob`."""
+
+DAMAGES = {
+    "missing": "An index names it, and it was not there.",
+    "empty": "It has no bytes.",
+    "cut": "It ends before its data does.",
+    "longer": "It goes on behind its data.",
+    "lfs-pointer": "It is the pointer that Git LFS leaves in the place of a file that was not fetched.",
+    "web-page": "It is a web page: an error page, or a link to the file, was saved under its name.",
+    "header": "Its header says what cannot be.",
+    "format": "It is not of the format that its name says.",
+}
+"""What can be wrong with a file that a load asked for."""

@@ -24,3 +24,32 @@ def binding_cgroup_limit_bytes() -> int | None:
 def usable_cpu_count() -> int | None:
     """Returns how many processors this process may run on; None where the system does not say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+RESOURCES = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_RSS", "RLIMIT_MEMLOCK", "RLIMIT_NOFILE")
+
+
+def resource_limits() -> dict[str, int]:
+    """Returns the limits of this process that are set, by name: bytes, and a number of files for NOFILE."""
+    try:
+        import resource
+    except ImportError:  # no system of Unix's kind
+        return {}
+    numbers = {name: getattr(resource, name) for name in RESOURCES if hasattr(resource, name)}
+    limits = {name: resource.getrlimit(number)[0] for name, number in numbers.items()}
+    return {name: limit for name, limit in limits.items() if 0 <= limit < 1 << 62}
+
+
+def address_space() -> dict[str, int]:
+    """Returns what counts against RLIMIT_AS and RLIMIT_DATA, in bytes; nothing where it cannot be read."""
+    names = {"VmSize": "RLIMIT_AS", "VmData": "RLIMIT_DATA"}
+    found = {}
+    try:
+        with open("/proc/self/status", "rb") as handle:
+            for line in handle.read().decode("ascii", "replace").splitlines():
+                name, _, value = line.partition(":")
+                if name in names:
+                    found[names[name]] = int(value.split()[0]) * 1024
+    except (OSError, ValueError, IndexError):
+        return {}
+    return found

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
-from hftrace.analysis.ending.limits import recorded_limit
+from hftrace.analysis.ending.limits import RLIMITS, recorded_limit
 from hftrace.analysis.ending.progress import known_progress
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import weight_files
 from hftrace.analysis.time.whose import ended_load, ended_outside, ended_span
 from hftrace.analysis.values import integer, natural, text
+from hftrace.schema.frames import host_frames
 from hftrace.schema.trace import Trace
 
 NEAR_LIMIT = 0.85
@@ -28,6 +28,7 @@ NEAR_LIMIT = 0.85
 MEMORY_KILLERS = ("memory-limit", "kernel-oom", "out-of-memory")
 MAX_EVIDENCE = 20
 MAX_STALLS = 50
+MAX_READS = 64
 MAX_LOOK_NS = 3_000_000_000
 """Asking for the stacks took so long at most, and was not counted as silence."""
 
@@ -50,6 +51,17 @@ class Stall:
     """The same when it was last looked at, where that was another."""
     hosts: tuple[str, ...] = ()
     """Whose answers were waited for."""
+
+
+@dataclass(frozen=True)
+class OpenRead:
+    """A tensor whose read had begun when the process died, and had not ended."""
+
+    tensor: str
+    file: str | None = None
+    thread: int | None = None
+    since_ns: int | None = None
+    """From the clock base."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,11 @@ class Death:
     """Number of the file among the weight files, from 1."""
     shards: int | None = None
     tensor: str | None = None
+    """The last one that was done."""
+    tensor_file: str | None = None
+    """Where that is from, which need not be the file that the load ended in."""
     tensor_ns: int | None = None
+    reading: list[OpenRead] = field(default_factory=list)
     placed_tensors: int = 0
     all_tensors: int = 0
     placed_bytes: int | None = None
@@ -117,6 +133,8 @@ class Death:
     anonymous_bytes: int | None = None
     limit_bytes: int | None = None
     limit_kind: str | None = None
+    address_bytes: int | None = None
+    """What counted against the limit where that was one of the process (RLIMIT_AS, RLIMIT_DATA)."""
     predicted_anon_bytes: int | None = None
     device: FullDevice | None = None
     """Where it was a device whose memory ran out."""
@@ -148,15 +166,17 @@ class Death:
 
     @property
     def held_against_limit(self) -> int | None:
-        """What counts against the limit: ``--memory-limit`` is about anonymous memory alone."""
+        """What counts against the limit: anonymous memory, all that is resident, or what is mapped."""
         if self.limit_kind == "--memory-limit" and self.anonymous_bytes is not None:
             return self.anonymous_bytes
+        if self.limit_kind in RLIMITS:
+            return self.address_bytes
         return self.memory_bytes
 
     @property
     def missing_bytes(self) -> int | None:
         """How far above the limit the finished load's anonymous memory is; negative where below."""
-        if self.predicted_anon_bytes is None or self.limit_bytes is None:
+        if self.predicted_anon_bytes is None or self.limit_bytes is None or self.limit_kind in RLIMITS:
             return None
         return self.predicted_anon_bytes - self.limit_bytes
 
@@ -173,8 +193,8 @@ def stalls(trace: Trace) -> list[Stall]:
             integer(entry.get("time_ns")),
             natural(entry.get("silent_ns")),
             text(entry.get("phase")),
-            text(entry.get("stack")),
-            text(entry.get("last_stack")),
+            _frames(entry.get("stack")),
+            _frames(entry.get("last_stack")),
             tuple(host for host in (hosts if isinstance(hosts, list) else []) if text(host) is not None),
         )
         if found and _goes_on(found[-1], stall):
@@ -218,7 +238,8 @@ def death_of(trace: Trace) -> Death:
     cause = _error_text(outcome.get("cause"))
     row = _last_span(trace, status, text(outcome.get("died_in")) if cause else None)
     span = trace.spans[row] if row is not None else None
-    file = text(outcome.get("last_file"))
+    last_file = text(outcome.get("last_file"))
+    file = _culprit(trace, evidence) or last_file
     shard, shards = _shard(trace, file)
     progress = known_progress(trace)
     return Death(
@@ -230,7 +251,7 @@ def death_of(trace: Trace) -> Death:
         exit_code=integer(outcome.get("exit_code")),
         error=_error_text(error),
         cause=cause or _error_behind(trace, error),
-        traceback=text(raised.get("traceback")),
+        traceback=_frames(raised.get("traceback")),
         outside=outside,
         time_ns=max(span_index(trace).ends, default=None),
         phase=text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
@@ -242,6 +263,8 @@ def death_of(trace: Trace) -> Death:
         shard=shard,
         shards=shards,
         tensor=text(outcome.get("last_tensor")),
+        tensor_file=text(outcome.get("last_tensor_file")) or last_file,
+        reading=_reading(outcome.get("reading")),
         tensor_ns=integer(outcome.get("last_tensor_ns")),
         placed_tensors=progress.placed_tensors,
         all_tensors=progress.all_tensors,
@@ -251,11 +274,37 @@ def death_of(trace: Trace) -> Death:
         anonymous_bytes=natural(outcome.get("anon_at_death_bytes")),
         limit_bytes=limit,
         limit_kind=kind,
+        address_bytes=_address_bytes(evidence),
         predicted_anon_bytes=natural(outcome.get("predicted_anon_bytes")),
         device=_full_device(trace, outcome.get("device")),
-        stack=text(outcome.get("stack")),
+        stack=_frames(outcome.get("stack")),
         stalls=stalls(trace),
     )
+
+
+def _address_bytes(evidence: list[Evidence]) -> int | None:
+    pieces = (each for each in evidence if isinstance(each, dict) and each["kind"] == "process-limit")
+    return next((natural(each.get("used_bytes")) for each in pieces), None)
+
+
+def _reading(found: Any) -> list[OpenRead]:
+    entries = found[:MAX_READS] if isinstance(found, list) else []
+    return [
+        OpenRead(
+            tensor,
+            text(each.get("file")),
+            natural(each.get("thread")),
+            integer(each.get("since_ns")),
+        )
+        for each in entries
+        if isinstance(each, dict) and (tensor := text(each.get("tensor"))) is not None
+    ]
+
+
+def _frames(found: Any) -> str | None:
+    """Returns a traceback or stacks without frames of ours, which a trace before 1.2 has."""
+    known = text(found)
+    return host_frames(known) if known is not None else None
 
 
 def _evidence(found: Any) -> list[Evidence]:
@@ -331,7 +380,19 @@ def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
         row = max(below, key=lambda child: (index.ends[child], index.starts[child], child))
 
 
+def _culprit(trace: Trace, evidence: list[Evidence]) -> str | None:
+    """Returns the name of the weight file that was not whole, where it is the only one."""
+    paths = [
+        text(each.get("path"))
+        for each in evidence
+        if isinstance(each, dict) and each["kind"] == "damaged-file"
+    ]
+    names = [path.replace("\\", "/").rpartition("/")[2] for path in paths if path]
+    return names[0] if len(names) == 1 and _shard(trace, names[0])[0] is not None else None
+
+
 def _shard(trace: Trace, file: str | None) -> tuple[int | None, int | None]:
-    shards = {each.name: each.shard for each in weight_files(trace) if each.shard is not None}
+    columns = (trace.files.column(name) for name in ("name", "shard"))
+    shards = {name: shard for name, shard in zip(*columns, strict=True) if shard is not None}
     number = shards.get(file) if file is not None else None
     return (None, None) if number is None else (number + 1, len(shards))

@@ -6,14 +6,6 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DamagedFile:
-    """A weight file that is not whole now, and what reading its header says."""
-
-    path: str
-    message: str
-
-
-@dataclass(frozen=True)
 class DeathFacts:
     """What is known of a process's end beyond its trace; None where it is not known.
 
@@ -26,7 +18,6 @@ class DeathFacts:
         system_kills: The same for the machine.
         kernel_message: The kernel's own line about killing this process.
         stack: What the process wrote of its threads' stacks while it crashed.
-        damaged_files: Weight files that are not whole now.
         end_unknown: Nobody saw how the process ended.
     """
 
@@ -38,5 +29,4 @@ class DeathFacts:
     system_kills: int | None = None
     kernel_message: str | None = None
     stack: str | None = None
-    damaged_files: tuple[DamagedFile, ...] = ()
     end_unknown: bool = False

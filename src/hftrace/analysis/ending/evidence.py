@@ -7,9 +7,16 @@ does not know as one more fact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hftrace.analysis.ending.culprits import (
+    absent,
+    damaged_files,
+    is_unrelated,
+    mismatched_tensors,
+    silent_hosts,
+)
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.last_memory import PRESSURE_WINDOW_NS, LastMemory, limit_reached
 from hftrace.analysis.ending.limits import Limit
@@ -30,7 +37,19 @@ KINDS = {
         "asked_bytes",
     ),
     "crash": ("signal",),
-    "damaged-file": ("path", "message"),
+    "damaged-file": (
+        "path",
+        "problem",
+        "size_bytes",
+        "expected_bytes",
+        "expected_exact",
+        "detail",
+    ),
+    "mismatched-tensor": ("name", "file", "stored_shape", "shape"),
+    "not-there": ("what", "name", "where"),
+    "no-answer": ("host", "reason", "failed", "requests", "lost_ns"),
+    "process-limit": ("name", "limit_bytes", "used_bytes"),
+    "journal-stopped": ("reason", "lines"),
     "stacks": (),
     "exit": ("code",),
     "end-not-seen": (),
@@ -52,7 +71,13 @@ KINDS = {
 - ``device-memory``: how full a device was, see
   :func:`~hftrace.analysis.ending.shortage.device_shortage`.
 - ``crash``: a signal that a process brings upon itself. ``signal``: one that was sent.
-- ``damaged-file``: a weight file that is not whole now.
+- ``damaged-file``: a file that is not whole, or not there, with a problem of
+  :data:`~hftrace.schema.vocabulary.DAMAGES`, what is there and what should be. Before 1.2 ``message``.
+- ``mismatched-tensor``: a tensor that has another shape in the model than in the checkpoint.
+- ``not-there``: a ``folder``, ``repository``, ``revision`` or ``variant`` that was asked for.
+- ``no-answer``: a host at which requests failed, and the time that this took.
+- ``process-limit``: a limit of the process (``RLIMIT_AS``, ...) and what the process used of it.
+- ``journal-stopped``: the recording could not be written on, and so many lines are missing.
 - ``stacks``: the process left the Python stacks of its threads.
 - ``exit``: it ended by itself, without an exception.
 - ``end-not-seen``: its supervisor had ended before.
@@ -74,6 +99,33 @@ def piece(kind: str, *values: Any) -> dict[str, Any]:
         values: What it holds, in the order that is given there.
     """
     return {"kind": kind, **dict(zip(KINDS[kind], values, strict=True))}
+
+
+def pieces_of(kind: str, found: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yields pieces of one kind.
+
+    Args:
+        kind: One of :data:`KINDS`.
+        found: The values of each, by name.
+    """
+    return (piece(kind, *(each.get(name) for name in KINDS[kind])) for each in found)
+
+
+def failure_evidence(trace: Trace, error: Any) -> list[dict[str, Any]]:
+    """Returns what a load failed for that ended with an exception which is not about memory.
+
+    Args:
+        trace: What was recorded.
+        error: ``type`` and ``message`` of the exception.
+    """
+    if is_unrelated(error):
+        return []
+    shapes = list(pieces_of("mismatched-tensor", mismatched_tensors(trace)))
+    missing = list(pieces_of("not-there", absent(trace)))
+    # What is said of a load of a folder that is not there, or that read all its files, is not about files.
+    files = [] if shapes or missing else list(pieces_of("damaged-file", damaged_files(trace)))
+    hosts = [] if shapes or files else list(pieces_of("no-answer", silent_hosts(trace)))
+    return [*missing, *files, *shapes, *hosts]
 
 
 def gather_evidence(
@@ -116,8 +168,7 @@ def _own(
         yield from _memory_error(outcome.get("error") or {}, found)
     elif killer == "crash":
         yield piece("crash", signal)
-        for file in facts.damaged_files:
-            yield piece("damaged-file", file.path, file.message)
+        yield from pieces_of("damaged-file", damaged_files(trace))
         if facts.stack:
             yield piece("stacks")
     elif killer == "exit":

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from hftrace.analysis.values import integer, text
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
 
+_ASKED = re.compile(r"(?:tried to allocate|unable to mmap) (\d{1,18}) bytes")
 MEMORY_LIMIT, CGROUP, RAM = "--memory-limit", "cgroup", "RAM"
+RLIMITS = ("RLIMIT_AS", "RLIMIT_DATA")
+"""Of the process: what it may map, and what of it may be its own."""
 Limit = tuple[str, int]
 """What set it, and bytes."""
 
@@ -36,6 +43,58 @@ def applied_limit(
         if kernel_message is not None and "cgroup" not in kernel_message:
             applied.pop(CGROUP, None)  # the machine as a whole was out of memory
     return smallest_limit(applied)
+
+
+class ProcessLimit(NamedTuple):
+    """A limit of the process that an exception is about."""
+
+    name: str
+    limit_bytes: int
+    used_bytes: int | None
+    """What counted against it when the exception was raised."""
+
+
+def process_limit(trace: Trace, error: Any) -> ProcessLimit | None:
+    """Returns the limit of the process that was reached; None where none is proven to have been.
+
+    An allocation fails for it where what the process had and what it asked for are more than the limit.
+    What it asked for stands in the message of most allocators.
+
+    Args:
+        trace: What was recorded.
+        error: ``type`` and ``message`` of the exception.
+    """
+    message = str(error.get("message") or "") if isinstance(error, Mapping) else ""
+    for attributes, status in zip(
+        *(trace.spans.column(name) for name in ("attributes", "status")), strict=True
+    ):
+        known = attributes.get("resource_limits") if status == "error" else None
+        used = attributes.get("address_space")
+        if not isinstance(known, Mapping):
+            continue
+        used = used if isinstance(used, Mapping) else {}
+        if "File too large" in message and natural(known.get("RLIMIT_FSIZE")) is not None:
+            return ProcessLimit("RLIMIT_FSIZE", known["RLIMIT_FSIZE"], None)
+        asked = _asked_bytes(trace, message)
+        for name in RLIMITS:
+            limit, held = natural(known.get(name)), natural(used.get(name))
+            if limit is not None and held is not None and held + asked > limit:
+                return ProcessLimit(name, limit, held)
+    return None
+
+
+def _asked_bytes(trace: Trace, message: str) -> int:
+    """Returns how much an allocation asked for that failed, at the least, by torch's words.
+
+    safetensors says no number: it was about to map one of the weight files.
+    """
+    found = _ASKED.search(message)
+    if found is not None:
+        return int(found[1])
+    if "(os error 12)" not in message:
+        return 0
+    columns = (trace.files.column(name) for name in ("size_bytes", "shard"))
+    return min((size for size, shard in zip(*columns, strict=True) if shard is not None and size), default=0)
 
 
 def recorded_limit(trace: Trace) -> tuple[str | None, int | None]:

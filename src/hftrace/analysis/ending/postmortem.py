@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace.analysis.ending.death_facts import DeathFacts
-from hftrace.analysis.ending.evidence import gather_evidence
+from hftrace.analysis.ending.evidence import failure_evidence, gather_evidence, piece
 from hftrace.analysis.ending.killer import find_killer
 from hftrace.analysis.ending.last_memory import last_memory, limit_reached
-from hftrace.analysis.ending.limits import CGROUP, MEMORY_LIMIT, RAM, Limit, applied_limit
+from hftrace.analysis.ending.limits import CGROUP, MEMORY_LIMIT, RAM, Limit, applied_limit, process_limit
 from hftrace.analysis.ending.prediction import predicted_anon_bytes
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ending.shortage import Cause, caught_cause, device_shortage
@@ -22,6 +22,19 @@ from hftrace.schema.trace import Trace
 
 
 def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
+    """Returns what the outcome of a trace gains by looking at how the load ended; see :func:`_ending`.
+
+    A journal that stopped is evidence whatever the status: what is not in the trace may have happened.
+    """
+    result = _ending(trace, facts)
+    lost = trace.header.get("lost")
+    if isinstance(lost, Mapping) and isinstance(lost.get("reason"), str):
+        stopped = piece("journal-stopped", lost["reason"], lost.get("events"))
+        result["evidence"] = [*result["evidence"], stopped]
+    return result
+
+
+def _ending(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     """Returns what the outcome of a trace gains by looking at how the load ended.
 
     Args:
@@ -59,6 +72,8 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     if facts.stack is not None:
         result["stack"] = facts.stack
     if status == "interrupted":
+        if outcome.get("signal") is not None:
+            result["evidence"] = [piece("signal", outcome["signal"])]
         return result
     cause = caught_cause(trace)
     if cause is not None:
@@ -67,12 +82,18 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     killer = find_killer(trace, facts, error)
     result["killer"] = killer
     if killer is None:
+        own = process_limit(trace, error)
+        reached = [piece("process-limit", *own)] if own is not None else []
+        result["evidence"] = [*reached, *failure_evidence(trace, error)]
         return result
     if killer == "out-of-memory" and isinstance(error, Mapping):
         result["device"] = device_shortage(trace, error, cause.row if cause else None)
     memory = last_memory(trace)
     # Where a device was full, no limit of the host is what was reached.
     limit = _limit(killer, trace, facts) if result.get("device") is None else None
+    own = process_limit(trace, error) if killer == "out-of-memory" and result.get("device") is None else None
+    if own is not None:
+        limit = (own.name, own.limit_bytes)
     result |= {
         "memory_at_death_bytes": memory.total,
         "anon_at_death_bytes": memory.anonymous,
@@ -82,6 +103,8 @@ def post_mortem(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     if killer == "timeout":
         result["timeout_seconds"] = facts.timeout_seconds
     result["evidence"] = gather_evidence(killer, trace, facts, memory, limit, result)
+    if own is not None:
+        result["evidence"].insert(1, piece("process-limit", *own))
     return result
 
 

@@ -47,7 +47,10 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     used, limit = end.held_against_limit, end.limit_bytes
     parts = []
     if used is not None and limit is not None:
-        parts.append(f"The process held {byte_count(used)} of {byte_count(limit)} when it died")
+        how = f"had {byte_count(used)} mapped of {byte_count(limit)} that {end.limit_kind} allows"
+        if end.address_bytes is None:
+            how = f"held {byte_count(used)} of {byte_count(limit)}"
+        parts.append(f"The process {how} when it died")
     if (size := checkpoint_bytes(trace)) is not None:
         parts.append(f"the checkpoint has {byte_count(size)}")
     if end.predicted_anon_bytes is not None:

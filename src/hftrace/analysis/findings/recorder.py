@@ -24,13 +24,16 @@ def lost_events(trace: Trace) -> Iterator[Finding]:
         for what, count in (lost.items() if isinstance(lost, dict) else ())
         if is_number(count)
     ]
+    reason = lost.get("reason") if isinstance(lost, dict) else None
+    why = f" The journal stopped: {_first_line(reason)}." if isinstance(reason, str) else ""
     if parts:
         yield Finding(
             "H01",
             "lost-events",
             "This trace is incomplete",
-            f"Not recorded: {', '.join(parts)}.",
-            "Read sums in this trace as lower bounds.",
+            f"Not recorded: {', '.join(parts)}.{why}",
+            "Read sums in this trace as lower bounds."
+            + (" Trace again with the output (-o), or TMPDIR, on a disk with room." if why else ""),
             internal=True,
         )
 

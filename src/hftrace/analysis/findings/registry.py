@@ -28,6 +28,7 @@ __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"
 MODULES = (
     "asked",
     "casts",
+    "culprits",
     "files",
     "keywords",
     "memory",

@@ -108,16 +108,18 @@ def _refused(trace: Trace) -> Iterator[Finding]:
     total = total_of(trace, kind="parameter", evidence="mismatched")
     if not total.count:
         return
-    columns = (trace.tensors.column(name) for name in ("keys", "stored_shape", "evidence"))
+    columns = (trace.tensors.column(name) for name in ("keys", "stored_shape", "shape", "evidence"))
     keys = [
-        f"{key[0]} {shape}" for key, shape, evidence in zip(*columns, strict=True) if evidence == "mismatched"
+        f"{key[0]} {stored}" + (f" in the file, {shape} in the model" if shape != stored else " in the file")
+        for key, stored, shape, evidence in zip(*columns, strict=True)
+        if evidence == "mismatched" and key
     ]
     rest = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
     yield Finding(
         "R31",
         "mismatched-shapes",
         f"{units.count(total.count, 'checkpoint key')} of another shape than the model's parameters",
-        f"The load ended for them; in the file: {', '.join(keys[:3])}{rest}.",
+        f"The load ended for {'it' if len(keys) == 1 else 'them'}: {'; '.join(keys[:3])}{rest}.",
         "Give the config of the checkpoint (num_labels, vocab_size), or pass ignore_mismatched_sizes=True to "
         "leave them out.",
         cost_bytes=total.stored_bytes,

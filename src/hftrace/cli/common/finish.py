@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ from hftrace.cli.common.output import make_console, print_error, print_json, pri
 from hftrace.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_OF_SIGNAL,
     EXIT_OK,
     EXIT_THRESHOLD,
     EXIT_USAGE,
@@ -36,6 +39,7 @@ def finish(
     Raises:
         HftraceError: The trace cannot be written.
     """
+    moved = False
     if trace.outcome.get("usage"):
         pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
     elif target is None:
@@ -43,7 +47,7 @@ def finish(
 
         click.echo(json.dumps(to_json(trace), allow_nan=False))
     else:
-        trace.save(target)
+        target, moved = _save(trace, target)
     try:
         _draw(trace, target, quiet, as_json, color, width)
     except HftraceError:
@@ -59,7 +63,28 @@ def finish(
             f"the trace itself is whole"
         )
         return EXIT_FAILED
-    return _report(trace, target)
+    code = _report(trace, target)
+    return EXIT_FAILED if moved and code == EXIT_OK else code
+
+
+def _save(trace: Trace, target: Path) -> tuple[Path, bool]:
+    """Writes the trace, to a temporary place where its own has no room; returns where, and whether it moved.
+
+    Raises:
+        HftraceError: It cannot be written there either.
+    """
+    try:
+        trace.save(target)
+        return target, False
+    except HftraceError as error:
+        # What took a load to record is not to be lost for a full disk.
+        place = Path(tempfile.gettempdir(), f"hftrace-{os.getpid()}-{target.name}")
+        try:
+            trace.save(place)
+        except HftraceError:
+            raise error from None
+        print_error(f"{error.message}: the trace is in {place} instead")
+        return place, True
 
 
 def _draw(
@@ -88,6 +113,11 @@ def _report(trace: Trace, target: Path | None) -> int:
     cache = trace.request.get("cache") or {}
     if cache.get("problem"):
         print_error(cache["problem"])
+    reason = (trace.header.get("lost") or {}).get("reason")
+    if reason:
+        print_error(
+            f"the journal stopped ({reason}), so this trace is incomplete: let -o name a place with more room"
+        )
     if outcome.get("usage"):
         print_error(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
@@ -102,14 +132,17 @@ def _report(trace: Trace, target: Path | None) -> int:
         if target is not None:
             click.echo(f"Wrote {clean(target)}", err=True)
         return EXIT_OK
+    by = outcome.get("signal")
     if status == "interrupted":
-        print_error(f"interrupted.{where}")
-        return EXIT_INTERRUPTED
+        print_error(f"{f'ended by {by}' if by else 'interrupted'}.{where}")
+        return EXIT_OF_SIGNAL.get(str(by), EXIT_INTERRUPTED)
     if status == "killed":
         from hftrace.launch.ending.explanation import explain_death
 
         print_error(f"{explain_death(trace)}.{where}")
-        return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
+        if outcome.get("killer") == "memory-limit":
+            return EXIT_THRESHOLD
+        return EXIT_OF_SIGNAL.get(str(by), EXIT_FAILED)
     from hftrace.analysis.time.whose import ended_outside
     from hftrace.launch.ending.explanation import explain_failure
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.death_facts import DeathFacts
-from hftrace.analysis.ending.killer import CRASHES
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.launch.ending.evidence import OomCounters, damaged_files
+from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.run_directory import RunFacts
 from hftrace.launch.watchdog import crash_stack
 from hftrace.replay.trace import replay
@@ -54,6 +53,10 @@ def exit_status(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, A
             facts["status"] = "killed"
         if end is not None and end.get("interrupted"):
             facts["status"] = "interrupted"
+            # Whoever ended the command: its own signal, and not the one that it ended the load with.
+            facts.pop("signal", None)
+            if end.get("signal") is not None:
+                facts["signal"] = end["signal"]
     elif stack is not None:
         first = stack.partition("\n")[0]
         facts["signal"] = next((name for words, name in CRASH_NAMES.items() if words in first), None)
@@ -101,7 +104,6 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
                 kernel_kill_message(pid, started) if by_kernel and pid and started is not None else None
             ),
             stack=stack or (facts.timeout or {}).get("stack"),
-            damaged_files=damaged_files(trace) if signalled in CRASHES else (),
             end_unknown=not seen and stack is None,
         ),
     )

@@ -1,14 +1,10 @@
-"""Reads from outside what may tell why a process died: limits, counters, the kernel's log, weight files."""
+"""Reads from outside what may tell why a process died: limits, counters, the kernel's log."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from hftrace.analysis.ending.death_facts import DamagedFile
-from hftrace.errors import HftraceError
-from hftrace.replay.headers import read_safetensors_header
-from hftrace.schema.trace import Trace
 from hftrace.system.cgroups import MemoryGroup, memory_group
 from hftrace.system.kernel_log import system_kills
 from hftrace.system.limits import ram_bytes
@@ -66,15 +62,3 @@ class OomCounters:
         if not isinstance(before, int) or not isinstance(now, int) or now < before:
             return None
         return now - before
-
-
-def damaged_files(trace: Trace) -> tuple[DamagedFile, ...]:
-    """Returns the weight files of a trace that are not whole now."""
-    found = []
-    for file in trace.files:
-        if file.shard is not None and file.format == "safetensors" and file.path:
-            try:
-                read_safetensors_header(file.path)
-            except HftraceError as error:
-                found.append(DamagedFile(file.path, error.message))
-    return tuple(found)

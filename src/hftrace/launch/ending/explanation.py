@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hftrace.analysis.ending.culprits import damaged_files, is_unrelated
+from hftrace.analysis.ending.damage import damage_remedy, damage_sentence
 from hftrace.analysis.ending.killer import CERTAIN, confidence
+from hftrace.analysis.ending.words import mismatch_sentence, not_there_sentence
 from hftrace.analysis.text import first_sentences
 from hftrace.analysis.time.whose import ended_load, ended_outside
-from hftrace.errors import HftraceError
-from hftrace.launch.ending.evidence import damaged_files
-from hftrace.replay.headers import read_safetensors_header
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import WEIGHT_PATTERNS
 from hftrace.units import byte_count
-
-UNRELATED = (
-    "TypeError",
-    "ImportError",
-    "ModuleNotFoundError",
-    "MemoryError",
-    "OutOfMemoryError",
-    "NotImplementedError",
-    "SystemExit",
-)
-"""Errors that no checkpoint is the cause of, whatever else may be wrong with it."""
 
 
 def explain_failure(trace: Trace) -> str:
@@ -49,13 +37,15 @@ def explain_failure(trace: Trace) -> str:
             f"{model} comes with code of its own, which only you can allow: "
             "read it, and add --trust-remote-code (trust_remote_code=True in Python)"
         )
-    if kind not in UNRELATED and not ended_outside(trace):
+    if not is_unrelated(error) and not ended_outside(trace):
         request = _request_of_the_end(trace)
         keywords = request.get("keywords") or {}
         subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
         gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
         model = str(request.get("path") or request.get("model") or "")
-        reason = None if gguf else _checkpoint_problem(model, subfolder)
+        reason = _culprit(trace)
+        if reason is None and not gguf:
+            reason = _checkpoint_problem(model, subfolder)
         if reason is None and model and not Path(model).exists():
             reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")
         if reason is not None:
@@ -99,7 +89,12 @@ def explain_death(trace: Trace) -> str:
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
     where = f" in phase {phase}" if phase else ""
     if tensor:
-        where += f", after tensor {tensor}" + (f" of {file}" if file else "")
+        own = outcome.get("last_tensor_file") or file
+        where += f", after tensor {tensor}" + (f" of {own}" if own else "")
+    reading = [str(each.get("tensor")) for each in outcome.get("reading") or [] if isinstance(each, Mapping)]
+    if reading:
+        others = f" and {len(reading) - 1} more" if len(reading) > 1 else ""
+        where += f", while it read {reading[0]}{others}"
     placed, remaining = outcome.get("placed_bytes"), outcome.get("remaining_bytes")
     ahead = ""
     if placed is not None and remaining:
@@ -108,9 +103,22 @@ def explain_death(trace: Trace) -> str:
         if needed is not None and killer in ("memory-limit", "kernel-oom"):
             ahead += f", and finishing needs about {byte_count(needed)}"
     # Cut off while it was mapped: the usual cause of this signal, and one that the user can put right.
-    damage = damaged_files(trace) if outcome.get("signal") == "SIGBUS" else ()
-    why = f": {damage[0].message}" if damage else ""
+    damage = next(damaged_files(trace), None) if outcome.get("signal") == "SIGBUS" else None
+    why = f": {_damage(damage)}" if damage is not None else ""
     return f"{how}{where}{ahead}{why}"
+
+
+def _culprit(trace: Trace) -> str | None:
+    """Returns the culprit that the post-mortem has named, and what to do; None where it named none."""
+    pieces = [each for each in trace.outcome.get("evidence") or [] if isinstance(each, Mapping)]
+    damage = next((each for each in pieces if each.get("kind") == "damaged-file"), None)
+    if damage is not None:
+        return _damage(damage)
+    missing = next((each for each in pieces if each.get("kind") == "not-there"), None)
+    if missing is not None and missing.get("what") in ("folder", "variant"):
+        return not_there_sentence(missing)
+    shape = next((each for each in pieces if each.get("kind") == "mismatched-tensor"), None)
+    return mismatch_sentence(shape) if shape is not None else None
 
 
 def _checkpoint_problem(model: str, subfolder: object) -> str | None:
@@ -128,28 +136,11 @@ def _checkpoint_problem(model: str, subfolder: object) -> str | None:
             return f"{model}/config.json is not valid JSON ({str(error)[:80]})"
     if not any(True for pattern in WEIGHT_PATTERNS for _ in folder.glob(pattern)):
         return f"{model} has no weights: no *.safetensors, *.bin or *.gguf file is in it"
-    return next(_weight_problems(folder), None)
+    return None
 
 
-def _weight_problems(folder: Path) -> Iterator[str]:
-    for index in sorted(folder.glob("*.index.json")):
-        try:
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            names = sorted({str(name) for name in weight_map.values()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield f"{index} is damaged: it has no weight_map"
-            continue
-        for name in names:
-            if not (folder / name).is_file():
-                yield f"{index.name} names {name}, which is not in {folder}: fetch the missing shard"
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            read_safetensors_header(path)
-        except HftraceError as error:
-            yield error.message
-    for path in sorted(folder.glob("*.bin")):
-        if os.path.getsize(path) == 0:
-            yield f"{path} is empty: fetch it again"
+def _damage(facts: Mapping[str, Any]) -> str:
+    return f"{damage_sentence(facts)}: {damage_remedy(facts)}"
 
 
 # -- the Hub ----------------------------------------------------------------------------------------

@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hftrace.record.child.inputs import InputError, build_inputs, given_inputs, main_device
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import model_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema.redact import redact
 from hftrace.schema.vocabulary import AFTER_LOAD
 

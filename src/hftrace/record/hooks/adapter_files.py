@@ -9,7 +9,8 @@ from typing import Any
 
 from hftrace.record.hooks.capture import absolute, basename, note_checkpoint, note_keys
 from hftrace.record.hooks.points import Call
-from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 
 READ = "load_peft_weights"
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from hftrace.record.hooks.points import Call
 from hftrace.record.patching import original_code
-from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
 from hftrace.system.page_cache import resident_share
@@ -267,6 +268,7 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     current = recorder.current()
     if not isinstance(state_dict, Mapping) or current is None:
         return None
+    recorder.readers.expected = True
     keys, values = iter(state_dict), iter(state_dict.values())
     while part := list(itertools.islice(keys, SLICES_PER_LINE)):
         identities = list(map(id, itertools.islice(values, len(part))))
@@ -325,6 +327,15 @@ def _names(values: Any) -> list[str]:
     )
 
 
+def _shapes(values: Any) -> list[Any]:
+    """Returns name and both shapes of what 5.x says did not fit."""
+    return [
+        [str(value[0]), list(map(int, value[1])), list(map(int, value[2]))]
+        for value in list(values or [])[:MAX_NAMES]
+        if isinstance(value, tuple) and len(value) == 3
+    ]
+
+
 def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
     """Keeps which keys were missing, unexpected or mismatched, whatever form the result has."""
     report = (
@@ -345,6 +356,9 @@ def loading_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
         return None
     # Said even where there are none: a key that went nowhere, and that is not among them, was meant to.
     facts: dict[str, Any] = {name: keys for name, keys in found.items() if keys or name == "unexpected"}
+    shapes = _shapes(getattr(report, "mismatched_keys", None))
+    if shapes:
+        facts["mismatched_shapes"] = shapes
     # Pipeline parallel: another rank has them. Which ones, is most of the checkpoint.
     skipped = getattr(report, "skipped_pp_keys", None)
     if skipped:

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.second_look import models_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.record.write_watch import INITIALIZER, Watch
 
 

@@ -20,8 +20,9 @@ from typing import Any
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.parts import CONTAINER
 from hftrace.record.patching import FRAME_FILE, IMPORT_FRAME_FILE
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import Recorder, clock
 from hftrace.record.second_look import models_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import codec, lines
 
 SEEN = "seen"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hftrace.record.recorder import OpenSpan
+from hftrace.record.thread_state import OpenSpan
 
 CONTAINER = "container"
 """Attribute of a load that may hold others."""

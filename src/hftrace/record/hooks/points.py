@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 
 
 class Call:

@@ -9,8 +9,9 @@ from hftrace.record.hooks.parts import in_container, owner_of
 from hftrace.record.hooks.points import Call
 from hftrace.record.hooks.wrappers import observed_by
 from hftrace.record.identity import REPLACED, Followed, modules_of
-from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.recorder import clock
 from hftrace.record.second_look import models_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.record.write_watch import TIE, Watch
 
 

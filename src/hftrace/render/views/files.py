@@ -39,6 +39,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         file = trace.files[row]
         asker = span_index(trace).row_of.get(file.asked_by) if file.asked_by is not None else None
         missed = file.result in ("missing", "error")
+        bad = file.result == "error" or file.damage is not None
         resident = (
             units.UNKNOWN
             if file.resident_before is None and file.resident_after is None
@@ -48,15 +49,15 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             Row(
                 (
                     file.name,
-                    ("✗ " if missed else "") + file.result,
-                    units.byte_count(file.size_bytes),
+                    ("✗ " if missed or bad else "") + file.result,
+                    _size(file),
                     *_moved(trace, file),
                     resident,
                     str(file.asked),
                     units.UNKNOWN if not file.requests else str(file.requests),
                     units.UNKNOWN if asker is None else functions[asker] or names[asker],
                 ),
-                BAD if file.result == "error" else DIM if missed else PLAIN,
+                BAD if bad else DIM if missed else PLAIN,
             )
         )
     if any(row.cells[5] != units.UNKNOWN for row in rows):
@@ -69,6 +70,14 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 def facts(trace: Trace, options: ViewOptions) -> Rows:
     """Returns the rows that match, with every column."""
     return Rows(trace.files.columns, _chosen(trace, options))
+
+
+def _size(file: File) -> str:
+    """Returns how long a file is; of one that is not whole also how long it should be."""
+    if file.damage is None or file.expected_bytes is None:
+        return units.byte_count(file.size_bytes)
+    least = "" if file.expected_exact else "≥ "
+    return f"{units.byte_count(file.size_bytes or 0)} of {least}{units.byte_count(file.expected_bytes)}"
 
 
 def _moved(trace: Trace, file: File) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.time.spans import span_index
+from hftrace.errors import EXIT_OF_SIGNAL
 from hftrace.render.evidence import evidence_sentences
 from hftrace.render.text import (
     BAD,
@@ -126,6 +127,8 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "doing", doing, PLAIN
     if found.tensor or found.file:
         yield "at", _place(found, short), PLAIN
+    if found.reading:
+        yield "reading", _reading(found, short), PLAIN
     if not short and (times := _times(trace, found)):
         yield "when", times, PLAIN
     if found.progress is not None:
@@ -154,6 +157,8 @@ def _verdict(found: Death) -> str:
     }.get(found.killer or "")
     if words is not None:
         return words if found.status == "killed" or not found.error else f"{words}; {clean(found.error)}"
+    if found.status == "interrupted" and found.signal in EXIT_OF_SIGNAL:
+        return f"by {clean(found.signal)}"
     if found.error is not None:
         return clean(found.error)
     if found.status == "killed":
@@ -183,11 +188,33 @@ def _doing(found: Death, short: bool) -> str:
 def _place(found: Death, short: bool) -> str:
     numbered = f"shard {found.shard} of {found.shards}" if found.shard is not None else ""
     parts = [shorten(clean(found.tensor), NAME_COLUMNS)] if found.tensor else []
+    if found.file and found.tensor_file not in (None, found.file):
+        # What was done last is from another file than the one that the load ended in.
+        place = numbered if numbered and short else shorten(clean(found.file), NAME_COLUMNS)
+        place += f" ({numbered})" if numbered and not short else ""
+        of = "" if short else f" of {shorten(clean(found.tensor_file or ''), NAME_COLUMNS)}"
+        return f"{place}, after {parts[0]}{of}" if parts else place
     if numbered and short:
         parts.append(numbered)
     elif found.file:
         parts.append(shorten(clean(found.file), NAME_COLUMNS) + (f" ({numbered})" if numbered else ""))
     return ", of ".join(parts) if not (numbered and short) else ", ".join(parts)
+
+
+def _reading(found: Death, short: bool) -> str:
+    """Returns what was being read: all of it, or on the first screen the one that began first."""
+    reads = sorted(found.reading, key=lambda read: read.since_ns or 0)
+    shown = reads[:1] if short else reads
+    parts = []
+    for read in shown:
+        text = shorten(clean(read.tensor), NAME_COLUMNS)
+        if read.file and not short:
+            text += f" of {shorten(clean(read.file), NAME_COLUMNS)}"
+        if read.since_ns is not None and found.time_ns is not None and found.time_ns > read.since_ns:
+            text += f", for at least {units.duration(found.time_ns - read.since_ns)}"
+        parts.append(text)
+    more = f"; and {units.count(len(reads) - 1, 'more tensor')}" if short and len(reads) > 1 else ""
+    return "; ".join(parts) + more
 
 
 def _times(trace: Trace, found: Death) -> str:
@@ -239,6 +266,9 @@ def _held(found: Death) -> str:
     if found.limit_bytes is None:
         return text
     kind = clean(found.limit_kind) if found.limit_kind else ""
+    if found.address_bytes is not None:
+        mapped = f"{units.byte_count(found.address_bytes)} of {units.byte_count(found.limit_bytes)}"
+        return f"{text}; mapped {mapped} that {kind} allows"
     limit = {"": "the limit", "--memory-limit": "--memory-limit", "RAM": "the RAM,"}.get(
         kind, f"the {kind} limit"
     )

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hftrace.analysis.ending.death import death_of
-from hftrace.analysis.ending.death_facts import DamagedFile, DeathFacts
+from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.evidence import KINDS
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.launch.ending.explanation import explain_death
@@ -75,7 +75,6 @@ def trace(
 
 REACHED = {"time_ns": 5, "rss_anon_bytes": 9 * GB, "limit_bytes": 8 * GB}
 NOTHING_COUNTED = {"group_kills": 0, "system_kills": 0}
-DAMAGED = (DamagedFile("/m/x", "x is cut off"),)
 EXIT = {"signal": None, "exit_code": 3}
 OTHER = {"status": "error", "signal": None, "exit_code": 1}
 
@@ -110,13 +109,6 @@ def said_of(made, facts):
         ({"signal": "SIGTERM", "exit_code": -15}, {}, None, "unknown", "SIGTERM was sent"),
         ({"signal": "SIGTERM"}, {"group_kills": 1}, None, "unknown", "SIGTERM was sent"),
         ({"signal": "SIGSEGV"}, {"stack": "Fatal"}, None, "crash", "crashed with SIGSEGV"),
-        (
-            {"signal": "SIGBUS"},
-            {"damaged_files": DAMAGED},
-            None,
-            "crash",
-            "x is cut off.",
-        ),
         (EXIT, {}, None, "exit", "exited with 3 and no exception"),
         ({"signal": None, "exit_code": None}, {"end_unknown": True}, None, "unknown", "Nobody saw"),
         (error("MemoryError", ""), {}, None, "out-of-memory", "raised MemoryError: no message."),

@@ -8,7 +8,8 @@ from hftrace.record.hooks.capture import tied_before_dispatch
 from hftrace.record.hooks.events import move_handler
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.surgery import dispatch_handler
-from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 
 INTEGRATION = "transformers.integrations.accelerate"
 

@@ -14,9 +14,10 @@ from hftrace.record.hooks.parts import CONTAINER, PART, in_container
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.keyword_uses import keyword_uses
-from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.recorder import clock
 from hftrace.record.second_look import models_of
 from hftrace.record.snapshot import model_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 from hftrace.system.page_cache import resident_share
 

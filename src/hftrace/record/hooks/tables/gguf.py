@@ -21,7 +21,8 @@ from hftrace.record.hooks.capture import absolute, basename, note_checkpoint
 from hftrace.record.hooks.events import EventHandler
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import Recorder, clock
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 
 LEGACY = "transformers.modeling_gguf_pytorch_utils"

@@ -22,9 +22,10 @@ from hftrace.record.hooks.tables.entry import Entry, named_source
 from hftrace.record.hooks.tables.surgery import StateDictObserver
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
-from hftrace.record.recorder import OpenSpan, Recorder, shielded
+from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
 from hftrace.record.snapshot import model_of
+from hftrace.record.thread_state import OpenSpan
 
 
 class IntoObserver(ContainerObserver):

@@ -17,7 +17,8 @@ from hftrace.record.hooks.capture import asked_files, basename, note_file, shard
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import FRAME_FILE, original_code, transparent
-from hftrace.record.recorder import OpenSpan, Recorder, shielded
+from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 
 _SUFFIXES = (*WEIGHT_SUFFIXES, ".pth", ".index.json", ".index")

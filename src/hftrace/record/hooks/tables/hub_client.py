@@ -18,7 +18,8 @@ from hftrace.record.hooks.capture import asked_files, basename, note_file
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.hub_requests import Asked, asking, requests_of
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.recorder import OpenSpan, Recorder
+from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 
 

@@ -19,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.recorder import OpenSpan, Recorder, clock
+from hftrace.record.recorder import Recorder, clock
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 from hftrace.schema.redact import redact
 

@@ -23,8 +23,9 @@ from typing import Any
 from hftrace.record.callers import caller_facts
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.patching import IMPORT_FRAME_FILE, transparent
-from hftrace.record.recorder import OpenSpan, Recorder, clock, shielded
+from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.session import write_span
+from hftrace.record.thread_state import OpenSpan
 
 PACKAGES_KEPT = 12
 LEAST_NS, LEAST_FAILED_NS = 100_000, 10_000_000

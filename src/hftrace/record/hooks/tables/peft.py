@@ -24,8 +24,8 @@ from hftrace.record.hooks.tables.surgery import (
 )
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import COMPUTED, MADE, WRITTEN
-from hftrace.record.recorder import OpenSpan
 from hftrace.record.second_look import models_of
+from hftrace.record.thread_state import OpenSpan
 
 PEFT_MODEL = "peft.peft_model:PeftModel"
 TUNER = "peft.tuners.tuners_utils:BaseTuner"

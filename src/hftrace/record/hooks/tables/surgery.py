@@ -16,8 +16,9 @@ from hftrace.record.hooks.parts import owner_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
-from hftrace.record.recorder import OpenSpan, clock
+from hftrace.record.recorder import clock
 from hftrace.record.second_look import models_of
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 
 Marks = dict[tuple[int, str], str]

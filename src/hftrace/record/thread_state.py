@@ -1,0 +1,37 @@
+"""What is open on a thread of the host."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+
+class OpenSpan:
+    """A span that has begun and not ended, on the thread that began it."""
+
+    __slots__ = ("hook", "id", "name", "notes", "phase")
+
+    def __init__(self, identity: int, phase: str, hook: int | None, name: str) -> None:
+        self.id = identity
+        self.phase = phase
+        self.hook = hook
+        self.name = name
+        self.notes: dict[str, Any] = {}
+        """Facts that hooks below leave for the end of this span."""
+
+
+class ThreadState(threading.local):
+    """What is open on this thread."""
+
+    def __init__(self) -> None:
+        self.stack: list[OpenSpan] = []
+        self.late: Any = None  # what hftrace.record.hooks.late has found running
+        self.import_stack: list[int] = []
+        self.import_packages: dict[str, int] = {}
+        self.import_modules: list[tuple[str, int, int]] = []
+        self.busy = False
+        """True while our own code runs on this thread: its calls are not the host's."""
+        self.dequantized = 0
+        """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
+        self.watching = False
+        """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""

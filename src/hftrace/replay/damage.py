@@ -1,0 +1,187 @@
+"""Looks at the files that a failed load asked for: which of them are not whole, and what should be there.
+
+A load says little of why it failed: "header too large", and no name. What is said here is read from the files
+themselves, after the load; one that somebody has written to since is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from hftrace.errors import HftraceError
+from hftrace.replay.damaged import DamagedError
+from hftrace.replay.gguf import read_gguf_header
+from hftrace.replay.headers import MAX_NUMBER, StoredTensor, read_safetensors_header
+from hftrace.replay.pickles import stored_bytes
+
+HEAD_BYTES = 1024
+LFS_POINTER = b"version https://git-lfs"
+MAX_POINTER_BYTES = 1024
+"""Git LFS itself reads no more of a pointer."""
+_LFS_SIZE = re.compile(rb"^size (\d{1,18})$", re.MULTILINE)
+WEB_PAGES = (b"<!doctype", b"<html", b"<?xml", b"<error")
+MAX_JSON_BYTES = 1 << 20
+"""A longer one is a vocabulary, and takes long to read."""
+MAX_INDEX_BYTES = 100_000_000
+PICKLES = (".bin", ".pt", ".pth")
+_ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
+SETTLED_NS = 50_000_000
+"""The clock that a file system writes down is no finer."""
+
+
+class Damage(NamedTuple):
+    """What is wrong with a file."""
+
+    problem: str
+    """One of :data:`~hftrace.schema.vocabulary.DAMAGES`."""
+    size_bytes: int | None = None
+    expected_bytes: int | None = None
+    """What should be there; None if unknown."""
+    exact: bool | None = None
+    """False where it is at least so many."""
+    detail: str | None = None
+
+
+def examine(path: str, *, weights: bool, until_ns: int | None = None) -> Damage | None:
+    """Returns what is wrong with a file; None where nothing is, or nobody can tell.
+
+    Args:
+        path: The file.
+        weights: Whether it holds weights: of a pickle by another name nothing is known.
+        until_ns: Wall clock. What was written later says nothing of what the load found.
+    """
+    try:
+        with open(path, "rb") as handle:
+            status = os.fstat(handle.fileno())
+            if until_ns is not None and status.st_mtime_ns > until_ns + SETTLED_NS:
+                return None
+            head = handle.read(HEAD_BYTES)
+    except OSError:
+        return None
+    return _look(path, status.st_size, head, weights)
+
+
+def _look(path: str, size: int, head: bytes, weights: bool) -> Damage | None:
+    if not size:
+        return Damage("empty", 0)
+    if head.startswith(LFS_POINTER) and size <= MAX_POINTER_BYTES:
+        found = _LFS_SIZE.search(head)
+        return Damage("lfs-pointer", size, int(found[1]), True) if found else Damage("lfs-pointer", size)
+    if head.lstrip()[:16].lower().startswith(WEB_PAGES):
+        return Damage("web-page", size)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".safetensors":
+        return _by_header(path, read_safetensors_header)
+    if suffix == ".gguf":
+        return _by_header(path, read_gguf_header)
+    if suffix == ".json" and size <= MAX_JSON_BYTES:
+        return _json(path, size)
+    return _pickle(path, size, head) if weights and suffix in PICKLES else None
+
+
+def _by_header(path: str, read: Callable[[str], dict[str, StoredTensor]]) -> Damage | None:
+    try:
+        read(path)
+    except DamagedError as error:
+        exact = True if error.expected_bytes is not None else None
+        return Damage(error.problem, error.size_bytes, error.expected_bytes, exact, error.detail)
+    except HftraceError:
+        return None
+    return None
+
+
+def _json(path: str, size: int) -> Damage | None:
+    try:
+        with open(path, "rb") as handle:
+            json.loads(handle.read(MAX_JSON_BYTES))
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        return Damage("format", size, detail="it is not valid JSON")
+    return None
+
+
+def _pickle(path: str, size: int, head: bytes) -> Damage | None:
+    """Returns what is wrong with what ``torch.save`` wrote: a zip file, which has its table at its end.
+
+    Up to torch 1.5 it was a row of pickles, of which nobody can tell where it should end.
+    """
+    if head.startswith(_ZIP):
+        try:
+            with zipfile.ZipFile(path):
+                return None
+        except zipfile.BadZipFile:
+            least = stored_bytes(path)
+            return Damage("cut", size, least, None if least is None else False)
+        except Exception:
+            return None  # a zip file of a kind that Python does not read
+    if head.startswith(_PICKLE) or _TAR in head[:512]:
+        return None
+    return Damage("format", size, detail="it is nothing that torch.save writes")
+
+
+class Index(NamedTuple):
+    """What an index of shards says."""
+
+    files: list[str]
+    """Their names, each once."""
+    total_bytes: int | None
+    """Of all tensors."""
+
+
+def read_index(path: str) -> Index | None:
+    """Returns what an index says; None where it cannot be read, or is none."""
+    try:
+        if os.path.getsize(path) > MAX_INDEX_BYTES:
+            return None
+        with open(path, "rb") as handle:
+            content = json.load(handle)
+    except (OSError, ValueError, RecursionError):
+        return None
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict):
+        return None
+    files = sorted({name for name in names.values() if isinstance(name, str) and _is_plain(name)})
+    metadata = content.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return Index(files, total if type(total) is int and 0 < total <= MAX_NUMBER else None)
+
+
+def _is_plain(name: str) -> bool:
+    """Returns whether this can be the name of a file, below the index."""
+    return bool(name) and "\0" not in name and not os.path.isabs(name) and ".." not in name.split("/")
+
+
+def least_bytes(index: Index, folder: str, name: str) -> int | None:
+    """Returns how much the tensors of a shard take, by the index and the other shards; None if unknown.
+
+    Args:
+        index: What the index says.
+        folder: Where it is.
+        name: Of the shard.
+    """
+    if index.total_bytes is None:
+        return None
+    sizes = [_tensor_bytes(os.path.join(folder, other)) for other in index.files if other != name]
+    if None in sizes:
+        return None
+    least = index.total_bytes - sum(size for size in sizes if size is not None)
+    return least if least > 0 else None
+
+
+def _tensor_bytes(path: str) -> int | None:
+    if path.endswith(".safetensors"):
+        try:
+            return _sum(read_safetensors_header(path).values())
+        except HftraceError:
+            return None
+    return stored_bytes(path)
+
+
+def _sum(tensors: Iterable[Any]) -> int:
+    return sum(tensor.bytes for tensor in tensors)
