@@ -35,8 +35,9 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 nitpicky = True
 nitpick_ignore_regex = [
-    # Names of the standard library, whose own reference lies behind a network; and type variables.
-    (r"py:.*", r"(os|collections|typing|contextlib|pathlib|abc|types)\..*"),
+    # Names of other libraries, whose own reference lies behind a network; and type variables.
+    (r"py:.*", r"(os|collections|typing|contextlib|pathlib|abc|types|pandas)\..*"),
+    (r"py:.*", r"hftrace\.api\.recording\.Function"),
     (r"py:.*", r"(str|int|float|bool|bytes|list|dict|tuple|None|object|Row|Any|Mapping|Iterator|Sequence)"),
     (r"py:.*", r"(AttributeError|KeyError|Exception|ValueError|Path|Generic)"),
 ]

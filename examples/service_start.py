@@ -49,10 +49,10 @@ def small_model() -> str:
 def main() -> None:
     """Starts the service under a trace, and prints one line for the log."""
     model = sys.argv[1] if len(sys.argv) > 1 else small_model()
-    with hftrace.trace("service-start.json") as recorded:
+    # The trace of the start before this one is overwritten; "start-{pid}.json" would keep them all.
+    with hftrace.trace("service-start.json", force=True) as recorded:
         service = Service(model)
     trace = recorded.trace
-    assert trace is not None
     load = trace.loads[0]
     peak = max((span.rss_peak_bytes or 0 for span in trace.spans), default=0)
     strangers = [row.name for row in trace.tensors if row.provenance == "initialized"]

@@ -123,6 +123,116 @@ DEVICE_PEAK = {
     "memory_bytes": nullable(INTEGER),
     "outside_allocator_bytes": nullable(INTEGER),
 }
+WEIGHTS = {
+    "checkpoint_bytes": nullable(INTEGER),
+    "read_bytes": nullable(INTEGER),
+    "mapped_bytes": nullable(INTEGER),
+    "reading_ns": nullable(INTEGER),
+    "weights_ns": nullable(INTEGER),
+    "rate_bytes_per_s": nullable(NUMBER),
+    "lazy_bytes": nullable(INTEGER),
+    "cache": nullable(STRING),
+    "resident_before": nullable(NUMBER),
+    "resident_share": nullable(NUMBER),
+    "waiting_ns": INTEGER,
+    "reader_threads": INTEGER,
+    "shards": array(
+        record(
+            {
+                "file": STRING,
+                "tensors": INTEGER,
+                "bytes": INTEGER,
+                "duration_ns": nullable(INTEGER),
+                "threads": INTEGER,
+            }
+        )
+    ),
+    "tensors": record(
+        {
+            "count": INTEGER,
+            "bytes": INTEGER,
+            "by_provenance": mapping(record(FIGURES)),
+            "by_dtype": mapping(record(FIGURES)),
+            "by_device": mapping(record(FIGURES)),
+            "casts": array(record({"from": STRING, "to": STRING, **FIGURES})),
+        }
+    ),
+}
+FILES = record(
+    {
+        "count": INTEGER,
+        "missing": array(STRING),
+        "errors": array(STRING),
+        "downloaded_bytes": INTEGER,
+    }
+)
+HELD = record(
+    {
+        "anonymous_bytes": nullable(INTEGER),
+        "file_bytes": nullable(INTEGER),
+        "since_start": nullable(
+            record({"anonymous_bytes": nullable(INTEGER), "file_bytes": nullable(INTEGER)})
+        ),
+        "models": nullable(
+            array(
+                record(
+                    {"load": INTEGER, "span": INTEGER, "class": STRING, "bytes": nullable(mapping(INTEGER))}
+                )
+            )
+        ),
+    }
+)
+LOAD = record(
+    {
+        "number": INTEGER,
+        "span": INTEGER,
+        "name": STRING,
+        "class": STRING,
+        "what": STRING,
+        "model": nullable(STRING),
+        "adapters": array(STRING),
+        "function": nullable(STRING),
+        "start_ns": INTEGER,
+        "end_ns": INTEGER,
+        "status": STRING,
+        # As the trace has it.
+        "error": ANY,
+        "thread": INTEGER,
+        "rank": INTEGER,
+        "pid": INTEGER,
+        "wall_ns": INTEGER,
+        "attributed": nullable(NUMBER),
+        "phases": mapping(INTEGER),
+        # What was asked and what the model says of itself, as the trace has it.
+        "request": {"type": "object"},
+        "got": {"type": "object"},
+        "dtype": nullable(
+            record(
+                {
+                    "keyword": nullable(STRING),
+                    "asked": nullable(STRING),
+                    "default": nullable(STRING),
+                    "got": nullable(STRING),
+                }
+            )
+        ),
+        "memory": record(
+            {
+                "rss_peak_bytes": nullable(INTEGER),
+                "peak_above_start_bytes": nullable(INTEGER),
+                "returned_above_start_bytes": nullable(INTEGER),
+                "returned_above_start_anonymous_bytes": nullable(INTEGER),
+                "returned_above_start_file_bytes": nullable(INTEGER),
+            }
+        ),
+        "device_peak_bytes": nullable(mapping(INTEGER)),
+        "held": HELD,
+        **WEIGHTS,
+        "tensors_in": array(record({"load": INTEGER, "count": INTEGER})),
+        "files": FILES,
+        "findings": array(record({"rule": STRING, "name": STRING})),
+    }
+)
 SUMMARY = record(
     {
         "model": ANY,
@@ -142,23 +252,7 @@ SUMMARY = record(
         "after_load": array(of(Step)),
         "release": nullable(of(Release)),
         "phases": mapping(INTEGER),
-        "loads": array(
-            record(
-                {
-                    "name": STRING,
-                    "function": nullable(STRING),
-                    "rank": INTEGER,
-                    "status": STRING,
-                    "start_ns": INTEGER,
-                    "wall_ns": INTEGER,
-                    "attributed": nullable(NUMBER),
-                    "phases": mapping(INTEGER),
-                    # What was asked and what the model says of itself, as the trace has it.
-                    "request": {"type": "object"},
-                    "got": {"type": "object"},
-                }
-            )
-        ),
+        "loads": array(LOAD),
         # What the trace says of its end, as it stands there.
         "outcome": {"type": "object"},
         "rss_peak_bytes": nullable(INTEGER),
@@ -182,47 +276,8 @@ SUMMARY = record(
                 {"returned": record(SIZES), "returned_above_start": record(SIZES)},
             )
         ),
-        "checkpoint_bytes": nullable(INTEGER),
-        "read_bytes": nullable(INTEGER),
-        "mapped_bytes": nullable(INTEGER),
-        "reading_ns": nullable(INTEGER),
-        "weights_ns": nullable(INTEGER),
-        "rate_bytes_per_s": nullable(NUMBER),
-        "lazy_bytes": nullable(INTEGER),
-        "cache": nullable(STRING),
-        "resident_before": nullable(NUMBER),
-        "resident_share": nullable(NUMBER),
-        "waiting_ns": INTEGER,
-        "reader_threads": INTEGER,
-        "shards": array(
-            record(
-                {
-                    "file": STRING,
-                    "tensors": INTEGER,
-                    "bytes": INTEGER,
-                    "duration_ns": nullable(INTEGER),
-                    "threads": INTEGER,
-                }
-            )
-        ),
-        "tensors": record(
-            {
-                "count": INTEGER,
-                "bytes": INTEGER,
-                "by_provenance": mapping(record(FIGURES)),
-                "by_dtype": mapping(record(FIGURES)),
-                "by_device": mapping(record(FIGURES)),
-                "casts": array(record({"from": STRING, "to": STRING, **FIGURES})),
-            }
-        ),
-        "files": record(
-            {
-                "count": INTEGER,
-                "missing": array(STRING),
-                "errors": array(STRING),
-                "downloaded_bytes": INTEGER,
-            }
-        ),
+        **WEIGHTS,
+        "files": FILES,
         "findings": array(of(Finding)),
         "silence": record({"claimed": BOOLEAN, "doubts": array(record({"kind": STRING}))}),
     }
@@ -450,6 +505,7 @@ SYNTH_LIST = array(
 )
 VIEWS = {
     "summary": SUMMARY,
+    "loads": array(LOAD),
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
     "spans": array(of(Span)),

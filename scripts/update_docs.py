@@ -12,7 +12,7 @@ Three things are written, and the rest of a page is left alone:
 - Between ``<!-- commands:begin -->`` and ``<!-- commands:end -->`` stands what ``--help``
   says of every command.
 - Between ``<!-- columns TABLE:begin -->`` and its end stand the columns of a table of the
-  trace, from the rows in hftrace.schema.model. The meaning of a column is the docstring
+  trace with types and units, from the rows in hftrace.schema.model. The meaning of a column is the docstring
   under its field; where there is none, the page's own words stay, and none is an error.
 """
 
@@ -133,7 +133,7 @@ def _columns(found: re.Match[str]) -> str:
     if table not in ROWS:
         raise UpdateError(f"a trace has no table {table!r}: {', '.join(ROWS)}")
     own = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| (.*) \|$", found["body"], re.M))
-    lines = ["| column | type | meaning |", "| --- | --- | --- |"]
+    lines = ["| column | type, unit | meaning |", "| --- | --- | --- |"]
     for name, hint, doc in _fields(ROWS[table]):
         meaning = doc or own.get(name, "")
         if not meaning.strip():
@@ -158,8 +158,20 @@ def _fields(row: str) -> list[tuple[str, str, str]]:
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             doc = re.sub(r"``(.*?)``", r"`\1`", " ".join(str(after.value.value).split()))
         assert isinstance(node.target, ast.Name)
-        fields.append((node.target.id, ast.unparse(node.annotation).replace(" | None", " or null"), doc))
+        hint = ast.unparse(node.annotation).replace(" | None", " or null")
+        fields.append((node.target.id, hint + _unit(node.target.id, hint), doc))
     return fields
+
+
+def _unit(name: str, hint: str) -> str:
+    """Returns the unit of a column that counts something, by its name, as the end of its type."""
+    if "int" in hint:
+        for end, unit in (("_ns", ", ns"), ("bytes", ", bytes")):
+            if name.endswith(end):
+                return unit
+        if name in ("files", "offset"):
+            return ", bytes"
+    return ", 0 to 1" if name.startswith("resident_") else ""
 
 
 def main() -> int:

@@ -13,24 +13,28 @@ from hftrace._version import __version__
 from hftrace.errors import HftraceError, TraceError
 
 if TYPE_CHECKING:
-    from hftrace.launch.in_process import trace
+    from hftrace.api.recording import Recording, trace
+    from hftrace.api.trace import Trace
     from hftrace.record.session import step
-    from hftrace.schema.trace import Trace
 
-__all__ = ["HftraceError", "Trace", "TraceError", "__version__", "step", "trace"]
+__all__ = ["HftraceError", "Recording", "Trace", "TraceError", "__version__", "step", "trace"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Trace":
-        from hftrace.schema.trace import Trace
+        from hftrace.api.trace import Trace
 
         return Trace
+    if name == "Recording":
+        from hftrace.api.recording import Recording
+
+        return Recording
     if name == "step":
         from hftrace.record.session import step
 
         return step
     if name == "trace":
-        from hftrace.launch.in_process import trace
+        from hftrace.api.recording import trace
 
         return trace
     raise AttributeError(f"module 'hftrace' has no attribute {name!r}")

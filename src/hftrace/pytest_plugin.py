@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from hftrace.schema.trace import Trace
+    from hftrace.api.trace import Trace
 
 MARKER = "limit_load"
 FIGURES = {"seconds": "--max-time", "load_seconds": "--max-load-time", "ready": "--max-ready"}
 FIGURES |= {"peak": "--max-peak", "anon_peak": "--max-anon-peak", "device_peak": "--max-device-peak"}
 """Keywords of the marker, and the option of ``hftrace check`` that each is."""
+TIMES = ("seconds", "load_seconds", "ready")
+EXAMPLE = "seconds=10, peak='2GB', forbid=['cast']"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,9 +46,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Makes the marker known."""
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(seconds=, load_seconds=, ready=, peak=, anon_peak=, device_peak=, forbid=[...]): fail the "
-        "test where it takes longer (seconds: all of it; load_seconds: its largest load), needs more memory "
-        "(bytes, or text such as '2GB'), or does something forbidden (see hftrace check --forbid)",
+        f"{MARKER}(seconds=, load_seconds=, ready=, peak=, anon_peak=, device_peak=, forbid=[...], "
+        "allow_unknown=): fail the test where it takes longer (seconds: all of it; load_seconds: its largest "
+        "load), needs more memory (bytes, or text such as '2GB'), or does something forbidden (see hftrace "
+        "check --forbid)",
     )
 
 
@@ -57,39 +60,49 @@ class Budget:
     limits: dict[str, int]
     """The most by option of ``hftrace check``, in ns or bytes."""
     forbidden: tuple[str, ...]
+    allow_unknown: bool = False
+    """Whether what a trace does not say is let pass."""
 
 
 def budget_of(marker: pytest.Mark) -> Budget:
     """Returns what a marker says.
 
     Raises:
-        pytest.UsageError: A keyword, a size or a kind that does not exist.
+        hftrace.errors.UsageError: A keyword, a time, a size or a kind that does not exist; no budget at all.
     """
     from hftrace.analysis.budgets import FORBIDDEN
     from hftrace.errors import UsageError
-    from hftrace.units import parse_size
+    from hftrace.units import parse_duration, parse_size
 
     limits: dict[str, int] = {}
     forbidden: tuple[str, ...] = ()
     if marker.args:
-        raise pytest.UsageError(f"{MARKER} takes keywords alone: seconds=10, peak='2GB', forbid=['cast']")
+        raise UsageError(f"{MARKER} takes keywords alone: {EXAMPLE}")
     for keyword, value in marker.kwargs.items():
         if keyword == "forbid":
-            forbidden = (value,) if isinstance(value, str) else tuple(value)
-            wrong = [kind for kind in forbidden if kind not in FORBIDDEN]
+            kinds = (value,) if isinstance(value, str) else value
+            if not isinstance(kinds, (list, tuple, set, frozenset)):
+                raise UsageError(f"{MARKER} forbids kinds, such as forbid=['cast'], and not {value!r}")
+            wrong = [kind for kind in kinds if kind not in FORBIDDEN]
             if wrong:
-                raise pytest.UsageError(f"{MARKER} cannot forbid {wrong[0]!r}: {', '.join(FORBIDDEN)}")
-        elif keyword in ("seconds", "load_seconds", "ready"):
-            limits[FIGURES[keyword]] = round(float(value) * 1e9)
+                raise UsageError(f"{MARKER} cannot forbid {wrong[0]!r}: it forbids {', '.join(FORBIDDEN)}")
+            forbidden = tuple(kinds)
         elif keyword in FIGURES:
+            # A boolean is a number to Python, and no budget to anybody.
+            number = type(value) in (int, float) and 0 < value < float("inf")
             try:
-                limits[FIGURES[keyword]] = parse_size(value)
+                if keyword in TIMES:
+                    limits[FIGURES[keyword]] = round(value * 1e9) if number else parse_duration(str(value))
+                else:
+                    limits[FIGURES[keyword]] = parse_size(int(value) if number else str(value))
             except UsageError as error:
-                raise pytest.UsageError(f"{MARKER}: {error.message}") from None
-        else:
-            known = ", ".join((*FIGURES, "forbid"))
-            raise pytest.UsageError(f"{MARKER} does not know {keyword!r}: it takes {known}")
-    return Budget(limits, forbidden)
+                raise UsageError(f"{MARKER}, {keyword}: {error.message}") from None
+        elif keyword != "allow_unknown":
+            known = ", ".join((*FIGURES, "forbid", "allow_unknown"))
+            raise UsageError(f"{MARKER} does not know {keyword!r}: it takes {known}")
+    if not limits and not forbidden:
+        raise UsageError(f"{MARKER} has no budget, so it would hold nothing: say one, such as {EXAMPLE}")
+    return Budget(limits, forbidden, bool(marker.kwargs.get("allow_unknown")))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -98,7 +111,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     marker = pyfuncitem.get_closest_marker(MARKER)
     if marker is None:
         return (yield)
-    budget = budget_of(marker)
+    from hftrace.errors import UsageError
+
+    try:
+        budget = budget_of(marker)
+    except UsageError as error:
+        # Where pytest reports it as any other failure of the test, it is one sentence and no traceback.
+        pytest.fail(error.message, pytrace=False)
     loads = Loads(pyfuncitem)
     with loads.trace():
         result = yield
@@ -119,7 +138,8 @@ def problems(trace: Trace, budget: Budget) -> list[str]:
         return [f"the test is marked {MARKER}, and loaded nothing"]
     limits = [budgets.limit(option, most) for option, most in budget.limits.items()]
     results = budgets.check(trace, limits, budget.forbidden)
-    return [sentence(result) for result in results if result.status != "ok"]
+    kept = ("ok", "unknown") if budget.allow_unknown else ("ok",)
+    return [sentence(result) for result in results if result.status not in kept]
 
 
 class Loads:
@@ -145,15 +165,15 @@ class Loads:
         Args:
             name: Goes into the file's name.
         """
-        from hftrace.launch.in_process import trace
+        from hftrace.api.recording import trace
 
         path = self._path(name)
-        recorded = trace(path)
+        recorded = trace(path, force=True)  # of a run before this one
         try:
             with recorded:
                 yield recorded
         finally:
-            if recorded.trace is not None:
+            if recorded.finished:
                 self.traces.append(recorded.trace)
                 if path is not None:
                     self.paths.append(path)

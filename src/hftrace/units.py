@@ -197,7 +197,9 @@ def parse_duration(text: str) -> int:
 
 
 def parse_share(text: str) -> float:
-    """Returns a share of one: ``10%`` and ``0.1`` are the same.
+    """Returns a share of one: ``10%``, ``10`` and ``0.1`` are the same.
+
+    A number without a sign is per cent from 1 on: nobody who writes 10 means ten times as much.
 
     Raises:
         UsageError: The text is neither.
@@ -206,4 +208,4 @@ def parse_share(text: str) -> float:
     if match is None:
         raise UsageError(f"{text[:MAX_LENGTH]!r} is not a share: write it like 10%")
     number = float(match[1])
-    return number / 100 if match[2] else number
+    return number / 100 if match[2] or number >= 1 else number

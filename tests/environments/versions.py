@@ -54,9 +54,12 @@ EXTRAS = (
     "compressed-tensors==0.20.0",
     "loguru==0.7.3",
     "sentencepiece==0.2.3",
+    "pandas==3.1.1",
+    "python-dateutil==4.0.0",
+    "six==1.17.0",
 )
-"""Packages of the kinds of load that need one. They are a directory of their own, which a test puts on the
-PYTHONPATH of the process that loads: all other tests run without them."""
+"""Packages of the kinds of load that need one, and of data frames. They are a directory of their own, which
+a test puts on the PYTHONPATH of the process that needs them: all other tests run without them."""
 
 TORCHAO = ("torchao==0.18.0",)
 """In another one: where it is there, transformers imports it with itself."""

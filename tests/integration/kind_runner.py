@@ -64,6 +64,8 @@ def main() -> None:
     packages, *pairs = sys.argv[1:]
     for package in filter(None, packages.split(",")):
         importlib.import_module(package)
+    # Every kind needs the modules that these need; each would import them anew.
+    _ = transformers.LlamaForCausalLM, transformers.AutoModelForCausalLM
     for name, place in zip(pairs[::2], pairs[1::2], strict=True):
         folder = Path(place)
         child = os.fork()

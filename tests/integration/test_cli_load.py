@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib
 import json
@@ -230,7 +231,7 @@ def test_a_keyword_that_this_version_ignores_is_said_in_one_line(loads):
         assert any(span.phase == "initialize" for span in trace.spans)
     else:
         assert run.complaints == [
-            f"hftrace: transformers {transformers.__version__} ignores _fast_init, which 4.36 to 4.50 honours"
+            f"hftrace: transformers {transformers.__version__} ignores _fast_init, honoured by 4.36 to 4.50"
         ]
         assert trace.request["ignored"] == [{"keyword": "_fast_init", "versions": "4.36 to 4.50"}]
     assert "Traceback" not in run.stderr
@@ -342,7 +343,6 @@ DAMAGED = {
 FAILING = {
     "keyword": (["--kwarg", "nosuchkeyword=1"], "nosuchkeyword"),
     "device": (["--device-map", "bogus"], "bogus"),
-    "memory": (["--max-memory", '{"cpu": "10XB"}', "--device-map", "auto"], "10XB"),
 }
 IN_THE_CHILD = {
     "class": (["--class", "NoSuchClass"], "has no class 'NoSuchClass'"),
@@ -434,6 +434,24 @@ AT_ONCE = {
     "a file": (["{single}/config.json"], "is a file"),
     "device map": (["{single}", "--device-map", '{"a": '], "--device-map"),
     "device map file": (["{single}", "--device-map", "nosuch.json"], "cannot read the device map"),
+    "missing file": (["{single}/model.gguf"], "no such file"),
+    "missing file here": (["model.gguf"], "no such file: model.gguf"),
+    "missing folder": (["{single}", "--subfolder", "nosuch"], "has no folder nosuch"),
+    "missing GGUF": (["{single}", "--gguf-file", "x.gguf"], "no such file"),
+    "empty": (["{empty}"], "holds no file"),
+    "no name": ([""], "the model has no name"),
+    "keyword JSON": (["{single}", "--kwarg", "x={1: 2}"], "--kwarg x is not valid JSON (Expecting"),
+    "keyword twice": (["{single}", "--kwarg", "x=1", "--kwarg", "x=2"], "x is given twice"),
+    "option twice": (["{single}", "--dtype", "auto", "--dtype", "float16"], "--dtype is given twice"),
+    "dtype twice": (
+        ["{single}", "--dtype", "auto", "--kwarg", "torch_dtype=auto"],
+        "torch_dtype is given twice",
+    ),
+    "max memory JSON": (["{single}", "--max-memory", "{cpu: 1}"], "--max-memory is not valid JSON"),
+    "max memory size": (
+        ["{single}", "--max-memory", '{"cpu": "10XB"}'],
+        "--max-memory of cpu: '10XB' is not",
+    ),
     "max memory": (["{single}", "--max-memory", "10GB"], "--max-memory takes a JSON object"),
     "max memory list": (["{single}", "--max-memory", "[1]"], "--max-memory takes a JSON object"),
     "keyword": (["{single}", "--kwarg", "nothing"], "--kwarg takes KEY=JSON"),
@@ -465,7 +483,12 @@ def test_wrong_usage_is_said_at_once(name, single, tmp_path, monkeypatch, capsys
     existing = tmp_path / "existing.json"
     existing.write_text("mine")
     arguments, text = AT_ONCE[name]
-    given = [part.replace("{single}", str(single)).replace("{existing}", str(existing)) for part in arguments]
+    (tmp_path / "empty").mkdir()
+    places = {"{single}": single, "{existing}": existing, "{empty}": tmp_path / "empty"}
+    given = [
+        functools.reduce(lambda text, place: text.replace(place, str(places[place])), places, part)
+        for part in arguments
+    ]
     with open(tmp_path / "stderr", "w+") as stream:
         # A real file: a process is started with it as its own stderr.
         monkeypatch.setattr(sys, "stderr", stream)

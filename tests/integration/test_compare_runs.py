@@ -120,7 +120,7 @@ def test_a_keyword_that_is_ignored_is_said_once(runs):
     said = [line for line in done.complaints if "ignores" in line]
     assert len(said) == 1
     assert said[0].startswith("hftrace: no-fast-init: transformers ")
-    assert said[0].endswith("ignores _fast_init, which 4.36 to 4.50 honours")
+    assert said[0].endswith("ignores _fast_init, honoured by 4.36 to 4.50")
     assert set(json.loads(done.stdout)["variants"]) == {"plain", "no-fast-init"}
 
 

@@ -476,6 +476,20 @@ def test_without_a_copy_nothing_is_searched(monkeypatch):
     second()
 
 
+def test_all_copies_are_searched_for_at_once(monkeypatch):
+    searches = []
+    search = patching.gc.get_referrers
+    monkeypatch.setattr(patching.gc, "get_referrers", lambda *codes: searches.append(codes) or search(*codes))
+    functions = [make_closure(), make_closure(), make_closure()]
+    originals = [function.__code__ for function in functions]
+    undos = [patch(function, counting([])) for function in functions]
+    copies = [types.FunctionType(each.__code__, {}, None, None, each.__closure__) for each in functions[:2]]
+    patching.take_off(undos)
+    assert [len(codes) for codes in searches] == [2]
+    assert [function.__code__ for function in functions] == originals
+    assert [copied.__code__ for copied in copies] == originals[:2]
+
+
 def test_code_exchanged_by_someone_else_is_theirs_to_keep():
     def function():
         return "original"

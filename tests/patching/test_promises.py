@@ -891,7 +891,8 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
     monkeypatch.setattr(in_process, "replay", fail_with("a bug of ours"))
     with trace() as recorded:
         model = load(llama)
-    assert recorded.trace is None
+    with pytest.raises(hftrace.HftraceError, match="none could be made"):
+        _ = recorded.trace
     assert model is not None
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("hftrace: no trace could be made (ValueError: a bug of ours)")

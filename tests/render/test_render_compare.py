@@ -19,6 +19,7 @@ from hftrace.render.compare import VIEWS
 from hftrace.render.compare import load as load_view
 from hftrace.render.compare.markdown import code, markdown
 from hftrace.render.compare.options import CompareOptions
+from hftrace.render.compare.reasons import describe_tensors
 from hftrace.render.compare.screen import next_view, screen
 from hftrace.render.compare.words import both_known
 from hftrace.render.registry import ALL, shown_by
@@ -207,3 +208,53 @@ def test_a_variant_of_one_run_is_its_own_middle():
     trace = load()
     variant = Variant.of("one", [trace])
     assert variant.typical is trace
+
+
+# -- the winner, and how many runs ----------------------------------------------------------------------
+
+
+def winner(groups, metric):
+    return draw(view_of(compared(groups), "ranking", NAMES[metric]), 100)
+
+
+def test_a_figure_that_no_run_has_makes_no_winner():
+    text = winner([("a", [load()]), ("b", [load(2.0)])], "ready")
+    assert "no run has a figure for ready" in text
+    assert "--touch or --forward" in text
+    assert "succeeded" not in text
+
+
+def test_what_is_lowest_without_a_verdict_says_how_many_runs_it_takes():
+    text = winner([("a", [load()]), ("b", [load(0.5)])], "returned")
+    assert "lowest returned: b; 4 more runs of each for a verdict on returned" in text
+    assert "best" not in text
+    assert "five" not in text
+
+
+def test_the_best_is_named_by_its_figure():
+    assert "best by returned: b" in winner([("a", runs()), ("b", runs(instantiate_ms=500))], "returned")
+    same = winner([("a", runs()), ("b", runs())], "returned")
+    assert "lowest returned: a; no difference to b that these runs can show" in same
+
+
+def test_a_comparison_says_one_thing_of_how_many_runs_it_takes():
+    text = draw(view_of(compared([("a", [load()]), ("b", [load(0.5)])]), None), 80)
+    assert text.count("more run") == 1
+    assert "five" not in text
+
+
+def test_a_load_that_failed_has_no_why(made):
+    for text in (draw(view_of(made["odd"], None), 80), markdown(made["odd"])):
+        assert "dead: 3 of 3 runs without figures" in text
+        assert "Why: dead" not in text.replace("`", "")
+        assert "Why: lazy" in text.replace("`", "")
+
+
+def test_one_tensor_differs_and_two_differ():
+    difference = compared([("a", [load(layers=1)]), ("b", [load(layers=1)])]).differences[0]
+    assert describe_tensors({"dtype": 1, "tied_to": 1}, difference).startswith(
+        "1 differs in dtype; 1 differs in ties"
+    )
+    assert describe_tensors({"dtype": 2, "only_variant": 1}, difference).startswith(
+        "2 differ in dtype; 1 only in b"
+    )

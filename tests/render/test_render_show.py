@@ -11,8 +11,10 @@ import pytest
 
 import handmade
 from hftrace.cli.common.output import output_width, wants_color
+from hftrace.cli.main import main
 from hftrace.cli.show import command, matcher
 from hftrace.errors import UsageError
+from hftrace.render.chosen import value_matcher
 from hftrace.render.registry import ALL
 from hftrace.render.views import VIEWS
 
@@ -239,3 +241,67 @@ def test_a_hundred_thousand_tensors_are_practical(run_cli, tmp_path):
     # The target is 1.5 s on an idle machine; this is a guard against another order of magnitude.
     assert time.perf_counter() - begin < 10
     assert "model.layers.0\N{EN DASH}11110" in done.stdout
+
+
+def shown(capsys, traces, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["show", str(traces / "pickled.json"), *arguments])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("filters", "keep"),
+    [
+        (["provenance=initialized"], lambda row: row["provenance"] == "initialized"),
+        (["dtype=float32"], lambda row: row["dtype"] == "float32"),
+        (["dtype=*16"], lambda row: row["dtype"] and row["dtype"].endswith("16")),
+        (["device=null"], lambda row: row["device"] is None),
+        (["file=pytorch_model*"], lambda row: row["file"] == "pytorch_model.bin"),
+        (["kind=unused"], lambda row: row["kind"] == "unused"),
+        (["keys=cls.predictions.bias"], lambda row: row["keys"] == ["cls.predictions.bias"]),
+        (
+            ["provenance=initialized", "*bias"],
+            lambda row: row["provenance"] == "initialized" and row["name"].endswith("bias"),
+        ),
+        (["provenance=initialised"], lambda row: False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_filter_by_the_value_of_a_column(capsys, traces, filters, keep):
+    handmade.pickled().save(traces / "pickled.json")
+    every = json.loads(shown(capsys, traces, "--view", "tensors", "--json"))
+    asked = [word for each in filters for word in ("--filter", each)]
+    rows = json.loads(shown(capsys, traces, "--view", "tensors", *asked, "--json"))
+    assert rows == [row for row in every if keep(row)]
+    assert f"{len(rows)} of {len(every)}" in shown(capsys, traces, "--view", "tensors", *asked)
+
+
+def test_a_value_that_no_row_has_names_those_there_are(capsys, traces):
+    handmade.pickled().save(traces / "pickled.json")
+    text = shown(capsys, traces, "--view", "tensors", "--filter", "kind=weight")
+    assert "kind is one of: parameter, unused" in text
+
+
+def test_a_device_is_known_by_its_kind_and_a_file_by_its_last_component():
+    assert value_matcher("device", "cuda")("cuda:1")
+    assert not value_matcher("device", "cuda:0")("cuda:1")
+    assert value_matcher("path", "config.json")("/models/a/config.json")
+    assert value_matcher("fallback", "true")(True)
+    assert not value_matcher("dtype", "float16")("bfloat16")
+    assert value_matcher("files", "a-*")({"a-1": 3, "b-1": 4})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--filter", "provenance=initialized"], "add --view spans, tensors, files or requests"),
+        (["--view", "tensors", "--filter", "provenence=x"], "there is no column provenence; there are"),
+        (["--view", "samples", "--filter", "pid=1"], "--filter does not apply"),
+    ],
+)
+def test_a_column_that_cannot_be_filtered(capsys, traces, arguments, words):
+    with pytest.raises(SystemExit) as end:
+        main(["show", str(traces / "sharded.json"), *arguments])
+    assert end.value.code == 2
+    assert words in capsys.readouterr().err

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 import hftrace
+from handmade_compare import load
+from hftrace import pytest_plugin
+from hftrace.errors import UsageError
 
 # Not importorskip: the fixture pytester takes modules out again that a test imports.
 with_transformers = pytest.mark.skipif(
@@ -110,20 +114,61 @@ def test_it(hftrace, tmp_path):
     done.assert_outcomes(passed=1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("seconds=1, hours=2", "does not know 'hours'"),
-        ("peak='much'", "limit_load: "),
-        ("forbid='everything'", "cannot forbid 'everything'"),
-        ("10", "takes keywords alone"),
-    ],
-)
-def test_a_marker_that_cannot_be(pytester, arguments, said):
-    pytester.makepyfile(f"import pytest\n\n@pytest.mark.limit_load({arguments})\ndef test_it():\n    pass\n")
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
-    assert done.ret != 0
-    assert said in done.stdout.str() + done.stderr.str()
+WRONG = [
+    ("seconds=1, hours=2", "does not know 'hours'"),
+    ("peak='much'", "limit_load, peak: 'much' is not a size"),
+    ("peak=True", "limit_load, peak: 'True' is not a size"),
+    ("peak=-1", "limit_load, peak: '-1' is not a size"),
+    ("seconds='soon'", "limit_load, seconds: 'soon' is not a time"),
+    ("seconds=None", "limit_load, seconds: 'None' is not a time"),
+    ("ready=float('nan')", "limit_load, ready: 'nan' is not a time"),
+    ("forbid='everything'", "cannot forbid 'everything'"),
+    ("forbid=None", "forbids kinds"),
+    ("10", "takes keywords alone"),
+    ("", "has no budget"),
+    ("forbid=[]", "has no budget"),
+    ("allow_unknown=True", "has no budget"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG)
+def test_a_marker_that_cannot_be(arguments, said):
+    marker = eval(f"pytest.mark.limit_load({arguments})", {"pytest": pytest}).mark
+    with pytest.raises(UsageError) as raised:
+        pytest_plugin.budget_of(marker)
+    assert said in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_a_marker_that_cannot_be_fails_its_test_with_one_sentence(pytester):
+    tests = [
+        f"@pytest.mark.limit_load({arguments})\ndef test_{number}():\n    pass\n"
+        for number, (arguments, _) in enumerate([*WRONG[:1], *WRONG[-3:-1]])
+    ]
+    pytester.makepyfile("import pytest\n\n" + "\n".join(tests))
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-rN")
+    done.assert_outcomes(failed=3)
+    said = done.stdout.str()
+    assert "does not know 'hours'" in said
+    assert "Traceback" not in said
+    assert "pytest_plugin.py" not in said
+
+
+def test_what_a_marker_may_say():
+    marker = pytest.mark.limit_load(
+        seconds="1.5min", ready=2, peak=2e9, device_peak="1GB", allow_unknown=True
+    )
+    budget = pytest_plugin.budget_of(marker.mark)
+    assert budget.limits == {
+        "--max-time": 90 * 10**9,
+        "--max-ready": 2 * 10**9,
+        "--max-peak": 2 * 10**9,
+        "--max-device-peak": 10**9,
+    }
+    trace = load()
+    assert pytest_plugin.problems(trace, budget) == []
+    without = pytest_plugin.problems(trace, dataclasses.replace(budget, allow_unknown=False))
+    assert [line.partition(":")[0] for line in without] == ["--max-ready", "--max-device-peak"]
 
 
 def test_being_installed_imports_nothing_heavy(pytester):

@@ -174,7 +174,10 @@ def test_parse_duration_refuses(text):
 
 def test_parse_share():
     assert units.parse_share("10%") == pytest.approx(0.1)
+    assert units.parse_share("10") == pytest.approx(0.1)
     assert units.parse_share("0.1") == pytest.approx(0.1)
+    assert units.parse_share("1") == units.parse_share("1%") == pytest.approx(0.01)
+    assert units.parse_share("150%") == units.parse_share("150") == 1.5
     assert units.parse_share("0") == 0
     for text in ("", "ten", "-5%", "1e3", "10%%", "nan"):
         with pytest.raises(UsageError, match="is not a share"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace import units
+from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
@@ -58,14 +59,22 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--tolerance",
     metavar="SHARE",
     default=None,
-    help=f"By how much they may all the same [default: {DEFAULT_TOLERANCE}].",
+    help=f"By how much they may all the same: 10%, 10 and 0.1 are one [default: {DEFAULT_TOLERANCE}].",
 )
+@click.option(
+    "--allow-unknown",
+    is_flag=True,
+    help="Pass a budget that a trace does not say, such as device memory where no device was.",
+)
+@load_option
 @output_options
 def command(
     paths: Sequence[str],
     forbid: Sequence[str],
     baseline: str | None,
     tolerance: str | None,
+    allow_unknown: bool,
+    load_number: int | None,
     as_json: bool,
     color: str,
     width: int | None,
@@ -74,7 +83,7 @@ def command(
     """Hold saved traces against budgets.
 
     Exits with 3 where a budget is broken, and with 1 where a trace has no load
-    that succeeded, or does not say what a budget asks. In GitHub Actions each
+    that succeeded, or does not say what a budget asks (unless --allow-unknown). In GitHub Actions each
     broken budget is an annotation, and the step summary has the table.
     """
     from hftrace.analysis.budgets import check, facts
@@ -88,12 +97,12 @@ def command(
         raise UsageError("nothing to check: give a budget such as --max-time 90s, or --forbid cast")
     reference = None
     if baseline is not None:
-        reference = Trace.open(baseline)
+        reference = of_load(Trace.open(baseline), baseline, load_number)
         share = parse_option("--tolerance", units.parse_share, tolerance or DEFAULT_TOLERANCE)
         limits += _from_baseline(reference, baseline, share)
     checked = []
     for path in paths:
-        trace = Trace.open(path)
+        trace = of_load(Trace.open(path), path, load_number)
         if succeeded(trace):
             caveats = _caveats(reference, baseline, trace, path)
             checked.append(Checked(path, None, check(trace, limits, forbid), caveats))
@@ -102,7 +111,7 @@ def command(
     if as_json:
         print_json(
             {
-                "ok": _exit_code(checked) == EXIT_OK,
+                "ok": _exit_code(checked, allow_unknown) == EXIT_OK,
                 "traces": [
                     {
                         "trace": each.path,
@@ -119,11 +128,11 @@ def command(
 
         print_result(make_console(color, width), table(checked))
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        _tell_github(checked, as_json)
+        _tell_github(checked, as_json, allow_unknown)
     for each in checked:
         if each.problem is not None:
             print_error(f"{each.path}: {each.problem}")
-    return _exit_code(checked)
+    return _exit_code(checked, allow_unknown)
 
 
 def _limits(asked: dict[str, str | None]) -> list[Limit]:
@@ -175,23 +184,23 @@ def _problem(trace: Trace) -> str:
     return "no load in the trace succeeded, so there is nothing to check"
 
 
-def _exit_code(checked: Sequence[Checked]) -> int:
+def _exit_code(checked: Sequence[Checked], allow_unknown: bool) -> int:
     statuses = {result.status for each in checked for result in each.results}
     if "broken" in statuses:
         return EXIT_THRESHOLD
-    if "unknown" in statuses or any(each.problem is not None for each in checked):
+    if any(each.problem is not None for each in checked):
         return EXIT_FAILED
-    return EXIT_OK
+    return EXIT_FAILED if "unknown" in statuses and not allow_unknown else EXIT_OK
 
 
-def _tell_github(checked: Sequence[Checked], as_json: bool) -> None:
+def _tell_github(checked: Sequence[Checked], as_json: bool, allow_unknown: bool) -> None:
     """Writes annotations to the log, and the table to the step summary.
 
     Both streams of a step are searched for commands: with ``--json``, stdout belongs to the document.
     """
     from hftrace.render.budgets import error_commands, markdown
 
-    for line in error_commands(checked):
+    for line in error_commands(checked, allow_unknown):
         click.echo(line, err=as_json)
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:

@@ -14,11 +14,12 @@ import click
 from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_blocks, print_json
-from hftrace.cli.common.values import cache_choice
+from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
 from hftrace.errors import EXIT_OK, UsageError
 from hftrace.render.compare import VIEWS, load
 from hftrace.render.registry import ALL, shown_by
 from hftrace.schema.trace import Trace
+from hftrace.units import parse_size
 
 if TYPE_CHECKING:
     from hftrace.analysis.compare.comparison import Comparison
@@ -69,7 +70,18 @@ SUFFIXES = (".json.gz", ".json", ".gz")
 @click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
 @click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
 @click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
+@click.option(
+    "--input",
+    "given",
+    metavar="JSON",
+    help="Its inputs, such as '{\"input_ids\": [[1, 2, 3]]}', or a JSON file. Implies --forward.",
+)
 @model_options(without=("variant",))
+@click.option("--python", metavar="PATH", help="Interpreter of variants that name none.  [default: this one]")
+@click.option("--sample-hz", type=click.FloatRange(0, 1000), metavar="N", help="Memory readings per second.")
+@click.option(
+    "--memory-limit", metavar="SIZE", help="Kill a run whose anonymous memory passes SIZE, and leave it out."
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -110,7 +122,11 @@ def command(
     warm: bool,
     touch: bool,
     forward: bool,
+    given: str | None,
     chosen: ModelOptions,
+    python: str | None,
+    sample_hz: float | None,
+    memory_limit: str | None,
     timeout: float | None,
     output: str | None,
     baseline: str | None,
@@ -132,7 +148,8 @@ def command(
 
     Otherwise each TRACE is a group of its own, named after its file. NAME=A.json,B.json
     makes a group of several runs, and so does a pattern: fast='runs/fast-*.json'.
-    Times and peaks have a verdict where there are enough runs: five each.
+    Times and peaks have a verdict where there are enough runs: five each at least, and more
+    where they are noisy; the screen says how many.
     """
     if form == "markdown" and (as_json or view is not None):
         raise UsageError("--format markdown is one document: leave out --json and --view")
@@ -149,11 +166,26 @@ def command(
         if len(arguments) != 1:
             raise UsageError("--variant and --sweep measure one model: name it, and no traces")
         cache = cache_choice(cold, warm)
-        options = MeasureOptions(variants, sweep, repeat, cache, touch, forward, output, timeout)
+        inputs = None if given is None else json_inputs(given)
+        limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
+        options = MeasureOptions(
+            variants=variants,
+            sweep=sweep,
+            repeat=repeat,
+            cache=cache,
+            touch=touch,
+            forward=forward or inputs is not None,
+            inputs=inputs,
+            python=python,
+            sample_hz=sample_hz,
+            memory_limit_bytes=limit,
+            output=output,
+            timeout_seconds=timeout,
+        )
         measured = measure(arguments[0], chosen, options)
         named = measured.groups
     else:
-        if chosen.given:
+        if chosen.given or python or given or memory_limit or sample_hz is not None:
             raise UsageError(
                 "options of a model are for one that is measured: name it, with --variant twice or --sweep"
             )
@@ -180,7 +212,9 @@ def command(
     if measured is None:
         return EXIT_OK
     if ranked.best is not None and view != "ranking":
-        click.echo(f"least, {ranked.best.name}: {call_of(ranked.best, model)}", err=True)
+        from hftrace.render.compare.ranking import title_of_best
+
+        click.echo(f"{title_of_best(ranked)}: {call_of(ranked.best, model)}", err=True)
     click.echo(f"Wrote {measured.directory}", err=True)
     return measured.exit_code
 

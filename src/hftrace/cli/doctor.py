@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from typing import Any
@@ -13,6 +14,8 @@ from hftrace._version import __version__
 from hftrace.cli.common.output import make_console, output_options, print_json
 from hftrace.errors import EXIT_FAILED, EXIT_OK
 
+PACKAGES = {"yaml": "pyyaml", "PIL": "pillow", "google": "protobuf", "sklearn": "scikit-learn"}
+"""Modules whose package is called otherwise."""
 UNRECOGNISED = "unrecognised"
 COUNTERS = {
     "rss": ("resident memory of the process", "/proc/self/status cannot be read: no CPU memory figures"),
@@ -65,7 +68,8 @@ def command(python: str, show_all: bool, as_json: bool, color: str, width: int |
 def problems(found: dict[str, Any]) -> list[str]:
     """Returns what makes tracing impossible, as sentences; empty where all is well."""
     result = [
-        f"{name} cannot be imported ({why}): pip install {name}" for name, why in found["problems"].items()
+        f"{name} cannot be imported ({why}): {_remedy(name, str(why))}"
+        for name, why in found["problems"].items()
     ]
     missing = [row["target"] for row in found["hooks"] if row["status"] == "missing"]
     entry = [target for target in missing if target.endswith((".from_pretrained", "._load_pretrained_model"))]
@@ -75,6 +79,17 @@ def problems(found: dict[str, Any]) -> list[str]:
     if not found["counters"]["rss"] and sys.platform.startswith("linux"):
         result.append("/proc is not mounted: no memory can be read")
     return result
+
+
+def _remedy(name: str, why: str) -> str:
+    """Returns what to install where a module cannot be imported: packages, and never a module in one."""
+    library = name.partition(".")[0]
+    missing = re.search(r"No module named '(\w+)", why)
+    if missing and missing[1] != library:
+        return f"pip install {PACKAGES.get(missing[1], missing[1])}"
+    if missing and name == library and f"'{library}'" in why:
+        return f"pip install {library}"
+    return f"pip check says what does not fit, and pip install --force-reinstall {library} mends it"
 
 
 def report(found: dict[str, Any], show_all: bool) -> list[tuple[str | None, str]]:

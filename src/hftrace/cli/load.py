@@ -128,6 +128,7 @@ def command(
     cache = cache_choice(cold, warm)
     inputs = None if given is None else json_inputs(given)
     limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
+    chosen.check(model)
     target = output_path(output, model, force)
 
     from hftrace.launch.interrupts import Interrupts

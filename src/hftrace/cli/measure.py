@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ class MeasureOptions:
         cache: ``cold``, ``warm`` or None, before each run.
         touch: Whether every page of the weights is read after the load.
         forward: Whether one forward pass is done after that.
+        inputs: Its keywords as JSON values; None builds them from the config.
+        python: The interpreter of variants that name none; None for this one.
+        sample_hz: Readings of memory per second; None for the usual number.
+        memory_limit_bytes: Kill a run whose anonymous memory is larger.
         output: The directory for the traces; None for one that is named after the model.
         timeout_seconds: Kill a run that takes longer.
     """
@@ -44,6 +49,10 @@ class MeasureOptions:
     cache: str | None = None
     touch: bool = False
     forward: bool = False
+    inputs: Mapping[str, Any] | None = None
+    python: str | None = None
+    sample_hz: float | None = None
+    memory_limit_bytes: int | None = None
     output: str | None = None
     timeout_seconds: float | None = None
 
@@ -82,16 +91,23 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
     specs = distinct(
         [parse_variant(text) for text in options.variants] + (grid(options.sweep) if options.sweep else [])
     )
+    chosen.check(model)
     directory = output_directory(options.output, model, "compare")
     load = chosen.spec(model)
+    if options.python is not None:
+        specs = [spec if spec.python else replace(spec, python=options.python) for spec in specs]
     check_interpreters(specs)
+    watch = WatchOptions(
+        memory_limit_bytes=options.memory_limit_bytes, timeout_seconds=options.timeout_seconds
+    )
     request = LoadRequest(
         load=load,
-        watch=WatchOptions(timeout_seconds=options.timeout_seconds),
+        watch=watch if options.sample_hz is None else replace(watch, sample_hz=options.sample_hz),
         quiet_bars=True,
         cache=options.cache,
         touch=options.touch,
         forward=options.forward,
+        inputs=options.inputs,
     )
     started = time.monotonic()
     said: set[str] = set()
@@ -178,7 +194,7 @@ def _say_ignored(finished: Any, said: set[str]) -> None:
     for keyword in finished.trace.request.get("ignored") or []:
         print_error(
             f"{finished.variant}: transformers {version} ignores {keyword['keyword']}, "
-            f"which {keyword['versions']} honours"
+            f"honoured by {keyword['versions']}"
         )
 
 

@@ -8,12 +8,13 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftrace.cli.choices import ViewChoice
+from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
 from hftrace.render.registry import ALL, misplaced, shown_by
@@ -21,8 +22,11 @@ from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
 if TYPE_CHECKING:
-    from hftrace.render.text import Block
     from hftrace.schema.trace import Trace
+
+
+_COLUMN = re.compile(r"([a-z][a-z_]*)=(.*)", re.S)
+"""No name of a tensor or a file has an equals sign after such a word, and each column of a table has."""
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
@@ -68,22 +72,25 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 )
 @click.option(
     "--filter",
-    "pattern",
-    default=None,
-    metavar="PATTERN",
-    help="Only rows whose name matches: a regular expression, or a glob such as '*.weight'.",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN|COLUMN=VALUE",
+    help="Only rows whose name matches: a regular expression, or a glob such as '*.weight'. Or only rows of "
+    "a table with a value, such as provenance=initialized, dtype=, device=, file=. All that are given hold.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=0), default=None, metavar="N", help="Rows of a table; 0 shows all."
 )
+@load_option
 @output_options
 def command(
     path: str,
     view: str | None,
     depth: int | None,
     min_ms: float | None,
-    pattern: str | None,
+    patterns: tuple[str, ...],
     limit: int | None,
+    load_number: int | None,
     as_json: bool,
     color: str,
     width: int | None,
@@ -93,18 +100,21 @@ def command(
     Without --view: what was loaded, how long it took and what it cost, the
     call tree, and the timeline with memory under it. --json prints facts
     instead: the summary, or every row and column of the table that --view names.
+    --load N shows what is true of one load of several, in every view.
     """
-    given = {"depth": depth, "min-ms": min_ms, "filter": pattern, "limit": limit}
+    given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
     wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
     if wrong is not None:
         raise UsageError(wrong)
     if min_ms is not None and not math.isfinite(min_ms):
         raise UsageError("--min-ms must be a number of milliseconds")
+    names, where = _filters(patterns, view)
     options = ViewOptions(
         depth=depth,
         min_ns=None if min_ms is None else round(min_ms * 1e6),
-        matches=None if pattern is None else matcher(pattern),
+        matches=names,
         limit=limit,
+        where=where,
     )
     # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
     collecting = gc.isenabled()
@@ -112,28 +122,35 @@ def command(
     try:
         from hftrace.schema.trace import Trace
 
-        trace = Trace.open(path)
+        trace = of_load(Trace.open(path), path, load_number)
         if as_json:
             _print_facts(trace, view or "summary", options)
         else:
-            print_blocks(_blocks(trace, path, view, options), color, width)
+            from hftrace.render.shown import shown
+
+            print_blocks(shown(trace, path, view, options), color, width)
     finally:
         if collecting:
             gc.enable()
 
 
-def _blocks(trace: Trace, path: str, view: str | None, options: ViewOptions) -> list[Block]:
-    """Returns what to draw, in order; views that are not drawn are not imported."""
-    if view is None:
-        from hftrace.render.screen import screen
+def _filters(
+    patterns: Sequence[str], view: str | None
+) -> tuple[Callable[[str], bool] | None, tuple[tuple[str, str], ...]]:
+    """Returns what a name must match, None for any, and the values that columns of a table must have.
 
-        return [screen(trace, path, options)]
-    blocks = [block for name in shown_by(VIEWS, view) for block in load(name).draw(trace, options)]
-    if view == ALL:
-        from hftrace.render.screen import next_line
-
-        blocks.append(next_line(trace, path))
-    return blocks
+    Raises:
+        UsageError: A pattern is none, or what is shown has no columns.
+    """
+    where = tuple((found[1], found[2]) for found in map(_COLUMN.fullmatch, patterns) if found)
+    tables = [name for name, entry in VIEWS.items() if {"filter", "limit"} <= set(entry.takes)]
+    if where and view not in tables:
+        raise UsageError(
+            f"--filter {'='.join(where[0])} is about rows of a table: "
+            f"add --view {', '.join(tables[:-1])} or {tables[-1]}"
+        )
+    names = [matcher(pattern) for pattern in patterns if not _COLUMN.fullmatch(pattern)]
+    return (lambda name: all(matches(name) for matches in names)) if names else None, where
 
 
 def _print_facts(trace: Trace, view: str, options: ViewOptions) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import os
 import shutil
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
+from hftrace.launch.decorating import decorated
+from hftrace.launch.destination import Destination, Place
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
 from hftrace.record import session
@@ -27,38 +33,17 @@ from hftrace.schema.trace import Trace
 from hftrace.system.limits import binding_cgroup_limit_bytes, ram_bytes
 from hftrace.system.mounts import file_system_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it is)
-    """Records every load between enter and exit, or in each call of the decorated function.
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-    ::
 
-        with hftrace.trace("out.json") as recorded:
-            model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-2-7b-hf")
-        print(recorded.trace.loads[0].duration_ns)
+class Recording:
+    """Records every load of this process between enter and exit; what ``hftrace.trace(...)`` returns.
 
-    The load itself is not changed: same tensors, warnings and exceptions. An
-    exception passes through, and the trace of what happened until then is kept.
-
-    Args:
-        path: Where to write the trace (``.json`` or ``.json.gz``); None keeps
-            it in memory only. A function that is decorated and called twice
-            overwrites its trace. Of the ranks of a job the first writes there,
-            and each other one beside it: ``out.rank1.json``.
-        sample_hz: Readings of this process's memory per second, by a process
-            of its own; 0 for none.
-        exact_peaks: Read and reset the kernel's watermark of resident memory,
-            and those of the devices' allocators, at each span, for exact
-            peaks. This also lowers the maximum that ``/usr/bin/time``,
-            ``getrusage`` and ``torch.cuda.max_memory_allocated`` report for
-            this process afterwards; False leaves them alone.
-        verify: When the block is left without an exception, hold every tensor
-            of the models that were loaded in it, and are still there, against
-            the bytes of their files. It changes nothing, takes as long as
-            reading the files, and makes memory-mapped weights resident.
-
-    Attributes:
-        trace: The finished trace, once the block has been left.
+    One recording has one block open at a time; each call of a function that it
+    decorates has a recording of its own, so that calls may overlap.
     """
 
     def __init__(
@@ -68,50 +53,98 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         sample_hz: float = DEFAULT_RATE_HZ,
         exact_peaks: bool = True,
         verify: bool = False,
+        force: bool = False,
     ) -> None:
         if sample_hz < 0 or sample_hz > 10_000:
             raise ValueError(f"sample_hz must lie between 0 and 10000, got {sample_hz}")
-        self.path = Path(path) if path is not None else None
-        self.trace: Trace | None = None
+        self._finished: Trace | None = None
+        self._written: Path | None = None
         self._sample_hz = sample_hz
         self._exact_peaks = exact_peaks
         self._verify = verify
+        self._force = force
+        self._destination = Destination(path, force)
+        self._decorator: Recording | None = None
+        self._entered = threading.Lock()  # never waited for: it says who came first
+        self._state = "not begun"
         self._rank = ALONE
+        self._place: Place | None = None
         self._directory: Path | None = None
         self._tracer: Tracer | None = None
         self._sampler: SamplerProcess | None = None
 
-    def _recreate_cm(self) -> trace:
-        # A decorated function may call itself, or run in several threads: each call its own recording.
-        return type(self)(
-            self.path, sample_hz=self._sample_hz, exact_peaks=self._exact_peaks, verify=self._verify
-        )
+    def __call__(self, function: Function) -> Function:
+        """Decorates a function: each of its calls is recorded, from its first step to its last.
 
-    def __enter__(self) -> trace:
-        if self._tracer is not None:
-            raise RuntimeError("this trace is recording already; use one hftrace.trace(...) per block")
-        if self.path is not None:
-            _check_writable(self.path)
-        self._directory = Path(tempfile.mkdtemp(prefix="hftrace-"))
-        self._rank = own_rank()
-        facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
-        self._tracer = Tracer(
-            self._directory,
-            rank=self._rank.number,
-            exact_peaks=self._exact_peaks,
-            facts=facts,
+        Raises:
+            TypeError: It is a class, or something else whose calls cannot be recorded.
+        """
+        made: Function = decorated(function, self._for_a_call)
+        inner = made.__func__ if isinstance(made, (staticmethod, classmethod)) else made
+        inner.recorded = self  # type: ignore[attr-defined]
+        return made
+
+    def _for_a_call(self) -> Self:
+        """Returns the recording of one call of a decorated function."""
+        made = type(self)(
+            sample_hz=self._sample_hz, exact_peaks=self._exact_peaks, verify=self._verify, force=self._force
         )
+        made._destination = self._destination
+        made._decorator = self
+        return made
+
+    def __enter__(self) -> Self:
+        if not self._entered.acquire(blocking=False):
+            raise RuntimeError(
+                "this recording is going on already: give each block and each thread a "
+                "`with hftrace.trace(...)` of its own"
+            )
+        try:
+            self._begin()
+        except BaseException:
+            self._entered.release()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        self._rank = own_rank()
+        self._place = self._destination.claim(self._rank)
+        try:
+            self._directory = Path(tempfile.mkdtemp(prefix="hftrace-"))
+            facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
+            self._tracer = Tracer(
+                self._directory,
+                rank=self._rank.number,
+                exact_peaks=self._exact_peaks,
+                facts=facts,
+            )
+        except BaseException as error:
+            if self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
+                self._directory = None
+            self._give_back_place()
+            if isinstance(error, OSError):
+                raise HftraceError(
+                    f"cannot record to the temporary directory {error.filename or ''}: "
+                    f"{error.strerror or error}; set TMPDIR to one with room"
+                ) from None
+            raise
+        self._finished = self._written = None
+        self._state = "recording"
         if self._sample_hz:
             with contextlib.suppress(OSError):  # no process to be had: no samples, the recording goes on
                 self._sampler = SamplerProcess(os.getpid(), self._directory, self._sample_hz)
+        # A generator that is never closed, a daemon's thread: nothing leaves their blocks.
+        atexit.register(self._end_with_the_process)
         try:
             self._tracer.start()
         except BaseException:
-            # A bug of ours: the host goes on without what had been installed until then.
-            self.__exit__(*sys.exc_info())
+            # A bug of ours: the host goes on without what had been installed until then, and without a file.
+            tracer, self._tracer = self._tracer, None
+            self._give_back_place()
+            self._end(tracer, sys.exc_info()[1])
             raise
         shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder)
-        return self
 
     def __exit__(
         self,
@@ -120,15 +153,50 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         traceback: TracebackType | None,
     ) -> None:
         tracer, self._tracer = self._tracer, None
-        directory, self._directory = self._directory, None
-        if tracer is None or directory is None:
+        if tracer is None:
             return
         try:
-            if self._verify and kind is None and os.getpid() == tracer.recorder.pid:
+            # A generator that is closed, or forgotten, has not failed.
+            self._end(tracer, None if isinstance(error, GeneratorExit) else error)
+        finally:
+            self._entered.release()
+
+    def _end_with_the_process(self) -> None:
+        try:
+            self.__exit__(None, None, None)
+        except HftraceError as failure:
+            print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+
+    def _end(self, tracer: Tracer, error: BaseException | None) -> None:
+        """Ends the recording, and makes and saves the trace.
+
+        Args:
+            tracer: What recorded.
+            error: What the block was left with.
+        """
+        directory, self._directory = self._directory, None
+        assert directory is not None  # made before the tracer
+        atexit.unregister(self._end_with_the_process)
+        try:
+            if self._verify and error is None and os.getpid() == tracer.recorder.pid:
                 verify_loads(tracer.recorder)
         finally:
             shielded(tracer.recorder, "session", session.ended, tracer.recorder, error)
-            self._finish(tracer, directory, error)
+            try:
+                self._finish(tracer, directory, error)
+            finally:
+                self._give_back_place()
+                if self._decorator is not None:
+                    self._decorator._keep(self)
+
+    def _give_back_place(self) -> None:
+        if self._place is not None:
+            self._destination.release(self._place)
+            self._place = None
+
+    def _keep(self, call: Recording) -> None:
+        """Takes over the trace of a call of the decorated function."""
+        self._finished, self._written, self._state = call._finished, call._written, call._state
 
     def step(self, name: str) -> session.Step:
         """Names a part of the block: a span of phase ``step`` in this recording.
@@ -150,13 +218,14 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
         if os.getpid() != tracer.recorder.pid:
             # A child made by fork has left the block: recording and trace are its parent's.
             self._sampler = None
+            self._state = "its parent's"
             return
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
         raised = {"block_error": type(error).__name__} if error is not None else None
         try:
-            self.trace = replay(
+            trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
@@ -164,6 +233,7 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.
+            self._state = "failed"
             print(  # noqa: T201
                 f"hftrace: no trace could be made ({type(failure).__name__}: {failure}), which is a bug of "
                 f"hftrace; what was recorded is in {directory}",
@@ -171,17 +241,22 @@ class trace(contextlib.ContextDecorator):  # noqa: N801 (it reads as the verb it
             )
             return
         with contextlib.suppress(Exception):  # the facts themselves are in the trace
-            self.trace = with_post_mortem(self.trace)
+            trace = with_post_mortem(trace)
+        self._finished, self._state = trace, "done"
         shutil.rmtree(directory, ignore_errors=True)
-        if self.path is not None:
+        if self._place is not None:
             rank = own_rank()
             if rank == ALONE:
                 rank = self._rank  # the group may have been left by now
             try:
-                path = rank.path(self.path)
-                self.trace.save(path)
+                self._written = self._destination.save(trace, self._place, rank)
                 if rank.of > 1:
-                    print(f"hftrace: rank {rank.number} of {rank.of} wrote {path}", file=sys.stderr)  # noqa: T201
+                    print(f"hftrace: rank {rank.number} of {rank.of} wrote {self._written}", file=sys.stderr)  # noqa: T201
+                elif self._written != self._place.path:
+                    print(  # noqa: T201
+                        f"hftrace: {self._place.path} is there by now: this trace is in {self._written}",
+                        file=sys.stderr,
+                    )
             except HftraceError as failure:
                 if error is None:
                     raise
@@ -201,17 +276,4 @@ def checkpoint_file_system(tracer: Tracer) -> str | None:
     return file_system_of(path) if path else None
 
 
-def _check_writable(path: Path) -> None:
-    """Fails before the load and not after it.
-
-    Raises:
-        HftraceError: The trace could not be written there.
-    """
-    folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise HftraceError(f"cannot write a trace to {path}: no such writable place; choose another", 2)
-
-
-__all__ = ["checkpoint_file_system", "trace"]
+__all__ = ["Recording", "checkpoint_file_system"]

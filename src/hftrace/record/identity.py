@@ -11,11 +11,14 @@ of quantised models.)
 
 from __future__ import annotations
 
-import itertools
+import functools
 import sys
 import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
+
+from hftrace.record.contents import all_plain
+from hftrace.record.held import Held, version_of
 
 SAME = ""
 """Nothing that was seen has changed the tensor since its load, whatever it is called now."""
@@ -58,80 +61,79 @@ Key: TypeAlias = "tuple[Any, ...]"
 class Look:
     """The tensors of a model at one moment: their names, and what tells them apart.
 
+    Taken of each model when its load returns, so it keeps no more of a tensor
+    than must be asked then; what follows from that waits until it is needed.
+
     Args:
         model: A torch module.
+        held: Its tensors, where somebody has walked through it already.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.names: list[str] = []
-        self.slots: list[tuple[int, str]] = []
-        """The module that holds each tensor, by its identity, and the tensor's name in it."""
-        self.ids: list[int] = []
-        self.versions: list[int | None] = []
-        self.on_meta: list[bool] = []
-        self.dtypes: list[Any] = []
-        self.keys: list[Key | None] = []
-        """Its storage and its place in it; None for a tensor that has no storage of its own."""
-        self._modules: dict[int, weakref.ref[Any]] = {}
-        self._storages: list[int] = []
-        self._places: dict[tuple[int, str], int] | None = None
-        self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
-        self._expired = sys.modules["torch"].UntypedStorage._expired
-        for prefix, module in modules_of(model):
-            own = module.__dict__
-            # A scripted module has no tables of its own, and nothing replaces what is in it.
-            tables = (own.get("_parameters") or {}, own.get("_buffers") or {})
-            if any(tables):
-                self._modules[id(module)] = weakref.ref(module)
-            for name, tensor in itertools.chain(*(table.items() for table in tables)):
-                if tensor is not None:
-                    self._add(prefix + name, (id(module), name), tensor)
-
-    def _add(self, name: str, slot: tuple[int, str], tensor: Any) -> None:
-        self.names.append(name)
-        self.slots.append(slot)
-        self.ids.append(id(tensor))
-        self.versions.append(_version(tensor))
-        self.on_meta.append(bool(tensor.is_meta))
-        self.dtypes.append(tensor.dtype)
-        key = None
-        try:
-            held = _plain(tensor)
-            storage = held.untyped_storage()._weak_ref()
-            self._storages.append(storage)
-            key = (storage, held.storage_offset(), tuple(held.shape))
-        except Exception:  # a lazy or sparse tensor, one of a library's own kind
-            pass
-        self.keys.append(key)
+    def __init__(self, model: Any, held: Held | None = None) -> None:
+        if held is None or held.scripted:
+            held = Held(model, scripted=False)
+        # The modules and tensors themselves are let go of.
+        self._modules: list[weakref.ref[Any]] = list(map(weakref.ref, held.modules))
+        self._module_ids: list[int] = list(map(id, held.modules))
+        self._prefixes = held.prefixes
+        self._ends = held.ends
+        self.names = held.names
+        """Of the tensors, in the model's order."""
+        self.ids = held.ids
+        self.versions = held.versions
+        self.on_meta: list[bool] = [tensor.is_meta for tensor in held.tensors]
+        self.dtypes: list[Any] = [tensor.dtype for tensor in held.tensors]
+        self._places = _places(held.tensors)
+        self._storage = sys.modules["torch"].UntypedStorage
 
     def __del__(self) -> None:
-        for storage in self._storages:
-            self._free(storage)
+        free = self._storage._free_weak_ref
+        for storage in self._places[0]:
+            if storage is not None:
+                free(storage)
 
+    @functools.cached_property
+    def keys(self) -> list[Key | None]:
+        """Storage and place of each tensor; None for one that has no storage of its own."""
+        return [None if key[0] is None else key for key in zip(*self._places, strict=True)]
+
+    @functools.cached_property
+    def slots(self) -> list[tuple[int, str]]:
+        """The module that holds each tensor, by its identity, and the tensor's name in it."""
+        found = []
+        begin = 0
+        for module, prefix, end in zip(self._module_ids, self._prefixes, self._ends, strict=True):
+            found += [(module, name[len(prefix) :]) for name in self.names[begin:end]]
+            begin = end
+        return found
+
+    @functools.cached_property
     def places(self) -> dict[tuple[int, str], int]:
-        """Returns the position of each tensor by its slot."""
-        if self._places is None:
-            self._places = {slot: at for at, slot in enumerate(self.slots)}
-        return self._places
+        """The position of each tensor by its slot."""
+        return {slot: at for at, slot in enumerate(self.slots)}
 
     def lives(self, at: int) -> bool:
         """Returns whether the storage of a tensor has been there ever since."""
-        key = self.keys[at]
-        return key is not None and not self._expired(key[0])
+        storage = self._places[0][at]
+        return storage is not None and not self._storage._expired(storage)
 
-    def has_module(self, slot: tuple[int, str]) -> bool:
-        """Returns whether the module of a slot lives, so that its identity is still its own."""
-        module = self._modules.get(slot[0])
-        return module is not None and module() is not None
+    def slots_that_live(self) -> dict[tuple[int, str], int]:
+        """Returns the position of each tensor by its slot, where the module of that lives."""
+        living = {
+            identity
+            for identity, module in zip(self._module_ids, self._modules, strict=True)
+            if module() is not None
+        }
+        return {slot: at for slot, at in self.places.items() if slot[0] in living}
 
     def same_as(self, other: Look) -> bool:
         """Returns whether nothing differs: names, tensors, storages, writes."""
         return (
-            self.names == other.names
-            and self.ids == other.ids
+            self.ids == other.ids
             and self.versions == other.versions
-            and self.keys == other.keys
-            and None not in self.keys
+            and self._places == other._places
+            and None not in self._places[0]
+            and self.names == other.names
         )
 
 
@@ -147,11 +149,27 @@ def modules_of(model: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _version(tensor: Any) -> int | None:
+def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None], list[int | None]]:
+    """Returns weak references to the tensors' storages, and what tells views of one storage apart."""
+    if all_plain(tensors):
+        try:
+            storages: list[int | None] = [tensor.untyped_storage()._weak_ref() for tensor in tensors]
+        except Exception:  # one of them is sparse
+            pass
+        else:
+            offsets = [tensor.storage_offset() for tensor in tensors]
+            return storages, offsets, [hash(tensor.shape) for tensor in tensors]
+    storage, offset, shape = zip(*map(_place, tensors), strict=True) if tensors else ((), (), ())
+    return list(storage), list(offset), list(shape)
+
+
+def _place(tensor: Any) -> tuple[int | None, int | None, int | None]:
     try:
-        return int(tensor._version)
-    except RuntimeError:  # made in inference mode: nobody counts
-        return None
+        held = _plain(tensor)
+        offset, shape = held.storage_offset(), hash(held.shape)
+        return held.untyped_storage()._weak_ref(), offset, shape
+    except Exception:  # a lazy or sparse tensor, one of a library's own kind
+        return None, None, None
 
 
 def _plain(tensor: Any) -> Any:
@@ -169,11 +187,12 @@ class Followed:
     Args:
         model: A torch module; only a weak reference to it is kept.
         load: The load that its tensors come from as far as nothing else is known; 0 for none.
+        held: Its tensors, where somebody has walked through it already.
     """
 
-    def __init__(self, model: Any, load: int) -> None:
+    def __init__(self, model: Any, load: int, held: Held | None = None) -> None:
         self.model: weakref.ref[Any] = weakref.ref(model)
-        self.look = Look(model)
+        self.look = Look(model, held)
         self.load = load
         self.changed_by: list[str] = []
         """The functions that have changed the model since it was last written down."""
@@ -181,8 +200,24 @@ class Followed:
         """When it was looked at last: what a load puts into it later takes the place of what it had."""
         self.part_of: set[int] = set()
         """The loads whose models have stood around this one."""
-        change = SAME if load else BEFORE
-        self.origins = [Origin(load, name, change) for name in self.look.names]
+        self._origins: list[Origin] | None = None
+
+    @property
+    def origins(self) -> list[Origin]:
+        """Where each tensor comes from."""
+        if self._origins is None:
+            change = SAME if self.load else BEFORE
+            self._origins = [Origin(self.load, name, change) for name in self.look.names]
+        return self._origins
+
+    @origins.setter
+    def origins(self, origins: list[Origin]) -> None:
+        self._origins = origins
+
+    @property
+    def is_as_loaded(self) -> bool:
+        """Whether nothing is known of any tensor but that the load put it there."""
+        return self._origins is None and bool(self.load)
 
     def update(self, new: str = REPLACED, changed: str = "", *, carry: bool = False) -> bool:
         """Looks at the model again, and works out where each of its tensors comes from now.
@@ -207,7 +242,7 @@ class Followed:
             if key is not None and before.lives(at):
                 by_key.setdefault(key, []).append(at)
         by_name = {name: at for at, name in enumerate(before.names)}
-        by_slot = {slot: at for at, slot in enumerate(before.slots) if before.has_module(slot)}
+        by_slot = before.slots_that_live()
         origins = []
         for at, (name, slot, key) in enumerate(zip(look.names, look.slots, look.keys, strict=True)):
             known = by_key.get(key) if key is not None else None
@@ -230,7 +265,8 @@ class Followed:
                 origins.append(self.origins[earlier]._replace(change=changed or REPLACED))
             else:
                 origins.append(Origin(0, name, new))
-        self.look, self.origins = look, origins
+        self.origins = origins
+        self.look = look
         return True
 
     def mark(self, changes: dict[tuple[int, str], str]) -> None:
@@ -250,12 +286,12 @@ class Followed:
         Returns:
             Whether any of them is of this model.
         """
-        places = self.look.places()
+        places = self.look.places
         found = [(places[slot], tensor) for slot, tensor in tensors.items() if slot in places]
         for at, tensor in found:
             if self.look.ids[at] == id(tensor):
                 self.origins[at] = self.origins[at]._replace(change=change)
-                self.look.versions[at] = _version(tensor)
+                self.look.versions[at] = version_of(tensor)
         return bool(found)
 
     def settle_copies(self) -> None:
@@ -272,6 +308,8 @@ class Followed:
 
     def adopt(self, load: int) -> None:
         """Makes the tensors that came in during a load its own: what it knows of them goes by their names."""
+        if self.is_as_loaded and self.load == load:
+            return
         self.load = load
         self.settle_copies()
         self.origins = [
@@ -295,6 +333,8 @@ class Followed:
 
     def rows(self) -> list[Any]:
         """Returns name, load, name there and change of each tensor that is not all as its load left it."""
+        if self.is_as_loaded:
+            return []
         self.settle_copies()
         return [
             field

@@ -37,8 +37,8 @@ import inspect
 import sys
 import threading
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 FRAME_FILE = "<hftrace importlib._bootstrap>"
 """The file name of our frames; see the module's text."""
@@ -137,6 +137,21 @@ def _trampoline(function: types.FunctionType, handler: Handler) -> types.CodeTyp
     return template.replace(**changes)
 
 
+Exchange = tuple[types.CodeType, types.CodeType]
+"""A code that a function had, and the one that it has now."""
+
+
+class Undo(Protocol):
+    """Takes a handler off; a second call does nothing."""
+
+    def __call__(self, exchanges: list[Exchange] | None = None) -> None:
+        """Takes it off.
+
+        Args:
+            exchanges: Where to put down what :func:`take_off` looks for copies of; None to look at once.
+        """
+
+
 class _Site:
     """One patched function: its original code, and the handlers around it, innermost first."""
 
@@ -146,7 +161,7 @@ class _Site:
         self.installed: types.CodeType | None = None
         self.factories: list[HandlerFactory] = []
 
-    def compose(self) -> Handler:
+    def compose(self, factories: list[HandlerFactory]) -> Handler:
         twin = types.FunctionType(
             self.code,
             self.function.__globals__,
@@ -158,47 +173,58 @@ class _Site:
         twin.__qualname__ = self.function.__qualname__
         twin.__module__ = self.function.__module__
         handler: Handler = twin
-        for factory in self.factories:
+        for factory in factories:
             handler = factory(handler)
         return handler
 
-    def update(self) -> None:
+    def update(self) -> list[Exchange]:
+        """Puts the handlers in place that there are now; returns what code took the place of which."""
         current = self.function.__code__
         if self.installed is not None and current is not self.installed:
-            return  # someone else has exchanged the code since: theirs to keep
+            return []  # someone else has exchanged the code since: theirs to keep
         before, self.installed = self.installed, None
-        if self.factories:
-            self.installed = _trampoline_for(self)
-        self.function.__code__ = self.installed or self.code
-        del current
-        if before is not None:
-            _update_copies(before, self.installed or self.code)
+        while True:
+            wanted = self.factories.copy()
+            made = _trampoline_for(self, wanted) if wanted else None
+            # A collection may have ended a recording on this very thread: its handler is not to come back.
+            if wanted == self.factories:
+                break
+        self.installed = made
+        self.function.__code__ = made or self.code
+        return [] if before is None else [(before, self.installed or self.code)]
 
 
-def _update_copies(trampoline: types.CodeType, code: types.CodeType) -> None:
-    """Gives functions that were copied from a patched one its new code too, at the end the original.
+def _update_copies(exchanges: list[Exchange]) -> None:
+    """Gives functions that were copied from patched ones their new code too, at the end the original.
 
     transformers builds the ``from_pretrained`` of its auto classes that way
     (``copy_func``, ``auto_factory.py``): a new function from another one's
     code. Such a copy made while tracing holds the trampoline. It is found by
-    the reference it holds; without a stray reference nothing is searched.
+    the reference it holds; without a stray reference nothing is searched. The
+    frames of an exception that somebody keeps are such references too, and a
+    search takes most of a second where a million objects live: one for all.
     """
-    if sys.getrefcount(trampoline) <= _OWN_REFERENCES:
+    held = []
+    while exchanges:
+        trampoline, code = exchanges.pop()
+        if sys.getrefcount(trampoline) > _OWN_REFERENCES:
+            held.append((trampoline, code))
+    if not held:
         return
-    for referrer in gc.get_referrers(trampoline):
+    codes = {id(trampoline): code for trampoline, code in held}
+    for referrer in gc.get_referrers(*(trampoline for trampoline, _ in held)):
         # Not isinstance: it may run code of the host (__class__) on whatever is found.
-        if type(referrer) is types.FunctionType and referrer.__code__ is trampoline:
-            referrer.__code__ = code
+        if type(referrer) is types.FunctionType:
+            known = codes.get(id(referrer.__code__))
+            if known is not None:
+                referrer.__code__ = known
 
 
 def _own_references() -> int:
     """Returns what :func:`_update_copies` counts where nobody else holds the code."""
-
-    def count(trampoline: types.CodeType) -> int:
-        return sys.getrefcount(trampoline)
-
-    before = compile("0", FRAME_FILE, "eval")
-    return count(before)
+    exchanges = [(compile("0", FRAME_FILE, "eval"), None)]
+    trampoline, _ = exchanges.pop()
+    return sys.getrefcount(trampoline)
 
 
 _OWN_REFERENCES = _own_references()
@@ -206,22 +232,32 @@ _OWN_REFERENCES = _own_references()
 
 def is_patched_copy(function: types.FunctionType) -> bool:
     """Returns whether a function carries the trampoline of another one, from which it was copied."""
-    code = function.__code__
-    return function not in _sites and any(site.installed is code for site in _sites.values())
+    with _lock:  # other threads patch meanwhile
+        code = function.__code__
+        return function not in _sites and any(site.installed is code for site in _sites.values())
 
 
-def _trampoline_for(site: _Site) -> types.CodeType:
+def _trampoline_for(site: _Site, factories: list[HandlerFactory]) -> types.CodeType:
     reference = types.FunctionType(
         site.code, site.function.__globals__, site.function.__name__, None, site.function.__closure__
     )
-    return _trampoline(reference, site.compose())
+    return _trampoline(reference, site.compose(factories))
 
 
 _sites: dict[types.FunctionType, _Site] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Entered again where a collection, in the middle of patching, finds a generator that was being recorded."""
 
 
-def patch(function: types.FunctionType, factory: HandlerFactory) -> Callable[[], None]:
+def take_off(undos: Iterable[Undo]) -> None:
+    """Takes handlers off, and looks for functions that were copied meanwhile but once."""
+    exchanges: list[Exchange] = []
+    for undo in undos:
+        undo(exchanges)
+    _update_copies(exchanges)
+
+
+def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
     """Puts a handler around a function, and returns the way to take it off.
 
     Several handlers may stand around one function (nested traces); they come
@@ -245,28 +281,33 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Callable[[],
         site = _sites.get(function)
         if site is None or (site.installed is not None and function.__code__ is not site.installed):
             site = _Site(function)
-            _sites[function] = site
         site.factories.append(factory)
+        _sites[function] = site
         try:
-            site.update()
+            found = site.update()
         except BaseException:
             site.factories.remove(factory)
             if not site.factories:
                 _sites.pop(function, None)
             raise
+        _update_copies(found)
 
     done = False
 
-    def undo() -> None:
+    def undo(exchanges: list[Exchange] | None = None) -> None:
         nonlocal done
         with _lock:
             if done:
                 return
             done = True
             site.factories.remove(factory)
-            site.update()
+            found = site.update()
             if not site.factories and _sites.get(function) is site:
                 del _sites[function]
+        if exchanges is None:
+            _update_copies(found)
+        else:
+            exchanges += found
 
     return undo
 

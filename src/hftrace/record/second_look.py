@@ -12,6 +12,7 @@ import threading
 import weakref
 from typing import Any
 
+from hftrace.record.held import Held
 from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
@@ -42,14 +43,15 @@ class Models:
             model: The torch module.
         """
         recorder = self._recorder
-        snapshot(recorder, load, model)
+        held = Held(model)
+        snapshot(recorder, load, model, held)
         if not recorder.open_loads:
             recorder.writes.clear()
         with self._lock:
             self._forget_dead()
             followed = self._of(model)
             if followed is None:
-                followed = Followed(model, load)
+                followed = Followed(model, load, held)
                 inside = self._inside(model)
                 for prefix, inner in inside:
                     inner.update()
@@ -57,7 +59,7 @@ class Models:
                     followed.since_ns = max(followed.since_ns, inner.since_ns)
                 followed.adopt(load)
                 followed.changed_by.clear()
-                now = dict(zip(followed.look.names, followed.origins, strict=True))
+                now = dict(zip(followed.look.names, followed.origins, strict=True)) if inside else {}
                 for prefix, inner in inside:
                     inner.origins = [
                         now.get(prefix + name, origin)
@@ -88,6 +90,8 @@ class Models:
 
     def _inside(self, model: Any) -> list[tuple[str, Followed]]:
         """Returns the followed models below a model, outermost first, with the prefix of their names."""
+        if not self._followed:
+            return []  # and the model is not walked through
         by_id = {id(each.model()): each for each in self._followed}
         return [(prefix, by_id[id(module)]) for prefix, module in modules_of(model) if id(module) in by_id]
 
@@ -106,6 +110,10 @@ class Models:
             if each.model() is None and each.changed_by:
                 self._recorder.facts("stale", {"load": each.load, "changed_by": each.changed_by})
         self._followed = [each for each in self._followed if each.model() is not None]
+
+    def alive(self) -> list[int]:
+        """Returns the loads whose model is still there: the host has it, or nobody has collected it yet."""
+        return [load for load, model in self._recorder.models if model() is not None]
 
     # -- what is done to models ------------------------------------------------------------------
 
@@ -210,7 +218,7 @@ class Models:
         if changed and not is_part and followed.load and model is not None:
             # Below zero: no span has such a number.
             look = -next(self._looks)
-            snapshot(self._recorder, look, model)
+            snapshot(self._recorder, look, model, Held(model))
             self._write(followed, look)
 
 

@@ -1,10 +1,7 @@
 """Writes down every parameter and buffer of a finished model, at the moment that its load returns.
 
-The walk is its own and not ``named_parameters``: a model of 100,000 tensors
-must cost a fraction of a second, so each tensor costs a few attribute reads,
-and what repeats (dtype, device, shape) is written once. Modules have a
-``__getattr__``, which makes each of their attributes expensive, so they are
-read from the modules' dictionaries.
+Each tensor costs a few attribute reads, and what repeats (dtype, device,
+shape) is written once.
 """
 
 from __future__ import annotations
@@ -12,17 +9,16 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from hftrace.record import contents
+from hftrace.record.held import Held
 from hftrace.record.recorder import Recorder
 from hftrace.schema import events, journal, lines
 
 ROWS_PER_LINE = 2000
-_TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
-_version = operator.attrgetter("_version")
 
 
 def model_of(result: Any) -> Any:
@@ -58,13 +54,14 @@ def _whole_number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
+def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
     """Writes the model's facts and its tensors to the journal.
 
     Args:
         recorder: Where to.
         span_id: The load that made the model.
         model: The torch module.
+        held: Its tensors.
     """
     quantizer = getattr(model, "hf_quantizer", None)
     device_map = getattr(model, "hf_device_map", None)
@@ -87,85 +84,50 @@ def snapshot(recorder: Recorder, span_id: int, model: Any) -> None:
     }
     recorder.write(lines.Model(span_id, facts))
     layouts = _Layouts()
-    names: list[str] = []
-    kinds: list[int] = []
-    tensors: list[Any] = []
-    offloaded = False
-
-    def flush() -> None:
-        if not names:
-            return
+    for begin, end, offloaded in _pieces(held):
+        part = slice(begin, end)
+        names, kinds, tensors, ids = held.names[part], held.kinds[part], held.tensors[part], held.ids[part]
+        marked = _marked(kinds, held.versions[part])
         try:
             numbers = layouts.of(tensors, offloaded)
         except Exception as error:  # a lazy parameter has no shape yet
             recorder.error("snapshot", error)
             readable = [at for at, tensor in enumerate(tensors) if _is_readable(tensor)]
-            names[:] = [names[at] for at in readable]
-            kinds[:] = [kinds[at] for at in readable]
-            tensors[:] = [tensors[at] for at in readable]
+            names, tensors = [names[at] for at in readable], [tensors[at] for at in readable]
+            marked, ids = [marked[at] for at in readable], [ids[at] for at in readable]
             numbers = layouts.of(tensors, offloaded)
         fresh = layouts.take()
         if fresh:
             recorder.write(lines.Layouts(span_id, fresh))
-        columns = (_marked(kinds, tensors), numbers, list(map(id, tensors)))
+        columns = (marked, numbers, ids)
         recorder.writer.write(events.encode_columns(journal.TENSORS, span_id, [names], columns))
         writes = [part for write in recorder.writes.among(tensors) for part in write]
         if writes:
             recorder.write(lines.Writes(span_id, writes))
-        for column in (names, kinds, tensors):
-            column.clear()
-
-    # A list and no recursion: the host may be deep in its own stack.
-    pending: list[tuple[str, Any]] = [("", model)]
-    while pending:
-        prefix, module = pending.pop()
-        own = module.__dict__
-        if not isinstance(own.get("_modules"), dict):
-            own = _tables_of(module)
-        parameters, buffers, children = own["_parameters"], own["_buffers"], own["_modules"]
-        if parameters or buffers:
-            if offloaded is not ("_hf_hook" in own and _offloads(module)) or len(names) >= ROWS_PER_LINE:
-                flush()
-                offloaded = "_hf_hook" in own and _offloads(module)
-            for name in parameters:
-                tensor = parameters[name]
-                if tensor is not None:
-                    names.append(prefix + name)
-                    kinds.append(0)
-                    tensors.append(tensor)
-            for name in buffers:
-                tensor = buffers[name]
-                if tensor is not None:
-                    names.append(prefix + name)
-                    # 2: outside of the state dict, which no checkpoint can hold.
-                    kinds.append(2 if name in own["_non_persistent_buffers_set"] else 1)
-                    tensors.append(tensor)
-        if children:
-            for name in reversed(children):
-                child = children[name]
-                if child is not None:
-                    pending.append((f"{prefix}{name}.", child))
-    flush()
 
 
-def _marked(kinds: list[int], tensors: list[Any]) -> list[int]:
+def _pieces(held: Held) -> Iterator[tuple[int, int, bool]]:
+    """Yields where to begin and to end a line, and whether its tensors are offloaded."""
+    begin = end = 0
+    offloaded = False
+    for module, its_end in zip(held.modules, held.ends, strict=True):
+        now = "_hf_hook" in module.__dict__ and _offloads(module)
+        if end > begin and (now is not offloaded or end - begin >= ROWS_PER_LINE):
+            yield begin, end, offloaded
+            begin = end
+        offloaded, end = now, its_end
+    if end > begin:
+        yield begin, end, offloaded
+
+
+def _marked(kinds: list[int], versions: list[int | None]) -> list[int]:
     """Returns the kinds, with a mark at those of tensors that were written in place since they were made."""
-    try:
-        versions = list(map(_version, tensors))
-    except RuntimeError:  # tensors made in inference mode do not count
-        return kinds
     if not any(versions):
         return kinds
     return [
         kind | lines.WRITTEN_IN_PLACE if version else kind
         for kind, version in zip(kinds, versions, strict=True)
     ]
-
-
-def _tables_of(module: Any) -> dict[str, Any]:
-    """Returns the tables of a scripted module, which has them as properties and of its own types."""
-    tables = {name: dict(getattr(module, name).items()) for name in _TABLES}
-    return {**tables, "_non_persistent_buffers_set": ()}
 
 
 def _is_readable(tensor: Any) -> bool:

@@ -7,7 +7,6 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
-from hftrace.record.patching import function_of, is_patched_copy, patch, source_of
+from hftrace.record.patching import Undo, function_of, is_patched_copy, patch, source_of, take_off
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
@@ -65,7 +64,7 @@ class Tracer:
         self.found: list[str] = []
         self.stand_ins: dict[str, str] = {}
         """For each hook point that is missing, but for whose parameters another function stood in: which."""
-        self._undo: list[Callable[[], None]] = []
+        self._undo: list[Undo] = []
         self._waiting: dict[str, list[HookPoint]] = {}
         self._classes: set[type] = set()
         self._functions: set[types.FunctionType] = set()
@@ -75,6 +74,7 @@ class Tracer:
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
+        shielded(self.recorder, "memory at the start", self._note_memory)
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
         self._globals.look()
@@ -88,6 +88,12 @@ class Tracer:
         _active.add(self)
         self.recorder.start()
         recording.add(self.recorder)
+
+    def _note_memory(self) -> None:
+        """Writes down what the process holds before anything is loaded: loads are held against it."""
+        reading = self.recorder.memory.current()
+        facts = {"rss_anon_bytes": reading.rss_anon, "rss_file_bytes": reading.rss_file}
+        self.recorder.facts("at_start", facts)
 
     def _install(self, point: HookPoint) -> None:
         try:
@@ -122,12 +128,14 @@ class Tracer:
                 point.phase_after,
             )
             build = point.handler or span_handler
-            self._undo.append(
-                patch(function, lambda original: build(recorder, point, number, function, original))
-            )
+            undo = patch(function, lambda original: build(recorder, point, number, function, original))
         except Exception as error:
             recorder.error(point.target, error)
             return False
+        if self._stopped:  # on this thread, by a collection that found the recorded generator
+            undo()
+            return False
+        self._undo.append(undo)
         self._functions.add(function)
         return True
 
@@ -232,8 +240,7 @@ class Tracer:
             self._stopped = True
             recorder = self.recorder
             recorder.active = False
-            for undo in reversed(self._undo):
-                undo()
+            take_off(reversed(self._undo))
             self._undo.clear()
         _active.discard(self)
         recording.discard(self.recorder)

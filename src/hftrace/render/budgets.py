@@ -69,8 +69,9 @@ def table(checked: Sequence[Checked]) -> Block:
 
 def _table(checked: Checked, width: int) -> Iterable[Line]:
     statuses = [result.status for result in checked.results]
-    broken = len(statuses) - statuses.count("ok")
-    note = "failed" if checked.problem else f"{broken} of {len(statuses)} not kept" if broken else "all kept"
+    bad = [(statuses.count("broken"), "not kept"), (statuses.count("unknown"), "unknown")]
+    parts = [f"{number} of {len(statuses)} {word}" for number, word in bad if number]
+    note = "failed" if checked.problem else ", ".join(parts) or "all kept"
     yield heading(shorten(checked.path, max(8, width - width_of(note) - 8)), width, note)
     if checked.problem is not None:
         yield from ([(part, BAD)] for part in wrap(checked.problem, width))
@@ -113,15 +114,24 @@ def escape_property(text: str) -> str:
     return escape_message(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def error_commands(checked: Sequence[Checked]) -> list[str]:
-    """Returns one ``::error`` line for each budget that is not kept, and for each trace without a load."""
+def error_commands(checked: Sequence[Checked], allow_unknown: bool = False) -> list[str]:
+    """Returns one ``::error`` line for each budget that is not kept, and for each trace without a load.
+
+    Args:
+        checked: The traces.
+        allow_unknown: Whether a budget that a trace does not say fails no job: a ``::warning`` line then.
+    """
     lines = []
     for each in checked:
         # Whatever a name holds, a second line would be a command of its own.
         title = escape_property(f"hftrace check {clean(each.path)}")
-        problems = [each.problem] if each.problem is not None else []
-        problems += [sentence(result) for result in each.results if result.status != "ok"]
-        lines += [f"::error title={title}::{escape_message(clean(problem))}" for problem in problems]
+        problems = [("error", each.problem)] if each.problem is not None else []
+        problems += [
+            ("warning" if allow_unknown and result.status == "unknown" else "error", sentence(result))
+            for result in each.results
+            if result.status != "ok"
+        ]
+        lines += [f"::{level} title={title}::{escape_message(clean(text))}" for level, text in problems]
     return lines
 
 

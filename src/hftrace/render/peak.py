@@ -10,6 +10,7 @@ from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.load_names import has_several, number_of
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace
@@ -55,7 +56,8 @@ def describe_time(trace: Trace, time_ns: int | None, span_row: int | None) -> st
     for row in index.load_rows:
         start, end = index.starts[row], index.ends[row]
         if start <= time_ns <= end and end > start:
-            parts.append(f"at {units.share((time_ns - start) / (end - start))} of the load")
+            which = f"load {number_of(trace, row)}" if has_several(trace) else "the load"
+            parts.append(f"at {units.share((time_ns - start) / (end - start))} of {which}")
             break
     else:
         phase = next(
@@ -85,15 +87,19 @@ def describe_peak(trace: Trace) -> str:
     rise = process.peak_above_start_bytes if process is not None else None
     if process is not None and process.load_peak is not None and rise is not None:
         load = units.byte_count(process.load_peak.bytes)
+        first = "the first load" if has_several(trace) else "the load"
         if load != units.byte_count(peaks.rss_bytes):
-            parts.append(f"of the load {load}, {units.byte_count(rise)} above its start")
+            whose = "the loads" if has_several(trace) else "the load"
+            start = "the start of the first" if has_several(trace) else "its start"
+            parts.append(f"of {whose} {load}, {units.byte_count(rise)} above {start}")
         else:
-            parts[0] += f", {units.byte_count(rise)} above the start of the load"
+            parts[0] += f", {units.byte_count(rise)} above the start of {first}"
     returned = process.state("returned") if process is not None else None
     if process is not None and returned is not None:
         added = process.above_start(returned)
         if added.total_bytes is not None:
             word = "returned" if trace.outcome.get("status", "ok") == "ok" else "ended"
+            word = f"last {word}" if has_several(trace) else word
             parts.append(
                 f"{word} {signed_bytes(added.total_bytes)} (anonymous {signed_bytes(added.anonymous_bytes)})"
             )

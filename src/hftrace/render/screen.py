@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.load_names import LoadTrace, has_several, load_names
 from hftrace.render.findings import finding_list
 from hftrace.render.registry import shown_by
 from hftrace.render.text import DIM, STRONG, Block, Line, clean, stack
@@ -30,6 +31,8 @@ def show_command(path: str | os.PathLike[str] | None) -> str:
 def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
     """Returns the command that answers the next question about this trace."""
     command = show_command(path)
+    if isinstance(trace, LoadTrace):
+        command += f" --load {trace.number}"
     status = trace.outcome.get("status", "ok")
     if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
         return f"{command} --view files"
@@ -37,11 +40,15 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         return f"{command} --view postmortem"
     found = [finding for finding in findings(trace) if finding.view]
     if found:
-        return f"{command} --view {found[0].view}"
+        numbers = {name.span: name.number for name in load_names(trace)} if has_several(trace) else {}
+        of_load = numbers.get(found[0].load) if found[0].load is not None else None
+        return command + (f" --load {of_load}" if of_load else "") + f" --view {found[0].view}"
     if _peaks_high(trace):
         return f"{command} --view memory"
     if not len(trace.tensors):
         return f"{command} --view spans"
+    if has_several(trace):
+        return f"{command} --view loads"
     return f"{command} --view tensors"
 
 

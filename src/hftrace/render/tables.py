@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hftrace import units
+from hftrace.render.apart import shorten_apart
 from hftrace.render.text import (
     DIM,
     PLAIN,
@@ -67,15 +68,18 @@ def _table(
                 DIM,
             )
         ]
-        for row in rows:
+        # The first column says what a row is of: two rows never look like one.
+        names = shorten_apart([row.cells[0] for row in rows], widths[0])
+        for row, name in zip(rows, names, strict=True):
             line: Line = []
             for at in shown:
-                text = fit(row.cells[at], widths[at], "right" if columns[at].right else "left")
+                text = name if at == 0 else row.cells[at]
+                text = fit(text, widths[at], "right" if columns[at].right else "left")
                 line.append((text if not line else "  " + text, row.style if at == 0 else _other(row.style)))
             yield line
         if dropped:
-            names = ", ".join(columns[at].title for at in sorted(dropped))
-            remarks = [*remarks, f"no room for: {names} (--width {width + 60}, or --json)"]
+            missing = ", ".join(columns[at].title for at in sorted(dropped))
+            remarks = [*remarks, f"no room for: {missing} (--width {width + 60}, or --json)"]
     else:
         yield [("no rows", DIM)]
     yield from notes(remarks, width)

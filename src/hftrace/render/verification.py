@@ -21,7 +21,7 @@ def describe_verification(trace: Trace) -> str:
     if found.tolerated:
         text += f"; {found.tolerated:,} quantised, within {units.share(found.largest_error)} of the tolerance"
     if found.different:
-        text += f"; {len(found.different):,} differ"
+        text += f"; {units.count(len(found.different), 'differs', 'differ')}"
     for reason, count in found.unverified.items():
         text += f"; {count:,} not verified: {UNVERIFIED.get(reason, reason)}"
     return text

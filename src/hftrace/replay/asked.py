@@ -25,6 +25,19 @@ def add_answers(process: Process) -> None:
                 span.attributes["request"] = {**_request_of(span), "uses": fact.get("uses")}
 
 
+def number_alive(process: Process, offset: int) -> None:
+    """Makes the loads whose models were alive when a load began, go by the numbers of the trace.
+
+    Args:
+        process: What it wrote.
+        offset: What is added to its own numbers of spans.
+    """
+    for span in process.spans.values():
+        alive = span.attributes.get("alive")
+        if span.phase == "load" and isinstance(alive, list):
+            span.attributes["alive"] = [load + offset for load in alive if isinstance(load, int)]
+
+
 def first_request(process: Process) -> dict[str, Any]:
     """Returns what was asked of the first model; of the first of anything where no model was asked for.
 

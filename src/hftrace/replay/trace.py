@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 from hftrace._version import __version__
 from hftrace.errors import TraceError
-from hftrace.replay.asked import add_answers, first_request
+from hftrace.replay.asked import add_answers, first_request, number_alive
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -186,6 +186,7 @@ class _Ledgers:
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
+        number_alive(process, offset)
         rank = {"rank": process.rank}
         records = load_records(process)
         for record in records:
@@ -219,7 +220,10 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "hftrace": __version__,
         "start_time": wall.isoformat(timespec="milliseconds"),
         "clock_base_ns": base,
-        "processes": [{"pid": process.pid, "rank": process.rank} for process in processes],
+        "processes": [
+            {"pid": process.pid, "rank": process.rank, "at_start": _at_start(process)}
+            for process in processes
+        ],
         "ranks": sorted({process.rank for process in processes}),
         "world_size": max(process.ranks for process in processes),
         "threads": [
@@ -251,6 +255,11 @@ def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[s
     # Without a beginning, as in journals of before, all that the recorder itself took is in it.
     session = {"session": {**known, **places}} if from_start or start is not None else {}
     return {**session, "wall_ns": bounds[1] - bounds[0]}
+
+
+def _at_start(process: Process) -> dict[str, Any] | None:
+    """Returns what the process held when its recording began, in bytes; None where it was not read."""
+    return next(iter(process.facts.get("at_start", [])), None)
 
 
 def _problems(processes: list[Process]) -> dict[str, Any]:

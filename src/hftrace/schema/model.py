@@ -88,6 +88,36 @@ class Span:
         return self.end_ns - self.start_ns
 
 
+class Load(Span):
+    """One outermost load: its span, and what was asked of it."""
+
+    __slots__ = ()
+
+    @property
+    def span(self) -> int:
+        """Id of its span, which the column ``load`` of the tensor ledger names."""
+        return self.id
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What was asked: ``class, model, what, revision, keywords, uses``; empty where it was not noted."""
+        asked = self.attributes.get("request")
+        return asked if isinstance(asked, dict) else {}
+
+    @property
+    def class_name(self) -> str | None:
+        """The class of what it returned; of what was asked for where that is not known."""
+        got = self.attributes.get("got")
+        made = got.get("class") if isinstance(got, dict) else None
+        for name in (made, self.attributes.get("returned"), self.request.get("class")):
+            if isinstance(name, str) and name:
+                return name
+        return None
+
+
+setattr(Load, "class", Load.class_name)  # by the name of its column: getattr(load, "class")
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One row of the tensor ledger: a parameter, a buffer, or a checkpoint key that went nowhere."""

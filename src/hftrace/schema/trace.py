@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from hftrace.schema import document
-from hftrace.schema.model import Content, Span, Table
+from hftrace.schema.model import Content, Load, Span, Table
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ class Trace(Content):
         document.write(self, path)
 
     @property
-    def loads(self) -> list[Span]:
-        """The outermost spans of phase ``load``, in order of time: those that lie in no other load."""
-        return [self.spans[row] for row in outermost_loads(self.spans)]
+    def loads(self) -> list[Load]:
+        """The outermost loads, in order of time: each is its span, with what was asked of it.
+
+        Those that lie in no other load: steps of the caller and imports may be around them.
+        """
+        columns = [self.spans.column(field.name) for field in dataclasses.fields(Span)]
+        return [Load(*(column[row] for column in columns)) for row in outermost_loads(self.spans)]
 
 
 def outermost_loads(spans: Table[Span]) -> list[int]:

@@ -38,7 +38,9 @@ class Model(transformers.PreTrainedModel):
     def _init_weights(self, module):
         if isinstance(module, nn.Linear):
             if META_BUFFERS:
-                transformers.initialization.normal_(module.weight)
+                from transformers import initialization
+
+                initialization.normal_(module.weight)
             else:
                 module.weight.data.normal_()
         elif isinstance(module, Model):

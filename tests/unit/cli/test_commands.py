@@ -82,6 +82,7 @@ def test_keywords_of_a_model():
 
 
 def test_options_of_a_synthetic_model_do_not_apply_to_another(tmp_path):
+    (tmp_path / "config.json").touch()
     chosen = parsed("--stored-format", "bin", "--stored-dtype", "float16")
     with pytest.raises(UsageError, match=r"^--stored-dtype, --stored-format: for synth:NAME alone"):
         chosen.spec(str(tmp_path))
@@ -91,6 +92,9 @@ def test_options_of_a_synthetic_model_do_not_apply_to_another(tmp_path):
 
 def test_a_gguf_file_is_named_by_its_path_or_by_an_option(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "empty.gguf").touch()
+    with pytest.raises(UsageError, match="0 bytes are no GGUF file"):
+        parsed().spec(str(tmp_path / "empty.gguf"))
     by_path = parsed("--dtype", "float16").spec(str(tmp_path / "m.gguf"))
     by_option = parsed("--dtype", "float16", "--gguf-file", "m.gguf").spec(str(tmp_path))
     for spec in (by_path, by_option):
@@ -130,3 +134,129 @@ def test_the_subfolder_is_where_weights_are_looked_for(tmp_path):
     assert parsed().spec(str(tmp_path)).model == str(tmp_path)
     with pytest.raises(UsageError, match=r"add --gguf-file m\.gguf"):
         parsed("--subfolder", "inside").spec(str(tmp_path))
+
+
+# -- what is refused at once ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("eager", "eager"),
+        ("False", False),
+        ("None", None),
+        ("null", None),
+        ('"False"', "False"),
+        ("[1, 2]", [1, 2]),
+        ("3.5", 3.5),
+        ("model:rev", "model:rev"),
+    ],
+)
+def test_the_value_of_a_keyword(text, value):
+    assert parsed("--kwarg", f"x={text}").keywords == {"x": value}
+
+
+@pytest.mark.parametrize("text", ['{"a": ', "[1,", '"open', "{'a': 1}", "", "[" * 100_000])
+def test_what_begins_like_json_and_is_none(text):
+    with pytest.raises(UsageError, match=r"^--kwarg x (is not valid JSON|nests too deeply)") as caught:
+        parsed("--kwarg", f"x={text}")
+    # It may hold a secret.
+    assert text[:4] not in str(caught.value) or not text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--kwarg", "x=1", "--kwarg", "x=1"),
+        ("--dtype", "auto", "--dtype", "auto"),
+        ("--dtype", "auto", "--kwarg", "torch_dtype=auto"),
+        ("--kwarg", "dtype=auto", "--kwarg", "torch_dtype=auto"),
+        ("--no-fast-init", "--kwarg", "_fast_init=true"),
+        ("--class", "A", "--class", "B"),
+    ],
+)
+def test_a_keyword_is_given_once(words):
+    with pytest.raises(UsageError, match="is given twice"):
+        parsed(*words)
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        ("{}", "takes a JSON object"),
+        ('{"cpu": true}', "of cpu is no size"),
+        ('{"0": [1]}', "of 0 is no size"),
+        ('{"cpu": "lots"}', "--max-memory of cpu: 'lots' is not a size"),
+        ('{"cpu": -5}', "must be at least one byte"),
+    ],
+)
+def test_max_memory_is_sizes(memory, words):
+    with pytest.raises(UsageError, match=words):
+        parsed("--max-memory", memory)
+
+
+def test_a_device_may_be_left_empty():
+    assert parsed("--max-memory", '{"0": 0, "cpu": "1GiB"}').keywords == {
+        "max_memory": {"0": 0, "cpu": "1GiB"}
+    }
+
+
+def test_a_path_that_holds_nothing_to_load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for model in ("model.gguf", "here.safetensors", "./x", "a/b/c", "name/", f"{tmp_path}/m.gguf"):
+        with pytest.raises(UsageError, match=r"^no such (file|directory): "):
+            parsed().check(model)
+    for model in ("gpt2", "org/name", "org/name.gguf", "name.v2"):
+        parsed().check(model)
+    (tmp_path / "real.gguf").write_bytes(b"GGUF")
+    with pytest.raises(UsageError, match=r"no such file: raal\.gguf; there is real\.gguf"):
+        parsed().check("raal.gguf")
+
+
+def test_an_empty_folder_and_the_hubs_cache(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no file: name the directory that has"):
+        parsed().check(str(tmp_path))
+    snapshot = tmp_path / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").touch()
+    with pytest.raises(UsageError, match=r"holds no file: name the directory of the model, such as .*/0123"):
+        parsed().check(str(tmp_path))
+    parsed().check(str(snapshot))
+    with pytest.raises(UsageError, match="has no folder onnx"):
+        parsed("--subfolder", "onnx").check(str(snapshot))
+    with pytest.raises(UsageError, match=r"no such file: .*x\.gguf$"):
+        parsed("--gguf-file", "x.gguf").check(str(snapshot))
+
+
+REFUSED = (["empty"], ["gguf"], ["nosuch.gguf"], ["gguf", "--kwarg", "x={"], ["gguf", "--max-memory", "{"])
+
+
+def test_what_is_refused_starts_nothing_and_writes_nothing(run_python, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "gguf").mkdir()
+    (tmp_path / "gguf" / "m.gguf").write_bytes(b"GGUF")
+    before = sorted(tmp_path.rglob("*"))
+    code = f"""
+import subprocess, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        assert name.partition(".")[0] not in ("torch", "transformers"), name
+
+def no_process(*arguments, **options):
+    raise AssertionError("a process was started")
+
+sys.meta_path.insert(0, Block())
+subprocess.Popen.__init__ = no_process
+from hftrace.cli.main import main
+for command in (["load"], ["compare", "--variant", "bf16", "--variant", "fp32"]):
+    for arguments in {REFUSED!r}:
+        try:
+            main([*command, *arguments])
+        except SystemExit as left:
+            assert left.code == 2, (command, arguments, left.code)
+"""
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2 * len(REFUSED)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -76,3 +76,33 @@ def test_without_the_entry_nothing_can_be_traced():
 def test_the_versions_are_those_that_the_interpreter_says(generation):
     loader = {"traced_as": "K", "versions": "7.x"}
     assert "(transformers 7.x)" in said(found(generation=generation, loader=loader))
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "remedy"),
+    [
+        ("torch", "ModuleNotFoundError: No module named 'torch'", "pip install torch"),
+        ("transformers", "ModuleNotFoundError: No module named 'yaml'", "pip install pyyaml"),
+        (
+            "transformers.modeling_utils",
+            "ModuleNotFoundError: No module named 'accelerate'",
+            "pip install accelerate",
+        ),
+        (
+            "transformers.modeling_utils",
+            "ImportError: cannot import name 'x' from 'torch'",
+            "force-reinstall transformers",
+        ),
+        (
+            "transformers.modeling_utils",
+            "ModuleNotFoundError: No module named 'transformers.integrations'",
+            "force-reinstall transformers",
+        ),
+        ("torch", "OSError: libcudart.so.12: cannot open shared object file", "force-reinstall torch"),
+    ],
+)
+def test_what_to_install_is_a_package(name, why, remedy):
+    (problem,) = problems(found(problems={name: why}, hooks=[]))
+    assert problem.startswith(f"{name} cannot be imported ({why}): pip ")
+    assert remedy in problem
+    assert "install transformers.modeling_utils" not in problem

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import re
 import subprocess
@@ -130,6 +131,18 @@ def test_a_page_that_is_wrong_is_seen(update_docs):
     assert update_docs.updated(right.replace("701 MB", "702 MB")) == right
     with pytest.raises(update_docs.UpdateError, match="prints no section"):
         update_docs.updated(f"```text\n{command}\nNo such section\n```\n")
+
+
+def test_every_column_has_its_unit(update_docs):
+    """By the rows themselves: what a program reads from ``trace.spans[0]`` is on the page, with its unit."""
+    page = (DOCS / "trace-format.md").read_text(encoding="utf-8")
+    trace = hftrace.Trace.open(ROOT / "traces" / "examples" / "llama-D-5.23.0.json")
+    for table in update_docs.ROWS:
+        body = re.search(rf"columns {table}:begin -->(.*?)<!--", page, re.S)[1]
+        types = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", body, re.M))
+        for field in dataclasses.fields(getattr(trace, table).row_type):
+            unit = "ns" if field.name.endswith("_ns") else "bytes" if field.name.endswith("bytes") else ""
+            assert types[field.name].endswith(f", {unit}" if unit else ""), field.name
 
 
 def test_a_column_needs_a_meaning(update_docs):

@@ -97,3 +97,18 @@ def test_the_address_of_the_project_stands_in_one_place():
 def test_the_notebook_is_stored_without_outputs():
     notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))
     assert not any(cell.get("outputs") for cell in notebook["cells"])
+
+
+@pytest.mark.process
+def test_what_hftrace_writes_by_default_is_not_committed():
+    fresh = [
+        "traces/llama-20260101-120000.json",
+        "traces/llama-20260101-120000.json.gz",
+        "traces/compare-llama-20260101-120000/a-1.json",
+        "traces/.hftrace-run-1/journal",
+    ]
+    asked = ["git", "check-ignore", "--no-index", *fresh, "traces/examples/llama-A-4.48.3.json"]
+    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode == 128:
+        pytest.skip("no git checkout")
+    assert found.stdout.split() == fresh

@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from hftrace.record.held import Held
 from hftrace.record.recorder import Recorder
 from hftrace.record.snapshot import snapshot
 from hftrace.schema import codec, lines
@@ -20,7 +21,7 @@ def taken(tmp_path):
 
     def take(model):
         recorder = Recorder(tmp_path)
-        snapshot(recorder, 1, model)
+        snapshot(recorder, 1, model, Held(model))
         recorder.stop()
         layouts, rows, errors = [], [], []
         for line in codec.read(recorder.writer.path):

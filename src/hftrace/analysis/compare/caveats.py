@@ -212,4 +212,4 @@ def _few_runs(variants: Sequence[Variant]) -> Iterator[Caveat]:
     few = [each for each in variants[1:] if not can_decide(len(first.successful), len(each.successful))]
     if few:
         counts = ", ".join(f"{each.name} {len(each.successful)}" for each in variants)
-        yield Caveat("runs", "runs", f"too few runs for a verdict ({counts}): five each are enough")
+        yield Caveat("runs", "runs", f"too few runs for a verdict ({counts})")

@@ -9,6 +9,7 @@ from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords, whole_model_device
+from hftrace.analysis.time.loads import ending_load_trace
 from hftrace.schema.trace import Trace
 
 WHOLE = {"int64", "int32", "int16", "bool"}
@@ -44,6 +45,7 @@ def predicted_anon_bytes(trace: Trace) -> int | None:
     not known in full, it is or becomes quantised, or a device map may put parts
     of it elsewhere.
     """
+    trace = ending_load_trace(trace)
     keywords = asked_keywords(trace)
     if keywords.get("device_map") not in (None, "cpu", {"": "cpu"}) or not ledger_progress(trace).complete:
         return None
@@ -87,6 +89,7 @@ def predicted_device_bytes(trace: Trace, name: str) -> int | None:
 
     None unless the whole model was asked onto that device, and its tensors and dtype are known.
     """
+    trace = ending_load_trace(trace)
     if whole_model_device(trace) != name:
         return None
     sizes = loaded_sizes(trace)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.loads import ending_load_trace
 from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 
@@ -32,7 +33,8 @@ class Progress:
 
 @once
 def ledger_progress(trace: Trace) -> Progress:
-    """Returns how far a load came by its tensor ledger."""
+    """Returns how far a load came by its tensor ledger: of several, the one that the session ended in."""
+    trace = ending_load_trace(trace)
     tensors = trace.tensors
     count = done = placed_bytes = all_bytes = 0
     known: set[str | None] = set()

@@ -26,16 +26,12 @@ _DIGITS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 )
 def asked_not_got(trace: Trace) -> Iterator[Finding]:
     """R32: what the caller asked for, held against the finished model."""
-    loads = model_loads(trace)
-    for load in loads:
-        where = f" ({load.name})" if len(loads) > 1 else ""
+    for load in model_loads(trace):
         if not load.got:
             continue  # the load did not finish, or an older hftrace recorded it
         for check in (_dtype, _device_map, _attention, _quantization, _ties, _class, _revision):
             for title, evidence, advice, cost in check(trace, load):
-                yield Finding(
-                    "R32", "asked-not-got", title + where, evidence, advice, cost_bytes=cost or None
-                )
+                yield Finding("R32", "asked-not-got", title, evidence, advice, cost_bytes=cost or None)
 
 
 Answer = tuple[str, str, str, int]

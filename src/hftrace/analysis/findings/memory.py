@@ -29,6 +29,7 @@ OUTSIDE_SHARE = 0.2
     ("R25", "killed-at-limit", "The load was killed when memory ran out."),
     ("R25", "out-of-memory", "An allocation failed, on the CPU or on a device."),
     concerns="ending",
+    of_session=True,
 )
 def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     """R25: memory ran out."""

@@ -12,7 +12,9 @@ from hftrace.schema.trace import Trace
 
 
 @rule(
-    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."), concerns="recorder"
+    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."),
+    concerns="recorder",
+    of_session=True,
 )
 def lost_events(trace: Trace) -> Iterator[Finding]:
     """H01: events that were not recorded."""
@@ -33,7 +35,11 @@ def lost_events(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule(("H02", "hook-errors", "An error inside hftrace; the load was not affected."), concerns="recorder")
+@rule(
+    ("H02", "hook-errors", "An error inside hftrace; the load was not affected."),
+    concerns="recorder",
+    of_session=True,
+)
 def own_errors(trace: Trace) -> Iterator[Finding]:
     """H02: errors inside hftrace, which it kept from the load."""
     errors = trace.header.get("errors")
@@ -48,7 +54,11 @@ def own_errors(trace: Trace) -> Iterator[Finding]:
         )
 
 
-@rule(("H03", "slow-sampling", "Memory was sampled less than half as often as asked."), concerns="recorder")
+@rule(
+    ("H03", "slow-sampling", "Memory was sampled less than half as often as asked."),
+    concerns="recorder",
+    of_session=True,
+)
 def slow_sampling(trace: Trace) -> Iterator[Finding]:
     """H03: memory was sampled less often than asked."""
     sampling = trace.header.get("sampling")
@@ -69,6 +79,7 @@ def slow_sampling(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H04", "missing-hook-points", "Hook points are not there that should be, or the loader is not known."),
     concerns="recorder",
+    of_session=True,
 )
 def unknown_loader(trace: Trace) -> Iterator[Finding]:
     """H04: hook points that should be there and are not, and a loader that hftrace does not know."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 
-from hftrace.analysis.findings.rules import COMPARED, CONCERNS, KINDS, RULES, Finding, FindingKind, Rule
+from hftrace.analysis.findings.rules import (
+    COMPARED,
+    CONCERNS,
+    KINDS,
+    OF_SESSION,
+    RULES,
+    Finding,
+    FindingKind,
+    Rule,
+)
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import LoadTrace, describe_load, load_names
+from hftrace.analysis.time.loads import load_traces, unplaced_rows
 from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.trace import Trace
@@ -53,7 +65,7 @@ def findings(trace: Trace) -> list[Finding]:
     """
     wall = recorded_wall_ns(trace) or 1
     memory = max(memory_peaks(trace).rss_bytes or 0, checkpoint_bytes(trace) or 0) or 1
-    found = [_with_concern(finding) for each in rules() for finding in each(trace)]
+    found = [_with_concern(finding) for finding in _found(trace)]
 
     def weight(finding: Finding) -> tuple[int, float]:
         return _place(finding.concerns), -max(
@@ -61,6 +73,38 @@ def findings(trace: Trace) -> list[Finding]:
         )
 
     return sorted(found, key=weight)
+
+
+def _found(trace: Trace) -> Iterator[Finding]:
+    """Yields what the rules find: those about a load are asked about each one for itself."""
+    loads = load_traces(trace)
+    if len(loads) == 1 or unplaced_rows(trace):
+        # An old trace may have tensors that fit no load of several: they are in the findings all the same.
+        names = load_names(trace)
+        load = names[0].span if len(names) == 1 else None
+        for each in rules():
+            whole = each in OF_SESSION
+            yield from (finding if whole else replace(finding, load=load) for finding in each(trace))
+        return
+    for each in rules():
+        if each in OF_SESSION:
+            yield from each(trace)
+            continue
+        for load_trace in loads:
+            for finding in each(load_trace):
+                yield _of_load(finding, load_trace)
+
+
+def _of_load(finding: Finding, trace: Trace) -> Finding:
+    """Returns a finding that says which of several loads it is of."""
+    assert isinstance(trace, LoadTrace)
+    name = load_names(trace)[0]
+    return replace(
+        finding,
+        title=f"load {name.number}: {finding.title}",
+        evidence=f"Load {name.number} is {describe_load(name)}. {finding.evidence}",
+        load=name.span,
+    )
 
 
 def _with_concern(finding: Finding) -> Finding:

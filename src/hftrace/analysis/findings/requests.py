@@ -23,6 +23,7 @@ IN_TIME = (
 @rule(
     ("R35", "failed-requests", "Requests failed, or were sent again because they had failed."),
     concerns="time",
+    of_session=True,
 )
 def failed_requests(trace: Trace) -> Iterator[Finding]:
     """R35: requests that got no answer, or one that says to try again later."""
@@ -82,6 +83,7 @@ def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
 @rule(
     ("R35", "offline-too-late", "Offline mode was asked for after the Hub client had been imported."),
     concerns="time",
+    of_session=True,
 )
 def offline_too_late(trace: Trace) -> Iterator[Finding]:
     """R35: requests were sent although the environment asks for none."""
@@ -101,6 +103,7 @@ def offline_too_late(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
     concerns="time",
+    of_session=True,
 )
 def hub_requests(trace: Trace) -> Iterator[Finding]:
     """R22: requests to the hub although every file was there already; those that failed are R35's."""

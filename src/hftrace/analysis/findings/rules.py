@@ -38,6 +38,8 @@ class Finding:
     """What it is about, one of :data:`CONCERNS`; what its kind was registered with where it says nothing."""
     view: str = ""
     """What follows ``--view`` to see more of it; the view of what it concerns where it says nothing."""
+    load: int | None = None
+    """The span of the load that it is of; None for one of the whole session."""
 
     def to_json(self) -> dict[str, Any]:
         """Returns the finding as plain JSON values."""
@@ -83,21 +85,29 @@ class FindingKind(NamedTuple):
 
 Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
 RULES: list[Rule] = []
+OF_SESSION: set[Rule] = set()
+"""Rules that look at the whole session at once; the others look at each of its loads for itself."""
 KINDS: list[FindingKind] = []
 """What the rules can find."""
 
 
-def rule(*kinds: tuple[str, str, str], concerns: str = "other") -> Callable[[Rule], Rule]:
+def rule(
+    *kinds: tuple[str, str, str], concerns: str = "other", of_session: bool = False
+) -> Callable[[Rule], Rule]:
     """Registers a rule.
 
     Args:
         kinds: Id, name and meaning of each kind of finding that it can yield.
         concerns: What all of them are about, one of :data:`CONCERNS`.
+        of_session: Whether it looks at the whole session at once. A rule is asked about each load for
+            itself otherwise, and never sees what several of them add up to.
     """
 
     def register(function: Rule) -> Rule:
         KINDS.extend(FindingKind(*kind, concerns) for kind in kinds)
         RULES.append(function)
+        if of_session:
+            OF_SESSION.add(function)
         return function
 
     return register

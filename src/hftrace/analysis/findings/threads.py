@@ -19,6 +19,7 @@ MAX_NAMES = 4
 @rule(
     ("R34", "overlapping-loads", "Several from_pretrained ran at the same time in one process."),
     concerns="weights",
+    of_session=True,
 )
 def overlapping(trace: Trace) -> Iterator[Finding]:
     """R34: loads of models overlapped in one process, which transformers is not made for."""

@@ -41,6 +41,7 @@ STORAGE_SHARE = 0.1
 @rule(
     ("R25", "stalled", "The load stood still: long stretches without any event."),
     concerns="time",
+    of_session=True,
 )
 def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
@@ -97,6 +98,7 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("R09", "full-collections", "The garbage collector walked all objects of the process again and again."),
     concerns="time",
+    of_session=True,
 )
 def full_collections(trace: Trace) -> Iterator[Finding]:
     """R09: the garbage collector walked all objects of the process again and again."""
@@ -164,6 +166,7 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
 @rule(
     ("R05", "imports-dominate", "Most of the time is Python imports, not the loader."),
     concerns="time",
+    of_session=True,
 )
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
     """R05: most of the time is Python imports, not the loader."""

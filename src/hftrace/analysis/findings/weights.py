@@ -14,6 +14,7 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.renames import alike_rows, explained_rows
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import COMPUTED_MAPS
 from hftrace.analysis.time.overlap import overlapping_loads
@@ -177,13 +178,14 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
 )
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
-    explained = explained_rows(trace)
+    found = verification(trace)
+    # What was held against the files and differs is told by R38: one cause, one finding.
+    explained = explained_rows(trace).union(found.different if found is not None else ())
     total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
     total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
-    total.subtract(total_of(trace, kind="parameter", provenance="unknown", evidence="differs"))  # by R38
     if not total.count:
         return
-    changed = total_of(trace, kind="parameter", evidence="written_in_place")
+    changed = total_of(trace, kind="parameter", evidence="written_in_place", without=explained)
     how = (
         f" Into {changed.count:,} of them something wrote after they were made."
         if changed.count

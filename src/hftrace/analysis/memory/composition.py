@@ -10,7 +10,7 @@ that was killed, above all the reads that were under way, which are recorded whe
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hftrace.analysis.memory.holding import (
@@ -25,6 +25,7 @@ from hftrace.analysis.memory.holding import (
 from hftrace.analysis.memory.readings import Reading, between
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
+from hftrace.analysis.time.loads import trace_of_row
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
@@ -142,7 +143,24 @@ def main_load(trace: Trace) -> int | None:
 def peak_composition(trace: Trace) -> Composition | None:
     """Returns the composition for the load that peaked highest; None where it is not known."""
     row = main_load(trace)
-    return None if row is None else composition(trace, row)
+    return None if row is None else composition_of(trace, row)
+
+
+def composition_of(trace: Trace, load_row: int) -> Composition | None:
+    """Returns the composition for a load by what was asked of that one, and by its tensors alone.
+
+    Args:
+        trace: The trace, of one load or of several.
+        load_row: Row of an outermost load.
+    """
+    own = trace_of_row(trace, load_row)
+    if own is trace:
+        return composition(trace, load_row)
+    rows, ids = span_index(trace).row_of, span_index(own).ids
+    made = composition(own, span_index(own).row_of[span_index(trace).ids[load_row]])
+    if made is None:
+        return None
+    return replace(made, load=load_row, span=None if made.span is None else rows[ids[made.span]])
 
 
 def _total(*parts: int | None) -> int | None:

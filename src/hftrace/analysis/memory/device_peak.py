@@ -9,13 +9,15 @@ that is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hftrace.analysis.memory.composition import READING, TOLERANCE, Part, fit_parts
 from hftrace.analysis.memory.device_arrivals import BLOCK_BYTES, on_device
 from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.memory.readings import device_readings
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import LoadTrace
+from hftrace.analysis.time.loads import trace_of_row
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.model import Span
@@ -80,11 +82,21 @@ def highest_device_peaks(trace: Trace) -> list[DevicePeak]:
     """Returns what the memory of each device was made of at its peak, in the load that had most there."""
     highest: dict[str, DevicePeak] = {}
     for row in span_index(trace).load_rows:
-        for peak in device_peaks(trace, row):
+        for peak in _peaks_of(trace, row):
             known = highest.get(peak.device)
             if known is None or peak.peak_bytes > known.peak_bytes:
                 highest[peak.device] = peak
     return [highest[device] for device in sorted(highest)]
+
+
+def _peaks_of(trace: Trace, load_row: int) -> list[DevicePeak]:
+    """Returns the peaks of a load by what was asked of that one, and by its tensors alone."""
+    own = trace_of_row(trace, load_row)
+    if own is trace:
+        return device_peaks(trace, load_row)
+    rows, ids = span_index(trace).row_of, span_index(own).ids
+    found = device_peaks(own, span_index(own).row_of[span_index(trace).ids[load_row]])
+    return [replace(peak, load=load_row, span=rows[ids[peak.span]]) for peak in found]
 
 
 def _device_peak(trace: Trace, load_row: int, load: Span, device: str, peak: int) -> DevicePeak:
@@ -155,7 +167,9 @@ def _before(trace: Trace, load_row: int, load: Span, device: str) -> int:
         (index.starts[row] for row in index.walk_thread([load_row]) if index.phases[row] in BEGINNING),
         default=load.start_ns,
     )
-    readings = device_readings(trace).get(load.pid, {}).get(device, [])
+    # What was there when a load began was read before it.
+    session = trace.session if isinstance(trace, LoadTrace) else trace
+    readings = device_readings(session).get(load.pid, {}).get(device, [])
     return next((reading.allocated_bytes for reading in reversed(readings) if reading.time_ns <= first), 0)
 
 

@@ -13,6 +13,7 @@ from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
+from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
@@ -70,6 +71,8 @@ def fate_of(trace: Trace, batch: Batch) -> int | None:
     tensor_class = batch.tensor_class
     if batch.file is None or tensor_class.provenance in NEVER_READ or tensor_class.kind == "unused":
         return None
+    if was_read_before(trace, batch.span):
+        return None  # by the load that the model is from, which this one changed
     if not batch.read and tensor_class.provenance in (None, "unknown"):
         return None  # the load died before its turn, or nobody saw that it was used
     if not _parts(trace).isdisjoint(batch.rows):
@@ -120,6 +123,8 @@ def _missing(trace: Trace) -> dict[int, int]:
     elsewhere: dict[int, int] = {}
     for batch in tensor_batches(trace):
         tensor_class = batch.tensor_class
+        if was_read_before(trace, batch.span):
+            continue  # what an earlier load has read may be there already
         if tensor_class.provenance in WRITTEN and tensor_class.device == "cpu":
             # Memory of its own, which is no page of a file.
             copies[batch.rank] = copies.get(batch.rank, 0) + batch.total.bytes

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import LoadTrace
+from hftrace.analysis.time.loads import BUILDS_A_MODEL
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
-
-BUILDS_A_MODEL = ("instantiate", "weights")
-"""Phases of a load that changes globals of torch and transformers while it runs; a config's or a tokenizer's
-has none of them."""
 
 
 class Overlap(NamedTuple):
@@ -36,8 +34,16 @@ def model_loads(trace: Trace) -> list[int]:
 
 @once
 def overlapping_loads(trace: Trace) -> Overlap | None:
-    """Returns the loads of models that overlapped another one of their process; None where none did."""
+    """Returns the loads of models that overlapped another one of their process; None where none did.
+
+    Of a single load of a session: those that it was among, as rows of the session.
+    """
     index = span_index(trace)
+    if isinstance(trace, LoadTrace):
+        found = overlapping_loads(trace.session)
+        ids = span_index(trace.session).ids
+        mine = {index.ids[row] for row in index.load_rows}
+        return found if found is not None and not mine.isdisjoint(ids[row] for row in found.rows) else None
     by_process: dict[tuple[int, int], list[int]] = {}
     for row in model_loads(trace):
         lane = index.lanes[row]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.once import once
+from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.moved import Moved, fate_of
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.schema.trace import Trace
@@ -73,7 +74,7 @@ def weight_reading(trace: Trace) -> Reading:
     waits: dict[int, list[tuple[int, int]]] = {}
     for batch in tensor_batches(trace):
         thread, tensor_class = batch.thread, batch.tensor_class
-        if tensor_class.provenance in ("tied", "meta"):
+        if tensor_class.provenance in ("tied", "meta") or was_read_before(trace, batch.span):
             continue
         if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.tree_ledgers import attach_ledgers
@@ -84,7 +85,12 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
     statuses = spans.column("status")
     node_of: dict[int, Node] = {}
 
+    several, outermost = has_several(trace), set(index.load_rows)
+
     def alike(row: int) -> tuple[Any, ...]:
+        if several and row in outermost:
+            # Each of several loads has a line of its own: what they did is not the same.
+            return (row,)
         # Names that differ in a number alone are alike (layer 3, layer 4), but every shard has its own line.
         name = names[row] if index.phases[row] == "shard" else _NUMBERS.sub("#", names[row])
         return index.phases[row], functions[row], name, statuses[row], index.lanes[row]

@@ -80,9 +80,7 @@ def _report(trace: Trace, target: Path | None) -> int:
     outcome = trace.outcome
     for keyword in trace.request.get("ignored") or []:
         version = trace.environment.get("transformers")
-        print_error(
-            f"transformers {version} ignores {keyword['keyword']}, which {keyword['versions']} honours"
-        )
+        print_error(f"transformers {version} ignores {keyword['keyword']}, honoured by {keyword['versions']}")
     cache = trace.request.get("cache") or {}
     if cache.get("problem"):
         print_error(cache["problem"])

@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hftrace.cli.common.values import json_value
+from hftrace.cli.common.values import keyword_value, max_memory
 from hftrace.errors import UsageError
 from hftrace.schema.redact import redact_arguments
-from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 
 if TYPE_CHECKING:
     from hftrace.launch.request import LoadSpec
@@ -37,33 +34,40 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 SYNTH_PREFIX = "synth:"
 """A model whose name begins so is a checkpoint with random weights, made on the spot."""
-MAX_NAMED = 10
-"""Files that one sentence names."""
+
+
+def _once(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> str | None:
+    """Returns the value of an option that has one."""
+    if len(values) > 1:
+        raise UsageError(f"{parameter.opts[0]} is given twice: which of the two is meant?")
+    return values[0] if values else None
+
+
+def _option(name: str, *names: str, metavar: str, help: str) -> Callable[..., Any]:
+    """Returns an option with a value that may be given once: the last of two would win without a word."""
+    return click.option(name, *names, metavar=metavar, multiple=True, callback=_once, help=help)
+
 
 _CLASS_OPTIONS = (
-    click.option(
+    _option(
         "--class",
         "class_name",
         metavar="NAME",
         help="Class to load with: a transformers name, or module:Class.",
     ),
-    click.option(
-        "--task", metavar="NAME", help="Choose the class by a pipeline task, such as text-generation."
-    ),
+    _option("--task", metavar="NAME", help="Choose the class by a pipeline task, such as text-generation."),
 )
 
 _KEYWORD_OPTIONS = (
-    click.option("--dtype", metavar="NAME", help="Dtype of the weights: bfloat16, float16, float32, auto."),
-    click.option(
-        "--device-map", metavar="MAP", help="auto, cpu, cuda:0, ..., a JSON object, or a JSON file."
-    ),
-    click.option(
+    _option("--dtype", metavar="NAME", help="Dtype of the weights: bfloat16, float16, float32, auto."),
+    _option("--device-map", metavar="MAP", help="auto, cpu, cuda:0, ..., a JSON object, or a JSON file."),
+    _option(
         "--max-memory", metavar="JSON", help='Limit per device, such as \'{"cpu": "10GB", "0": "20GB"}\'.'
     ),
-    click.option("--revision", metavar="NAME", help="Branch, tag or commit."),
-    click.option("--variant", metavar="NAME", help="Weights of a variant, such as fp16."),
-    click.option("--subfolder", metavar="NAME", help="Folder in the repository."),
-    click.option("--attn-implementation", metavar="NAME", help="eager, sdpa, flash_attention_2, ..."),
+    _option("--revision", metavar="NAME", help="Branch, tag or commit."),
+    _option("--variant", metavar="NAME", help="Weights of a variant, such as fp16."),
+    _option("--subfolder", metavar="NAME", help="Folder in the repository."),
+    _option("--attn-implementation", metavar="NAME", help="eager, sdpa, flash_attention_2, ..."),
     click.option(
         "--low-cpu-mem-usage/--no-low-cpu-mem-usage", default=None, help="Honoured by 4.36 to 4.50."
     ),
@@ -73,7 +77,7 @@ _KEYWORD_OPTIONS = (
     click.option(
         "--use-safetensors/--no-use-safetensors", default=None, help="Insist on, or refuse, safetensors."
     ),
-    click.option("--offload-folder", metavar="DIR", help="Where weights go that are offloaded to disk."),
+    _option("--offload-folder", metavar="DIR", help="Where weights go that are offloaded to disk."),
     click.option(
         "--offload-state-dict/--no-offload-state-dict", default=None, help="Honoured by 4.36 to 4.56."
     ),
@@ -83,18 +87,17 @@ _KEYWORD_OPTIONS = (
     click.option(
         "--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model."
     ),
-    click.option("--gguf-file", metavar="NAME", help="A GGUF file in the repository."),
-    click.option("--cache-dir", metavar="DIR", help="The Hub cache to use."),
+    _option("--gguf-file", metavar="NAME", help="A GGUF file in the repository."),
+    _option("--cache-dir", metavar="DIR", help="The Hub cache to use."),
     click.option("--local-files-only", is_flag=True, default=None, help="Do not ask the Hub."),
     click.option("--force-download", is_flag=True, default=None, help="Download again."),
-    click.option("--tp-plan", metavar="PLAN", help="Tensor parallel plan: auto."),
+    _option("--tp-plan", metavar="PLAN", help="Tensor parallel plan: auto."),
 )
 
 _EXTRA_OPTION = click.option(
     "--kwarg", "extra", metavar="KEY=JSON", multiple=True, help="Any other keyword of from_pretrained."
 )
 
-_RENAMED = {"fast_init": "_fast_init"}
 _SYNTH_NAMES = {
     "--size": "size",
     "--stored-dtype": "dtype",
@@ -146,6 +149,23 @@ class ModelOptions:
         """Whether there is any of them."""
         return bool(self.class_name or self.task or self.keywords or self.synthetic)
 
+    def check(self, model: str) -> None:
+        """Refuses what cannot be loaded, as far as a look at the file system says it; makes nothing.
+
+        Args:
+            model: A directory, a GGUF file, a Hub id, or ``synth:NAME``.
+
+        Raises:
+            UsageError: A path that does not exist or holds nothing to load, options that do not apply.
+        """
+        from hftrace.cli.common.refusals import refuse_path
+
+        if model.startswith(SYNTH_PREFIX):
+            return
+        if self.synthetic:
+            raise UsageError(f"{', '.join(self.synthetic)}: for synth:NAME alone, not to {model}")
+        refuse_path(model, self.keywords)
+
     def spec(self, model: str) -> LoadSpec:
         """Returns what to load; makes the checkpoint first for ``synth:NAME``.
 
@@ -158,18 +178,14 @@ class ModelOptions:
         """
         from hftrace.launch.request import LoadSpec
 
+        self.check(model)
         keywords = self.keywords
         path = Path(model).expanduser()
         if path.suffix == ".gguf" and path.is_file():
-            if keywords.get("gguf_file"):
-                raise UsageError(
-                    f"{model} is a GGUF file itself: leave out --gguf-file, or name its directory"
-                )
             keywords = {**keywords, "gguf_file": path.name}
             source = str(path.parent)
         else:
             source = self._source(model)
-            _refuse_gguf_alone(model, source, keywords)
         return LoadSpec(
             model=source,
             asked=model,
@@ -182,21 +198,8 @@ class ModelOptions:
         """Returns the directory or Hub id to load."""
         if model.startswith(SYNTH_PREFIX):
             return str(self._synthesize(model[len(SYNTH_PREFIX) :]))
-        if self.synthetic:
-            raise UsageError(f"{', '.join(self.synthetic)}: for synth:NAME alone, not to {model}")
         path = Path(model).expanduser()
-        looks_like_path = (
-            model.startswith(("/", "./", "../", "~", ".\\")) or model in (".", "..") or model.count("/") > 1
-        )
-        if path.is_dir():
-            return str(path)
-        if path.is_file():
-            raise UsageError(
-                f"{model} is a file: name the directory of the model (a GGUF file can be named itself)"
-            )
-        if looks_like_path:
-            raise UsageError(f"no such directory: {model}; a Hub id has the form organisation/name")
-        return model
+        return str(path) if path.is_dir() else model
 
     def _synthesize(self, name: str) -> Path:
         """Makes the checkpoint ``synth:NAME`` once in the cache; returns its directory."""
@@ -209,36 +212,6 @@ class ModelOptions:
         )
         with progress_bar(planned) as progress:
             return cached_plan(planned, format=asked.get("format", "safetensors"), progress=progress)
-
-
-def _refuse_gguf_alone(model: str, folder: str, keywords: Mapping[str, Any]) -> None:
-    """Says which option a directory needs that holds GGUF files and no other weights.
-
-    transformers looks for one by its name alone, and without the name it says
-    that there are no weights.
-
-    Raises:
-        UsageError: It is such a directory.
-    """
-    if keywords.get("gguf_file"):
-        return
-    try:
-        names = sorted(os.listdir(os.path.join(folder, str(keywords.get("subfolder") or ""))))
-    except OSError:
-        return  # a Hub id, or nothing that can be looked into: the load says it
-    weights = [name for name in names if name.endswith(WEIGHT_SUFFIXES)]
-    files = [name for name in weights if name.endswith(".gguf")]
-    if not files or len(files) < len(weights):
-        return
-    if len(files) == 1:
-        raise UsageError(
-            f"{model} has a GGUF file and no other weights: add --gguf-file {shlex.quote(files[0])}"
-        )
-    shown = ", ".join(map(shlex.quote, files[:MAX_NAMED]))
-    rest = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
-    raise UsageError(
-        f"{model} has {len(files)} GGUF files and no other weights: name one with --gguf-file ({shown}{rest})"
-    )
 
 
 def model_options(*, stored_format: str = "--stored-format", without: Sequence[str] = ()) -> Decorator:
@@ -310,20 +283,30 @@ def _keywords(options: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]
     Raises:
         UsageError: A value that cannot be read.
     """
-    keywords = {_RENAMED.get(name, name): value for name, value in options.items() if value is not None}
+    from hftrace.launch.variants.specs import keyword
+
+    keywords = {keyword(name): value for name, value in options.items() if value is not None}
     if "device_map" in keywords:
         keywords["device_map"] = _device_map(keywords["device_map"])
     if "max_memory" in keywords:
-        keywords["max_memory"] = json_value(keywords["max_memory"])
-        if not isinstance(keywords["max_memory"], dict):
-            raise UsageError('--max-memory takes a JSON object, such as \'{"cpu": "10GB"}\'')
+        keywords["max_memory"] = max_memory(keywords["max_memory"])
     for item in extra:
         name, equals, value = item.partition("=")
         if not equals or not name.isidentifier():
             shown = redact_arguments([item])[0]
             raise UsageError(f"--kwarg takes KEY=JSON, such as attn_implementation='\"sdpa\"'; got {shown!r}")
-        keywords[name] = json_value(value)
+        if _same(name, keywords):
+            raise UsageError(f"{name} is given twice: say it once, with --kwarg or an option of its own")
+        keywords[name] = keyword_value(f"--kwarg {name}", value)
     return keywords
+
+
+def _same(name: str, keywords: Mapping[str, Any]) -> bool:
+    """Says whether a keyword was given already, by this name or the older one of a dtype."""
+    from hftrace.launch.variants.specs import DTYPE_KEYWORDS
+
+    names: set[str] | frozenset[str] = DTYPE_KEYWORDS if name in DTYPE_KEYWORDS else {name}
+    return not names.isdisjoint(keywords)
 
 
 def _device_map(text: str) -> Any:
@@ -335,10 +318,7 @@ def _device_map(text: str) -> Any:
             raise UsageError(f"cannot read the device map {text}: {error.strerror or error}") from None
         except ValueError:
             raise UsageError(f"the device map {text} is not valid JSON") from None
-    value = json_value(text)
-    if text.lstrip().startswith("{") and not isinstance(value, dict):
-        raise UsageError("--device-map begins like a JSON object but is none: check its quotes and commas")
-    return value
+    return keyword_value("--device-map", text)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ written to a terminal, and elsewhere only where somebody asked for them.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from hftrace.render.terminal import COLORS, MIN_WIDTH, PIPED_WIDTH, output_width, text_for, wants_color
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from hftrace.render.text import Block
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-PIPED_WIDTH = 80
-MIN_WIDTH = 40
 
 
 def output_options(function: Function) -> Function:
@@ -30,7 +29,7 @@ def output_options(function: Function) -> Function:
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         click.option(
             "--color",
-            type=click.Choice(["auto", "always", "never"]),
+            type=click.Choice(COLORS),
             default="auto",
             show_default=True,
             help="Colours: on a terminal, always, or never. NO_COLOR turns auto off.",
@@ -46,30 +45,6 @@ def output_options(function: Function) -> Function:
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
-
-
-def wants_color(color: str, stream: TextIO) -> bool:
-    """Says whether escape sequences may be written to ``stream``."""
-    if color != "auto":
-        return color == "always"
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def output_width(width: int | None, stream: TextIO) -> int:
-    """Returns the width to draw in: as asked, COLUMNS, the terminal's own, or 80."""
-    if width is not None:
-        return width
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isascii() and columns.isdigit() and 0 < int(columns) <= 1000:
-        return max(MIN_WIDTH, int(columns))
-    try:
-        return max(MIN_WIDTH, os.get_terminal_size(stream.fileno()).columns)
-    except (OSError, ValueError):
-        return PIPED_WIDTH
 
 
 def make_console(color: str = "auto", width: int | None = None, stderr: bool = False) -> Console:
@@ -110,12 +85,8 @@ def print_result(console: Console, renderable: RenderableType) -> None:
 
 def print_blocks(blocks: Iterable[Block], color: str, width: int | None) -> None:
     """Prints views with an empty line between them, and imports no console to do it."""
-    stream = sys.stdout
-    cells = output_width(width, stream)
-    ascii_only = not (stream.encoding or "utf-8").lower().startswith("utf")
-    colored = wants_color(color, stream)
-    for number, block in enumerate(blocks):
-        stream.write("\n" * (number > 0) + block.text(cells, ascii_only, colored))
+    for text in text_for(blocks, sys.stdout, color, width):
+        sys.stdout.write(text)
 
 
 def print_json(value: Any) -> None:

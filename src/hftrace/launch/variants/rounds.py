@@ -16,10 +16,8 @@ from hftrace.launch.interrupts import Interrupts
 from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
-from hftrace.launch.variants.specs import SCRATCH_DIRECTORY, VariantSpec
+from hftrace.launch.variants.specs import DTYPE_KEYWORDS, SCRATCH_DIRECTORY, VariantSpec
 from hftrace.schema.trace import Trace
-
-DTYPE_KEYWORDS = {"dtype", "torch_dtype"}
 
 
 @dataclass

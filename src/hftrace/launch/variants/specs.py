@@ -67,6 +67,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "bnb-8bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
 }
 """What each preset stands for."""
+DTYPE_KEYWORDS = frozenset({"dtype", "torch_dtype"})
+"""Two names of one keyword."""
+RENAMED = {"fast_init": "_fast_init"}
+"""Options of a load whose keyword is called otherwise."""
 TAKES_VALUE = {"device-map": "device_map"}
 """Presets that may be given a value, and the keyword that gets it."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
@@ -108,7 +112,16 @@ def _item(item: str, text: str) -> dict[str, Any]:
         raise UsageError(f"{item!r} in the variant {text!r} is no preset ({known}) and no key=value")
     if key == PYTHON or key.startswith(ENVIRONMENT):
         return {key: value}
-    return {key: _value(value)}
+    return {keyword(key): _value(value, file=keyword(key) == "device_map")}
+
+
+def keyword(name: str) -> str:
+    """Returns the keyword of ``from_pretrained`` that a name stands for.
+
+    ``--attn-implementation`` of a load is ``attn-implementation=`` in a variant, or the keyword itself.
+    """
+    plain = name.replace("-", "_")
+    return RENAMED.get(plain, plain)
 
 
 def _value(text: str, *, file: bool = False) -> Any:
@@ -129,6 +142,8 @@ def _value(text: str, *, file: bool = False) -> Any:
             return json.loads(candidate)
         except ValueError:
             continue
+    if text[:1] in ("{", "[", '"'):
+        raise UsageError(f"{text[:40]} begins like JSON and is none: check its quotes and commas")
     return text
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from hftrace.record.hooks.initializers import WatchingObserver
 from hftrace.record.hooks.points import Call
 from hftrace.record.hooks.wrappers import observed_by
+from hftrace.record.identity import modules_of
 from hftrace.record.recorder import OpenSpan, clock
 from hftrace.record.write_watch import TIE, Watch
 
@@ -15,8 +16,8 @@ class _Tying(NamedTuple):
     """A call of ``tie_weights``."""
 
     watched: tuple[OpenSpan, Watch]
-    before: dict[str, Any] | None
-    """The parameters by name, where they may hold what was loaded."""
+    before: _Parameters | None
+    """The parameters, where they may hold what was loaded."""
 
 
 class TieObserver(WatchingObserver):
@@ -33,13 +34,13 @@ class TieObserver(WatchingObserver):
         if watched is None:
             return None
         built = any(span.phase == "instantiate" for span in self.state.stack)
-        return _Tying(watched, None if built else _parameters(call.first()))
+        return _Tying(watched, None if built else _Parameters(call.first()))
 
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Writes down which parameter stands for which now."""
         try:
             if token.before is not None:
-                self._compare(token.before, _parameters(call.first()))
+                self._compare(token.before, _Parameters(call.first()))
         finally:
             super().finish(token.watched, call, result)
 
@@ -47,7 +48,10 @@ class TieObserver(WatchingObserver):
         """Ends the span as failed."""
         super().fail(token.watched, call, error)
 
-    def _compare(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def _compare(self, held: _Parameters, now: _Parameters) -> None:
+        if held.same_as(now):
+            return
+        before, after = held.by_name(), now.by_name()
         changed = [name for name, tensor in after.items() if before.get(name) is not tensor]
         if not changed:
             return
@@ -63,19 +67,48 @@ class TieObserver(WatchingObserver):
             self.recorder.facts("tied", {"load": self.state.stack[0].id, "sources": sources})
 
 
-def _parameters(model: Any) -> dict[str, Any]:
-    """Returns a model's parameters by name, each name that it has."""
-    found: dict[str, Any] = {}
-    pending = [("", model)]
-    while pending:
-        prefix, module = pending.pop()
-        for name, tensor in module._parameters.items():
-            if tensor is not None:
-                found[prefix + name] = tensor
-        for name, child in module._modules.items():
-            if child is not None:
-                pending.append((f"{prefix}{name}.", child))
-    return found
+class _Parameters:
+    """The parameters of a model at one moment; their names are made where somebody asks.
+
+    Args:
+        model: A torch module.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._modules: list[Any] = [model]
+        self._ends: list[int] = []
+        """For each module where its parameters end in the lists of those."""
+        self._names: list[str] = []
+        self._tensors: list[Any] = []
+        for module in self._modules:  # which grows meanwhile
+            own = module.__dict__ if module is not None else {}
+            parameters, children = own.get("_parameters"), own.get("_modules")
+            if parameters:
+                self._names += parameters
+                self._tensors += parameters.values()
+            self._ends.append(len(self._tensors))
+            if children:
+                self._modules += children.values()
+
+    def same_as(self, other: _Parameters) -> bool:
+        """Returns whether both are the same parameters in the same order."""
+        return list(map(id, self._tensors)) == list(map(id, other._tensors))
+
+    def by_name(self) -> dict[str, Any]:
+        """Returns the parameters by name, each name that they have, where the modules are still in place."""
+        prefixes: dict[int, list[str]] = {}
+        for prefix, module in modules_of(self._model):
+            prefixes.setdefault(id(module), []).append(prefix)
+        found: dict[str, Any] = {}
+        begin = 0
+        for module, end in zip(self._modules, self._ends, strict=True):
+            for prefix in prefixes.get(id(module), ()):
+                for at in range(begin, end):
+                    if self._tensors[at] is not None:
+                        found[prefix + self._names[at]] = self._tensors[at]
+            begin = end
+        return found
 
 
 tying_handler = observed_by(TieObserver)

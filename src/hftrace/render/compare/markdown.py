@@ -65,6 +65,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
             cells.append(cell)
         yield f"| {metric.label} | {' | '.join(cells)} |"
     for difference in comparison.differences:
+        if not difference.variant.successful:
+            continue
         yield ""
         yield f"**Why: {code(difference.variant.name)} against {code(difference.baseline.name)}**"
         yield ""

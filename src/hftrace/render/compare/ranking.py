@@ -10,9 +10,14 @@ from hftrace.analysis.compare.ranking import Ranking, call_of, metrics_of
 from hftrace.analysis.compare.verdicts import BETTER, TOO_FEW_RUNS
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.compare.summary import caveat_lines
-from hftrace.render.compare.words import WORDS, figure_of, ratio_of
+from hftrace.render.compare.words import WORDS, figure_of, ratio_of, runs_wanted
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, width_of, wrap
+
+NEEDS = {
+    "ready_ns": "measure with --touch or --forward, or sort by another figure",
+}
+"""What it takes to have a metric that no run has."""
 
 
 def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
@@ -62,19 +67,32 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
     ]
 
 
+def title_of_best(ranked: Ranking) -> str:
+    """Returns what the first of a ranking is called: the best where that is certain, else what is seen."""
+    best, judgement = ranked.best, ranked.against_second
+    certain = judgement is not None and judgement.verdict == BETTER
+    name = best.name if best is not None else units.UNKNOWN
+    return f"best by {ranked.metric.label}: {name}" if certain else f"lowest {ranked.metric.label}: {name}"
+
+
 def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
-    best = ranked.best
+    best, label = ranked.best, ranked.metric.label
     if best is None:
-        yield [("no load succeeded: there is no winner", DIM)]
+        how = NEEDS.get(ranked.metric.key, "sort by another figure")
+        for text in wrap(f"no run has a figure for {label}, so none is the best: {how}", width):
+            yield [(text, DIM)]
         return
     judgement = ranked.against_second
-    if judgement is None or judgement.verdict == BETTER:
-        words, style = f"best: {best.name}", GOOD
-    elif judgement.verdict == TOO_FEW_RUNS:
-        words, style = f"least: {best.name}, on too few runs for a verdict", PLAIN
+    words, style = title_of_best(ranked), PLAIN
+    if judgement is None:
+        words += ", the only one with a figure"
+    elif judgement.verdict == BETTER:
+        style = GOOD
     else:
-        second = ranked.variants[1].name
-        words, style = f"least: {best.name}; no difference to {second} that these runs can show", PLAIN
+        if judgement.verdict != TOO_FEW_RUNS:
+            words += f"; no difference to {ranked.variants[1].name} that these runs can show"
+        if wanted := runs_wanted(judgement, label):
+            words += f"; {wanted}"
     for text in wrap(words, width):
         yield [(text, style)]
     # A call that is cut cannot be pasted.

@@ -86,7 +86,7 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
         found.append(("files", _describe_files(difference.files)))
     counts = counts_by_field(difference.tensors)
     if counts:
-        found.append(("tensors", _describe_tensors(counts, difference)))
+        found.append(("tensors", describe_tensors(counts, difference)))
     for label, calls in zip(
         (difference.baseline.name, difference.variant.name), difference.calls, strict=True
     ):
@@ -134,11 +134,16 @@ def _describe_files(changes: Sequence[FileChange]) -> str:
     return "; ".join(texts) + more
 
 
-def _describe_tensors(counts: dict[str, int], difference: Difference) -> str:
+def describe_tensors(counts: dict[str, int], difference: Difference) -> str:
+    """Returns how many tensors differ in what."""
     names = {
         "only_baseline": f"only in {difference.baseline.name}",
         "only_variant": f"only in {difference.variant.name}",
-        "tied_to": "ties differ",
     }
-    texts = [f"{count:,} {names.get(field) or f'differ in {field}'}" for field, count in counts.items()]
+    texts = [
+        f"{count:,} {names[field]}"
+        if field in names
+        else f"{units.count(count, 'differs', 'differ')} in {'ties' if field == 'tied_to' else field}"
+        for field, count in counts.items()
+    ]
     return f"{'; '.join(texts)}; {difference.tensors.same:,} the same"

@@ -18,7 +18,7 @@ def next_view(comparison: Comparison, shown: str | None) -> str:
     """Returns the view that answers the next question, which is not one that was shown."""
     if shown == "ranking":
         return "summary"
-    differences = comparison.differences
+    differences = [each for each in comparison.differences if each.variant.successful]
     worth: list[str] = []
     if any(_peaks_differ(difference) for difference in differences):
         worth.append("memory")

@@ -50,6 +50,8 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
         yield []
         yield from _figures(comparison, width)
         for difference in comparison.differences:
+            if not difference.variant.successful:
+                continue  # it has no figures, as the caveats say: what never came does not differ
             yield []
             yield from _why(difference, width)
 

@@ -60,13 +60,20 @@ def ratio_of(judgement: Judgement, with_interval: bool) -> str:
 
 def more_runs(difference: Difference) -> str:
     """Returns how many runs a verdict on the time would take; empty where there is one."""
-    judgement = difference.judgements["returned_ns"]
+    return runs_wanted(difference.judgements["returned_ns"], "returned")
+
+
+def runs_wanted(judgement: Judgement, label: str) -> str:
+    """Returns how many runs a verdict on a metric would take; empty where there is one.
+
+    This is the one place that says it.
+    """
     if judgement.more_runs is None or judgement.ratio is None:
         return ""
     more = units.count(judgement.more_runs, "more run")
     if judgement.verdict == TOO_FEW_RUNS:
-        return f"{more} of each for a verdict on returned"
-    return f"about {more} of each would tell whether returned differs"
+        return f"{more} of each for a verdict on {label}"
+    return f"about {more} of each would tell whether {label} differs"
 
 
 def file_state(file: File | None) -> str:

@@ -17,6 +17,7 @@ VIEWS: dict[str, View] = {
     "summary": View(
         "hftrace.render.views.summary", "What was loaded, what it took and cost.", (), on_screen=True
     ),
+    "loads": View("hftrace.render.views.loads", "Each load: asked, took, holds, found.", ("limit",)),
     "tree": View(
         "hftrace.render.views.tree",
         "The loader's functions with their times.",

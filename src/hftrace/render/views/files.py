@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hftrace import units
 from hftrace.analysis.time.moved import moved_by_file
 from hftrace.analysis.time.spans import span_index
+from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -29,6 +30,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     )
     chosen = _chosen(trace, options)
     shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "file")
+    if not chosen:
+        remarks += nothing_chosen(trace.files, options)
     functions = trace.spans.column("function")
     names = trace.spans.column("name")
     rows = []
@@ -59,7 +62,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     if any(row.cells[5] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
-    note = f"{len(chosen):,} of {len(trace.files):,}" if options.matches else every
+    note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
     return [table("Files", note, columns, rows, remarks)]
 
 
@@ -78,7 +81,5 @@ def _moved(trace: Trace, file: File) -> tuple[str, str]:
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     """Returns the rows whose name matches."""
-    names, matches = trace.files.column("name"), options.matches
-    if matches is None:
-        return range(len(names))
-    return [row for row, name in enumerate(names) if name and matches(name)]
+    names = trace.files.column("name")
+    return chosen_rows(trace.files, options, lambda row: (names[row],))

@@ -17,6 +17,13 @@ class ViewOptions(NamedTuple):
     """Says whether a name is to be shown; None shows all."""
     limit: int | None = None
     """Rows of a table; 0 shows all, None as many as the view likes."""
+    where: tuple[tuple[str, str], ...] = ()
+    """Columns of a table, each with the value that a row must have to be shown."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether some rows of a table may be left out for what they are."""
+        return self.matches is not None or bool(self.where)
 
     def row_limit(self, usual: int) -> int | None:
         """Returns how many rows a table may have; None for all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hftrace import units
+from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -25,6 +26,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     )
     chosen = _chosen(trace, options)
     shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "request")
+    if not chosen:
+        remarks += nothing_chosen(trace.requests, options)
     rows = []
     for row in chosen[:shown]:
         request = trace.requests[row]
@@ -45,7 +48,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             )
         )
     every = units.count(len(trace.requests), "request")
-    note = f"{len(chosen):,} of {len(trace.requests):,}" if options.matches else every
+    note = f"{len(chosen):,} of {len(trace.requests):,}" if options.filtered else every
     return [table("Requests", note, columns, rows, remarks)]
 
 
@@ -56,7 +59,5 @@ def facts(trace: Trace, options: ViewOptions) -> Rows:
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     """Returns the rows whose path or host matches."""
-    paths, hosts, matches = trace.requests.column("path"), trace.requests.column("host"), options.matches
-    if matches is None:
-        return range(len(paths))
-    return [row for row, path in enumerate(paths) if matches(path) or matches(hosts[row] or "")]
+    paths, hosts = trace.requests.column("path"), trace.requests.column("host")
+    return chosen_rows(trace.requests, options, lambda row: (paths[row], hosts[row]))

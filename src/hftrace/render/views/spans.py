@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hftrace import units
 from hftrace.analysis.time.spans import span_index, thread_names
+from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -29,6 +30,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     index, ledger = span_index(trace), trace.spans
     chosen = sorted(_chosen(trace, options), key=lambda row: (index.starts[row], row))
     shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "span")
+    if not chosen:
+        remarks += nothing_chosen(trace.spans, options)
     rows = []
     for row in chosen[:shown]:
         span = ledger[row]
@@ -52,7 +55,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         )
     if any(row.cells[6] for row in rows):
         remarks.append("storage: bytes that the process fetched from storage during the span")
-    note = f"{len(chosen):,} of {len(ledger):,}" if options.matches else units.count(len(ledger), "span")
+    note = f"{len(chosen):,} of {len(ledger):,}" if options.filtered else units.count(len(ledger), "span")
     return [table("Spans", note, columns, rows, remarks)]
 
 
@@ -63,10 +66,5 @@ def facts(trace: Trace, options: ViewOptions) -> Rows:
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     """Returns the rows whose function, name or phase matches."""
-    ledger, matches = trace.spans, options.matches
-    if matches is None:
-        return range(len(ledger))
-    columns = [ledger.column(name) for name in ("name", "function", "phase")]
-    return [
-        row for row in range(len(ledger)) if any(column[row] and matches(column[row]) for column in columns)
-    ]
+    columns = [trace.spans.column(name) for name in ("name", "function", "phase")]
+    return chosen_rows(trace.spans, options, lambda row: [column[row] for column in columns])

@@ -11,11 +11,12 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
+from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.session import OUTSIDE, session_wall_ns, unrecorded_ns
-from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
     goes_to_a_device,
@@ -25,6 +26,7 @@ from hftrace.analysis.time.weights import (
     weight_bytes,
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
+from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
@@ -60,8 +62,10 @@ KEYWORD = 60
 """Columns that one keyword and its value may take."""
 USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
 """What is said of a keyword that did not go to the loader."""
-DROP_ORDER = ("asked", "bars", "with", "device", "read", "tensors", "outside")
+DROP_ORDER = ("bars", "with", "device", "asked", "read", "tensors", "outside")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
+LESS_ASKED = ("with", "at the peak")
+"""The same of one that ended well: what was asked for stays."""
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -92,15 +96,21 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
         "ending": _ending(trace, width),
     }
     for label, value in _facts(trace):
+        lines = (
+            load_lines(trace, width - LABEL)
+            if label == "loads"
+            else ([(text, PLAIN)] for text in wrap(value, width - LABEL))
+        )
         parts[label] = [
-            [(fit(label if not number else "", LABEL), DIM), (text, PLAIN)]
-            for number, text in enumerate(wrap(value, width - LABEL))
+            [(fit(label if not number else "", LABEL), DIM), *line] for number, line in enumerate(lines)
         ]
     if session_wall_ns(trace):
         parts["bars"] = [[], *_bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
     # How a load ended takes lines from what is less of a question now; every view has the rest.
-    for name in DROP_ORDER if parts["ending"] else DROP_ORDER[:1]:
+    for name in DROP_ORDER if parts["ending"] else LESS_ASKED:
+        if name == "with" and is_unrecognised(trace):
+            continue  # every screen says so
         if sum(map(len, parts.values())) > SCREEN_LINES:
             parts.pop(name, None)
     for lines in parts.values():
@@ -135,24 +145,14 @@ def _title(trace: Trace, width: int) -> Line:
     """Returns who was loaded, from where, and how it ended."""
     outcome = trace.outcome
     status = str(outcome.get("status") or "unknown")
-    loads = span_index(trace).load_rows
-    names = trace.spans.column("name")
-    # Of a load through AutoModel, the class that it chose says more.
-    name = names[loads[0]] if loads else str(trace.request.get("class") or "no load")
-    if loads:
-        inner = [
-            names[row]
-            for row in span_index(trace).walk_thread([loads[0]])
-            if span_index(trace).phases[row] == "load" and row != loads[0]
-        ]
-        if name.startswith("Auto") and inner:
-            name = inner[0]
-    more = f" and {len(loads) - 1} more" if len(loads) > 1 else ""
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
     ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
-    model = str(trace.request.get("model") or "")
-    name = shorten(name + more, max(12, width // 2))
+    if isinstance(trace, LoadTrace):
+        ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"
+    model = source_of(trace)
+    # The loads of several are listed below with what each was of.
+    name = title_of(trace, width - width_of(ending) - 2 if has_several(trace) else max(12, width // 2))
     room = width - width_of(name) - width_of(ending) - 4
     model = shorten(model, room) if room >= 8 else ""
     gap = width - width_of(name) - width_of(model) - width_of(ending) - (2 if model else 0)
@@ -166,11 +166,17 @@ def _title(trace: Trace, width: int) -> Line:
 
 def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     """Yields label and value of each fact that the trace has."""
-    if asked := _asked(trace):
+    # What was asked, read and placed is a load's own: where several have a model, each has a line alone.
+    model = only_model_trace(trace)
+    if model is not None and (asked := _asked(model)):
         yield "asked", asked
     yield "took", took_words(trace)
     if outside := outside_words(trace):
         yield "outside", outside
+    if has_several(trace):
+        yield "loads", ""
+    if earlier := describe_earlier(trace):
+        yield "before it", earlier
     if ready := _ready(trace):
         yield "ready", ready
     if verified := describe_verification(trace):
@@ -183,9 +189,9 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "at the peak", made_of
     if devices := describe_device_peaks(trace):
         yield "device", devices
-    if read := _read(trace):
+    if model is not None and (read := _read(model)):
         yield "read", read
-    if tensors := _tensors(trace):
+    if model is not None and (tensors := _tensors(model)):
         yield "tensors", tensors
     environment = trace.environment
     versions = [

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import fold, fold_names
+from hftrace.analysis.time.load_names import has_several, load_names
+from hftrace.analysis.time.loads import load_traces, unplaced_rows
+from hftrace.render.chosen import chosen_rows, nothing_chosen
+from hftrace.render.loads import short_load
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -26,20 +30,46 @@ COLUMNS = (
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
-    """Returns the tensor ledger: folded by layer, or one row each where a filter names some."""
+    """Returns the tensor ledger of each load: folded by layer, or one row each where a filter names some."""
+    if not has_several(trace):
+        return [_ledger(trace, options, "Tensors")]
+    blocks = []
+    for part, name in zip(load_traces(trace), load_names(trace), strict=True):
+        if len(part.tensors):
+            blocks.append(_ledger(part, options, f"Tensors of {short_load(name)}"))
+    unplaced = unplaced_rows(trace)
+    if unplaced or not blocks:
+        title = "Tensors of a load that is not known" if blocks else "Tensors"
+        blocks.append(_ledger(trace, options, title, unplaced))
+    return blocks
+
+
+def _ledger(trace: Trace, options: ViewOptions, title: str, among: Sequence[int] | None = None) -> Block:
+    """Returns the tensors of one load.
+
+    Args:
+        trace: The trace of the load.
+        options: What to show.
+        title: Of the table.
+        among: The rows to draw; all of the trace where it is None.
+    """
     ledger = trace.tensors
     limit = options.row_limit(LIMIT)
-    if options.matches is None:
-        rows, remarks = _folded_tensors(trace, limit)
-        note = f"{units.count(len(ledger), 'row')}, folded by layer"
-        if len(ledger):
+    rows_there = range(len(ledger)) if among is None else among
+    if not options.filtered:
+        rows, remarks = _folded_tensors(trace, rows_there, limit)
+        note = f"{units.count(len(rows_there), 'row')}, folded by layer"
+        if rows_there:
             remarks.append("one row each: --filter PATTERN (--filter . for all); every column: --json")
-        return [table("Tensors", note, COLUMNS, rows, remarks)]
+        return table(title, note, COLUMNS, rows, remarks)
     names, keys = ledger.column("name"), ledger.column("keys")
-    chosen = _chosen(trace, options)
+    there = set(rows_there)
+    chosen = [row for row in _chosen(trace, options) if row in there]
     shown, remarks = limited(len(chosen), limit, "tensor")
+    if not chosen:
+        remarks += nothing_chosen(ledger, options)
     rows = [_tensor_row(trace, row, _name(names[row], keys[row])) for row in chosen[:shown]]
-    return [table("Tensors", f"{len(chosen):,} of {len(ledger):,}", COLUMNS, rows, remarks)]
+    return table(title, f"{len(chosen):,} of {len(rows_there):,}", COLUMNS, rows, remarks)
 
 
 def facts(trace: Trace, options: ViewOptions) -> Rows:
@@ -49,19 +79,11 @@ def facts(trace: Trace, options: ViewOptions) -> Rows:
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     """Returns the rows whose name, checkpoint key or file matches."""
-    ledger, matches = trace.tensors, options.matches
-    if matches is None:
-        return range(len(ledger))
-    names, keys, files = ledger.column("name"), ledger.column("keys"), ledger.column("file")
-    several = ledger.column("files")
-    return [
-        row
-        for row, name in enumerate(names)
-        if (name and matches(name))
-        or any(matches(key) for key in keys[row])
-        or (files[row] and matches(files[row]))
-        or any(matches(file) for file in several[row] or ())
-    ]
+    ledger = trace.tensors
+    names, keys, files, several = (ledger.column(name) for name in ("name", "keys", "file", "files"))
+    return chosen_rows(
+        ledger, options, lambda row: (names[row], *keys[row], files[row], *(several[row] or ()))
+    )
 
 
 def _name(name: str | None, keys: Sequence[str]) -> str:
@@ -96,7 +118,7 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
     )
 
 
-def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[str]]:
+def _folded_tensors(trace: Trace, chosen: Sequence[int], limit: int | None) -> tuple[list[Row], list[str]]:
     ledger = trace.tensors
     columns = ("bytes", "stored_bytes", "file", "files")
     held, stored, files, several = (ledger.column(name) for name in columns)
@@ -104,7 +126,7 @@ def _folded_tensors(trace: Trace, limit: int | None) -> tuple[list[Row], list[st
     sizes = [inside if size is None else size for size, inside in zip(held, stored, strict=True)]
     starts, ends = ledger.column("read_start_ns"), ledger.column("read_end_ns")
     rows: list[Row] = []
-    groups = fold(ledger)
+    groups = fold(ledger, chosen)
     shown, remarks = limited(len(groups), limit, "group")
     for group in groups[:shown]:
         if not group.indexes:

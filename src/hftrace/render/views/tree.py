@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
+from hftrace.render.loads import root_note
 from hftrace.render.session import stretch_words
 from hftrace.render.text import (
     BAD,
@@ -266,9 +268,14 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
             line.append((phase + " ", phase_style(phase)))
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
+    parts: list[str] = []
+    if parent is None and phase == "load" and has_several(trace):
+        # Each of several loads goes by its number, and by what it was of.
+        number, source = root_note(trace, node.spans[0])
+        line.append((f"{number} ", DIM))
+        parts += [source] if source else []
     left = room - line_width(line)
     label = _title(node)
-    parts: list[str] = []
     if node.status not in ("ok", "error"):
         parts.append(f"{node.status} here")
     if node.count > 1:

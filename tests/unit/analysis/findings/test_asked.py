@@ -187,7 +187,7 @@ def test_loads_are_held_against_their_own_requests():
         load = made.span(None, "load", "A", 0, 1, attributes={"request": request, "got": {"class": "A"}})
         made.tensor("a.weight", [8], dtype=got, load=load)
     (said,) = found(made.trace())
-    assert said.title == "Asked for float32, got bfloat16 (A)"
+    assert said.title == "load 2: Asked for float32, got bfloat16"
     assert "All 1 parameter," in said.evidence
 
 

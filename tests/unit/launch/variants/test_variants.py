@@ -69,11 +69,25 @@ def test_a_device_map_from_a_file(tmp_path):
         parse_variant(f"device-map={tmp_path / 'none.json'}")
 
 
-@pytest.mark.parametrize("text", ["nonsense", "x: nonsense", "", "x:", "fast-init=1"])
+@pytest.mark.parametrize(
+    ("text", "keywords"),
+    [
+        ("fast-init=false", {"_fast_init": False}),
+        ("attn-implementation=eager", {"attn_implementation": "eager"}),
+        (
+            "x: low-cpu-mem-usage=true, attn_implementation=sdpa",
+            {"low_cpu_mem_usage": True, "attn_implementation": "sdpa"},
+        ),
+    ],
+)
+def test_keywords_may_be_spelt_as_options_of_a_load(text, keywords):
+    assert parse_variant(text).keywords == keywords
+    key, _, value = text.rpartition(": ")[2].partition(", ")[0].partition("=")
+    assert grid([f"{key}={value}"])[0].keywords.items() <= keywords.items()
+
+
+@pytest.mark.parametrize("text", ["nonsense", "x: nonsense", "", "x:", "x: a={b}", 'x: a="b'])
 def test_what_is_no_variant(text):
-    if text == "fast-init=1":
-        assert parse_variant(text).keywords == {"fast-init": 1}
-        return
     with pytest.raises(UsageError) as caught:
         parse_variant(text)
     assert "\n" not in str(caught.value)

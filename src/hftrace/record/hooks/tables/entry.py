@@ -56,12 +56,12 @@ class EntryObserver(SpanObserver):
             asked = self._asked(call)
             recorder.facts("request", asked)
             begun = None
-            attributes["request"] = asked
+            of_the_load = {"request": asked, "alive": models_of(recorder).alive()}
             if point.phase != "load":
-                root = recorder.begin("load", name, self.number, {"what": point.phase, **attributes})
-                del attributes["request"]
+                noted = {"what": point.phase, **attributes, **of_the_load}
+                root = recorder.begin("load", name, self.number, noted)
             else:
-                attributes["what"] = "model"
+                attributes.update(of_the_load, what="model")
         span = recorder.begin(point.phase, name, self.number, attributes, begun)
         return root, span
 
@@ -93,10 +93,10 @@ class EntryObserver(SpanObserver):
         """Ends the spans; after the outermost call, writes down what the model holds now."""
         recorder = self.recorder
         root, span = token
-        returned = {"returned": type(result).__name__} if self.point.phase == "load" else None
-        recorder.end(span, "ok", returned)
+        returned = {"returned": type(result).__name__} if result is not None else None
+        recorder.end(span, "ok", returned if self.point.phase == "load" else None)
         if root is not None:
-            recorder.end(root)
+            recorder.end(root, "ok", returned)
         if not self.state.stack:
             outermost = root or span
             paths, recorder.checkpoint_paths = recorder.checkpoint_paths, []

@@ -1,0 +1,156 @@
+"""``hftrace.trace(...)``: records the loads of the user's own process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from hftrace.api.trace import Trace
+from hftrace.errors import HftraceError
+from hftrace.launch import in_process
+from hftrace.launch.sampling import DEFAULT_RATE_HZ
+from hftrace.schema import trace as schema
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_NO_TRACE = {
+    "not begun": "it has not begun: use it as `with recording:`, or call the function that it decorates",
+    "recording": "its block has not been left yet",
+    "failed": "none could be made, as was said on stderr",
+    "its parent's": "this process was forked inside its block, and the trace is its parent's",
+}
+"""Why a recording has no trace."""
+
+
+class Recording(in_process.Recording):
+    """What :func:`hftrace.trace` returns: a context manager, and a decorator.
+
+    It can be used again when its block has been left, and by as many functions
+    and calls as you like; two blocks at once need two recordings.
+    """
+
+    _shown: tuple[schema.Trace, Trace] | None = None
+    """The trace that was made, and the same as a program reads it."""
+
+    @property
+    def trace(self) -> Trace:
+        """The trace of the block, or of the call of a decorated function, that was left last.
+
+        Raises:
+            HftraceError: There is none, for the reason that it says.
+        """
+        if self._finished is None:
+            raise HftraceError(f"this recording has no trace: {_NO_TRACE[self._state]}")
+        if self._shown is None or self._shown[0] is not self._finished:
+            self._shown = self._finished, Trace.of(self._finished, self._written)
+        return self._shown[1]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a trace."""
+        return self._finished is not None
+
+    @property
+    def path(self) -> Path | None:
+        """Where its last trace was written, or is to be; None for traces that are kept in memory."""
+        return self._written or self._destination.asked
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.path or 'in memory'}: {self._state}>"
+
+
+@overload
+def trace(
+    function: Function,
+    /,
+    *,
+    sample_hz: float = ...,
+    exact_peaks: bool = ...,
+    verify: bool = ...,
+    force: bool = ...,
+) -> Function: ...
+
+
+@overload
+def trace(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    sample_hz: float = ...,
+    exact_peaks: bool = ...,
+    verify: bool = ...,
+    force: bool = ...,
+) -> Recording: ...
+
+
+def trace(
+    path: Any = None,
+    *,
+    sample_hz: float = DEFAULT_RATE_HZ,
+    exact_peaks: bool = True,
+    verify: bool = False,
+    force: bool = False,
+) -> Any:
+    """Records every load in a block, or in each call of a decorated function.
+
+    ::
+
+        with hftrace.trace("out.json") as recorded:
+            model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-2-7b-hf")
+        recorded.trace.show()
+
+        @hftrace.trace("start.json")        # or @hftrace.trace alone, which keeps traces in memory
+        def start():
+            ...
+
+        start.recorded.trace.show()         # of the call that ended last
+
+    The load itself is not changed: same tensors, warnings and exceptions. An
+    exception passes through, and the trace of what happened until then is kept.
+    Blocks may lie in one another and run in several threads, each with a
+    recording of its own; each sees all that the process loads meanwhile.
+
+    A function that is decorated may be a method, a coroutine, a generator or an
+    asynchronous generator, and stays one. A call is recorded from its first
+    step until it returns, raises, is closed, or is forgotten.
+
+    Args:
+        path: Where to write the trace (``.json`` or ``.json.gz``); None keeps
+            it in memory only. A file that is there already is refused before
+            the block begins. Later calls of a decorated function are never
+            refused: their traces go beside the first, to ``out-2.json`` and so
+            on. ``{call}`` in it becomes the number of the call, ``{pid}`` that
+            of the process. Of the ranks of a job the first writes there, and
+            each other one beside it: ``out.rank1.json``. A function in its
+            place is decorated, and its traces are kept in memory.
+        sample_hz: Readings of this process's memory per second, by a process
+            of its own; 0 for none.
+        exact_peaks: Read and reset the kernel's watermark of resident memory,
+            and those of the devices' allocators, at each span, for exact
+            peaks. This also lowers the maximum that ``/usr/bin/time``,
+            ``getrusage`` and ``torch.cuda.max_memory_allocated`` report for
+            this process afterwards; False leaves them alone.
+        verify: When the block is left without an exception, hold every tensor
+            of the models that were loaded in it, and are still there, against
+            the bytes of their files. It changes nothing, takes as long as
+            reading the files, and makes memory-mapped weights resident.
+        force: Overwrite a file that is there: each trace then goes to exactly
+            the path that was named, over that of the call before.
+
+    Returns:
+        The :class:`hftrace.Recording`; of a function, the function that records its calls.
+
+    Raises:
+        HftraceError: When the block begins: the file is there, or cannot be written.
+        TypeError: It is a class, or something else that cannot be decorated.
+    """
+    named = path is None or isinstance(path, (str, os.PathLike))
+    recording = Recording(
+        path if named else None, sample_hz=sample_hz, exact_peaks=exact_peaks, verify=verify, force=force
+    )
+    if named:
+        return recording
+    if not callable(path) and not isinstance(path, (staticmethod, classmethod)):
+        raise TypeError(f"hftrace.trace takes the path of a file or a function, and not {path!r:.80}")
+    return recording(path)

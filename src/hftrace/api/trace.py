@@ -1,0 +1,135 @@
+"""``hftrace.Trace``: a finished trace, as a program reads it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hftrace.api.tables import Table
+from hftrace.errors import UsageError
+from hftrace.schema import model
+from hftrace.schema import trace as schema
+from hftrace.schema.model import File, Request, Sample, Span, Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, repr=False)
+class Trace(schema.Trace):
+    """A finished trace: the facts of a session, and the ways to look at them.
+
+    Attributes:
+        header: What the trace says of itself: version, command, start time.
+        environment: Libraries, machine, limits, and the loader that was found.
+        request: What was asked of the first load of a model.
+        outcome: How it ended.
+        spans: Timed pieces, a :class:`~hftrace.schema.model.Span` each.
+        tensors: The tensor ledger, a :class:`~hftrace.schema.model.Tensor` each.
+        files: The file ledger, a :class:`~hftrace.schema.model.File` each.
+        samples: Readings of memory, a :class:`~hftrace.schema.model.Sample` each.
+        requests: HTTP requests, a :class:`~hftrace.schema.model.Request` each.
+        path: The file that it was read from or written to; None for one in memory.
+    """
+
+    spans: Table[Span]
+    tensors: Table[Tensor]
+    files: Table[File]
+    samples: Table[Sample]
+    requests: Table[Request] = dataclasses.field(default_factory=lambda: Table(Request, {}))
+    path: str | None = dataclasses.field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, trace: schema.Trace, path: str | os.PathLike[str] | None = None) -> Self:
+        """Returns the same trace with the ways to look at it.
+
+        Args:
+            trace: As another part of hftrace made or read it.
+            path: Where it lies.
+        """
+        facts = {field.name: getattr(trace, field.name) for field in dataclasses.fields(schema.Trace)}
+        for name, value in facts.items():
+            if isinstance(value, model.Table):
+                facts[name] = Table(value.row_type, value.columns)
+        return cls(**facts, path=None if path is None else os.fspath(path))
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Trace:
+        """Reads a trace from ``.json`` or ``.json.gz``.
+
+        Raises:
+            TraceError: The file cannot be read, is no trace, is damaged, or
+                was written by a newer major version of the format.
+        """
+        return Trace.of(schema.Trace.open(path), os.fsdecode(path))
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the figures of the summary: the object that ``hftrace show TRACE --json`` prints.
+
+        Plain values of JSON: times in nanoseconds, memory in bytes, shares
+        between 0 and 1, and None for what the trace does not say.
+        """
+        from hftrace.analysis.summary import summary
+
+        return summary(self)
+
+    def show(
+        self,
+        view: str | None = None,
+        *,
+        depth: int | None = None,
+        min_ms: float | None = None,
+        limit: int | None = None,
+        width: int | None = None,
+        color: str = "auto",
+    ) -> None:
+        """Prints what ``hftrace show TRACE`` does, in a terminal, a notebook or a log.
+
+        Args:
+            view: One view alone, by the name that ``hftrace show --view``
+                takes, or ``"all"``; None is the screen.
+            depth: Levels of the call tree; 0 shows all.
+            min_ms: Calls that are shorter are left out of the call tree.
+            limit: Rows of a table; 0 shows all.
+            width: Columns to draw in; None takes the terminal's, 80 elsewhere.
+            color: ``"auto"``, ``"always"`` or ``"never"``.
+
+        Raises:
+            HftraceError: There is no such view, or it does not take an option that was given.
+        """
+        from hftrace.render.registry import ALL, misplaced
+        from hftrace.render.shown import shown
+        from hftrace.render.terminal import COLORS, text_for
+        from hftrace.render.views import VIEWS
+        from hftrace.render.views.options import ViewOptions
+
+        if view is not None and view not in (*VIEWS, ALL):
+            raise UsageError(f"there is no view {view!r}: {', '.join((*VIEWS, ALL))}")
+        if color not in COLORS:
+            raise UsageError(f"there is no color {color!r}: {', '.join(COLORS)}")
+        given = {"depth": depth, "min-ms": min_ms, "limit": limit}
+        wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
+        if wrong is not None:
+            raise UsageError(wrong)
+        options = ViewOptions(
+            depth=depth, min_ns=None if min_ms is None else round(min_ms * 1e6), limit=limit
+        )
+        if sys.stdout is not None:
+            for text in text_for(shown(self, self.path, view, options), sys.stdout, color, width):
+                sys.stdout.write(text)
+
+    def __repr__(self) -> str:
+        loads = self.loads
+        names = {str(self.request[key]) for key in ("class",) if self.request.get(key)}
+        where = self.path or "in memory"
+        words = [
+            *names,
+            f"{len(loads)} load{'s' * (len(loads) != 1)}",
+            f"{len(self.tensors)} tensors",
+            str(self.outcome.get("status") or "unknown"),
+        ]
+        text = f"<Trace {where}: {', '.join(words)}>"
+        return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)

@@ -1,0 +1,141 @@
+"""A program with several loads: each has its own request, figures, rows and findings, and none adds up."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
+
+import hftrace
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.summary import summary
+from hftrace.record.child.keywords import dtype_keyword
+from hftrace.synth import write_many
+
+pytestmark = pytest.mark.integration
+
+
+def rows_of(trace, load):
+    return {row.name: row for row in trace.tensors if row.load == load.span}
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A tokenizer and a config first, then an encoder that stays, and one Llama twice, of which one stays."""
+    folder = tmp_path_factory.mktemp("several")
+    llama, bert = folder / "llama", folder / "bert"
+    write_many(llama, 20, hidden_size=64)
+    config = BertConfig(
+        vocab_size=32, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(bert)
+    (bert / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdef"]))
+    with hftrace.trace(folder / "out.json") as recording:
+        AutoTokenizer.from_pretrained(bert)
+        AutoConfig.from_pretrained(llama)
+        encoder = AutoModel.from_pretrained(bert)
+        AutoModelForCausalLM.from_pretrained(llama, **{dtype_keyword(): torch.bfloat16})
+        gc.collect()
+        model = AutoModelForCausalLM.from_pretrained(llama, **{dtype_keyword(): torch.float32})
+    del encoder
+    return recording.trace, model, folder / "out.json"
+
+
+def test_each_load_has_its_own_request(recorded):
+    trace, _, _ = recorded
+    assert [load.request["what"] for load in trace.loads] == [
+        "tokenizer",
+        "config",
+        "model",
+        "model",
+        "model",
+    ]
+    assert [getattr(load, "class") for load in trace.loads][1:] == [
+        "LlamaConfig",
+        "BertModel",
+        "LlamaForCausalLM",
+        "LlamaForCausalLM",
+    ]
+    assert trace.loads[0].class_name.startswith("BertTokenizer")
+    # The tokenizer came first, and lends its request to nobody.
+    assert (trace.request["class"], trace.request["model"]) == ("AutoModel", trace.loads[0].request["model"])
+    assert [load.request["keywords"] for load in trace.loads[3:]] == [
+        {dtype_keyword(): "bfloat16"},
+        {dtype_keyword(): "float32"},
+    ]
+
+
+def test_every_row_of_the_ledger_says_its_load(recorded):
+    trace, model, _ = recorded
+    *_, first, second = trace.loads
+    assert set(trace.tensors.column("load")) == {load.span for load in trace.loads[2:]}
+    for load, dtype in ((first, "bfloat16"), (second, "float32")):
+        rows = rows_of(trace, load)
+        assert set(model.state_dict()) <= set(rows)
+        assert rows["model.embed_tokens.weight"].dtype == dtype
+
+
+def test_figures_are_of_one_load(recorded):
+    trace, model, _ = recorded
+    made = summary(trace)
+    *_, first, second = made["loads"]
+    parameters = dict(model.named_parameters())
+    size = sum(parameter.numel() * 4 for parameter in parameters.values())
+    checkpoint = first["checkpoint_bytes"]
+    assert second["checkpoint_bytes"] == checkpoint < 2 * size
+    placed = second["tensors"]["by_provenance"]["checkpoint"]
+    assert (placed["count"], placed["bytes"]) == (len(parameters), size)
+    assert first["tensors"]["by_provenance"]["checkpoint"]["bytes"] == size // 2
+    # What is a model's figure is that of the model which the request is of.
+    assert made["tensors"] == made["loads"][2]["tensors"]
+    assert (second["dtype"]["asked"], second["dtype"]["got"]) == ("float32", "float32")
+    assert made["loads"][1]["dtype"] is None
+    assert [load["tensors"]["count"] for load in made["loads"][:2]] == [0, 0]
+    for load, row in zip(made["loads"], trace.loads, strict=True):
+        names = ("span", "name", "start_ns", "end_ns", "status", "thread", "rank", "pid")
+        assert [load[name] for name in names] == [getattr(row, name) for name in names]
+
+
+def test_findings_name_their_load(recorded):
+    trace, _, _ = recorded
+    (widened,) = (finding for finding in findings(trace) if finding.name == "dtype-widened")
+    assert widened.load == trace.loads[4].span
+    assert widened.title == "load 5: bfloat16 in the file, float32 in memory"
+    assert widened.evidence.startswith("Load 5 is LlamaForCausalLM of ")
+    assert f"as {dtype_keyword()}=float32 asked" in widened.evidence
+
+
+def test_what_was_still_held_when_a_load_began(recorded):
+    trace, _, _ = recorded
+    made = summary(trace)["loads"]
+    # The first Llama was let go of before the second one came; the encoder was not.
+    assert [[model["load"] for model in load["held"]["models"]] for load in made] == [[], [], [], [3], [3]]
+    (encoder,) = made[4]["held"]["models"]
+    assert encoder["bytes"] == {"cpu": made[2]["tensors"]["bytes"]}
+    start = trace.header["processes"][0]["at_start"]
+    since = made[4]["held"]["since_start"]
+    assert since["anonymous_bytes"] == trace.loads[4].rss_anon_start_bytes - start["rss_anon_bytes"]
+
+
+@pytest.mark.process
+def test_one_load_of_the_command(recorded):
+    _, _, path = recorded
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "hftrace", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+
+    made = json.loads(run("show", path, "--load", "4", "--json").stdout)
+    assert [load["number"] for load in made["loads"]] == [4]
+    assert made["class"] == "AutoModelForCausalLM"
+    assert made["tensors"]["by_dtype"]["bfloat16"]
+    wrong = run("check", path, "--load", "6", "--max-time", "90s")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1
+    assert "there is no load 6" in wrong.stderr
+    assert run("check", path, "--load", "4", "--forbid", "cast").returncode == 0
+    assert run("check", path, "--load", "5", "--forbid", "cast").returncode == 3
