@@ -233,6 +233,15 @@ LOAD = record(
         "findings": array(record({"rule": STRING, "name": STRING})),
     }
 )
+CHILDREN = record(
+    {
+        "count": INTEGER,
+        "python": INTEGER,
+        "alive": nullable(INTEGER),
+        "cpu_ns": nullable(INTEGER),
+        "kinds": array(record({"how": STRING, "name": nullable(STRING), "count": INTEGER})),
+    }
+)
 SUMMARY = record(
     {
         "model": ANY,
@@ -255,6 +264,22 @@ SUMMARY = record(
         "loads": array(LOAD),
         # What the trace says of its end, as it stands there.
         "outcome": {"type": "object"},
+        "overlapping": array(record({"load": INTEGER, "with": array(INTEGER)})),
+        "children": nullable(CHILDREN),
+        "instead": nullable(
+            record(
+                {
+                    "wall_ns": nullable(INTEGER),
+                    "spans": mapping(INTEGER),
+                    "imported": array(STRING),
+                    "loaders": array(STRING),
+                    "mapped": array(STRING),
+                    "storage_read_bytes": nullable(INTEGER),
+                    "files": INTEGER,
+                    "children": nullable(CHILDREN),
+                }
+            )
+        ),
         "rss_peak_bytes": nullable(INTEGER),
         "rss_anon_peak_bytes": nullable(INTEGER),
         "rss_file_peak_bytes": nullable(INTEGER),

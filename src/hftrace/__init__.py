@@ -7,12 +7,14 @@ takes time to import comes in when it is asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from hftrace._version import __version__
 from hftrace.errors import HftraceError, TraceError
 
+TYPE_CHECKING = False
+"""As typing has it, whose import would come before the command can answer Ctrl-C."""
 if TYPE_CHECKING:
+    from typing import Any
+
     from hftrace.api.recording import Recording, trace
     from hftrace.api.trace import Trace
     from hftrace.record.session import step

@@ -330,7 +330,19 @@ def hostile_name(path):
     (path / "config.json").write_text(json.dumps(config))
 
 
+def code_of_its_own(path):
+    config = json.loads((path / "config.json").read_text())
+    config |= {
+        "model_type": "homemade",
+        "auto_map": {"AutoConfig": "homemade.C", "AutoModelForCausalLM": "homemade.M"},
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "homemade.py").write_text("raise SystemExit('it ran')\n")
+
+
 DAMAGED = {
+    # Without a question to somebody who is not there.
+    "own-code": (code_of_its_own, "comes with code of its own, which only you can allow: read it, and add"),
     "no-config": (without_config, "has no config.json"),
     "broken-config": (broken_config, "config.json is not valid JSON"),
     "no-weights": (without_weights, "has no weights"),

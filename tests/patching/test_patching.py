@@ -723,3 +723,57 @@ def test_the_original_code_is_known_at_any_time():
         undo()
     assert patching.original_code(function) is code
     assert all(found is code for found in seen)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the last handler", "one of two"])
+def test_a_recording_ends_in_the_middle_of_patching(first):
+    """On the same thread, as where a collection finds a generator that is being recorded."""
+
+    def function():
+        return "own"
+
+    code = function.__code__
+    calls = []
+    undone = patch(function, counting(calls, "ended"))
+    kept = None if first else patch(function, counting(calls, "kept"))
+
+    def factory(original):
+        undone()  # once: it is idempotent
+        return counting(calls, "new")(original)
+
+    undo = patch(function, factory)
+    assert function() == "own"
+    assert [name for name, *_ in calls] == (["new"] if first else ["new", "kept"])
+    undo()
+    if kept is not None:
+        kept()
+    assert function.__code__ is code
+
+
+def test_threads_look_for_copies_while_others_patch():
+    """What is iterated over changes meanwhile; the interpreter switches threads wherever it can."""
+    functions = [types.FunctionType((lambda: None).__code__.replace(), {}) for _ in range(20)]
+    errors = []
+    done = threading.Event()
+
+    def look():
+        try:
+            while not done.is_set():
+                for function in functions:
+                    is_patched_copy(function)
+        except Exception as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        for _ in range(30):
+            for undo in [patch(function, counting([])) for function in functions]:
+                undo()
+    finally:
+        done.set()
+        watcher.join()
+        sys.setswitchinterval(interval)
+    assert errors == []

@@ -11,7 +11,8 @@ import handmade
 import handmade_memory
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.render.screen import screen
+from hftrace.analysis.memory.composition import peak_composition
+from hftrace.render.screen import next_command, screen
 from hftrace.render.views import memory, postmortem
 from hftrace.render.views.options import ViewOptions
 from hftrace.render.views.postmortem import SHORT_LINES, ending
@@ -204,7 +205,9 @@ def test_the_next_command_follows_from_the_first_finding_and_the_peak(monkeypatc
     assert last(handmade.sharded()).endswith("--view spans"), "reading is slow"
     assert last(handmade.lazy()).endswith("--view memory"), "weights are not resident"
     assert last(handmade.pickled()).endswith("--view tensors"), "weights are missing"
-    assert last(handmade_memory.upcast()).endswith("--view spans")
+    assert last(handmade_memory.upcast()).endswith("--view tree"), (
+        "imports dominate: the tree has them by package"
+    )
     assert last(handmade_memory.dead()).endswith("--view postmortem")
     monkeypatch.setattr("hftrace.render.screen.findings", lambda trace: [])
     assert last(handmade_memory.upcast()) == "next: hftrace show t.json --view memory"
@@ -260,3 +263,25 @@ def test_a_very_long_stack_is_cut_and_says_so():
     text = draw(view_of(handmade_memory.dead(stack=lines), "postmortem"), 80)
     assert len(text.splitlines()) < 70
     assert "+ 4960 lines more: --view postmortem --json" in text.replace(",", "")
+
+
+def test_the_next_command_for_failed_requests_shows_requests(monkeypatch):
+    class Found:
+        view = "requests"
+        load = None
+
+    trace = handmade.failing()
+    assert draw(screen(trace, "t.json"), 80).splitlines()[-1].endswith("--view files")
+    monkeypatch.setattr("hftrace.render.screen.findings", lambda trace: [Found()])
+    assert next_command(trace, "t.json").endswith("--view requests")
+
+
+@pytest.mark.parametrize("name", handmade_memory.LOADS)
+def test_the_place_of_the_peak_is_one(name):
+    trace = handmade_memory.LOADS[name]()
+    made = peak_composition(trace)
+    facts = memory.facts(trace, ViewOptions())
+    for process in facts["processes"]:
+        peak = process.get("peak")
+        if peak and made is not None and made.span is not None and peak["bytes"] == made.peak_bytes:
+            assert peak["span"] == facts["composition"]["span"]

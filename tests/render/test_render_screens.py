@@ -226,3 +226,39 @@ def test_a_loader_that_fits_no_generation_is_said_on_the_first_screen():
     assert "\x1b" not in text
     made.environment.update(generation="D", loader=None)
     assert "(loader D)" in draw(screen(made.trace()), 120)
+
+
+@pytest.mark.parametrize("name", ["sharded", "killed", "pickled", "generation_a", "lazy"])
+def test_no_class_is_cut_from_the_tree(name):
+    trace = getattr(handmade, name)()
+    text = draw(view_of(trace, "tree", depth=0), 80)
+    for span in trace.spans:
+        owner = (span.function or "").rpartition(".")[0]
+        if owner and span.phase not in ("load", "import"):
+            assert f"{owner}." in text or span.function not in draw(view_of(trace, "tree", depth=0), 300)
+    if name == "killed":
+        assert "killed" in text
+
+
+@pytest.mark.parametrize("width", [140, 200, 300])
+def test_figures_stand_beside_their_names_on_a_wide_screen(width):
+    lines = draw(view_of(handmade.lazy(), "tree"), width).splitlines()[1:]
+    figures = [line for line in lines if re.search(r"\d m?s +[<>]?\d+ %", line)]
+    assert figures
+    assert max(map(len, figures)) < 140
+    # The longest name has no more than the column of its figure between them.
+    assert min(len(re.search(r" {2,}\S+ m?s +[<>]?\d+ %", line)[0]) for line in figures) < 24
+
+
+def test_the_rate_of_a_gguf_file_says_that_dequantising_is_in_it():
+    plain, quantised = handmade.sharded(), handmade.sharded()
+    formats = quantised.files.columns["format"]
+    formats[:] = ["gguf" if each else each for each in formats]
+    assert "729 MB/s, " in draw(summary(plain), 120)
+    assert "dequantising" not in draw(summary(plain), 120)
+    assert "729 MB/s with dequantising, " in draw(summary(quantised), 120)
+
+
+def test_what_was_not_touched_is_a_least_figure():
+    # The memory view knows what was touched of the maps alone, which is no more than the process grew by.
+    assert "at least 2.20 GB of it not touched yet" in draw(summary(handmade.lazy()), 120)

@@ -12,9 +12,10 @@ import pytest
 import handmade
 from hftrace.cli.common.output import output_width, wants_color
 from hftrace.cli.main import main
-from hftrace.cli.show import command, matcher
+from hftrace.cli.show import command
 from hftrace.errors import UsageError
 from hftrace.render.chosen import value_matcher
+from hftrace.render.filters import matcher
 from hftrace.render.registry import ALL
 from hftrace.render.views import VIEWS
 

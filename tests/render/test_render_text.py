@@ -129,3 +129,18 @@ def test_a_block_as_text_is_what_a_console_prints(encoding, colored, cropped):
     block = Block(lambda width: lines, cropped=cropped)
     expected = draw(block, 80, encoding, "standard" if colored else None)
     assert block.text(80, ascii_only=encoding == "ascii", colored=colored) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("it took 12.5 GB of memory", 12, ["it took", "12.5 GB of", "memory"]),
+        ("(+3 %) in 2 min 3 s, at 1.5 GB/s.", 11, ["(+3 %) in", "2 min 3 s,", "at", "1.5 GB/s."]),
+        ("12 tensors", 5, ["12", "te…rs"]),
+        # A line that has no room for both has to part them.
+        ("12345 GB", 5, ["12345", "GB"]),
+        ("in 5", 4, ["in 5"]),
+    ],
+)
+def test_a_number_keeps_its_unit_beside_it(text, width, lines):
+    assert wrap(text, width) == lines

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
+from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.load_facts import file_facts, loads, weight_facts
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.time.loads import main_load_trace
+from hftrace.analysis.time.overlap import overlapped_by
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.session import (
@@ -21,6 +24,7 @@ from hftrace.analysis.time.session import (
     session_wall_ns,
     unrecorded_ns,
 )
+from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 
 
@@ -52,7 +56,7 @@ def summary(trace: Trace) -> dict[str, Any]:
     ``model`` and ``class`` name, and ``loads`` has each load's own: those of
     several are never added up.
     """
-    peaks = memory_peaks(trace)
+    peaks, index, children = memory_peaks(trace), span_index(trace), unrecorded_children(trace)
     return {
         "model": trace.request.get("model"),
         "class": trace.request.get("class"),
@@ -69,7 +73,13 @@ def summary(trace: Trace) -> dict[str, Any]:
         **_after_load(trace),
         "phases": phase_times(trace),
         "loads": loads(trace),
+        "overlapping": [
+            {"load": index.ids[row], "with": [index.ids[other] for other in others]}
+            for row, others in sorted(overlapped_by(trace).items())
+        ],
         "outcome": dict(trace.outcome),
+        "children": children.to_json() if children is not None else None,
+        "instead": seen_instead(trace) if not index.load_rows else None,
         "rss_peak_bytes": peaks.rss_bytes,
         "rss_anon_peak_bytes": peaks.anonymous_bytes,
         "rss_file_peak_bytes": peaks.file_bytes,

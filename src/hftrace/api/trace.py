@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,15 +67,28 @@ class Trace(schema.Trace):
         """
         return Trace.of(schema.Trace.open(path), os.fsdecode(path))
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, load: int | None = None) -> dict[str, Any]:
         """Returns the figures of the summary: the object that ``hftrace show TRACE --json`` prints.
 
         Plain values of JSON: times in nanoseconds, memory in bytes, shares
         between 0 and 1, and None for what the trace does not say.
+
+        Args:
+            load: One load alone, by its place from 1; None for the whole session.
+
+        Raises:
+            HftraceError: There is no such load.
         """
         from hftrace.analysis.summary import summary
 
-        return summary(self)
+        return summary(self._of(load))
+
+    def _of(self, load: int | None) -> schema.Trace:
+        if load is None:
+            return self
+        from hftrace.analysis.time.loads import pick_load
+
+        return pick_load(self, load, self.path or "the trace")
 
     def show(
         self,
@@ -82,7 +96,9 @@ class Trace(schema.Trace):
         *,
         depth: int | None = None,
         min_ms: float | None = None,
+        filter: str | Sequence[str] | None = None,
         limit: int | None = None,
+        load: int | None = None,
         width: int | None = None,
         color: str = "auto",
     ) -> None:
@@ -93,13 +109,19 @@ class Trace(schema.Trace):
                 takes, or ``"all"``; None is the screen.
             depth: Levels of the call tree; 0 shows all.
             min_ms: Calls that are shorter are left out of the call tree.
+            filter: Only rows whose name matches, a regular expression or a glob
+                such as ``"*.weight"``; or ``"dtype=float32"``, only rows with that
+                value. Several have to hold together.
             limit: Rows of a table; 0 shows all.
+            load: One load alone, by its place from 1.
             width: Columns to draw in; None takes the terminal's, 80 elsewhere.
             color: ``"auto"``, ``"always"`` or ``"never"``.
 
         Raises:
-            HftraceError: There is no such view, or it does not take an option that was given.
+            HftraceError: There is no such view or load, or the view does not take an option that
+                was given.
         """
+        from hftrace.render.filters import filters
         from hftrace.render.registry import ALL, misplaced
         from hftrace.render.shown import shown
         from hftrace.render.terminal import COLORS, text_for
@@ -110,15 +132,21 @@ class Trace(schema.Trace):
             raise UsageError(f"there is no view {view!r}: {', '.join((*VIEWS, ALL))}")
         if color not in COLORS:
             raise UsageError(f"there is no color {color!r}: {', '.join(COLORS)}")
-        given = {"depth": depth, "min-ms": min_ms, "limit": limit}
+        patterns = (filter,) if isinstance(filter, str) else tuple(filter or ())
+        given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
         wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
         if wrong is not None:
             raise UsageError(wrong)
+        names, where = filters(patterns, view)
         options = ViewOptions(
-            depth=depth, min_ns=None if min_ms is None else round(min_ms * 1e6), limit=limit
+            depth=depth,
+            min_ns=None if min_ms is None else round(min_ms * 1e6),
+            matches=names,
+            limit=limit,
+            where=where,
         )
         if sys.stdout is not None:
-            for text in text_for(shown(self, self.path, view, options), sys.stdout, color, width):
+            for text in text_for(shown(self._of(load), self.path, view, options), sys.stdout, color, width):
                 sys.stdout.write(text)
 
     def __repr__(self) -> str:

@@ -1,20 +1,22 @@
 """The ``hftrace`` command: finds the command asked for, and turns errors into exit codes.
 
-A command's module is imported when the command is used, so that
-``hftrace --help`` and ``hftrace show`` never import torch.
+Nothing of weight is imported at the top, so that Ctrl-C is answered from the first moment on. A
+command's module is imported when the command is used, so that ``hftrace --help`` and ``hftrace show``
+never import torch.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
 
-import click
-
-from hftrace._version import __version__
 from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
@@ -28,56 +30,65 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each command: its module, whose ``command`` is a click command, and its help in one line."""
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = importlib.import_module(COMMANDS[cmd_name][0]).command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # The short help comes from the table: no command is imported to print it.
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry[1]) for name, entry in COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="hftrace")
-def group() -> None:
-    """See what happens between from_pretrained(...) and a model that is ready to run."""
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with the exit code of DESIGN.md section 7."""
-    try:
-        code = group.main(
-            args=list(arguments) if arguments is not None else None,
-            prog_name="hftrace",
-            standalone_mode=False,
-        )
-        # In this mode click returns the exit code of --help and --version, and the command's own result.
-        sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("hftrace: interrupted", err=True)
-        code = EXIT_INTERRUPTED
-    except HftraceError as error:
-        from hftrace.cli.common.output import print_error
+    early = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if early:
+        try:
+            signal.signal(signal.SIGINT, _leave)
+        except ValueError:
+            early = False  # not the main thread, which alone may say what a signal does
+    from hftrace.cli.common.streams import usable_streams
 
-        print_error(error.message)
-        code = error.exit_code
-    except BrokenPipeError:
-        # The reader of our output (head, less) has left; that is no failure. Python
-        # would complain again while it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = EXIT_FAILED
+    with usable_streams():
+        try:
+            import click
+
+            from hftrace.cli.group import make_group
+
+            group = make_group(COMMANDS)
+        finally:
+            if early:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            code = group.main(
+                args=list(arguments) if arguments is not None else None,
+                prog_name="hftrace",
+                standalone_mode=False,
+            )
+            # In this mode click returns the exit code of --help and --version, and the command's own result.
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("hftrace: interrupted", err=True)
+            code = EXIT_INTERRUPTED
+        except HftraceError as error:
+            from hftrace.cli.common.output import print_error
+
+            print_error(error.message)
+            code = error.exit_code
+        except OSError as error:
+            from hftrace.cli.common.output import print_error
+            from hftrace.cli.common.streams import give_up_stdout, is_of_stdout
+
+            if not is_of_stdout(error):
+                raise
+            # That the reader of our output (head, less) has left is no failure to speak of.
+            if not isinstance(error, BrokenPipeError):
+                print_error(f"cannot write to standard output: {error.strerror or error}")
+            give_up_stdout()
+            code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Answers Ctrl-C while our own modules are imported: there is nothing yet to be ended or kept."""
+    try:
+        os.write(2, b"hftrace: interrupted\n")
+    finally:
+        os._exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 import math
-import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,35 +14,13 @@ from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.errors import UsageError
+from hftrace.render.filters import filters
 from hftrace.render.registry import ALL, misplaced, shown_by
 from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
 if TYPE_CHECKING:
     from hftrace.schema.trace import Trace
-
-
-_COLUMN = re.compile(r"([a-z][a-z_]*)=(.*)", re.S)
-"""No name of a tensor or a file has an equals sign after such a word, and each column of a table has."""
-
-
-def matcher(pattern: str) -> Callable[[str], bool]:
-    """Returns a function that says whether a name matches.
-
-    A pattern is a regular expression that is searched for in the name. One
-    that begins with ``*`` or ``?`` cannot be that, and is a glob for the whole name.
-
-    Raises:
-        UsageError: The pattern is neither.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if pattern[:1] in ("*", "?"):
-                return re.compile(fnmatch.translate(pattern)).match  # type: ignore[return-value]
-            return re.compile(pattern).search  # type: ignore[return-value]
-    except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"--filter {pattern!r} is not a regular expression: {error}") from None
 
 
 @click.command("show")
@@ -108,7 +83,7 @@ def command(
         raise UsageError(wrong)
     if min_ms is not None and not math.isfinite(min_ms):
         raise UsageError("--min-ms must be a number of milliseconds")
-    names, where = _filters(patterns, view)
+    names, where = filters(patterns, view)
     options = ViewOptions(
         depth=depth,
         min_ns=None if min_ms is None else round(min_ms * 1e6),
@@ -132,25 +107,6 @@ def command(
     finally:
         if collecting:
             gc.enable()
-
-
-def _filters(
-    patterns: Sequence[str], view: str | None
-) -> tuple[Callable[[str], bool] | None, tuple[tuple[str, str], ...]]:
-    """Returns what a name must match, None for any, and the values that columns of a table must have.
-
-    Raises:
-        UsageError: A pattern is none, or what is shown has no columns.
-    """
-    where = tuple((found[1], found[2]) for found in map(_COLUMN.fullmatch, patterns) if found)
-    tables = [name for name, entry in VIEWS.items() if {"filter", "limit"} <= set(entry.takes)]
-    if where and view not in tables:
-        raise UsageError(
-            f"--filter {'='.join(where[0])} is about rows of a table: "
-            f"add --view {', '.join(tables[:-1])} or {tables[-1]}"
-        )
-    names = [matcher(pattern) for pattern in patterns if not _COLUMN.fullmatch(pattern)]
-    return (lambda name: all(matches(name) for matches in names)) if names else None, where
 
 
 def _print_facts(trace: Trace, view: str, options: ViewOptions) -> None:

@@ -18,6 +18,7 @@ CALL, PID = "{call}", "{pid}"
 _claimed: dict[Path, list[Destination]] = {}
 """Files that open recordings of this process will write, each with the one that said so first. Claimed by
 ``dict.setdefault``, which needs no lock: a lock that is held while the process forks is held for ever."""
+os.register_at_fork(after_in_child=_claimed.clear)
 
 
 class Place(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from hftrace.launch.destination import Destination, Place
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
 from hftrace.record import session
+from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.recorder import shielded
 from hftrace.record.tracer import Tracer
@@ -83,6 +85,18 @@ class Recording:
         inner = made.__func__ if isinstance(made, (staticmethod, classmethod)) else made
         inner.recorded = self  # type: ignore[attr-defined]
         return made
+
+    def __reduce__(self) -> tuple[Callable[[], Self], tuple[()]]:
+        # What sends a decorated function to another process takes its recording along: the settings, afresh.
+        made = functools.partial(
+            type(self),
+            self._destination.asked,
+            sample_hz=self._sample_hz,
+            exact_peaks=self._exact_peaks,
+            verify=self._verify,
+            force=self._force,
+        )
+        return made, ()
 
     def _for_a_call(self) -> Self:
         """Returns the recording of one call of a decorated function."""
@@ -223,13 +237,12 @@ class Recording:
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
-        raised = {"block_error": type(error).__name__} if error is not None else None
         try:
             trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
-                outcome=raised,
+                outcome=ending_of(tracer.recorder, error),
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.

@@ -13,6 +13,7 @@ from typing import Any
 
 from hftrace.schema.journal import samples_path
 from hftrace.system.cgroups import MemoryGroup, memory_group
+from hftrace.system.processes import helpers, starting_helper
 
 SAMPLER = Path(__file__).with_name("sampler.py")
 DEFAULT_RATE_HZ = 50.0
@@ -80,14 +81,16 @@ class SamplerProcess:
         # -S -I: neither site-packages nor the user's environment are needed to read /proc.
         flags = ["-I", "-S"] if sys.platform.startswith("linux") else ["-I"]
         output = samples_path(directory, pid)
-        self.process = subprocess.Popen(
-            [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            # Ctrl-C is for the load; the sampler ends with the load, or when it is told to.
-            start_new_session=True,
-        )
+        with starting_helper():
+            self.process = subprocess.Popen(
+                [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C is for the load; the sampler ends with the load, or when it is told to.
+                start_new_session=True,
+            )
+        helpers.add(self.process.pid)
 
     def stop(self) -> None:
         """Ends the sampler and waits for its last line."""
@@ -102,3 +105,4 @@ class SamplerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        helpers.discard(self.process.pid)

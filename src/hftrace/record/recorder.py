@@ -20,7 +20,9 @@ from typing import Any
 
 from hftrace.record import buffers
 from hftrace.record.callers import before_load, caller_facts
+from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
+from hftrace.record.failures import failure_notes
 from hftrace.record.garbage import Watch
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
@@ -85,7 +87,7 @@ class Recorder:
         facts: dict[str, Any] | None = None,
     ) -> None:
         self.pid = os.getpid()
-        self.active = False
+        self.active = self.abandoned = False
         self.open_loads = 0
         self.error_count = 0
         self._lock = threading.RLock()  # as the journal's, which says why
@@ -102,6 +104,7 @@ class Recorder:
         """Modules whose import :attr:`on_module` wants to hear of."""
         self.on_module: Callable[[str], None] | None = None
         self.on_model_class: Callable[[Any], None] | None = None
+        self.children: Children | None = None
         self.models: list[tuple[int, weakref.ref[Any]]] = []
         """The span of each load, and its finished model."""
         self.local = buffers.ThreadBuffers(self._threads)
@@ -155,8 +158,9 @@ class Recorder:
 
     def abandon(self) -> None:
         """Forgets everything: called in the child after a fork, where nothing of this may run."""
-        self.active = False
-        self.open_loads = 0
+        self.active, self.abandoned = False, True
+        self.open_loads, self.children = 0, None
+        self._lock = threading.RLock()  # a thread that the child does not have may hold it
         self.garbage.remove()
         self.writer.abandon()
 
@@ -164,6 +168,8 @@ class Recorder:
 
     def edge(self) -> lines.Edge:
         """Reads all memory at an edge of a span, and what has come from storage until then."""
+        if self.abandoned:
+            return lines.Edge()  # these files are about the parent, and reading them sets its marks back
         anon, file, shmem, mark, storage_read = self.memory.read()
         found = self.devices.read(reset=self._exact_peaks)
         devices = {name: lines.Allocator(*figures) for name, figures in found.items()} if found else None
@@ -227,9 +233,16 @@ class Recorder:
         stack.append(span)
         return span
 
-    def end(self, span: OpenSpan, status: str = "ok", attributes: dict[str, Any] | None = None) -> None:
-        """Ends a span, and whatever was left open above it on this thread."""
-        ended = clock() if span.phase == "load" else None
+    def end(
+        self,
+        span: OpenSpan,
+        status: str = "ok",
+        attributes: dict[str, Any] | None = None,
+        ended: int | None = None,
+    ) -> None:
+        """Ends a span, at ``ended`` or now, and whatever was left open above it on this thread."""
+        if span.phase == "load" and ended is None:
+            ended = clock()
         stack = self.state.stack
         while span in stack:
             self._pop(stack)
@@ -263,25 +276,10 @@ class Recorder:
 
     def fail(self, span: OpenSpan, error: BaseException) -> None:
         """Ends a span through which an exception passes; the exception itself is not kept."""
+        # What it takes to describe it is no time of the load's.
+        ended = clock() if span.phase == "load" else None
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
-        described = redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]
-        notes: dict[str, Any] = {"error": described}
-        if span.phase == "load" and len(self.state.stack) == 1:
-            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-            self.facts(
-                "outcome",
-                {
-                    "status": status,
-                    "error": {
-                        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix(
-                            "builtins."
-                        ),
-                        "message": redact(str(error))[:10_000],
-                        "traceback": redact(text)[-50_000:],
-                    },
-                },
-            )
-        self.end(span, status, notes)
+        self.end(span, status, failure_notes(error, with_place=len(self.state.stack) == 1), ended)
 
     def failed_call(
         self, phase: str, name: str, hook: int, started: int, error: BaseException, notes: dict[str, Any]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.children import Children
 from hftrace.record.environment import collect
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
@@ -28,18 +29,24 @@ from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
 from hftrace.record.session import recording
+from hftrace.record.surroundings import Surroundings
 
 _active: weakref.WeakSet[Tracer] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
     for tracer in list(_active):
-        tracer.recorder.abandon()
+        tracer.abandon()
+
+
+def _after_fork_in_parent() -> None:
+    for tracer in list(_active):
+        tracer.forked()
 
 
 if hasattr(os, "register_at_fork"):
     # Cannot be taken back, so it is done once and knows the tracers by weak reference.
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_after_fork, after_in_parent=_after_fork_in_parent)
 
 
 class Tracer:
@@ -71,6 +78,7 @@ class Tracer:
         self._lock = threading.RLock()
         self._stopped = False
         self._globals = HostGlobals()
+        self._surroundings: Surroundings | None = None
 
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
@@ -85,6 +93,8 @@ class Tracer:
                 if name in sys.modules:
                     self._classes_of(name)
             self.recorder.watched_modules.update(self._waiting, {AUTO_MODULE})
+        self.recorder.children = shielded(self.recorder, "children", Children)
+        self._surroundings = shielded(self.recorder, "surroundings", Surroundings, self.recorder.memory)
         _active.add(self)
         self.recorder.start()
         recording.add(self.recorder)
@@ -94,6 +104,19 @@ class Tracer:
         reading = self.recorder.memory.current()
         facts = {"rss_anon_bytes": reading.rss_anon, "rss_file_bytes": reading.rss_file}
         self.recorder.facts("at_start", facts)
+
+    def forked(self) -> None:
+        """Notes, in the parent, that the process was forked."""
+        children = self.recorder.children
+        if children is not None and self.recorder.active:
+            child = shielded(self.recorder, "os.fork", children.forked)
+            if child is not None:
+                self.recorder.facts("child", child)
+
+    def abandon(self) -> None:
+        """Stops recording in the child after a fork: journal and trace are the parent's."""
+        self.recorder.abandon()
+        self._lock = threading.RLock()  # a thread that the child does not have may hold it
 
     def _install(self, point: HookPoint) -> None:
         try:
@@ -232,6 +255,17 @@ class Tracer:
             and (point.module in sys.modules or module_is_absent(point.module))
         ]
 
+    def _say_what_else(self) -> None:
+        """Writes down what else went on: other processes, other libraries."""
+        recorder = self.recorder
+        if recorder.children is not None:
+            late, facts = recorder.children.close()
+            for child in late:
+                recorder.facts("child", child)
+            recorder.facts("children", facts)
+        if self._surroundings is not None:
+            recorder.facts("surroundings", self._surroundings.changes())
+
     def stop(self) -> None:
         """Takes every hook off and closes the journal; a second call does nothing."""
         with self._lock:
@@ -247,6 +281,7 @@ class Tracer:
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "second look", models_of(recorder).close)
+        shielded(recorder, "surroundings", self._say_what_else)
         try:
             facts = {**collect(), **loader_facts()}
             facts["hooks"] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.findings.rules import CONCERNS, WRONG
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -63,13 +64,15 @@ def finding_line(finding: Finding, width: int) -> Line:
 
 def finding_list(trace: Trace) -> Block:
     """Returns all findings with their evidence and what to change."""
-    return Block(lambda width: _lines(findings(trace), width))
+    # Rules look at loads: that they found nothing says nothing of a session without one.
+    nothing = "none" if span_index(trace).load_rows else "there is no load to look at"
+    return Block(lambda width: _lines(findings(trace), nothing, width))
 
 
-def _lines(found: list[Finding], width: int) -> Iterable[Line]:
+def _lines(found: list[Finding], nothing: str, width: int) -> Iterable[Line]:
     yield heading("Findings", width, order_of(found) if found else "")
     if not found:
-        yield [("none", DIM)]
+        yield [(nothing, DIM)]
     for finding in found:
         price = cost(finding)
         word, style = _word(finding)

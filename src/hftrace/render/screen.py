@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from hftrace.analysis.ending.whose import ended_outside
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
@@ -34,11 +35,15 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
     if isinstance(trace, LoadTrace):
         command += f" --load {trace.number}"
     status = trace.outcome.get("status", "ok")
-    if status == "error" and any(result in ("missing", "error") for result in trace.files.column("result")):
+    if status == "error" and ended_outside(trace):
+        return f"{command} --view postmortem"
+    found = [finding for finding in findings(trace) if finding.view]
+    missed = any(result in ("missing", "error") for result in trace.files.column("result"))
+    # Where the Hub did not answer, that a file is missing is what came of it.
+    if status == "error" and missed and not any(finding.view == "requests" for finding in found):
         return f"{command} --view files"
     if status == "killed":
         return f"{command} --view postmortem"
-    found = [finding for finding in findings(trace) if finding.view]
     if found:
         numbers = {name.span: name.number for name in load_names(trace)} if has_several(trace) else {}
         of_load = numbers.get(found[0].load) if found[0].load is not None else None

@@ -28,7 +28,18 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
     "block-raised": lambda facts: (
         f"The block ended with {facts['error']}: what it was about to do is not in this trace."
     ),
-    "no-load": lambda facts: "No load was recorded: nothing can be said about one.",
+    "exited": lambda facts: (
+        f"The program ended itself with sys.exit({facts['code']}): what it was about to do is not known."
+    ),
+    "no-load": lambda facts: (
+        "No load was recorded"
+        + (f" in {units.duration(facts['wall_ns'])}" if facts.get("wall_ns") else "")
+        + ": nothing can be said about one."
+    ),
+    "children": lambda facts: (
+        f"{units.count(facts['count'], 'process', 'processes')} that this one started "
+        f"{'was' if facts['count'] == 1 else 'were'} not recorded: what they load is not in this trace."
+    ),
     "failed-load": lambda facts: (
         f"{facts['failed']:,} of {units.count(facts['loads'], 'load')} failed: "
         "what they would have cost is not known."

@@ -30,6 +30,9 @@ BAD = "bold red"
 WARN = "yellow"
 GOOD = "green"
 
+_NUMBER = re.compile(r"[^\w\s]*[0-9][0-9.,]*")
+_UNIT = re.compile(r"(?:[kMGTPE]?B(?:/s)?|[nµm]?s|min|h|%|GiB|MiB|KiB)[)\].,;:]*")
+
 _COLOURS = {
     "load": "dim",
     "import": "blue",
@@ -178,10 +181,10 @@ def fit(text: str, width: int, align: str = "left") -> str:
 
 
 def wrap(text: str, width: int) -> list[str]:
-    """Breaks ``text`` at blanks into lines of at most ``width`` cells."""
+    """Breaks ``text`` at blanks into lines of at most ``width`` cells; a number keeps its unit beside it."""
     lines: list[str] = []
     current = ""
-    for word in clean(text).split():
+    for word in _words(clean(text).split(), width):
         word = shorten(word, width)
         if current and width_of(current) + 1 + width_of(word) > width:
             lines.append(current)
@@ -189,6 +192,23 @@ def wrap(text: str, width: int) -> list[str]:
         else:
             current = f"{current} {word}" if current else word
     return [*lines, current] if current or not lines else lines
+
+
+def _words(words: list[str], width: int) -> Iterator[str]:
+    """Yields words, a number and its unit as one, where both fit into a line at all."""
+    held = ""
+    for word in words:
+        if held and _UNIT.fullmatch(word) and width_of(held) + 1 + width_of(word) <= width:
+            yield f"{held} {word}"
+            held = ""
+            continue
+        if held:
+            yield held
+        held = word if _NUMBER.fullmatch(word) else ""
+        if not held:
+            yield word
+    if held:
+        yield held
 
 
 def line_width(line: Line) -> int:

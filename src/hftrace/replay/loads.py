@@ -131,7 +131,7 @@ def load_records(process: Process) -> list[LoadRecord]:
 
     Every line and event is looked at once, however many loads there are.
     """
-    root_of = _roots(process.spans)
+    root_of = roots(process.spans)
     spans_of: dict[int, list[OpenedSpan]] = defaultdict(list)
     for span in process.spans.values():
         spans_of[root_of[span.id]].append(span)
@@ -155,7 +155,7 @@ def load_records(process: Process) -> list[LoadRecord]:
     return ordered
 
 
-def _roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
+def roots(spans: Mapping[int, OpenedSpan]) -> dict[int, int]:
     """Returns the outermost span above each span."""
     roots: dict[int, int] = {}
     for span in spans.values():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace.replay.events import ModuleCopy, Move, Placement, Read
+from hftrace.replay.loads import roots
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.schema import lines
 from hftrace.schema.model import Tensor
@@ -32,20 +33,33 @@ def outcome_of(processes: list[Process], given: Mapping[str, Any] | None) -> dic
     for process in processes:
         for fact in process.facts.get("outcome", []):
             result.update(fact)
-    result.update({key: value for key, value in (given or {}).items() if value is not None})
+    known = {key: value for key, value in (given or {}).items() if value is not None or key == "load"}
+    result.update(known)
     return result
 
 
-def last_activity(process: Process, base: int) -> dict[str, Any]:
+def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Says what a process that did not end well was doing: innermost open span, last tensor, last file.
 
     Args:
-        process: What it wrote.
+        process: What it wrote; what is open has no end yet.
         base: The trace's clock base, a raw clock reading.
+        outcome: What is known of its end. Where that says which load the exception left, it is about
+            that one alone; another one may have failed before, and been caught.
     """
-    # The spans that have no end, or that an exception left last.
-    unfinished = [span for span in process.spans.values() if span.end is None]
+    known = outcome.get("load") or outcome.get("span")
+    if "load" in outcome and known is None:
+        return {"died_in": None}  # it was raised outside of all that was recorded
     failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]
+    unfinished = [span for span in process.spans.values() if span.end is None]
+    left = process.spans.get(known or -1)
+    if left is not None:
+        below = roots(process.spans)
+        failed = [span for span in failed if below[span.id] == left.id]
+        unfinished = []
+    elif outcome["status"] == "killed":
+        failed = []  # the program went on after that
+    # The spans that have no end, or that an exception left last.
     deepest = max(
         unfinished or failed,
         key=lambda span: (span.end or process.last_time, span.start, span.id),
@@ -55,42 +69,65 @@ def last_activity(process: Process, base: int) -> dict[str, Any]:
         # The exception rose from the span that began last and failed first.
         deepest = max(failed, key=lambda span: (span.start, span.id))
     activity: dict[str, Any] = {"died_in": None}
-    if deepest is not None:
-        activity = {
-            "died_in": deepest.name,
-            "last_phase": deepest.phase if deepest.phase != "load" else None,
-        }
-        above: OpenedSpan | None = deepest
-        while above is not None:
-            if activity.get("last_phase") is None and above.phase != "load":
-                activity["last_phase"] = above.phase
-            if "file" in above.attributes:
-                activity["last_file"] = above.attributes["file"]
-                break
-            above = process.spans.get(above.parent) if above.parent is not None else None
-    time_ns, activity["last_tensor"] = _last_tensor(process)
+    if deepest is None:
+        return activity
+    activity = {
+        "died_in": deepest.name,
+        "last_phase": deepest.phase if deepest.phase != "load" else None,
+    }
+    above: OpenedSpan | None = deepest
+    while above is not None:
+        if activity.get("last_phase") is None and above.phase != "load":
+            activity["last_phase"] = above.phase
+        if "file" in above.attributes:
+            activity["last_file"] = above.attributes["file"]
+            break
+        above = process.spans.get(above.parent) if above.parent is not None else None
+    root = process.spans[roots(process.spans)[deepest.id]]
+    if root.phase == "load":
+        activity["load"] = root.id
+    elif "load" in outcome:
+        return activity  # of a change to a model, say: no tensor was being loaded
+    time_ns, activity["last_tensor"] = _last_tensor(process, root if root.phase == "load" else None)
     if activity["last_tensor"] is not None:
         activity["last_tensor_ns"] = time_ns - base
     return activity
 
 
-def _last_tensor(process: Process) -> tuple[int, str | None]:
-    """Returns when the last tensor was done, and its name, key or module's prefix; None if unknown."""
+def _last_tensor(process: Process, load: OpenedSpan | None) -> tuple[int, str | None]:
+    """Returns when the last tensor was done, and its name, key or module's prefix; None if unknown.
+
+    Args:
+        process: What it wrote.
+        load: The load that it is asked of; None for all of them.
+    """
+    below = roots(process.spans)
     slices: dict[int, str] = {}
     for line in process.lines_of(lines.Slices):
-        slices.update(line.keys())
-    named = [
-        *((read.end, slices.get(read.slice_id)) for read in process.events_of(Read)),
-        *((place.end, place.name) for place in process.events_of(Placement)),
+        if load is None or below.get(line.span) == load.id:
+            slices.update(line.keys())
+    named: list[tuple[int, int, str | None]] = [
+        *((read.end, read.thread, slices.get(read.slice_id)) for read in process.events_of(Read)),
+        *((place.end, place.thread, place.name) for place in process.events_of(Placement)),
         # A module without a name is the whole model, or in 4.50 the one whose tensor has just been named.
-        *((copy.end, copy.prefix) for copy in process.events_of(ModuleCopy)),
-        *((move.end, move.name) for move in process.events_of(Move)),
+        *((copy.end, copy.thread, copy.prefix) for copy in process.events_of(ModuleCopy)),
+        *((move.end, move.thread, move.name) for move in process.events_of(Move)),
     ]
-    known = [(end, name) for end, name in named if isinstance(name, str) and name]
-    return max(known, key=_when, default=(-1, None))
+    known = [(end, thread, name) for end, thread, name in named if isinstance(name, str) and name]
+    if load is not None:
+        # What another load's own thread does meanwhile is not this one's.
+        others = {span.thread for span in process.spans.values() if span.phase == "load" and not span.parent}
+        until = process.last_time if load.end is None else load.end
+        known = [
+            (end, thread, name)
+            for end, thread, name in known
+            if load.start <= end <= until and (thread == load.thread or thread not in others)
+        ]
+    time_ns, _, last = max(known, key=_when, default=(-1, 0, None))
+    return time_ns, last
 
 
-def _when(event: tuple[int, str | None]) -> int:
+def _when(event: tuple[int, int, str | None]) -> int:
     return event[0]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import bisect
 from collections import defaultdict
+from collections.abc import Mapping
 
 from hftrace.replay.events import Collection, Initialization
+from hftrace.replay.loads import roots
 from hftrace.replay.reader import OpenedSpan, Process, greater, total_of
 from hftrace.replay.timeline import LatestOpen, timelines_by_thread
 from hftrace.schema.lines import Edge
@@ -19,14 +21,30 @@ MERGE_GAP_NS = 1_000_000
 """Calls of ``_init_weights``, and imports, that lie closer than this become one span."""
 MIN_IMPORT_NS = 100_000
 """Shorter imports (a module that is there already, a failed probe) stay in their parent's time."""
+FILE_ERRORS = ("OSError", "FileNotFoundError", "PermissionError", "SafetensorError")
+"""What the body of a load raises itself where it is about files: to 4.50 it looks for them, and into them."""
+SHORT_NS = 100_000
+"""A stretch between two calls of a load's body that is no longer only leads to the next one: some arguments,
+and what it takes to write a span down."""
+MATTERS = 1_000
+"""It is worth a span where it is more than this part of its load: there are loads of a millisecond."""
 
 
 def close_open_spans(process: Process, status: str, last_time: int) -> None:
-    """Ends what was open when the process was gone, and what a parent's end took with it."""
+    """Ends what was open when process or recording were over, and what a parent's end took with it.
+
+    Args:
+        process: What it wrote.
+        status: Of its end.
+        last_time: When it was last seen alive.
+    """
+    above = roots(process.spans)
+    # A load in another thread goes on when the block is left: it was not seen to end.
+    going_on = {span.id for span in process.spans.values() if span.end is None and span.parent is None}
     for span in process.spans.values():
         if span.end is None:
             span.end = max(last_time, span.start)
-            span.status = status
+            span.status = "interrupted" if status != "killed" and above[span.id] in going_on else status
     # A child never outlives its parent on its own thread: a parent that was ended by an
     # exception in our own code takes its children with it.
     for span in process.spans.values():
@@ -166,7 +184,8 @@ def add_body_spans(process: Process) -> None:
     A load's body copies the config, reads the header of a single file, sorts
     its arguments: a millisecond that no function of its own stands for. What
     it is for is known from the call that follows, where a hook point says so
-    (``phase_before``), and after the last one from the load's own (``phase_after``); any
+    (``phase_before``), or where it is so short that it only leads up to it; after the last one
+    from the load's own (``phase_after``), or from the exception that passes through. Any
     other time of the body stays unattributed.
     """
     children: dict[int, list[OpenedSpan]] = defaultdict(list)
@@ -175,33 +194,54 @@ def add_body_spans(process: Process) -> None:
         if above is not None and above.phase == "load" and above.thread == span.thread:
             children[above.id].append(span)
     number = max(process.spans, default=0)
-    for parent, siblings in children.items():
-        above = process.spans[parent]
+    for above in [span for span in process.spans.values() if span.phase == "load"]:
+        siblings = children.get(above.id, [])
         siblings.sort(key=lambda span: (span.start, span.id))
         cursor, edge = above.start, above.edge
         for span in siblings:
             hook = process.hooks.get(span.hook or 0)
-            if hook is not None and hook.phase_before and span.start > cursor:
+            phase = (hook.phase_before if hook is not None else "") or _phase_of_gap(
+                span, span.start - cursor, above
+            )
+            if hook is not None and phase and span.start > cursor:
                 number += 1
                 owner, _, function = hook.function.rpartition(".")
                 # One from_pretrained calls another: whose it is tells them apart.
                 until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
                 process.spans[number] = _body_span(
-                    number, above, hook.phase_before, until, (cursor, edge), (span.start, span.edge)
+                    number, above, phase, until, (cursor, edge), (span.start, span.edge)
                 )
             if span.end is not None and span.end > cursor:
                 cursor, edge = span.end, span.end_edge or Edge()
         own = process.hooks.get(above.hook or 0)
-        if own is not None and own.phase_after and above.status == "ok" and above.end_edge and above.end:
+        until = "until it returns"
+        phase = own.phase_after if own is not None and above.status == "ok" and siblings else ""
+        if above.status != "ok":
+            until = "until the exception leaves it"
+            phase = _failed_phase(above, children)
+        if phase and above.end_edge and above.end is not None and above.end > cursor:
             number += 1
             process.spans[number] = _body_span(
-                number,
-                above,
-                own.phase_after,
-                "until it returns",
-                (cursor, edge),
-                (above.end, above.end_edge),
+                number, above, phase, until, (cursor, edge), (above.end, above.end_edge)
             )
+
+
+def _phase_of_gap(following: OpenedSpan, gap: int, load: OpenedSpan) -> str:
+    """Returns what a short stretch of a load's body is for; empty where it is long, or of no matter."""
+    matters = gap * MATTERS >= (load.end or load.start) - load.start
+    return following.phase if matters and gap <= SHORT_NS and following.phase != "load" else ""
+
+
+def _failed_phase(load: OpenedSpan, children: Mapping[int, list[OpenedSpan]]) -> str:
+    """Returns the phase that the exception which left a load rose from: that of a call, or of its body."""
+    below = children.get(load.id, [])
+    if below and below[-1].status != "ok":
+        return below[-1].phase if below[-1].phase != "load" else _failed_phase(below[-1], children)
+    if any(child.phase == "weights" for child in below):
+        return "finalize"
+    # Before that the body itself looks for files, and else at what it was given.
+    error = str(load.attributes.get("error", ""))
+    return "resolve" if error.startswith(FILE_ERRORS) else "config"
 
 
 def add_collection_spans(process: Process) -> None:

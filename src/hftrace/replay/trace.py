@@ -105,6 +105,7 @@ def _replay(
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
                 **_problems(processes),
+                **_surroundings(processes, base),
                 **(header or {}),
             }
         ),
@@ -177,7 +178,10 @@ class _Ledgers:
         base, offset = self._base, self._offset
         ended_well = outcome["status"] == "ok"
         if not ended_well and "died_in" not in outcome:
-            outcome.update(last_activity(process, base))
+            outcome.update(last_activity(process, base, outcome))
+            for name in ("load", "span"):
+                if outcome.get(name) is not None:
+                    outcome[name] += offset
         status = outcome["status"] if outcome["status"] in ("ok", "error", "interrupted") else "killed"
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
@@ -192,7 +196,7 @@ class _Ledgers:
         for record in records:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
-            files = Table.of(File, build_file_ledger(record, as_loaded, complete=ended_well))
+            files = Table.of(File, build_file_ledger(record, as_loaded, complete=record.status == "ok"))
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.span + offset}
             self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
@@ -235,6 +239,11 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
     }
 
 
+def _at_start(process: Process) -> dict[str, Any] | None:
+    """Returns what the process held when its recording began, in bytes; None where it was not read."""
+    return next(iter(process.facts.get("at_start", [])), None)
+
+
 def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[str, Any]:
     """Returns when the session began and ended, and where in the caller's code; its wall time.
 
@@ -257,11 +266,6 @@ def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[s
     return {**session, "wall_ns": bounds[1] - bounds[0]}
 
 
-def _at_start(process: Process) -> dict[str, Any] | None:
-    """Returns what the process held when its recording began, in bytes; None where it was not read."""
-    return next(iter(process.facts.get("at_start", [])), None)
-
-
 def _problems(processes: list[Process]) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves."""
     return {
@@ -272,6 +276,32 @@ def _problems(processes: list[Process]) -> dict[str, Any]:
             for error in process.errors
         ],
     }
+
+
+def _surroundings(processes: list[Process], base: int) -> dict[str, Any]:
+    """Returns what else went on: processes that were started and have no journal here, libraries, files."""
+    recorded = {process.pid for process in processes}
+    started: list[dict[str, Any]] = []
+    sums: dict[str, Any] = {"count": 0, "alive": None, "cpu_ns": None}
+    around: dict[str, Any] = {}
+    for process in processes:
+        own = process.facts.get("child", [])
+        started += [{**child, "time_ns": child["time_ns"] - base, "parent": process.pid} for child in own]
+        said = process.facts.get("children", [{"count": len(own)}])[-1]
+        for name in sums:
+            if said.get(name) is not None:
+                sums[name] = (sums[name] or 0) + said[name]
+        for fact in process.facts.get("surroundings", []):
+            around.update(fact)
+    unrecorded = [child for child in started if child.get("pid") not in recorded]
+    sums["count"] -= len(started) - len(unrecorded)
+    # Journals of before say nothing of either.
+    known = {"children": {**sums, "unrecorded": unrecorded}} if _counts_children(processes) else {}
+    return {**known, **({"surroundings": around} if around else {})}
+
+
+def _counts_children(processes: list[Process]) -> bool:
+    return any(process.facts.get(block) for process in processes for block in ("child", "children"))
 
 
 def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -35,9 +35,9 @@ class Trace(Content):
 
     @property
     def loads(self) -> list[Load]:
-        """The outermost loads, in order of time: each is its span, with what was asked of it.
+        """The outermost loads in order of time; each is its span, with what was asked of it.
 
-        Those that lie in no other load: steps of the caller and imports may be around them.
+        Steps of the caller and imports may be around them.
         """
         columns = [self.spans.column(field.name) for field in dataclasses.fields(Span)]
         return [Load(*(column[row] for column in columns)) for row in outermost_loads(self.spans)]

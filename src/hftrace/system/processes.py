@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -16,3 +20,58 @@ def start_ticks(pid: int) -> int | None:
         return int(fields[19]) if fields[0] not in (b"Z", b"X") else None
     except (OSError, ValueError, IndexError):
         return None
+
+
+def children_of(pid: int, thread: int | None = None) -> list[int]:
+    """Returns the living children of a process, those of each thread in the order in which it started them.
+
+    Args:
+        pid: The process.
+        thread: Of this thread of it alone.
+
+    Returns:
+        None of them where the kernel does not list them (``CONFIG_PROC_CHILDREN``).
+    """
+    found: list[int] = []
+    try:
+        tasks = [str(thread)] if thread is not None else os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for task in tasks:
+        with contextlib.suppress(OSError, ValueError):  # a thread that has ended
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_bytes().split())
+    return found
+
+
+def waited_cpu_ns() -> int | None:
+    """Returns the CPU time of all children that this process has waited for; None where nobody counts it."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round((used.ru_utime + used.ru_stime) * 1e9)
+
+
+class _Helpers(threading.local):
+    starting = False
+
+
+helpers: set[int] = set()
+"""Processes that hftrace itself has started: they are none of the program's."""
+_helpers = _Helpers()
+
+
+@contextlib.contextmanager
+def starting_helper() -> Iterator[None]:
+    """Says that a process which this thread starts meanwhile is hftrace's own."""
+    _helpers.starting = True
+    try:
+        yield
+    finally:
+        _helpers.starting = False
+
+
+def starts_helper() -> bool:
+    """Returns whether this thread starts a process of hftrace's own just now."""
+    return _helpers.starting

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import inspect
 import os
+import pickle
 import sys
 import threading
 
@@ -331,6 +333,17 @@ def test_representations_are_one_line(tmp_path):
     assert repr(recorded) == f"<Recording {tmp_path / 'out.json'}: done>"
     assert repr(trace()) == "<Recording in memory: not begun>"
     assert repr(recorded.trace) == f"<Trace {tmp_path / 'out.json'}: 0 loads, 0 tensors, ok>"
+
+
+def test_a_recording_travels_by_its_settings(tmp_path):
+    """As with cloudpickle, which sends a decorated function with all that it refers to."""
+    recorded = trace(tmp_path / "out.json", force=True)
+    with recorded:
+        for copied in (pickle.loads(pickle.dumps(recorded)), copy.deepcopy(recorded)):
+            assert repr(copied) == f"<Recording {tmp_path / 'out.json'}: not begun>"
+            with copied:
+                pass
+            assert copied.trace.path == str(tmp_path / "out.json")
 
 
 def test_no_room_for_the_journal(monkeypatch, tmp_path):

@@ -28,6 +28,14 @@ def test_the_summary_is_what_the_command_prints(run_cli, sample_trace, trace):
     assert trace.summary() == json.loads(run_cli("show", sample_trace, "--json").stdout)
 
 
+def test_one_load(run_cli):
+    path = ROOT / "traces" / "examples" / "llama-D-5.23.0.json"
+    said = json.loads(run_cli("show", path, "--load", "1", "--json").stdout)
+    assert hftrace.Trace.open(path).summary(load=1) == said
+    with pytest.raises(hftrace.HftraceError, match="there is no load 2"):
+        hftrace.Trace.open(path).summary(load=2)
+
+
 @pytest.mark.parametrize("view", [None, "tree", "tensors", "all"])
 def test_show_prints_what_the_command_does(run_cli, sample_trace, trace, capsys, view):
     options = ["--view", view] if view else []
@@ -43,7 +51,9 @@ def test_show_takes_options(trace, capsys):
     short = capsys.readouterr().out
     trace.show("tensors", limit=0)
     assert len(capsys.readouterr().out) > len(short)
-    trace.show("tree", depth=1, min_ms=0.1)
+    trace.show("tensors", filter=["embed", "kind=parameter"], limit=0)
+    assert len(capsys.readouterr().out) < len(short)
+    trace.show("tree", depth=1, min_ms=0.1, load=1)
     assert "\x1b" not in capsys.readouterr().out
     trace.show(color="always")
     assert "\x1b[" in capsys.readouterr().out
@@ -52,9 +62,12 @@ def test_show_takes_options(trace, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"view": "nothing"}, "there is no view 'nothing': summary, tree"),
+        ({"view": "nothing"}, "there is no view 'nothing': summary, "),
         ({"view": "files", "depth": 3}, "depth does not apply to --view files"),
         ({"limit": 3}, "limit does not apply to the default screen"),
+        ({"view": "memory", "filter": "x"}, "filter does not apply to --view memory"),
+        ({"view": "tensors", "filter": "("}, "is not a regular expression"),
+        ({"load": 99}, "there is no load 99"),
         ({"color": "red"}, "there is no color 'red': auto, always, never"),
     ],
 )

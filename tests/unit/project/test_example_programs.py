@@ -32,6 +32,7 @@ def test_every_example_is_named_in_both_lists():
     }
     assert files == {
         "service_start.py",
+        "async_service.py",
         "test_service_start.py",
         "notebook.ipynb",
         "compare_versions.sh",
@@ -52,6 +53,19 @@ def test_service_start(run_python, tmp_path):
     assert trace.outcome.status == "ok"
     assert len(trace.loads) == 1
     assert f"load {trace.loads[0].duration_ns / 1e9:.2f} s" in done.stdout
+
+
+@marked
+def test_async_service(run_python, tmp_path):
+    (tmp_path / "worker-1.json").write_text("of a run before: overwritten")
+    done = run_python(EXAMPLES / "async_service.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 workers; the last took ")
+    assert "from_pretrained" in done.stdout
+    traces = {path.name: hftrace.Trace.open(path) for path in tmp_path.glob("*.json")}
+    loads = {name: len(trace.loads) for name, trace in traces.items()}
+    assert loads == {"worker-1.json": 1, "worker-2.json": 1, "lifespan.json": 2}
+    assert {trace.outcome.status for trace in traces.values()} == {"ok"}
 
 
 @marked

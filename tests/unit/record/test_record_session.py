@@ -129,7 +129,7 @@ def test_a_step_that_outlives_its_recording():
     with recording() as recorded:
         late.__enter__()
     late.__exit__(None, None, None)
-    assert steps(recorded)["late"].status == "ok"
+    assert steps(recorded)["late"].status == "interrupted"
 
 
 def test_steps_of_coroutines_cross():

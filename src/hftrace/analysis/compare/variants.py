@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
-from hftrace.analysis.time.phases import phase_times
+from hftrace.analysis.time.phases import phase_times, phases_of, wall_of
 from hftrace.analysis.time.ready import main_loads, readiness, returned_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
@@ -56,7 +56,7 @@ def succeeded(trace: Trace) -> bool:
 
 def load_phases(trace: Trace) -> dict[str, int]:
     """Returns exclusive time by phase inside these loads, in ns; with ``unattributed`` it adds up."""
-    return span_index(trace).phase_times(main_loads(trace))
+    return phases_of(span_index(trace), main_loads(trace))
 
 
 def ready_ns(trace: Trace) -> int | None:
@@ -77,13 +77,17 @@ def without_imports_ns(trace: Trace) -> int | None:
 
 
 def storage_bytes(trace: Trace) -> int | None:
-    """Returns what the process fetched from storage during the loads, and during touch and forward."""
+    """Returns what the process fetched from storage during the loads, and during touch and forward.
+
+    The kernel counts by process: of loads at one time, each has the other one's bytes too.
+    """
     index = span_index(trace)
     column = trace.spans.column("storage_read_bytes")
     rows = main_loads(trace)
     rows += [row for row in index.main_roots if index.phases[row] in READY_PHASES]
     known = [column[row] for row in rows]
-    return None if not known or None in known else sum(known)
+    apart = wall_of(index, rows) == sum(index.wall_ns(row) for row in rows)
+    return None if not known or None in known or not apart else sum(known)
 
 
 def device_bytes(trace: Trace) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
 from hftrace.analysis.ending.limits import recorded_limit
 from hftrace.analysis.ending.progress import known_progress
+from hftrace.analysis.ending.whose import ended_load, ended_outside, ended_span
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
@@ -95,6 +96,8 @@ class Death:
     cause: str | None = None
     """The same of the exception that the load caught before, which is why it failed."""
     traceback: str | None = None
+    outside: bool = False
+    """Whether it is known that it was outside of any load."""
     time_ns: int | None = None
     phase: str | None = None
     function: str | None = None
@@ -210,6 +213,8 @@ def death_of(trace: Trace) -> Death:
     else:
         certainty = confidence(killer, evidence)
     error = outcome.get("error")
+    raised = error if isinstance(error, dict) else {}
+    outside = ended_outside(trace)
     cause = _error_text(outcome.get("cause"))
     row = _last_span(trace, status, text(outcome.get("died_in")) if cause else None)
     span = trace.spans[row] if row is not None else None
@@ -224,12 +229,15 @@ def death_of(trace: Trace) -> Death:
         signal=signal,
         exit_code=integer(outcome.get("exit_code")),
         error=_error_text(error),
-        cause=cause,
-        traceback=text(error.get("traceback")) if isinstance(error, dict) else None,
+        cause=cause or _error_behind(trace, error),
+        traceback=text(raised.get("traceback")),
+        outside=outside,
         time_ns=max(span_index(trace).ends, default=None),
         phase=text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
-        function=(span.function or span.name) if span else text(outcome.get("died_in")),
-        source=span.source if span else None,
+        function=(span.function or span.name)
+        if span
+        else text(outcome.get("died_in")) or (text(raised.get("raised_in")) if outside else None),
+        source=span.source if span else text(raised.get("raised_at")) if outside else None,
         file=file,
         shard=shard,
         shards=shards,
@@ -258,6 +266,17 @@ def _evidence(found: Any) -> list[Evidence]:
         for each in pieces
         if text(each) is not None or (isinstance(each, dict) and text(each.get("kind")) is not None)
     ]
+
+
+def _error_behind(trace: Trace, error: Any) -> str | None:
+    """Returns the error of the load that the session's own came from, where that is another one."""
+    row = ended_load(trace)
+    noted = trace.spans.column("attributes")[row] if row is not None else {}
+    of_load = text(noted.get("error"))
+    kind, _, message = (of_load or "").partition(": ")
+    whole = error if isinstance(error, dict) else {}
+    same = str(whole.get("type")).rpartition(".")[2] == kind and str(whole.get("message")).startswith(message)
+    return None if same or not whole else of_load
 
 
 def _error_text(error: Any) -> str | None:
@@ -293,8 +312,9 @@ def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
         row = next(found, None)
         if row is not None:
             return row
-    failed = [row for row in index.roots if statuses[row] != "ok"]
-    if not failed:
+    own = ended_span(trace)
+    failed = [row for row in index.roots if statuses[row] != "ok"] if own is None else [own]
+    if not failed or (own is None and ended_outside(trace)):
         return None
     row = max(failed, key=lambda row: (index.ends[row], index.starts[row], row))
     while True:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hftrace.analysis.ending.whose import ended_load, ended_outside
 from hftrace.analysis.once import once
-from hftrace.analysis.time.loads import ending_load_trace
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 
@@ -33,16 +34,19 @@ class Progress:
 
 @once
 def ledger_progress(trace: Trace) -> Progress:
-    """Returns how far a load came by its tensor ledger: of several, the one that the session ended in."""
-    trace = ending_load_trace(trace)
+    """Returns how far the load came that the session ended in, by its tensor ledger."""
+    if ended_outside(trace):
+        return Progress(0, 0, 0, 0, complete=False)
     tensors = trace.tensors
+    index, row = span_index(trace), ended_load(trace)
+    own = None if row is None else {index.ids[below] for below in index.walk([row])}
     count = done = placed_bytes = all_bytes = 0
     known: set[str | None] = set()
-    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file", "files")
-    for kind, provenance, stored, placed, file, files in zip(
+    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file", "files", "load")
+    for kind, provenance, stored, placed, file, files, load in zip(
         *(tensors.column(name) for name in columns), strict=True
     ):
-        if kind == "unused" or stored is None:
+        if kind == "unused" or stored is None or (own is not None and load not in own):
             continue
         known.add(file)
         known.update(files or ())
@@ -53,7 +57,9 @@ def ledger_progress(trace: Trace) -> Progress:
         if placed is not None:
             done += 1
             placed_bytes += stored
-    weights = {file.name for file in trace.files if file.shard is not None}
+    weights = {
+        file.name for file in trace.files if file.shard is not None and (own is None or file.asked_by in own)
+    }
     return Progress(done, count, placed_bytes, all_bytes, bool(all_bytes) and weights <= known)
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from hftrace.analysis.ending.prediction import predicted_device_bytes
+from hftrace.analysis.ending.whose import ended_load, ended_outside, failed_loads
 from hftrace.analysis.memory.devices import described_device, device_sizes
-from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
 
@@ -77,9 +77,13 @@ def caught_cause(trace: Trace) -> Cause | None:
     error = trace.outcome.get("error")
     if trace.outcome.get("status") != "error" or not isinstance(error, Mapping) or is_memory_error(error):
         return None
-    spans = trace.spans
-    failed = [row for row in span_index(trace).load_rows if spans.column("status")[row] == "error"]
-    last = max(failed, default=None)
+    if ended_outside(trace):
+        return None
+    spans, last = trace.spans, ended_load(trace)
+    if last is None:
+        last = next(
+            (failed.row for failed in reversed(failed_loads(trace)) if failed.status == "error"), None
+        )
     if last is None:
         return None
     begin, end = spans[last].start_ns, spans[last].end_ns

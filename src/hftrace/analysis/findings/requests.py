@@ -43,6 +43,7 @@ def failed_requests(trace: Trace) -> Iterator[Finding]:
         f"{'; '.join(parts)}. Time lost, with the waits before the next attempt: {duration(lost)}.",
         _advice(trace, hosts),
         cost_ns=lost,
+        view="requests",
     )
 
 
@@ -97,6 +98,7 @@ def offline_too_late(trace: Trace) -> Iterator[Finding]:
             f"{units.count(len(trace.requests), 'request')} went out although {' and '.join(names)} "
             f"{'is' if len(names) == 1 else 'are'} set: huggingface_hub reads it once, when it is imported.",
             IN_TIME,
+            view="requests",
         )
 
 

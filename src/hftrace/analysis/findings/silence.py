@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.instead import seen_instead
 from hftrace.analysis.loader import is_unrecognised
 from hftrace.analysis.once import once
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.analysis.time.requests import failures
 from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.values import text
+from hftrace.analysis.values import natural, text
 from hftrace.schema.trace import Trace
 
 INSIDE_SHARE = 0.5
@@ -29,8 +31,8 @@ class Reason(NamedTuple):
     """Why the claim cannot be made."""
 
     kind: str
-    """``no-load, ended, block-raised, failed-load, incomplete, unrecognised, overlapping, requests`` or
-    ``outside``."""
+    """``ended, block-raised, exited, no-load, failed-load, incomplete, unrecognised, overlapping, children,
+    requests`` or ``outside``."""
     facts: dict[str, Any]
     """Names, counts and times in ns."""
 
@@ -58,9 +60,12 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     raised = text(trace.outcome.get("block_error"))
     if raised is not None:
         yield Reason("block-raised", {"error": raised})
+    code = natural(trace.outcome.get("exit_code"))
+    if status == "ok" and code:
+        yield Reason("exited", {"code": code})
     loads = index.load_rows
     if not loads:
-        yield Reason("no-load", {})
+        yield Reason("no-load", seen_instead(trace))
     statuses = trace.spans.column("status")
     failed = [row for row in loads if statuses[row] != "ok"]
     if failed:
@@ -72,6 +77,9 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     overlap = overlapping_loads(trace)
     if overlap is not None:
         yield Reason("overlapping", {"loads": len(overlap.rows), "threads": overlap.threads})
+    children = unrecorded_children(trace)
+    if children is not None and children.matters:
+        yield Reason("children", children.to_json())
     unanswered = sum(host.failed for host in failures(trace))
     if unanswered:
         yield Reason("requests", {"failed": unanswered})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
@@ -27,7 +28,7 @@ def overlapping(trace: Trace) -> Iterator[Finding]:
     if overlap is None:
         return
     parts = [
-        f"{len(overlap.rows):,} loads overlapped on {units.count(overlap.threads, 'thread')}, up to "
+        f"{_names(trace, overlap.rows)} overlapped on {units.count(overlap.threads, 'thread')}, up to "
         f"{overlap.at_once:,} at a time; while it builds its model each changes functions of torch and "
         "transformers for the whole process"
     ]
@@ -49,6 +50,18 @@ def overlapping(trace: Trace) -> Iterator[Finding]:
         "; ".join(parts) + ".",
         advice,
     )
+
+
+def _names(trace: Trace, rows: list[int]) -> str:
+    """Returns which loads: by the class that was called, with how many of each."""
+    names = trace.spans.column("name")
+    counts = Counter(str(names[row]) for row in rows)
+    said = [f"{count:,} of {name}" if count > 1 else name for name, count in counts.most_common(MAX_NAMES)]
+    more = len(counts) - MAX_NAMES
+    if more > 0:
+        said[-1:] = [said[-1], f"{units.count(more, 'other class', 'other classes')}"]
+    which = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    return f"{len(rows):,} loads ({which})"
 
 
 def changed_globals(trace: Trace) -> list[str]:

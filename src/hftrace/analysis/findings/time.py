@@ -190,6 +190,7 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         + (f": {worst}." if worst else "."),
         "No option of the loader helps here: keep the process alive between loads, or import earlier.",
         cost_ns=spent,
+        view="tree",
     )
 
 

@@ -238,7 +238,7 @@ def _parts(
         Part("sources", "their sources in the checkpoint", sums["sources"].bytes, source_memory),
         Part("copies", "copies on their way into the model", sums["copies"].bytes, "anonymous"),
         Part("imports", "modules imported by the load", growth.imports_anon, "anonymous"),
-        Part("objects", "configuration, modules and other objects", objects, "anonymous"),
+        Part("objects", "modules, configuration, new parameters", objects, "anonymous"),
         Part("imports", "code of libraries used for the first time", growth.file, "file"),
     ]
     parts = [part._replace(tensors=sums[part.kind].count) if part.kind in sums else part for part in parts]

@@ -21,6 +21,14 @@ def peak_time_ns(trace: Trace, process: ProcessMemory, peak: Peak) -> int | None
     return peak.time_ns
 
 
+def peak_span(trace: Trace, peak: Peak) -> int | None:
+    """Returns the row of the span that a peak was in: the one that its composition was worked out for."""
+    made = peak_composition(trace)
+    if made is not None and made.span is not None and made.peak_bytes == peak.bytes:
+        return made.span
+    return peak.span
+
+
 def composition_facts(trace: Trace) -> dict[str, Any] | None:
     """Returns what the peak was made of as plain JSON values; None where it is not known."""
     made = peak_composition(trace)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hftrace.analysis.ending.whose import all_ended_well
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
@@ -115,7 +116,7 @@ def _missing(trace: Trace) -> dict[int, int]:
 
     A rank is left out where nobody knows: its load did not end well, or its memory was not read.
     """
-    if trace.outcome.get("status", "ok") != "ok":
+    if not all_ended_well(trace):
         return {}
     index = span_index(trace)
     maps: dict[int, int] = {}

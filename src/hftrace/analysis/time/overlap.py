@@ -61,3 +61,22 @@ def overlapping_loads(trace: Trace) -> Overlap | None:
     if not overlapping:
         return None
     return Overlap(sorted(overlapping), len({index.lanes[row] for row in overlapping}), most)
+
+
+@once
+def overlapped_by(trace: Trace) -> dict[int, list[int]]:
+    """Returns, for each outermost load that ran at the same time as others of its process, their rows.
+
+    Loads of anything: a tokenizer's beside a model's costs nothing but its share of the time.
+    """
+    index = span_index(trace)
+    found: dict[int, list[int]] = {}
+    open_rows: list[int] = []
+    for row in sorted(index.load_rows, key=lambda row: (index.starts[row], row)):
+        open_rows = [other for other in open_rows if index.ends[other] > index.starts[row]]
+        for other in open_rows:
+            if index.lanes[other][:2] == index.lanes[row][:2]:
+                found.setdefault(other, []).append(row)
+                found.setdefault(row, []).append(other)
+        open_rows.append(row)
+    return found

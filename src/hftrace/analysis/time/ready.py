@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.phases import wall_of
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD, READY_PHASES
@@ -70,20 +71,20 @@ class Ready:
 
 
 def main_loads(trace: Trace) -> list[int]:
-    """Returns the rows of the outermost loads on the main thread, in order."""
+    """Returns the rows of the outermost loads of the main process, on all of its threads, in order."""
     index = span_index(trace)
     main = index.main_lane
-    return [row for row in index.load_rows if index.lanes[row] == main]
+    return [row for row in index.load_rows if main is not None and index.lanes[row][:2] == main[:2]]
 
 
 @once
 def returned_ns(trace: Trace) -> int | None:
-    """Returns the wall time of all outermost loads of the main thread; None where there is none.
+    """Returns the time in which any outermost load of the main process was under way; None without one.
 
     That is what "returned" means wherever it is said: on the screen, in a comparison, in a budget.
     """
     rows = main_loads(trace)
-    return sum(span_index(trace).wall_ns(row) for row in rows) if rows else None
+    return wall_of(span_index(trace), rows) if rows else None
 
 
 @once

@@ -103,6 +103,10 @@ class SpanIndex:
             yield row
             stack.extend(list(self._own_thread(row))[::-1])
 
+    def bounds(self, row: int) -> tuple[int, int]:
+        """Returns when a span began and ended, so that it lies inside of its parent."""
+        return self._bounds[row]
+
     def wall_ns(self, row: int) -> int:
         """Returns the wall time of a span."""
         start, end = self._bounds[row]
@@ -142,9 +146,15 @@ class SpanIndex:
 
     @property
     def main_roots(self) -> list[int]:
-        """The root spans of the main thread: together they are the wall time of a trace."""
+        """The root spans of the main thread."""
         lane = self.main_lane
         return [row for row in self.roots if self.lanes[row] == lane]
+
+    @property
+    def process_roots(self) -> list[int]:
+        """The root spans of the main thread's process, on all of its threads."""
+        lane = self.main_lane
+        return [row for row in self.roots if lane is not None and self.lanes[row][:2] == lane[:2]]
 
     def nearest(self, phases: Iterable[str]) -> list[int | None]:
         """Returns, for each row, the innermost span of one of ``phases`` that it is or lies in."""

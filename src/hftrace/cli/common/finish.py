@@ -46,8 +46,12 @@ def finish(
         trace.save(target)
     try:
         _draw(trace, target, quiet, as_json, color, width)
-    except (OSError, HftraceError):
-        raise  # the reader of our output has left
+    except HftraceError:
+        raise
+    except OSError:
+        # The reader of our output has left, or what it writes to is full: the trace is there all the same.
+        _report(trace, target)
+        raise
     except Exception as error:
         _report(trace, target)
         print_error(
@@ -106,8 +110,10 @@ def _report(trace: Trace, target: Path | None) -> int:
 
         print_error(f"{explain_death(trace)}.{where}")
         return EXIT_THRESHOLD if outcome.get("killer") == "memory-limit" else EXIT_FAILED
+    from hftrace.analysis.ending.whose import ended_outside
     from hftrace.launch.ending.explanation import explain_failure
 
     phase = f" in phase {outcome.get('last_phase')}" if outcome.get("last_phase") else ""
-    print_error(f"the load failed{phase}: {explain_failure(trace)}.{where}")
+    what = "the program" if ended_outside(trace) else "the load"
+    print_error(f"{what} failed{phase}: {explain_failure(trace)}.{where}")
     return EXIT_FAILED

@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from hftrace.analysis.ending.killer import CERTAIN, confidence
+from hftrace.analysis.ending.whose import ended_load, ended_outside
 from hftrace.analysis.text import first_sentences
 from hftrace.errors import HftraceError
 from hftrace.launch.ending.evidence import damaged_files
@@ -41,17 +43,33 @@ def explain_failure(trace: Trace) -> str:
     error = trace.outcome.get("cause") or trace.outcome.get("error") or {}
     message = str(error.get("message") or "").strip()
     kind = str(error.get("type") or "error").rpartition(".")[2]
-    if kind not in UNRELATED:
-        keywords = trace.request.get("keywords") or {}
+    if "trust_remote_code=True" in message:
+        model = _request_of_the_end(trace).get("model") or "the model"
+        return (
+            f"{model} comes with code of its own, which only you can allow: "
+            "read it, and add --trust-remote-code (trust_remote_code=True in Python)"
+        )
+    if kind not in UNRELATED and not ended_outside(trace):
+        request = _request_of_the_end(trace)
+        keywords = request.get("keywords") or {}
         subfolder = keywords.get("subfolder") if isinstance(keywords, Mapping) else None
         gguf = isinstance(keywords, Mapping) and bool(keywords.get("gguf_file"))
-        model = str(trace.request.get("path") or trace.request.get("model") or "")
+        model = str(request.get("path") or request.get("model") or "")
         reason = None if gguf else _checkpoint_problem(model, subfolder)
         if reason is None and model and not Path(model).exists():
             reason = _hub_problem(trace, model, f"{kind}: {message}\n{error.get('traceback') or ''}")
         if reason is not None:
             return reason
     return f"{kind}: {first_sentences(message)}"
+
+
+def _request_of_the_end(trace: Trace) -> Mapping[str, Any]:
+    """Returns what was asked of the load that failed; of several, the first one's is the trace's."""
+    row = ended_load(trace)
+    asked = trace.spans.column("attributes")[row].get("request") if row is not None else None
+    if not isinstance(asked, Mapping) or asked.get("model") == trace.request.get("model"):
+        return trace.request
+    return asked
 
 
 def explain_death(trace: Trace) -> str:

@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from hftrace.record.child.keywords import dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
+from hftrace.record.failures import describe_error, left_span
 from hftrace.record.hooks.generations import loader_facts
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
@@ -113,16 +113,14 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         interrupted = isinstance(error, KeyboardInterrupt)
         code = 130 if interrupted else 1
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        span = left_span(recorder, error)
         recorder.facts(
             "outcome",
             {
                 "status": "interrupted" if interrupted else "error",
-                "error": {
-                    "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-                    "message": redact(str(error))[:10_000],
-                    "traceback": redact(text)[-50_000:],
-                },
+                "error": describe_error(error),
+                # What happens around the load is a span of its own, and may be what failed.
+                **({"load": span[0]} if span is not None and span[1] == "load" else {}),
             },
         )
     if recorder.first_checkpoint is not None:
@@ -144,6 +142,7 @@ def _load(
     import torch
     import transformers
 
+    _answer_no_prompt()
     quiet = transformers.utils.logging
     if request.get("quiet_bars"):
         # The supervisor shows the progress; two bars on one terminal overwrite each other.
@@ -172,6 +171,16 @@ def _load(
     readiness = Readiness(recorder, request, verify)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
+
+
+def _answer_no_prompt() -> None:
+    """Lets transformers refuse a model's own code at once: nobody can answer this process.
+
+    Its timeout for the answer is 0 where nobody is there, and it then raises without a prompt.
+    """
+    module: Any = importlib.import_module("transformers.dynamic_module_utils")
+    if hasattr(module, "TIME_OUT_REMOTE_CODE"):
+        module.TIME_OUT_REMOTE_CODE = 0
 
 
 def _keywords(keywords: dict[str, Any], torch: Any) -> dict[str, Any]:
@@ -240,6 +249,10 @@ def _resolve_class(
 def _named_class(transformers: Any, name: str) -> Any:
     """Returns a class of transformers by name, or of any module as ``module:Class``."""
     module_name, colon, attribute = name.partition(":")
+    if colon and os.getcwd() not in sys.path:
+        # As with "python -m": what lies where the user stands can be named. Torch and transformers are
+        # imported by now, so no file here stands in for them.
+        sys.path.insert(0, os.getcwd())
     try:
         owner = (
             getattr(importlib.import_module(module_name), attribute) if colon else getattr(transformers, name)

@@ -12,7 +12,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
-from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_time_ns
+from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_span, peak_time_ns
 from hftrace.analysis.memory.peaks import Peak
 from hftrace.analysis.memory.usage import ProcessMemory, process_memory
 from hftrace.analysis.time.spans import span_index, thread_names
@@ -248,7 +248,7 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
     peak = process.peak
     if peak is not None:
         text = f"peak: {units.byte_count(peak.bytes)}"
-        where = describe_time(trace, peak_time_ns(trace, process, peak), peak.span)
+        where = describe_time(trace, peak_time_ns(trace, process, peak), peak_span(trace, peak))
         text += f" {where}" if where else ""
         if not peak.exact:
             text += "; this is the largest sample, an exact figure is not known"
@@ -351,7 +351,7 @@ def _peak_facts(trace: Trace, process: ProcessMemory, peak: Peak | None) -> dict
     return {
         "bytes": peak.bytes,
         "time_ns": peak_time_ns(trace, process, peak),
-        "span": None if peak.span is None else span_index(trace).ids[peak.span],
+        "span": None if (row := peak_span(trace, peak)) is None else span_index(trace).ids[row],
         "exact": peak.exact,
         "between_samples": peak.between_readings,
     }

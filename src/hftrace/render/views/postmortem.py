@@ -173,11 +173,11 @@ def _doing(found: Death, short: bool) -> str:
     if found.function:
         function = clean(found.function)
         function = function.rpartition(".")[2] if short else function
-        parts.append(f"in {function}" if parts else function)
+        parts.append(f"in {function}" if parts or found.outside else function)
     text = ", ".join(parts)
     if found.source:
         text += f" ({clean(found.source)})"
-    return text
+    return f"{text}, outside of any load" if text and found.outside else text
 
 
 def _place(found: Death, short: bool) -> str:

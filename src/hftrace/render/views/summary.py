@@ -24,9 +24,11 @@ from hftrace.analysis.time.weights import (
     reading_ns,
     resident_share_before,
     weight_bytes,
+    weight_files,
 )
 from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
+from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
@@ -170,6 +172,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     model = only_model_trace(trace)
     if model is not None and (asked := _asked(model)):
         yield "asked", asked
+    yield from outcome_facts(trace)
     yield "took", took_words(trace)
     if outside := outside_words(trace):
         yield "outside", outside
@@ -274,13 +277,15 @@ def _read(trace: Trace) -> str:
             # Nothing waits for a device: a copy to one may still be under way when its call returns.
             whose = " of host time" if goes_to_a_device(trace) else ""
             text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+            text += " with dequantising" * any(file.format == "gguf" for file in weight_files(trace))
         parts.append(text)
     if moved.mapped:
         text = f"{units.byte_count(moved.mapped)} memory-mapped"
         if untouched := untouched_bytes(trace):
             found = readiness(trace)
             when = "by the load" if found is not None and found.steps else "yet"
-            text += f", {units.byte_count(untouched)} of it not touched {when}"
+            # All that the process grew by is taken for weights: what the memory view finds is no more.
+            text += f", at least {units.byte_count(untouched)} of it not touched {when}"
         else:
             text = f"{units.byte_count(moved.mapped)} only mapped"
         parts.append(text)

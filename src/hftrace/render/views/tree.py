@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
-from hftrace.analysis.time.session import session_wall_ns
+from hftrace.analysis.time.session import AROUND, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
@@ -39,6 +39,8 @@ from hftrace.schema.trace import Trace
 
 WIDE = 110
 """From this many columns on, phases are words instead of letters and the device has its own column."""
+MIN_LABEL = 60
+"""On a wide screen, columns of names and what belongs to them, where none is longer."""
 GUIDE_LIMIT = 24
 """Guides of deeper levels are cut to this many cells, so that names stay readable."""
 
@@ -70,6 +72,16 @@ class _Layout(NamedTuple):
     def blank(self) -> str:
         """Guide below a last child."""
         return "   " if self.wide else "  "
+
+
+class _Guided(NamedTuple):
+    """A node with what stands before it."""
+
+    node: Node
+    guide: str
+    below: str
+    """The guide of the lines below it that belong to it."""
+    parent: Node | None
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -116,6 +128,13 @@ def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     wide = width >= WIDE
     device = wide and bool(memory_peaks(trace).device_bytes)
     layout = _Layout(width, width - 26 - (11 if device else 0), wide, device)
+    nodes = list(_guided(roots, layout))
+    if wide:
+        # Figures far from their names are read in the wrong line.
+        longest = max(
+            (width_of(node[1]) + line_width(_label_of(trace, node, layout)) for node in nodes), default=0
+        )
+        layout = layout._replace(label=max(MIN_LABEL, min(layout.label, longest + 1)))
     yield heading("Call tree", width)
     columns = fit("time", 10, "right") + fit("share", 6, "right") + fit("peak RSS", 10, "right")
     yield [
@@ -126,14 +145,21 @@ def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
         nothing = "no span matches the filter" if len(span_index(trace).ids) else "this trace has no spans"
         yield [(nothing, DIM)]
         return
-    stack: list[tuple[Node, str, str, Node | None]] = [(root, "", "", None) for root in reversed(roots)]
+    for guided in nodes:
+        yield from _node_lines(trace, guided, layout)
+
+
+def _guided(roots: list[Node], layout: _Layout) -> Iterator[_Guided]:
+    """Yields every node with the guides before it and below it, and its parent."""
+    stack = [_Guided(root, "", "", None) for root in reversed(roots)]
     while stack:
-        node, guide, below, parent = stack.pop()
-        yield from _node_lines(trace, node, parent, guide, below, layout)
+        guided = stack.pop()
+        yield guided
+        node, _, below, _ = guided
         for position in range(len(node.children) - 1, -1, -1):
             last = position == len(node.children) - 1
             stack.append(
-                (
+                _Guided(
                     node.children[position],
                     _cut(below + (layout.corner if last else layout.branch), layout),
                     _cut(below + (layout.blank if last else layout.line), layout),
@@ -147,12 +173,14 @@ def _cut(guide: str, layout: _Layout) -> str:
     return guide if len(guide) <= limit else "…" + guide[len(guide) - limit + 1 :]
 
 
-def _node_lines(
-    trace: Trace, node: Node, parent: Node | None, guide: str, below: str, layout: _Layout
-) -> Iterable[Line]:
-    room = max(8, layout.label - width_of(guide) - 1)
-    parts = _label(trace, node, parent, room, layout)
-    line: Line = [(guide, DIM), *parts]
+def _label_of(trace: Trace, guided: _Guided, layout: _Layout) -> Line:
+    room = max(8, layout.label - width_of(guided.guide) - 1)
+    return _label(trace, guided.node, guided.parent, room, layout)
+
+
+def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line]:
+    node, guide, below, parent = guided
+    line: Line = [(guide, DIM), *_label_of(trace, guided, layout)]
     line.append((" " * max(1, layout.label - line_width(line)), PLAIN))
     line.extend(_figures(trace, node, layout))
     yield line
@@ -243,11 +271,14 @@ def _amount(node: Node) -> list[str]:
     return parts
 
 
-def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ") -> Line:
-    """Returns a name and what belongs to it: parts that do not fit are dropped, the last one first."""
+def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ", least: int = 24) -> Line:
+    """Returns a name and what belongs to it: parts that do not fit are dropped, the last one first.
+
+    Parts are dropped before the name becomes narrower than ``least``.
+    """
     name = clean(name) or "(no name)"
     kept = [part for part in parts if part]
-    least = min(24, width_of(name))
+    least = min(least, width_of(name))
     while kept and least + 2 + width_of(gap.join(kept)) > room:
         kept.pop()
     if not kept:
@@ -269,15 +300,19 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
     parts: list[str] = []
-    if parent is None and phase == "load" and has_several(trace):
+    outermost = parent is None or parent.phase in AROUND
+    if outermost and phase == "load" and has_several(trace):
         # Each of several loads goes by its number, and by what it was of.
         number, source = root_note(trace, node.spans[0])
         line.append((f"{number} ", DIM))
         parts += [source] if source else []
     left = room - line_width(line)
     label = _title(node)
-    if node.status not in ("ok", "error"):
-        parts.append(f"{node.status} here")
+    ended = f"{node.status} here" if node.status not in ("ok", "error") else ""
+    if ended and width_of(label) + 2 + width_of(ended) > left:
+        ended = node.status
+    if ended:
+        parts.append(ended)
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
@@ -299,14 +334,6 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.
         source = source.rpartition("/")[2]
-    if (
-        width_of(label) + taken + width_of(source) + 2 > left
-        and not layout.wide
-        and phase not in ("load", "shard", "import")
-        and "." in label
-    ):
-        # The load above names the class; the function and its line say which code ran.
-        label = label.rpartition(".")[2]
     name = node.name or ""
     target = node.attributes.get("target")
     if isinstance(target, str) and target:
@@ -317,11 +344,17 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
         parts.insert(0, name)
         taken += width_of(name) + 2
     if source:
-        spare = left - min(36, width_of(label)) - taken - 2
-        if spare >= 12:
+        # The class stays whole: of the file, what there is room for, and at least the line.
+        spare = left - width_of(label) - taken - 2
+        line_number = ":" + source.rpartition(":")[2]
+        if spare >= min(12, width_of(source)):
             parts.append(shorten(source, spare))
+        elif ":" in source and spare >= width_of(line_number):
+            parts.append(line_number)
     main = STRONG if phase == "load" and node.status == "ok" else style if node.status != "ok" else PLAIN
-    return [*line, *_named(label, parts, left, main)]
+    # A class is read whole; how a span ended comes before that, and of files and modules the ends are enough.
+    least = 24 if phase in ("shard", "import") else left - 2 - width_of(ended) if ended else width_of(label)
+    return [*line, *_named(label, parts, left, main, least=least)]
 
 
 def _title(node: Node) -> str:

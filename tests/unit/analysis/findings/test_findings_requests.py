@@ -32,6 +32,7 @@ def test_a_dead_hub_costs_its_retries():
         refused(made, start, attempt)
     finding = found(made)["failed-requests"]
     assert finding.rule == "R35"
+    assert finding.view == "requests"
     assert finding.title == "4 requests to hub.example failed"
     assert "All 4 requests to hub.example failed (ConnectionError), 3 sent again" in finding.evidence
     assert finding.cost_ns == (7_100 + 2 - 100) * MS, "the waits between them are lost too"

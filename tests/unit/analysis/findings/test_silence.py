@@ -67,6 +67,11 @@ def change(made, what):
     elif what == "overlapping":
         root = made.span(None, "load", "Other", 500, 1_500, thread=9)
         made.span(root, "weights", "weights", 500, 1_500, thread=9)
+    elif what == "exited":
+        made.outcome["exit_code"] = 3
+    elif what == "children":
+        entry = {"how": "fork", "name": "worker", "pid": 7, "python": True}
+        made.header["children"] = {"count": 1, "alive": 0, "cpu_ns": 0, "unrecorded": [entry]}
     elif what == "ended":
         made.outcome["status"] = "interrupted"
 
@@ -81,6 +86,8 @@ def change(made, what):
         "incomplete",
         "requests",
         "overlapping",
+        "exited",
+        "children",
         "ended",
     ],
 )
@@ -105,3 +112,43 @@ def test_the_screen_says_it_in_one_sentence():
     made = healthy()
     change(made, "failed-load")
     assert "1 of 2 loads failed" in drawn(made)
+
+
+def test_programs_that_cannot_have_loaded_anything_are_no_doubt():
+    made = healthy()
+    entry = {"how": "program", "name": "uname", "pid": 7, "python": False}
+    made.header["children"] = {"count": 1, "alive": 0, "cpu_ns": 3 * MS, "unrecorded": [entry]}
+    assert kinds(made) == []
+    assert "not recorded" not in drawn(made)
+    assert summary(made.trace())["children"]["count"] == 1
+    made.header["children"]["cpu_ns"] = 5_000 * MS
+    assert kinds(made) == ["children"]
+    assert "1 process not recorded: a program uname; CPU 5.00 s" in drawn(made)
+
+
+def test_an_exit_without_an_error_is_no_doubt():
+    made = healthy()
+    made.outcome["exit_code"] = 0
+    assert kinds(made) == []
+
+
+def test_a_session_without_a_load_says_what_was_seen_instead():
+    made = Builder()
+    made.span(None, "surgery", "Model.to", 0, 10)
+    made.header["wall_ns"] = 12_000 * MS
+    made.header["surroundings"] = {
+        "imported": ["numpy", "vllm"],
+        "mapped": ["/models/a.gguf"],
+        "storage_read_bytes": 7_000_000,
+    }
+    text = drawn(made)
+    assert "No load was recorded in 12.0 s" in text
+    for said in ("1 span of phase surgery", "imports of vllm and 1 more", "mapped a.gguf", "7.00 MB read"):
+        assert said in text
+    assert "nothing here costs" not in text
+    assert "No findings" not in text
+    instead = summary(made.trace())["instead"]
+    assert instead["loaders"] == ["vllm"]
+    assert instead["spans"] == {"surgery": 1}
+    (_, findings) = view("summary").draw(made.trace(), ViewOptions())
+    assert "none" not in "".join(text for line in findings.lines(80) for text, _ in line)

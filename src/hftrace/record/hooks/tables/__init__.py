@@ -13,6 +13,7 @@ from hftrace.record.hooks.points import HookPoint
 
 TABLES = (
     "imports",
+    "processes",
     "entry",
     "hub",
     "hub_client",

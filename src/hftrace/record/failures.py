@@ -1,0 +1,154 @@
+"""What is kept of an exception of the host, and of how a traced block or program ended.
+
+Of an exception only words are kept: it holds frames, and those hold the model.
+"""
+
+from __future__ import annotations
+
+import traceback
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hftrace.record.patching import FRAME_FILE
+from hftrace.schema.redact import redact
+
+MESSAGE = 10_000
+TRACEBACK = 50_000
+LINE = 2_000
+"""Characters that are kept."""
+MAX_LINKED = 100
+"""Exceptions that are looked at behind one: by which it was raised, or while which was handled."""
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    """Returns type, message and traceback of an exception, without secrets."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return {
+        "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
+        "message": redact(str(error))[:MESSAGE],
+        "traceback": redact(text)[-TRACEBACK:],
+        **_raised(error),
+    }
+
+
+def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
+    """Returns what a span says of the exception that left it, in few words: it may be caught, and come often.
+
+    Args:
+        error: The exception.
+        with_place: Say where it was raised, too.
+    """
+    notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE]}
+    return {**notes, **_raised(error)} if with_place else notes
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    """Returns function and ``file:line`` where an exception was raised; nothing where it does not say."""
+    frames = [(each.tb_frame, each.tb_lineno) for each in _traceback(error)]
+    own = [(frame, line) for frame, line in frames if frame.f_code.co_filename != FRAME_FILE]
+    if not own:
+        return {}
+    frame, line = own[-1]
+    return {"raised_in": frame.f_code.co_name, "raised_at": f"{_place(frame)}:{line}"}
+
+
+def _place(frame: types.FrameType) -> str:
+    """Returns a frame's file below its package's parent folder, as the sources of spans are named."""
+    depth = str(frame.f_globals.get("__name__", "")).count(".") + 1
+    return "/".join(Path(frame.f_code.co_filename).parts[-depth:])
+
+
+def _traceback(error: BaseException) -> Iterator[types.TracebackType]:
+    each = error.__traceback__
+    while each is not None:
+        yield each
+        each = each.tb_next
+
+
+def ending_of(recorder: object, error: BaseException | None) -> dict[str, Any]:
+    """Returns how a traced block or program ended, as facts of the trace's outcome.
+
+    The outcome is the block's: an exception that the program caught belongs to
+    its load alone, and one that left the block belongs to both, be it raised in
+    a load or outside of any.
+
+    Args:
+        recorder: Who recorded the block's loads.
+        error: What left the block; None where it ran to its end.
+
+    Returns:
+        ``status``. For an exception ``error``, and in ``load`` the outermost load that it left, None
+        for one that was raised outside of any; then in ``span`` the outermost other span that it left.
+        ``sys.exit`` is no error: ``exit_code``, and ``exit_message`` where it had one.
+    """
+    if error is None or isinstance(error, GeneratorExit):
+        # A generator that is closed has ended as its reader wished.
+        return {"status": "ok"}
+    if isinstance(error, SystemExit):
+        return {"status": "ok", **_exit(error.code)}
+    interrupted = isinstance(error, KeyboardInterrupt) or _is_cancelled(error)
+    return {
+        "status": "interrupted" if interrupted else "error",
+        "error": describe_error(error),
+        **whose(recorder, error),
+    }
+
+
+def whose(recorder: object, error: BaseException) -> dict[str, Any]:
+    """Returns ``load``, and ``span`` where that is None, as :func:`ending_of` says them."""
+    span, phase = left_span(recorder, error) or (None, None)
+    return {"load": span} if phase == "load" else {"load": None, "span": span}
+
+
+def _exit(code: object) -> dict[str, Any]:
+    """Returns the exit code that ``sys.exit`` asks the interpreter for, as it reads its argument."""
+    if code is None or isinstance(code, int):
+        return {"exit_code": int(code or 0)}
+    return {"exit_code": 1, "exit_message": redact(str(code))[:LINE]}
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Returns whether asyncio has cancelled the task; asyncio is not imported for the question."""
+    return any(
+        kind.__name__ == "CancelledError" and kind.__module__ == "asyncio.exceptions"
+        for kind in type(error).__mro__
+    )
+
+
+def left_span(recorder: object, error: BaseException) -> tuple[int, str] | None:
+    """Returns number and phase of the outermost span that an exception, or one behind it, has left.
+
+    The frames of our handlers are in its traceback, and know their spans. That
+    is surer than to remember the exception: it must not be kept, and another
+    one may come to lie at its address. A load goes before another span.
+    """
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    other: tuple[int, str] | None = None
+    while waiting and len(seen) < MAX_LINKED:
+        each = waiting.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        for entry in _traceback(each):
+            frame = entry.tb_frame
+            if frame.f_code.co_filename != FRAME_FILE or frame.f_locals.get("recorder") is not recorder:
+                continue
+            span = _outermost(frame.f_locals.get("token"))
+            if span is not None and span[1] == "load":
+                return span
+            other = other or span
+        group = getattr(each, "exceptions", None)
+        waiting += group if isinstance(group, tuple) else ()
+        waiting += (each.__cause__, None if each.__suppress_context__ else each.__context__)
+    return other
+
+
+def _outermost(token: Any) -> tuple[int, str] | None:
+    """Returns number and phase of the outer one of the spans that a handler's token holds."""
+    for span in token if isinstance(token, tuple) else (token,):
+        if isinstance(getattr(span, "phase", None), str):
+            return int(span.id), span.phase
+    return None
