@@ -173,6 +173,7 @@ HELD = record(
         "since_start": nullable(
             record({"anonymous_bytes": nullable(INTEGER), "file_bytes": nullable(INTEGER)})
         ),
+        "device_bytes": nullable(mapping(INTEGER)),
         "models": nullable(
             array(
                 record(

@@ -15,8 +15,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import handmade
+import handmade_loads
+from hftrace.analysis.time.loads import pick_load
 from hftrace.render.screen import screen
-from hftrace.render.text import stack
+from hftrace.render.text import TIMES, stack
 from hftrace.render.views import load
 from hftrace.render.views.options import ViewOptions
 from hftrace.render.views.summary import summary
@@ -262,3 +264,48 @@ def test_the_rate_of_a_gguf_file_says_that_dequantising_is_in_it():
 def test_what_was_not_touched_is_a_least_figure():
     # The memory view knows what was touched of the maps alone, which is no more than the process grew by.
     assert "at least 2.20 GB of it not touched yet" in draw(summary(handmade.lazy()), 120)
+
+
+SEVERAL = {
+    "service": handmade_loads.service,
+    "service-load-5": lambda: pick_load(handmade_loads.service(), 5),
+    "adapted": handmade_loads.adapted,
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_screen_of_several_loads(name, width):
+    text = draw(screen(SEVERAL[name](), f"traces/{name}.json"), width)
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    compare(f"{name}-{width}", text)
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("view", ["loads", "tensors"])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_views_of_several_loads(name, view, width):
+    compare(f"view-{view}-{name}-{width}", draw(view_of(SEVERAL[name](), view), width))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_the_summary_of_several_loads_fits_the_first_screen(name):
+    assert len(draw(summary(SEVERAL[name]()), 80).splitlines()) <= 23
+
+
+def test_many_loads_have_as_many_lines_as_there_is_room_for():
+    made = handmade_loads.Session()
+    for number in range(40):
+        made.load("AutoConfig", f"org/{number}", "LlamaConfig", "config", takes=1)
+    made.load("AutoModel", "org/model", "LlamaModel")
+    lines = draw(summary(made.trace()), 80).splitlines()
+    assert len(lines) <= 23
+    assert lines[0].startswith(f"LlamaModel, config {TIMES} 40  org/model")
+    assert any("41 LlamaModel" in line for line in lines)
+    assert any("+ 36 more: --view loads" in line for line in lines)
+
+
+def test_what_was_asked_stays_where_took_is_long():
+    trace = handmade.generation_a()
+    for width in range(60, 100):
+        assert any(line.startswith("asked ") for line in draw(summary(trace), width).splitlines())

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import group_totals, tensor_sums
-from hftrace.analysis.memory.earlier import Earlier, first_held
-from hftrace.analysis.time.load_names import LoadName, LoadTrace, load_groups, load_names
+from hftrace.analysis.memory.earlier import Earlier, first_held, held_earlier
+from hftrace.analysis.time.load_names import BESIDE_MODELS, LoadName, LoadTrace, load_groups, load_names
 from hftrace.analysis.time.loads import load_traces, taken_over
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Line, fit, notes, shorten, width_of
@@ -18,8 +18,6 @@ MAX_LINES = 6
 """Loads that the first screen has a line for; the models first, then those that took longest."""
 MAX_HELD = 3
 """Models that are named of those that were still there."""
-PLAIN_WORDS = ("config", "tokenizer", "processor", "generation_config")
-"""What is called by its kind in a title: the class would say no more, and takes more room."""
 NEAR = 1_000_000
 """Bytes that a process may have grown by since the session began before it is worth a word."""
 
@@ -48,13 +46,20 @@ def title_of(trace: Trace, room: int) -> str:
 
 
 def _title_word(name: LoadName, *, alone: bool) -> str:
-    if name.what == "adapter" and not alone:
-        return f"adapter {short_source(name.source or name.class_name)}"
-    if name.what in PLAIN_WORDS and not alone:
-        return name.what.replace("_", " ")
-    # Where an adapter is all there is, the title names it as what was loaded.
-    adapters = ", ".join(short_source(each) for each in name.adapters if name.what != "adapter")
-    return name.class_name + (f" + adapter {adapters}" if adapters else "")
+    if alone:
+        # Where an adapter is all there is, the title names it as what was loaded.
+        return name.class_name + ("" if name.what == "adapter" else _with_adapters(name))
+    mark = "✗ " if name.failed else ""
+    if name.what == "adapter":
+        return f"{mark}adapter {short_source(name.source or name.class_name)}"
+    if name.what in BESIDE_MODELS:
+        return mark + name.what.replace("_", " ")
+    return mark + name.class_name + _with_adapters(name)
+
+
+def _with_adapters(name: LoadName) -> str:
+    adapters = ", ".join(map(short_source, name.adapters))
+    return f" + adapter {adapters}" if adapters else ""
 
 
 def _joined(words: list[str], counts: Counter[str], total: int) -> str:
@@ -123,9 +128,21 @@ def load_lines(trace: Trace, width: int) -> Iterable[Line]:
         note = f"✗ {statuses[rows[at]]}" if failed else _weighs(load_traces(trace)[at])
         if not note and (taken := taken_over(trace).get(rows[at])):
             note = f"its tensors are in load {max(taken)}"
+        held = _beside(trace, rows[at])
+        if held and width_of(f"{note}; {held}") <= room:
+            note = f"{note}; {held}" if note else held
         yield [*head, (shorten(note, room), BAD if failed else DIM)]
     if not few:
         yield from notes([f"+ {len(names) - len(shown):,} more: --view loads"], width, "")
+
+
+def _beside(trace: Trace, row: int) -> str:
+    """Returns which earlier loads' models were still there when a load began, by number."""
+    models = held_earlier(trace, row).models
+    if not models:
+        return ""
+    numbers = [str(model.load.number) for model in models]
+    return f"{', '.join(numbers[:MAX_HELD])}{' and more' if len(numbers) > MAX_HELD else ''} still held"
 
 
 def _weighs(trace: Trace) -> str:
@@ -140,7 +157,7 @@ def _weighs(trace: Trace) -> str:
         return ""
     several = len({sort.dtype for sort in placed if sort.kind == "parameter"}) > 1
     size = sum(total.bytes for _, total in found)
-    return f"{units.byte_count(size)} {found[0][0]}" + (" and others" if several else "")
+    return f"{units.byte_count(size)} {'mostly ' if several else ''}{found[0][0]}"
 
 
 # -- what was there before ------------------------------------------------------------------------------
@@ -151,7 +168,12 @@ def describe_earlier(trace: Trace) -> str:
     if not isinstance(trace, LoadTrace):
         return ""
     earlier = first_held(trace)
-    return "" if earlier is None else "; ".join(filter(None, (held_models(earlier), grown_since(earlier))))
+    if earlier is None:
+        return ""
+    devices = [
+        f"{units.byte_count(size)} on {name}" for name, size in (earlier.device_bytes or {}).items() if size
+    ]
+    return "; ".join(filter(None, (held_models(earlier), grown_since(earlier), ", ".join(devices))))
 
 
 def held_models(earlier: Earlier) -> str:

@@ -50,10 +50,10 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         return command + (f" --load {of_load}" if of_load else "") + f" --view {found[0].view}"
     if _peaks_high(trace):
         return f"{command} --view memory"
-    if not len(trace.tensors):
-        return f"{command} --view spans"
     if has_several(trace):
         return f"{command} --view loads"
+    if not len(trace.tensors):
+        return f"{command} --view spans"
     return f"{command} --view tensors"
 
 

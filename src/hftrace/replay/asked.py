@@ -25,17 +25,23 @@ def add_answers(process: Process) -> None:
                 span.attributes["request"] = {**_request_of(span), "uses": fact.get("uses")}
 
 
-def number_alive(process: Process, offset: int) -> None:
-    """Makes the loads whose models were alive when a load began, go by the numbers of the trace.
+def note_beginnings(process: Process, offset: int) -> None:
+    """Adds to each load what was there when it began: memory of devices, and the models of earlier loads.
 
     Args:
         process: What it wrote.
         offset: What is added to its own numbers of spans.
     """
     for span in process.spans.values():
+        if span.phase != "load" or span.parent is not None:
+            continue
         alive = span.attributes.get("alive")
-        if span.phase == "load" and isinstance(alive, list):
+        if isinstance(alive, list):
             span.attributes["alive"] = [load + offset for load in alive if isinstance(load, int)]
+        if span.edge.devices:
+            span.attributes["device_allocated_start_bytes"] = {
+                name: device.allocated for name, device in span.edge.devices.items()
+            }
 
 
 def first_request(process: Process) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Generic
 
 from hftrace._version import __version__
 from hftrace.errors import TraceError
-from hftrace.replay.asked import add_answers, first_request, number_alive
+from hftrace.replay.asked import add_answers, first_request, note_beginnings
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -190,7 +190,7 @@ class _Ledgers:
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
-        number_alive(process, offset)
+        note_beginnings(process, offset)
         rank = {"rank": process.rank}
         records = load_records(process)
         for record in records:

@@ -16,6 +16,7 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times
 from hftrace.analysis.time.reading import weight_reading
@@ -123,7 +124,8 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R09",
         "full-collections",
-        f"Full garbage collections take {units.share(spent / loads_wall_ns(trace))} of the load",
+        f"Full garbage collections take {units.share(spent / loads_wall_ns(trace))} of the "
+        f"{'loads' if has_several(trace) else 'load'}",
         f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
         f"{units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),

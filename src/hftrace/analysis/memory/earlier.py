@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadName, LoadTrace, load_names
 from hftrace.analysis.time.spans import span_index
@@ -36,6 +37,8 @@ class Earlier:
     since_start_anonymous_bytes: int | None
     """How much more anonymous memory that was than when the session began; may be negative."""
     since_start_file_bytes: int | None
+    device_bytes: dict[str, int] | None
+    """What torch's allocator had given out on each device."""
     models: list[HeldModel] | None
     """Of the loads of this session; models of before it are not known."""
 
@@ -55,12 +58,13 @@ def held_earlier(trace: Trace, row: int) -> Earlier:
     if isinstance(alive, list):
         names = {name.span: name for name in load_names(session)}
         sizes = _sizes(session)
-        models = [HeldModel(names[load], sizes.get(load)) for load in alive if load in names]
+        models = [HeldModel(names[load], sizes.get(load)) for load in map(natural, alive) if load in names]
     return Earlier(
         span.rss_anon_start_bytes,
         span.rss_file_start_bytes,
         _above(span.rss_anon_start_bytes, start.get("rss_anon_bytes")),
         _above(span.rss_file_start_bytes, start.get("rss_file_bytes")),
+        device_sizes(span.attributes.get("device_allocated_start_bytes")) or None,
         models,
     )
 
@@ -81,6 +85,7 @@ def earlier_facts(earlier: Earlier) -> dict[str, Any]:
         "anonymous_bytes": earlier.anonymous_bytes,
         "file_bytes": earlier.file_bytes,
         "since_start": since if any(size is not None for size in since.values()) else None,
+        "device_bytes": earlier.device_bytes,
         "models": None
         if earlier.models is None
         else [

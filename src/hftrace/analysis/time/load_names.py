@@ -12,8 +12,10 @@ from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import SpanIndex, span_index
 from hftrace.schema.trace import Trace
 
-HOLDS_A_MODEL = ("model", "pipeline", "adapter")
-"""What is loaded whose title a reader looks for first, in this order; what else there is comes behind."""
+MODELS = ("model", "pipeline")
+"""What a reader looks for first in a title."""
+BESIDE_MODELS = ("config", "tokenizer", "processor", "generation_config")
+"""What is loaded beside a model, and stands last in a title."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,14 @@ class LoadName:
     """What the model itself came from; another place where the caller named an adapter, which names that."""
     adapters: tuple[str, ...]
     """The adapters that were put into it, or that it is, by where they came from."""
+    failed: bool
+    """Whether it did not end well."""
 
     @property
-    def place(self) -> int:
-        """Where it stands in a title: models first."""
-        return HOLDS_A_MODEL.index(self.what) if self.what in HOLDS_A_MODEL else len(HOLDS_A_MODEL)
+    def place(self) -> tuple[bool, int]:
+        """Where it stands in a title: models, then what may hold one, then adapters; what failed last."""
+        order = 3 if self.what in BESIDE_MODELS else 2 if self.what == "adapter" else 1
+        return self.failed, 0 if self.what in MODELS else order
 
 
 @once
@@ -99,7 +104,14 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
     inner = _inner_load(index, row)
     base = None if inner is None else _text(noted(trace, inner).get("model"))
     return LoadName(
-        number, index.ids[row], what, name, source, base or source, _adapters(trace, row, what, source)
+        number=number,
+        span=index.ids[row],
+        what=what,
+        class_name=name,
+        source=source,
+        base=base or source,
+        adapters=_adapters(trace, row, what, source),
+        failed=trace.spans.column("status")[row] != "ok",
     )
 
 
@@ -156,8 +168,14 @@ def asked_for(trace: Trace) -> int | None:
     requests = [
         (row, _mapping(noted(trace, row).get("request"))) for rows in load_groups(trace) for row in rows
     ]
-    wanted = (trace.request.get("class"), trace.request.get("model"))
-    fits = (row for row, own in requests if (own.get("class"), own.get("model")) == wanted)
+    asked = trace.request
+    # A checkpoint that "hftrace load" makes has a name of its own, and lies at a path.
+    places = {str(place) for place in (asked.get("model"), asked.get("path")) if place is not None}
+    fits = (
+        row
+        for row, own in requests
+        if own.get("class") == asked.get("class") and (str(own.get("model")) in places or own == asked)
+    )
     return next(fits, None)
 
 

@@ -161,9 +161,11 @@ def taken_over(trace: Trace) -> dict[int, dict[int, int]]:
     By the row of the load that read them: by the number of the other, their count. A model that an adapter is
     put into is in the ledger of the adapter's load.
     """
+    found: dict[int, dict[int, int]] = {}
+    if len(load_groups(trace)) < 2:
+        return found
     numbers = {row: number for number, rows in enumerate(load_groups(trace), 1) for row in rows}
     root_of = _roots(trace)
-    found: dict[int, dict[int, int]] = {}
     for load, span in zip(trace.tensors.column("load"), trace.tensors.column("span"), strict=True):
         reader = root_of.get(span) if span is not None else None
         owner = root_of.get(load) if load is not None else None

@@ -53,6 +53,8 @@ def _row(load: Mapping[str, Any]) -> Row:
     held = load["held"]["models"]
     rules: list[str] = [finding["rule"] for finding in load["findings"]]
     tensors = load["tensors"]
+    # An adapter's load has the tensors of the model that it was put into.
+    taken = "".join(f"in load {other['load']}" for other in load["tensors_in"][-1:])
     sorts = tensors["by_dtype"]
     dtype = next(iter(sorts), "")
     rank = f" rank {load['rank']}" if load["rank"] else ""
@@ -63,7 +65,7 @@ def _row(load: Mapping[str, Any]) -> Row:
             ", ".join(words),
             units.duration(load["wall_ns"]),
             f"{tensors['count']:,}" if tensors["count"] else "",
-            units.byte_count(tensors["bytes"]) if tensors["count"] else "",
+            units.byte_count(tensors["bytes"]) if tensors["bytes"] else taken,
             dtype + (f" and {len(sorts) - 1} more" if len(sorts) > 1 else ""),
             units.UNKNOWN
             if (above := load["memory"]["returned_above_start_bytes"]) is None
