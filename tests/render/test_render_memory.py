@@ -268,6 +268,7 @@ def test_a_very_long_stack_is_cut_and_says_so():
 def test_the_next_command_for_failed_requests_shows_requests(monkeypatch):
     class Found:
         view = "requests"
+        load = None
 
     trace = handmade.failing()
     assert draw(screen(trace, "t.json"), 80).splitlines()[-1].endswith("--view files")

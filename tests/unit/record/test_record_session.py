@@ -129,7 +129,7 @@ def test_a_step_that_outlives_its_recording():
     with recording() as recorded:
         late.__enter__()
     late.__exit__(None, None, None)
-    assert steps(recorded)["late"].status == "ok"
+    assert steps(recorded)["late"].status == "interrupted"
 
 
 def test_steps_of_coroutines_cross():
@@ -216,12 +216,14 @@ def test_an_import_outside_of_loads(tmp_path, monkeypatch):
                 importlib.import_module("no_such_module_anywhere")
     for name in ("slow_whole", "slow_part"):
         del sys.modules[name]
-    whole, broken = (span for span in recorded.trace.spans if span.phase == "import")
+    # Each failing probe is short, and there may be any number of them.
+    found = [span for span in recorded.trace.spans if span.phase == "import"]
+    assert len([span for span in found if "no_such_module" in span.name]) < 20
+    whole, broken = (span for span in found if "no_such_module" not in span.name)
     assert (whole.name, whole.status, whole.parent) == ("import slow_whole", "ok", None)
     assert whole.attributes["caller"] == where
     assert whole.attributes["modules"] == 2
     packages = dict(whole.attributes["packages"])
     assert 30_000_000 <= packages["slow_part"] < whole.duration_ns
     assert packages["slow_whole"] >= 10_000_000
-    # Each failing probe is short, and there may be any number of them.
     assert (broken.name, broken.status) == ("import slow_broken", "error")

@@ -36,6 +36,7 @@ def _resizes(trace: Trace) -> list[Part]:
 @rule(
     ("R40", "slow-resize", "resize_token_embeddings after a load takes long, mostly to draw the new rows."),
     concerns="time",
+    of_session=True,
 )
 def slow_resize(trace: Trace) -> Iterator[Finding]:
     """R40: resizing the embeddings costs more than loading the model."""
@@ -61,6 +62,7 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("R39", "outside-dominates", "Most of the session lies outside of the loads, and not in imports."),
     concerns="time",
+    of_session=True,
 )
 def outside_dominates(trace: Trace) -> Iterator[Finding]:
     """R39: most of the time is spent by the caller's own code."""

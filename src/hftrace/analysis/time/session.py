@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.reading import merge
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer, natural, text
@@ -106,6 +107,8 @@ def session_bounds(trace: Trace) -> Bounds:
     index = span_index(trace)
     first = min((index.starts[row] for row in index.roots), default=0)
     last = max((index.ends[row] for row in index.roots), default=0)
+    if isinstance(trace, LoadTrace):
+        return Bounds(first, last)  # of one load nobody asks what lay around it
     said = trace.header.get("session")
     said = said if isinstance(said, dict) else {}
     start, end = integer(said.get("start_ns")), integer(said.get("end_ns"))
@@ -123,9 +126,15 @@ def session_bounds(trace: Trace) -> Bounds:
 def session_wall_ns(trace: Trace) -> int:
     """Returns the wall time of the session."""
     bounds = session_bounds(trace)
-    if not bounds.known and natural(trace.header.get("wall_ns")) is None:
+    if not _is_told(trace):
         return recorded_ns(trace)  # what lies between spans may as well not have been recorded
     return bounds.wall_ns
+
+
+def _is_told(trace: Trace) -> bool:
+    """Says whether a trace tells how long its session was."""
+    told = session_bounds(trace).known or natural(trace.header.get("wall_ns")) is not None
+    return told and not isinstance(trace, LoadTrace)
 
 
 def _covered(trace: Trace, rows: Iterable[int]) -> list[tuple[int, int]]:
@@ -205,7 +214,7 @@ def own_ns(trace: Trace) -> int:
 def _outside(trace: Trace) -> tuple[list[Stretch], int]:
     """Returns the caller's stretches outside of spans, and the time of hftrace's own work there."""
     bounds, index = session_bounds(trace), span_index(trace)
-    if not bounds.known and natural(trace.header.get("wall_ns")) is None:
+    if not _is_told(trace):
         return [], 0
     covered = _covered(trace, index.roots)
     callers, owned = _callers(trace), _owned(trace)

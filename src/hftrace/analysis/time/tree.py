@@ -85,10 +85,10 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
     statuses = spans.column("status")
     node_of: dict[int, Node] = {}
 
-    several = has_several(trace)
+    several, outermost = has_several(trace), set(index.load_rows)
 
     def alike(row: int) -> tuple[Any, ...]:
-        if several and index.phases[row] == "load" and index.parents[row] is None:
+        if several and row in outermost:
             # Each of several loads has a line of its own: what they did is not the same.
             return (row,)
         # Names that differ in a number alone are alike (layer 3, layer 4), but every shard has its own line.

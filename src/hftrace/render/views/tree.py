@@ -8,7 +8,7 @@ from typing import NamedTuple
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
-from hftrace.analysis.time.session import session_wall_ns
+from hftrace.analysis.time.session import AROUND, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
@@ -300,7 +300,8 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
     parts: list[str] = []
-    if parent is None and phase == "load" and has_several(trace):
+    outermost = parent is None or parent.phase in AROUND
+    if outermost and phase == "load" and has_several(trace):
         # Each of several loads goes by its number, and by what it was of.
         number, source = root_note(trace, node.spans[0])
         line.append((f"{number} ", DIM))
