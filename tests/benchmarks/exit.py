@@ -147,7 +147,7 @@ def real(loads: int) -> dict[str, float]:
         Tracer.stop = lambda tracer: timed(lambda: before[2](tracer), seconds, "stop")  # type: ignore[method-assign]
         Trace.save = lambda trace, path: timed(lambda: before[3](trace, path), seconds, "write")  # type: ignore[method-assign]
         try:
-            with hftrace.trace(Path(folder) / "trace.json"):
+            with hftrace.trace(Path(folder) / "trace.json", force=True):
                 for _ in range(loads):
                     AutoModelForCausalLM.from_pretrained(directory)
         finally:

@@ -254,7 +254,7 @@ def one_load(
         from hftrace import trace
 
         stopwatch = Stopwatch()
-        with stopwatch.installed(), trace(output / "trace.json") as recorded:
+        with stopwatch.installed(), trace(output / "trace.json", force=True) as recorded:
             cpu, wall = time.process_time(), time.perf_counter()
             result["enter"] = wall - entered
             model = load_model(directory, dtype)

@@ -328,13 +328,14 @@ class Followed:
         """Makes the tensors that came in during a load its own: what it knows of them goes by their names."""
         if self.is_as_loaded and self.load == load:
             return
+        origins = self.origins  # as the load knows them that it has been of until now
         self.load = load
         self.settle_copies()
         self.origins = [
             Origin(load, name, MADE if origin.change == MADE else SAME)
             if not origin.load and origin.change != BEFORE
             else origin
-            for name, origin in zip(self.look.names, self.origins, strict=True)
+            for name, origin in zip(self.look.names, origins, strict=True)
         ]
 
     def absorb(self, inner: Followed, prefix: str) -> None:
