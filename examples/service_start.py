@@ -22,7 +22,7 @@ class Service:
     """
 
     def __init__(self, model: str) -> None:
-        # What this import costs is not in the trace; what the load itself imports is.
+        # A part of the start, and so of the trace.
         from transformers import AutoModelForCausalLM
 
         self.model: Any = AutoModelForCausalLM.from_pretrained(model, dtype="auto")

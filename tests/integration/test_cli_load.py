@@ -437,7 +437,7 @@ def test_wrong_usage_found_by_the_loading_process(failures, name):
 
 @pytest.mark.once
 def test_an_interpreter_without_torch(failures):
-    one_sentence(failures["python"], 1, "No module named 'torch'")
+    one_sentence(failures["python"], 1, "No module named 'transformers'")
     assert hftrace.Trace.open(failures["python"].cwd / "out.json").outcome["status"] == "error"
 
 

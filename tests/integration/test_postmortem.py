@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -278,7 +279,9 @@ def test_timeout(ends):
     if trace.outcome["last_phase"] in WEIGHT_PHASES and trace.outcome["last_tensor"]:
         check(trace, "timeout", sent="SIGKILL")
         check_progress(trace)
-    assert "bootstrap.py" in trace.outcome["stack"]
+    # What the host was doing; frames of hftrace are cut.
+    assert "from_pretrained" in trace.outcome["stack"]
+    assert "bootstrap.py" not in trace.outcome["stack"]
 
 
 def test_a_silent_load_says_what_it_is_doing_and_goes_on(ends):
@@ -309,10 +312,10 @@ def test_a_file_that_is_cut_off_while_it_is_mapped(ends):
     outcome = check(trace, "crash", sent="SIGBUS")
     assert done.code == 1
     assert "was killed by SIGBUS in phase" in done.complaints[0]
-    assert "is cut off: its tensors need" in done.complaints[0]
+    assert re.search(r"is cut off: it has [\d,]+ bytes of [\d,]+ bytes", done.complaints[0])
     assert outcome["stack"].startswith("Fatal Python error: Bus error")
     assert "in cut_off" in outcome["stack"]
-    assert any("is cut off" in each.get("message", "") for each in outcome["evidence"])
+    assert any((each["kind"], each.get("problem")) == ("damaged-file", "cut") for each in outcome["evidence"])
     check_progress(trace)
 
 

@@ -393,11 +393,8 @@ def test_touch_counts_every_byte_once_and_strange_signatures_are_explained(tmp_p
     model.config = None
     spans = after_load(tmp_path, model, touch=True, forward=True)
     assert spans["touch"].status == "ok", spans["touch"].attributes
-    assert spans["touch"].attributes == {
-        "bytes": (30_000 - 100) + 64 * 64 * 4 + 4,
-        "tensors": 5,
-        "elsewhere": {"meta": 1},
-    }
+    touched = {"bytes": (30_000 - 100) + 64 * 64 * 4 + 4, "tensors": 5, "elsewhere": {"meta": 1}}
+    assert touched.items() <= spans["touch"].attributes.items()
     assert spans["forward"].attributes["error"] == (
         "Strange wants wanted, which cannot be built from its config: give all inputs with --input"
     )
@@ -427,7 +424,7 @@ def test_touch_reaches_what_is_inside_of_a_wrapped_tensor(tmp_path):
     packed = Packed(torch.ones(5000, dtype=torch.uint8), torch.ones(10))
     model.weight = torch.nn.Parameter(packed, requires_grad=False)
     touch = after_load(tmp_path, model, touch=True)["touch"]
-    assert touch.attributes == {"bytes": 5000 + 40, "tensors": 2}
+    assert {"bytes": 5000 + 40, "tensors": 2}.items() <= touch.attributes.items()
 
 
 def test_given_numbers_become_tensors_of_the_models_dtype(tmp_path):
