@@ -86,6 +86,7 @@ def test_the_head_is_loaded_too(made, run_cli, with_gguf, tmp_path, by_path):
     assert [span.name for span in trace.loads] == ["AutoModelForCausalLM"]
 
 
+@pytest.mark.sparse
 def test_an_architecture_with_an_encoder_has_another_class(made, run_cli, with_gguf, tmp_path):
     done = run_cli("load", made("t5") / "m.gguf", "-o", "t.json", "--quiet", env=with_gguf)
     assert done.returncode == 0, done.stderr
@@ -103,6 +104,7 @@ def test_a_folder_that_has_no_other_weights_is_refused_at_once(run_cli, tmp_path
     )
 
 
+@pytest.mark.sparse
 def test_a_file_that_is_none_fails_as_it_does_without_tracing(run_cli, tmp_path, with_gguf):
     (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
     done = run_cli("load", tmp_path / "m.gguf", "-o", "t.json", env=with_gguf)
@@ -222,6 +224,7 @@ assert words["blk.0.attn_q.weight"] == "checkpoint", words
 """
 
 
+@pytest.mark.sparse
 def test_a_processor_that_hftrace_does_not_know_is_seen_too(made, run_python, with_gguf, tmp_path):
     script = tmp_path / "unknown.py"
     script.write_text(UNKNOWN_PROCESSOR)

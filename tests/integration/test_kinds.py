@@ -32,7 +32,7 @@ import pytest
 import transformers
 from packaging.specifiers import SpecifierSet
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.kinds]
 
 HERE = Path(__file__).parent
 KINDS = sorted(path.stem for path in (HERE / "kinds").glob("*.py"))
