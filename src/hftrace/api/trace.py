@@ -121,30 +121,18 @@ class Trace(schema.Trace):
             HftraceError: There is no such view or load, or the view does not take an option that
                 was given.
         """
-        from hftrace.render.filters import filters
-        from hftrace.render.registry import ALL, misplaced
+        from hftrace.render.asked import view_options
+        from hftrace.render.registry import ALL
         from hftrace.render.shown import shown
         from hftrace.render.terminal import COLORS, text_for
         from hftrace.render.views import VIEWS
-        from hftrace.render.views.options import ViewOptions
 
         if view is not None and view not in (*VIEWS, ALL):
             raise UsageError(f"there is no view {view!r}: {', '.join((*VIEWS, ALL))}")
         if color not in COLORS:
             raise UsageError(f"there is no color {color!r}: {', '.join(COLORS)}")
         patterns = (filter,) if isinstance(filter, str) else tuple(filter or ())
-        given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
-        wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
-        if wrong is not None:
-            raise UsageError(wrong)
-        names, where = filters(patterns, view)
-        options = ViewOptions(
-            depth=depth,
-            min_ns=None if min_ms is None else round(min_ms * 1e6),
-            matches=names,
-            limit=limit,
-            where=where,
-        )
+        options = view_options(view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit)
         if sys.stdout is not None:
             for text in text_for(shown(self._of(load), self.path, view, options), sys.stdout, color, width):
                 sys.stdout.write(text)

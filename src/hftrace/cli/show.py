@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,8 @@ import click
 from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
-from hftrace.errors import UsageError
-from hftrace.render.filters import filters
-from hftrace.render.registry import ALL, misplaced, shown_by
+from hftrace.render.asked import view_options
+from hftrace.render.registry import ALL, shown_by
 from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
@@ -77,20 +75,7 @@ def command(
     instead: the summary, or every row and column of the table that --view names.
     --load N shows what is true of one load of several, in every view.
     """
-    given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
-    wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
-    if wrong is not None:
-        raise UsageError(wrong)
-    if min_ms is not None and not math.isfinite(min_ms):
-        raise UsageError("--min-ms must be a number of milliseconds")
-    names, where = filters(patterns, view)
-    options = ViewOptions(
-        depth=depth,
-        min_ns=None if min_ms is None else round(min_ms * 1e6),
-        matches=names,
-        limit=limit,
-        where=where,
-    )
+    options = view_options(view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit)
     # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
     collecting = gc.isenabled()
     gc.disable()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
 from hftrace import units
 from hftrace.render.text import (
@@ -31,16 +32,19 @@ DEVICE_LAYERS = ((FULL, "magenta", "allocated"), (SHARED, "magenta", "reserved, 
 ROUND_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 
 
+def _runs(row: list[str | None]) -> Iterator[tuple[str | None, int, int]]:
+    """Yields each run of equal columns: what is in it, where it ends, how long it is."""
+    end = 0
+    for value, columns in itertools.groupby(row):
+        length = len(list(columns))
+        end += length
+        yield value, end, length
+
+
 def lane_line(row: list[str | None]) -> Line:
     """Returns one lane: each run of a phase starts with its word, or its letter where that does not fit."""
     line: Line = []
-    position = 0
-    while position < len(row):
-        end = position
-        while end < len(row) and row[end] == row[position]:
-            end += 1
-        phase, length = row[position], end - position
-        position = end
+    for phase, _, length in _runs(row):
         if phase is None:
             line.append((" " * length, PLAIN))
             continue
@@ -56,13 +60,7 @@ def lane_line(row: list[str | None]) -> Line:
 def named_line(row: list[str | None], style: str) -> Line:
     """Returns one lane of names: each run starts with as much of its name as fits."""
     line: Line = []
-    position = 0
-    while position < len(row):
-        end = position
-        while end < len(row) and row[end] == row[position]:
-            end += 1
-        name, length = row[position], end - position
-        position = end
+    for name, end, length in _runs(row):
         if name is None:
             line.append((" " * length, PLAIN))
             continue

@@ -52,6 +52,9 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
         f"{facts['loads']:,} loads ran at the same time in one process, which transformers is not made for."
     ),
     "requests": lambda facts: f"{units.count(facts['failed'], 'request')} failed.",
+    "one-load": lambda facts: (
+        f"No findings about load {facts['load']}; what the rest of the session cost is not looked at here."
+    ),
     "outside": lambda facts: (
         f"No findings in the loads; {units.duration(facts['outside_ns'])} of "
         f"{units.duration(facts['wall_ns'])} lie outside of any load{_mostly(facts)}."

@@ -13,6 +13,7 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.loader import is_unrecognised
 from hftrace.analysis.once import once
 from hftrace.analysis.time.instead import seen_instead
+from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.analysis.time.requests import failures
 from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns
@@ -32,7 +33,7 @@ class Reason(NamedTuple):
 
     kind: str
     """``ended, block-raised, exited, no-load, failed-load, incomplete, unrecognised, overlapping, children,
-    requests`` or ``outside``."""
+    requests, outside`` or ``one-load``."""
     facts: dict[str, Any]
     """Names, counts and times in ns."""
 
@@ -89,3 +90,6 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
         largest = next((part for part in parts(trace) if part.kind not in ("import", OWN)), None)
         facts = {"outside_ns": outside, "wall_ns": wall}
         yield Reason("outside", {**facts, "largest": largest.to_json() if largest is not None else None})
+    if isinstance(trace, LoadTrace):
+        # The claim is about the whole session, and this is what one of its loads shows.
+        yield Reason("one-load", {"load": trace.number})
