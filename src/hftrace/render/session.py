@@ -86,7 +86,9 @@ def took_words(trace: Trace) -> str:
     if before := spent.pop("import", 0):
         words.append(f"imports {units.duration(before)}")
     named = ""
-    if attributed_share(trace) is not None and not doubts(trace):
+    # What one load shows is no claim on the session, but its own phases are known.
+    known = all(reason.kind == "one-load" for reason in doubts(trace))
+    if attributed_share(trace) is not None and known:
         named = f"{units.share(attributed_share(trace), precise=True)} in named phases"
     if loads:
         name = "load" if loads == 1 else units.count(loads, "load")
