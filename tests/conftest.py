@@ -152,6 +152,27 @@ def isolation() -> Iterator[None]:
     os.environ.update({name: value for name, value in variables.items() if name != own})
 
 
+@pytest.fixture
+def globals_put_back() -> Iterator[None]:
+    """For loads that overlap: they may leave changed what transformers replaces while a load runs.
+
+    The load that leaves last puts back what it found, which may be what the other had put there;
+    `tie_weights` then does nothing in this process.
+    """
+    import torch
+    from transformers import modeling_utils
+
+    inside = [module for name, module in sys.modules.items() if name.startswith("torch.nn.modules.")]
+    owners = (torch, torch.nn.init, *inside, torch.nn.Module, modeling_utils, modeling_utils.PreTrainedModel)
+    before, dtype = [(owner, dict(vars(owner))) for owner in owners], torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(dtype)
+    for owner, values in before:
+        for name, value in values.items():
+            if vars(owner).get(name) is not value:
+                setattr(owner, name, value)
+
+
 @pytest.fixture(scope="session")
 def hftrace_cache() -> Path:
     """The directory of this run's synthetic checkpoints: made once, used by all tests."""

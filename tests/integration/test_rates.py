@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, modeling_utils
+from transformers import AutoModelForCausalLM
 
 import hftrace
 from hftrace.analysis.memory.composition import peak_composition
@@ -64,18 +64,6 @@ def test_offloaded_weights_are_in_no_rate(checkpoint, tmp_path):
     assert (made["read_bytes"] or 0) + made["mapped_bytes"] == read_by(trace, lambda row: row.file)
     states = {shard.moved.state for shard in weight_reading(trace).shards}
     assert states & {"mapped", "partly"}
-
-
-@pytest.fixture
-def globals_put_back():
-    """Loads that overlap may leave changed what transformers changes for the whole process."""
-    owners = (torch.nn.Module, torch.nn.init, torch, modeling_utils, modeling_utils.PreTrainedModel)
-    before = [(owner, dict(vars(owner))) for owner in owners]
-    yield
-    for owner, values in before:
-        for name, value in values.items():
-            if vars(owner).get(name) is not value:
-                setattr(owner, name, value)
 
 
 def test_loads_in_threads_count_their_time_once(checkpoint, tmp_path, globals_put_back):

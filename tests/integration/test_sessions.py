@@ -166,7 +166,7 @@ def test_a_session_without_a_load_says_what_it_did_instead():
     assert instead["children"]["kinds"][0]["how"] == "program"
 
 
-def test_loads_on_two_threads_take_no_longer_than_the_clock(checkpoint):
+def test_loads_on_two_threads_take_no_longer_than_the_clock(checkpoint, globals_put_back):
     from transformers import LlamaForCausalLM
 
     class Slow(LlamaForCausalLM):
