@@ -36,7 +36,7 @@ def test_a_healthy_load_has_none():
         ("lazy", ["not-resident"]),
         ("killed", ["killed-at-limit", "waiting-for-readers", "dtype-widened"]),
         ("failing", []),
-        ("pickled", ["unused-keys", "missing-weights", "pickle-checkpoint", "hub-requests"]),
+        ("pickled", ["missing-weights", "unused-keys", "pickle-checkpoint", "hub-requests"]),
         ("offloaded", ["waiting-for-readers", "offloaded-to-disk"]),
         (
             "generation_a",
