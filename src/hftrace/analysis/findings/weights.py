@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from hftrace import units
@@ -109,20 +110,39 @@ def _refused(trace: Trace) -> Iterator[Finding]:
     total = total_of(trace, kind="parameter", evidence="mismatched")
     if not total.count:
         return
-    columns = (trace.tensors.column(name) for name in ("keys", "stored_shape", "shape", "evidence"))
+    columns = (trace.tensors.column(name) for name in ("name", "keys", "stored_shape", "shape", "evidence"))
+    parts: dict[str | None, list[str]] = defaultdict(list)
+    shapes: dict[str | None, list[int]] = {}
+    for name, key, stored, shape, evidence in zip(*columns, strict=True):
+        if evidence == "mismatched" and key:
+            here = f" in the file, {shape} in the model" if shape != stored else " in the file"
+            parts[name or key[0]].append(f"{key[0]} {stored}{here}")
+            if shape != stored:
+                shapes[name or key[0]] = shape
+    # Several keys make one parameter, such as all experts of a layer: no shape of theirs is to blame.
     keys = [
-        f"{key[0]} {stored}" + (f" in the file, {shape} in the model" if shape != stored else " in the file")
-        for key, stored, shape, evidence in zip(*columns, strict=True)
-        if evidence == "mismatched" and key
+        found[0]
+        if len(found) == 1
+        else f"{name} {shapes.get(name, '')} in the model, which {len(found):,} keys of the file do not "
+        "make up"
+        for name, found in parts.items()
     ]
     rest = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
+    joined = len(keys) < total.count
+    advice = (
+        "Look for parts that are missing in the file, or give the config of the checkpoint."
+        if joined
+        else "Give the config of the checkpoint (num_labels, vocab_size), or pass "
+        "ignore_mismatched_sizes=True to leave them out."
+    )
     yield Finding(
         "R31",
         "mismatched-shapes",
-        f"{units.count(total.count, 'checkpoint key')} of another shape than the model's parameters",
+        f"{units.count(total.count, 'checkpoint key')} "
+        + ("that do not make up" if joined else "of another shape than")
+        + " the model's parameters",
         f"The load ended for {'it' if len(keys) == 1 else 'them'}: {'; '.join(keys[:3])}{rest}.",
-        "Give the config of the checkpoint (num_labels, vocab_size), or pass ignore_mismatched_sizes=True to "
-        "leave them out.",
+        advice,
         cost_bytes=total.stored_bytes,
     )
 
