@@ -200,19 +200,21 @@ def _model_rows(
         row._replace(provenance=provenance_of(row.seen, loading, tied=row.name in ties.tied_to))
         for row in found
     ]
-    return _where_nothing_was_seen(rows, record.reported.get(AT_LAST)), ties
+    return _where_nothing_was_seen(rows, record.reported.get(AT_LAST), ties), ties
 
 
-def _where_nothing_was_seen(rows: list[_Row], missing: set[str] | None) -> list[_Row]:
+def _where_nothing_was_seen(rows: list[_Row], missing: set[str] | None, ties: Ties) -> list[_Row]:
     """Returns the rows with what the loader's last report and the quantiser's layers tell of the rest."""
     layers = {
         row.name.rpartition(".")[0]
         for row in rows
         if row.provenance.word == "quantized" and row.seen.operations
     }
+    # Loaders of 4.x miss none of several tensors that are tied, where one of them has a key.
+    owners = set(ties.tied_to.values())
     return [
         row
-        if row.seen.keys or row.left_out
+        if row.seen.keys or row.left_out or row.name in owners
         else row._replace(
             provenance=without_a_key(
                 row.name, row.seen, row.provenance, missing, row.name.rpartition(".")[0] in layers
