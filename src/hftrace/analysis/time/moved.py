@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
@@ -53,6 +54,7 @@ class Moved(NamedTuple):
 @once
 def moved_by_file(trace: Trace) -> dict[tuple[int, str], Moved]:
     """Returns what was moved of each weight file, by rank and the file's name."""
+    trace = as_loaded(trace)
     found: dict[tuple[int, str], Moved] = {}
     for batch in tensor_batches(trace):
         fate = fate_of(trace, batch)
@@ -190,4 +192,4 @@ def untouched_bytes(trace: Trace) -> int:
     Memory-mapped weights are in the model before they are in memory:
     then the process grew by less than the weights weigh.
     """
-    return sum(_missing(trace).values())
+    return sum(_missing(as_loaded(trace)).values())
