@@ -16,7 +16,7 @@ from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.whose import all_ended_well
+from hftrace.analysis.time.whose import loads_ended_well
 from hftrace.schema.trace import Trace
 
 LAZY_SHARE = 0.5
@@ -118,7 +118,7 @@ def _missing(trace: Trace) -> dict[int, int]:
 
     A rank is left out where nobody knows: its load did not end well, or its memory was not read.
     """
-    if not all_ended_well(trace):
+    if not loads_ended_well(trace):
         return {}
     index = span_index(trace)
     maps: dict[int, int] = {}
