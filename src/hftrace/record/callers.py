@@ -12,6 +12,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from hftrace.record.patching import FRAME_FILE
 from hftrace.system.heap import free_heap_bytes
 
 LIBRARIES = frozenset(
@@ -45,7 +46,8 @@ def caller_frame() -> FrameType | None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         file = frame.f_code.co_filename
         # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
-        standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
+        # A function of Python's that is hooked runs in a frame of ours, with its own module's globals.
+        standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen ", FRAME_FILE))
         if package not in LIBRARIES and not standard and not file.startswith(_OWN_FOLDER):
             return frame
         frame = frame.f_back

@@ -11,6 +11,7 @@ import types
 import pytest
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.patching import FRAME_FILE
 
 pytestmark = pytest.mark.once
 
@@ -60,3 +61,7 @@ def test_a_thread_without_a_line_of_the_caller_s():
     thread.start()
     thread.join()
     assert found == [{}]
+
+
+def test_a_hooked_function_of_pythons_is_nobodys_line():
+    assert place(in_module("multiprocessing.popen_fork", FRAME_FILE, caller_frame)).startswith(f"{__file__}:")
