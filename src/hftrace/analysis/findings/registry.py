@@ -85,7 +85,8 @@ def _found(trace: Trace) -> Iterator[Finding]:
         load = names[0].span if len(names) == 1 else None
         for each in rules():
             whole = each in OF_SESSION
-            yield from (finding if whole else replace(finding, load=load) for finding in each(trace))
+            own = trace if whole or len(loads) > 1 else loads[0]
+            yield from (finding if whole else replace(finding, load=load) for finding in each(own))
         return
     for each in rules():
         if each in OF_SESSION:

@@ -17,6 +17,7 @@ from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.session import OUTSIDE, session_wall_ns, unrecorded_ns
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
     goes_to_a_device,
@@ -26,6 +27,7 @@ from hftrace.analysis.time.weights import (
     weight_bytes,
     weight_files,
 )
+from hftrace.analysis.time.whose import failed_loads
 from hftrace.render.findings import finding_line, finding_list, order_of
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
@@ -149,6 +151,11 @@ def _title(trace: Trace, width: int) -> Line:
     status = str(outcome.get("status") or "unknown")
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
+    failed = len(failed_loads(trace))
+    if status == "ok" and failed:
+        style = WARN
+        if failed == len(span_index(trace).load_rows):
+            status = "ok, but its load failed" if failed == 1 else "ok, but all loads failed"
     ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
     if isinstance(trace, LoadTrace):
         ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"
