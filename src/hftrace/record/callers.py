@@ -46,9 +46,10 @@ def caller_frame() -> FrameType | None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         file = frame.f_code.co_filename
         # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
-        # A function of Python's that is hooked runs in a frame of ours, with its own module's globals.
-        standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen ", FRAME_FILE))
-        if package not in LIBRARIES and not standard and not file.startswith(_OWN_FOLDER):
+        standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
+        # What is hooked is called through a frame of ours that has the globals of the function's own module.
+        own = file == FRAME_FILE or file.startswith(_OWN_FOLDER)
+        if package not in LIBRARIES and not standard and not own:
             return frame
         frame = frame.f_back
     return None

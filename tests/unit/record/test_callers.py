@@ -63,5 +63,6 @@ def test_a_thread_without_a_line_of_the_caller_s():
     assert found == [{}]
 
 
-def test_a_hooked_function_of_pythons_is_nobodys_line():
-    assert place(in_module("multiprocessing.popen_fork", FRAME_FILE, caller_frame)).startswith(f"{__file__}:")
+@pytest.mark.parametrize("module", ["multiprocessing.popen_fork", "my_service"])
+def test_the_frame_of_a_hooked_function_is_nobodys_line(module):
+    assert place(in_module(module, FRAME_FILE, caller_frame)).startswith(f"{__file__}:")
