@@ -28,7 +28,7 @@ from hftrace.analysis.time.weights import (
     weight_files,
 )
 from hftrace.analysis.time.whose import failed_loads
-from hftrace.render.findings import finding_line, finding_list, order_of
+from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
@@ -139,10 +139,11 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         yield from silence_lines(trace, width)
         return
     yield [("Findings", STRONG), (f", {order_of(found)}", DIM)]
-    for finding in found[:SHORT_FINDINGS]:
+    shown, more = short_list(trace, SHORT_FINDINGS)
+    for finding in shown:
         yield finding_line(finding, width)
-    if len(found) > SHORT_FINDINGS:
-        yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
+    if more:
+        yield from notes([f"+ {more:,} more below"], width, "  ")
 
 
 def _title(trace: Trace, width: int) -> Line:
