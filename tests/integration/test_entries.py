@@ -19,6 +19,8 @@ import hftrace
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.time.phases import attributed_share, phase_times
 from hftrace.analysis.time.weights import weight_bytes
+from hftrace.render.views import load as load_view
+from hftrace.render.views.options import ViewOptions
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -353,6 +355,27 @@ def test_what_is_copied_into_a_model_was_read(tmp_path):
         safetensors_torch.load_model(model, file)
     moved = weight_bytes(recorded.trace)
     assert (moved.read, moved.mapped, moved.unknown) == (4 * (1500 * 1500 + 1500), 0, 0)
+
+
+@pytest.mark.once
+def test_what_fails_after_all_tensors_are_placed_is_not_at_one_of_them(places, monkeypatch):
+    def broken(*arguments, **keywords):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+    with accelerate.init_empty_weights():
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.from_pretrained(places.llama)
+        )
+    monkeypatch.setattr(accelerate.big_modeling, "add_hook_to_module", broken)
+    monkeypatch.setattr(type(model), "to", broken)
+    recorded = hftrace.trace(sample_hz=0)
+    with pytest.raises(NotImplementedError), recorded:
+        accelerate.load_checkpoint_and_dispatch(model, places.llama, device_map={"": "cpu"})
+    assert recorded.trace.outcome["last_phase"] == "dispatch"
+    block = load_view("summary").brief(recorded.trace, ViewOptions(), set())[0]
+    labels = ["".join(text for text, _ in line)[:12].strip() for line in block.lines(100)]
+    assert "progress" in labels
+    assert "at" not in labels
 
 
 @pytest.mark.once

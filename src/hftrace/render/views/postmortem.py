@@ -42,6 +42,8 @@ LABEL = 12
 SHORT_LINES = 10
 """The most lines that the first screen gives to the end of a load."""
 STACK_LINES = 40
+AFTER_WEIGHTS = ("dispatch", "finalize", "generation_config", "tie")
+"""What a load does once its tensors are placed."""
 MAX_NAMED = 8
 """Loads that are named of those that failed."""
 NAME_COLUMNS, SENTENCE_COLUMNS = 160, 500
@@ -143,7 +145,8 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "because", _in_short(found, found.cause), BAD
     if doing := _doing(found, short):
         yield "doing", doing, PLAIN
-    if found.tensor or found.file:
+    # Once all are placed, the last tensor says nothing of what went wrong after it.
+    if (found.tensor or found.file) and not (found.progress == 1 and found.phase in AFTER_WEIGHTS):
         yield "at", _place(found, short), PLAIN
     if found.reading:
         yield "reading", _reading(found, short), PLAIN
