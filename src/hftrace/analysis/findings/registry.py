@@ -89,8 +89,9 @@ def _found(trace: Trace) -> Iterator[Finding]:
         load = names[0].span if len(names) == 1 else None
         for each in rules():
             whole = each in OF_SESSION
+            own = trace if whole or len(loads) > 1 else loads[0]
             yield from (
-                finding if whole else replace(finding, load=load) for finding in each(_seen(trace, each))
+                finding if whole else replace(finding, load=load) for finding in each(_seen(own, each))
             )
         return
     for each in rules():

@@ -170,7 +170,12 @@ class EntryObserver(SpanObserver):
 
     def fail(self, token: Entry, call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""
-        self.recorder.fail(token.span, error)
+        try:
+            source = self.source(call)
+            if source is not None and os.path.isdir(source):
+                token.owner.notes["is_folder"] = True  # whatever the exception says
+        finally:
+            self.recorder.fail(token.span, error)
         if token.root is not None:
             self.recorder.fail(token.root, error)
         if not self.state.stack:
