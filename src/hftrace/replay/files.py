@@ -142,7 +142,8 @@ def _add_indexed(
         row = known.get(path)
         if row is None and not any(row["name"] == name for row in entries.rows):
             damage = examine(path, weights=True, until_ns=until_ns)
-            if damage is None and _is_absent(path, until_ns):
+            from_hub = entry["result"] in ("cached", "downloaded")
+            if damage is None and _is_absent(path, until_ns, from_hub=from_hub):
                 damage = Damage("missing")
             if damage is not None:
                 fields = {"name": name, "path": path, "where": folder}
@@ -161,9 +162,13 @@ def _add_indexed(
             found[id(row)] = damage._replace(expected_bytes=least, exact=False)
 
 
-def _is_absent(path: str, until_ns: int | None) -> bool:
-    """Returns whether a file is not there, and was not taken away after the load."""
-    if os.path.exists(path):
+def _is_absent(path: str, until_ns: int | None, *, from_hub: bool) -> bool:
+    """Returns whether a file is not there, and was not taken away after the load.
+
+    What the cache of the Hub lacks was not downloaded: why not, the requests know. A link in it whose file
+    is gone is a file that is not there.
+    """
+    if os.path.exists(path) or (from_hub and not os.path.islink(path)):
         return False
     try:
         changed = os.stat(os.path.dirname(path)).st_mtime_ns
