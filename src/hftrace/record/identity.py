@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from hftrace.record.contents import all_plain
+from hftrace.record.contents import all_plain, plain_part
 from hftrace.record.held import Held, version_of
 
 SAME = ""
@@ -189,7 +189,7 @@ def _layouts(held: Held) -> tuple[list[int], list[_Layout]]:
 
 def _layout(tensor: Any) -> _Layout:
     try:
-        shape = _plain(tensor).shape
+        shape = plain_part(tensor).shape
     except Exception:  # a lazy tensor, one of a library's own kind
         shape = None
     return _Layout(shape, tensor.dtype, tensor.is_meta)
@@ -211,20 +211,11 @@ def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None]]:
 
 def _place(tensor: Any) -> tuple[int | None, int | None]:
     try:
-        held = _plain(tensor)
+        held = plain_part(tensor)
         offset = held.storage_offset()
         return held.untyped_storage()._weak_ref(), offset
     except Exception:  # a lazy or sparse tensor, one of a library's own kind
         return None, None
-
-
-def _plain(tensor: Any) -> Any:
-    """Returns the first plain tensor in a wrapper (of torchao, a distributed one), else the tensor itself."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    while flatten is not None:
-        tensor = getattr(tensor, flatten()[0][0])
-        flatten = getattr(tensor, "__tensor_flatten__", None)
-    return tensor
 
 
 class Followed:
