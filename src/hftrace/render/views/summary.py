@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
@@ -35,6 +33,7 @@ from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
+from hftrace.render.tensors import describe_tensors
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -59,8 +58,6 @@ from hftrace.schema.trace import Trace
 LABEL = 12
 BARS = 3
 SHORT_FINDINGS = 4
-DTYPES = 4
-"""Dtypes that the line about the tensors names."""
 SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
 KEYWORD = 60
@@ -203,7 +200,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "device", devices
     if model is not None and (read := _read(model)):
         yield "read", read
-    if model is not None and (tensors := _tensors(model)):
+    if model is not None and (tensors := describe_tensors(model)):
         yield "tensors", tensors
     environment = trace.environment
     versions = [
@@ -301,62 +298,6 @@ def _read(trace: Trace) -> str:
     if moved.unknown:
         parts.append(f"{units.byte_count(moved.unknown)} read or mapped, which is not known")
     return "; ".join(parts) + cache if parts else ""
-
-
-def _tensors(trace: Trace) -> str:
-    sums = tensor_sums(trace)
-    if not sums:
-        return ""
-    # Of those without a provenance, whose turn did not come, it is not unknown what became of them.
-    waiting = sum(total.count for sort, total in sums.items() if sort.provenance is None)
-    known = group_totals({sort: total for sort, total in sums.items() if sort.provenance}, "provenance")
-    parts = [
-        f"{total.count:,} {'of unknown source' if name == 'unknown' else name}"
-        for name, total in known.items()
-    ]
-    text = ", ".join([*parts, *([f"{waiting:,} not placed"] if waiting else [])])
-    loaded, ended = as_loaded(trace), describe_dtypes(trace)
-    left = describe_dtypes(loaded)
-    if ended:
-        text += f"; {ended}" if left == ended else f"; {left} at return, {ended} now"
-    stored = {
-        sort: total for sort, total in tensor_sums(loaded).items() if sort.provenance in FROM_CHECKPOINT
-    }
-    ended_as = group_totals(stored, "dtype")
-    changed = [
-        f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
-        for (source, target), total in casts(tensor_sums(loaded)).items()
-    ]
-    if changed:
-        text += "; cast " + ", ".join(changed[:2])
-    placed = {
-        sort: total for sort, total in tensor_sums(trace).items() if sort.device and sort.provenance != "tied"
-    }
-    # Behind a hook a tensor is on meta, and its bytes are elsewhere.
-    devices = {
-        **group_totals({sort: total for sort, total in placed.items() if sort.offload is None}, "device"),
-        **{
-            f"{where} (offloaded)": total
-            for where, total in group_totals(
-                {sort: total for sort, total in placed.items() if sort.offload is not None}, "offload"
-            ).items()
-        },
-    }
-    if devices:
-        text += "; on " + ", ".join(
-            f"{device} {units.byte_count(total.bytes)}" for device, total in list(devices.items())[:4]
-        )
-    return text
-
-
-def describe_dtypes(trace: Trace) -> str:
-    """Returns the dtypes that tensors ended with, with counts: ``bfloat16 (290), float32 (1)``."""
-    placed = {
-        sort: total for sort, total in tensor_sums(trace).items() if sort.dtype and sort.provenance != "tied"
-    }
-    found = list(group_totals(placed, "dtype").items())
-    text = ", ".join(f"{name} ({total.count:,})" for name, total in found[:DTYPES])
-    return text + (f" and {len(found) - DTYPES} more dtypes" if len(found) > DTYPES else "")
 
 
 def _bars(trace: Trace, width: int) -> Iterable[Line]:
