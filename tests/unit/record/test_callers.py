@@ -11,6 +11,7 @@ import types
 import pytest
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.patching import FRAME_FILE
 
 pytestmark = pytest.mark.once
 
@@ -45,6 +46,11 @@ def test_a_frame_that_is_not_a_library_s_is_the_caller_s():
 def test_a_module_by_the_name_of_one_of_python_s():
     assert place(in_module("queue", "/srv/queue.py", caller_frame)) == "/srv/queue.py:2"
     assert place(in_module("queue", contextlib.__file__, caller_frame)).startswith(f"{__file__}:")
+
+
+def test_what_stands_around_a_function_is_not_its_line():
+    """A decorated function, or one of the caller's own classes that is hooked: the globals are its own."""
+    assert place(in_module("my_service", FRAME_FILE, caller_frame)).startswith(f"{__file__}:")
 
 
 def test_hftrace_may_be_the_program():
