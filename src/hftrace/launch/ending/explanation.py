@@ -66,6 +66,8 @@ def explain_death(trace: Trace) -> str:
     """Returns what killed the load, where it was, and how far it had come: one sentence, no full stop."""
     outcome = trace.outcome
     killer = outcome.get("killer")
+    outside = ended_outside(trace)
+    process = "the process" if outside else "the loading process"
     limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
     anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
     if killer == "memory-limit":
@@ -76,11 +78,11 @@ def explain_death(trace: Trace) -> str:
         seconds = outcome.get("timeout_seconds")
         how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
     elif outcome.get("signal"):
-        how = f"the loading process was killed by {outcome['signal']}"
+        how = f"{process} was killed by {outcome['signal']}"
     elif outcome.get("exit_code") is not None:
-        how = f"the loading process exited with {outcome['exit_code']}"
+        how = f"{process} exited with {outcome['exit_code']}"
     else:
-        how = "the loading process was killed, by whom is not known"
+        how = f"{process} was killed (by whom is not known)"
     if killer == "kernel-oom":
         certain = confidence(killer, outcome.get("evidence") or []) == CERTAIN
         how += f", {'' if certain else 'likely '}by the kernel, out of memory"
@@ -88,7 +90,9 @@ def explain_death(trace: Trace) -> str:
             how += f" (it held {byte_count(total)}; the limit, {limit_kind}, is {byte_count(limit)})"
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
     where = f" in phase {phase}" if phase else ""
-    if tensor:
+    if outside:
+        where += f" ({outcome['died_in']})" * bool(outcome.get("died_in")) + ", outside of any load"
+    elif tensor:
         own = outcome.get("last_tensor_file") or file
         where += f", after tensor {tensor}" + (f" of {own}" if own else "")
     reading = [str(each.get("tensor")) for each in outcome.get("reading") or [] if isinstance(each, Mapping)]
