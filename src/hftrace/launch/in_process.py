@@ -21,6 +21,7 @@ from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
+from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
 from hftrace.record import session
@@ -125,7 +126,7 @@ class Recording:
         self._rank = own_rank()
         self._place = self._destination.claim(self._rank)
         try:
-            self._directory = Path(tempfile.mkdtemp(prefix="hftrace-"))
+            self._directory = Path(tempfile.mkdtemp(prefix=BLOCK_PREFIX))
             facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
             self._tracer = Tracer(
                 self._directory,
