@@ -40,6 +40,8 @@ class TreeOptions:
     of the load, where that lies in a step of the caller's."""
     matches: Callable[[str], bool] | None = None
     """Where given, only spans whose name, function or phase matches are shown, and those above them."""
+    misses: bool = True
+    """Shows calls in which a file was missing, however deep or short; those that failed are always shown."""
     everything: bool = False
     """Shows all shards, groups and misses."""
 
@@ -55,7 +57,7 @@ def build(trace: Trace, options: TreeOptions | None = None) -> list[Node]:
     while waiting:
         root = waiting.pop()
         least = options.min_ns if options.min_ns is not None else (root.duration_ns or 0) // SHORT
-        waiting += hide(root, options.depth, least)
+        waiting += hide(root, options.depth, least, options.misses)
     if options.matches is not None:
         return roots
     least = options.min_ns if options.min_ns is not None else session_wall_ns(trace) // SHORT

@@ -114,6 +114,8 @@ def _tree_options(options: ViewOptions, everything: bool) -> TreeOptions:
         depth=usual.depth if options.depth is None else options.depth or None,
         min_ns=options.min_ns,
         matches=options.matches,
+        # Nearly every load asks for files that need not be there: who asks for less of a tree gets less.
+        misses=options.depth is None and options.min_ns is None,
         everything=everything,
     )
 
