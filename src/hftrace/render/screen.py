@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from hftrace.analysis.ending.culprits import is_unrelated
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
@@ -39,6 +40,7 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         return f"{command} --view postmortem"
     found = [finding for finding in findings(trace) if finding.view]
     missed = any(result in ("missing", "error") for result in trace.files.column("result"))
+    missed = missed and not is_unrelated(trace.outcome.get("error"))
     # Where the Hub did not answer, that a file is missing is what came of it.
     if status == "error" and missed and not any(finding.view == "requests" for finding in found):
         return f"{command} --view files"

@@ -12,6 +12,7 @@ from hftrace.analysis.ending.culprits import damaged_files, is_unrelated
 from hftrace.analysis.ending.damage import damage_remedy, damage_sentence
 from hftrace.analysis.ending.killer import CERTAIN, confidence
 from hftrace.analysis.ending.words import mismatch_sentence, not_there_sentence
+from hftrace.analysis.keywords import meant_keyword, refused_keyword
 from hftrace.analysis.text import first_sentences
 from hftrace.analysis.time.whose import ended_load, ended_outside
 from hftrace.schema.trace import Trace
@@ -37,6 +38,11 @@ def explain_failure(trace: Trace) -> str:
             f"{model} comes with code of its own, which only you can allow: "
             "read it, and add --trust-remote-code (trust_remote_code=True in Python)"
         )
+    keyword = refused_keyword(trace)
+    if keyword is not None and not trace.outcome.get("cause"):
+        meant = meant_keyword(trace, keyword)
+        hint = f"did you mean {meant}?" if meant else "leave it out"
+        return f"nothing takes the keyword {keyword}: {hint} ({first_sentences(message)})"
     if not is_unrelated(error) and not ended_outside(trace):
         request = _request_of_the_end(trace)
         keywords = request.get("keywords") or {}
