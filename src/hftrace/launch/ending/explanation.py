@@ -211,7 +211,10 @@ def _no_way(trace: Trace, model: str, text: str, statuses: list[object]) -> str 
     switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_on(variables.get(name))]
     switches += ["local_files_only"] if keywords.get("local_files_only") else []
     if switches:
-        return f"{model} is not in the cache, or not all of it, and {switches[0]} forbids to ask the Hub"
+        return (
+            f"there is no folder {model}, {model} is not in the cache, or not all of it, "
+            f"and {switches[0]} forbids to ask the Hub"
+        )
     endpoint = variables.get("HF_ENDPOINT") or "https://huggingface.co"
     refused = [status for status in statuses if isinstance(status, int) and (status >= 500 or status == 429)]
     if refused:
