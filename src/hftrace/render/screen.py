@@ -68,8 +68,19 @@ def _peaks_high(trace: Trace) -> bool:
 
 
 def next_line(trace: Trace, path: str | os.PathLike[str] | None) -> Block:
-    """Returns the last line of a screen."""
-    return command_line(next_command(trace, path))
+    """Returns the last line of a screen; for a trace that lies in no file, a call of its method."""
+    command = next_command(trace, path)
+    return command_line(command if path is not None else as_call(command))
+
+
+def as_call(command: str) -> str:
+    """Returns a command about a trace as the call of :meth:`hftrace.Trace.show` that does the same."""
+    words = command.partition("TRACE")[2].split()
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    view = options.pop("--view", None)
+    given = [f'"{view}"'] if view else []
+    given += [f"{name.removeprefix('--')}={value}" for name, value in options.items()]
+    return f"trace.show({', '.join(given)})"
 
 
 def command_line(command: str) -> Block:
