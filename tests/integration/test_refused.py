@@ -7,6 +7,8 @@ import transformers
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.launch.ending.explanation import explain_failure
+from hftrace.render.screen import next_command
 
 pytestmark = pytest.mark.integration
 
@@ -49,6 +51,19 @@ def test_a_keyword_that_nothing_takes(checkpoint):
     trace = traced(checkpoint, TypeError, low_cpu_mem_useage=True)
     (finding,) = [each for each in findings(trace) if each.rule == "R26"]
     assert finding.advice == "Did you mean low_cpu_mem_usage?"
+    assert finding.concerns == "ending", "it was not ignored"
+    assert findings(trace)[0] is finding
+    assert next_command(trace, "t.json") == "hftrace show t.json --view postmortem"
+    said = explain_failure(trace)
+    assert said.startswith("nothing takes the keyword low_cpu_mem_useage: did you mean low_cpu_mem_usage? (")
+    assert "unexpected keyword argument" in said
+
+
+def test_a_dtype_goes_by_the_name_that_this_loader_knows(checkpoint):
+    trace = traced(checkpoint, TypeError, torch_dtpe="float32")
+    (finding,) = [each for each in findings(trace) if each.rule == "R26"]
+    known = "dtype" if int(transformers.__version__[0]) >= 5 else "torch_dtype"
+    assert finding.advice == f"Did you mean {known}?"
 
 
 def test_a_shard_that_is_not_there(tmp_path):

@@ -212,9 +212,9 @@ def command(
     if measured is None:
         return EXIT_OK
     if ranked.best is not None and view != "ranking":
-        from hftrace.render.compare.ranking import title_of_best
+        from hftrace.render.compare.ranking import winner_words
 
-        click.echo(f"{title_of_best(ranked)}: {call_of(ranked.best, model)}", err=True)
+        click.echo(f"{winner_words(ranked)}: {call_of(ranked.best, model)}", err=True)
     click.echo(f"Wrote {measured.directory}", err=True)
     return measured.exit_code
 

@@ -1,4 +1,4 @@
-"""``hftrace recover``: makes the trace of a load whose supervisor died too."""
+"""``hftrace recover``: makes the trace of a load, or a program, that was killed before it could."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def command(
     color: str,
     width: int | None,
 ) -> int:
-    """Make the trace of a load whose supervisor died before it could.
+    """Make the trace that a load or a program was killed too early to write.
 
-    PATH is a journal, the directory of a run (.hftrace-run-*, beside the trace
-    that it was for), or a directory that holds exactly one of these. Exits with
-    0 when the trace was written, however the load itself had ended.
+    PATH is a journal, the directory of a run, or a directory that holds exactly
+    one of these. "hftrace load" keeps its run beside the trace that it is for
+    (.hftrace-run-*), a program with hftrace.trace in the temporary directory
+    (hftrace-* in /tmp, or in TMPDIR). Exits with 0 when the trace was written,
+    however the load itself had ended.
     """
     from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process
     from hftrace.render.text import clean

@@ -61,6 +61,19 @@ def decorated(function: Any, opened: Opener) -> Any:
     return made
 
 
+def code_of(function: Any) -> types.CodeType | None:
+    """Returns the code that is the body of what is decorated; None where that is not written in Python."""
+    while not isinstance(function, types.FunctionType):
+        inner = getattr(function, "__func__", None) or getattr(function, "func", None)
+        if inner is None and not isinstance(function, type):
+            inner = vars(type(function)).get("__call__")  # an object that can be called
+        if inner is None or inner is function:
+            return None
+        function = inner
+    function = inspect.unwrap(function)
+    return function.__code__ if isinstance(function, types.FunctionType) else None
+
+
 def _why_not(function: Any) -> str | None:
     """Returns what is wrong with a thing to be decorated, and what to do; None where nothing is."""
     if isinstance(function, type):

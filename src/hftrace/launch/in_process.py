@@ -13,14 +13,15 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
-from hftrace.launch.decorating import decorated
+from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
+from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
 from hftrace.launch.verified import verify_loads
 from hftrace.record import session
@@ -67,6 +68,7 @@ class Recording:
         self._force = force
         self._destination = Destination(path, force)
         self._decorator: Recording | None = None
+        self._code: CodeType | None = None
         self._entered = threading.Lock()  # never waited for: it says who came first
         self._state = "not begun"
         self._rank = ALONE
@@ -81,7 +83,7 @@ class Recording:
         Raises:
             TypeError: It is a class, or something else whose calls cannot be recorded.
         """
-        made: Function = decorated(function, self._for_a_call)
+        made: Function = decorated(function, functools.partial(self._for_a_call, code_of(function)))
         inner = made.__func__ if isinstance(made, (staticmethod, classmethod)) else made
         inner.recorded = self  # type: ignore[attr-defined]
         return made
@@ -98,13 +100,13 @@ class Recording:
         )
         return made, ()
 
-    def _for_a_call(self) -> Self:
-        """Returns the recording of one call of a decorated function."""
+    def _for_a_call(self, code: CodeType | None) -> Self:
+        """Returns the recording of one call of a decorated function, which has this code."""
         made = type(self)(
             sample_hz=self._sample_hz, exact_peaks=self._exact_peaks, verify=self._verify, force=self._force
         )
         made._destination = self._destination
-        made._decorator = self
+        made._decorator, made._code = self, code
         return made
 
     def __enter__(self) -> Self:
@@ -124,7 +126,7 @@ class Recording:
         self._rank = own_rank()
         self._place = self._destination.claim(self._rank)
         try:
-            self._directory = Path(tempfile.mkdtemp(prefix="hftrace-"))
+            self._directory = Path(tempfile.mkdtemp(prefix=BLOCK_PREFIX))
             facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
             self._tracer = Tracer(
                 self._directory,
@@ -158,7 +160,7 @@ class Recording:
             self._give_back_place()
             self._end(tracer, sys.exc_info()[1])
             raise
-        shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder)
+        shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder, self._code)
 
     def __exit__(
         self,
@@ -195,7 +197,7 @@ class Recording:
             if self._verify and error is None and os.getpid() == tracer.recorder.pid:
                 verify_loads(tracer.recorder)
         finally:
-            shielded(tracer.recorder, "session", session.ended, tracer.recorder, error)
+            shielded(tracer.recorder, "session", session.ended, tracer.recorder, error, self._code)
             try:
                 self._finish(tracer, directory, error)
             finally:

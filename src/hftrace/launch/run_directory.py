@@ -28,6 +28,10 @@ from typing import Any
 from hftrace.errors import TraceError
 from hftrace.schema import journal
 
+RUN_PREFIX = ".hftrace-run-"
+"""Of the name of a run's directory, which lies beside the trace that it is for."""
+BLOCK_PREFIX = "hftrace-"
+"""Of that of ``hftrace.trace``, in the temporary directory."""
 RUN, CHILD, STALL, TIMEOUT, END = "run", "child", "stall", "timeout", "end"
 
 

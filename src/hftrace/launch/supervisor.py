@@ -21,7 +21,7 @@ from hftrace.launch.interrupts import Interrupts
 from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.request import LoadRequest, WatchOptions
-from hftrace.launch.run_directory import CHILD, END, RUN, SupervisorLog, read_log
+from hftrace.launch.run_directory import CHILD, END, RUN, RUN_PREFIX, SupervisorLog, read_log
 from hftrace.launch.sampling import SamplerProcess
 from hftrace.launch.tail import JournalTail
 from hftrace.launch.waiting import wait_for_exit
@@ -82,7 +82,7 @@ def run_load(
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        run = Path(tempfile.mkdtemp(prefix=".hftrace-run-", dir=directory))
+        run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=directory))
     except OSError as error:
         raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
     say = on_stall or _say

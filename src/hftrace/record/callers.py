@@ -47,7 +47,7 @@ def caller_frame() -> FrameType | None:
         file = frame.f_code.co_filename
         # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
         standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
-        # What is hooked is called through a frame of ours that has the globals of the function's own module.
+        # What stands around a function that is hooked or decorated has its globals, and no line of it.
         own = file == FRAME_FILE or file.startswith(_OWN_FOLDER)
         if package not in LIBRARIES and not standard and not own:
             return frame

@@ -13,7 +13,7 @@ import inspect
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from hftrace.record.callers import caller_facts, caller_frame, place
@@ -35,31 +35,42 @@ recording: weakref.WeakSet[Recorder] = weakref.WeakSet()
 """The recorders of this process that record now."""
 
 
-def began(recorder: Recorder, **facts: Any) -> None:
+def began(recorder: Recorder, code: CodeType | None = None, **facts: Any) -> None:
     """Writes down that the session begins now: the caller's code runs from here on.
 
     Args:
         recorder: Who records it.
+        code: Of the function that is the session, where it is the call of one.
         facts: What to say instead: ``start_ns`` where it began earlier, ``entered_at``.
     """
-    entered_at = None if "start_ns" in facts else place(caller_frame())
+    entered_at = None if "start_ns" in facts else _place_of(code)
     recorder.facts("session", {"entered_at": entered_at, "start_ns": time.monotonic_ns(), **facts})
 
 
-def ended(recorder: Recorder, error: BaseException | None = None) -> None:
+def ended(recorder: Recorder, error: BaseException | None = None, code: CodeType | None = None) -> None:
     """Writes down that the session has ended: nothing of the caller's runs any more.
 
     Args:
         recorder: Who records it.
         error: The exception that left the block.
+        code: Of the function that was the session, where it was the call of one.
     """
     now = time.monotonic_ns()
     frame = caller_frame()
-    left_at = place(frame)
+    left_at = _place_of(code)
     raised = error.__traceback__ if error is not None else None
-    if raised is not None and frame is not None and raised.tb_frame is frame:
-        left_at = f"{frame.f_code.co_filename}:{raised.tb_lineno}"  # not the line of the with statement
+    while raised is not None:
+        # Not the line of the with statement, or of the decorator.
+        if raised.tb_frame.f_code is code or (code is None and raised.tb_frame is frame):
+            left_at = f"{raised.tb_frame.f_code.co_filename}:{raised.tb_lineno}"
+            break
+        raised = raised.tb_next if code is not None else None
     recorder.facts("session", {"end_ns": now, "left_at": left_at})
+
+
+def _place_of(code: CodeType | None) -> str | None:
+    """Returns where a function stands, as ``file:line``; without one, where the caller's code is now."""
+    return place(caller_frame()) if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def write_span(

@@ -152,7 +152,7 @@ def _exit(piece: Piece) -> Iterator[str]:
 
 
 def _end_not_seen(_: Piece) -> Iterator[str]:
-    yield "Nobody saw how the process ended: its supervisor had ended before."
+    yield "Nobody saw how the process ended: no process of hftrace outlived it."
 
 
 def _signal(piece: Piece) -> Iterator[str]:

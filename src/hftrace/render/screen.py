@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable
 
+from hftrace.analysis.ending.culprits import is_unrelated
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory import facts
 from hftrace.analysis.memory.usage import process_memory
@@ -39,6 +40,7 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         return f"{command} --view postmortem"
     found = [finding for finding in findings(trace) if finding.view]
     missed = any(result in ("missing", "error") for result in trace.files.column("result"))
+    missed = missed and not is_unrelated(trace.outcome.get("error"))
     # Where the Hub did not answer, that a file is missing is what came of it.
     if status == "error" and missed and not any(finding.view == "requests" for finding in found):
         return f"{command} --view files"
@@ -68,8 +70,19 @@ def _peaks_high(trace: Trace) -> bool:
 
 
 def next_line(trace: Trace, path: str | os.PathLike[str] | None) -> Block:
-    """Returns the last line of a screen."""
-    return command_line(next_command(trace, path))
+    """Returns the last line of a screen; for a trace that lies in no file, a call of its method."""
+    command = next_command(trace, path)
+    return command_line(command if path is not None else as_call(command))
+
+
+def as_call(command: str) -> str:
+    """Returns a command about a trace as the call of :meth:`hftrace.Trace.show` that does the same."""
+    words = command.partition("TRACE")[2].split()
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    view = options.pop("--view", None)
+    given = [f'"{view}"'] if view else []
+    given += [f"{name.removeprefix('--')}={value}" for name, value in options.items()]
+    return f"trace.show({', '.join(given)})"
 
 
 def command_line(command: str) -> Block:

@@ -8,6 +8,7 @@ from hftrace.analysis.time.phases import attributed_share
 from hftrace.analysis.time.session import (
     OUTSIDE,
     OWN,
+    Inside,
     Part,
     inside_ns,
     parts,
@@ -25,6 +26,8 @@ LEAST_SHARE = 0.005
 WORTH_A_NAME = 0.02
 """The same for a part that is named on the first screen."""
 MAX_PARTS = 3
+MOST = 0.5
+"""A stretch that is this much of the step that it lies in is named with the step."""
 
 
 def place_words(place: str | None) -> str:
@@ -34,20 +37,23 @@ def place_words(place: str | None) -> str:
     return place.replace("\\", "/").rpartition("/")[2]
 
 
-def stretch_words(after: str | None, before: str | None, last: bool, command: str | None = None) -> str:
+def stretch_words(
+    after: str | None, before: str | None, last: bool, command: str | None = None, whole: str = "block"
+) -> str:
     """Returns what a stretch between two places is called.
 
     Args:
         after: Where the caller's code was when it began.
         before: The same when it ended.
-        last: Whether the session ended with it.
+        last: Whether what it lies in ended with it.
         command: What recorded it: all that runs around a load of ``hftrace load`` is hftrace's own.
+        whole: What it lies in: a ``block``, or a ``step``.
     """
     if command == "load":
         return "the interpreter and hftrace"
     start = place_words(after)
     if last:
-        return f"{start} → end of the block" if after is not None else "until the end of the block"
+        return f"{start} → end of the {whole}" if after is not None else f"until the end of the {whole}"
     end = place_words(before)
     if after is None:
         return f"before {end}" if before is not None else "an unknown place"
@@ -69,6 +75,12 @@ def part_words(part: Part, command: str | None = None) -> str:
     if part.times > 1:
         words += f" {TIMES} {part.times:,}"
     return words if part.status == "ok" else f"{words}, which failed"
+
+
+def inside_words(part: Inside) -> str:
+    """Returns what a stretch in a step is called."""
+    words = stretch_words(part.after, part.before, part.last, whole="step")
+    return f"{words} {TIMES} {part.times:,}" if part.times > 1 else words
 
 
 def took_words(trace: Trace) -> str:
@@ -116,8 +128,19 @@ def outside_words(trace: Trace) -> str:
     if command == "load" or not session_bounds(trace).known:
         return ""
     wall = session_wall_ns(trace)
-    large = [part for part in parts(trace) if part.duration_ns >= WORTH_A_NAME * wall]
-    words = [f"{units.duration(part.duration_ns)} {part_words(part)}" for part in large[:MAX_PARTS]]
-    if len(large) > MAX_PARTS:
-        words.append(f"{len(large) - MAX_PARTS} more in --view timeline")
+    found = [part for part in parts(trace) if part.duration_ns > 0]
+    large = [part for part in found if part.duration_ns >= WORTH_A_NAME * wall][:MAX_PARTS]
+    words = [f"{units.duration(part.duration_ns)} {part_words(part)}{_mostly(part)}" for part in large]
+    rest = found[len(large) :]
+    left = sum(part.duration_ns for part in rest)
+    if large and left >= WORTH_A_NAME * wall:
+        # All that the view has besides these, so that the number is found again there.
+        words.append(f"{units.count(len(rest), 'shorter part')}, {units.duration(left)}: --view timeline")
     return "; ".join(words)
+
+
+def _mostly(part: Part) -> str:
+    """Returns where most of a step lies, if that is known better than by its name."""
+    if not part.inside or part.inside[0].duration_ns < MOST * part.duration_ns:
+        return ""
+    return f", {units.duration(part.inside[0].duration_ns)} of it {inside_words(part.inside[0])}"

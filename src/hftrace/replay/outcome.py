@@ -53,15 +53,17 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
     failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]
     unfinished = [span for span in process.spans.values() if span.end is None]
     left = process.spans.get(known or -1)
+    below = roots(process.spans)
     if left is not None:
-        below = roots(process.spans)
         failed = [span for span in failed if below[span.id] == left.id]
         unfinished = []
     elif outcome["status"] == "killed":
         failed = []  # the program went on after that
-    # The spans that have no end, or that an exception left last.
+    # The spans that have no end, or that an exception left last. A load that is open is what it died in,
+    # whatever another thread was doing.
+    open_loads = [span for span in unfinished if process.spans[below[span.id]].phase == "load"]
     deepest = max(
-        unfinished or failed,
+        open_loads or unfinished or failed,
         key=lambda span: (span.end or process.last_time, span.start, span.id),
         default=None,
     )
@@ -69,9 +71,11 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
         # The exception rose from the span that began last and failed first.
         deepest = max(failed, key=lambda span: (span.start, span.id))
     activity: dict[str, Any] = {"died_in": None}
+    if outcome["status"] == "killed" and not open_loads:
+        activity["load"] = None  # each load was over, or none had begun
     if deepest is None:
         return activity
-    activity = {
+    activity |= {
         "died_in": deepest.name,
         "last_phase": deepest.phase if deepest.phase != "load" else None,
     }
@@ -83,11 +87,11 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
             activity["last_file"] = above.attributes["file"]
             break
         above = process.spans.get(above.parent) if above.parent is not None else None
-    root = process.spans[roots(process.spans)[deepest.id]]
+    root = process.spans[below[deepest.id]]
     if root.phase == "load":
         activity["load"] = root.id
-    elif "load" in outcome:
-        return activity  # of a change to a model, say: no tensor was being loaded
+    elif "load" in outcome or "load" in activity:
+        return activity  # of a step, or a change to a model, say: no tensor was being loaded
     time_ns, activity["last_tensor"] = _last_tensor(process, root if root.phase == "load" else None)
     if activity["last_tensor"] is not None:
         activity["last_tensor_ns"] = time_ns - base

@@ -181,7 +181,9 @@ class _Ledgers:
         """
         base, offset = self._base, self._offset
         ended_well = outcome["status"] == "ok"
-        if not ended_well and "died_in" not in outcome:
+        # Of several processes, one that has stopped in order is not the one that was killed.
+        died = not ended_well and not (outcome["status"] == "killed" and process.stopped)
+        if died and "died_in" not in outcome:
             outcome.update(last_activity(process, base, outcome))
             for name in ("load", "span"):
                 if outcome.get(name) is not None:

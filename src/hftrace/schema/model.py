@@ -330,7 +330,10 @@ class Table(Sequence[Row], Generic[Row]):
         Raises:
             KeyError: There is no such column.
         """
-        return self.columns[name]
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise KeyError(f"there is no column {name!r}: {', '.join(self.columns)}") from None
 
     def __len__(self) -> int:
         return self._length

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 import hftrace
 from hftrace.api.tables import Table
+from hftrace.render.screen import as_call
 from hftrace.render.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -127,6 +129,18 @@ def test_rows_are_what_they_were(trace, tmp_path):
     copy = hftrace.Trace.open(tmp_path / "copy.json")
     assert list(copy.tensors) == list(trace.tensors)
     assert copy.path == str(tmp_path / "copy.json")
+
+
+def test_a_column_that_is_not_there_names_those_that_are(trace):
+    with pytest.raises(KeyError, match=r"there is no column 'provenanc': name, .*, provenance, "):
+        trace.tensors.column("provenanc")
+
+
+def test_a_trace_in_memory_is_shown_by_its_own_method(trace, capsys):
+    dataclasses.replace(trace, path=None).show()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r'next: trace\.show\("\w+"\)', last)
+    assert as_call("hftrace show TRACE --load 3 --view memory") == 'trace.show("memory", load=3)'
 
 
 def test_pandas_is_asked_for_by_name_where_it_is_missing(trace, monkeypatch):

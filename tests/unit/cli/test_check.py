@@ -8,11 +8,13 @@ import pytest
 
 import handmade
 import handmade_compare
+import handmade_loads
 import handmade_memory
 from handmade import GB, MB, MS, Builder
 from handmade_compare import load
 from hftrace.analysis.budgets import FORBIDDEN, LIMITS, check, check_forbidden, facts, limit, limits_from
 from hftrace.analysis.memory.peaks import memory_peaks
+from hftrace.analysis.time.loads import pick_load
 from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.analysis.time.session import session_wall_ns
 from hftrace.cli import check as command
@@ -22,6 +24,7 @@ from hftrace.render.budgets import (
     escape_message,
     escape_property,
     markdown,
+    sentence,
     table,
 )
 
@@ -66,6 +69,17 @@ def test_time_is_that_of_the_session_and_of_the_largest_load():
     for option, most in (("--max-time", 9_000), ("--max-load-time", 2_000)):
         assert _status(trace, option, most * MS) == "ok"
         assert _status(trace, option, most * MS - 1) == "broken"
+
+
+def test_of_one_load_nothing_is_said_of_the_session():
+    trace = pick_load(handmade_loads.service(), 5)
+    made = check(trace, [limit("--max-time", 1), limit("--max-load-time", 1)], [])
+    assert {result.name for result in made} == {"load 5"}
+    assert made[0].found == session_wall_ns(trace) < session_wall_ns(handmade_loads.service())
+    assert "load 5 is " in sentence(made[0])
+    names = [result.name for result in check(trace, limits_from(trace, 0.1), [])]
+    assert names.count("load 5") == 1
+    assert "session" not in names
 
 
 def test_what_a_trace_does_not_say_is_unknown():

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from hftrace.cli import main
 from hftrace.cli.common.model import ModelOptions, model_options
+from hftrace.cli.common.refusals import CACHES, OFFLINE, refuse_path
 from hftrace.errors import UsageError
 
 MODULE = """
@@ -203,6 +204,7 @@ def test_a_device_may_be_left_empty():
 
 def test_a_path_that_holds_nothing_to_load(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     for model in ("model.gguf", "here.safetensors", "./x", "a/b/c", "name/", f"{tmp_path}/m.gguf"):
         with pytest.raises(UsageError, match=r"^no such (file|directory): "):
             parsed().check(model)
@@ -211,6 +213,39 @@ def test_a_path_that_holds_nothing_to_load(tmp_path, monkeypatch):
     (tmp_path / "real.gguf").write_bytes(b"GGUF")
     with pytest.raises(UsageError, match=r"no such file: raal\.gguf; there is real\.gguf"):
         parsed().check("raal.gguf")
+
+
+@pytest.mark.parametrize(
+    ("around", "keywords", "by"),
+    [
+        ({"HF_HUB_OFFLINE": "1"}, {}, "HF_HUB_OFFLINE"),
+        ({"TRANSFORMERS_OFFLINE": "yes"}, {}, "TRANSFORMERS_OFFLINE"),
+        ({}, {"local_files_only": True}, "local_files_only"),
+    ],
+)
+@pytest.mark.parametrize(
+    "place", ["HF_HOME/hub", "HF_HUB_CACHE", "XDG_CACHE_HOME/huggingface/hub", "cache_dir"]
+)
+def test_a_name_that_is_no_folder_where_the_hub_may_not_be_asked(
+    tmp_path, monkeypatch, around, keywords, by, place
+):
+    monkeypatch.chdir(tmp_path)
+    for name in (*OFFLINE, *CACHES, "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    refuse_path("nofolder", {})  # the Hub may have it
+    for name, value in around.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"there is no folder nofolder here.*{by} forbids to ask the Hub"):
+        refuse_path("nofolder", keywords)
+    refuse_path("org/model", keywords)
+    variable, _, below = place.partition("/")
+    (tmp_path / "cache" / below / "models--nofolder").mkdir(parents=True)
+    if variable == "cache_dir":
+        keywords = {**keywords, "cache_dir": tmp_path / "cache"}
+    else:
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    refuse_path("nofolder", keywords)
 
 
 def test_an_empty_folder_and_the_hubs_cache(tmp_path):

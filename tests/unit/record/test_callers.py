@@ -48,6 +48,11 @@ def test_a_module_by_the_name_of_one_of_python_s():
     assert place(in_module("queue", contextlib.__file__, caller_frame)).startswith(f"{__file__}:")
 
 
+def test_what_stands_around_a_function_is_not_its_line():
+    """A decorated function, or one of the caller's own classes that is hooked: the globals are its own."""
+    assert place(in_module("my_service", FRAME_FILE, caller_frame)).startswith(f"{__file__}:")
+
+
 def test_hftrace_may_be_the_program():
     file = caller_frame.__code__.co_filename
     assert place(in_module("__main__", file, caller_frame)).startswith(f"{__file__}:")

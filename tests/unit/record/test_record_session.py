@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import inspect
 import sys
@@ -199,6 +200,102 @@ def test_where_an_exception_left_the_block():
         time.sleep(0)
         raise KeyError
     assert session_bounds(made.trace).left_at == here()
+
+
+def plain():
+    raise KeyError
+
+
+async def coroutine():
+    raise KeyError
+
+
+def generator():
+    yield 1
+    raise KeyError
+
+
+async def asynchronous():
+    yield 1
+    raise KeyError
+
+
+class Starter:
+    async def __call__(self):
+        raise KeyError
+
+    @staticmethod
+    def static():
+        raise KeyError
+
+
+@functools.wraps(plain)
+def wrapped():
+    plain()
+
+
+async def drawn(iterator):
+    return [value async for value in iterator]
+
+
+def run(decorated, body):
+    """Calls what is decorated, and runs what it returns to its end."""
+    if inspect.isasyncgenfunction(body):
+        asyncio.run(drawn(decorated()))
+    elif inspect.iscoroutinefunction(body):
+        asyncio.run(decorated())
+    elif inspect.isgeneratorfunction(body):
+        list(decorated())
+    else:
+        decorated()
+
+
+@pytest.mark.parametrize(
+    ("function", "body"),
+    [
+        (plain, plain),
+        (coroutine, coroutine),
+        (generator, generator),
+        (asynchronous, asynchronous),
+        (Starter(), Starter.__call__),
+        (vars(Starter)["static"], Starter.static),
+        (functools.partial(plain), plain),
+        (wrapped, plain),
+    ],
+    ids=["plain", "coroutine", "generator", "asynchronous", "object", "static", "partial", "wrapped"],
+)
+def test_a_session_that_is_a_call_begins_at_the_function(function, body):
+    made = recording()
+    decorated = made(function)
+    if isinstance(decorated, staticmethod):
+        decorated = decorated.__func__
+    with pytest.raises(KeyError):
+        run(decorated, body)
+    lines, first = inspect.getsourcelines(body)
+    bounds = session_bounds(made.trace)
+    assert bounds.entered_at == f"{__file__}:{first}"
+    assert bounds.left_at == f"{__file__}:{first + len(lines) - 1}"
+
+
+def test_a_call_that_returns_is_named_by_its_function():
+    recorded = recording()
+
+    @recorded
+    def start():
+        with hftrace.step("in it"):
+            pass
+
+    start()
+    bounds = session_bounds(recorded.trace)
+    first = inspect.getsourcelines(start)[1]
+    assert bounds.entered_at == bounds.left_at == f"{__file__}:{first}"
+    assert steps(recorded)["in it"].attributes["caller"] == f"{__file__}:{first + 2}"
+
+
+def test_a_builtin_has_no_line_of_its_own():
+    recorded = recording()
+    assert recorded(len)("abc") == 3
+    assert session_bounds(recorded.trace).entered_at == here()
 
 
 def test_an_import_outside_of_loads(tmp_path, monkeypatch):

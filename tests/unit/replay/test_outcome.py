@@ -6,6 +6,8 @@ import pytest
 from test_replay import MAIN, WORKER, Writer
 
 from hftrace.analysis.time.phases import attributed_share
+from hftrace.launch.ending.explanation import explain_death
+from hftrace.launch.in_process import with_post_mortem
 from hftrace.replay.trace import replay
 from hftrace.schema import journal
 
@@ -72,6 +74,33 @@ def test_a_process_that_was_killed_between_loads_died_in_none(tmp_path):
     two_loads(tmp_path).write()
     found = outcome(tmp_path)
     assert (found["status"], found["died_in"], found["last_tensor"]) == ("killed", None, None)
+    assert found["load"] is None
+
+
+@pytest.mark.parametrize(("phase", "name"), [("step", "warm-up"), ("surgery", "LlamaForCausalLM.to")])
+def test_a_process_that_was_killed_after_its_load_did_not_die_in_it(tmp_path, phase, name):
+    made = two_loads(tmp_path)
+    made.begin(5, None, phase, name, 40)
+    made.line(journal.FACTS, "beat", {})
+    made.write()
+    trace = replay(tmp_path)
+    trace = with_post_mortem(trace)
+    found = trace.outcome
+    assert (found["status"], found["died_in"], found["last_phase"]) == ("killed", name, phase)
+    assert (found["load"], found["last_tensor"], found["last_file"]) == (None, None, None)
+    said = explain_death(trace)
+    assert said == (
+        f"the process was killed (by whom is not known) in phase {phase} ({name}), outside of any load"
+    )
+
+
+def test_a_load_that_is_open_in_another_thread_is_what_it_died_in(tmp_path):
+    made = two_loads(tmp_path)
+    made.begin(5, None, "load", "Third", 31, hook=1, thread=WORKER)
+    made.begin(6, None, "step", "warm-up", 40)
+    made.write()
+    found = outcome(tmp_path)
+    assert (found["died_in"], found["load"]) == ("Third", 5)
 
 
 def test_journals_of_before_say_the_error_themselves(tmp_path):

@@ -82,7 +82,7 @@ KINDS = {
 - ``journal-stopped``: the recording could not be written on, and so many lines are missing.
 - ``stacks``: the process left the Python stacks of its threads.
 - ``exit``: it ended by itself, without an exception.
-- ``end-not-seen``: its supervisor had ended before.
+- ``end-not-seen``: there was no supervisor, or it had ended before.
 - ``kernel-message``: the kernel's own line about killing the process.
 - ``oom-kills``: by how much the counters of OOM kills grew, of the control group and of the machine.
 - ``memory``, ``cgroup-memory``, ``machine-memory``: the last reading.

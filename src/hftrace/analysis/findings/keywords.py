@@ -2,46 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.keywords import meant_keyword, refused_keyword
 from hftrace.analysis.model_loads import model_loads
-from hftrace.analysis.request import asked_keywords
 from hftrace.schema.trace import Trace
-
-KNOWN_KEYWORDS = (
-    "attn_implementation",
-    "cache_dir",
-    "code_revision",
-    "config",
-    "device_map",
-    "dtype",
-    "force_download",
-    "generation_config",
-    "gguf_file",
-    "ignore_mismatched_sizes",
-    "key_mapping",
-    "local_files_only",
-    "low_cpu_mem_usage",
-    "max_memory",
-    "offload_buffers",
-    "offload_folder",
-    "output_loading_info",
-    "quantization_config",
-    "revision",
-    "state_dict",
-    "subfolder",
-    "token",
-    "torch_dtype",
-    "tp_plan",
-    "trust_remote_code",
-    "use_safetensors",
-    "variant",
-    "weights_only",
-)
-"""Keywords of ``from_pretrained`` that a misspelt one may have been meant for."""
 
 
 @rule(
@@ -70,7 +36,7 @@ def ignored_keywords(trace: Trace) -> Iterator[Finding]:
         for name, use in load.uses.items():
             if use == "nowhere" and name not in said:
                 said.add(name)
-                meant = _meant(name)
+                meant = meant_keyword(trace, name)
                 yield Finding(
                     "R26",
                     "ignored-keyword",
@@ -84,13 +50,10 @@ def ignored_keywords(trace: Trace) -> Iterator[Finding]:
 
 def _refused(trace: Trace) -> Iterator[Finding]:
     """Yields the keyword for which a load failed: nothing takes it."""
-    error = trace.outcome.get("error")
-    message = str(error.get("message") or "") if isinstance(error, Mapping) else ""
-    found = re.search(r"unexpected keyword argument '(\w+)'", message)
-    if found is None or found[1] not in asked_keywords(trace):
+    name = refused_keyword(trace)
+    if name is None:
         return
-    name = found[1]
-    meant = _meant(name)
+    meant = meant_keyword(trace, name)
     yield Finding(
         "R26",
         "ignored-keyword",
@@ -98,10 +61,5 @@ def _refused(trace: Trace) -> Iterator[Finding]:
         f"from_pretrained handed {name}, which neither the loader nor the config knows, to the model's "
         "__init__, which refused it.",
         f"Did you mean {meant}?" if meant else "Leave it out.",
+        concerns="ending",  # it was not ignored
     )
-
-
-def _meant(name: str) -> str | None:
-    """Returns the keyword that a misspelt one may have been meant for."""
-    close = difflib.get_close_matches(name, set(KNOWN_KEYWORDS) - {name}, 1, 0.8)
-    return close[0] if close and name not in KNOWN_KEYWORDS else None

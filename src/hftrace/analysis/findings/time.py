@@ -115,19 +115,24 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
         places.setdefault((kind, _interrupted(trace, row)), []).append(index.wall_ns(row))
     worst = sorted(places.items(), key=lambda item: -sum(item[1]))
     parts = [
-        f"{_collections(kind, len(times))} in {place}, {duration(sum(times) // len(times))} each"
+        f"{_collections(kind, len(times))} in {place}, {duration(sum(times) // len(times))}"
+        + " each" * (len(times) > 1)
         for (kind, place), times in worst[:3]
     ]
     rest = sum(len(times) for _, times in worst[3:])
     parts += [f"{rest:,} more elsewhere"] if rest else []
     freed = sum(int(count) for row in rows if is_number(count := attributes[row].get("collected")))
+    whole = "Each walks all objects of the process; together they freed"
+    took = "Full garbage collections take"
+    if len(rows) == 1:
+        took = "A full garbage collection takes"
+        whole = "It walked all objects of the process and freed"
     yield Finding(
         "R09",
         "full-collections",
-        f"Full garbage collections take {units.share(spent / loads_wall_ns(trace))} of the "
+        f"{took} {units.share(spent / loads_wall_ns(trace))} of the "
         f"{'loads' if has_several(trace) else 'load'}",
-        f"{'; '.join(parts)}. Each walks all objects of the process; together they freed "
-        f"{units.count(freed, 'object')}.",
+        f"{'; '.join(parts)}. {whole} {units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
     )

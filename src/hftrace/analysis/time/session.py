@@ -15,6 +15,7 @@ from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.reading import merge
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.stretches import Between, Stretch, Within, between, in_steps
 from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
@@ -43,24 +44,17 @@ class Bounds(NamedTuple):
         return self.end_ns - self.start_ns
 
 
-class Stretch(NamedTuple):
-    """Time of a session that lies in no span."""
+class Inside(NamedTuple):
+    """What of a step lies between two places in the caller's code, and in no span below the step."""
 
-    start_ns: int
-    end_ns: int
     after: str | None
-    """``file:line`` of the caller's code where the span before it was called; of where the session began."""
+    """Where it began: the step did, or the last span before it was called."""
     before: str | None
-    """The same of the span behind it, and of where the session ended."""
+    """Where it ended; None for the end of the step."""
     last: bool
-    """Whether the session ended with it."""
-    named: bool
-    """Whether it is known whose code ran."""
-
-    @property
-    def duration_ns(self) -> int:
-        """How long it is."""
-        return self.end_ns - self.start_ns
+    """Whether the step ended with it."""
+    duration_ns: int
+    times: int
 
 
 class Part(NamedTuple):
@@ -81,6 +75,8 @@ class Part(NamedTuple):
     times: int
     """How often it was there."""
     status: str
+    inside: tuple[Inside, ...] = ()
+    """Of a step in which other things were recorded, the stretches between these, the longest first."""
 
     @property
     def place(self) -> str | None:
@@ -94,7 +90,7 @@ class Part(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Returns the part as plain JSON values."""
-        return self._asdict()
+        return {**self._asdict(), "inside": [each._asdict() for each in self.inside]}
 
 
 def _short(place: str | None) -> str | None:
@@ -202,86 +198,67 @@ def session_attributed(trace: Trace) -> float | None:
 
 def stretches(trace: Trace) -> list[Stretch]:
     """Returns the time of the session in which no span was open on any thread, in order."""
-    return _outside(trace)[0]
+    return _outside(trace).stretches
 
 
 def own_ns(trace: Trace) -> int:
     """Returns the time in which no span was open because hftrace itself was at work."""
-    return _outside(trace)[1]
+    return _outside(trace).own_ns
 
 
 @once
-def _outside(trace: Trace) -> tuple[list[Stretch], int]:
+def _outside(trace: Trace) -> Between:
     """Returns the caller's stretches outside of spans, and the time of hftrace's own work there."""
-    bounds, index = session_bounds(trace), span_index(trace)
+    bounds = session_bounds(trace)
     if not _is_told(trace):
-        return [], 0
-    covered = _covered(trace, index.roots)
-    callers, owned = _callers(trace), _owned(trace)
-    own = 0
+        return Between([], 0)
     # All that runs around a load of "hftrace load" is the interpreter's start and hftrace itself.
     ours = trace.header.get("command") == "load"
-    found = []
-    cursor, after = bounds.start_ns, bounds.entered_at
-    for start, end in [*covered, (bounds.end_ns, bounds.end_ns)]:
-        last = start == end  # covered time is never empty
-        before = bounds.left_at if last else callers[0].get(start)
-        spent = min(owned.get(cursor, 0), start - cursor)
-        cursor, own = cursor + spent, own + spent
-        if start > cursor:
-            named = ours or (after is not None and before is not None)
-            found.append(Stretch(cursor, start, after, before, last, named))
-        cursor, after = end, callers[1].get(end)
-    return found, own
-
-
-def _owned(trace: Trace) -> dict[int, int]:
-    """Returns how long hftrace was at work after root spans, by their ends."""
-    index, attributes = span_index(trace), trace.spans.column("attributes")
-    noted = ((row, attributes[row]) for row in index.roots)
-    return {
-        index.ends[row]: natural(facts.get("own_ns")) or 0 for row, facts in noted if isinstance(facts, dict)
-    }
-
-
-def _callers(trace: Trace) -> tuple[dict[int, str | None], dict[int, str | None]]:
-    """Returns where the caller's code was by the starts of root spans, and by their ends."""
-    index, bounds = span_index(trace), session_bounds(trace)
-    attributes = trace.spans.column("attributes")
-    starts: dict[int, str | None] = {}
-    ends: dict[int, str | None] = {}
-    for row in index.roots:
-        noted = attributes[row]
-        caller = text(noted.get("caller")) if isinstance(noted, dict) else None
-        start, end = max(index.starts[row], bounds.start_ns), min(index.ends[row], bounds.end_ns)
-        starts[start] = starts.get(start) or caller
-        ends[end] = ends.get(end) or caller
-    return starts, ends
+    return between(trace, span_index(trace).roots, Within(*bounds[:4]), ours)
 
 
 @once
 def parts(trace: Trace) -> list[Part]:
     """Returns what lies outside of loads by name, the longest first.
 
-    Spans of several threads at once are parts of their own, and each has all of its time.
+    Spans of several threads at once are parts of their own, and each has all of its time. What hftrace
+    itself did in a step is not the step's.
     """
     index = span_index(trace)
     names, statuses = trace.spans.column("name"), trace.spans.column("status")
     attributes = trace.spans.column("attributes")
     sums: dict[tuple[str, str, str | None, str | None, bool, str], list[int]] = {}
+    below: dict[tuple[str, str, str | None, str | None, bool, str], list[Stretch]] = {}
+    own = own_ns(trace)
     for row in _outside_rows(trace):
         noted = attributes[row] if isinstance(attributes[row], dict) else {}
         caller = text(noted.get("caller"))
         of_span = (index.phases[row], str(names[row]), caller, None, False, str(statuses[row]))
         spent = index.self_ns(row) if index.phases[row] in AROUND else index.wall_ns(row)
+        if row in in_steps(trace):
+            found_in = in_steps(trace)[row]
+            below.setdefault(of_span, []).extend(found_in.stretches)
+            own, spent = own + found_in.own_ns, spent - found_in.own_ns
         sums.setdefault(of_span, []).append(spent)
     for stretch in stretches(trace):
         of_stretch = (OUTSIDE, "", stretch.after, stretch.before, stretch.last, "ok")
         sums.setdefault(of_stretch, []).append(stretch.duration_ns)
-    if own_ns(trace):
-        sums[OWN, "", None, None, False, "ok"] = [own_ns(trace)]
-    found = [Part(*key[:5], sum(times), len(times), key[5]) for key, times in sums.items()]
+    if own:
+        sums[OWN, "", None, None, False, "ok"] = [own]
+    found = [
+        Part(*key[:5], sum(times), len(times), key[5], _inside(below.get(key, [])))
+        for key, times in sums.items()
+    ]
     return sorted(found, key=lambda part: -part.duration_ns)
+
+
+def _inside(stretches: Iterable[Stretch]) -> tuple[Inside, ...]:
+    """Returns the stretches in steps that are one part, those between the same places as one."""
+    sums: dict[tuple[str | None, str | None, bool], list[int]] = {}
+    for stretch in stretches:
+        sums.setdefault((stretch.after, stretch.before, stretch.last), []).append(stretch.duration_ns)
+    found = [Inside(*key, sum(times), len(times)) for key, times in sums.items()]
+    return tuple(sorted(found, key=lambda each: -each.duration_ns))
 
 
 def _outside_rows(trace: Trace) -> list[int]:

@@ -15,8 +15,9 @@ from typing import Any
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.stretches import in_steps
 from hftrace.analysis.time.tree_ledgers import attach_ledgers
-from hftrace.analysis.time.tree_node import Node
+from hftrace.analysis.time.tree_node import Node, walk
 from hftrace.analysis.time.tree_selection import fold_imports, hide, matching
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
@@ -39,6 +40,8 @@ class TreeOptions:
     of the load, where that lies in a step of the caller's."""
     matches: Callable[[str], bool] | None = None
     """Where given, only spans whose name, function or phase matches are shown, and those above them."""
+    misses: bool = True
+    """Shows calls in which a file was missing, however deep or short; those that failed are always shown."""
     everything: bool = False
     """Shows all shards, groups and misses."""
 
@@ -54,10 +57,11 @@ def build(trace: Trace, options: TreeOptions | None = None) -> list[Node]:
     while waiting:
         root = waiting.pop()
         least = options.min_ns if options.min_ns is not None else (root.duration_ns or 0) // SHORT
-        waiting += hide(root, options.depth, least)
+        waiting += hide(root, options.depth, least, options.misses)
     if options.matches is not None:
         return roots
     least = options.min_ns if options.min_ns is not None else session_wall_ns(trace) // SHORT
+    _add_inside(trace, roots, least)
     return _with_outside(trace, fold_imports(roots, least), least)
 
 
@@ -76,6 +80,30 @@ def _with_outside(trace: Trace, roots: list[Node], min_ns: int) -> list[Node]:
     ]
     # Whatever belongs to another rank or has no time of its own stays where it is.
     return sorted([*roots, *between], key=lambda node: node.start_ns or 0) if between else roots
+
+
+def _add_inside(trace: Trace, roots: list[Node], min_ns: int) -> None:
+    """Adds to the caller's steps what lies between the spans in them, where that is not short."""
+    index = span_index(trace)
+    for _, step in [item for item in walk(roots) if item[1].phase == "step" and item[1].kind == "span"]:
+        nodes: dict[tuple[Any, ...], Node] = {}
+        for identity in step.spans:
+            known = in_steps(trace).get(index.row_of[identity])
+            for stretch in known.stretches if known is not None else ():
+                place = {"after": stretch.after, "before": stretch.before, "last": stretch.last}
+                node = nodes.setdefault(
+                    tuple(place.values()),
+                    Node("outside", "outside", start_ns=stretch.start_ns, count=0, attributes=place),
+                )
+                node.count += 1
+                node.duration_ns = (node.duration_ns or 0) + stretch.duration_ns
+        long = [node for node in nodes.values() if (node.duration_ns or 0) >= max(1, min_ns)]
+        if long:
+            # What has no time of its own, as "3 shorter calls", stays behind the rest.
+            step.children = sorted(
+                [*step.children, *long],
+                key=lambda node: (node.start_ns is None, node.start_ns or 0),
+            )
 
 
 def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:

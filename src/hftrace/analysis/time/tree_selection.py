@@ -28,8 +28,14 @@ AROUND = ("step", "import")
 """Phases of spans that loads may lie in."""
 
 
-def hide(root: Node, depth: int | None, min_ns: int) -> list[Node]:
+def hide(root: Node, depth: int | None, min_ns: int, misses: bool = True) -> list[Node]:
     """Replaces spans that are too deep or too short by one node that counts them; trouble stays visible.
+
+    Args:
+        root: The tree.
+        depth: Levels of spans that are shown; None for all.
+        min_ns: What is shorter is hidden.
+        misses: Whether a file that was missing is trouble, as it is where nobody asked for less.
 
     Returns:
         The loads and steps in the caller's steps, and in imports: however short, each is a root of its own.
@@ -38,9 +44,10 @@ def hide(root: Node, depth: int | None, min_ns: int) -> list[Node]:
     order = list(walk([root]))
     troubled: set[int] = set()
     for _, node in reversed(order):
+        harmless = ("ok", "downloaded") if misses else ("ok", "downloaded", "missing")
         if (
-            node.status not in ("ok", "downloaded")
-            or node.kind == "file"
+            node.status not in harmless
+            or (node.kind == "file" and misses)
             or any(id(child) in troubled for child in node.children)
         ):
             troubled.add(id(node))

@@ -16,6 +16,18 @@ MAX_NAMED = 10
 FILE_SUFFIXES = (*WEIGHT_SUFFIXES, ".json", ".ckpt", ".onnx", ".zip")
 """No model on the Hub is called like a file."""
 
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+TRUE = ("1", "ON", "YES", "TRUE")
+"""What the Hub's client takes for switched on."""
+CACHES = (
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "TRANSFORMERS_CACHE",
+    "PYTORCH_TRANSFORMERS_CACHE",
+    "PYTORCH_PRETRAINED_BERT_CACHE",
+)
+"""Variables that say where the Hub's files are kept."""
+
 
 def refuse_path(model: str, keywords: Mapping[str, Any]) -> None:
     """Refuses a path that is not there, and one that holds nothing to load; a Hub id passes.
@@ -54,6 +66,35 @@ def refuse_path(model: str, keywords: Mapping[str, Any]) -> None:
         or model.endswith("/")
     ):
         raise UsageError(f"no such directory: {model}; a Hub id has the form organisation/name")
+    forbids = _offline(keywords)
+    if "/" not in model and forbids and not _is_cached(model, keywords.get("cache_dir")):
+        raise UsageError(
+            f"there is no folder {model} here, the Hub's cache has no repository of this name, "
+            f"and {forbids} forbids to ask the Hub"
+        )
+
+
+def _offline(keywords: Mapping[str, Any]) -> str | None:
+    """Returns what forbids to ask the Hub; None where nothing does."""
+    if keywords.get("local_files_only") is True:
+        return "local_files_only"
+    on = (name for name in OFFLINE if os.environ.get(name, "").upper() in TRUE)
+    return next(on, None)
+
+
+def _is_cached(model: str, named: object) -> bool:
+    """Returns whether a place where the Hub's files may be kept has anything of a repository.
+
+    Which one a library looks in depends on its version: all count that a variable names.
+    """
+    home = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    places = [str(named)] if named else []
+    places += [os.environ[name] for name in CACHES if os.environ.get(name)]
+    places += [
+        os.path.join(os.environ.get("HF_HOME") or os.path.join(home, "huggingface"), folder)
+        for folder in ("hub", "transformers")
+    ]
+    return any(Path(place).expanduser().joinpath(f"models--{model}").is_dir() for place in places)
 
 
 def _instead(folder: str) -> str:

@@ -12,6 +12,7 @@ from hftrace.analysis.ending.culprits import damaged_files, is_unrelated
 from hftrace.analysis.ending.damage import damage_remedy, damage_sentence
 from hftrace.analysis.ending.killer import CERTAIN, confidence
 from hftrace.analysis.ending.words import mismatch_sentence, not_there_sentence
+from hftrace.analysis.keywords import meant_keyword, refused_keyword
 from hftrace.analysis.text import first_sentences
 from hftrace.analysis.time.whose import ended_load, ended_outside
 from hftrace.schema.trace import Trace
@@ -37,6 +38,11 @@ def explain_failure(trace: Trace) -> str:
             f"{model} comes with code of its own, which only you can allow: "
             "read it, and add --trust-remote-code (trust_remote_code=True in Python)"
         )
+    keyword = refused_keyword(trace)
+    if keyword is not None and not trace.outcome.get("cause"):
+        meant = meant_keyword(trace, keyword)
+        hint = f"did you mean {meant}?" if meant else "leave it out"
+        return f"nothing takes the keyword {keyword}: {hint} ({first_sentences(message)})"
     if not is_unrelated(error) and not ended_outside(trace):
         request = _request_of_the_end(trace)
         keywords = request.get("keywords") or {}
@@ -66,6 +72,8 @@ def explain_death(trace: Trace) -> str:
     """Returns what killed the load, where it was, and how far it had come: one sentence, no full stop."""
     outcome = trace.outcome
     killer = outcome.get("killer")
+    outside = ended_outside(trace)
+    process = "the process" if outside else "the loading process"
     limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
     anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
     if killer == "memory-limit":
@@ -76,11 +84,11 @@ def explain_death(trace: Trace) -> str:
         seconds = outcome.get("timeout_seconds")
         how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
     elif outcome.get("signal"):
-        how = f"the loading process was killed by {outcome['signal']}"
+        how = f"{process} was killed by {outcome['signal']}"
     elif outcome.get("exit_code") is not None:
-        how = f"the loading process exited with {outcome['exit_code']}"
+        how = f"{process} exited with {outcome['exit_code']}"
     else:
-        how = "the loading process was killed, by whom is not known"
+        how = f"{process} was killed (by whom is not known)"
     if killer == "kernel-oom":
         certain = confidence(killer, outcome.get("evidence") or []) == CERTAIN
         how += f", {'' if certain else 'likely '}by the kernel, out of memory"
@@ -88,7 +96,9 @@ def explain_death(trace: Trace) -> str:
             how += f" (it held {byte_count(total)}; the limit, {limit_kind}, is {byte_count(limit)})"
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
     where = f" in phase {phase}" if phase else ""
-    if tensor:
+    if outside:
+        where += f" ({outcome['died_in']})" * bool(outcome.get("died_in")) + ", outside of any load"
+    elif tensor:
         own = outcome.get("last_tensor_file") or file
         where += f", after tensor {tensor}" + (f" of {own}" if own else "")
     reading = [str(each.get("tensor")) for each in outcome.get("reading") or [] if isinstance(each, Mapping)]
@@ -201,7 +211,10 @@ def _no_way(trace: Trace, model: str, text: str, statuses: list[object]) -> str 
     switches = [name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_on(variables.get(name))]
     switches += ["local_files_only"] if keywords.get("local_files_only") else []
     if switches:
-        return f"{model} is not in the cache, or not all of it, and {switches[0]} forbids to ask the Hub"
+        return (
+            f"there is no folder {model}, {model} is not in the cache, or not all of it, "
+            f"and {switches[0]} forbids to ask the Hub"
+        )
     endpoint = variables.get("HF_ENDPOINT") or "https://huggingface.co"
     refused = [status for status in statuses if isinstance(status, int) and (status >= 500 or status == 429)]
     if refused:

@@ -1,4 +1,4 @@
-"""Makes a trace from what a run left whose supervisor died before it could do so itself."""
+"""Makes a trace from what a run left that was killed before anybody could do so."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from hftrace.analysis.ending.evidence import piece
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.ending.conclusion import build_trace
 from hftrace.launch.ending.evidence import OomCounters
-from hftrace.launch.run_directory import RunFacts, read_log
+from hftrace.launch.run_directory import BLOCK_PREFIX, RUN_PREFIX, RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
 from hftrace.schema import codec, journal
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
 
-RUN_PREFIX = ".hftrace-run-"
 START_SLACK_NS = 1_000_000_000
+MAX_NAMED = 5
+"""Runs that are named where there are several."""
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def opened_run(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Args:
         path: A journal, a run's directory, or a directory that holds exactly
-            one such directory.
+            one such directory: that of the trace, or the temporary directory.
 
     Raises:
         UsageError: There is nothing to recover.
@@ -61,15 +62,32 @@ def _run_in(place: Path) -> Path:
         return place
     if (place / journal.SUPERVISOR_FILE).exists() or (place / REQUEST_FILE).exists():
         raise UsageError(f"{place} holds no journal: the load died before it recorded anything")
-    runs = sorted(run for run in place.glob(f"{RUN_PREFIX}*") if _journals(run))
+    named = (run for prefix in (RUN_PREFIX, BLOCK_PREFIX) for run in place.glob(f"{prefix}*"))
+    runs = sorted(run for run in named if _journals(run))
     if len(runs) == 1:
         return runs[0]
     if runs:
-        names = ", ".join(run.name for run in runs[:5])
+        latest = sorted(runs, key=_last_written, reverse=True)[:MAX_NAMED]
+        names = "; ".join(map(_described, latest)) + ("; ..." if len(runs) > MAX_NAMED else "")
         raise UsageError(f"{place} holds {len(runs)} runs ({names}): name the one to recover")
     raise UsageError(
-        f"there is no journal in {place}: name a journal-*{journal.SUFFIX} or a {RUN_PREFIX}* directory"
+        f"there is no journal in {place}: name a journal-*{journal.SUFFIX}, a {RUN_PREFIX}* directory, "
+        f"or what hftrace.trace left in the temporary directory ({tempfile.gettempdir()}/{BLOCK_PREFIX}*)"
     )
+
+
+def _last_written(run: Path) -> float:
+    with contextlib.suppress(OSError):  # deleted meanwhile
+        return max(path.stat().st_mtime for path in _journals(run))
+    return 0.0
+
+
+def _described(run: Path) -> str:
+    """Returns the name of a run, and what tells it from others: whether it still runs, or when it stopped."""
+    running = running_process(run)
+    if running is not None:
+        return f"{run.name} of process {running}, which still runs"
+    return f"{run.name}, written to until {time.strftime('%H:%M:%S', time.localtime(_last_written(run)))}"
 
 
 def _journals(folder: Path) -> list[Path]:

@@ -75,6 +75,20 @@ def title_of_best(ranked: Ranking) -> str:
     return f"best by {ranked.metric.label}: {name}" if certain else f"lowest {ranked.metric.label}: {name}"
 
 
+def winner_words(ranked: Ranking) -> str:
+    """Returns which is the best of a ranking, or what is seen of it and what it takes to be certain."""
+    judgement = ranked.against_second
+    words = title_of_best(ranked)
+    if judgement is None:
+        return f"{words}, the only one with a figure"
+    if judgement.verdict == BETTER:
+        return words
+    if judgement.verdict != TOO_FEW_RUNS:
+        words += f"; no difference to {ranked.variants[1].name} that these runs can show"
+    wanted = runs_wanted(judgement, ranked.metric.label)
+    return f"{words}; {wanted}" if wanted else words
+
+
 def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
     best, label = ranked.best, ranked.metric.label
     if best is None:
@@ -83,17 +97,8 @@ def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
             yield [(text, DIM)]
         return
     judgement = ranked.against_second
-    words, style = title_of_best(ranked), PLAIN
-    if judgement is None:
-        words += ", the only one with a figure"
-    elif judgement.verdict == BETTER:
-        style = GOOD
-    else:
-        if judgement.verdict != TOO_FEW_RUNS:
-            words += f"; no difference to {ranked.variants[1].name} that these runs can show"
-        if wanted := runs_wanted(judgement, label):
-            words += f"; {wanted}"
-    for text in wrap(words, width):
+    style = GOOD if judgement is not None and judgement.verdict == BETTER else PLAIN
+    for text in wrap(winner_words(ranked), width):
         yield [(text, style)]
     # A call that is cut cannot be pasted.
     yield [(call_of(best, model), STRONG)]

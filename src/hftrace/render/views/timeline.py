@@ -10,11 +10,18 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.memory.usage import process_memory
-from hftrace.analysis.time.session import outside_ns, parts, session_bounds, session_wall_ns, stretches
+from hftrace.analysis.time.session import (
+    Part,
+    outside_ns,
+    parts,
+    session_bounds,
+    session_wall_ns,
+    stretches,
+)
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import Timeline, coverage, dominant, resample, timeline
 from hftrace.render.charts import axis_text, lane_line, named_line, spark
-from hftrace.render.session import part_words
+from hftrace.render.session import LEAST_SHARE, inside_words, part_words
 from hftrace.render.text import (
     BAD,
     DENSITY,
@@ -39,6 +46,8 @@ LANES = 6
 """Lanes of each sort on the default screen."""
 OUTSIDE_PARTS = 20
 """Parts of the session outside of loads that the view lists."""
+INSIDE_PARTS = 8
+"""Stretches in a step that it lists below the step."""
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -70,6 +79,7 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
         "waits": made.waits,
         "steps": made.steps,
         "outside": [stretch._asdict() for stretch in stretches(trace)],
+        "parts": [part.to_json() for part in parts(trace)],
     }
 
 
@@ -156,12 +166,31 @@ def _outside(trace: Trace, width: int) -> Iterable[Line]:
             (fit(units.duration(part.duration_ns), 11, "right"), PLAIN),
             (fit(share, 6, "right"), DIM),
         ]
+        yield from _inside(trace, part, width)
     if len(found) > OUTSIDE_PARTS:
         rest = found[OUTSIDE_PARTS:]
         spent = units.duration(sum(part.duration_ns for part in rest))
         yield from notes(
             [f"+ {units.count(len(rest), 'shorter part')}, {spent}: --view timeline --json"], width
         )
+
+
+def _inside(trace: Trace, part: Part, width: int) -> Iterable[Line]:
+    """Yields where in a step the caller's own code took its time, the longest first."""
+    wall = session_wall_ns(trace) or 1
+    shown = [each for each in part.inside if each.duration_ns >= LEAST_SHARE * wall][:INSIDE_PARTS]
+    for each in shown:
+        yield [
+            (phase_letter("outside") + "   ", DIM),
+            (fit(clean(inside_words(each)), width - 21), DIM),
+            (fit(units.duration(each.duration_ns), 11, "right"), DIM),
+            (fit(units.share(each.duration_ns / wall), 6, "right"), DIM),
+        ]
+    rest = part.inside[len(shown) :]
+    if shown and rest:
+        spent = units.duration(sum(each.duration_ns for each in rest))
+        more = units.count(len(rest), "shorter stretch", "shorter stretches")
+        yield from notes([f"+ {more}, {spent}: --view timeline --json"], width, "    ")
 
 
 def _density(shares: list[float]) -> str:

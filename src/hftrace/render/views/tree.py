@@ -8,12 +8,12 @@ from typing import NamedTuple
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
-from hftrace.analysis.time.session import AROUND, session_wall_ns
+from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.loads import root_note
-from hftrace.render.session import stretch_words
+from hftrace.render.session import inside_words, stretch_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -114,6 +114,8 @@ def _tree_options(options: ViewOptions, everything: bool) -> TreeOptions:
         depth=usual.depth if options.depth is None else options.depth or None,
         min_ns=options.min_ns,
         matches=options.matches,
+        # Nearly every load asks for files that need not be there: who asks for less of a tree gets less.
+        misses=options.depth is None and options.min_ns is None,
         everything=everything,
     )
 
@@ -234,13 +236,12 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
     if node.kind == "outside":
-        words = stretch_words(
-            node.attributes["after"],
-            node.attributes["before"],
-            node.attributes["last"],
-            trace.header.get("command"),
-        )
-        return [(phase_letter("outside") + " ", DIM), (shorten(f"outside: {clean(words)}", room - 2), DIM)]
+        places = (node.attributes["after"], node.attributes["before"], node.attributes["last"])
+        if parent is None:
+            words = "outside: " + stretch_words(*places, trace.header.get("command"))
+        else:
+            words = inside_words(Inside(*places, node.duration_ns or 0, node.count))
+        return [(phase_letter("outside") + " ", DIM), (shorten(clean(words), room - 2), DIM)]
     if node.kind == "packages":
         costs = [f"{name} {units.duration(cost)}" for name, cost in node.attributes["packages"][:4]]
         while len(costs) > 1 and width_of(", ".join(costs)) > room:

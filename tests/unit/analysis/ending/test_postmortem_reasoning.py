@@ -279,7 +279,7 @@ def test_the_last_sentence():
         "the loading process exited with 3 in phase shard"
     )
     assert sentence(signal=None, exit_code=None, last_phase=None, last_tensor=None, remaining_bytes=None) == (
-        "the loading process was killed, by whom is not known"
+        "the loading process was killed (by whom is not known)"
     )
 
 

@@ -121,6 +121,15 @@ def test_collections_after_every_shard():
     assert "gc.disable()" not in found.advice, "a call collects all the same"
 
 
+def test_one_collection_is_no_several():
+    found = collections_of(collected([("_load", "weights", "automatic", 450.0, 60)]))
+    assert found.title.startswith("A full garbage collection takes ")
+    assert found.evidence == (
+        "1 collection that Python began by itself in _load, 450 ms. "
+        "It walked all objects of the process and freed 60 objects."
+    )
+
+
 def test_collections_that_python_began():
     found = collections_of(collected([IMPORT] * 3, "D"))
     assert found.evidence.startswith("3 collections that Python began by itself in imports, 110 ms each.")
@@ -131,7 +140,7 @@ def test_collections_that_python_began():
 def test_collections_of_the_models_own_code_are_not_the_loaders():
     other = ("Model.__init__", "instantiate", "called", 400.0, 1)
     found = collections_of(collected([other, IMPORT, SHARD], "D"))
-    assert "1 call of gc.collect in __init__, 400 ms each" in found.evidence
+    assert "1 call of gc.collect in __init__, 400 ms;" in found.evidence
     assert "upgrade" not in found.advice
     many = [("Model.f" + str(number), "convert", "called", 100.0 + number, 0) for number in range(5)]
     assert "2 more elsewhere" in collections_of(collected(many, "D")).evidence

@@ -168,7 +168,7 @@ def test_keywords_that_went_nowhere():
     said = found(loaded(dict.fromkeys(uses, 1), {}, uses=uses), "R26")
     assert [finding.title for finding in said] == ["torch_dtypes has no effect", "mirror has no effect"]
     assert [finding.advice for finding in said] == [
-        "Did you mean torch_dtype?",
+        "Did you mean dtype?",
         "Leave it out, or use a version that honours it.",
     ]
 

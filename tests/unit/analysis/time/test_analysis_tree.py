@@ -8,6 +8,8 @@ import handmade
 from handmade import Builder
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import to_json, walk
+from hftrace.render.views import load as view
+from hftrace.render.views.options import ViewOptions
 
 EVERY = {**handmade.ALL, "hostile": handmade.hostile, "deep": handmade.deep, "empty": handmade.empty}
 OPTIONS = [
@@ -95,6 +97,21 @@ def test_trouble_is_never_hidden():
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
     ]
+
+
+def test_who_asks_for_less_of_a_tree_gets_no_misses():
+    def drawn(**options):
+        blocks = view("tree").draw(handmade.sharded(), ViewOptions(**options))
+        return "\n".join("".join(part for part, _ in line) for block in blocks for line in block.lines(80))
+
+    assert "missing" in drawn()
+    for options in ({"depth": 1}, {"min_ns": 10**9}, {"depth": 1, "min_ns": 10**9}):
+        text = drawn(**options)
+        assert "missing" not in text
+        assert "shorter call" in text or "deeper call" in text
+    # However little was asked for, what failed is there.
+    failed = build(handmade.failing(), TreeOptions(depth=1, min_ns=10**12, misses=False))
+    assert [node.status for _, node in walk(failed) if node.kind == "span"].count("error") > 1
 
 
 def test_a_filter_keeps_what_leads_to_a_match():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -13,8 +14,11 @@ from hftrace.analysis.summary import summary
 from hftrace.analysis.time import session
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import timeline
-from hftrace.analysis.time.tree import build
+from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.render import session as session_words
 from hftrace.render.session import outside_words, part_words, stretch_words, took_words
+from hftrace.render.views import load
+from hftrace.render.views.options import ViewOptions
 
 APP = "/srv/app/service.py"
 
@@ -31,6 +35,12 @@ def built(wall_ms=1_000, entered=f"{APP}:10", left=f"{APP}:10", command="trace")
 
 def called(line):
     return {"attributes": {"caller": f"{APP}:{line}", "caller_function": "start"}}
+
+
+def shown(trace, view):
+    """Returns what a view draws, 80 columns wide."""
+    blocks = load(view).draw(trace, ViewOptions())
+    return "\n".join("".join(part for part, _ in line) for block in blocks for line in block.lines(80))
 
 
 def kinds(trace):
@@ -80,6 +90,82 @@ def test_stretches_are_named_by_both_of_their_ends():
         (None, f"{APP}:10", True, False),
     ]
     assert session.session_attributed(trace) == pytest.approx(0.3)
+
+
+def stretched(*, own_ms=0):
+    """A step around the whole start: settings are read, a load, a second one, a change; then a warm-up."""
+    made = built()
+    step = made.span(None, "step", "start", 0, 900, **called(11))
+    first = called(15)
+    first["attributes"]["own_ns"] = own_ms * MS
+    made.span(step, "import", "import torch", 400, 500, **called(14))
+    made.span(step, "load", "One", 510, 600, **first)
+    made.span(step, "load", "Two", 700, 800, **called(16))
+    made.span(None, "step", "warm-up", 900, 1_000, **called(18))
+    return made.trace()
+
+
+def test_where_in_a_step_the_time_went():
+    (start, warm) = [part for part in session.parts(stretched()) if part.kind == "step"]
+    assert (start.name, start.duration_ns) == ("start", 610 * MS)
+    assert [(*each[:3], each.duration_ns // MS) for each in start.inside] == [
+        (f"{APP}:11", f"{APP}:14", False, 400),
+        (f"{APP}:15", f"{APP}:16", False, 100),
+        (f"{APP}:16", None, True, 100),
+        (f"{APP}:14", f"{APP}:15", False, 10),
+    ]
+    # Nothing was recorded in the other one: its name says all.
+    assert (warm.name, warm.inside) == ("warm-up", ())
+    words = outside_words(stretched())
+    assert "610 ms step start (service.py:11), 400 ms of it service.py:11 → 14; " in words
+    text = shown(stretched(), "timeline")
+    assert "·   service.py:16 → end of the step" in text
+    assert "shorter stretch" not in text
+
+
+def test_the_tree_has_them_below_the_step():
+    (start, _) = build(stretched(), TreeOptions(min_ns=50 * MS))
+    assert [(child.kind, child.duration_ns // MS) for child in start.children] == [
+        ("outside", 400),
+        ("span", 100),
+        ("span", 90),
+        ("outside", 100),
+        ("span", 100),
+        ("outside", 100),
+    ]
+    text = shown(stretched(), "tree")
+    assert "· service.py:11 → 14 " in text
+    assert "outside:" not in text
+
+
+def test_what_hftrace_does_in_a_step_is_not_the_step_s():
+    trace = stretched(own_ms=60)
+    found = {part.name or part.kind: part.duration_ns // MS for part in session.parts(trace)}
+    assert (found["start"], found[session.OWN]) == (550, 60)
+    assert sum(part.duration_ns for part in session.parts(trace)) == session.outside_ns(trace)
+    (start,) = [part for part in session.parts(trace) if part.name == "start"]
+    assert [each.duration_ns // MS for each in start.inside] == [400, 100, 40, 10]
+
+
+def test_steps_of_one_name_are_one_part():
+    made = built()
+    for number in range(5):
+        step = made.span(None, "step", "start", 200 * number, 200 * number + 190, **called(11))
+        made.span(step, "load", "One", 200 * number + 50, 200 * number + 100, **called(12))
+    trace = made.trace()
+    (part,) = [part for part in session.parts(trace) if part.kind == "step"]
+    assert [(each.duration_ns // MS, each.times) for each in part.inside] == [(450, 5), (250, 5)]
+    (folded, *_) = build(trace)
+    assert [node.count for node in folded.children if node.kind == "outside"] == [5, 5]
+    assert "service.py:11 → 12 × 5" in shown(trace, "tree")  # noqa: RUF001
+
+
+def test_the_number_of_parts_that_the_first_screen_leaves_out_is_found_in_the_view():
+    trace = handmade.started()
+    (said,) = re.findall(r"(\d+) shorter parts, ", outside_words(trace))
+    listed = shown(trace, "timeline").partition("Outside of loads")[2].strip().splitlines()[1:]
+    listed = [line for line in listed if not line.startswith("·   ")]
+    assert len(listed) == session_words.MAX_PARTS + int(said)
 
 
 def test_the_same_stretch_again_and_again():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 
@@ -44,13 +45,25 @@ def test_a_journal_by_another_name(tmp_path):
 
 
 def test_several_runs_are_not_guessed_at(tmp_path):
-    write_journal(tmp_path / ".hftrace-run-a")
-    write_journal(tmp_path / ".hftrace-run-b")
-    with (
-        pytest.raises(UsageError, match=r"holds 2 runs \(.hftrace-run-a, .hftrace-run-b\)"),
-        opened_run(tmp_path),
-    ):
+    for number, name in enumerate((".hftrace-run-a", "hftrace-b", "hftrace-c")):
+        path = write_journal(
+            tmp_path / name, pid=os.getpid() if name == "hftrace-b" else 2**23, base=time.monotonic_ns()
+        )
+        os.utime(path, (1_000_000_000 + 60 * number,) * 2)
+    (tmp_path / "hftrace-notes").mkdir()  # whatever else has such a name
+    with pytest.raises(UsageError, match="holds 3 runs") as refused, opened_run(tmp_path):
         pass
+    last, second, first = re.search(r"\((.*)\)", str(refused.value))[1].split("; ")
+    assert re.fullmatch(r"hftrace-c, written to until \d\d:\d\d:40", last)
+    assert second == f"hftrace-b of process {os.getpid()}, which still runs"
+    assert re.fullmatch(r"\.hftrace-run-a, written to until \d\d:\d\d:40", first)
+
+
+def test_what_a_block_left_in_the_temporary_directory(tmp_path):
+    run = tmp_path / "hftrace-abc"
+    write_journal(run)
+    with opened_run(tmp_path) as found:
+        assert found == run
 
 
 def test_a_run_without_a_journal(tmp_path):
