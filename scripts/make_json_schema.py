@@ -24,7 +24,14 @@ from hftrace.schema.model import File, Request, Sample, Span, Tensor
 
 MAJOR = VERSION.partition(".")[0]
 TARGET = Path(hftrace.__file__).parent / "schema" / f"trace-{MAJOR}.schema.json"
-TABLES = {"spans": Span, "tensors": Tensor, "files": File, "requests": Request, "samples": Sample}
+TABLES = {
+    "spans": Span,
+    "tensors": Tensor,
+    "files": File,
+    "requests": Request,
+    "samples": Sample,
+    "at_return": Tensor,
+}
 SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
 COLUMN_DESCRIPTION = (

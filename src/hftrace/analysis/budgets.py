@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
@@ -143,7 +144,7 @@ def _tensors(trace: Trace, chosen: Callable[[TensorClass], bool]) -> tuple[int, 
 
 
 def _casts(trace: Trace) -> tuple[int, str]:
-    pairs = casts(tensor_sums(trace))
+    pairs = casts(tensor_sums(as_loaded(trace)))
     words = [f"{source} → {target} ({total.count:,})" for (source, target), total in pairs.items()]
     return sum(total.count for total in pairs.values()), ", ".join(words[:NAMES_SHOWN])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import Total, casts, group_totals, tensor_sums
 from hftrace.analysis.ledger.verification import verification
@@ -178,7 +179,7 @@ def _tensors(trace: Trace) -> dict[str, Any]:
         "verification": _verification(trace),
         "casts": [
             {"from": source, "to": target, **_figures(total)}
-            for (source, target), total in casts(tensor_sums(trace)).items()
+            for (source, target), total in casts(tensor_sums(as_loaded(trace))).items()
         ],
     }
 

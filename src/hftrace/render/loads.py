@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from hftrace import units
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import group_totals, tensor_sums
 from hftrace.analysis.memory.earlier import Earlier, first_held, held_earlier
 from hftrace.analysis.time.load_names import BESIDE_MODELS, LoadName, LoadTrace, load_groups, load_names
@@ -149,7 +150,7 @@ def _weighs(trace: Trace) -> str:
     """Returns what a load left in the model: the dtype of most of it, and its bytes."""
     placed = {
         sort: total
-        for sort, total in tensor_sums(trace).items()
+        for sort, total in tensor_sums(as_loaded(trace)).items()
         if sort.dtype and sort.kind != "unused" and sort.provenance != "tied"
     }
     found = list(group_totals(placed, "dtype").items())

@@ -56,8 +56,8 @@ def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
     sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
     for at, origin in enumerate(origins):
         word, _, detail = origin.change.partition(":")
-        if word == SAME or devices[at] == "meta":
-            continue
+        if word == SAME or devices[at] == "meta" or provenance[at] == "tied":
+            continue  # what became of a tied tensor is said of the one that it is tied to
         if word == COPIED:
             evidence[at] = "copied"
         elif word == MADE:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from hftrace.replay.changes import COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
+from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
 from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
@@ -33,6 +33,8 @@ class Ledgers(NamedTuple):
     """Of its model as it was seen last; empty but for unused keys where the model went into another one."""
     as_loaded: Table[Tensor]
     """When the load returned."""
+    at_return: Table[Tensor] | None
+    """The same without what earlier loads put there; None where no model was changed after its load."""
 
 
 @dataclasses.dataclass
@@ -115,7 +117,28 @@ class _Builder:
             now[record.span] = _joined([self._rows(record, model, origins), unused[record.span]])
         for fact in self._process.facts.get("stale", []):
             self._note(int(fact["load"]), {"changed_by": fact["changed_by"], "stale": True})
-        return [Ledgers(record, now[span], as_loaded[span]) for span, record in self._records.items()]
+        changed = any(origins.span in self._records for origins in self._origins)
+        return [
+            Ledgers(
+                record, now[span], as_loaded[span], self._own(record, as_loaded[span]) if changed else None
+            )
+            for span, record in self._records.items()
+        ]
+
+    def _own(self, record: LoadRecord, as_loaded: Table[Tensor]) -> Table[Tensor]:
+        """Returns the rows of the tensors that a load put there itself, and of keys it had no use for."""
+        others = {
+            row.name
+            for origins in self._origins
+            if origins.span == record.span and not origins.look
+            for row in origins.rows()
+            if row.load != record.span
+        }
+        table = self._with_paths(as_loaded, record)
+        kinds, names = table.column("kind"), table.column("name")
+        return _chosen(
+            table, [at for at, name in enumerate(names) if kinds[at] == "unused" or name not in others]
+        )
 
     def _with_paths(self, table: Table[Tensor], record: LoadRecord) -> Table[Tensor]:
         """Returns a ledger that gives the whole path where loads of this process read files of one name."""
@@ -224,7 +247,8 @@ class _Builder:
 
     def _source_of(self, origin: lines.KnownAs) -> _Source:
         for assigned in self._assigned.get(origin.load, ()):
-            if origin.change in (SAME, MADE) and any(name == origin.known_as for _, name in assigned.pairs()):
+            word = origin.change.partition(":")[0]
+            if word in (SAME, MADE, CAST) and any(name == origin.known_as for _, name in assigned.pairs()):
                 return _Source(origin.load, assigned.path)
         return _Source(origin.load, copies=origin.change == COPIED)
 
@@ -335,8 +359,11 @@ def _first(table: Table[Tensor], count: int) -> Table[Tensor]:
 
 
 def _unused_rows(table: Table[Tensor]) -> Table[Tensor]:
-    at = [position for position, kind in enumerate(table.column("kind")) if kind == "unused"]
-    return Table(Tensor, {name: [column[each] for each in at] for name, column in table.columns.items()})
+    return _chosen(table, [at for at, kind in enumerate(table.column("kind")) if kind == "unused"])
+
+
+def _chosen(table: Table[Tensor], rows: list[int]) -> Table[Tensor]:
+    return Table(Tensor, {name: [column[each] for each in rows] for name, column in table.columns.items()})
 
 
 def _joined(tables: list[Table[Tensor]]) -> Table[Tensor]:
@@ -346,8 +373,7 @@ def _joined(tables: list[Table[Tensor]]) -> Table[Tensor]:
 
 def _reordered(table: Table[Tensor], order: list[int]) -> Table[Tensor]:
     """Returns the rows in the order of the model; ``order`` has the place of each of them there."""
-    at = sorted(range(len(order)), key=order.__getitem__)
-    return Table(Tensor, {name: [column[each] for each in at] for name, column in table.columns.items()})
+    return _chosen(table, sorted(range(len(order)), key=order.__getitem__))
 
 
 def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) -> Table[Tensor]:

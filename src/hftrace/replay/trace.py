@@ -117,6 +117,7 @@ def _replay(
         files=_table(File, ledgers.files),
         requests=_table(Request, ledgers.requests),
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
+        at_return=_table(Tensor, ledgers.at_return if ledgers.changed else []),
     )
 
 
@@ -159,6 +160,9 @@ class _Ledgers:
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
         self.requests: list[_Part[Request]] = []
+        self.at_return: list[_Part[Tensor]] = []
+        self.changed = False
+        """Whether a model was changed after its load."""
         self._base = base
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
@@ -195,13 +199,16 @@ class _Ledgers:
         records = load_records(process)
         for record in records:
             name_by_file(record, self._headers)
-        for record, tensors, as_loaded in tensor_ledgers(process, records, self._headers):
+        for record, tensors, as_loaded, at_return in tensor_ledgers(process, records, self._headers):
             until = process.wall_ns(record.end)
             rows = build_file_ledger(record, as_loaded, complete=record.status == "ok", until_ns=until)
             files = Table.of(File, rows)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.root + offset}
-            self.tensors.append(_Part(tensors, {**self._times, "span": offset}, of_load))
+            shifts = {**self._times, "span": offset}
+            self.tensors.append(_Part(tensors, shifts, of_load))
+            self.at_return.append(_Part(tensors if at_return is None else at_return, shifts, of_load))
+            self.changed = self.changed or at_return is not None
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))

@@ -49,7 +49,7 @@ def _all_checks(process: Process) -> dict[int, list[Check]]:
     for record in records:
         name_by_file(record, headers)
     checks = {}
-    for record, tensors, as_loaded in tensor_ledgers(process, records, headers):
+    for record, tensors, as_loaded, _ in tensor_ledgers(process, records, headers):
         if record.model is not None:
             _hold_by_name(tensors, as_loaded)
             checks[record.span] = _checks(tensors, _Places(record, records, headers))

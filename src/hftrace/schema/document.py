@@ -31,7 +31,8 @@ VERSION = "1.2"
 """1.0: the first version. 1.1 (both 2026-11): the evidence of an ending is a kind and numbers, and no
 sentence; the environment has the facts of the loader generation. 1.2: a tensor has evidence, the
 stored shape, the whole's, the files of several keys, what a tie dropped, and how it compared with the
-files; its provenance may be uninitialized or unknown; the table of requests."""
+files; its provenance may be uninitialized or unknown; the tables of requests and of the tensors as
+each load left them."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 MAX_CELLS = 50_000_000
@@ -46,6 +47,7 @@ _TABLES: dict[str, type[Any]] = {
     "files": File,
     "requests": Request,
     "samples": Sample,
+    "at_return": Tensor,
 }
 
 
@@ -93,12 +95,14 @@ def to_json(trace: Content) -> dict[str, Any]:
         "request": dict(trace.request),
         "outcome": dict(trace.outcome),
     }
-    for table_name in _TABLES:
+    for table_name, row_type in _TABLES.items():
         table: Table[Any] = getattr(trace, table_name)
+        if table_name == "at_return" and not len(table):
+            continue
         kinds = _kinds(table_name)
         encoded: dict[str, Any] = {}
         for name, values in table.columns.items():
-            if table_name == "tensors" and name == "keys":
+            if row_type is Tensor and name == "keys":
                 encoded[name] = encode_reference(values, "name", table.column("name"))
             else:
                 encoded[name] = encode(values, integers=name in kinds and kinds[name].integers)
@@ -277,6 +281,7 @@ def from_document(document: Any, name: str) -> Content:
         files=_table(document, "files", File, name),
         requests=_table(document, "requests", Request, name),
         samples=_table(document, "samples", Sample, name),
+        at_return=_table(document, "at_return", Tensor, name),
     )
 
 

@@ -375,3 +375,7 @@ class Content:
     samples: Table[Sample]
     requests: Table[Request] = dataclasses.field(default_factory=lambda: Table.of(Request, []))
     """Empty in a trace before 1.2."""
+    at_return: Table[Tensor] = dataclasses.field(default_factory=lambda: Table.of(Tensor, []))
+    """The tensors as each load left them when it returned, those alone that it put there itself. ``tensors``
+    has them as they were seen last. Empty where nothing was done to any model after its load: the two are
+    the same then."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from adapters import load_base, make_base, provenances, rows_of
 
+from hftrace.analysis.findings.registry import findings
+
 
 def make(folder):
     make_base(folder)
@@ -20,3 +22,6 @@ def check(trace, model, folder):
     assert provenances(trace) == {"checkpoint": 20, "computed": 1}
     (row,) = rows_of(trace, "lm_head")
     assert (row.dtype, row.evidence) == ("float64", "cast_through")
+    # What the load itself left, it was asked for.
+    assert {row.dtype for row in trace.at_return if row.keys} == {"float32"}
+    assert [finding.rule for finding in findings(trace)] == ["R41"]

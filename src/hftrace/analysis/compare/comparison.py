@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from hftrace import units
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import tensor_diff, variants
 from hftrace.analysis.compare.caveats import Caveat, caveats
 from hftrace.analysis.compare.files import FileChange, file_changes
@@ -234,7 +235,7 @@ def _operations(trace: Trace) -> dict[tuple[str, str], Total]:
     def add(kind: str, detail: str, total: Total) -> None:
         found.setdefault((kind, detail), Total()).add(total)
 
-    for (source, target), total in casts(tensor_sums(trace)).items():
+    for (source, target), total in casts(tensor_sums(as_loaded(trace))).items():
         add("cast", f"{source} → {target}", total)
     for tensor_class, total in tensor_sums(trace).items():
         if tensor_class.offload is not None or tensor_class.provenance == "offloaded":

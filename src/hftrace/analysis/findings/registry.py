@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.findings.rules import (
+    AT_END,
     COMPARED,
     CONCERNS,
     KINDS,
@@ -85,15 +87,22 @@ def _found(trace: Trace) -> Iterator[Finding]:
         load = names[0].span if len(names) == 1 else None
         for each in rules():
             whole = each in OF_SESSION
-            yield from (finding if whole else replace(finding, load=load) for finding in each(trace))
+            yield from (
+                finding if whole else replace(finding, load=load) for finding in each(_seen(trace, each))
+            )
         return
     for each in rules():
         if each in OF_SESSION:
-            yield from each(trace)
+            yield from each(_seen(trace, each))
             continue
         for load_trace in loads:
-            for finding in each(load_trace):
+            for finding in each(_seen(load_trace, each)):
                 yield _of_load(finding, load_trace)
+
+
+def _seen(trace: Trace, rule: Rule) -> Trace:
+    """Returns the trace that a rule looks at: what was done to a model later is nothing that its load did."""
+    return trace if rule in AT_END else as_loaded(trace)
 
 
 def _of_load(finding: Finding, trace: Trace) -> Finding:

@@ -87,12 +87,14 @@ Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
 RULES: list[Rule] = []
 OF_SESSION: set[Rule] = set()
 """Rules that look at the whole session at once; the others look at each of its loads for itself."""
+AT_END: set[Rule] = set()
+"""Rules that look at the tensors as they were seen last; the others see those that a load left."""
 KINDS: list[FindingKind] = []
 """What the rules can find."""
 
 
 def rule(
-    *kinds: tuple[str, str, str], concerns: str = "other", of_session: bool = False
+    *kinds: tuple[str, str, str], concerns: str = "other", of_session: bool = False, at_end: bool = False
 ) -> Callable[[Rule], Rule]:
     """Registers a rule.
 
@@ -101,6 +103,7 @@ def rule(
         concerns: What all of them are about, one of :data:`CONCERNS`.
         of_session: Whether it looks at the whole session at once. A rule is asked about each load for
             itself otherwise, and never sees what several of them add up to.
+        at_end: Whether it looks at the tensors as they were seen last, and not as their load left them.
     """
 
     def register(function: Rule) -> Rule:
@@ -108,6 +111,8 @@ def rule(
         RULES.append(function)
         if of_session:
             OF_SESSION.add(function)
+        if at_end:
+            AT_END.add(function)
         return function
 
     return register

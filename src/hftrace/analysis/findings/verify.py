@@ -92,6 +92,7 @@ def tied_by_copy(trace: Trace) -> Iterator[Finding]:
         "A tensor of the model does not hold what the files hold under its key, by `--verify`.",
     ),
     concerns="weights",
+    at_end=True,
 )
 def verify_failed(trace: Trace) -> Iterator[Finding]:
     """R38: the model was held against its files, and they differ."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.memory.holding import ELSEWHERE
@@ -70,6 +71,7 @@ class OnDevice(NamedTuple):
 
 def on_device(trace: Trace, load: Span, until: Span, device: str) -> OnDevice:
     """Returns what the ledger has on a device when it has most there, until the end of a span of a load."""
+    trace = as_loaded(trace)
     timed: list[Arrival] = []
     timeless: list[int] = []
     for batch in tensor_batches(trace):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
@@ -120,7 +121,7 @@ def kept_bytes(trace: Trace) -> int | None:
     """
     placed = sum(
         total.bytes
-        for tensor_class, total in tensor_sums(trace).items()
+        for tensor_class, total in tensor_sums(as_loaded(trace)).items()
         if tensor_class.device == "cpu" and tensor_class.provenance not in (None, "tied", "unused")
     )
     if placed:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, take, tensor_batches
 from hftrace.analysis.request import whole_model_device
@@ -69,7 +70,8 @@ class HeldMemory(NamedTuple):
 
 
 def held(trace: Trace, load_row: int) -> HeldMemory:
-    """Returns what the tensors of a load hold in the memory of the host."""
+    """Returns what the tensors of a load hold in the memory of the host, as it left them."""
+    trace = as_loaded(trace)
     builder = _ParcelBuilder(trace, load_row)
     for batch in tensor_batches(trace):
         builder.add(batch)

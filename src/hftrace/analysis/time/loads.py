@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace, asked_for, load_groups, load_names, noted, request_of
 from hftrace.analysis.time.spans import SpanIndex, span_index
@@ -48,7 +49,9 @@ def pick_load(trace: Trace, number: int, where: str = "the trace") -> Trace:
         count = len(groups)
         there = "no load in it" if not count else "only load 1" if count == 1 else f"loads 1 to {count}"
         raise UsageError(f"there is no load {number} in {where}, which has {there}: hftrace show lists them")
-    return _cut(trace, number, groups[number - 1]) if len(groups) == 1 else load_traces(trace)[number - 1]
+    found = _cut(trace, number, groups[number - 1]) if len(groups) == 1 else load_traces(trace)[number - 1]
+    # A model that went into another one is shown as its load left it.
+    return found if len(found.tensors) else as_loaded(found)
 
 
 def trace_of_row(trace: Trace, row: int) -> Trace:
@@ -125,6 +128,9 @@ def _cut(session: Trace, number: int, rows: Sequence[int]) -> LoadTrace:
         files=_rows(session.files, File, [row for row, span in enumerate(asked) if span in ids]),
         samples=_rows(session.samples, Sample, taken),
         requests=_rows(session.requests, Request, [row for row, span in enumerate(asked_by) if span in ids]),
+        at_return=_rows(session.at_return, Tensor, _tensor_rows(as_loaded(session), rows))
+        if len(session.at_return)
+        else session.at_return,
         session=session,
         number=number,
     )

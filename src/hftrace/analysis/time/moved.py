@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
 from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.whose import all_ended_well
+from hftrace.analysis.time.whose import loads_ended_well
 from hftrace.schema.trace import Trace
 
 LAZY_SHARE = 0.5
@@ -53,6 +54,7 @@ class Moved(NamedTuple):
 @once
 def moved_by_file(trace: Trace) -> dict[tuple[int, str], Moved]:
     """Returns what was moved of each weight file, by rank and the file's name."""
+    trace = as_loaded(trace)
     found: dict[tuple[int, str], Moved] = {}
     for batch in tensor_batches(trace):
         fate = fate_of(trace, batch)
@@ -116,7 +118,7 @@ def _missing(trace: Trace) -> dict[int, int]:
 
     A rank is left out where nobody knows: its load did not end well, or its memory was not read.
     """
-    if not all_ended_well(trace):
+    if not loads_ended_well(trace):
         return {}
     index = span_index(trace)
     maps: dict[int, int] = {}
@@ -190,4 +192,4 @@ def untouched_bytes(trace: Trace) -> int:
     Memory-mapped weights are in the model before they are in memory:
     then the process grew by less than the weights weigh.
     """
-    return sum(_missing(trace).values())
+    return sum(_missing(as_loaded(trace)).values())

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.time.loads import was_read_before
@@ -61,7 +62,11 @@ class Reading(NamedTuple):
 
 @once
 def weight_reading(trace: Trace) -> Reading:
-    """Groups the reads of the tensor ledger by span and file: shards, reader threads and waiting."""
+    """Groups the reads of the tensor ledger by span and file: shards, reader threads and waiting.
+
+    Rows are those of the tensors as they were loaded.
+    """
+    trace = as_loaded(trace)
     index = span_index(trace)
     owners = index.nearest(("shard", "weights"))
     weights_of = index.nearest(("weights",))

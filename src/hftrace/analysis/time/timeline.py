@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import take, tensor_batches
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.session import session_bounds
@@ -77,8 +78,9 @@ def timeline(trace: Trace) -> Timeline:
     reads: dict[tuple[int, int], list[tuple[int, int]]] = {
         key: [] for key in weight_reading(trace).reader_threads
     }
-    column = trace.tensors.column
-    for batch in tensor_batches(trace):
+    loaded = as_loaded(trace)
+    column = loaded.tensors.column
+    for batch in tensor_batches(loaded):
         stretches = reads.get((batch.rank, batch.thread)) if batch.thread is not None else None
         if stretches is not None and batch.read:
             times = zip(

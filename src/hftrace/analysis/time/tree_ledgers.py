@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import fold, take
 from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
@@ -56,6 +57,7 @@ def _attach_misses(trace: Trace, node_of: dict[int, Node], limit: int | None) ->
 
 def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) -> None:
     """Hangs shards, waiting and folded tensors below the spans that read weights."""
+    trace = as_loaded(trace)
     index, reading = span_index(trace), weight_reading(trace)
     # A tensor that came from several files is one tensor all the same.
     ledger: dict[int, dict[int, None]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.once import once
 from hftrace.analysis.time.moved import Moved, moved_by_file
@@ -32,7 +33,7 @@ def checkpoint_bytes(trace: Trace) -> int | None:
     sizes = [file.size_bytes for file in weight_files(trace) if file.size_bytes is not None]
     if sizes:
         return sum(sizes)
-    return sum(total.stored_bytes for total in tensor_sums(trace).values()) or None
+    return sum(total.stored_bytes for total in tensor_sums(as_loaded(trace)).values()) or None
 
 
 @once

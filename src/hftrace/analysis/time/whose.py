@@ -61,6 +61,7 @@ def failed_loads(trace: Trace) -> list[FailedLoad]:
     return found
 
 
-def all_ended_well(trace: Trace) -> bool:
-    """Returns whether the session and each of its loads ended well."""
-    return trace.outcome.get("status", "ok") == "ok" and not failed_loads(trace)
+def loads_ended_well(trace: Trace) -> bool:
+    """Returns whether each load of a session ended well, whatever became of the session after them."""
+    ended = trace.outcome.get("status", "ok") == "ok" or ended_outside(trace)
+    return ended and not failed_loads(trace)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
@@ -310,20 +311,28 @@ def _read(trace: Trace) -> str:
 
 
 def _tensors(trace: Trace) -> str:
-    known = group_totals(tensor_sums(trace), "provenance")
-    if not known:
+    sums = tensor_sums(trace)
+    if not sums:
         return ""
+    # Of those without a provenance, whose turn did not come, it is not unknown what became of them.
+    waiting = sum(total.count for sort, total in sums.items() if sort.provenance is None)
+    known = group_totals({sort: total for sort, total in sums.items() if sort.provenance}, "provenance")
     parts = [
-        f"{total.count:,} {'not placed' if name == 'unknown' else name}" for name, total in known.items()
+        f"{total.count:,} {'of unknown source' if name == 'unknown' else name}"
+        for name, total in known.items()
     ]
-    text = ", ".join(parts)
-    if ended := describe_dtypes(trace):
-        text += f"; {ended}"
-    stored = {sort: total for sort, total in tensor_sums(trace).items() if sort.provenance in FROM_CHECKPOINT}
+    text = ", ".join([*parts, *([f"{waiting:,} not placed"] if waiting else [])])
+    loaded, ended = as_loaded(trace), describe_dtypes(trace)
+    left = describe_dtypes(loaded)
+    if ended:
+        text += f"; {ended}" if left == ended else f"; {left} at return, {ended} now"
+    stored = {
+        sort: total for sort, total in tensor_sums(loaded).items() if sort.provenance in FROM_CHECKPOINT
+    }
     ended_as = group_totals(stored, "dtype")
     changed = [
         f"{source} → {target}" + (f" ({total.count:,})" if total.count != ended_as[target].count else "")
-        for (source, target), total in casts(tensor_sums(trace)).items()
+        for (source, target), total in casts(tensor_sums(loaded)).items()
     ]
     if changed:
         text += "; cast " + ", ".join(changed[:2])

@@ -11,7 +11,7 @@ from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ending.shortage import caught_cause
 from hftrace.analysis.summary import summary
-from hftrace.analysis.time.whose import all_ended_well, ended_load, ended_outside, failed_loads
+from hftrace.analysis.time.whose import ended_load, ended_outside, failed_loads, loads_ended_well
 from hftrace.launch.ending.explanation import explain_failure
 from hftrace.render.screen import next_command
 from hftrace.render.views import load as view
@@ -49,7 +49,7 @@ def test_a_caught_exception_is_its_loads_and_not_the_sessions():
     assert [(load.name, load.model, load.error) for load in failed_loads(trace)] == [
         ("AutoModel", "nope", NOPE)
     ]
-    assert not all_ended_well(trace)
+    assert not loads_ended_well(trace)
     text = drawn(trace)
     assert "ended" not in text.splitlines()[2]
     assert f"failed      1 of 2 loads, caught by the program; AutoModel of nope: {NOPE}" in text
@@ -72,6 +72,14 @@ def test_an_exception_outside_of_any_load_speaks_of_none():
     assert "1 of 2 loads, caught by the program" in text
     assert next_command(trace, "t.json").endswith("--view postmortem")
     assert explain_failure(trace) == "ValueError: later"
+
+
+@pytest.mark.parametrize(("outcome", "well"), [({"load": None}, True), ({"load": 1}, False), ({}, False)])
+def test_what_becomes_of_the_session_later_says_nothing_against_its_loads(outcome, well):
+    made = Builder()
+    made.span(None, "load", "LlamaForCausalLM", 20, 100)
+    made.outcome.update(status="error", error=error(), **outcome)
+    assert loads_ended_well(made.trace()) is well
 
 
 @pytest.mark.parametrize(("load", "placed"), [(1, 0), (3, 1)])
