@@ -189,7 +189,8 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
     if by_program:
         # What a program imports by itself it may do without, or put off; a package has its own modules' time.
         largest = by_program[0]
-        said = f" {largest.name} at {largest.place} took {duration(largest.duration_ns)} with all that it imports."
+        took = duration(largest.duration_ns)
+        said = f" {largest.name} at {largest.place} took {took} with all that it imports."
         advice = (
             "leave out imports that the start does not need, or move them to where they are used; "
             "python -X importtime has each module's time."
