@@ -324,13 +324,21 @@ def set_module_tensor_to_device(module: Any, tensor_name: Any, device: Any, valu
 
 
 class WeightRenaming:
-    __slots__ = ("layer_targets", "operations", "result", "source_patterns", "target_patterns")
+    __slots__ = (
+        "layer_targets",
+        "operations",
+        "quantization_operation",
+        "result",
+        "source_patterns",
+        "target_patterns",
+    )
 
     def __init__(self, name: str) -> None:
         self.source_patterns = [name]
         self.target_patterns = [name]
         self.layer_targets = {name: {name}}
         self.operations: list[Any] = []
+        self.quantization_operation = None
         self.result = {name: None}
 
     def convert(self, layer_name: Any, model: Any = None, config: Any = None) -> Any:
@@ -446,6 +454,8 @@ def measure_handlers(calls: int, repeat: int) -> Iterator[dict[str, Any]]:
                 undo()
                 recorder.end(span)
                 recorder.stop()
+                if recorder.error_count:
+                    raise RuntimeError(f"the handler {name} has failed {recorder.error_count} times")
                 whole.append((time.process_time_ns() - process) / calls)
         base = statistics.median(plain)
         yield {

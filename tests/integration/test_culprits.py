@@ -106,6 +106,28 @@ def test_a_shard_that_is_not_whole(model, problem):
 
 
 @pytest.mark.sparse
+def test_a_folder_in_the_place_of_a_shard(model):
+    shard = sorted(model.glob("model-*.safetensors"))[2]
+    belongs = data_bytes(shard)
+    shard.unlink()
+    shard.mkdir()
+    trace = failed(model)
+    check(trace, shard, "format", None, belongs, False)
+    assert "is a folder and not a file" in evidence_sentences(death_of(trace))[0]
+
+
+@pytest.mark.sparse
+@pytest.mark.parametrize("content", ["[]", '{"metadata": {}}', '{"weight_map": null}'])
+def test_an_index_that_is_json_and_no_index(model, content):
+    index = model / "model.safetensors.index.json"
+    index.write_text(content)
+    trace = failed(model)
+    (row,) = [each for each in trace.files if each.name == index.name]
+    assert (row.result, row.damage, row.size_bytes) == ("damaged", "format", len(content))
+    assert "is no index of shards: it has no weight_map" in rules(trace)["R47"].evidence
+
+
+@pytest.mark.sparse
 @pytest.mark.parametrize("problem", ["cut", "empty", "lfs-pointer"])
 def test_a_single_file_that_is_not_whole(tmp_path, problem):
     small_llama.write(tmp_path / "model", shards="1GB")

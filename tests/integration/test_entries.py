@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,10 @@ from truth import disagreements
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.phases import attributed_share, phase_times
+from hftrace.analysis.time.weights import weight_bytes
+from hftrace.render.views import load as load_view
+from hftrace.render.views.options import ViewOptions
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -338,6 +343,82 @@ def test_a_file_that_is_read_and_handed_over(read, places):
         elif row.kind == "parameter":
             assert (row.provenance, row.keys, row.load) == ("checkpoint", [row.name], given.id)
             assert Path(row.file).name == path.name
+
+
+@pytest.mark.once
+def test_what_is_copied_into_a_model_was_read(tmp_path):
+    # The file is mapped no longer when the load returns, and the model was there before: nothing has grown.
+    model = Mixed(1500)
+    file = str(tmp_path / WEIGHTS)
+    safetensors_torch.save_model(model, file)
+    with hftrace.trace(sample_hz=0) as recorded:
+        safetensors_torch.load_model(model, file)
+    moved = weight_bytes(recorded.trace)
+    assert (moved.read, moved.mapped, moved.unknown) == (4 * (1500 * 1500 + 1500), 0, 0)
+
+
+@pytest.mark.once
+def test_what_fails_after_all_tensors_are_placed_is_not_at_one_of_them(places, monkeypatch):
+    def broken(*arguments, **keywords):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+    with accelerate.init_empty_weights():
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers.AutoConfig.from_pretrained(places.llama)
+        )
+    monkeypatch.setattr(accelerate.big_modeling, "add_hook_to_module", broken)
+    monkeypatch.setattr(type(model), "to", broken)
+    recorded = hftrace.trace(sample_hz=0)
+    with pytest.raises(NotImplementedError), recorded:
+        accelerate.load_checkpoint_and_dispatch(model, places.llama, device_map={"": "cpu"})
+    assert recorded.trace.outcome["last_phase"] == "dispatch"
+    block = load_view("summary").brief(recorded.trace, ViewOptions(), set())[0]
+    labels = ["".join(text for text, _ in line)[:12].strip() for line in block.lines(100)]
+    assert "progress" in labels
+    assert "at" not in labels
+
+
+@pytest.mark.once
+def test_a_pickle_is_unpickled_once(tmp_path):
+    model = Mixed(1500)
+    torch.save(model.state_dict(), tmp_path / "weights.bin")
+    with hftrace.trace(sample_hz=0) as recorded:
+        model.load_state_dict(torch.load(tmp_path / "weights.bin"))
+    found = [finding.load for finding in findings(recorded.trace) if finding.rule == "R08"]
+    assert found == [recorded.trace.loads[0].span]
+
+
+@pytest.mark.once
+def test_what_makes_a_mixed_model_is_named(tmp_path, monkeypatch):
+    Mixed(8).save_pretrained(tmp_path)
+    made = Mixed.__init__
+
+    def slow(self, size=4):
+        time.sleep(0.05)
+        made(self, size)
+
+    monkeypatch.setattr(Mixed, "__init__", slow)
+    with hftrace.trace(sample_hz=0) as recorded:
+        Mixed.from_pretrained(tmp_path)
+    assert phase_times(recorded.trace)["instantiate"] >= 50_000_000
+    assert attributed_share(recorded.trace) > 0.9
+
+
+@pytest.mark.once
+def test_a_folder_that_is_there_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+
+    class Picky:
+        @classmethod
+        def from_pretrained(cls, path):
+            raise ValueError(f"Repo id must be in the form 'repo_name': {path!r}")
+
+    for where, ids in ((tmp_path, []), (tmp_path / "nothing", ["R48"])):
+        recorded = hftrace.trace(sample_hz=0)
+        with pytest.raises(ValueError, match="Repo id must"), recorded:
+            Picky.from_pretrained(str(where))
+        assert [finding.rule for finding in findings(recorded.trace)] == ids
+        assert recorded.trace.loads[0].attributes["caller"].partition(":")[0] == __file__
 
 
 def test_only_what_was_read_is_from_a_file(places):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import subprocess
@@ -13,10 +14,17 @@ import pytest
 import small_llama
 
 import hftrace
+from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import doubts
 from hftrace.analysis.summary import summary
+from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times, recorded_wall_ns
+from hftrace.analysis.time.session import own_ns, session_bounds
+from hftrace.analysis.time.weights import weight_bytes
 from hftrace.analysis.time.whose import failed_loads
+from hftrace.render.views import load as view
+from hftrace.render.views.options import ViewOptions
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.once, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
@@ -82,6 +90,99 @@ def test_a_load_that_failed_with_the_block_is_named(tmp_path):
     trace, _ = traced(block)
     assert trace.outcome["load"] == trace.loads[0].id
     assert trace.outcome["error"]["type"] == "RuntimeError"
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """A checkpoint whose second shard is half of what it was."""
+    small_llama.write(tmp_path)
+    file = sorted(tmp_path.glob("*.safetensors"))[1]
+    os.truncate(file, file.stat().st_size // 2)
+    return tmp_path
+
+
+def caught(path):
+    with contextlib.suppress(Exception):
+        load(path)
+
+
+def shown(trace, name):
+    blocks = view(name).draw(trace, ViewOptions())
+    return "\n".join("".join(text for text, _ in line) for block in blocks for line in block.lines(100))
+
+
+def test_what_a_caught_load_failed_for_is_no_reason_for_a_later_end(checkpoint, cut):
+    def block():
+        caught(cut)
+        transformers.AutoConfig.from_pretrained(checkpoint)
+        time.sleep(0.02)
+        raise ValueError("unrelated")
+
+    trace, _ = traced(block)
+    assert trace.outcome["evidence"] == []
+    found = death_of(trace)
+    assert (found.file, found.shard, found.tensor) == (None, None, None)
+    assert found.time_ns == session_bounds(trace).end_ns > trace.loads[-1].end_ns + 20_000_000
+    assert "into the load" not in shown(trace, "postmortem")
+    # Of that load it is the reason all the same.
+    assert "cut off: it has" in shown(load_traces(trace)[0], "postmortem")
+    assert [(finding.rule, finding.load) for finding in findings(trace)] == [("R47", trace.loads[0].span)]
+
+
+def test_a_load_that_failed_for_another_reason_than_the_one_before_it(checkpoint, cut):
+    def block():
+        caught(cut)
+        transformers.AutoModelForCausalLM.from_pretrained(
+            checkpoint, quantization_config={"quant_method": "no"}
+        )
+
+    trace, error = traced(block)
+    assert error is not None
+    assert trace.outcome["load"] == trace.loads[1].span
+    assert trace.outcome["evidence"] == []
+
+
+def test_memory_that_ran_out_after_a_load_says_nothing_of_finishing_one(checkpoint, cut):
+    def block():
+        caught(cut)
+        raise MemoryError("for the cache")
+
+    trace, _ = traced(block)
+    assert trace.outcome["predicted_anon_bytes"] is None
+    kinds = {each["kind"] for each in trace.outcome["evidence"]}
+    assert "memory" in kinds
+    assert not kinds & {"raised", "damaged-file"}
+
+
+def test_the_only_load_failed_and_was_caught(tmp_path):
+    trace, error = traced(lambda: caught(tmp_path / "nothing"))
+    assert (error, trace.outcome["status"]) == (None, "ok")
+    assert [(finding.rule, finding.load) for finding in findings(trace)] == [("R48", trace.loads[0].span)]
+    text = shown(trace, "summary")
+    assert "ok, but its load failed" in text.splitlines()[0]
+    assert "returned" not in text
+    assert "Load 1 of it failed: --load 1 shows why." in shown(trace, "postmortem")
+
+
+def test_what_the_only_load_moved_is_known_whatever_ended_the_session(checkpoint):
+    def block():
+        load(checkpoint)
+        raise KeyboardInterrupt
+
+    trace, _ = traced(block)
+    (own,) = load_traces(trace)
+    assert own.outcome["status"] == "ok"
+    assert not weight_bytes(own).unknown
+
+
+def test_what_it_costs_to_describe_an_exception_is_not_the_callers(tmp_path, monkeypatch):
+    def slow(*arguments, **keywords):
+        time.sleep(0.01)
+        return {}
+
+    monkeypatch.setattr("hftrace.record.recorder.failure_notes", slow)
+    trace, _ = traced(lambda: [caught(tmp_path / "nothing"), caught(tmp_path / "nothing")])
+    assert own_ns(trace) >= 20_000_000
 
 
 def test_sys_exit_after_a_load_is_no_error(checkpoint):

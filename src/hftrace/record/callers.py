@@ -12,6 +12,7 @@ import sys
 from types import FrameType
 from typing import Any
 
+from hftrace.record.patching import FRAME_FILE
 from hftrace.system.heap import free_heap_bytes
 
 LIBRARIES = frozenset(
@@ -46,7 +47,9 @@ def caller_frame() -> FrameType | None:
         file = frame.f_code.co_filename
         # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
         standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
-        if package not in LIBRARIES and not standard and not file.startswith(_OWN_FOLDER):
+        # What is hooked is called through a frame of ours that has the globals of the function's own module.
+        own = file == FRAME_FILE or file.startswith(_OWN_FOLDER)
+        if package not in LIBRARIES and not standard and not own:
             return frame
         frame = frame.f_back
     return None

@@ -40,6 +40,15 @@ def is_plain(tensor: Any) -> bool:
     return type(tensor) in plain_classes()
 
 
+def plain_part(tensor: Any) -> Any:
+    """Returns the first plain tensor in a wrapper (of torchao, a distributed one), else the tensor itself."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    while flatten is not None:
+        tensor = getattr(tensor, flatten()[0][0])
+        flatten = getattr(tensor, "__tensor_flatten__", None)
+    return tensor
+
+
 def layout_of(tensor: Any, offloaded: bool) -> Layout:
     """Describes a tensor by what it holds.
 

@@ -80,21 +80,42 @@ def _attention(config: Any) -> str | None:
     return _text(getattr(config, "_attn_implementation", None))
 
 
-def _quantization(model: Any, config: Any) -> dict[str, str | None] | None:
+def _quantization(model: Any, config: Any) -> dict[str, Any] | None:
     quantizer = getattr(model, "hf_quantizer", None)
-    method = quantization_method(getattr(config, "quantization_config", None))
+    settings = getattr(config, "quantization_config", None)
+    method = quantization_method(settings)
     if quantizer is None and method is None:
         return None
-    return {"method": method, "quantizer": None if quantizer is None else type(quantizer).__name__}
+    return {
+        "method": method,
+        "bits": quantization_bits(settings),
+        "quantizer": None if quantizer is None else type(quantizer).__name__,
+    }
+
+
+def _setting(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def quantization_bits(config: Any) -> int | None:
+    """Returns to how many bits a config quantises; None where it does not say it in one number."""
+    for name, bits in (("load_in_8bit", 8), ("load_in_4bit", 4)):
+        if _setting(config, name) is True:
+            return bits
+    bits = _setting(config, "bits")
+    return bits if isinstance(bits, int) and not isinstance(bits, bool) else None
+
+
+def asks_for_plain(config: Any) -> bool:
+    """Returns whether a quantisation config asks for a model that is quantised no longer."""
+    return _setting(config, "dequantize") is True or _setting(config, "run_compressed") is False
 
 
 def quantization_method(config: Any) -> str | None:
     """Returns the method that a quantisation config stands for: ``bitsandbytes``, ``gptq``."""
     if config is None:
         return None
-    method = (
-        config.get("quant_method") if isinstance(config, Mapping) else getattr(config, "quant_method", None)
-    )
+    method = _setting(config, "quant_method")
     return None if method is None else str(getattr(method, "value", method))
 
 

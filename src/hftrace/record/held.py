@@ -10,10 +10,16 @@ containers made at once set Python to collect garbage.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
+from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
+from hftrace.record.contents import all_plain
+
 _TABLES = ("_modules", "_parameters", "_buffers")
+_layout = operator.attrgetter("shape", "dtype", "device")
 _version = operator.attrgetter("_version")
 PARAMETER, BUFFER, NOT_SAVED = 0, 1, 2
 """Kinds of tensors; the last is a buffer outside of the state dict, which no checkpoint can hold."""
@@ -39,11 +45,15 @@ class Held:
         self.tensors: list[Any] = []
         self.scripted = False
         """Whether tensors of scripted modules may be among them."""
-        names, kinds, tensors = self.names, self.kinds, self.tensors
-        # Lists and no recursion: the host may be deep in its own stack.
-        prefixes, pending = [""], [model]
-        while pending:
-            prefix, module = prefixes.pop(), pending.pop()
+        self._walk(model, scripted)
+
+    def _walk(self, model: Any, scripted: bool) -> None:
+        names, tensors = self.names, self.tensors
+        buffers_at: list[tuple[int, int]] = []
+        # An iterator for each module on the way down, no recursion: the host may be deep in its own stack.
+        prefix, module = "", model
+        above: list[tuple[str, Iterator[tuple[str, Any]]]] = []
+        while module is not None:
             own = module.__dict__
             children = own.get("_modules")
             if not isinstance(children, dict):
@@ -55,22 +65,31 @@ class Held:
                 for name, tensor in parameters.items():
                     if tensor is not None:
                         names.append(prefix + name)
-                        kinds.append(PARAMETER)
                         tensors.append(tensor)
-                for name, tensor in buffers.items():
-                    if tensor is not None:
-                        names.append(prefix + name)
-                        kinds.append(NOT_SAVED if name in own["_non_persistent_buffers_set"] else BUFFER)
-                        tensors.append(tensor)
+                if buffers:
+                    for name, tensor in buffers.items():
+                        if tensor is not None:
+                            kind = NOT_SAVED if name in own["_non_persistent_buffers_set"] else BUFFER
+                            buffers_at.append((len(tensors), kind))
+                            names.append(prefix + name)
+                            tensors.append(tensor)
                 self.modules.append(module)
                 self.prefixes.append(prefix)
                 self.ends.append(len(tensors))
             if children:
-                for name in reversed(children):
-                    child = children[name]
-                    if child is not None:
-                        prefixes.append(f"{prefix}{name}.")
-                        pending.append(child)
+                above.append((prefix, iter(children.items())))
+            module = None
+            while above and module is None:
+                prefix, siblings = above[-1]
+                for name, module in siblings:
+                    if module is not None:
+                        prefix = f"{prefix}{name}."
+                        break
+                else:
+                    above.pop()
+        self.kinds = [PARAMETER] * len(tensors)
+        for at, kind in buffers_at:
+            self.kinds[at] = kind
 
     @functools.cached_property
     def ids(self) -> list[int]:
@@ -84,6 +103,20 @@ class Held:
             return list(map(_version, self.tensors))
         except RuntimeError:  # one was made in inference mode
             return list(map(version_of, self.tensors))
+
+    @functools.cached_property
+    def layouts(self) -> tuple[list[int], list[tuple[Any, Any, Any]]] | None:
+        """A number for each tensor, and the shape, dtype and device that each number stands for.
+
+        None where one of the tensors holds others, or has no shape.
+        """
+        if not all_plain(self.tensors):
+            return None
+        numbers: defaultdict[Any, int] = defaultdict(itertools.count().__next__)
+        try:
+            return list(map(numbers.__getitem__, map(_layout, self.tensors))), list(numbers)
+        except Exception:  # a nested tensor
+            return None
 
 
 def version_of(tensor: Any) -> int | None:

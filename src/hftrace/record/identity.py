@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from hftrace.record.contents import all_plain
+from hftrace.record.contents import all_plain, plain_part
 from hftrace.record.held import Held, version_of
 
 SAME = ""
@@ -55,6 +55,15 @@ class Origin(NamedTuple):
     """What has become of it since."""
 
 
+class _Layout(NamedTuple):
+    """What a tensor is, whatever it holds."""
+
+    shape: Any
+    """None for a tensor without one."""
+    dtype: Any
+    on_meta: bool
+
+
 Key: TypeAlias = "tuple[Any, ...]"
 
 
@@ -81,8 +90,7 @@ class Look:
         """Of the tensors, in the model's order."""
         self.ids = held.ids
         self.versions = held.versions
-        self.on_meta: list[bool] = [tensor.is_meta for tensor in held.tensors]
-        self.dtypes: list[Any] = [tensor.dtype for tensor in held.tensors]
+        self._layouts = _layouts(held)
         self._places = _places(held.tensors)
         self._storage = sys.modules["torch"].UntypedStorage
 
@@ -95,7 +103,17 @@ class Look:
     @functools.cached_property
     def keys(self) -> list[Key | None]:
         """Storage and place of each tensor; None for one that has no storage of its own."""
-        return [None if key[0] is None else key for key in zip(*self._places, strict=True)]
+        storages, offsets = self._places
+        return [
+            None if storage is None else (storage, offset, layout.shape)
+            for storage, offset, layout in zip(storages, offsets, self.layouts, strict=True)
+        ]
+
+    @functools.cached_property
+    def layouts(self) -> list[_Layout]:
+        """Shape and dtype of each tensor, and whether it is on meta."""
+        numbers, layouts = self._layouts
+        return [layouts[number] for number in numbers]
 
     @functools.cached_property
     def slots(self) -> list[tuple[int, str]]:
@@ -131,7 +149,7 @@ class Look:
         key, before = self.keys[at], other.keys[there]
         return (
             self.ids[at] == other.ids[there]
-            and self.dtypes[at] == other.dtypes[there]
+            and self.layouts[at].dtype == other.layouts[there].dtype
             and key is not None
             and before is not None
             and key[2] == before[2]
@@ -144,6 +162,7 @@ class Look:
             and self.versions == other.versions
             and self._places == other._places
             and None not in self._places[0]
+            and self.layouts == other.layouts
             and self.names == other.names
         )
 
@@ -160,36 +179,43 @@ def modules_of(model: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None], list[int | None]]:
-    """Returns weak references to the tensors' storages, and what tells views of one storage apart."""
+def _layouts(held: Held) -> tuple[list[int], list[_Layout]]:
+    """Returns a number for each tensor, and what each number stands for."""
+    if held.layouts is not None:
+        numbers, layouts = held.layouts
+        return numbers, [_Layout(shape, dtype, device.type == "meta") for shape, dtype, device in layouts]
+    return list(range(len(held.tensors))), list(map(_layout, held.tensors))
+
+
+def _layout(tensor: Any) -> _Layout:
+    try:
+        shape = plain_part(tensor).shape
+    except Exception:  # a lazy tensor, one of a library's own kind
+        shape = None
+    return _Layout(shape, tensor.dtype, tensor.is_meta)
+
+
+def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None]]:
+    """Returns weak references to the tensors' storages, and where in these they begin."""
     if all_plain(tensors):
+        torch = sys.modules["torch"]
         try:
-            storages: list[int | None] = [tensor.untyped_storage()._weak_ref() for tensor in tensors]
+            storages = list(map(torch.UntypedStorage._weak_ref, map(torch.Tensor.untyped_storage, tensors)))
         except Exception:  # one of them is sparse
             pass
         else:
-            offsets = [tensor.storage_offset() for tensor in tensors]
-            return storages, offsets, [hash(tensor.shape) for tensor in tensors]
-    storage, offset, shape = zip(*map(_place, tensors), strict=True) if tensors else ((), (), ())
-    return list(storage), list(offset), list(shape)
+            return storages, list(map(torch.Tensor.storage_offset, tensors))
+    places = list(map(_place, tensors))
+    return [storage for storage, _ in places], [offset for _, offset in places]
 
 
-def _place(tensor: Any) -> tuple[int | None, int | None, int | None]:
+def _place(tensor: Any) -> tuple[int | None, int | None]:
     try:
-        held = _plain(tensor)
-        offset, shape = held.storage_offset(), hash(held.shape)
-        return held.untyped_storage()._weak_ref(), offset, shape
+        held = plain_part(tensor)
+        offset = held.storage_offset()
+        return held.untyped_storage()._weak_ref(), offset
     except Exception:  # a lazy or sparse tensor, one of a library's own kind
-        return None, None, None
-
-
-def _plain(tensor: Any) -> Any:
-    """Returns the first plain tensor in a wrapper (of torchao, a distributed one), else the tensor itself."""
-    flatten = getattr(tensor, "__tensor_flatten__", None)
-    while flatten is not None:
-        tensor = getattr(tensor, flatten()[0][0])
-        flatten = getattr(tensor, "__tensor_flatten__", None)
-    return tensor
+        return None, None
 
 
 class Followed:
@@ -272,12 +298,13 @@ class Followed:
                 origins.append(origin)
             elif named is not None and (
                 carry
-                or (look.on_meta[at] and earlier == named)
+                or (look.layouts[at].on_meta and earlier == named)
                 or (same_objects and earlier == named and look.alike(at, before, named))
             ):
                 origin = self.origins[named]
-                if look.dtypes[at] != before.dtypes[named]:
-                    origin = _cast(origin, before.dtypes[named])
+                dtype = before.layouts[named].dtype
+                if look.layouts[at].dtype != dtype:
+                    origin = _cast(origin, dtype)
                 origins.append(origin)
             elif earlier is not None:
                 origins.append(self.origins[earlier]._replace(change=changed or REPLACED))

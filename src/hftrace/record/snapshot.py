@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from hftrace.record import contents
@@ -88,8 +88,9 @@ def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
         part = slice(begin, end)
         names, kinds, tensors, ids = held.names[part], held.kinds[part], held.tensors[part], held.ids[part]
         marked = _marked(kinds, held.versions[part])
+        alike = None if held.layouts is None else held.layouts[0][part]
         try:
-            numbers = layouts.of(tensors, offloaded)
+            numbers = layouts.of(tensors, offloaded, alike)
         except Exception as error:  # a lazy parameter has no shape yet
             recorder.error("snapshot", error)
             readable = [at for at, tensor in enumerate(tensors) if _is_readable(tensor)]
@@ -149,10 +150,15 @@ class _Layouts:
         self._described = 0
         self._fresh: list[lines.Layout] = []
 
-    def of(self, tensors: list[Any], offloaded: bool) -> list[int]:
-        """Returns the number of each tensor's layout; for plain ones nothing but C runs for each of them."""
-        alike: Iterable[Any] = map(_layout, tensors)
-        if not contents.all_plain(tensors):
+    def of(self, tensors: list[Any], offloaded: bool, alike: list[Any] | None = None) -> list[int]:
+        """Returns the number of each tensor's layout.
+
+        Args:
+            tensors: The tensors.
+            offloaded: Whether they stay behind a hook.
+            alike: What is the same for tensors of the same layout, where that is known of all tensors.
+        """
+        if alike is None:
             alike = [
                 _layout(tensor) if contents.is_plain(tensor) else repr(contents.layout_of(tensor, offloaded))
                 for tensor in tensors

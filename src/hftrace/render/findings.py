@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
 from hftrace.analysis.findings.rules import CONCERNS, WRONG
+from hftrace.analysis.time.load_names import load_names
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import (
     BAD,
@@ -27,6 +29,8 @@ from hftrace.schema.trace import Trace
 
 WORD = 8
 """Columns of the word for what a finding is about."""
+MAX_NUMBERS = 4
+"""Loads that a finding about several names, where they do not follow one another."""
 
 
 def cost(finding: Finding) -> str:
@@ -47,6 +51,42 @@ def _word(finding: Finding) -> tuple[str, str]:
     """Returns the word and the style for what a finding is about; the style alone would be lost in a file."""
     style = BAD if finding.concerns in WRONG else DIM if finding.internal else WARN
     return CONCERNS[finding.concerns or "other"].word, style
+
+
+def short_list(trace: Trace, most: int) -> tuple[list[Finding], int]:
+    """Returns the findings that come first, and how many come after them.
+
+    One that says the same of several loads stands there once, with their numbers and what it costs in all.
+    """
+    numbers = {name.span: name.number for name in load_names(trace)}
+    same: dict[tuple[str, str, bool], list[tuple[int, Finding]]] = {}
+    for finding in findings(trace):
+        number = numbers.get(finding.load, 0) if finding.load is not None else 0
+        title = finding.title.removeprefix(f"load {number}: ")
+        same.setdefault((finding.rule, title, title != finding.title), []).append((number, finding))
+    shown = list(same.items())[:most]
+    folded = [
+        each[0][1] if len(each) == 1 or not of_load else _of_all(title, dict(each))
+        for (_, title, of_load), each in shown
+    ]
+    return folded, len(findings(trace)) - sum(len(each) for _, each in shown)
+
+
+def _of_all(title: str, found: dict[int, Finding]) -> Finding:
+    """Returns what was found of several loads, by their numbers, as one finding."""
+    numbers = sorted(found)
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 == len(numbers) > 2:
+        named = f"{first}\N{EN DASH}{last}"
+    else:
+        rest = len(numbers) - MAX_NUMBERS
+        named = ", ".join(map(str, numbers[:MAX_NUMBERS])) + (f" and {rest:,} more" if rest > 0 else "")
+    return replace(
+        found[first],
+        title=f"loads {named}: {title}",
+        cost_ns=sum(each.cost_ns or 0 for each in found.values()) or None,
+        cost_bytes=sum(each.cost_bytes or 0 for each in found.values()) or None,
+    )
 
 
 def finding_line(finding: Finding, width: int) -> Line:

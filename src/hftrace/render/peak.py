@@ -72,6 +72,12 @@ def describe_time(trace: Trace, time_ns: int | None, span_row: int | None) -> st
     return ", ".join(parts)
 
 
+def _last_returned(trace: Trace) -> bool:
+    """Says whether the load that ended last returned: the program may have caught its exception."""
+    index, statuses = span_index(trace), trace.spans.column("status")
+    return all(statuses[row] == "ok" for row in sorted(index.load_rows, key=lambda row: index.ends[row])[-1:])
+
+
 def describe_peak(trace: Trace) -> str:
     """Returns the peak and what the load added, for the first screen; empty where it is not known."""
     peaks = memory_peaks(trace)
@@ -98,7 +104,7 @@ def describe_peak(trace: Trace) -> str:
     if process is not None and returned is not None:
         added = process.above_start(returned)
         if added.total_bytes is not None:
-            word = "returned" if trace.outcome.get("status", "ok") == "ok" else "ended"
+            word = "returned" if _last_returned(trace) else "ended"
             word = f"last {word}" if has_several(trace) else word
             parts.append(
                 f"{word} {signed_bytes(added.total_bytes)} (anonymous {signed_bytes(added.anonymous_bytes)})"

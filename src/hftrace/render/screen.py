@@ -48,6 +48,8 @@ def next_command(trace: Trace, path: str | os.PathLike[str] | None) -> str:
         numbers = {name.span: name.number for name in load_names(trace)} if has_several(trace) else {}
         of_load = numbers.get(found[0].load) if found[0].load is not None else None
         return command + (f" --load {of_load}" if of_load else "") + f" --view {found[0].view}"
+    if status == "error":
+        return f"{command} --view postmortem"
     if _peaks_high(trace):
         return f"{command} --view memory"
     if has_several(trace):

@@ -42,7 +42,7 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
     ),
     "failed-load": lambda facts: (
         f"{facts['failed']:,} of {units.count(facts['loads'], 'load')} failed: "
-        "what they would have cost is not known."
+        f"what {'it' if facts['failed'] == 1 else 'they'} would have cost is not known."
     ),
     "incomplete": lambda facts: "This trace is incomplete: what it lacks is not known.",
     "unrecognised": lambda facts: (

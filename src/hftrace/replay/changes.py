@@ -5,6 +5,8 @@ The words are those of :mod:`hftrace.record.identity`, which says what each mean
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -33,6 +35,8 @@ FROM_ITS_SOURCE = (
     "read_end_ns", "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from, and no longer hold once they are others."""
+WHOLE_MODULES = ("modules_to_save", "original_module", "token_adapter", "prompt_encoder", "base_layer")
+"""Parts of names of what PEFT keeps beside an adapter's own tensors."""
 FORGETS_ITS_SOURCE = frozenset({"state_dict", "blank", REPLACED, "before"})
 """After these nothing of what was loaded is left; after others the values were made of what was."""
 WIDER = {
@@ -43,13 +47,18 @@ WIDER = {
 """By dtype: those that can hold each of its values."""
 
 
-def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
+def apply_changes(
+    table: Table[Tensor], origins: list[lines.KnownAs], adapter_prefixes: Collection[str] = ()
+) -> None:
     """Puts down what became of each tensor after its load.
 
     Args:
         table: The ledger's rows as the loads know the tensors; its columns are changed.
         origins: For each row, where its tensor comes from.
+        adapter_prefixes: What the names of tensors have in them that are in adapters' files, by the kind
+            of adapter; empty where it is not known.
     """
+    saved = (*adapter_prefixes, *WHOLE_MODULES) if adapter_prefixes and all(adapter_prefixes) else ("",)
     provenance, evidence, keys, devices, stored, dtypes = (
         table.column(name) for name in ("provenance", "evidence", "keys", "device", "stored_dtype", "dtype")
     )
@@ -62,10 +71,14 @@ def apply_changes(table: Table[Tensor], origins: list[lines.KnownAs]) -> None:
             evidence[at] = "copied"
         elif word == MADE:
             if not keys[at]:
-                provenance[at], evidence[at] = "initialized", "adapter" if origin.load else "new_adapter"
+                kept = any(part in origin.known_as for part in saved)
+                made_by = ("adapter" if kept else "expected") if origin.load else "new_adapter"
+                provenance[at], evidence[at] = "initialized", made_by
         elif word == CAST:
             if stored[at] is not None and _loses(stored[at], detail.split(","), dtypes[at]):
                 provenance[at], evidence[at] = "computed", "cast_through"
+            elif evidence[at] in ("placed", "dequantized"):
+                evidence[at] = "cast"
         elif word in NOW:
             provenance[at], evidence[at] = NOW[word]
             evidence[at] = COMPUTED_BY.get(detail, evidence[at])

@@ -61,6 +61,10 @@ def examine(path: str, *, weights: bool, until_ns: int | None = None) -> Damage 
             if until_ns is not None and status.st_mtime_ns > until_ns + SETTLED_NS:
                 return None
             head = handle.read(HEAD_BYTES)
+    except IsADirectoryError:
+        file = os.path.splitext(path)[1].lower() in (".safetensors", ".gguf", *PICKLES)
+        settled = until_ns is None or os.stat(path).st_mtime_ns <= until_ns + SETTLED_NS
+        return Damage("format", detail="it is a folder and not a file") if file and settled else None
     except OSError:
         return None
     return _look(path, status.st_size, head, weights)
@@ -98,12 +102,20 @@ def _by_header(path: str, read: Callable[[str], dict[str, StoredTensor]]) -> Dam
 def _json(path: str, size: int) -> Damage | None:
     try:
         with open(path, "rb") as handle:
-            json.loads(handle.read(MAX_JSON_BYTES))
+            content = json.loads(handle.read(MAX_JSON_BYTES))
     except OSError:
         return None
     except (ValueError, RecursionError):
         return Damage("format", size, detail="it is not valid JSON")
+    if path.endswith(".index.json") and _weight_map(content) is None:
+        return Damage("format", size, detail="it is no index of shards: it has no weight_map")
     return None
+
+
+def _weight_map(content: Any) -> dict[str, Any] | None:
+    """Returns which file has which tensor, by an index; None where it is none."""
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    return names if isinstance(names, dict) else None
 
 
 def _pickle(path: str, size: int, head: bytes) -> Damage | None:
@@ -143,8 +155,8 @@ def read_index(path: str) -> Index | None:
             content = json.load(handle)
     except (OSError, ValueError, RecursionError):
         return None
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict):
+    names = _weight_map(content)
+    if names is None:
         return None
     files = sorted({name for name in names.values() if isinstance(name, str) and _is_plain(name)})
     metadata = content.get("metadata")

@@ -82,6 +82,8 @@ class _Builder:
         paths: dict[str, set[str]] = defaultdict(set)
         for path in {path for record in records for path in _weight_files(record)}:
             paths[os.path.basename(path)].add(path)
+        prefixes = process.facts.get("adapter_prefix", [])
+        self._adapter_prefixes = {str(fact.get("prefix") or "") for fact in prefixes}
         self._ambiguous = {name for name, found in paths.items() if len(found) > 1}
 
     def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
@@ -215,7 +217,9 @@ class _Builder:
             if as_loaded and source in sources:
                 unused.append(_unused_rows(table))
         rows_in_order = _reordered(_joined(parts), order)
-        apply_changes(rows_in_order, by_position)
+        apply_changes(rows_in_order, by_position, self._adapter_prefixes)
+        if known:
+            _tie(rows_in_order, model.rows)
         return _joined([rows_in_order, *unused])
 
     def _origin(
@@ -352,6 +356,21 @@ def _empty(owner: LoadRecord) -> LoadRecord:
 
 
 # -- tables ----------------------------------------------------------------------------------------------
+
+
+def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
+    """Says of tensors that are one that they are tied, where several loads have made the rows of them."""
+    ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
+    families: dict[int, list[int]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        families[row.identity].append(at)
+    for family in families.values():
+        if len(family) < 2:
+            continue
+        owner = next((at for at in family if keys[at] and ties[at] is None), None)
+        for at in family:
+            if owner is not None and at != owner and ties[at] is None and provenance[at] == "unknown":
+                ties[at], provenance[at], evidence[at] = rows[owner].name, "tied", "same_tensor"
 
 
 def _first(table: Table[Tensor], count: int) -> Table[Tensor]:

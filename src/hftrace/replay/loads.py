@@ -204,6 +204,12 @@ def _says_device(span: OpenedSpan) -> bool:
     return span.phase == "instantiate" and span.attributes.get("device") is not None
 
 
+MAX_REPORTED = 10_000
+"""A report of so many names of one kind may have been cut."""
+AT_LAST = "missing at last"
+"""What is still missing in the last report of a load: without what its class does not expect in a file."""
+
+
 def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
     """Returns the names that the loader reported, by what it said of them."""
     reported: dict[str, set[str]] = {}
@@ -214,6 +220,9 @@ def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
             names = span.attributes.get(word)
             if isinstance(names, list):
                 reported.setdefault(word, set()).update(map(str, names))
+    reports = last or [span for span in spans if "unexpected" in span.attributes]
+    if reports:
+        reported[AT_LAST] = {str(name) for span in reports for name in span.attributes.get("missing") or ()}
     return reported
 
 

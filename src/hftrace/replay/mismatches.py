@@ -62,7 +62,11 @@ def row_of(mismatch: Mismatch, rows: Sequence[Tensor]) -> int | None:
         at
         for at, row in enumerate(rows)
         if row.stored_shape == mismatch.stored
-        and any(_is_below(key, name) or _is_below(name, key) for key in (row.name, *row.keys) if key)
+        and any(
+            _is_below(key, name) or _is_below(name, key) or _is_of_adapter(key, name)
+            for key in (row.name, *row.keys)
+            if key
+        )
     ]
     # What was put into the module last is what did not fit: the load ended there.
     placed = [at for at in alike if rows[at].placed_ns is not None]
@@ -73,6 +77,14 @@ def row_of(mismatch: Mismatch, rows: Sequence[Tensor]) -> int | None:
 
 def _is_below(name: str, part: str) -> bool:
     return name.endswith(f".{part}")
+
+
+def _is_of_adapter(key: str, name: str) -> bool:
+    """Returns whether a name is a key's but for the name of an adapter, which PEFT puts into it."""
+    parts, longer = key.split("."), name.split(".")
+    return len(longer) == len(parts) + 1 and any(
+        longer[:at] + longer[at + 1 :] == parts for at in range(len(longer))
+    )
 
 
 MAX_SAME = 500

@@ -8,11 +8,12 @@ them was seen, the source lies outside of what is hooked, and is unknown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from hftrace.replay.events import Placement
 from hftrace.replay.keys import STATE_DICT, Stored
+from hftrace.replay.loads import MAX_REPORTED
 from hftrace.replay.quantized import is_quantized, only_passed
 from hftrace.replay.tensor_times import Times
 from hftrace.replay.unpacking import DEQUANTIZE
@@ -146,3 +147,30 @@ def _source(seen: Observed, loading: Loading) -> str:
     if (seen.operations or len(seen.keys) > 1) and not only_passed(sources, seen.layout, seen.operations):
         return "converted"
     return "state_dict" if seen.first.path == STATE_DICT else "checkpoint"
+
+
+def without_a_key(
+    name: str, seen: Observed, found: Provenance, missing: Collection[str] | None, in_quantized_layer: bool
+) -> Provenance:
+    """Returns what more is known of a tensor that no key was placed into.
+
+    Args:
+        name: Its name in the model.
+        seen: What was seen of it.
+        found: What that proves.
+        missing: Names in the loader's last report, which may be relative to a part; None without one.
+        in_quantized_layer: Whether it is of a layer that a quantiser put in, and whose weight it made.
+    """
+    if seen.kind != KIND_PARAMETER:
+        # Without data at first, as all that is made on the meta device; allocated and filled by no loader.
+        made = in_quantized_layer and found == UNKNOWN
+        return Provenance("computed", "quantizer") if made else found
+    made_by_its_class = found.word == "unknown" or found == ("initialized", "initializer")
+    if not made_by_its_class or missing is None or len(missing) >= MAX_REPORTED:
+        return found
+    parts = name.split(".")
+    if any(".".join(parts[at:]) in missing for at in range(len(parts))):
+        return found
+    return (
+        found if any(each.endswith(f".{name}") for each in missing) else found._replace(evidence="expected")
+    )

@@ -13,8 +13,14 @@ from typing import Any, NamedTuple
 
 from hftrace.replay import quantized
 from hftrace.replay.events import Convert, Placement
-from hftrace.replay.keys import STATE_DICT, CheckpointHeaders, Stored, keys_by_name, stored_tensors
-from hftrace.replay.loads import LoadRecord
+from hftrace.replay.keys import (
+    STATE_DICT,
+    CheckpointHeaders,
+    Stored,
+    keys_by_name,
+    stored_tensors,
+)
+from hftrace.replay.loads import AT_LAST, LoadRecord
 from hftrace.replay.mismatches import row_of
 from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
@@ -25,16 +31,14 @@ from hftrace.replay.provenance import (
     Observed,
     Provenance,
     provenance_of,
+    without_a_key,
 )
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, ties_of
+from hftrace.replay.unused import why_unused
 from hftrace.schema.lines import WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
-from hftrace.schema.vocabulary import GGUF_TABLES
-
-MAX_REPORTED = 10_000
-"""A report of so many names of one kind may have been cut."""
 
 
 def build_tensor_ledger(
@@ -89,8 +93,8 @@ def _model_ledger(
         unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
     every = [row.seen for row in rows]
     origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
-    reasons = _expected(record, unused)
-    reasons.update(dict.fromkeys(record.renames, "renamed"))
+    placed = {row.name: row.seen.keys[0] for row in rows if row.seen.keys}
+    reasons = why_unused(record, placed, unused, stored, str(model.get("base_model_prefix") or ""))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
     conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
@@ -171,7 +175,10 @@ def _model_rows(
             )
         ):
             # Not placed, whatever its name: the key went nowhere.
-            left_out = [] if _fits(stored_shape, layout.shape) else keys
+            if _fits(stored_shape, layout.shape):
+                stored_shape = None  # it is missing for another reason, such as a prefix
+            else:
+                left_out = keys
             keys, first = [], None
         times = times_of(name, keys, first.path) if first else NO_TIMES
         if made is not None and keys and quantized.puts_in_place(made):
@@ -193,7 +200,28 @@ def _model_rows(
         row._replace(provenance=provenance_of(row.seen, loading, tied=row.name in ties.tied_to))
         for row in found
     ]
-    return rows, ties
+    return _where_nothing_was_seen(rows, record.reported.get(AT_LAST), ties), ties
+
+
+def _where_nothing_was_seen(rows: list[_Row], missing: set[str] | None, ties: Ties) -> list[_Row]:
+    """Returns the rows with what the loader's last report and the quantiser's layers tell of the rest."""
+    layers = {
+        row.name.rpartition(".")[0]
+        for row in rows
+        if row.provenance.word == "quantized" and row.seen.operations
+    }
+    # Loaders of 4.x miss none of several tensors that are tied, where one of them has a key.
+    owners = set(ties.tied_to.values())
+    return [
+        row
+        if row.seen.keys or row.left_out or row.name in owners
+        else row._replace(
+            provenance=without_a_key(
+                row.name, row.seen, row.provenance, missing, row.name.rpartition(".")[0] in layers
+            )
+        )
+        for row in rows
+    ]
 
 
 def _sources(
@@ -221,25 +249,7 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str]:
-    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
-    unexpected = record.reported.get("unexpected")
-    if unexpected is None or len(unexpected) >= MAX_REPORTED:
-        return {}
-    # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
-    unpacked = {turn.key: turn.names for turn in record.unpackings}
-    return {
-        key: "ignored"
-        for key, _ in unused
-        if (
-            key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
-            if key in unpacked
-            else key not in unexpected and record.renames.get(key) not in unexpected
-        )
-    }
-
-
-def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str]) -> list[Any]:
+def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str | None]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
         return [reasons.get(key) for key, _ in unused]

@@ -110,9 +110,11 @@ def ties_of(
     family = {*tied_to, *tied_to.values()}
     keys = {name: tensors[name].keys for name in family}
     copied = None
-    # Where single tensors were placed, each had a place of its own, and was tied afterwards.
-    if record.modules and not record.places and not record.assigns:
-        times = {name: tensors[name].times.placed for name in family if keys[name]}
+    # Where single tensors were placed, each had a place of its own, and was tied afterwards. So had those
+    # that modules were assigned, but for names of one module, which nobody had to tie.
+    if record.modules and not record.places:
+        apart = record.tied_from if record.assigns else {}
+        times = {name: tensors[name].times.placed for name in family if keys[name] and name not in apart}
         copied = {name: time for name, time in times.items() if time is not None}
     return Ties(tied_to, _compare_own_keys(tied_to, keys, stored, comparison, copied))
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hftrace.replay.changes import REPLACED
+from hftrace.replay.changes import FROM_ITS_SOURCE, REPLACED
 from hftrace.replay.events import Convert
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -168,17 +168,23 @@ def apply_verification(
     if not verified:
         return
     held = _hold_by_name(ledger, as_loaded)
+    then = {name: row for row, name in enumerate(as_loaded.column("name")) if name is not None}
     names = ("name", "kind", "keys", "provenance", "evidence")
     name_of, kinds, keys, provenance, evidence = map(ledger.column, names)
     results = ("verified", "max_difference", "tolerance", "unverified")
     columns: dict[str, list[Any]] = {column: [None] * len(ledger) for column in results}
     for row, name in enumerate(name_of):
         found = verified.get(name) if kinds[row] != "unused" else None
-        if row in held and (found is None or found.verified is not False):
+        # A tensor that was put in another's place, and holds the same, is what its files hold all the same.
+        same = found is not None and found.verified is True and evidence[row] == REPLACED
+        if row in held and not same and (found is None or found.verified is not False):
             for column, value in held[row].items():
                 ledger.column(column)[row] = value
         if found is None:
             continue
+        if row in held and same:
+            for column in FROM_ITS_SOURCE:
+                ledger.column(column)[row] = as_loaded.column(column)[then[name]]
         for column, value in zip(results, found[1:], strict=True):
             columns[column][row] = value
         if found.verified is False and provenance[row] in FROM_FILES and evidence[row] != "tie_weights":

@@ -11,6 +11,7 @@ import types
 import pytest
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.patching import FRAME_FILE
 
 pytestmark = pytest.mark.once
 
@@ -60,3 +61,8 @@ def test_a_thread_without_a_line_of_the_caller_s():
     thread.start()
     thread.join()
     assert found == [{}]
+
+
+@pytest.mark.parametrize("module", ["multiprocessing.popen_fork", "my_service"])
+def test_the_frame_of_a_hooked_function_is_nobodys_line(module):
+    assert place(in_module(module, FRAME_FILE, caller_frame)).startswith(f"{__file__}:")

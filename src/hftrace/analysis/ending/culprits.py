@@ -83,7 +83,7 @@ def absent(trace: Trace) -> Iterator[dict[str, Any]]:
     if model is None:
         return
     if _FOLDER.fullmatch(model):
-        if any(words in said for words in NO_SUCH_FOLDER):
+        if not _is_folder(trace, model) and any(words in said for words in NO_SUCH_FOLDER):
             yield {"what": "folder", "name": model, "where": None}
             return
     elif any(words in said for words in NO_SUCH_REVISION):
@@ -96,6 +96,14 @@ def absent(trace: Trace) -> Iterator[dict[str, Any]]:
     variant = text(keywords.get("variant"))
     if variant is not None and _tells_of(variant, str(error.get("message") or ""), trace):
         yield {"what": "variant", "name": variant, "where": model}
+
+
+def _is_folder(trace: Trace, model: str) -> bool:
+    """Returns whether a load that failed had found a folder of this name."""
+    return any(
+        facts.get("is_folder") is True and facts.get("model") == model
+        for facts in trace.spans.column("attributes")
+    )
 
 
 def _tells_of(variant: str, message: str, trace: Trace) -> bool:

@@ -12,8 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
+from hftrace.analysis.ending.evidence import known_evidence
 from hftrace.analysis.ending.killer import GUESS, UNKNOWN, confidence
 from hftrace.analysis.ending.limits import RLIMITS, recorded_limit
+from hftrace.analysis.ending.part import ended_ns
 from hftrace.analysis.ending.progress import known_progress
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.once import once
@@ -219,7 +221,7 @@ def death_of(trace: Trace) -> Death:
     status = status if isinstance(status, str) and status else "unknown"
     if status == "ok":
         return Death(status, stalls=stalls(trace))
-    evidence = _evidence(outcome.get("evidence"))
+    evidence = _evidence(known_evidence(trace))
     memory = natural(outcome.get("memory_at_death_bytes"))
     kind, limit = recorded_limit(trace)
     killer = text(outcome.get("killer"))
@@ -253,7 +255,7 @@ def death_of(trace: Trace) -> Death:
         cause=cause or _error_behind(trace, error),
         traceback=_frames(raised.get("traceback")),
         outside=outside,
-        time_ns=max(span_index(trace).ends, default=None),
+        time_ns=ended_ns(trace),
         phase=text(outcome.get("last_phase")) or (span.phase if span and span.phase != "load" else None),
         function=(span.function or span.name)
         if span

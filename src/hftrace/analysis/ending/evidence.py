@@ -20,6 +20,8 @@ from hftrace.analysis.ending.culprits import (
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.last_memory import PRESSURE_WINDOW_NS, LastMemory, limit_reached
 from hftrace.analysis.ending.limits import Limit
+from hftrace.analysis.ending.part import ending_part
+from hftrace.analysis.time.whose import ended_outside
 from hftrace.schema.trace import Trace
 
 KINDS = {
@@ -111,6 +113,14 @@ def pieces_of(kind: str, found: Iterable[Mapping[str, Any]]) -> Iterator[dict[st
     return (piece(kind, *(each.get(name) for name in KINDS[kind])) for each in found)
 
 
+def known_evidence(trace: Trace) -> Any:
+    """Returns the evidence of an outcome; of a load whose exception was caught, what can be seen of it."""
+    outcome = trace.outcome
+    if "evidence" in outcome or outcome.get("status") != "error":
+        return outcome.get("evidence")
+    return failure_evidence(trace, outcome.get("error"))
+
+
 def failure_evidence(trace: Trace, error: Any) -> list[dict[str, Any]]:
     """Returns what a load failed for that ended with an exception which is not about memory.
 
@@ -120,6 +130,7 @@ def failure_evidence(trace: Trace, error: Any) -> list[dict[str, Any]]:
     """
     if is_unrelated(error):
         return []
+    trace = ending_part(trace)
     shapes = list(pieces_of("mismatched-tensor", mismatched_tensors(trace)))
     missing = list(pieces_of("not-there", absent(trace)))
     # What is said of a load of a folder that is not there, or that read all its files, is not about files.
@@ -165,10 +176,12 @@ def _own(
     elif killer == "timeout":
         yield piece("timeout", facts.timeout_seconds)
     elif killer == "out-of-memory":
-        yield from _memory_error(outcome.get("error") or {}, found)
+        pieces = _memory_error(outcome.get("error") or {}, found)
+        # Outside of any load, it was raised by nobody who could be named here.
+        yield from (each for each in pieces if each["kind"] != "raised" or not ended_outside(trace))
     elif killer == "crash":
         yield piece("crash", signal)
-        yield from pieces_of("damaged-file", damaged_files(trace))
+        yield from pieces_of("damaged-file", damaged_files(ending_part(trace)))
         if facts.stack:
             yield piece("stacks")
     elif killer == "exit":

@@ -14,6 +14,7 @@ from hftrace.analysis.ending.evidence import failure_evidence, gather_evidence, 
 from hftrace.analysis.ending.killer import find_killer
 from hftrace.analysis.ending.last_memory import last_memory, limit_reached
 from hftrace.analysis.ending.limits import CGROUP, MEMORY_LIMIT, RAM, Limit, applied_limit, process_limit
+from hftrace.analysis.ending.part import ending_part
 from hftrace.analysis.ending.prediction import predicted_anon_bytes
 from hftrace.analysis.ending.progress import ledger_progress
 from hftrace.analysis.ending.shortage import Cause, caught_cause, device_shortage
@@ -82,7 +83,7 @@ def _ending(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     killer = find_killer(trace, facts, error)
     result["killer"] = killer
     if killer is None:
-        own = process_limit(trace, error)
+        own = process_limit(ending_part(trace), error)
         reached = [piece("process-limit", *own)] if own is not None else []
         result["evidence"] = [*reached, *failure_evidence(trace, error)]
         return result
@@ -91,7 +92,11 @@ def _ending(trace: Trace, facts: DeathFacts) -> dict[str, Any]:
     memory = last_memory(trace)
     # Where a device was full, no limit of the host is what was reached.
     limit = _limit(killer, trace, facts) if result.get("device") is None else None
-    own = process_limit(trace, error) if killer == "out-of-memory" and result.get("device") is None else None
+    own = (
+        process_limit(ending_part(trace), error)
+        if killer == "out-of-memory" and result.get("device") is None
+        else None
+    )
     if own is not None:
         limit = (own.name, own.limit_bytes)
     result |= {

@@ -10,6 +10,7 @@ from hftrace.analysis.ledger.dtypes import CAST_DTYPES, asked_dtype, loaded_as
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords, whole_model_device
 from hftrace.analysis.time.loads import ending_load_trace
+from hftrace.analysis.time.whose import ended_outside
 from hftrace.schema.trace import Trace
 
 WHOLE = {"int64", "int32", "int16", "bool"}
@@ -41,10 +42,12 @@ def predicted_anon_bytes(trace: Trace) -> int | None:
     a model on the meta device. What a load holds only on its way (a second
     copy of a shard) comes on top and is not in the figure.
 
-    None where that cannot be said: the load had not begun, the checkpoint is
-    not known in full, it is or becomes quantised, or a device map may put parts
-    of it elsewhere.
+    None where that cannot be said: the session did not end in a load, the load had
+    not begun, the checkpoint is not known in full, it is or becomes quantised, or a
+    device map may put parts of it elsewhere.
     """
+    if ended_outside(trace):
+        return None
     trace = ending_load_trace(trace)
     keywords = asked_keywords(trace)
     if keywords.get("device_map") not in (None, "cpu", {"": "cpu"}) or not ledger_progress(trace).complete:
@@ -87,8 +90,11 @@ def loaded_sizes(trace: Trace) -> list[tuple[bool, int]] | None:
 def predicted_device_bytes(trace: Trace, name: str) -> int | None:
     """Returns what the model would hold on a device once it is loaded, in bytes.
 
-    None unless the whole model was asked onto that device, and its tensors and dtype are known.
+    None unless it ended in a load that was asked to put the whole model there, and whose tensors and dtype
+    are known.
     """
+    if ended_outside(trace):
+        return None
     trace = ending_load_trace(trace)
     if whole_model_device(trace) != name:
         return None

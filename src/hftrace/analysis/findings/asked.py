@@ -17,6 +17,11 @@ from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 MAX_NAMES = 3
+SINCE_THE_LOAD = frozenset({
+    "cast", "cast_through", "changed_after_load", "emptied", "load_state_dict", "merged", "replaced",
+    "resized", "verified", "written_in_place",
+})  # fmt: skip
+"""Evidence of tensors that are not what their load left: it was done to them afterwards."""
 _DIGITS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
@@ -59,13 +64,15 @@ class _Parameters:
             for row in load.rows
             if kinds[row] == "parameter" and self.names[row] and provenances[row] not in (None, "tied")
         ]
+        evidence = tensors.column("evidence")
+        self.as_loaded = [row for row in self.rows if evidence[row] not in SINCE_THE_LOAD]
         self.tied = [row for row in load.rows if kinds[row] == "parameter" and provenances[row] == "tied"]
 
     def floating(self, *, quantized: bool) -> list[int]:
         """Returns those that a load casts: neither what a quantiser made, nor what an adapter brought."""
         return [
             row
-            for row in self.rows
+            for row in self.as_loaded
             if self.dtypes[row] in CAST_DTYPES
             and ".lora_" not in self.names[row]
             and not (quantized and self.names[row].rpartition(".")[2] not in ("weight", "bias"))
@@ -290,7 +297,7 @@ def _quantization(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
     asked = load.request.get("quantization")
     if asked is None and (load.keywords.get("load_in_8bit") or load.keywords.get("load_in_4bit")):
         asked = "bitsandbytes"
-    if asked is None:
+    if asked is None or load.request.get("dequantize"):
         return
     got = load.got.get("quantization")
     got = got if isinstance(got, Mapping) else {}
@@ -299,6 +306,14 @@ def _quantization(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
             f"Asked for {asked}, got a model that is not quantised",
             f"A quantisation with {asked} was asked for, and the finished model has no quantiser.",
             "Pass a quantization_config to from_pretrained of the model itself.",
+            0,
+        )
+    elif (bits := load.request.get("quantization_bits")) and got.get("bits") not in (None, bits):
+        yield (
+            f"Asked for {bits} bits, got {got['bits']}",
+            f"The checkpoint is quantised to {got['bits']} bits with {got.get('method')}, which wins over "
+            f"the {bits} bits that were asked for.",
+            "Load a checkpoint that is not quantised, or leave out the quantization_config.",
             0,
         )
     elif got.get("method") not in (None, asked):

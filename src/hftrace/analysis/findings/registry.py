@@ -45,6 +45,9 @@ MODULES = (
 )
 """Modules of this package with rules, each of which registers its own when it is imported."""
 
+AMONG_ALIKE = {"overlapping-loads": 0, "unused-keys": 2}
+"""Of one concern, the cause stands before what follows from it: 0 before all others, 2 behind them."""
+
 
 def rules() -> list[Rule]:
     """Returns all rules."""
@@ -70,10 +73,9 @@ def findings(trace: Trace) -> list[Finding]:
     memory = max(memory_peaks(trace).rss_bytes or 0, checkpoint_bytes(trace) or 0) or 1
     found = [_with_concern(finding) for finding in _found(trace)]
 
-    def weight(finding: Finding) -> tuple[int, float]:
-        return _place(finding.concerns), -max(
-            (finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory
-        )
+    def weight(finding: Finding) -> tuple[int, int, float]:
+        cost = max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
+        return _place(finding.concerns), AMONG_ALIKE.get(finding.name, 1), -cost
 
     return sorted(found, key=weight)
 
@@ -87,8 +89,9 @@ def _found(trace: Trace) -> Iterator[Finding]:
         load = names[0].span if len(names) == 1 else None
         for each in rules():
             whole = each in OF_SESSION
+            own = trace if whole or len(loads) > 1 else loads[0]
             yield from (
-                finding if whole else replace(finding, load=load) for finding in each(_seen(trace, each))
+                finding if whole else replace(finding, load=load) for finding in each(_seen(own, each))
             )
         return
     for each in rules():

@@ -161,6 +161,7 @@ def worst_names(
         **fields: What else their class has to be, as for :func:`total_of`; a tuple for one of several.
     """
     sizes: Counter[str] = Counter()
+    members: dict[str, list[str]] = {}
     columns = [trace.tensors.column(name) for name in ("name", "keys", "bytes", "stored_bytes")]
     for batch in tensor_batches(trace):
         tensor_class = batch.tensor_class
@@ -171,8 +172,14 @@ def worst_names(
             rows = [row for row in batch.rows if row not in without] if without else batch.rows
             for name, keys, size, stored in zip(*(take(column, rows) for column in columns), strict=True):
                 full = name or (keys[0] if keys else "(no name)")
-                sizes[full if whole else full.rpartition(".")[0] or full] += size or stored or 1
-    worst = [name for name, _ in sizes.most_common(limit)]
+                part = full if whole else full.rpartition(".")[0] or full
+                sizes[part] += size or stored or 1
+                members.setdefault(part, []).append(full)
+    # A module is no name for the one tensor of it that is meant, unless that is its weight.
+    worst = [
+        members[name][0] if len(members[name]) == 1 and not members[name][0].endswith(".weight") else name
+        for name, _ in sizes.most_common(limit)
+    ]
     rest = len(sizes) - len(worst)
     what = "more" if whole else "more module"
     return ", ".join(worst) + (f" and {units.count(rest, what, what if whole else None)}" if rest > 0 else "")

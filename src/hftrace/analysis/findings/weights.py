@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from hftrace import units
@@ -12,7 +13,7 @@ from hftrace.analysis.findings.rules import (
     worst_names,
 )
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
-from hftrace.analysis.ledger.renames import alike_rows, explained_rows
+from hftrace.analysis.ledger.renames import explained_rows, other_names
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.model_loads import model_loads
@@ -54,7 +55,7 @@ def overwritten_weights(trace: Trace) -> Iterator[Finding]:
 )
 def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
     """R28: tensors that were allocated and never written."""
-    explained = explained_rows(trace)
+    explained = explained_rows(trace).union(_mismatched(trace))
     for kind, words in (("parameter", "parameter"), ("buffer", "buffer")):
         total = total_of(trace, kind=kind, provenance="uninitialized", without=explained)
         if not total.count:
@@ -71,7 +72,8 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
             f"{units.count(total.count, words)} never written",
             f"{byte_count(total.bytes)} hold whatever was in memory: the checkpoint has no key for them, the "
             "loader allocated them, and nothing was seen to write them: "
-            f"{worst_names(trace, kind, provenance='uninitialized', whole=True, without=explained)}.",
+            f"{worst_names(trace, kind, provenance='uninitialized', whole=True, without=explained)}."
+            + _renamed_away(trace, kind, "uninitialized", explained),
             advice,
             cost_bytes=total.bytes,
         )
@@ -108,30 +110,79 @@ def _refused(trace: Trace) -> Iterator[Finding]:
     total = total_of(trace, kind="parameter", evidence="mismatched")
     if not total.count:
         return
-    columns = (trace.tensors.column(name) for name in ("keys", "stored_shape", "shape", "evidence"))
+    columns = (trace.tensors.column(name) for name in ("name", "keys", "stored_shape", "shape", "evidence"))
+    parts: dict[str | None, list[str]] = defaultdict(list)
+    shapes: dict[str | None, list[int]] = {}
+    for name, key, stored, shape, evidence in zip(*columns, strict=True):
+        if evidence == "mismatched" and key:
+            here = f" in the file, {shape} in the model" if shape != stored else " in the file"
+            parts[name or key[0]].append(f"{key[0]} {stored}{here}")
+            if shape != stored:
+                shapes[name or key[0]] = shape
+    # Several keys make one parameter, such as all experts of a layer: no shape of theirs is to blame.
     keys = [
-        f"{key[0]} {stored}" + (f" in the file, {shape} in the model" if shape != stored else " in the file")
-        for key, stored, shape, evidence in zip(*columns, strict=True)
-        if evidence == "mismatched" and key
+        found[0]
+        if len(found) == 1
+        else f"{name} {shapes.get(name, '')} in the model, which {len(found):,} keys of the file do not "
+        "make up"
+        for name, found in parts.items()
     ]
     rest = f" and {len(keys) - 3:,} more" if len(keys) > 3 else ""
+    joined = len(keys) < total.count
+    advice = (
+        "Look for parts that are missing in the file, or give the config of the checkpoint."
+        if joined
+        else "Give the config of the checkpoint (num_labels, vocab_size), or pass "
+        "ignore_mismatched_sizes=True to leave them out."
+    )
     yield Finding(
         "R31",
         "mismatched-shapes",
-        f"{units.count(total.count, 'checkpoint key')} of another shape than the model's parameters",
+        f"{units.count(total.count, 'checkpoint key')} "
+        + ("that do not make up" if joined else "of another shape than")
+        + " the model's parameters",
         f"The load ended for {'it' if len(keys) == 1 else 'them'}: {'; '.join(keys[:3])}{rest}.",
-        "Give the config of the checkpoint (num_labels, vocab_size), or pass ignore_mismatched_sizes=True to "
-        "leave them out.",
+        advice,
         cost_bytes=total.stored_bytes,
     )
+
+
+MEANT = frozenset({"overwritten", "new_adapter", "before_trace", "expected"})
+TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken")
+"""Evidence of keys that went nowhere which are told by another rule, or were meant to."""
 
 
 def _unused(trace: Trace, without: Container[int] = ()) -> Total:
     """Returns the sum of the keys that went nowhere, without those that are told elsewhere, or meant to."""
     total = total_of(trace, kind="unused", without=without)
-    for evidence in ("mismatched", "ignored"):
+    for evidence in TOLD_ELSEWHERE:
         total.subtract(total_of(trace, kind="unused", evidence=evidence))
     return total
+
+
+def _renamed_away(trace: Trace, kind: str, provenance: str, without: Container[int]) -> str:
+    """Returns a sentence about tensors whose key is there, and is looked for under another name."""
+    columns = (trace.tensors.column(name) for name in ("kind", "keys", "evidence"))
+    renamed = {
+        keys[0]
+        for what, keys, evidence in zip(*columns, strict=True)
+        if what == "unused" and evidence == "renamed"
+    }
+    if not renamed:
+        return ""
+    columns = (trace.tensors.column(name) for name in ("kind", "name", "provenance"))
+    lost = [
+        name
+        for row, (what, name, how) in enumerate(zip(*columns, strict=True))
+        if (what, how) == (kind, provenance) and name in renamed and row not in without
+    ]
+    if not lost:
+        return ""
+    more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
+    return (
+        f" The checkpoint has {', '.join(lost[:3])}{more}, and this version of transformers gives "
+        f"{'it' if len(lost) == 1 else 'them'} another name on the way."
+    )
 
 
 def _mismatched(trace: Trace) -> list[int]:
@@ -145,30 +196,35 @@ def _mismatched(trace: Trace) -> list[int]:
     ]
 
 
+def _meant(trace: Trace) -> list[int]:
+    """Returns the rows of tensors that no file is to have, or that R27 tells of."""
+    # Whoever makes a new adapter means to train it.
+    return [row for row, evidence in enumerate(trace.tensors.column("evidence")) if evidence in MEANT]
+
+
 @rule(
     ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
     concerns="weights",
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
-    without = explained_rows(trace).union(_mismatched(trace))
+    without = explained_rows(trace).union(_mismatched(trace), _meant(trace))
     total = total_of(trace, kind="parameter", provenance="initialized", without=without)
-    total.subtract(total_of(trace, kind="parameter", evidence="overwritten"))
-    # Whoever makes a new adapter means to train it.
-    total.subtract(total_of(trace, kind="parameter", evidence="new_adapter"))
     if not total.count:
         return
     seen = total_of(trace, kind="parameter", provenance="initialized", evidence="initializer")
     how = "were freshly initialised" if seen.count else "have no key in the checkpoint"
-    alike = len(alike_rows(trace))
-    hint = f" {units.count(alike, 'unused key has', 'unused keys have')} the shape of one of them: "
-    pairs = hint + "renamed, perhaps." if alike else ""
+    hints = "".join(
+        f" {units.count(found.count, 'unused key')} would fit, with {found.new} for {found.old}: another "
+        "name for the same, perhaps."
+        for found in other_names(trace)
+    ) + _renamed_away(trace, "parameter", "initialized", without)
     yield Finding(
         "R20",
         "missing-weights",
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
-        f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{pairs}",
+        f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{hints}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
     )
@@ -182,9 +238,10 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
     found = verification(trace)
     # What was held against the files and differs is told by R38: one cause, one finding.
-    explained = explained_rows(trace).union(found.different if found is not None else ())
+    explained = explained_rows(trace).union(
+        _mismatched(trace), _meant(trace), found.different if found is not None else ()
+    )
     total = total_of(trace, kind="parameter", provenance="unknown", without=explained)
-    total.subtract(total_of(trace, kind="parameter", evidence="before_trace"))
     if not total.count:
         return
     changed = total_of(trace, kind="parameter", evidence="written_in_place", without=explained)
@@ -198,7 +255,8 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
         "unknown-weights",
         f"{units.count(total.count, 'parameter')} of unknown source",
         f"Where {byte_count(total.bytes)} of parameters have their values from was not seen: "
-        f"{worst_names(trace, 'parameter', provenance='unknown', without=explained)}.{how}",
+        f"{worst_names(trace, 'parameter', provenance='unknown', without=explained)}.{how}"
+        + _renamed_away(trace, "parameter", "unknown", explained),
         "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
     )

@@ -47,27 +47,57 @@ def explained_rows(trace: Trace) -> frozenset[int]:
     return frozenset(row for found in common_prefixes(trace) for pair in found.pairs for row in pair)
 
 
-@once
-def alike_rows(trace: Trace) -> list[tuple[int, int]]:
-    """Returns pairs of a missing parameter and an unused key of the same load and shape, each in one pair.
+@dataclass(frozen=True)
+class OtherName:
+    """One part of names that the file and the model call differently, everywhere."""
 
-    No more than a hint that one may be the other, renamed. What a prefix explains is left out.
+    old: str
+    """In the file."""
+    new: str
+    """In the model."""
+    count: int
+
+
+@once
+def other_names(trace: Trace) -> list[OtherName]:
+    """Returns for each load the one replacement that makes unused keys names of its missing parameters.
+
+    No more than a hint. A head that is missing and another one that is unused have no more in common
+    than a shape, so the replacement has to hold in several modules. What a prefix explains is left out.
     """
     explained = explained_rows(trace)
     shapes = trace.tensors.column("shape")
-    found: list[tuple[int, int]] = []
+    found = []
     for load in model_loads(trace):
-        keys, names = _unmatched(trace, load)
-        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for row in keys.values():
-            if row not in explained and shapes[row]:
-                by_shape[tuple(shapes[row])].append(row)
-        found += [
-            (row, by_shape[tuple(shapes[row])].pop())
-            for row in names.values()
-            if row not in explained and shapes[row] and by_shape.get(tuple(shapes[row]))
-        ]
+        keys, names = (
+            {name: row for name, row in part.items() if row not in explained}
+            for part in _unmatched(trace, load)
+        )
+        # Both without the parts that may differ, by what surrounds them.
+        around: dict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
+        for key, row in keys.items():
+            for before, part, after in _with_a_gap(key):
+                around[before, after, str(shapes[row])].append((part, row))
+        pairs: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+        for name, row in names.items():
+            for before, part, after in _with_a_gap(name):
+                for other, key_row in around.get((before, after, str(shapes[row])), ()):
+                    if not (other.isdigit() and part.isdigit()):
+                        pairs[other, part][key_row] = name.rpartition(".")[0]
+        if not pairs:
+            continue
+        (old, new), rows = max(pairs.items(), key=lambda pair: len(pair[1]))
+        several = len(set(rows.values())) >= MIN_PAIRS
+        if several and len(rows) >= MIN_SHARE * min(len(keys), len(names)):
+            found.append(OtherName(old, new, len(rows)))
     return found
+
+
+def _with_a_gap(name: str) -> Iterator[tuple[str, str, str]]:
+    """Yields what stands before and behind each part of a name, and the part, but for its last two."""
+    parts = name.split(".")
+    for at in range(len(parts) - 2):
+        yield ".".join(parts[:at]), parts[at], ".".join(parts[at + 1 :])
 
 
 def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str, int]]:
@@ -79,7 +109,9 @@ def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str,
     keys = {
         all_keys[row][0]: row
         for row in load.rows
-        if kinds[row] == "unused" and all_keys[row] and evidence[row] not in ("mismatched", "ignored")
+        if kinds[row] == "unused"
+        and all_keys[row]
+        and evidence[row] not in ("mismatched", "ignored", "overtaken")
     }
     missing = {
         names[row]: row
@@ -89,6 +121,7 @@ def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str,
         and not all_keys[row]
         and provenances[row] in WITHOUT_A_KEY
         and stored_shapes[row] is None
+        and evidence[row] not in ("expected", "new_adapter")
     }
     return keys, missing
 

@@ -6,6 +6,7 @@ trace for each, with its own spans, rows, request and ending, so that nothing of
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,7 @@ from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace, asked_for, load_groups, load_names, noted, request_of
 from hftrace.analysis.time.spans import SpanIndex, span_index
+from hftrace.analysis.time.whose import ended_load
 from hftrace.errors import UsageError
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
@@ -26,10 +28,18 @@ FOLLOWS_A_LOAD = (*READY_PHASES, "release")
 
 @once
 def load_traces(trace: Trace) -> list[Trace]:
-    """Returns the trace of each load; that of the session itself where it has one load or none."""
+    """Returns the trace of each load; that of the session itself where it has one load or none.
+
+    The ending of the one load is the load's own all the same: the program may have caught its exception,
+    or have failed itself after it.
+    """
     groups = load_groups(trace)
-    if len(groups) < 2:
+    if not groups or isinstance(trace, LoadTrace):
         return [trace]
+    if len(groups) == 1:
+        outcome = _outcome(trace, groups[0])
+        same = outcome.get("status") == trace.outcome.get("status", "ok")
+        return [trace if same else dataclasses.replace(trace, outcome=outcome)]
     return [_cut(trace, number, rows) for number, rows in enumerate(groups, 1)]
 
 
@@ -248,10 +258,13 @@ def _outcome(trace: Trace, rows: Sequence[int]) -> Facts:
     if failed is None:
         return Facts({"status": "ok"})
     index = span_index(trace)
-    last = max(
-        (row for row in index.load_rows if statuses[row] != "ok"),
-        key=lambda row: (index.ends[row], index.starts[row]),
-    )
+    last: int | None = ended_load(trace)
+    if "load" not in trace.outcome:  # nobody says which one: of those that ended like this, the last
+        last = max(
+            (row for row in index.load_rows if statuses[row] == trace.outcome.get("status")),
+            key=lambda row: (index.ends[row], index.starts[row]),
+            default=None,
+        )
     if last in rows and trace.outcome.get("status", "ok") != "ok":
         return trace.outcome
     kind, colon, message = str(noted(trace, failed).get("error") or "").partition(": ")

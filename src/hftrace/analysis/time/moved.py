@@ -96,6 +96,13 @@ def _parts(trace: Trace) -> frozenset[int]:
     return frozenset(row for row, shape in enumerate(shapes) if shape is not None)
 
 
+@once
+def _copying(trace: Trace) -> frozenset[int]:
+    """Returns the spans that copied what they were given into tensors that were there."""
+    noted = zip(trace.spans.column("id"), trace.spans.column("attributes"), strict=True)
+    return frozenset(span for span, facts in noted if facts.get("copied") is True)
+
+
 def _was_moved(trace: Trace, batch: Batch) -> bool:
     """Returns whether tensors were read for certain."""
     tensor_class = batch.tensor_class
@@ -104,7 +111,7 @@ def _was_moved(trace: Trace, batch: Batch) -> bool:
         place = whole_model_device(trace)
     if place is not None and place not in ("cpu", "meta"):
         return True
-    if tensor_class.provenance in MADE:
+    if tensor_class.provenance in MADE or batch.span in _copying(trace):
         return True
     stored, dtype = tensor_class.stored_dtype, tensor_class.dtype
     if dtype is None and stored is not None:

@@ -59,14 +59,15 @@ def weights_wall_ns(trace: Trace) -> int | None:
 def reading_ns(trace: Trace) -> int | None:
     """Returns how long the main rank read and placed weights; None where it did not.
 
-    Without what else a loader does before and between: the warm-up of an allocator, initialising, tying.
+    Without what else a loader does before and between: the warm-up of an allocator, initialising, tying,
+    and garbage collections that somebody called for. One that Python begins by itself interrupts a read.
     """
-    index = span_index(trace)
+    index, attributes = span_index(trace), trace.spans.column("attributes")
     stretches = []
     for start, end, row in index.exclusive(_outermost(trace)):
         above = index.parents[row]
         phase = index.phases[row]
-        if phase == "collect" and above is not None:
+        if phase == "collect" and above is not None and attributes[row].get("automatic") is not False:
             phase = index.phases[above]  # it interrupted that
         if phase in READING:
             stretches.append((start, end))

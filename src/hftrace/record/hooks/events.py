@@ -128,7 +128,7 @@ class EventHandler:
             **self._helpers(recorder, point.target, number),
         }
         namespace: dict[str, Any] = {"__name__": __name__}
-        exec(self._code(_positional(function), tuple(scope)), namespace)
+        exec(self._code(positional(function), tuple(scope)), namespace)
         # Taken out, or the two would refer to one another.
         handler: Callable[..., Any] = namespace.pop("make")(**scope)
         return handler
@@ -194,7 +194,7 @@ def undecorated(function: types.FunctionType) -> types.FunctionType:
     return inner if isinstance(inner, types.FunctionType) else function
 
 
-def _positional(function: types.FunctionType) -> int | None:
+def positional(function: types.FunctionType) -> int | None:
     """Returns how many arguments a trampoline hands over by position; None where there may be others."""
     code = function.__code__
     if code.co_kwonlyargcount or code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):

@@ -6,6 +6,7 @@ import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from hftrace.record.hooks.events import positional
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.patching import transparent
@@ -105,7 +106,11 @@ def initialize_again_handler(
         finally:
             shielded(recorder, point.target, _initialized_again, recorder, watch, args, kwargs)
 
-    return call
+    def call_of_two(model: Any, module: Any) -> Any:
+        # 5.x calls it for every module of a load, of which nothing is noted: no tuple, no dictionary.
+        return original(model, module) if recorder.open_loads else call(model, module)
+
+    return call_of_two if positional(function) == 2 else call
 
 
 def _initialized_again(

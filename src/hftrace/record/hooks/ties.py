@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import operator
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.initializers import WatchingObserver
@@ -46,7 +49,7 @@ class TieObserver(WatchingObserver):
         """Writes down which parameter stands for which now."""
         try:
             if token.before is not None:
-                self._compare(token.before, _Parameters(call.first()))
+                self._compare(token.before)
             # A bias is padded to the vocabulary: other memory, whether or not anything was added.
             models_of(self.recorder).changed(token.parts, "tie_weights", REPLACED, "", same_objects=True)
         finally:
@@ -56,10 +59,10 @@ class TieObserver(WatchingObserver):
         """Ends the span as failed."""
         super().fail(token.watched, call, error)
 
-    def _compare(self, held: _Parameters, now: _Parameters) -> None:
-        if held.same_as(now):
+    def _compare(self, held: _Parameters) -> None:
+        if held.unchanged():
             return
-        before, after = held.by_name(), now.by_name()
+        before, after = held.by_name(), _Parameters(held.model).by_name()
         changed = [name for name, tensor in after.items() if before.get(name) is not tensor]
         if not changed:
             return
@@ -78,43 +81,61 @@ class TieObserver(WatchingObserver):
 class _Parameters:
     """The parameters of a model at one moment; their names are made where somebody asks.
 
+    Python runs once for each module, and nothing but C for each parameter.
+
     Args:
         model: A torch module.
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
-        self._modules: list[Any] = [model]
-        self._ends: list[int] = []
-        """For each module where its parameters end in the lists of those."""
-        self._names: list[str] = []
-        self._tensors: list[Any] = []
-        for module in self._modules:  # which grows meanwhile
+        self.model = model
+        modules: list[Any] = []
+        parameters: list[dict[str, Any]] = []
+        below: list[dict[str, Any]] = []
+        pending: list[Any] = [model]
+        for module in pending:  # which grows meanwhile
             own = module.__dict__ if module is not None else {}
-            parameters, children = own.get("_parameters"), own.get("_modules")
-            if parameters:
-                self._names += parameters
-                self._tensors += parameters.values()
-            self._ends.append(len(self._tensors))
-            if children:
-                self._modules += children.values()
+            children = own.get("_modules")
+            if isinstance(children, dict):  # a scripted module has others, and makes its tensors anew
+                modules.append(module)
+                parameters.append(own["_parameters"])
+                below.append(children)
+                if children:
+                    pending += children.values()
+        self._modules = modules
+        self._tables = parameters + below
+        """The tables of parameters of all modules, then those of modules: the host's own, and no copies."""
+        # Flat lists: many containers made at once set Python to collect garbage.
+        self._names = list(itertools.chain.from_iterable(parameters))
+        self._counts = list(map(len, parameters))
+        self._held = self._look()
 
-    def same_as(self, other: _Parameters) -> bool:
-        """Returns whether both are the same parameters in the same order."""
-        return list(map(id, self._tensors)) == list(map(id, other._tensors))
+    def _look(self) -> list[Any]:
+        """Returns the parameters, and then the modules, that the tables hold now."""
+        found = gc.get_referents(*self._tables)  # of CPython's dictionaries, the values
+        if len(found) == sum(map(len, self._tables)):
+            return found
+        return [value for table in self._tables for value in table.values()]
+
+    def unchanged(self) -> bool:
+        """Returns whether the modules hold the same parameters and the same modules still."""
+        # By identity: to compare tensors is to calculate.
+        now = self._look()
+        return len(now) == len(self._held) and all(map(operator.is_, now, self._held))
 
     def by_name(self) -> dict[str, Any]:
         """Returns the parameters by name, each name that they have, where the modules are still in place."""
         prefixes: dict[int, list[str]] = {}
-        for prefix, module in modules_of(self._model):
+        for prefix, module in modules_of(self.model):
             prefixes.setdefault(id(module), []).append(prefix)
         found: dict[str, Any] = {}
         begin = 0
-        for module, end in zip(self._modules, self._ends, strict=True):
+        for module, count in zip(self._modules, self._counts, strict=True):
+            end = begin + count
             for prefix in prefixes.get(id(module), ()):
                 for at in range(begin, end):
-                    if self._tensors[at] is not None:
-                        found[prefix + self._names[at]] = self._tensors[at]
+                    if self._held[at] is not None:
+                        found[prefix + self._names[at]] = self._held[at]
             begin = end
         return found
 

@@ -112,11 +112,14 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
             try:
                 result = original(*args, **kwargs)
             except BaseException as error:
+                returned = clock()
                 shielded(recorder, point.target, fail, token, arguments, error)
                 if state.late is not None:
                     state.late.last = clock()
                     depth = max(depth, 1)
                 recorder.unwind(depth)
+                if not depth:
+                    shielded(recorder, point.target, looked, recorder, returned)
                 raise
             returned = clock()
             shielded(recorder, point.target, finish, token, arguments, result)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.ending.part import ended_load_start_ns
+from hftrace.analysis.time.load_names import load_groups
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.whose import failed_loads
 from hftrace.errors import EXIT_OF_SIGNAL
 from hftrace.render.evidence import evidence_sentences
 from hftrace.render.text import (
@@ -39,6 +42,10 @@ LABEL = 12
 SHORT_LINES = 10
 """The most lines that the first screen gives to the end of a load."""
 STACK_LINES = 40
+AFTER_WEIGHTS = ("dispatch", "finalize", "generation_config", "tie")
+"""What a load does once its tensors are placed."""
+MAX_NAMED = 8
+"""Loads that are named of those that failed."""
 NAME_COLUMNS, SENTENCE_COLUMNS = 160, 500
 IMPORT_MACHINERY = "<frozen importlib"
 INSTALLED = re.compile(r'"[^"]*[/\\](?:site-packages|lib[/\\]python[0-9.]+)[/\\]')
@@ -55,7 +62,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         found = death_of(trace)
         yield heading("Post-mortem", width, clean(found.status))
         if found.status == "ok":
-            yield [("This load ended well: there is nothing to explain.", PLAIN)]
+            for part in wrap(_ended_well(trace), width):
+                yield [(part, PLAIN)]
         else:
             for label, text, style in _answers(trace, found):
                 made = _bar(found, width) if label == "progress" else _labelled(label, text, style, width)
@@ -77,6 +85,18 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             yield from _stall(stall, number + 1, len(found.stalls), width)
 
     return [Block(lines)]
+
+
+def _ended_well(trace: Trace) -> str:
+    """Returns that there is nothing to explain, or how to see why loads failed."""
+    failed = {load.row for load in failed_loads(trace)}
+    if not failed:
+        whose = "load" if len(load_groups(trace)) == 1 else "session"
+        return f"This {whose} ended well: there is nothing to explain."
+    numbers = [str(number) for number, rows in enumerate(load_groups(trace), 1) if failed & {*rows}]
+    named = ", ".join(numbers[:MAX_NAMED]) + (" and more" if len(numbers) > MAX_NAMED else "")
+    which = f"Load {named}" if len(numbers) == 1 else f"Loads {named}"
+    return f"This session ended well. {which} of it failed: --load {numbers[0]} shows why."
 
 
 def ending(trace: Trace, width: int) -> list[Line]:
@@ -125,7 +145,8 @@ def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[
         yield "because", _in_short(found, found.cause), BAD
     if doing := _doing(found, short):
         yield "doing", doing, PLAIN
-    if found.tensor or found.file:
+    # Once all are placed, the last tensor says nothing of what went wrong after it.
+    if (found.tensor or found.file) and not (found.progress == 1 and found.phase in AFTER_WEIGHTS):
         yield "at", _place(found, short), PLAIN
     if found.reading:
         yield "reading", _reading(found, short), PLAIN
@@ -222,9 +243,9 @@ def _times(trace: Trace, found: Death) -> str:
         return ""
     start = min(span_index(trace).starts)
     parts = [f"{units.duration(found.time_ns - start)} after the start"]
-    loads = [span_index(trace).starts[row] for row in span_index(trace).load_rows]
-    if loads and loads[-1] <= found.time_ns:
-        parts.append(f"{units.duration(found.time_ns - loads[-1])} into the load")
+    began = ended_load_start_ns(trace)
+    if began is not None and began <= found.time_ns:
+        parts.append(f"{units.duration(found.time_ns - began)} into the load")
     if found.tensor_ns is not None and found.tensor_ns <= found.time_ns:
         parts.append(f"{units.duration(found.time_ns - found.tensor_ns)} after its last event at a tensor")
     return ", ".join(parts)

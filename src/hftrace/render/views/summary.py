@@ -17,6 +17,7 @@ from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.session import session_wall_ns
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
     goes_to_a_device,
@@ -26,8 +27,9 @@ from hftrace.analysis.time.weights import (
     weight_bytes,
     weight_files,
 )
+from hftrace.analysis.time.whose import failed_loads
 from hftrace.render.bars import bars
-from hftrace.render.findings import finding_line, finding_list, order_of
+from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
@@ -153,10 +155,11 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         yield from silence_lines(trace, width)
         return
     yield [("Findings", STRONG), (f", {order_of(found)}", DIM)]
-    for finding in found[:SHORT_FINDINGS]:
+    shown, more = short_list(trace, SHORT_FINDINGS)
+    for finding in shown:
         yield finding_line(finding, width)
-    if len(found) > SHORT_FINDINGS:
-        yield from notes([f"+ {len(found) - SHORT_FINDINGS} more below"], width, "  ")
+    if more:
+        yield from notes([f"+ {more:,} more below"], width, "  ")
 
 
 def _title(trace: Trace, width: int) -> Line:
@@ -165,6 +168,11 @@ def _title(trace: Trace, width: int) -> Line:
     status = str(outcome.get("status") or "unknown")
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
     mark = "" if status == "ok" else "✗ "
+    failed = len(failed_loads(trace))
+    if status == "ok" and failed:
+        style = WARN
+        if failed == len(span_index(trace).load_rows):
+            status = "ok, but its load failed" if failed == 1 else "ok, but all loads failed"
     ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
     if isinstance(trace, LoadTrace):
         ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"

@@ -36,7 +36,7 @@ def test_a_healthy_load_has_none():
         ("lazy", ["not-resident"]),
         ("killed", ["killed-at-limit", "waiting-for-readers", "dtype-widened"]),
         ("failing", []),
-        ("pickled", ["unused-keys", "missing-weights", "pickle-checkpoint", "hub-requests"]),
+        ("pickled", ["missing-weights", "unused-keys", "pickle-checkpoint", "hub-requests"]),
         ("offloaded", ["waiting-for-readers", "offloaded-to-disk"]),
         (
             "generation_a",
@@ -275,3 +275,24 @@ def test_the_documentation_lists_the_catalogue():
     table = (Path(__file__).parents[4] / "docs" / "findings.md").read_text("utf-8")
     for kind in catalogue():
         assert re.search(rf"^\| {kind.id} \|[^|]*`{kind.name}`", table, re.M), kind
+
+
+def test_keys_that_do_not_make_up_one_parameter_are_told_by_it():
+    made = Builder()
+    load = made.span(None, "load", "A", 0, 1)
+    for expert in range(3):
+        shape = [3, 8, 4] if expert == 0 else [8, 4]
+        made.tensor(
+            "experts.up",
+            shape,
+            keys=[f"experts.{expert}.up.weight"],
+            provenance=None,
+            evidence="mismatched",
+            stored_shape=[8, 4],
+            load=load,
+        )
+    said = {finding.name: finding for finding in findings(made.trace())}["mismatched-shapes"]
+    assert said.title == "3 checkpoint keys that do not make up the model's parameters"
+    assert "experts.up [3, 8, 4] in the model, which 3 keys of the file do not make up" in said.evidence
+    assert "[8, 4]" not in said.evidence
+    assert "ignore_mismatched_sizes" not in said.advice

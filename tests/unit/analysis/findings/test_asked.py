@@ -218,3 +218,25 @@ def test_wrong_ones_come_first_and_every_kind_says_what_it_concerns():
     order = [finding.concerns for finding in findings(made.trace())]
     assert order == ["asked", "weights", "keyword", "time", "recorder"]
     assert [bool(finding.view) for finding in findings(made.trace())] == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("evidence", ["cast", "cast_through", "replaced", "verified"])
+def test_what_was_done_after_the_load_is_not_what_was_got(evidence):
+    tensors = [("a.weight", "float32", {"evidence": evidence})]
+    assert found(loaded({"dtype": "bfloat16"}, {}, tensors)) == []
+
+
+def test_a_model_that_was_to_be_quantised_no_longer():
+    asked = {"quantization": "compressed-tensors", "dequantize": True}
+    assert found(loaded({"quantization_config": {}}, {}, WEIGHTS, **asked)) == []
+    (said,) = found(loaded({"quantization_config": {}}, {}, WEIGHTS, **{**asked, "dequantize": False}))
+    assert said.title == "Asked for compressed-tensors, got a model that is not quantised"
+
+
+def test_another_number_of_bits_than_asked():
+    asked = {"quantization": "bitsandbytes", "quantization_bits": 8}
+    got = {"method": "bitsandbytes", "quantizer": "Bnb4BitHfQuantizer", "bits": 4}
+    (said,) = found(loaded({}, {"quantization": got}, WEIGHTS, **asked))
+    assert said.title == "Asked for 8 bits, got 4"
+    assert found(loaded({}, {"quantization": {**got, "bits": 8}}, WEIGHTS, **asked)) == []
+    assert found(loaded({}, {"quantization": {**got, "bits": None}}, WEIGHTS, **asked)) == []

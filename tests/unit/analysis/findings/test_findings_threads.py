@@ -61,12 +61,8 @@ def test_weights_left_on_meta_are_no_matter_of_the_device_map_then():
     assert "device_map" in names(alone)["left-on-meta"].advice
 
 
-def test_unused_keys_are_not_paired_across_loads():
-    def of(*stretches):
-        made = loads(*stretches)
-        made.tensor("head.weight", [2, 2], provenance="initialized", evidence="initializer", keys=[])
-        made.tensor(None, [2, 2], kind="unused", provenance="unused", keys=["old.weight"])
-        return names(made)["missing-weights"].evidence
-
-    assert "renamed" in of((0, 10))
-    assert "renamed" not in of((0, 10), (20, 30))
+def test_the_cause_stands_before_what_follows_from_it():
+    made = loads((0, 10), (5, 20))
+    for load in (1, 2):
+        made.tensor("a.weight", [1024, 1024], provenance="meta", device="meta", load=load)
+    assert next(iter(names(made))) == "overlapping-loads"

@@ -4,7 +4,7 @@ import pytest
 
 from handmade import Builder
 from hftrace.analysis.findings.registry import findings
-from hftrace.analysis.ledger.renames import alike_rows
+from hftrace.analysis.ledger.renames import other_names
 
 NAMES = ["model.embed.weight", "model.layers.0.a.weight", "model.layers.1.a.weight", "head.weight"]
 
@@ -84,12 +84,34 @@ def test_never_across_loads():
     trace = loads((NAMES, []), ([], keys))
     said = found(trace)
     assert set(said) == {"missing-weights", "unused-keys"}
-    assert "renamed" not in said["missing-weights"].evidence
-    assert alike_rows(trace) == []
+    assert "another name" not in said["missing-weights"].evidence
+    assert other_names(trace) == []
 
 
-def test_renamed_perhaps_only_where_a_shape_fits():
-    said = found(loads((["head.weight"], ["classifier.weight"])))
-    assert "1 unused key has the shape of one of them: renamed, perhaps." in said["missing-weights"].evidence
-    said = found(loads(([("head.weight", [7])], ["classifier.weight"])))
-    assert "renamed" not in said["missing-weights"].evidence
+def test_one_part_of_the_names_that_differs_everywhere():
+    names = [f"model.layers.{layer}.{part}.weight" for layer in (0, 1) for part in "ab"]
+    said = found(loads((names, [name.replace("layers", "blocks") for name in names])))
+    assert "4 unused keys would fit, with layers for blocks" in said["missing-weights"].evidence
+    assert list(said) == ["missing-weights", "unused-keys"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("bert.pooler.dense", "cls.predictions.transform.dense"),
+        ("pooler.dense", "cls.predictions.transform.dense"),
+        ("classifier", "cls.seq_relationship"),
+        ("score", "classifier"),
+        ("model.score.out", "model.classifier.out"),
+    ],
+)
+def test_another_head_of_the_same_shape_is_no_other_name(name, key):
+    parts = ("weight", "bias")
+    said = found(loads(([f"{name}.{part}" for part in parts], [f"{key}.{part}" for part in parts])))
+    assert "another name" not in said["missing-weights"].evidence
+
+
+def test_layers_of_another_number_are_no_other_name():
+    names = [f"model.layers.{{}}.{part}.weight" for part in "abc"]
+    said = found(loads(([name.format(2) for name in names], [name.format(3) for name in names])))
+    assert "another name" not in said["missing-weights"].evidence

@@ -126,3 +126,12 @@ def test_weights_that_were_read_are_not_lazy():
     trace = handmade.sharded()
     assert untouched_bytes(trace) == 0
     assert read_rate(trace) == pytest.approx(weight_bytes(trace).read / (reading_ns(trace) / 1e9))
+
+
+@pytest.mark.parametrize(("automatic", "reading"), [(True, 100 * MS), (False, 40 * MS)])
+def test_a_collection_that_somebody_called_for_is_no_reading(automatic, reading):
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 100)
+    made.span(weights, "collect", "x", 40, 100, attributes={"automatic": automatic, "collected": 0})
+    assert reading_ns(made.trace()) == reading

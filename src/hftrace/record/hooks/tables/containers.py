@@ -195,6 +195,10 @@ POINTS = (
         handler=maker_handler,
         optional=True,
     ),
+    # Makes the model, then reads its weights.
+    HookPoint(
+        "huggingface_hub.hub_mixin:PyTorchModelHubMixin._from_pretrained", "instantiate", optional=True
+    ),
     # To 5.x of sentence-transformers each class has a module of its own name.
     *(
         _constructor(target)

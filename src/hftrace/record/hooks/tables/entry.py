@@ -6,7 +6,7 @@ import os
 import weakref
 from typing import Any, ClassVar, NamedTuple
 
-from hftrace.record.got import got_of, quantization_method
+from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
 from hftrace.record.hooks.capture import describe_value, given_keywords, keywords_of, note_file
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.late import late_of
@@ -94,9 +94,12 @@ class EntryObserver(SpanObserver):
             "revision": given.get("revision"),
             "keywords": keywords_of(given),
         }
-        method = quantization_method(given.get("quantization_config"))
+        quantization = given.get("quantization_config")
+        method = quantization_method(quantization)
         if method is not None:
             asked["quantization"] = method
+            asked["quantization_bits"] = quantization_bits(quantization)
+            asked["dequantize"] = asks_for_plain(quantization)
         return asked
 
     def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
@@ -167,7 +170,12 @@ class EntryObserver(SpanObserver):
 
     def fail(self, token: Entry, call: Call, error: BaseException) -> None:
         """Ends the spans as failed."""
-        self.recorder.fail(token.span, error)
+        try:
+            source = self.source(call)
+            if source is not None and os.path.isdir(source):
+                token.owner.notes["is_folder"] = True  # whatever the exception says
+        finally:
+            self.recorder.fail(token.span, error)
         if token.root is not None:
             self.recorder.fail(token.root, error)
         if not self.state.stack:

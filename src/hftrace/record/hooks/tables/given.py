@@ -186,13 +186,12 @@ class GivenObserver(IntoObserver):
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Notes what went where."""
         refused = set(getattr(result, "unexpected_keys", ()))
+        assign = bool(call.get("assign", False))
         handed_of(self.recorder).given(
-            self.state.stack[0].id,
-            call.first(),
-            call.get("state_dict"),
-            refused,
-            assign=bool(call.get("assign", False)),
+            self.state.stack[0].id, call.first(), call.get("state_dict"), refused, assign=assign
         )
+        span = token.span if isinstance(token, Entry) else token
+        span.notes["copied"] = not assign
         super().finish(token, call, result)
 
     def model(self, call: Call, result: Any) -> Any:

@@ -85,6 +85,9 @@ class InjectObserver(SurgeryObserver):
     def finish(self, token: Operation, call: Call, result: Any) -> None:
         """Looks at the model again, or tells ``get_peft_model``."""
         super().finish(token, call, result)
+        # By it PEFT tells what belongs into an adapter's file.
+        prefix = getattr(call.first(), "prefix", None) or getattr(type(call.first()), "tuner_prefix", None)
+        self.recorder.facts("adapter_prefix", {"prefix": prefix if isinstance(prefix, str) else ""})
         if not token.followed:
             self.hand_up(self.marks(call, result))
 

@@ -1,0 +1,74 @@
+"""Why keys of a checkpoint went nowhere, as far as the loader's own reports and names tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from hftrace.replay.keys import Stored
+from hftrace.replay.loads import MAX_REPORTED, LoadRecord
+from hftrace.schema.vocabulary import GGUF_TABLES
+
+
+def why_unused(
+    record: LoadRecord,
+    placed: Mapping[str, str],
+    unused: list[tuple[str, Stored]],
+    stored: Mapping[str, Stored],
+    prefix: str,
+) -> dict[str, str | None]:
+    """Returns words of evidence by key; None where nothing is known, or no word fits.
+
+    Args:
+        record: The load.
+        placed: The first key of each tensor of the model that has one.
+        unused: The keys.
+        stored: The whole checkpoint.
+        prefix: The base model's name.
+    """
+    reasons = _expected(record, unused)
+    renamed = [key for key, name in record.renames.items() if not _same_but_for(prefix, key, name)]
+    reasons.update(dict.fromkeys(renamed, "renamed"))
+    reasons.update(_overtaken(record, placed, unused, stored))
+    return reasons
+
+
+def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str | None]:
+    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return {}
+    # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
+    unpacked = {turn.key: turn.names for turn in record.unpackings}
+    return {
+        key: "ignored"
+        for key, found in unused
+        # What its class says is said of the model's own files, not of an adapter's.
+        if not (found.file or "").startswith("adapter_model.")
+        and (
+            key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
+            if key in unpacked
+            else key not in unexpected and record.renames.get(key) not in unexpected
+        )
+    }
+
+
+def _same_but_for(prefix: str, key: str, name: str) -> bool:
+    """Returns whether a key was given or relieved of the base model's name, which is no renaming."""
+    return bool(prefix) and f"{prefix}." in (name.removesuffix(key), key.removesuffix(name))
+
+
+def _overtaken(
+    record: LoadRecord,
+    placed: Mapping[str, str],
+    unused: list[tuple[str, Stored]],
+    stored: Mapping[str, Stored],
+) -> dict[str, str | None]:
+    """Returns what became of keys whose place in the model another key has taken: they were not left out."""
+    found: dict[str, str | None] = {}
+    for key, old in unused:
+        taker = placed.get(record.renames.get(key, key))
+        if taker is not None:
+            apart = os.path.dirname(stored[taker].path) != os.path.dirname(old.path)
+            found[key] = "overtaken" if apart else None
+    return found
