@@ -20,6 +20,8 @@ from typing import Any
 
 import hftrace
 from hftrace.analysis.compare.comparison import Call
+from hftrace.analysis.compare.files import FileKey
+from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.memory.composition import Part
@@ -411,6 +413,7 @@ TENSOR_GROUP = record(
         "names": array(STRING),
     }
 )
+SESSION_PART = {name: fields_of(session.Part)[name] for name in PART_KEYS}
 DIFFERENCE = {
     "attribution": mapping(INTEGER),
     "phase_verdicts": mapping(record({"difference_ns": NUMBER, "p_value": NUMBER, "verdict": STRING})),
@@ -429,7 +432,17 @@ DIFFERENCE = {
     "did": array(
         record({"kind": STRING, "detail": STRING, "baseline": record(FIGURES), "variant": record(FIGURES)})
     ),
-    "files": array(record({"name": STRING, "baseline": FILE_STATE, "variant": FILE_STATE})),
+    "session_attribution": array(
+        record(
+            {
+                **SESSION_PART,
+                "baseline_ns": INTEGER,
+                "ns": INTEGER,
+                "difference_ns": INTEGER,
+            }
+        )
+    ),
+    "files": array(record({**fields_of(FileKey), "baseline": FILE_STATE, "variant": FILE_STATE})),
     "functions_only_baseline": array(of(Call)),
     "functions_only_variant": array(of(Call)),
     "tensors": record(
@@ -454,6 +467,7 @@ COMPARE = record(
                     "runs_with_figures": INTEGER,
                     "metrics": mapping(METRIC),
                     "phases": mapping(INTEGER),
+                    "session": array(record({**SESSION_PART, "ns": INTEGER})),
                     "load_peak_bytes": nullable(INTEGER),
                 },
                 # Of every group but the baseline.

@@ -528,6 +528,16 @@ def test_a_program_that_is_no_python_is_said_so(single, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(("option", "value"), [("--memory-limit", "100"), ("--timeout", "0.001")])
+def test_a_limit_below_what_python_takes_is_a_limit(single, tmp_path, option, value):
+    run = command("load", single, option, value, "-o", "out.json", cwd=tmp_path)
+    one_sentence(run, 3, "before the process could record anything, so there is no trace")
+    assert f"{option} {'100 B' if value == '100' else '0.001 s'} reached" in run.stderr
+    assert "is it a Python interpreter" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.once
 def test_an_interpreter_that_is_too_old_is_said_so(single, tmp_path, monkeypatch):
     old = tmp_path / "python"
     old.write_text(

@@ -94,7 +94,10 @@ def test_two_variants_in_turn(runs):
     assert {row.dtype for row in trace.tensors if row.provenance == "checkpoint"} == {"bfloat16"}
     assert "round 2/2  slow" in done.stderr
     assert "next: hftrace compare out --view" in done.stdout
-    assert "from_pretrained('../tiny'" in done.stderr
+    # Two runs each give no verdict, and so no advice.
+    assert "lowest returned: " in done.stderr
+    assert "more runs of each for a verdict on returned" in done.stderr
+    assert "from_pretrained" not in done.stderr
 
 
 def test_rounds_turn_around(runs):

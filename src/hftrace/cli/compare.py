@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from hftrace.analysis.compare.comparison import Comparison
     from hftrace.analysis.compare.ranking import Ranking
 
-SORTS = ("returned", "ready", "load", "imports", "anon-peak", "total-peak", "device-peak", "from-storage")
+SORTS = (
+    "session",
+    "returned",
+    "ready",
+    "load",
+    "imports",
+    "anon-peak",
+    "total-peak",
+    "device-peak",
+    "from-storage",
+)
 """Names of metrics; a test holds them to those of the ranking, whose import is heavy for ``--help``."""
 SUFFIXES = (".json.gz", ".json", ".gz")
 
@@ -212,9 +222,11 @@ def command(
     if measured is None:
         return EXIT_OK
     if ranked.best is not None and view != "ranking":
-        from hftrace.render.compare.ranking import winner_words
+        from hftrace.render.compare.ranking import is_best, winner_words
 
-        click.echo(f"{winner_words(ranked)}: {call_of(ranked.best, model)}", err=True)
+        # A call is advice, which takes a verdict.
+        call = call_of(ranked.best, model) if is_best(ranked) else None
+        click.echo(winner_words(ranked) + (f": {call}" if call else ""), err=True)
     click.echo(f"Wrote {measured.directory}", err=True)
     return measured.exit_code
 

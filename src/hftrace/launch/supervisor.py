@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hftrace.errors import HftraceError, SignalInterrupt, TraceError, UsageError
+from hftrace.errors import EXIT_THRESHOLD, HftraceError, SignalInterrupt, TraceError, UsageError
 from hftrace.launch.child import load_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
@@ -27,10 +27,12 @@ from hftrace.launch.tail import JournalTail
 from hftrace.launch.waiting import wait_for_exit
 from hftrace.launch.watchdog import Watchdog
 from hftrace.record.child.load import PROBLEM_FILE
+from hftrace.replay.samples import read_samples
 from hftrace.schema.journal import JOURNAL_PREFIX
 from hftrace.schema.redact import redact
 from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
+from hftrace.units import byte_count
 
 MIN_FREE_BYTES = 1 << 16
 """A disk with less is full: a journal begins with more."""
@@ -186,7 +188,8 @@ def _run(
             raise
         if interrupted:
             raise SignalInterrupt(interrupts.first or "SIGINT") from None
-        raise _nothing_recorded(request.python, run, code) from None
+        stopped = _stopped_at_once(run, request.watch)
+        raise stopped or _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
 
 
@@ -216,6 +219,22 @@ def _sampler(pid: int, run: Path, watch: WatchOptions) -> SamplerProcess | None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _stopped_at_once(run: Path, watch: WatchOptions) -> HftraceError | None:
+    """Says which limit ended a child before there was anything to make a trace of; None where none did."""
+    killed = read_samples(run, [])[1].get("limit")
+    if killed is not None:
+        asked, held = (byte_count(killed[name]) for name in ("limit_bytes", "rss_anon_bytes"))
+        how = f"--memory-limit {asked} reached: {held} of anonymous memory"
+    elif read_log(run).timeout is not None:
+        how = f"--timeout {watch.timeout_seconds:g} s reached"
+    else:
+        return None
+    return HftraceError(
+        f"{how}, before the process could record anything, so there is no trace: Python alone takes more",
+        EXIT_THRESHOLD,
+    )
 
 
 def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:

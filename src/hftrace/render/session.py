@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hftrace import units
 from hftrace.analysis.findings.silence import doubts
-from hftrace.analysis.time.phases import attributed_share
+from hftrace.analysis.time.phases import attributed_share, phase_times
 from hftrace.analysis.time.session import (
     OUTSIDE,
     OWN,
@@ -96,7 +96,10 @@ def took_words(trace: Trace) -> str:
     loads = len(span_index(trace).load_rows)
     words = []
     if before := spent.pop("import", 0):
-        words.append(f"imports {units.duration(before)}")
+        # Beside it stands a bar of all imports, those in loads among them.
+        also_inside = loads > 1 and phase_times(trace).get("import", 0) > before
+        where = " outside of loads" if also_inside else ""
+        words.append(f"imports{where} {units.duration(before)}")
     named = ""
     # What one load shows is no claim on the session, but its own phases are known.
     known = all(reason.kind == "one-load" for reason in doubts(trace))

@@ -75,6 +75,7 @@ PHASES = {
     **{phase: (letter, _COLOURS[phase]) for phase, letter in PHASE_LETTERS.items()},
     "unattributed": ("?", "dim"),
     "outside": ("·", "dim"),
+    "hftrace": ("·", "dim"),
 }
 """Letter and colour of each phase; the letter alone tells phases apart. What is outside has none."""
 

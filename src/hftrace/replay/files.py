@@ -72,9 +72,15 @@ def build_file_ledger(
         entries.record_download(download)
     damages = _damages(entries, until_ns) if record.status != "ok" else {}
     pending = dict(record.requests)
+    # Weights are looked for by their path; what lies beside them was asked by its name, and first.
+    named: dict[str, str] = {}
+    for row in entries.rows:
+        if row["path"] and row["told"]:
+            named.setdefault(os.path.dirname(row["path"]), row["told"])
     ledger = []
     for entry in entries.rows:
         base = os.path.basename(entry["path"]) if entry["path"] else entry["name"]
+        folder = os.path.dirname(entry["path"] or "")
         is_weights = "shard" in entry
         damage = damages.get(id(entry))
         absent = damage is not None and damage.problem == "missing"
@@ -100,6 +106,7 @@ def build_file_ledger(
                 expected_exact=damage.exact if damage is not None else None,
                 damage=damage.problem if damage is not None else None,
                 damage_detail=damage.detail if damage is not None else None,
+                source=named.get(folder or entry["told"] or "") or entry["told"] or folder or None,
             )
         )
     # Threads come back in any order; shards are shown in theirs.
@@ -204,7 +211,9 @@ class _FileEntries:
         row = row or self._by_name.get((where, name))
         if row is None or (path and row["path"] not in (None, path)):
             row = {"name": name, "where": where, "path": None, "asked_by": span, "asked": 0, "certainty": -1}
+            row["told"] = None
             self.rows.append(row)
+        row["told"] = row["told"] or fields.get("where") or None
         certainty = _certainty(fields)
         if certainty > row["certainty"]:
             row.update(certainty=certainty, result=fields.get("result", "error"), path=path)

@@ -230,6 +230,8 @@ class File:
     """What is wrong with a file that is ``damaged``, or with weights that are ``missing``."""
     damage_detail: str | None = None
     """What its header says that cannot be."""
+    source: str | None = None
+    """The directory or repository that it was asked of, as the loader was told; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.compare.variants import METRICS, Variant, succeeded
+from hftrace.analysis.compare.variants import METRICS, SESSION, Variant, succeeded
 from hftrace.analysis.compare.verdicts import can_decide
+from hftrace.analysis.time.load_names import describe_load, load_names
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
@@ -105,9 +106,26 @@ def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[
         yield "request", key, _fact("request", key)
     for key in _keys(variants, "request", "keywords"):
         yield "request", key, _entry("request", "keywords", key)
+    yield from _load_subjects(variants)
     yield "request", "checkpoint size in bytes", lambda run: _shown(checkpoint_bytes(run))
     yield "cache", "page cache", lambda run: cache_state(resident_share_before(run)) or UNKNOWN
     yield "measurement", "source of peaks", _fact("header", "peaks")
+
+
+def _load_subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[[Trace], str]]]:
+    """Yields what the loads of a session are, where any has several: the request is of one of them alone."""
+    counts = {len(load_names(run)) for each in variants for run in each.successful or each.runs}
+    most = max(counts)
+    if most < 2:
+        return
+    yield "request", "number of loads", lambda run: str(len(load_names(run)))
+    if len(counts) == 1:
+        for at in range(most):
+            yield "request", f"load {at + 1}", _load_at(at)
+
+
+def _load_at(at: int) -> Callable[[Trace], str]:
+    return lambda run: _shown(describe_load(load_names(run)[at]))
 
 
 def _fact(block: str, key: str) -> Callable[[Trace], str]:
@@ -199,7 +217,10 @@ def _unmeasured(variants: Sequence[Variant]) -> Iterator[Caveat]:
             continue
         none = [each.name for each in variants if each.successful and not each.values[metric.key]]
         if none:
-            yield Caveat("measurement", metric.label, f"{metric.label} is not known of {', '.join(none)}")
+            text = f"{metric.label} is not known of {', '.join(none)}"
+            if metric is SESSION:
+                text = f"{', '.join(none)}: no session to compare, but a load alone, or an older trace"
+            yield Caveat("measurement", metric.label, text)
         for each in variants:
             known = len(each.values[metric.key])
             if 0 < known < len(each.successful):

@@ -21,9 +21,12 @@ from hftrace import units
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import tensor_diff, variants
 from hftrace.analysis.compare.caveats import Caveat, caveats
+from hftrace.analysis.compare.files import FileChange, file_changes
+from hftrace.analysis.compare.load_words import load_words_by_span
 from hftrace.analysis.compare.phase_verdicts import PhaseVerdict, phase_verdicts
+from hftrace.analysis.compare.sessions import SessionChange, part_facts, session_changes
 from hftrace.analysis.compare.tensor_diff import TensorDiff
-from hftrace.analysis.compare.variants import METRICS, Variant, load_phases
+from hftrace.analysis.compare.variants import METRICS, RETURNED, Variant, load_phases
 from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
 from hftrace.analysis.ledger.tensors import Total, casts, tensor_sums
 from hftrace.analysis.time.spans import span_index
@@ -55,15 +58,6 @@ class Call(NamedTuple):
     calls: int
     self_ns: int
     """Time on its thread that no span below it has."""
-
-
-@dataclass(frozen=True)
-class FileChange:
-    """A file that two loads did not treat alike; None where one did not ask for it."""
-
-    name: str
-    before: File | None
-    after: File | None
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,16 @@ class Difference:
         before, after = (
             [load_phases(run) for run in side.successful] for side in (self.baseline, self.variant)
         )
-        returned = METRICS[0]
-        whole = self.baseline.median(returned.key) or 0
-        return phase_verdicts(before, after, max(NEGLIGIBLE * whole, returned.resolution))
+        whole = self.baseline.median(RETURNED.key) or 0
+        return phase_verdicts(before, after, max(NEGLIGIBLE * whole, RETURNED.resolution))
+
+    @cached_property
+    def session(self) -> list[SessionChange]:
+        """Difference of the sessions by part, the largest first; adds up to that of their medians.
+
+        Empty where the session of one of the two is not known, or is no program's.
+        """
+        return session_changes(self.baseline.session_parts, self.variant.session_parts)
 
     @cached_property
     def memory(self) -> list[PartChange]:
@@ -158,12 +159,7 @@ class Difference:
     @cached_property
     def files(self) -> list[FileChange]:
         """Files that the typical runs did not treat alike, in the order in which they were asked for."""
-        before, after = _files(self.baseline.typical), _files(self.variant.typical)
-        return [
-            FileChange(name, before.get(name), after.get(name))
-            for name in dict.fromkeys([*before, *after])
-            if _treated(before.get(name)) != _treated(after.get(name))
-        ]
+        return file_changes(self.baseline.typical, self.variant.typical)
 
     @cached_property
     def calls(self) -> tuple[list[Call], list[Call]]:
@@ -177,7 +173,8 @@ class Difference:
     @cached_property
     def tensors(self) -> TensorDiff:
         """What differs between the models of the typical runs."""
-        return tensor_diff.tensor_diff(self.baseline.typical.tensors, self.variant.typical.tensors)
+        before, after = self.baseline.typical, self.variant.typical
+        return tensor_diff.tensor_diff(before.tensors, after.tensors, *load_words_by_span((before, after)))
 
 
 @dataclass(frozen=True)
@@ -250,20 +247,6 @@ def _operations(trace: Trace) -> dict[tuple[str, str], Total]:
     return found
 
 
-def _files(trace: Trace) -> dict[str, File]:
-    """Returns the files of a load by name; of one that was asked for more than once, the best result."""
-    found: dict[str, File] = {}
-    for file in trace.files:
-        known = found.get(file.name)
-        if known is None or known.result in ("missing", "error"):
-            found[file.name] = file
-    return found
-
-
-def _treated(file: File | None) -> tuple[Any, ...] | None:
-    return None if file is None else (file.result, file.size_bytes, file.read_bytes, bool(file.opened))
-
-
 def _calls(trace: Trace) -> dict[str, Call]:
     """Returns the functions that spans of loads name, slowest first."""
     index = span_index(trace)
@@ -287,7 +270,8 @@ def facts(comparison: Comparison) -> dict[str, Any]:
     ``variants`` has every group by its name. Each metric has ``median, values, ratio, ratio_low,
     ratio_high, verdict`` against the baseline; of the baseline itself the last four are None.
     ``attribution`` is the difference of the medians of ``returned_ns`` by phase, in ns; ``phase_verdicts``
-    says which phases differ for certain.
+    says which phases differ for certain. ``session_attribution`` is the difference of the medians of
+    ``wall_ns``, of what programs did outside of their loads by name.
     """
     result: dict[str, Any] = {
         "baseline": comparison.baseline.name,
@@ -311,6 +295,7 @@ def facts(comparison: Comparison) -> dict[str, Any]:
                 for metric in METRICS
             },
             "phases": variant.phases,
+            "session": [{**part_facts(part), "ns": spent} for part, spent in variant.session_parts.items()],
             "load_peak_bytes": variant.load_peak_bytes,
         }
         if difference is not None:
@@ -352,6 +337,15 @@ def _difference_facts(difference: Difference) -> dict[str, Any]:
             }
             for phase, found in difference.phase_verdicts.items()
         },
+        "session_attribution": [
+            {
+                **part_facts(change.part),
+                "baseline_ns": change.before_ns,
+                "ns": change.after_ns,
+                "difference_ns": change.difference_ns,
+            }
+            for change in difference.session
+        ],
         "memory_attribution": [
             {
                 "kind": change.kind,
@@ -373,7 +367,11 @@ def _difference_facts(difference: Difference) -> dict[str, Any]:
             for operation in difference.operations
         ],
         "files": [
-            {"name": change.name, "baseline": file(change.before), "variant": file(change.after)}
+            {
+                **change.key._asdict(),
+                "baseline": file(change.before),
+                "variant": file(change.after),
+            }
             for change in difference.files
         ],
         "functions_only_baseline": [call._asdict() for call in only_before],

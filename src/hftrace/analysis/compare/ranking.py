@@ -10,6 +10,7 @@ from hftrace.analysis.compare.comparison import Comparison
 from hftrace.analysis.compare.variants import METRICS, Metric, Variant
 from hftrace.analysis.compare.verdicts import Judgement, judge
 from hftrace.analysis.loader import loader_facts
+from hftrace.analysis.time.load_names import load_groups
 
 NAMES = {metric.label.replace(" ", "-"): metric for metric in METRICS}
 """What metrics are called on a command line."""
@@ -55,8 +56,10 @@ def ranking(comparison: Comparison, metric: Metric) -> Ranking:
     return Ranking(metric, order, against)
 
 
-def call_of(variant: Variant, model: str | None = None) -> str:
+def call_of(variant: Variant, model: str | None = None) -> str | None:
     """Returns the ``from_pretrained`` call that a group's runs made, as Python, ready to be pasted.
+
+    None where they made several loads, whose figures are no one call's, or a pipeline.
 
     Args:
         variant: The group.
@@ -64,6 +67,8 @@ def call_of(variant: Variant, model: str | None = None) -> str:
     """
     trace = variant.typical
     request = trace.request
+    if loads_of(variant) > 1 or request.get("what", "model") == "pipeline":
+        return None
     owner = request.get("class") or "AutoModel"
     words = [repr(model if model is not None else request.get("model"))]
     dtype = loader_facts(trace).dtype_keyword or "torch_dtype"
@@ -76,6 +81,11 @@ def call_of(variant: Variant, model: str | None = None) -> str:
     return f"{before}{owner}.from_pretrained({', '.join(words)})"
 
 
+def loads_of(variant: Variant) -> int:
+    """Returns how many loads the run that stands for a group made."""
+    return len(load_groups(variant.typical))
+
+
 def metrics_of(comparison: Comparison, first: Metric) -> Sequence[Metric]:
     """Returns the metrics that any group has: the one to sort by, what users ask for, parts of times last."""
     known = [each for each in METRICS if any(variant.values[each.key] for variant in comparison.variants)]
@@ -84,7 +94,7 @@ def metrics_of(comparison: Comparison, first: Metric) -> Sequence[Metric]:
 
 
 def ranking_facts(ranked: Ranking, model: str | None = None) -> dict[str, Any]:
-    """Returns a ranking as plain JSON values: the metric, the names in order, and the best one's call."""
+    """Returns a ranking as plain JSON values: the metric, the names in order, and the call of the best."""
     best = ranked.best
     return {
         "metric": ranked.metric.key,

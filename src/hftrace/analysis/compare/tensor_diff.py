@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -49,9 +50,22 @@ class TensorDiff:
         return not (self.only_before or self.only_after or self.changed)
 
 
-def tensor_diff(before: Table[Tensor], after: Table[Tensor]) -> TensorDiff:
-    """Compares two ledgers by the names of their tensors, and by rank where there are several."""
-    first, second = _by_name(before), _by_name(after)
+def tensor_diff(
+    before: Table[Tensor],
+    after: Table[Tensor],
+    loads_before: Mapping[int, str] | None = None,
+    loads_after: Mapping[int, str] | None = None,
+) -> TensorDiff:
+    """Compares two ledgers by the names of their tensors, and by rank where there are several.
+
+    Args:
+        before: The one.
+        after: The other.
+        loads_before: What the loads of the one are called, by their spans, where a name alone is not enough:
+            two models of a session may have tensors of one name.
+        loads_after: The same of the other.
+    """
+    first, second = _by_name(before, loads_before or {}), _by_name(after, loads_after or {})
     columns_before = {name: before.column(name) for name in (*FIELDS, "bytes")}
     columns_after = {name: after.column(name) for name in (*FIELDS, "bytes")}
     same = 0
@@ -79,13 +93,14 @@ def tensor_diff(before: Table[Tensor], after: Table[Tensor]) -> TensorDiff:
     )
 
 
-def _by_name(tensors: Table[Tensor]) -> dict[str, int]:
+def _by_name(tensors: Table[Tensor], loads: Mapping[int, str]) -> dict[str, int]:
     several = len(set(tensors.column("rank"))) > 1
     rows: dict[str, int] = {}
-    columns = (tensors.column(name) for name in ("name", "kind", "rank"))
-    for row, (name, kind, rank) in enumerate(zip(*columns, strict=True)):
+    columns = (tensors.column(name) for name in ("name", "kind", "rank", "load"))
+    for row, (name, kind, rank, load) in enumerate(zip(*columns, strict=True)):
         if name is not None and kind != "unused":
-            rows.setdefault(f"rank {rank}: {name}" if several else name, row)
+            called = f"{loads[load]}: {name}" if load in loads else name
+            rows.setdefault(f"rank {rank}: {called}" if several else called, row)
     return rows
 
 

@@ -14,10 +14,12 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
+from hftrace.analysis.compare.sessions import session_ns, session_parts
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times, phases_of, wall_of
 from hftrace.analysis.time.ready import main_loads, readiness, returned_ns
+from hftrace.analysis.time.session import Part
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
@@ -103,8 +105,13 @@ def _sizes(key: str, label: str, of: Callable[[Trace], int | None]) -> Metric:
     return Metric(key, label, "bytes", SLACK_BYTES, of)
 
 
+RETURNED = _times("returned_ns", "returned", returned_ns)
+"""What loads are compared by first."""
+SESSION = _times("wall_ns", "session", session_ns)
+"""What programs are compared by first."""
 METRICS = (
-    _times("returned_ns", "returned", returned_ns),
+    SESSION,
+    RETURNED,
     _times("ready_ns", "ready", ready_ns),
     _times("load_ns", "load", without_imports_ns),
     _times("imports_ns", "imports", imports_ns),
@@ -113,8 +120,9 @@ METRICS = (
     _sizes("device_peak_bytes", "device peak", device_bytes),
     _sizes("storage_read_bytes", "from storage", storage_bytes),
 )
-"""All figures, in the order of the screen. ``returned`` is from the call to the model; ``load`` is that
-without the imports inside it, ``imports`` is those and the ones before: the two are apart."""
+"""All figures, in the order of the screen. ``session`` is all of a program, ``returned`` is from the call to
+the model; ``load`` is that without the imports inside it, ``imports`` is those and the ones before: the two
+are apart."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +185,11 @@ class Variant:
         single phases would not.
         """
         return _typical_parts(self.successful, returned_ns, load_phases)
+
+    @cached_property
+    def session_parts(self) -> dict[Part, int]:
+        """What the session of the run in the middle by its wall time went into, in ns; they add up to it."""
+        return _typical_parts(self.successful, session_ns, session_parts)
 
     @cached_property
     def memory_parts(self) -> dict[tuple[str, str], MemoryPart]:

@@ -20,7 +20,7 @@ from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times
 from hftrace.analysis.time.reading import weight_reading
-from hftrace.analysis.time.session import session_wall_ns
+from hftrace.analysis.time.session import parts, session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
@@ -189,13 +189,25 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
             if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], int):
                 packages[str(entry[0])] += entry[1]
     worst = ", ".join(f"{name} {duration(cost)}" for name, cost in packages.most_common(3))
+    by_program = [part for part in parts(trace) if part.kind == "import" and part.place is not None]
+    said, advice = "", "keep the process alive between loads, or import earlier."
+    if by_program:
+        # What a program imports by itself it may do without, or put off; a package has its own modules' time.
+        largest = by_program[0]
+        took = duration(largest.duration_ns)
+        said = f" {largest.name} at {largest.place} took {took} with all that it imports."
+        advice = (
+            "leave out imports that the start does not need, or move them to where they are used; "
+            "python -X importtime has each module's time."
+        )
     yield Finding(
         "R05",
         "imports-dominate",
         f"Imports take {units.share(spent / session_wall_ns(trace))} of the time",
         f"{duration(spent)} of {duration(session_wall_ns(trace))} went into importing Python modules"
-        + (f": {worst}." if worst else "."),
-        "No option of the loader helps here: keep the process alive between loads, or import earlier.",
+        + (f": {worst}." if worst else ".")
+        + said,
+        f"No option of the loader helps here: {advice}",
         cost_ns=spent,
         view="tree",
     )

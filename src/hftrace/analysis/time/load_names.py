@@ -103,6 +103,14 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
     source = _text(asked.get("model")) or _text(own.get("model"))
     inner = _inner_load(index, row)
     base = None if inner is None else _text(noted(trace, inner).get("model"))
+    packed = _text(_mapping(asked.get("keywords")).get("gguf_file"))
+    if source and packed:
+        # The file says most, which "hftrace load" names already; its folder is no other place.
+        base = None if base in (source, _text(own.get("model"))) else base
+        if source == ".":
+            source = packed
+        elif source != packed and not source.endswith(f"/{packed}"):
+            source = f"{source.rstrip('/')}/{packed}"
     return LoadName(
         number=number,
         span=index.ids[row],

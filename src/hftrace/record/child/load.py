@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
+from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
@@ -64,6 +65,7 @@ PREFERRED = (
     "AutoModelForImageClassification",
 )
 """Asked first: an architecture may stand in several tables (GPT2LMHeadModel also pre-trains)."""
+CONFIGS = "transformers.models.auto.configuration_auto"
 LAST = ("AutoModelForPreTraining", "AutoModel")
 
 
@@ -292,13 +294,18 @@ def _named_class(transformers: Any, name: str) -> Any:
 def _config(recorder: Recorder, transformers: Any, model: str, keywords: dict[str, Any]) -> dict[str, Any]:
     """Returns the raw config, to see the architecture in it.
 
-    A local file is read as it is; a GGUF file by transformers, which is one span.
+    A local file is read as it is; of a GGUF file the first lines, or by transformers all of it, in one span.
     For a Hub id the config is loaded, which is a load of its own in the trace: it
     may download.
     """
     if keywords.get("gguf_file"):
         # Inside a span of ours it is no load. One from the Hub stays one: it downloads the file.
         local = os.path.isdir(model)
+        path = Path(model, str(keywords.get("subfolder") or ""), str(keywords["gguf_file"]))
+        named = architecture_of(str(path)) if local else None
+        if named in importlib.import_module(CONFIGS).CONFIG_MAPPING_NAMES:
+            return {"model_type": named}
+        # What has another name there is known to transformers alone, which reads all of the file.
         span = recorder.begin("config", "the GGUF file's config, to choose the class") if local else None
         try:
             return _loaded_config(transformers, model, keywords)

@@ -1,7 +1,7 @@
 """A class that was defined while tracing, whose ``from_pretrained`` is found when it is running already.
 
 Nothing tells that a class has been made: a script's own classes come into being
-after ``hftrace run`` has begun, and those of a function when it is called. So the
+after tracing has begun, and those of a function when it is called. So the
 first call of such a ``from_pretrained`` is seen by what it calls: where a load
 begins, the stack is looked through for one. It becomes a load from then on, up to
 the last thing that was seen in it, and its span says so (``seen``); from the next

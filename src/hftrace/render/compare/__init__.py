@@ -18,6 +18,7 @@ VIEWS: dict[str, View] = {
         "hftrace.render.compare.summary", "Caveats, figures with verdicts, and why.", on_screen=True
     ),
     "ranking": View("hftrace.render.compare.ranking", "All groups, best first.", in_all=False),
+    "session": View("hftrace.render.compare.session", "What each session went into, its loads and all else."),
     "phases": View("hftrace.render.compare.phases", "Where the time went in each group.", on_screen=True),
     "memory": View("hftrace.render.compare.memory", "Memory over time, and what the peaks are made of."),
     "tensors": View("hftrace.render.compare.tensors", "Tensors that differ from the baseline's."),

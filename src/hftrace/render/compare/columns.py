@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison, Difference
 from hftrace.analysis.compare.variants import Variant
+from hftrace.render.apart import shorten_apart
 from hftrace.render.text import DIM, PLAIN, STRONG, Line, fit, notes, width_of
 
 LABEL = 13
@@ -49,6 +50,8 @@ def side_by_side(
     each = whole if both else narrow
     beside = max(1, min(count, room // each))
     both = both and room >= whole
+    # Two rows never look like one.
+    names = shorten_apart([key for key, _, _ in rows], labels - 2 * any(mark for _, mark, _ in rows))
     for number, shown in enumerate(tables(comparison, beside)):
         if number:
             yield []
@@ -58,12 +61,12 @@ def side_by_side(
             *((fit(" " + each_.variant.name, each, "right"), STRONG) for each_ in shown),
         ]
         totals = {variant.name: 0 for variant in comparison.variants}
-        for key, mark, style in rows:
+        for (key, mark, style), name in zip(rows, names, strict=True):
             before = value(comparison.baseline, key)
             totals[comparison.baseline.name] += before or 0
             line: Line = [
                 (f"{mark} " if mark else "", style),
-                (fit(key, labels - (2 if mark else 0)), PLAIN),
+                (fit(name, labels - (2 if mark else 0)), PLAIN),
                 (fit(write(before), base - 1, "right") + " ", PLAIN),
             ]
             for difference in shown:

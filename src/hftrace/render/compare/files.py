@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison
+from hftrace.analysis.compare.files import file_ledgers, treated
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.compare.words import file_state
 from hftrace.render.tables import LIMIT, Column, Row, table
@@ -16,20 +17,15 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
     """Returns the files that groups did not treat alike, one column for each group."""
 
     def lines(width: int) -> Iterable[Line]:
-        names = dict.fromkeys(
-            change.name for difference in comparison.differences for change in difference.files
-        )
-        ledgers = [
-            {file.name: file for file in reversed(list(variant.typical.files))}
-            for variant in comparison.variants
-        ]
-        every = {name for ledger in ledgers for name in ledger}
+        ledgers = file_ledgers([variant.typical for variant in comparison.variants])
+        every = dict.fromkeys(key for ledger in ledgers for key in ledger)
+        names = [key for key in every if len({treated(ledger.get(key)) for ledger in ledgers}) > 1]
         if not names:
             yield heading("Files", width, units.count(len(every), "file"))
             yield [("every group asked for the same files, with the same results", DIM)]
             return
         rows = [
-            Row((name, *(file_state(ledger.get(name)) for ledger in ledgers))) for name in list(names)[:LIMIT]
+            Row((name.label, *(file_state(ledger.get(name)) for ledger in ledgers))) for name in names[:LIMIT]
         ]
         columns = [Column("file", most=200)]
         columns += [

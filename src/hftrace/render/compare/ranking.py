@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison
-from hftrace.analysis.compare.ranking import Ranking, call_of, metrics_of
+from hftrace.analysis.compare.ranking import Ranking, call_of, loads_of, metrics_of
 from hftrace.analysis.compare.verdicts import BETTER, TOO_FEW_RUNS
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.compare.summary import caveat_lines
 from hftrace.render.compare.words import WORDS, figure_of, ratio_of, runs_wanted
 from hftrace.render.tables import Column, Row, table
-from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, width_of, wrap
+from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, Block, Line, notes, width_of, wrap
 
 NEEDS = {
     "ready_ns": "measure with --touch or --forward, or sort by another figure",
@@ -69,14 +69,13 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
 
 def title_of_best(ranked: Ranking) -> str:
     """Returns what the first of a ranking is called: the best where that is certain, else what is seen."""
-    best, judgement = ranked.best, ranked.against_second
-    certain = judgement is not None and judgement.verdict == BETTER
-    name = best.name if best is not None else units.UNKNOWN
-    return f"best by {ranked.metric.label}: {name}" if certain else f"lowest {ranked.metric.label}: {name}"
+    name = ranked.best.name if ranked.best is not None else units.UNKNOWN
+    label = ranked.metric.label
+    return f"best by {label}: {name}" if is_best(ranked) else f"lowest {label}: {name}"
 
 
 def winner_words(ranked: Ranking) -> str:
-    """Returns which is the best of a ranking, or what is seen of it and what it takes to be certain."""
+    """Returns what is known of the first of a ranking that has a figure: that it is the best, or not yet."""
     judgement = ranked.against_second
     words = title_of_best(ranked)
     if judgement is None:
@@ -85,8 +84,14 @@ def winner_words(ranked: Ranking) -> str:
         return words
     if judgement.verdict != TOO_FEW_RUNS:
         words += f"; no difference to {ranked.variants[1].name} that these runs can show"
-    wanted = runs_wanted(judgement, ranked.metric.label)
-    return f"{words}; {wanted}" if wanted else words
+    if wanted := runs_wanted(judgement, ranked.metric.label):
+        words += f"; {wanted}"
+    return words
+
+
+def is_best(ranked: Ranking) -> bool:
+    """Says whether the first of a ranking is better than the next for certain."""
+    return ranked.against_second is not None and ranked.against_second.verdict == BETTER
 
 
 def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
@@ -96,9 +101,10 @@ def _winner(ranked: Ranking, model: str | None, width: int) -> Iterable[Line]:
         for text in wrap(f"no run has a figure for {label}, so none is the best: {how}", width):
             yield [(text, DIM)]
         return
-    judgement = ranked.against_second
-    style = GOOD if judgement is not None and judgement.verdict == BETTER else PLAIN
     for text in wrap(winner_words(ranked), width):
-        yield [(text, style)]
+        yield [(text, GOOD if is_best(ranked) else PLAIN)]
     # A call that is cut cannot be pasted.
-    yield [(call_of(best, model), STRONG)]
+    if call := call_of(best, model):
+        yield [(call, STRONG)]
+    elif loads_of(best) > 1:
+        yield from notes([f"of {loads_of(best)} loads together: no one call makes it"], width)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hftrace import units
-from hftrace.analysis.compare.comparison import Difference, FileChange, PartChange, TensorOperation
+from hftrace.analysis.compare.comparison import Difference, PartChange, TensorOperation
+from hftrace.analysis.compare.files import FileChange
 from hftrace.analysis.compare.tensor_diff import count_changes as counts_by_field
-from hftrace.analysis.compare.variants import METRICS
+from hftrace.analysis.compare.variants import RETURNED, SESSION, Metric
 from hftrace.analysis.compare.verdicts import BETTER, NO_DIFFERENCE, WORSE, is_negligible
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.memory.peaks import SLACK_BYTES
 from hftrace.render.compare.words import file_state
 from hftrace.render.peak import PART_NAMES
+from hftrace.render.session import part_words
 from hftrace.units import signed_bytes, signed_duration
 
 SHARE_WORTH_NAMING = 0.02
@@ -54,18 +56,13 @@ def certain_phases(difference: Difference) -> str:
 def reasons(difference: Difference) -> list[tuple[str, str]]:
     """Returns label and text of each answer to why a variant differs from the baseline."""
     found = []
+    if difference.session:
+        words = [(part_words(change.part), change.difference_ns) for change in difference.session]
+        found.append(("session", _times(difference, SESSION, words)))
     if difference.attribution:
-        whole = sum(difference.attribution.values())
-        before = difference.baseline.median("returned_ns") or 0
-        after = difference.variant.median("returned_ns") or 0
-        parts = list(difference.attribution.items())
-        remark = ""
-        if is_negligible(before, after, METRICS[0].resolution):
-            remark = " (too little to count)"
-        elif difference.judgements["returned_ns"].verdict == NO_DIFFERENCE:
-            remark = " (may be noise)"
-        said = f"{signed_duration(whole)}{remark}: {join_parts(parts, signed_duration)}"
-        found.append(("time", said if whole else "the same"))
+        # Beside the time of a session, that of its loads is not "the" time.
+        label = "in loads" if difference.session else "time"
+        found.append((label, _times(difference, RETURNED, list(difference.attribution.items()))))
     certain = certain_phases(difference)
     if certain:
         found.append(("significant", certain))
@@ -99,6 +96,20 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
     return found
 
 
+def _times(difference: Difference, metric: Metric, parts: Sequence[tuple[str, int]]) -> str:
+    """Returns the difference of a time and its parts, and whether it counts at all."""
+    whole = sum(size for _, size in parts)
+    if not whole:
+        return "the same"
+    before, after = (side.median(metric.key) or 0 for side in (difference.baseline, difference.variant))
+    remark = ""
+    if is_negligible(before, after, metric.resolution):
+        remark = " (too little to count)"
+    elif difference.judgements[metric.key].verdict == NO_DIFFERENCE:
+        remark = " (may be noise)"
+    return f"{signed_duration(whole)}{remark}: {join_parts(parts, signed_duration)}"
+
+
 def _part_name(change: PartChange) -> str:
     """Returns a part of a peak in the words of the first screen of a trace."""
     if change.kind == "sources":
@@ -127,7 +138,7 @@ def _total(total: Total) -> str:
 
 def _describe_files(changes: Sequence[FileChange]) -> str:
     texts = [
-        f"{change.name} {file_state(change.before)} → {file_state(change.after)}"
+        f"{change.label} {file_state(change.before)} → {file_state(change.after)}"
         for change in changes[:SHORT_LIST]
     ]
     more = f"; {len(changes) - SHORT_LIST} more: --view files" if len(changes) > SHORT_LIST else ""

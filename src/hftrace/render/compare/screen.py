@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hftrace.analysis.compare.comparison import Comparison, Difference
+from hftrace.analysis.compare.sessions import LOADS
 from hftrace.render.compare import VIEWS, load_part
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.registry import shown_by
@@ -20,6 +21,8 @@ def next_view(comparison: Comparison, shown: str | None) -> str:
         return "summary"
     differences = [each for each in comparison.differences if each.variant.successful]
     worth: list[str] = []
+    if any(_is_outside(difference) for difference in differences):
+        worth.append("session")
     if any(_peaks_differ(difference) for difference in differences):
         worth.append("memory")
     if any(not difference.tensors.empty for difference in differences):
@@ -30,6 +33,13 @@ def next_view(comparison: Comparison, shown: str | None) -> str:
     # The default screen has the bars of the phases, and not their figures.
     seen = ["summary"] if shown is None else shown_by(VIEWS, shown)
     return next((name for name in order if name not in seen), "summary")
+
+
+def _is_outside(difference: Difference) -> bool:
+    """Says whether more of a difference between two sessions lies outside of their loads than in them."""
+    inside = sum(abs(each.difference_ns) for each in difference.session if each.part.kind == LOADS)
+    outside = sum(abs(each.difference_ns) for each in difference.session if each.part.kind != LOADS)
+    return outside > inside
 
 
 def _peaks_differ(difference: Difference) -> bool:

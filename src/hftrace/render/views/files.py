@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hftrace import units
+from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.moved import moved_by_file
+from hftrace.analysis.time.sources import load_of_span, source_names, source_of
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.chosen import chosen_rows, nothing_chosen
-from hftrace.render.tables import LIMIT, Column, Row, limited, table
+from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import File
@@ -19,6 +22,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the file ledger."""
     columns = (
         Column("file", most=200),
+        Column("load", right=True),
+        Column("from", most=30, rank=2),
         Column("result", most=12),
         Column("size", right=True),
         Column("read", right=True, rank=3),
@@ -34,6 +39,9 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         remarks += nothing_chosen(trace.files, options)
     functions = trace.spans.column("function")
     names = trace.spans.column("name")
+    numbers = load_of_span(trace) if has_several(trace) else {}
+    sources = source_names(trace)
+    several_sources = len(set(sources.values())) > 1
     rows = []
     for row in chosen[:shown]:
         file = trace.files[row]
@@ -49,9 +57,11 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             Row(
                 (
                     file.name,
+                    known(numbers.get(file.asked_by or 0)),
+                    sources.get(source_of(file) or "", units.UNKNOWN) if several_sources else units.UNKNOWN,
                     ("✗ " if missed or bad else "") + file.result,
                     _size(file),
-                    *_moved(trace, file),
+                    *_moved(trace, file, numbers.get(file.asked_by or 0)),
                     resident,
                     str(file.asked),
                     units.UNKNOWN if not file.requests else str(file.requests),
@@ -60,7 +70,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                 BAD if bad else DIM if missed else PLAIN,
             )
         )
-    if any(row.cells[5] != units.UNKNOWN for row in rows):
+    if any(row.cells[7] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
     note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
@@ -80,8 +90,16 @@ def _size(file: File) -> str:
     return f"{units.byte_count(file.size_bytes or 0)} of {least}{units.byte_count(file.expected_bytes)}"
 
 
-def _moved(trace: Trace, file: File) -> tuple[str, str]:
-    """Returns what was read of a weight file, and what the model has right out of it, as text."""
+def _moved(trace: Trace, file: File, load: int | None) -> tuple[str, str]:
+    """Returns what was read of a weight file, and what the model has right out of it, as text.
+
+    Args:
+        trace: The trace.
+        file: The file.
+        load: Number of the load that asked for it, of several: others may have files of that name.
+    """
+    if load is not None:
+        trace = load_traces(trace)[load - 1]
     moved = moved_by_file(trace).get((file.rank, file.name.rpartition("/")[2]))
     if moved is None or moved.unknown:
         return units.byte_count(file.read_bytes) if file.read_bytes == 0 else units.UNKNOWN, units.UNKNOWN

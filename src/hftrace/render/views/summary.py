@@ -13,9 +13,8 @@ from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
 from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
-from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.ready import readiness
-from hftrace.analysis.time.session import OUTSIDE, session_wall_ns, unrecorded_ns
+from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     cache_state,
@@ -27,6 +26,7 @@ from hftrace.analysis.time.weights import (
     weight_files,
 )
 from hftrace.analysis.time.whose import failed_loads
+from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
@@ -44,9 +44,8 @@ from hftrace.render.text import (
     Block,
     Line,
     fit,
+    line_width,
     notes,
-    phase_letter,
-    phase_style,
     shorten,
     width_of,
     wrap,
@@ -56,7 +55,6 @@ from hftrace.render.views.options import ViewOptions
 from hftrace.schema.trace import Trace
 
 LABEL = 12
-BARS = 3
 SHORT_FINDINGS = 4
 SCREEN_LINES = 23
 """What a terminal of 24 lines shows beside its prompt."""
@@ -107,16 +105,33 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
             [(fit(label if not number else "", LABEL), DIM), *line] for number, line in enumerate(lines)
         ]
     if session_wall_ns(trace):
-        parts["bars"] = [[], *_bars(trace, width)]
+        parts["bars"] = [[], *bars(trace, width)]
     parts["findings"] = list(_short_findings(trace, width))
+    left_out: list[str] = []
     # How a load ended takes lines from what is less of a question now; every view has the rest.
     for name in DROP_ORDER if parts["ending"] else LESS_ASKED:
         if name == "with" and is_unrecognised(trace):
             continue  # every screen says so
-        if sum(map(len, parts.values())) > SCREEN_LINES:
-            parts.pop(name, None)
+        if sum(map(len, parts.values())) > SCREEN_LINES and name in parts:
+            del parts[name]
+            left_out.append("phases" if name == "bars" else name)
+    if left_out:
+        # Longer lines make room, but for what a bad end has taken.
+        how = "" if parts["ending"] else f" (--width {width + 60})"
+        _say_left_out(parts["findings"], f"no room for: {', '.join(left_out)}", how, width)
     for lines in parts.values():
         yield from lines
+
+
+def _say_left_out(lines: list[Line], note: str, how: str, width: int) -> None:
+    """Adds what is not on the screen to the heading of the findings: a line of its own takes one more."""
+    heading = lines[1] if len(lines) > 1 else None
+    if heading is None:
+        lines[:] = notes([note + how], width)
+    else:
+        room = max(0, width - line_width(heading) - 2)
+        text = note + how if width_of(note + how) <= room else shorten(note, room)
+        heading.append((f"  {text}", DIM))
 
 
 def _ending(trace: Trace, width: int) -> list[Line]:
@@ -298,49 +313,3 @@ def _read(trace: Trace) -> str:
     if moved.unknown:
         parts.append(f"{units.byte_count(moved.unknown)} read or mapped, which is not known")
     return "; ".join(parts) + cache if parts else ""
-
-
-def _bars(trace: Trace, width: int) -> Iterable[Line]:
-    """Yields the most expensive phases as bars, and the rest as one."""
-    times = {**phase_times(trace), OUTSIDE: unrecorded_ns(trace)}
-    phases = sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
-    shown = phases[:BARS]
-    rest = phases[BARS:]
-    names = [phase for phase, _ in shown]
-    label_width = min(17, max(LABEL - 3, *(width_of(name) for name in names)))
-    room = max(4, width - label_width - 20)
-    for name, (phase, spent) in zip(names, shown, strict=True):
-        share = spent / session_wall_ns(trace)
-        yield [
-            (phase_letter(phase) + " ", phase_style(phase)),
-            (fit(name, label_width + 1), PLAIN),
-            (_bar(share, room), phase_style(phase)),
-            (fit(units.duration(spent), 11, "right"), PLAIN),
-            (fit(units.share(share), 6, "right"), DIM),
-        ]
-    if rest:
-        spent = sum(time for _, time in rest)
-        named = _fitting_names(
-            f"{units.count(len(rest), 'more phase')}: ",
-            [phase for phase, _ in rest],
-            label_width + room,
-        )
-        yield [
-            ("  " + fit(named, label_width + 1 + room), DIM),
-            (fit(units.duration(spent), 11, "right"), DIM),
-            (fit(units.share(spent / session_wall_ns(trace)), 6, "right"), DIM),
-        ]
-
-
-def _fitting_names(head: str, names: list[str], width: int) -> str:
-    """Returns as many names as fit, and a mark where some do not."""
-    text = head + ", ".join(names)
-    while width_of(text) > width and len(names) > 1:
-        names = names[:-1]
-        text = head + ", ".join(names) + ", …"
-    return text
-
-
-def _bar(share: float, room: int) -> str:
-    halves = round(share * room * 2)
-    return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)

@@ -13,7 +13,7 @@ from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.loads import root_note
-from hftrace.render.session import inside_words, stretch_words
+from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -331,6 +331,10 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
     source = (node.source or "") if phase != "shard" or layout.wide else ""
+    if outermost and phase == "surgery":
+        # Where the program changed the model, not where the library says how.
+        caller = node.attributes.get("caller")
+        source = place_words(caller) if isinstance(caller, str) and node.count == 1 else source
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.

@@ -183,7 +183,7 @@ def test_what_one_did_and_the_other_did_not():
     assert deeds["cast", "bfloat16 → float32"] == (everything, 0)
     assert deeds["offloaded", "to disk"] == (0, 2)
     assert deeds["placed", "on cuda:0"] == (0, everything - 2)
-    assert {change.name for change in difference.files} == {
+    assert {change.label for change in difference.files} == {
         "model-00001-of-00001.safetensors",
         "pytorch_model.bin",
     }

@@ -47,6 +47,14 @@ def test_a_step_that_is_most_of_the_session():
     assert (finding.cost_ns, finding.view) == (9_000 * MS, "timeline")
 
 
+def test_an_import_of_the_program_is_named_by_its_line():
+    names = ("import torch", 1_000, 3_000, 3), ("import peft", 3_000, 9_000, 4)
+    r05 = found(block(*(("import", *each) for each in names)))["R05"]
+    assert "import peft at service.py:4 took 6.00 s with all that it imports." in r05.evidence
+    assert "import earlier" not in r05.advice
+    assert "move them to where they are used" in r05.advice
+
+
 def test_a_stretch_that_is_most_of_the_session():
     (finding,) = found(block(("surgery", "Llama.to", 8_000, 8_500, 7))).values()
     assert "from service.py:2 to service.py:7" in finding.evidence

@@ -1,0 +1,60 @@
+"""The most expensive phases of a trace as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hftrace import units
+from hftrace.analysis.time.phases import phase_times
+from hftrace.analysis.time.session import OUTSIDE, OWN, own_ns, session_wall_ns, unrecorded_ns
+from hftrace.render.text import DIM, PLAIN, Line, fit, phase_letter, phase_style, width_of
+from hftrace.schema.trace import Trace
+
+BARS = 3
+LEAST_LABEL = 9
+
+
+def bars(trace: Trace, width: int) -> Iterable[Line]:
+    """Yields the most expensive phases as bars, and the rest as one."""
+    times = {**phase_times(trace), OUTSIDE: unrecorded_ns(trace) - own_ns(trace), OWN: own_ns(trace)}
+    phases = sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
+    shown = phases[:BARS]
+    rest = phases[BARS:]
+    names = [phase for phase, _ in shown]
+    label_width = min(17, max(LEAST_LABEL, *(width_of(name) for name in names)))
+    room = max(4, width - label_width - 20)
+    for name, (phase, spent) in zip(names, shown, strict=True):
+        share = spent / session_wall_ns(trace)
+        yield [
+            (phase_letter(phase) + " ", phase_style(phase)),
+            (fit(name, label_width + 1), PLAIN),
+            (_bar(share, room), phase_style(phase)),
+            (fit(units.duration(spent), 11, "right"), PLAIN),
+            (fit(units.share(share), 6, "right"), DIM),
+        ]
+    if rest:
+        spent = sum(time for _, time in rest)
+        named = _fitting_names(
+            f"{units.count(len(rest), 'more phase')}: ",
+            [phase for phase, _ in rest],
+            label_width + room,
+        )
+        yield [
+            ("  " + fit(named, label_width + 1 + room), DIM),
+            (fit(units.duration(spent), 11, "right"), DIM),
+            (fit(units.share(spent / session_wall_ns(trace)), 6, "right"), DIM),
+        ]
+
+
+def _fitting_names(head: str, names: list[str], width: int) -> str:
+    """Returns as many names as fit, and a mark where some do not."""
+    text = head + ", ".join(names)
+    while width_of(text) > width and len(names) > 1:
+        names = names[:-1]
+        text = head + ", ".join(names) + ", …"
+    return text
+
+
+def _bar(share: float, room: int) -> str:
+    halves = round(share * room * 2)
+    return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)
