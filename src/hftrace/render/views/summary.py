@@ -304,7 +304,8 @@ def _read(trace: Trace) -> str:
         text = f"{units.byte_count(moved.mapped)} memory-mapped"
         if untouched := untouched_bytes(trace):
             found = readiness(trace)
-            when = "by the load" if found is not None and found.steps else "yet"
+            later = len(trace.at_return) or (found is not None and found.steps)
+            when = "by the load" if later else "yet"
             # All that the process grew by is taken for weights: what the memory view finds is no more.
             text += f", at least {units.byte_count(untouched)} of it not touched {when}"
         else:
