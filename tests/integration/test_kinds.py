@@ -48,6 +48,7 @@ ABOUT_WEIGHTS = {
     "tied-over-own-key",
     "tied-by-copy",
     "verify-failed",
+    "initialized-after-load",
 }
 
 

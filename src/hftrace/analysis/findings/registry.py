@@ -28,6 +28,7 @@ from hftrace.schema.trace import Trace
 
 __all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
 MODULES = (
+    "afterwards",
     "asked",
     "casts",
     "culprits",
