@@ -71,7 +71,7 @@ def made(run_python, tmp_path, with_gguf):
     return make
 
 
-@pytest.mark.parametrize("by_path", [False, True])
+@pytest.mark.parametrize("by_path", [False, pytest.param(True, marks=pytest.mark.sparse)])
 def test_the_head_is_loaded_too(made, run_cli, with_gguf, tmp_path, by_path):
     folder = made("llama")
     what = [folder / "m.gguf"] if by_path else [folder, "--gguf-file", "m.gguf"]

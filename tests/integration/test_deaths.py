@@ -78,6 +78,7 @@ def last_words(load_run, trace, death_ns):
     return death_ns - missed[0] if missed else 0
 
 
+@pytest.mark.sparse
 def test_killed_at_any_moment_of_the_weights(place, checkpoint):
     generator = random.Random(20)
     lost = []

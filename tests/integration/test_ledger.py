@@ -298,7 +298,13 @@ def test_ledger_is_the_truth(checkpoints, name, model_class, checkpoint, keyword
         assert dtypes == {torch_name(keywords["dtype"])}
 
 
-@pytest.mark.parametrize("keywords", [{}, {"dtype": torch.float32}], ids=["stored dtype", "float32"])
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        pytest.param({}, id="stored dtype", marks=pytest.mark.sparse),
+        pytest.param({"dtype": torch.float32}, id="float32"),
+    ],
+)
 def test_a_mixture_of_experts(tmp_path, keywords):
     """5.x makes one parameter of the experts of a layer: with all of their keys, and values of each."""
     directory = tmp_path / "mixtral"
