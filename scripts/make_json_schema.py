@@ -19,19 +19,10 @@ from typing import Any
 
 import hftrace
 from hftrace.schema.columns import MAX_ROWS
-from hftrace.schema.document import SCHEMA, VERSION
-from hftrace.schema.model import File, Request, Sample, Span, Tensor
+from hftrace.schema.document import SCHEMA, TABLES, VERSION
 
 MAJOR = VERSION.partition(".")[0]
 TARGET = Path(hftrace.__file__).parent / "schema" / f"trace-{MAJOR}.schema.json"
-TABLES = {
-    "spans": Span,
-    "tensors": Tensor,
-    "files": File,
-    "requests": Request,
-    "samples": Sample,
-    "at_return": Tensor,
-}
 SIMPLE = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null"}
 
 COLUMN_DESCRIPTION = (

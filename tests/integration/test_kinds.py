@@ -49,6 +49,7 @@ ABOUT_WEIGHTS = {
     "tied-by-copy",
     "verify-failed",
     "initialized-after-load",
+    "written-after-load",
 }
 
 

@@ -141,3 +141,67 @@ def test_one_load_of_the_command(recorded):
     assert "there is no load 6" in wrong.stderr
     assert run("check", path, "--load", "4", "--forbid", "cast").returncode == 0
     assert run("check", path, "--load", "5", "--forbid", "cast").returncode == 3
+
+
+# -- what the program does to its models later ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("later") / "llama"
+    write_many(folder, 20, hidden_size=64)
+    return folder
+
+
+def of(rule, trace):
+    return [finding for finding in findings(trace) if finding.rule == rule]
+
+
+def load(folder, dtype):
+    return AutoModelForCausalLM.from_pretrained(folder, **{dtype_keyword(): dtype})
+
+
+def test_a_cast_after_the_load_is_the_programs(small):
+    with hftrace.trace(sample_hz=0) as recording:
+        model = load(small, torch.float32)
+        model.to(torch.bfloat16)
+    trace = recording.trace
+    assert {row.dtype for row in trace.tensors if row.keys} == {"bfloat16"}
+    assert {row.dtype for row in trace.at_return if row.keys} == {"float32"}
+    assert not of("R32", trace)
+    (found,) = of("R41", trace)
+    assert "LlamaForCausalLM.to at test_several_loads.py:" in found.evidence
+
+
+def test_of_two_calls_that_may_have_cast_none_is_named(small):
+    with hftrace.trace(sample_hz=0) as recording:
+        model = load(small, torch.float32)
+        model.to("cpu")
+        model.to(torch.bfloat16)
+    (found,) = of("R41", recording.trace)
+    assert "LlamaForCausalLM" not in found.evidence
+    assert found.cost_ns is None
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.float32)])
+def test_one_checkpoint_in_two_dtypes_is_no_cast(small, dtypes):
+    with hftrace.trace(sample_hz=0) as recording:
+        models = [load(small, dtype) for dtype in dtypes]
+        models[1].resize_token_embeddings(40)
+    assert len(recording.trace.at_return)
+    assert not of("R41", recording.trace)
+
+
+def test_weights_that_are_gone_after_the_load_are_a_finding(small):
+    with hftrace.trace(sample_hz=0) as recording:
+        model = load(small, torch.float32)
+        with torch.no_grad():
+            model.lm_head.weight.normal_()
+        model.model.norm = torch.nn.LayerNorm(64)
+    trace = recording.trace
+    assert [finding.concerns for finding in of("R43", trace)] == ["weights"] * 2
+    assert {finding.title for finding in of("R43", trace)} == {
+        "1 tensor written in place after the load",
+        "1 tensor replaced after the load",
+    }
+    assert not of("R29", trace)

@@ -41,7 +41,7 @@ MAX_INTEGER = 2**64
 """No count, time or address is as large; a larger one would overflow where it is divided."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
-_TABLES: dict[str, type[Any]] = {
+TABLES: dict[str, type[Any]] = {
     "spans": Span,
     "tensors": Tensor,
     "files": File,
@@ -49,6 +49,7 @@ _TABLES: dict[str, type[Any]] = {
     "samples": Sample,
     "at_return": Tensor,
 }
+"""The tables of a trace, and what a row of each is."""
 
 
 class _Kind(typing.NamedTuple):
@@ -68,7 +69,7 @@ class _Kind(typing.NamedTuple):
 @functools.cache
 def _kinds(table_name: str) -> dict[str, _Kind]:
     """Returns what each known column of a table may hold, from the type hints of its rows."""
-    row_type = _TABLES[table_name]
+    row_type = TABLES[table_name]
     hints = typing.get_type_hints(row_type)
     kinds: dict[str, _Kind] = {}
     for field in dataclasses.fields(row_type):
@@ -95,7 +96,7 @@ def to_json(trace: Content) -> dict[str, Any]:
         "request": dict(trace.request),
         "outcome": dict(trace.outcome),
     }
-    for table_name, row_type in _TABLES.items():
+    for table_name, row_type in TABLES.items():
         table: Table[Any] = getattr(trace, table_name)
         if table_name == "at_return" and not len(table):
             continue

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule
-from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
-from hftrace.analysis.time.session import Part, parts
 from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import ITEM_BYTES
@@ -75,56 +72,3 @@ def _reason(trace: Trace, argument: str, target: str) -> str:
     return (
         f", because {argument} was not given" if loader_facts(trace).default_dtype in (None, target) else ""
     )
-
-
-CASTING = frozenset({"to", "half", "float", "bfloat16", "double", "type"})
-"""Methods of a module that cast it."""
-
-
-@rule(
-    ("R41", "cast-after-load", "The program casts most of what was loaded, right after its load."),
-    concerns="time",
-    of_session=True,
-    at_end=True,
-)
-def cast_after_load(trace: Trace) -> Iterator[Finding]:
-    """R41: a dtype that the load could have been asked for is made after it, with a second copy."""
-    # A name changes when an adapter is put around a module; what it was loaded from does not.
-    columns = ("file", "keys", "dtype", "bytes")
-    now = {
-        (file, *keys): dtype
-        for file, keys, dtype, _ in zip(*(trace.tensors.column(name) for name in columns), strict=True)
-        if keys
-    }
-    sizes: dict[tuple[str, str], list[int]] = defaultdict(list)
-    whole = 0
-    for file, keys, dtype, size in zip(*(trace.at_return.column(name) for name in columns), strict=True):
-        after = now.get((file, *keys)) if keys else None
-        whole += size or 0
-        if after != dtype and after in CAST_DTYPES and dtype in CAST_DTYPES:
-            sizes[dtype, after].append(size or 0)
-    if not sizes:
-        return
-    (before, after), affected = max(sizes.items(), key=lambda item: sum(item[1]))
-    if sum(affected) <= 0.5 * whole:
-        return
-    calls = [
-        part for part in parts(trace) if part.kind == "surgery" and part.name.rpartition(".")[2] in CASTING
-    ]
-    spent = sum(call.duration_ns for call in calls)
-    took = f", in {units.duration(spent)}" if calls else ""
-    by = f" by {' and '.join(map(_called, calls[:2]))}" if calls else ""
-    yield Finding(
-        "R41",
-        "cast-after-load",
-        f"loaded as {before}, cast to {after} afterwards",
-        f"{units.count(len(affected), 'tensor')}, {byte_count(sum(affected))}, were cast after their load"
-        f"{by}{took}: each tensor is there twice meanwhile.",
-        f"Ask the load for it: {loader_facts(trace).dtype_keyword or 'torch_dtype'}=torch.{after}.",
-        cost_ns=spent or None,
-        view="timeline",
-    )
-
-
-def _called(part: Part) -> str:
-    return f"{part.name} at {part.place}" if part.place else part.name
