@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 import hftrace
+from hftrace.analysis.ending.part import ending_part
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.summary import summary
 from hftrace.record.child.keywords import dtype_keyword
@@ -205,3 +206,19 @@ def test_weights_that_are_gone_after_the_load_are_a_finding(small):
         "1 tensor replaced after the load",
     }
     assert not of("R29", trace)
+
+
+def test_an_end_outside_of_loads_is_about_none_of_their_tensors(small):
+    recording = hftrace.trace(sample_hz=0)
+
+    def block():
+        with recording:
+            model = load(small, torch.float32)
+            model.to(torch.bfloat16)
+            raise KeyError("later")
+
+    with pytest.raises(KeyError):
+        block()
+    assert len(recording.trace.at_return)
+    part = ending_part(recording.trace)
+    assert len(part.tensors) == len(part.at_return) == 0

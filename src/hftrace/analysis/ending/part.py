@@ -37,6 +37,7 @@ def _outside(trace: Trace) -> Trace:
         request=Facts({}),
         spans=_without(trace.spans, "id", inside),
         tensors=_without(trace.tensors, "load", inside),
+        at_return=_without(trace.at_return, "load", inside),
         files=_without(trace.files, "asked_by", inside),
         requests=_without(trace.requests, "asked_by", inside),
     )
