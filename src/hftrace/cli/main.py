@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             error.show()
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt) as error:
+            _heed_no_more()
             click.echo("hftrace: interrupted", err=True)
             # click makes an Abort of it.
             by = error if isinstance(error, SignalInterrupt) else error.__cause__
@@ -83,6 +84,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             give_up_stdout()
             code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _heed_no_more() -> None:
+    """Lets one more Ctrl-C change neither what is said at the end nor the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except ValueError:
+            pass  # not the main thread: no signal is raised here
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
