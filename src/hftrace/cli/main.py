@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError, SignalInterrupt
+from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OF_SIGNAL, HftraceError, SignalInterrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 standalone_mode=False,
             )
             # In this mode click returns the exit code of --help and --version, and the command's own result.
+            if code in EXIT_OF_SIGNAL.values():
+                _heed_no_more()
             sys.stdout.flush()
         except click.ClickException as error:
             error.show()

@@ -80,7 +80,9 @@ class Guard:
                 ) from None
 
     def stop(self) -> None:
-        """Ends the sampler, or what has taken its place, and waits for the last line."""
+        """Ends the sampler, or what has taken its place, and waits for the last line; once is enough."""
+        if self._stopping:
+            return
         self._stopping = True
         os.write(self._tell, b"q")
         if self._thread.ident is not None:

@@ -90,6 +90,21 @@ def test_a_process_is_known_by_its_number_and_its_start(tmp_path):
 
 
 @linux
+def test_a_recording_that_has_ended_in_a_process_that_lives(tmp_path):
+    path = write_journal(tmp_path, pid=os.getpid(), base=time.monotonic_ns())
+    assert running_process(tmp_path) == os.getpid()
+    stopped = tmp_path / f"{journal.STOPPED_PREFIX}0-{os.getpid()}{journal.SUFFIX}"
+    stopped.write_text(" " * 100)
+    assert running_process(tmp_path) == os.getpid()
+    stopped.write_text('{"reason": "No space left on device"}')
+    assert running_process(tmp_path) is None
+    stopped.unlink()
+    with open(path, "a") as handle:
+        handle.write(json.dumps([journal.STOP, time.monotonic_ns()]) + "\n")
+    assert running_process(tmp_path) is None
+
+
+@linux
 def test_a_younger_process_with_the_number_is_another_one(tmp_path):
     write_journal(tmp_path, pid=os.getpid(), base=1)
     assert running_process(tmp_path) is None
