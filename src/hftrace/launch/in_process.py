@@ -22,7 +22,7 @@ from hftrace.errors import HftraceError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
-from hftrace.launch.kept import kept_words, to_stderr
+from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
 from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
 from hftrace.launch.verified import verify_loads
@@ -230,10 +230,15 @@ class Recording:
 
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""
+        writer = tracer.recorder.writer
+        held = writer.reopened()
         try:
             tracer.stop()
         except Exception as failure:
             tracer.recorder.error("stop", failure)
+        finally:
+            if held is not None:
+                restore(held, writer.path)
         if os.getpid() != tracer.recorder.pid:
             # A child made by fork has left the block: recording and trace are its parent's.
             self._sampler = None
@@ -252,8 +257,13 @@ class Recording:
             # The user's model, or exception, matters more than our trace of it.
             self._state = "failed"
             reason = f"{type(failure).__name__}: {failure}"
-            said = f"hftrace: no trace could be made ({reason}), which is a bug of hftrace"
-            to_stderr(f"{said}; {kept_words(directory)}")
+            if has_journal(directory):
+                said = f"hftrace: no trace could be made ({reason}), which is a bug of hftrace"
+                to_stderr(f"{said}; {kept_words(directory)}")
+            else:
+                to_stderr(
+                    f"hftrace: there is no trace, because {directory} was deleted while it was written to"
+                )
             return
         except BaseException:
             self._state = "failed"  # the user does not want to wait for it

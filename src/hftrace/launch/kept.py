@@ -114,6 +114,16 @@ class RunDirectory:
         return Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
 
 
+def restore(descriptor: int, path: Path) -> None:
+    """Writes a journal once more, whose name is gone, and closes the descriptor that still reads it."""
+    try:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _copy(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
 def _copy(descriptor: int, path: Path) -> None:
     offset = 0
     with open(path, "wb") as target:

@@ -10,6 +10,7 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 import threading
@@ -411,6 +412,23 @@ def test_a_trace_that_cannot_be_saved_ends_no_program_and_is_not_lost(
         pass
     assert second.unsaved is None
     assert second.path == tmp_path / "second.json"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_temporary_directory_that_is_cleaned_up_meanwhile(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    recorded = trace(tmp_path / "out.json")
+    with recorded:
+        with recorded.step("before"):
+            pass
+        (left,) = tmp_path.glob("hftrace-*")
+        shutil.rmtree(left)
+        with recorded.step("after"):
+            pass
+    assert [span.name for span in recorded.trace.spans] == ["before", "after"]
+    assert recorded.trace.outcome.status == "ok"
+    assert os.listdir(tmp_path) == ["out.json"]
+    assert capsys.readouterr().err == ""
 
 
 def test_an_exception_of_the_block_passes_a_trace_that_cannot_be_saved(tmp_path, capsys, monkeypatch):
