@@ -22,8 +22,6 @@ before: all fields of all rows in one list, in plain JSON. So were all lines by
 development versions of 0.1 and by 0.1, which :func:`decode` reads too.
 """
 
-from __future__ import annotations
-
 import binascii
 import json
 import struct
