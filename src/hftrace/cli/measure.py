@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
@@ -145,6 +146,9 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
             groups.append((name, written))
     if rounds.interrupted or rounds.problem is not None:
         print_error(_kept_words(groups, directory, rounds))
+        if not groups:
+            with contextlib.suppress(OSError):  # something else is kept in it
+                directory.rmdir()
     if rounds.problem is not None:
         raise rounds.problem
     if len(groups) < 2:
