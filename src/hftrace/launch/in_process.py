@@ -31,7 +31,7 @@ from hftrace.record.recorder import shielded
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
-from hftrace.schema.redact import redact_arguments
+from hftrace.schema.redact import redact, redact_arguments
 from hftrace.schema.trace import Trace
 from hftrace.system.limits import binding_cgroup_limit_bytes, ram_bytes
 from hftrace.system.mounts import file_system_of
@@ -181,7 +181,7 @@ class Recording:
         try:
             self.__exit__(None, None, None)
         except HftraceError as failure:
-            print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+            _say(failure.message)
 
     def _end(self, tracer: Tracer, error: BaseException | None) -> None:
         """Ends the recording, and makes and saves the trace.
@@ -249,10 +249,9 @@ class Recording:
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.
             self._state = "failed"
-            print(  # noqa: T201
-                f"hftrace: no trace could be made ({type(failure).__name__}: {failure}), which is a bug of "
-                f"hftrace; what was recorded is in {directory}",
-                file=sys.stderr,
+            _say(
+                f"no trace could be made ({type(failure).__name__}: {failure}), which is a bug of "
+                f"hftrace; what was recorded is in {directory}"
             )
             return
         with contextlib.suppress(Exception):  # the facts themselves are in the trace
@@ -266,17 +265,18 @@ class Recording:
             try:
                 self._written = self._destination.save(trace, self._place, rank)
                 if rank.of > 1:
-                    print(f"hftrace: rank {rank.number} of {rank.of} wrote {self._written}", file=sys.stderr)  # noqa: T201
+                    _say(f"rank {rank.number} of {rank.of} wrote {self._written}")
                 elif self._written != self._place.path:
-                    print(  # noqa: T201
-                        f"hftrace: {self._place.path} is there by now: this trace is in {self._written}",
-                        file=sys.stderr,
-                    )
+                    _say(f"{self._place.path} is there by now: this trace is in {self._written}")
             except HftraceError as failure:
                 if error is None:
                     raise
                 # The user's exception matters more; the trace is still in memory.
-                print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+                _say(failure.message)
+
+
+def _say(text: str) -> None:
+    print(f"hftrace: {redact(text)}", file=sys.stderr)  # noqa: T201
 
 
 def with_post_mortem(trace: Trace) -> Trace:

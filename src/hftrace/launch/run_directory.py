@@ -27,6 +27,7 @@ from typing import Any
 
 from hftrace.errors import TraceError
 from hftrace.schema import journal
+from hftrace.schema.redact import clean
 
 RUN_PREFIX = ".hftrace-run-"
 """Of the name of a run's directory, which lies beside the trace that it is for."""
@@ -48,7 +49,7 @@ class SupervisorLog:
     def write(self, kind: str, facts: dict[str, Any]) -> None:
         """Appends one line."""
         with contextlib.suppress(OSError), open(self._path, "ab") as handle:
-            handle.write(json.dumps([kind, facts], default=str).encode("ascii") + b"\n")
+            handle.write(json.dumps([kind, clean(facts)], default=str).encode("ascii") + b"\n")
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -43,9 +42,9 @@ def finish(
     if trace.outcome.get("usage"):
         pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
     elif target is None:
-        from hftrace.schema.document import to_json
+        from hftrace.schema.document import to_bytes
 
-        click.echo(json.dumps(to_json(trace), allow_nan=False))
+        click.echo(to_bytes(trace).decode("ascii"))
     else:
         target, moved = _save(trace, target)
     try:

@@ -17,6 +17,7 @@ from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import DTYPE_KEYWORDS, SCRATCH_DIRECTORY, VariantSpec
+from hftrace.schema.redact import redact_value
 from hftrace.schema.trace import Trace
 
 
@@ -132,7 +133,10 @@ def _run(
     directory: Path,
     header: Mapping[str, Any],
 ) -> Trace:
-    facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
+    facts = {
+        **header,
+        "variant": {"name": spec.name, "round": number, "environment": redact_value(spec.environment)},
+    }
     # The same path in each run, or the runs of one variant would differ in what they asked for.
     scratch = directory / "offload"
     mine = dataclasses.replace(
