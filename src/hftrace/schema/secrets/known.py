@@ -169,21 +169,23 @@ def is_opaque(value: str) -> bool:
 
 def _forms(value: str) -> list[_Needle]:
     """Returns the forms in which a value is looked for, the value itself first."""
+    forms: dict[str, _Needle] = {}
     if _is_word(value) or value.isdigit():
-        return [_Needle(value, re.compile(rf"(?<![A-Za-z0-9_]){re.escape(value)}(?![A-Za-z0-9_])"))]
-    plain = [
-        value,
-        _escaped(value),
-        json.dumps(value, ensure_ascii=False)[1:-1],
-        repr(value)[1:-1],
-        _escaped(_escaped(value)),
-        *_percent(value),
-        value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
-    ]
-    forms = {form: _Needle(form, None) for form in plain if form}
-    if not is_opaque(value):
-        # As a pattern it is not looked for among names.
-        forms[value] = _Needle(value, re.compile(re.escape(value)))
+        forms[value] = _Needle(value, re.compile(rf"(?<![A-Za-z0-9_]){re.escape(value)}(?![A-Za-z0-9_])"))
+    else:
+        plain = [
+            value,
+            _escaped(value),
+            json.dumps(value, ensure_ascii=False)[1:-1],
+            repr(value)[1:-1],
+            _escaped(_escaped(value)),
+            *_percent(value),
+            value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+        ]
+        forms = {form: _Needle(form, None) for form in plain if form}
+        if not is_opaque(value):
+            # As a pattern it is not looked for among names.
+            forms[value] = _Needle(value, re.compile(re.escape(value)))
     data = value.encode("utf-8", "surrogatepass")
     if len(data) >= MIN_ENCODED:
         for core in _base64_cores(data):

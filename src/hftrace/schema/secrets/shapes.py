@@ -18,6 +18,9 @@ REMOVED = "[removed]"
 MIN_ASSIGNED = 4
 """What is assigned to a secret's name in a text is taken out from this length on."""
 
+MIN_USER_TOKEN = 12
+"""The user of a URL is a secret too from this length on, where it has digits."""
+
 Found = list[str]
 
 
@@ -119,6 +122,9 @@ def _after_bearer(match: re.Match[str], found: Found) -> str:
 def _userinfo(match: re.Match[str], found: Found) -> str:
     user, colon, password = match.group().partition(":")
     found.append(password if colon else user)
+    # A token stands in the user's place, too, with anything for a password.
+    if len(user) >= MIN_USER_TOKEN and any(map(str.isdigit, user)):
+        found.append(user)
     return REMOVED
 
 
@@ -263,7 +269,7 @@ def parts_of(value: str) -> Iterator[str]:
     from urllib.parse import unquote
 
     scheme, space, rest = value.partition(" ")
-    if space and scheme.lower() in ("bearer", "basic", "token", "digest", "negotiate", "apikey"):
+    if space and scheme.replace("-", "").isalpha():
         yield rest.strip()
         if scheme.lower() == "basic":
             try:
@@ -272,7 +278,6 @@ def parts_of(value: str) -> Iterator[str]:
                 return
             yield pair
             yield pair.partition(":")[2]
-        return
     if "\n" in value or "\\n" in value:
         yield from (line for line in re.split(r"\\n|\s+", value) if len(line) >= 16)
     if ";" in value and "=" in value:
