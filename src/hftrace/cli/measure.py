@@ -158,9 +158,9 @@ def write_comparison(measured: Measured, facts: dict[str, Any]) -> Path:
     """
     path = measured.directory / COMPARISON
     traces = {name: [Path(each).name for each in paths] for name, paths in measured.groups}
-    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **facts}
+    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **clean(facts)}
     try:
-        path.write_text(json.dumps(clean(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise HftraceError(f"cannot write {path}: {error.strerror or error}") from None
     return path

@@ -17,7 +17,7 @@ from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import DTYPE_KEYWORDS, SCRATCH_DIRECTORY, VariantSpec
-from hftrace.schema.redact import redact_value
+from hftrace.schema.redact import REMOVED, redact_value
 from hftrace.schema.trace import Trace
 
 
@@ -170,4 +170,4 @@ def varied(load: LoadSpec, spec: VariantSpec, scratch: str) -> LoadSpec:
 
 def file_name(name: str) -> str:
     """Returns a variant's name as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-") or "variant"
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace(f"={REMOVED}", "-removed")).strip("-") or "variant"
