@@ -124,6 +124,7 @@ class Model:
         transformers.AutoConfig.from_pretrained(path)
         text = said({**planted, "path": str(path)})
         Path(os.environ["HOST_SAID"]).write_text(text, encoding="utf-8")
+        print(text)
         raise ValueError(text)
 
 

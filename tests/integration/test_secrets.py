@@ -363,6 +363,7 @@ def test_a_command_that_is_given_secrets(secrets, work):
     assert_nothing(secrets, seen, printed)
     trace = hftrace.Trace.open(work / "trace.json")
     assert trace.outcome.status == "error"
+    assert b"cannot use [removed] for password" in printed
     assert "cannot use [removed] for password" in trace.outcome.error["message"]
     assert trace.header.argv[2].endswith("/[removed]/model")
 
