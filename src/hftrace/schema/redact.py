@@ -260,6 +260,14 @@ def clean_known(value: Any) -> Any:
     return _known(value)
 
 
+def masked(data: bytes) -> bytes:
+    """Returns bytes of the same length, without the values that this process knows as they are."""
+    for value in known.values():
+        plain = value.encode("utf-8", "surrogatepass")
+        data = data.replace(plain, b"*" * len(plain))
+    return data
+
+
 def restored(path: str) -> str:
     """Returns a path as it is on this machine, where a secret was taken out of it that this process knows."""
     return known.restored(path)
@@ -330,6 +338,7 @@ __all__ = [
     "learn_keywords",
     "learn_process",
     "learn_variables",
+    "masked",
     "names_secret_variable",
     "redact",
     "redact_arguments",
