@@ -401,3 +401,35 @@ def test_what_sounds_like_a_secret_is_still_told(tmp_path, run_python):
     trace = hftrace.Trace.open(tmp_path / "out.json")
     assert trace.loads[0].request["keywords"] == keywords
     assert "[removed]" not in (tmp_path / "out.json").read_text()
+
+
+def test_the_pytest_plugin_and_check_say_none(secrets, work, tmp_path, run_cli):
+    """Names of files, figures and sentences of JUnit, and the summary of a step of GitHub's."""
+    shape = secrets["shapes"]["UNRELATED"]
+    (work / "test_them.py").write_text(
+        "import os, pytest, transformers\n"
+        f"@pytest.mark.parametrize('given', [{shape!r}])\n"
+        "@pytest.mark.limit_load(seconds=1e-9)\n"
+        "def test_one(given, hftrace):\n"
+        "    with hftrace.trace(name=os.environ['DB_PASSWORD']):\n"
+        f"        transformers.AutoConfig.from_pretrained({str(tmp_path / 'plain')!r}, token=given)\n"
+    )
+    transformers.LlamaConfig().save_pretrained(tmp_path / "plain")
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--hftrace-dir", work / "traces"]
+    code, seen, _ = watched([*arguments, "--tb=no", work / "test_them.py"], work, variables(work, secrets))
+    assert code == 1
+    traces = {path: data for path, data in seen.items() if path.parent.name == "traces"}
+    assert traces
+    names = b"\n".join(str(path).encode() for path in traces)
+    assert found_in(secrets, {**traces, Path("names"): names}) == []
+    env = {
+        **variables(work, secrets),
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_STEP_SUMMARY": str(work / "summary.md"),
+    }
+    secretly = tmp_path / f"{shape}.json"
+    secretly.write_bytes(next(data for path, data in traces.items() if path.suffix == ".json"))
+    done = run_cli("check", secretly, "--max-time", "1ns", env=env)
+    assert done.returncode == 3, done.stderr
+    summary = (work / "summary.md").read_bytes()
+    assert found_in(secrets, {Path("check"): done.stdout.encode() + done.stderr.encode() + summary}) == []
