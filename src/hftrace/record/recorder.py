@@ -59,7 +59,7 @@ class Recorder:
         exact_peaks: bool = True,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        learn_process()  # before the first line is written
+        learn_process()  # before the first line
         self.pid = os.getpid()
         self.active = self.abandoned = False
         self.open_loads = 0

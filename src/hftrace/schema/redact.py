@@ -34,7 +34,7 @@ _NAME_KINDS = frozenset(
 SHORT = 6
 """A shorter text is neither a secret nor holds one."""
 MAX_LIST = 500
-MAX_SEEN = 8192
+MAX_SEEN, MAX_SEEN_TEXT = 8192, 1000
 
 
 def learn_process() -> None:
@@ -171,11 +171,14 @@ class _Seen:
         """Returns whether a text may stand in a file as it is."""
         if self._version != known.version or len(self._texts) > MAX_SEEN:
             self._version, self._texts = known.version, set()
-        if text in self._texts:
+        # What is found out below holds for what is known now: another thread may learn more meanwhile.
+        texts = self._texts
+        if text in texts:
             return True
         if _clean(text) != text:
             return False
-        self._texts.add(text)
+        if len(text) <= MAX_SEEN_TEXT:
+            texts.add(text)
         return True
 
 

@@ -1,6 +1,7 @@
 """What looks like a secret is taken out of any text, and what a trace says is left alone."""
 
 import json
+import time
 
 import pytest
 
@@ -121,3 +122,25 @@ def test_names_of_tensors_lose_what_can_be_no_name():
     known.learn("layernorm.attention")
     same = b'["places",7,"model.layernorm.attention","AAEC"]'
     assert clean_names(same) is same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "a:b@" * 5000,
+            "://" * 7000 + "@",
+            "password=" * 2000,
+            "x-" * 10000 + " cookie",
+            "token_" * 3000 + "=",
+        ),
+        *("token='" + "a\\" * 10000, "http://a:" + "b" * 20000 + "@", "u:" * 10000 + "@h.com", "eyJ" * 7000),
+        *("-----BEGIN PRIVATE KEY-----" * 700, "sk-" * 7000, "key:" * 5000, "token" + " " * 20000 + "="),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_no_text_takes_long(text):
+    """A search that begins anew at each place would take minutes for these."""
+    started = time.process_time()
+    without_shapes(text)
+    assert time.process_time() - started < 2

@@ -45,13 +45,13 @@ _TOKENS = Lazy(
     | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_[A-Za-z0-9_]{16,}  # GitHub
     | glpat-[A-Za-z0-9_-]{16,}                                   # GitLab
     | (?<![A-Za-z0-9])A(?:KIA|SIA|ROA|IDA)[0-9A-Z]{16}(?![A-Za-z0-9])  # AWS
-    | (?<![A-Za-z0-9])sk-(?=[A-Za-z0-9_-]*[0-9A-Z])[A-Za-z0-9_-]{16,}  # OpenAI, Anthropic, OpenRouter
+    | (?<![A-Za-z0-9])sk-(?=[A-Za-z0-9_-]{0,60}[0-9A-Z])[A-Za-z0-9_-]{16,}  # OpenAI, Anthropic
     | (?<![A-Za-z0-9])(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,}      # Stripe
     | xox[abeoprs]-[A-Za-z0-9-]{10,}                             # Slack
     | AIza[A-Za-z0-9_-]{30,} | ya29\.[A-Za-z0-9_-]{16,}          # Google
     | npm_[A-Za-z0-9]{30,} | pypi-Ag[A-Za-z0-9_-]{30,}           # package registries
     | dckr_pat_[A-Za-z0-9_-]{16,} | dop_v1_[a-f0-9]{32,}
-    | (?<![A-Za-z0-9])(?:r8|gsk|nvapi|pplx|fw|tgp_v1|xai|csk)[_-](?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}
+    | (?<![A-Za-z0-9])(?:r8|gsk|nvapi|pplx|fw|tgp_v1|xai)[_-](?=[A-Za-z0-9_-]{0,40}[0-9])[A-Za-z0-9_-]{20,}
     | (?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,} # SendGrid
     | (?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*  # JWT
     """,
@@ -59,7 +59,7 @@ _TOKENS = Lazy(
 )
 _TOKEN_TRIGGERS = listed(
     "hf_ api_org_ ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- AKIA ASIA AROA AIDA sk- _live_ _test_ xox AIza "
-    "ya29. npm_ pypi-Ag dckr_pat_ dop_v1_ r8_ gsk_ nvapi- pplx- fw_ tgp_v1_ xai- csk- SG. eyJ"
+    "ya29. npm_ pypi-Ag dckr_pat_ dop_v1_ r8_ gsk_ nvapi- pplx- fw_ tgp_v1_ xai- SG. eyJ"
 )
 
 _PEM = Lazy(
@@ -76,19 +76,19 @@ _BASIC = Lazy(r"(?<![A-Za-z])((?i:basic) )(?=[A-Za-z0-9+/_-]*[0-9A-Z+/])([A-Za-z
 
 # A colon before any slash says that a password follows, which may hold a slash; a port is none.
 _URL_CREDENTIALS = Lazy(
-    r"(?<=://)(?:[^/\s?#\"'<>@:]*:(?!\d{1,5}(?:[/?#]|$))[^\s\"'<>]*?(?=@[\w.\[\]-])(?:@[^/\s?#\"'<>]*(?=@))?"
-    r"|[^/\s?#\"'<>]*)(?=@)"
+    r"(?<=://)(?:[^/\s?#\"'<>@:]{0,200}:(?!\d{1,5}(?:[/?#]|$))[^\s\"'<>]{0,500}?(?=@[\w.\[\]-])"
+    r"(?:@[^/\s?#\"'<>]{0,200}(?=@))?|[^/\s?#\"'<>]{0,500})(?=@)"
 )
 _BARE_CREDENTIALS = Lazy(
-    r"(?<![\w/@.%+-])([\w.%+-]+:(?!/)[^\s:/@\"'<>,;()\[\]{}]+(?:@[^\s:/@\"'<>,;()]+)*?)"
-    r"(?=@(?!sha\d)(?:(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+|localhost|[A-Za-z0-9-]+:\d+)(?![\w@]))"
+    r"(?<![\w/@.%+-])([\w.%+-]{1,200}:(?!/)[^\s:/@\"'<>,;()\[\]{}]{1,500}(?:@[^\s:/@\"'<>,;()]{1,100}){0,3}?)"
+    r"(?=@(?!sha\d)(?:(?:[A-Za-z0-9-]{1,63}\.){1,9}[A-Za-z0-9-]{1,63}|localhost|[A-Za-z0-9-]{1,63}:\d+)(?![\w@]))"
 )
 _QUERY = Lazy(r"([?&#;]([\w.~-]{1,60})=)([^&\s\"'<>#;]+)")
 _QUERY_WORDS = ("policy",)
 
 _HEADER = Lazy(
-    r"(?i)(?<![A-Za-z])((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z0-9-]*(?:key|token|auth|secret|signature))"
-    r"(\\?[\"']?\s*[:=,]\s*(?:b?\\?[\"'])?)"
+    r"(?i)(?<![A-Za-z])((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z0-9-]{0,40}(?:key|token|auth|secret|signature))"
+    r"(\\?[\"']?\s{0,3}[:=,]\s{0,3}(?:b?\\?[\"'])?)"
     r"((?:(?:bearer|basic|token|digest|negotiate|apikey)\ +)?)"
     r"(?!\[removed\])([^\r\n\"'\\]+)"
 )
@@ -97,10 +97,10 @@ _NAMED = Lazy(
     r"""
     (?<![A-Za-z0-9_.-])
     (--?[A-Za-z][\w.-]{0,60}|[A-Za-z_][\w.-]{0,60})          # a name
-    (\\?["']?\ {0,2}(?::\ *|=>?\ *))                              # which may be a key of a dictionary
+    (\\?["']?\ {0,2}(?::\ {0,3}|=>?\ {0,3}))                              # which may be a key of a dictionary
     (?:
-      [rbfuRBFU]{0,2}\\?(?P<quote>["'])(?P<quoted>(?:(?!(?P=quote))[^\r\n\\]|\\(?!["'])[^\r\n])+)\\?(?P=quote)
-      | (?P<bare>[^\s"',;&()\[\]{}<>=]+)(?=[\s"',;&)\]}>]|$)
+      [rbfuRBFU]{0,2}\\?(?P<quote>["'])(?P<quoted>(?:(?!(?P=quote))[^\r\n\\]|\\(?!["'])[^\r\n]){1,4000})\\?(?P=quote)
+      | (?P<bare>[^\s"',;&()\[\]{}<>=]{1,500})(?=[\s"',;&)\]}>]|$)
     )
     """,
     re.VERBOSE,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hftrace.schema.secrets.known import known
+from hftrace.schema.secrets.known import MIN_LENGTH, known
 from hftrace.schema.secrets.names import is_secret_name, is_suspect_name
 from hftrace.schema.secrets.shapes import REMOVED, looks_random, without_shapes
 
@@ -207,8 +207,9 @@ def without_secrets(arguments: Sequence[str]) -> Iterator[str]:
             and is_secret_name(argument.lstrip("-"))
             and not _is_short(argument)
         )
-        if _is_short(before) and _looks_given(argument):
-            known.learn(argument)
+        if _is_short(before) and _looks_given(argument, before):
+            if known_as_password(argument):
+                known.learn(argument)
             yield REMOVED
         elif before in _USERS and ":" in argument:
             user, _, password = argument.partition(":")
@@ -229,11 +230,10 @@ def _is_short(argument: str) -> bool:
     return len(argument) == 2 and argument[0] == "-" and argument[1] in _SHORT
 
 
-def _looks_given(value: str) -> bool:
-    """Returns whether what follows a short option may be a password."""
-    if value.startswith("-") or not known_as_password(value):
-        return False
-    return not os.path.exists(value)
+def _looks_given(value: str, option: str) -> bool:
+    """Returns whether what follows a short option may be a password; behind ``-p`` a word may be one, too."""
+    word = option in ("-p", "-P") and len(value) >= MIN_LENGTH and value.isalnum() and not value.isdigit()
+    return not value.startswith("-") and (word or known_as_password(value)) and not os.path.exists(value)
 
 
 def known_as_password(value: str) -> bool:
