@@ -25,8 +25,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
-import random
 import stat
 import threading
 from pathlib import Path
@@ -51,7 +51,7 @@ GGUF_BYTES = 16 << 20
 MAX_COPIED_BYTES = 1 << 28
 """Of all copies together."""
 MAX_ASKED = 1000
-_PIECE = 1 << 20
+_PIECE = 1 << 17
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -96,6 +96,8 @@ class KeptFiles:
         """The weight files among them."""
         self._settled: set[_File] = set()
         """Weight files whose headers were copied, or cannot be."""
+        # Nobody else reads from so odd a place, and every file system knows positions of 31 bits.
+        self._marks = itertools.count((1 << 30) + int.from_bytes(os.urandom(3), "little"))
         self._copies = self._copied_bytes = 0
         self._local: dict[int, bool] = {}
         """By the number of a device: whether its file system is of this machine."""
@@ -148,7 +150,7 @@ class KeptFiles:
                 # The lowest free number is taken: a high one means that the host has use for the rest.
                 spare = limit is None or number < limit - limit // SHARE
                 if number > 2 and spare and _is_still(number, file.identity):
-                    mark = random.SystemRandom().randrange(1 << 30, 1 << 31)
+                    mark = next(self._marks)
                     os.lseek(number, mark, os.SEEK_SET)
                     self._open[file] = _Open(number, mark)
             finally:
