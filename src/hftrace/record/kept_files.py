@@ -187,12 +187,16 @@ class KeptFiles:
         if not self._pending and not self._asked:
             return []
         with self._lock:
-            copied = [line for file in self._pending if (line := self._copied(file)) is not None]
-            for file in self._asked if failed else ():
+            # What another thread's load finds meanwhile is that one's to end.
+            pending, asked = list(self._pending), list(self._asked)
+            copied = [line for file in pending if (line := self._copied(file)) is not None]
+            for file in asked if failed else ():
                 self._keep(file)
             if last:
-                self._pending.clear()
-                self._asked.clear()
+                for file in pending:
+                    self._pending.pop(file, None)
+                for file in asked:
+                    self._asked.pop(file, None)
                 held = 0
                 for file in reversed(list(self._open)):
                     held += file.identity.size
@@ -220,7 +224,7 @@ class KeptFiles:
         if not _is_still(number, file.identity):
             return None
         length = _header_bytes(number, file)
-        if not length or self._copied_bytes + length > MAX_COPIED_BYTES:
+        if not length or self._copied_bytes + length > MAX_COPIED_BYTES or not self._has_room(length):
             return None
         self._copies += 1
         name = journal.copy_name(self._pid, self._copies)
@@ -228,6 +232,11 @@ class KeptFiles:
             return None
         self._copied_bytes += length
         return lines.Kept(file.path, file.identity, name)
+
+    def _has_room(self, length: int) -> bool:
+        """Returns whether a copy would leave room enough for the journal beside it."""
+        room = os.statvfs(self._directory)
+        return length <= room.f_bavail * room.f_frsize // 8
 
     # -- until the recording ends ---------------------------------------------------------------------
 

@@ -46,17 +46,17 @@ class Contents:
         self, folder: Path | None = None, processes: Iterable[Process] = (), opened: Opened | None = None
     ) -> None:
         self._opened = opened
-        self._copies: dict[tuple[str, Identity], str] = {}
+        self._copies: dict[tuple[str | None, Identity], str] = {}
         for process in processes:
             for kept in process.lines_of(lines.Kept):
                 if folder is not None and kept.identity is not None and _is_copy(kept.copy):
-                    self._copies[kept.path, kept.identity] = str(folder / kept.copy)
+                    self._copies[_key(kept.path, kept.identity)] = str(folder / kept.copy)
 
     def headers_of(self, path: str, identity: Identity | None) -> list[Content]:
         """Returns the places where the beginning of a file can be read, the surest first."""
         if identity is None:
             return [Content(path, None)] if _is_file(path) else []
-        copy = self._copies.get((path, identity))
+        copy = self._copies.get(_key(path, identity))
         copies = [Content(copy, identity.size)] if copy is not None and _is_file(copy) else []
         whole = self.whole(path, identity)
         return copies if whole is None else [*copies, Content(whole, None)]
@@ -72,6 +72,11 @@ class Contents:
             return path if _is_file(path) else None
         place = self._opened(path, identity) if self._opened is not None else None
         return place if place is not None else path if lost(path, identity) is None else None
+
+
+def _key(path: str, identity: Identity) -> tuple[str | None, Identity]:
+    """Returns what tells a file from all others: its own number, else where it was."""
+    return (None if identity.inode is not None else path), identity
 
 
 def became(path: str, identity: Identity) -> str | None:

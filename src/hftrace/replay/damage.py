@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -61,6 +62,8 @@ def examine(
     """
     content = content or Content(path, None)
     try:
+        if stat.S_ISFIFO(os.stat(content.place).st_mode):
+            return None  # whoever opens a pipe waits for its other end
         with open(content.place, "rb") as handle:
             status = os.fstat(handle.fileno())
             if until_ns is not None and status.st_mtime_ns > until_ns + SETTLED_NS:

@@ -204,7 +204,8 @@ class _Damages:
             row = known.get(path)
             if row is not None and row["identity"] is not None:
                 return self._content(path, row["identity"])
-            return Content(path, None) if _is_settled(path, self._until_ns) else None
+            there = _is_settled(path, self._until_ns) and self._contents.whole(path, None) is not None
+            return Content(path, None) if there else None
 
         name, row = bad[0]
         damage = found[id(row)]
