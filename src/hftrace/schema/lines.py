@@ -6,8 +6,6 @@ is written in batches, :class:`Events`, which :mod:`hftrace.replay.events`
 takes apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -236,7 +234,7 @@ class Identity(NamedTuple):
     device: int | None = None
 
     @classmethod
-    def of(cls, fields: Any) -> Identity | None:
+    def of(cls, fields: Any) -> "Identity | None":
         """Returns the identity that stands in a journal; None for anything else."""
         if not isinstance(fields, (list, tuple)) or len(fields) < len(cls._fields):
             return None
