@@ -196,3 +196,17 @@ def test_what_an_index_says(tmp_path, content, expected):
     path.write_text("{")
     assert read_index(str(path)) is None
     assert examine(str(path), weights=False).problem == "format"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "model.safetensors"
+    os.mkfifo(path)
+    assert examine(str(path), weights=True) is None
+
+
+def test_a_copy_of_the_beginning_tells_what_the_whole_was(tmp_path):
+    copy = tmp_path / "header"
+    copy.write_bytes(WHOLE)
+    cut = Content(str(copy), len(WHOLE) - 1)
+    assert examine("/gone/model.safetensors", weights=True, content=Content(str(copy), len(WHOLE))) is None
+    assert examine("/gone/model.safetensors", weights=True, content=cut).problem == "cut"
