@@ -203,6 +203,7 @@ class Recording:
             try:
                 self._finish(tracer, directory, error)
             finally:
+                tracer.recorder.files.close()
                 self._give_back_place()
                 if self._decorator is not None:
                     self._decorator._keep(self)
@@ -252,6 +253,7 @@ class Recording:
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
                 outcome=ending_of(tracer.recorder, error),
+                opened=tracer.recorder.files.opened,
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.

@@ -17,6 +17,7 @@ from typing import Any, Generic
 from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.replay.asked import add_answers, first_request, note_beginnings
+from hftrace.replay.contents import Contents, Opened
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -52,6 +53,7 @@ def replay(
     request: Mapping[str, Any] | None = None,
     outcome: Mapping[str, Any] | None = None,
     started_ns: int | None = None,
+    opened: Opened | None = None,
 ) -> Trace:
     """Builds the trace of a run.
 
@@ -65,12 +67,13 @@ def replay(
             stopped in order belongs to a process that was killed.
         started_ns: When the process began, a raw clock reading, where it is
             the session: everything counts from then.
+        opened: Says where files are still open that the loads have found, in the process that loaded.
 
     Raises:
         TraceError: There is no readable journal.
     """
     with paused_collector():
-        return _replay(Path(directory), header, environment, request, outcome, started_ns)
+        return _replay(Path(directory), header, environment, request, outcome, started_ns, opened)
 
 
 def _replay(
@@ -80,6 +83,7 @@ def _replay(
     request: Mapping[str, Any] | None,
     outcome: Mapping[str, Any] | None,
     started_ns: int | None,
+    opened: Opened | None,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(read_process, paths) if process is not None]
@@ -92,7 +96,7 @@ def _replay(
     if sampling.get("limit") is not None:
         sampling["limit"]["time_ns"] -= base
     result = outcome_of(processes, outcome)
-    ledgers = _Ledgers(base)
+    ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)))
     for process in processes:
         own = [sample for sample in samples if sample.pid == process.pid]
         ledgers.add(process, own, result)
@@ -155,9 +159,10 @@ class _Ledgers:
 
     Args:
         base: The trace's clock base, a raw clock reading.
+        headers: Of the weight files of all processes.
     """
 
-    def __init__(self, base: int) -> None:
+    def __init__(self, base: int, headers: CheckpointHeaders) -> None:
         self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
@@ -168,7 +173,7 @@ class _Ledgers:
         self._base = base
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
-        self._headers = CheckpointHeaders()
+        self._headers = headers
         self._times = {
             field.name: -base for field in dataclasses.fields(Tensor) if field.name.endswith("_ns")
         }
@@ -205,7 +210,9 @@ class _Ledgers:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded, at_return in tensor_ledgers(process, records, self._headers):
             until = process.wall_ns(record.end)
-            rows = build_file_ledger(record, as_loaded, complete=record.status == "ok", until_ns=until)
+            rows = build_file_ledger(
+                record, as_loaded, self._headers, complete=record.status == "ok", until_ns=until
+            )
             files = Table.of(File, rows)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.root + offset}
