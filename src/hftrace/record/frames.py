@@ -24,14 +24,16 @@ def trampoline_file(original: str) -> str:
     """Returns the file name of a trampoline around code of the file ``original``.
 
     It is no name of :data:`FRAME_FILE`'s kind: what ``torch.compile`` passes
-    over it does not inline either. And where a file has a name, this one does
-    not end with a bracket: for such a name ``linecache`` asks the module's loader.
+    over it does not inline either. A name that is no bracket from one end to the
+    other ``linecache`` asks the module's loader about; an absolute path stays
+    what it is for a debugger; and coverage, which finds the name of the module's own
+    file at its end, books the frame to the line of the ``def``.
     """
     if original == IMPORT_FRAME_FILE:
         return original
     if original.startswith("<") and original.endswith(">"):
         return f"{original[:-1]} {_MARK}"
-    return f"<{_MARK}{original}"
+    return f"/<{_MARK}/{original.lstrip('/')}"
 
 
 def is_own(file: str) -> bool:

@@ -68,7 +68,7 @@ def _template(parameters: str, call: str, free_variables: int, documented: bool,
     variables, and the original needs them in their order: that of their names.
     """
     names = [f"hftrace_{number:04}" for number in range(free_variables)]
-    handler, original = "hftrace_handler", "hftrace_original"
+    handler = "hftrace_handler"
     found = _NAME if hot else f"{_NAME}.{_GATE}({_TOKEN!r})"
     returned = f"return {handler}({call})"
     lines = [
@@ -82,16 +82,16 @@ def _template(parameters: str, call: str, free_variables: int, documented: bool,
         "            pass",
         "        else:",
         f"            {returned}" if hot else f"            if {handler} is not None: {returned}",
-        f"        def {original}():",
+        f"        def {handler}():",
         f"            return [{', '.join(names)}]",
-        f"        return {original}({call})",
+        f"        {returned}",
     ]
     tree = ast.parse("\n".join(lines))
     for node in ast.walk(tree):
         # All of it on one line, which becomes the original's first: that is what tracebacks show of it.
         if isinstance(node, (ast.stmt, ast.expr, ast.excepthandler, ast.arg, ast.keyword)):
             node.lineno = node.end_lineno = 1
-            node.col_offset = node.end_col_offset = 0
+            node.col_offset = node.end_col_offset = -1  # none to be marked
     outer = _code_in(compile(tree, "<hftrace>", "exec", dont_inherit=True, optimize=0))
     return _code_in(outer)
 
