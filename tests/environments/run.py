@@ -2,13 +2,14 @@
 
     python tests/environments/run.py --ci                          what CI runs
     python tests/environments/run.py --all                         the same for every version
+    python tests/environments/run.py --only 4.48.3 --sparse        all that a version can run
     python tests/environments/run.py --only 4.48.3 -- tests/integration -k sharded
 
 Without pytest arguments the newest version runs the whole suite and every
 other one what depends on the version: tests/integration and tests/patching
-without the tests marked `once`. With `--ci` those marked `sparse` run with the
-newest version only, and those of the Hub's client with one older version too;
-4.50.3 is spared the kinds of load.
+without the tests marked `once`, and without those marked `sparse`, which depend
+on a library and not on the loader; `--sparse` runs these too. Those of the Hub's
+client run with one older version. With `--ci` 4.50.3 is spared the kinds of load.
 `--checks` runs ruff and mypy and builds the docs first. `make.py` makes the environments.
 
 The last line printed is the total: `N passed, N failed, N skipped`. The exit
@@ -112,29 +113,33 @@ def _pytest(directory: Path, version: str, arguments: list[str], row: Row) -> in
     return done.returncode
 
 
-def _chosen(version: str, *, every: bool) -> list[str]:
+def _chosen(version: str, *, ci: bool, sparse: bool) -> list[str]:
     """Returns the pytest arguments that choose what a version runs."""
     parts = WHOLE_SUITE if version == BASE else PER_VERSION
     arguments = [part for part in parts if _holds_tests(ROOT / part)]
     if arguments and version != BASE:
-        chosen = "not sparse or client" if version == CLIENT_VERSION else "not sparse"
-        chosen += " and not kinds" if version == BETWEEN_VERSION else ""
-        arguments += ["-m", "not once" if every else f"not once and ({chosen})"]
+        chosen = "not once"
+        if not sparse:
+            chosen += " and (not sparse or client)" if version == CLIENT_VERSION else " and not sparse"
+        if ci and version == BETWEEN_VERSION:
+            chosen += " and not kinds"
+        arguments += ["-m", chosen]
     return arguments
 
 
-def run_version(directory: Path, version: str, arguments: list[str], *, every: bool) -> Row:
+def run_version(directory: Path, version: str, arguments: list[str], *, ci: bool, sparse: bool) -> Row:
     """Runs pytest in the environment of one version.
 
     Args:
         directory: Where the environments are.
         version: Of transformers.
         arguments: For pytest; empty for what this version runs by itself.
-        every: Whether tests marked `sparse` run with every version.
+        ci: Whether CI runs it, which leaves out what another version shows as well.
+        sparse: Whether tests marked `sparse` run with every version.
     """
     row = Row(f"transformers {version}")
     if not arguments:
-        arguments = _chosen(version, every=every)
+        arguments = _chosen(version, ci=ci, sparse=sparse)
         if not arguments:
             row.note = "no tests"
             return row
@@ -202,6 +207,7 @@ def main() -> int:
     )
     add_selection(parser)
     parser.add_argument("--checks", action="store_true", help="run ruff and mypy and build the docs first")
+    parser.add_argument("--sparse", action="store_true", help="also run the tests marked sparse with each")
     parser.add_argument("--jobs", type=int, default=2, help="versions that run at a time (default: 2)")
     own, after = _split(sys.argv[1:])
     options = parser.parse_args(own)
@@ -213,7 +219,9 @@ def main() -> int:
         # What takes longest begins first: the whole suite, then the version with the client's tests.
         order = sorted(versions, key=lambda version: (version != BASE, version != CLIENT_VERSION))
         pending = {
-            version: pool.submit(run_version, options.directory, version, after, every=not options.ci)
+            version: pool.submit(
+                run_version, options.directory, version, after, ci=options.ci, sparse=options.sparse
+            )
             for version in order
         }
         rows += [pending[version].result() for version in versions]

@@ -30,6 +30,8 @@ def rows_since(trace: Trace) -> list[tuple[int, int]]:
     An adapter around a module gives its tensors other names and another load. What they were loaded from
     stays, and says which they are where one tensor alone was.
     """
+    if not len(trace.at_return):
+        return []
     columns = ("load", "name", "file", "keys")
     by_name: dict[tuple[int | None, str | None], int] = {}
     by_source: dict[tuple[str | None, ...], list[int]] = defaultdict(list)

@@ -1,7 +1,5 @@
 """What the loader of a trace is like: facts that the trace states, never a version number."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Which part of the time each column of a chart of memory stands for: panels with an axis of their own."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from hftrace.analysis.memory.usage import ProcessMemory

@@ -3,8 +3,6 @@
 A registry holds strings, so that a view is imported when it is drawn and not before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 

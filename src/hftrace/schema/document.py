@@ -15,10 +15,11 @@ import math
 import os
 import typing
 from collections.abc import Iterable
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
+from hftrace.schema import model
 from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Content, Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -67,13 +68,22 @@ class _Kind(typing.NamedTuple):
 
 
 @functools.cache
+def _hints() -> dict[str, Any]:
+    """Returns the type hint of each annotation of a column: few differ, and evaluating one is dear."""
+    texts = {
+        str(field.type): field.type for row_type in TABLES.values() for field in dataclasses.fields(row_type)
+    }
+    return typing.get_type_hints(SimpleNamespace(__annotations__=texts), vars(model))
+
+
+@functools.cache
 def _kinds(table_name: str) -> dict[str, _Kind]:
     """Returns what each known column of a table may hold, from the type hints of its rows."""
     row_type = TABLES[table_name]
-    hints = typing.get_type_hints(row_type)
+    hints = _hints()
     kinds: dict[str, _Kind] = {}
     for field in dataclasses.fields(row_type):
-        hint = hints[field.name]
+        hint = hints[str(field.type)]
         types: list[type] = []
         items: type | None = None
         for part in typing.get_args(hint) if isinstance(hint, UnionType) else (hint,):
@@ -144,9 +154,7 @@ def write(trace: Content, path: str | os.PathLike[str]) -> None:
             _replace(target, data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HftraceError(
-            f"cannot write the trace to {target}: {reason}; choose another place with -o"
-        ) from None
+        raise HftraceError(f"cannot write the trace to {target}: {reason}") from None
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -6,8 +6,6 @@ is written in batches, :class:`Events`, which :mod:`hftrace.replay.events`
 takes apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import is_not
 from typing import Any, Generic, TypeVar, overload
 
 
@@ -336,6 +338,10 @@ class Table(Sequence[Row], Generic[Row]):
             return self.columns[name]
         except KeyError:
             raise KeyError(f"there is no column {name!r}: {', '.join(self.columns)}") from None
+
+    def is_known(self, name: str) -> bool:
+        """Returns whether a column has a value in any row."""
+        return any(map(is_not, self.column(name), repeat(None)))
 
     def __len__(self) -> int:
         return self._length

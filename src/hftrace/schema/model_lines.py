@@ -1,7 +1,5 @@
 """The lines of a journal that say what a finished model is made of; :mod:`hftrace.schema.lines` has all."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 Plain data, from whoever knows the ledger to whoever has the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -10,8 +10,6 @@ run in the middle (the mean of the two in the middle where their number is
 even): its phases add up to the median, and so do the differences.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

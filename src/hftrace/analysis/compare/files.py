@@ -1,7 +1,5 @@
 """The files of several runs side by side: told apart by the load that asked for them, and by their source."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

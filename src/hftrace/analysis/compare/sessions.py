@@ -1,7 +1,5 @@
 """The whole session of a run in a comparison: its wall time, and what it went into by name."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 from hftrace.analysis.time.session import Part, inside_ns, parts, session_bounds, session_wall_ns

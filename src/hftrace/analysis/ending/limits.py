@@ -1,7 +1,5 @@
 """Which limit of memory applied to a load: the smallest, unless it is known which one it was."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple

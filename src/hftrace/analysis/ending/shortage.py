@@ -5,8 +5,6 @@ c10/xpu/XPUCachingAllocator.cpp, aten/src/ATen/mps/MPSAllocator.mm); the trace's
 first, as they are exact.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple

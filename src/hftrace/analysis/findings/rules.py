@@ -6,8 +6,6 @@ about hftrace itself, R.. for loads and K.. for what was asked of them; numbers 
 those of the project's catalogue of cases.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass

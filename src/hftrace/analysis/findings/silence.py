@@ -3,8 +3,6 @@
 No finding is no proof: the claim is about the whole session, and needs that all of it was seen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

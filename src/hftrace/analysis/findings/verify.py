@@ -24,6 +24,8 @@ MAX_NAMES = 3
 )
 def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     """R30: the checkpoint has weights of its own for a tied tensor, and they are lost."""
+    if not trace.tensors.is_known("own_key_equal"):
+        return
     columns = ("name", "tied_to", "keys", "stored_bytes", "own_key_equal")
     lost = [
         (name, owner, keys, size or 0)

@@ -17,6 +17,7 @@ from hftrace.analysis.ledger.renames import explained_rows, other_names
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.once import once
 from hftrace.analysis.request import COMPUTED_MAPS
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
@@ -185,6 +186,7 @@ def _renamed_away(trace: Trace, kind: str, provenance: str, without: Container[i
     )
 
 
+@once
 def _mismatched(trace: Trace) -> list[int]:
     """Returns the rows of tensors whose only key did not fit."""
     tensors = trace.tensors
@@ -196,6 +198,7 @@ def _mismatched(trace: Trace) -> list[int]:
     ]
 
 
+@once
 def _meant(trace: Trace) -> list[int]:
     """Returns the rows of tensors that no file is to have, or that R27 tells of."""
     # Whoever makes a new adapter means to train it.

@@ -4,8 +4,6 @@ All work on columns: a ledger of 100,000 rows is walked as seldom as can be,
 and no row object is built.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -46,13 +44,13 @@ class Total:
     bytes: int = 0
     stored_bytes: int = 0
 
-    def add(self, other: Total) -> None:
+    def add(self, other: "Total") -> None:
         """Adds another total to this one."""
         self.count += other.count
         self.bytes += other.bytes
         self.stored_bytes += other.stored_bytes
 
-    def subtract(self, other: Total) -> None:
+    def subtract(self, other: "Total") -> None:
         """Takes another total out of this one."""
         self.count -= other.count
         self.bytes -= other.bytes

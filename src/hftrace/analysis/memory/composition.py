@@ -7,8 +7,6 @@ that has the watermark. What these do not explain is a part of its own: in a loa
 that was killed, above all the reads that were under way, which are recorded when they end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Tensors on their way to a device, on the axis of time: what the ledger knows of a device's memory."""
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import accumulate

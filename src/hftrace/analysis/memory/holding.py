@@ -10,8 +10,6 @@ Three things do:
 *   copies in flight: read and cast, not yet in the model.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Readings come often and miss what is short; the kernel's watermarks say how high
 Where they disagree about the peak, the watermark is right.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ Every curve and every largest value that is shown comes from here, so that no
 screen has two figures for one thing.
 """
 
-from __future__ import annotations
-
 import bisect
 from typing import Any, NamedTuple, TypeVar
 

@@ -1,7 +1,5 @@
 """Memory of each loading process over time, its exact peak, and how much the load added."""
 
-from __future__ import annotations
-
 import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ stored dtype is a memory map that nobody need have touched, and so is one that w
 the process grew by it says more.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -39,7 +37,7 @@ class Moved(NamedTuple):
     unknown: int = 0
     """Of those of which nobody knows."""
 
-    def plus(self, fate: int, size: int) -> Moved:
+    def plus(self, fate: int, size: int) -> "Moved":
         """Returns this with more bytes in one field."""
         return self._replace(**{self._fields[fate]: self[fate] + size})
 
@@ -92,6 +90,8 @@ def fate_of(trace: Trace, batch: Batch) -> int | None:
 @once
 def _parts(trace: Trace) -> frozenset[int]:
     """Returns the rows of tensors of which a rank holds a part."""
+    if not trace.tensors.is_known("global_shape"):
+        return frozenset()
     shapes = trace.tensors.column("global_shape")
     return frozenset(row for row, shape in enumerate(shapes) if shape is not None)
 

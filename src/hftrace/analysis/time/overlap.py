@@ -1,7 +1,5 @@
 """Loads of one process that ran at the same time."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from hftrace.analysis.once import once

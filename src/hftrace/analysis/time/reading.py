@@ -5,8 +5,6 @@ tensor to a pool of threads and has no such span: there, a shard is all
 tensors of one file, and takes as long as one of them was being read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -6,8 +6,6 @@ model. Between them lie stretches that nobody recorded. These are named by
 where the caller's own code was at both ends of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

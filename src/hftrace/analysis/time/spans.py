@@ -4,8 +4,6 @@ Rows are positions in the table of spans. Every walk here is a loop, never a
 recursion: a trace may be as deep as it likes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Stretches: time between recorded spans, named by where the caller's own code was at both ends of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Lanes of time: what each thread did, who waited, who read."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar

@@ -4,8 +4,6 @@ A session may hold loads that failed and were caught, and loads that were fine
 before it failed itself. What is said of its end is about one load alone.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from hftrace.analysis.once import once

@@ -1,7 +1,5 @@
 """Memory of each group over time on one axis, and what the peaks are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

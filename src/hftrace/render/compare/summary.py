@@ -1,7 +1,5 @@
 """Caveats, figures with verdicts, and where the differences come from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

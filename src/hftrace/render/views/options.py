@@ -1,7 +1,5 @@
 """What a view is asked to show, and rows as a view gives them to be printed as JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

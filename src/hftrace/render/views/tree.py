@@ -1,7 +1,5 @@
 """The call tree: the loader's own functions with their times, shards, misses and waits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
