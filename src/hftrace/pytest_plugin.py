@@ -124,6 +124,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if marker is None:
         return (yield)
     from hftrace.errors import UsageError
+    from hftrace.schema.redact import redact
 
     try:
         budget = budget_of(marker)
@@ -136,7 +137,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     broken = problems(loads.traces[-1], budget)
     if broken:
         where = f"\ntrace: {loads.paths[-1]}" if loads.paths else "\nkeep its trace with --hftrace-dir DIR"
-        pytest.fail("\n".join(broken) + where, pytrace=False)
+        pytest.fail(redact("\n".join(broken) + where), pytrace=False)
     return result
 
 
@@ -214,7 +215,9 @@ class Loads:
         directory = self._item.config.getoption("--hftrace-dir")
         if directory is None:
             return None
-        words = [self._item.nodeid, *([name] if name else [])]
+        from hftrace.schema.redact import redact
+
+        words = [redact(self._item.nodeid), *([redact(name)] if name else [])]
         number = f"-{len(self.traces) + 1}" if self.traces else ""
         stem = re.sub(r"[^A-Za-z0-9._=-]+", "-", "-".join(words)).strip("-")[:150]
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -224,8 +227,9 @@ class Loads:
         """Adds the figures to the test's properties, which a JUnit file shows."""
         from hftrace.analysis.memory.peaks import memory_peaks
         from hftrace.analysis.time.session import largest_load_ns, session_wall_ns
+        from hftrace.schema.redact import redact
 
-        before = f"hftrace_{name}_" if name else "hftrace_"
+        before = f"hftrace_{redact(name)}_" if name else "hftrace_"
         largest = largest_load_ns(trace)
         figures = {
             "seconds": session_wall_ns(trace) / 1e9,

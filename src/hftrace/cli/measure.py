@@ -19,7 +19,7 @@ from hftrace.cli.common.model import ModelOptions
 from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_directory
 from hftrace.errors import EXIT_FAILED, EXIT_OF_SIGNAL, EXIT_OK, HftraceError, SignalInterrupt, UsageError
-from hftrace.schema.redact import redact_arguments
+from hftrace.schema.redact import clean, redact_arguments
 from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def write_comparison(measured: Measured, facts: dict[str, Any]) -> Path:
     """
     path = measured.directory / COMPARISON
     traces = {name: [Path(each).name for each in paths] for name, paths in measured.groups}
-    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **facts}
+    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **clean(facts)}
     try:
         path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:

@@ -15,6 +15,7 @@ from types import TracebackType
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.run_directory import RUN_PREFIX
 from hftrace.schema import journal
+from hftrace.schema.redact import redact
 
 HELD = (journal.JOURNAL_PREFIX, journal.SAMPLES_PREFIX, journal.STACKS_PREFIX)
 """Of the names of the files that a trace is made of."""
@@ -133,6 +134,6 @@ def _copy(descriptor: int, path: Path) -> None:
 
 
 def to_stderr(line: str) -> None:
-    """Prints a line for the user; where nobody reads it, that ends nothing."""
+    """Prints a line for the user, without secrets; where nobody reads it, that ends nothing."""
     with contextlib.suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
+        print(redact(line), file=sys.stderr, flush=True)  # noqa: T201

@@ -28,6 +28,7 @@ from typing import Any
 
 from hftrace.errors import TraceError
 from hftrace.schema import journal
+from hftrace.schema.redact import clean
 
 RUN_PREFIX = ".hftrace-run-"
 """Of the name of a run's directory, which lies beside the trace that it is for."""
@@ -104,7 +105,7 @@ class SupervisorLog:
 
     def write(self, kind: str, facts: dict[str, Any]) -> None:
         """Appends one line."""
-        text = json.dumps([kind, facts], default=str).encode("ascii") + b"\n"
+        text = json.dumps([kind, clean(facts)], default=str).encode("ascii") + b"\n"
         self._lines.append(text)
         self.facts.add(kind, json.loads(text)[1])
         self._append(text)

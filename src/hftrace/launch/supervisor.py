@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -38,6 +37,7 @@ from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
 from hftrace.units import byte_count
 
+LAST_WORDS_SECONDS = 5
 MIN_FREE_BYTES = 1 << 16
 """A disk with less is full: a journal begins with more."""
 
@@ -74,8 +74,8 @@ def run_load(
         run: Where the load records, which whoever saves the trace has opened.
         header: Facts for the trace's header (command, argv).
         on_progress: Called some ten times a second.
-        on_output: Gets each line that the child prints; None lets the child
-            print to this process's stderr itself.
+        on_output: Gets each line that the child prints; None prints it on
+            stderr. No line has a secret in it by then.
         on_stall: Gets each line of what is said about a load that is silent;
             None prints them on stderr.
 
@@ -135,18 +135,17 @@ def _run(
             stdin=subprocess.DEVNULL,
             env=environment,
             # Results are ours alone to print on stdout.
-            stdout=subprocess.PIPE if on_output else sys.stderr,
-            stderr=subprocess.STDOUT if on_output else sys.stderr,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise UsageError(f"cannot start {request.python}: {error.strerror or error}") from None
     log.write(CHILD, {"pid": child.pid, "start_ns": started, "start_ticks": start_ticks(child.pid)})
-    reader = None
     try:
         guard = Guard(child.pid, directory, _sampled(child.pid, run, request.watch, started), log, child.kill)
-        if on_output is not None and child.stdout is not None:
-            reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
-            reader.start()
+        assert child.stdout is not None  # a pipe
+        reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
+        reader.start()
         tail = JournalTail(run)
         follower = JournalFollower(run, tail)
         watchdog = Watchdog(
@@ -165,8 +164,8 @@ def _run(
         child.wait()
         raise
     ended = time.monotonic_ns()
-    if reader is not None:
-        reader.join(timeout=5)
+    # All that it wrote is in the pipe; one that it has left behind may hold the other end for long.
+    reader.join(timeout=LAST_WORDS_SECONDS)
     guard.stop()
     if directory.restore():
         run = directory.path
@@ -233,11 +232,15 @@ def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
     return HftraceError(f"{python} {how} before it could record anything: is it a Python interpreter?")
 
 
-def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
-    for raw in stream:
-        text = raw.decode("utf-8", "replace").rstrip("\n")
-        # The client's own warnings name URLs with their signatures.
-        on_output(redact(text.rpartition("\r")[2]))
+def _forward(stream: IO[bytes], on_output: Callable[[str], None] | None) -> None:
+    with stream:
+        for raw in stream:
+            # The client's own warnings name URLs with their signatures.
+            text = redact(raw.decode("utf-8", "replace").rstrip("\n"))
+            if on_output is None:
+                to_stderr(text)
+            else:
+                on_output(text.rpartition("\r")[2])
 
 
 def working_directory(output: Path | None) -> Path:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace.schema.redact import clean_line, clean_names
+
 FLUSH_SECONDS = 0.035
 """At most this much of the per-tensor events, and what a flush takes, is lost when the process is killed
 (DESIGN.md: 50 ms). A flush costs a few microseconds; waking up takes the interpreter's lock from the load."""
@@ -27,7 +29,7 @@ WrittenLine = list[Any] | bytes
 
 
 def _text(lines: list[WrittenLine]) -> bytes:
-    ready = [line if type(line) is bytes else _encode(line).encode("ascii") for line in lines]
+    ready = [clean_names(line) if type(line) is bytes else clean_line(line, _encode) for line in lines]
     ready.append(b"")
     return b"\n".join(ready)
 

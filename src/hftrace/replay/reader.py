@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from hftrace.errors import TraceError
 from hftrace.replay.events import Event, decode
+from hftrace.replay.restored import restore
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.lines import Allocator, Edge
 
@@ -52,6 +53,8 @@ class Process:
     stopped: bool = False
     journal_stopped: str | None = None
     """Why its journal could not be written to its end."""
+    restored: bool = False
+    """Whether paths have their secrets again, which the trace may not have."""
     device_marks: dict[str, int] = field(default_factory=dict)
     """The allocators' peaks at the last edge, where they are not set back at each."""
     _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -164,7 +167,9 @@ def read_process(path: Path) -> Process | None:
             process.stopped = True
             process.saw(line.time_ns)
         else:
-            process.add_line(line)
+            whole = restore(line)
+            process.restored |= whole is not line
+            process.add_line(whole)
     if process is not None:
         _add_stopped(process, path)
     return process

@@ -51,6 +51,7 @@ TABLES: dict[str, type[Any]] = {
     "at_return": Tensor,
 }
 """The tables of a trace, and what a row of each is."""
+TENSOR_TABLES = ("tensors", "at_return")
 
 
 class _Kind(typing.NamedTuple):
@@ -125,6 +126,28 @@ def _without(facts: Facts, names: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in facts.items() if key not in names}
 
 
+def to_bytes(trace: Content) -> bytes:
+    """Returns the document of a trace as it is written, without any secret that this process knows.
+
+    Raises:
+        HftraceError: It cannot be written as JSON.
+    """
+    from hftrace.schema.redact import clean_json  # reading a trace needs none of it
+
+    try:
+        parts = [
+            f"{json.dumps(block)}:".encode() + clean_json(_encoded(value), names=block in TENSOR_TABLES)
+            for block, value in to_json(trace).items()
+        ]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise HftraceError(f"the trace cannot be written as JSON: {error}") from None
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 def write(trace: Content, path: str | os.PathLike[str]) -> None:
     """Writes a trace so that a reader never sees half of one: a new file, then a rename.
 
@@ -134,11 +157,7 @@ def write(trace: Content, path: str | os.PathLike[str]) -> None:
     from pathlib import Path  # with tempfile and gzip it takes longer to import than a small trace to read
 
     target = Path(path)
-    try:
-        text = json.dumps(to_json(trace), allow_nan=False, separators=(",", ":"))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise HftraceError(f"the trace cannot be written as JSON: {error}") from None
-    data = text.encode("ascii")
+    data = to_bytes(trace)
     if target.name.endswith(".gz"):
         import gzip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -72,9 +71,9 @@ def save(trace: Trace, target: Path | None) -> Saved:
             target, written=False
         )  # nothing was loaded: no trace worth keeping, and none worth overwriting
     if target is None:
-        from hftrace.schema.document import to_json
+        from hftrace.schema.document import to_bytes
 
-        click.echo(json.dumps(to_json(trace), allow_nan=False))
+        click.echo(to_bytes(trace).decode("ascii"))
         return Saved(None, written=False)
     try:
         trace.save(target)

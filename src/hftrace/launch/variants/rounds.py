@@ -18,6 +18,7 @@ from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import DTYPE_KEYWORDS, SCRATCH_DIRECTORY, VariantSpec
+from hftrace.schema.redact import REMOVED, redact_value
 from hftrace.schema.trace import Trace
 
 
@@ -147,7 +148,10 @@ def _run(
     directory: Path,
     header: Mapping[str, Any],
 ) -> Trace:
-    facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
+    facts = {
+        **header,
+        "variant": {"name": spec.name, "round": number, "environment": redact_value(spec.environment)},
+    }
     # The same path in each run, or the runs of one variant would differ in what they asked for.
     scratch = directory / "offload"
     mine = dataclasses.replace(
@@ -194,4 +198,4 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
 
 def file_name(name: str) -> str:
     """Returns a variant's name as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-") or "variant"
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace(f"={REMOVED}", "-removed")).strip("-") or "variant"

@@ -155,3 +155,19 @@ def test_what_a_variant_says_wins_over_what_is_common():
 
 def test_no_two_variants_write_the_same_file():
     assert file_names(["a b", "a-b", "c", "a/b"]) == {"a b": "a-b", "a-b": "a-b.2", "c": "c", "a/b": "a-b.3"}
+
+
+def test_what_a_variant_is_called_has_no_secret_in_it():
+    given = [
+        "token=Opaque-1-x",
+        "token=Opaque-2-x",
+        "env.DB_PASSWORD=Opaque-3-x, bf16",
+        "mine: token=Opaque-4-x",
+    ]
+    specs = distinct([parse_variant(text) for text in given])
+    names = ["token=[removed]", "token=[removed] (2)", "env.DB_PASSWORD=[removed], bf16", "mine"]
+    assert [spec.name for spec in specs] == names
+    assert specs[1].keywords == {"token": "Opaque-2-x"}
+    assert specs[2].environment == {"DB_PASSWORD": "Opaque-3-x"}
+    assert [spec.name for spec in grid(["token=Opaque-5-x,Opaque-6-x"])] == ["token=[removed]"] * 2
+    assert [file_name(name) for name in names[:2]] == ["token-removed", "token-removed-2"]
