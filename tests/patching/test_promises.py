@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 import hftrace
-from hftrace.record import patching, recorder
+from hftrace.record import frames, patching, recorder
 from hftrace.synth import plan, write
 
 transformers = pytest.importorskip("transformers")
@@ -49,7 +49,6 @@ PACKAGES = {
     "httpx",
     "httpx2",
 }
-OURS = (patching.FRAME_FILE, patching.IMPORT_FRAME_FILE)
 SIZES = {"llama-2-7b": "2MB", "bert-base": "2MB"}
 
 
@@ -171,7 +170,7 @@ def own_codes(known=()):
         f"{function.__module__}.{function.__qualname__}"
         for function in [*gc.get_objects(), *(row[0] for row in known)]
         if type(function) is types.FunctionType
-        and function.__code__.co_filename == patching.FRAME_FILE
+        and frames.is_own(function.__code__.co_filename)
         and not str(function.__module__).startswith("hftrace")
     ]
 
@@ -496,12 +495,12 @@ def test_what_is_imported_while_tracing_is_whole_too(run_python, llama):
         f"""
 import gc, sys, types
 import hftrace
-from hftrace.record import patching
+from hftrace.record import frames
 with hftrace.trace(sample_hz=0) as recorded:
     from transformers import AutoModelForCausalLM
     AutoModelForCausalLM.from_pretrained({str(llama)!r})
 left = [f for f in gc.get_objects() if type(f) is types.FunctionType
-        and f.__code__.co_filename == patching.FRAME_FILE and not str(f.__module__).startswith("hftrace")]
+        and frames.is_own(f.__code__.co_filename) and not str(f.__module__).startswith("hftrace")]
 assert not left, left
 import importlib._bootstrap
 assert importlib._bootstrap._find_and_load.__code__.co_name == "_find_and_load"
@@ -760,7 +759,7 @@ def frames_of(error):
                 [
                     (frame.filename, frame.lineno, frame.name)
                     for frame in traceback.extract_tb(error.__traceback__)
-                    if frame.filename != patching.FRAME_FILE
+                    if not frames.is_own(frame.filename)
                 ],
             )
         )
@@ -819,7 +818,7 @@ def test_failed_imports_have_the_same_traceback(llama, warm, tmp_path, monkeypat
         return [
             (frame.filename, frame.lineno, frame.name)
             for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != patching.FRAME_FILE
+            if not frames.is_own(frame.filename)
         ]
 
     def attempt(module, inside):

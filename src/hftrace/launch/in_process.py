@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.errors import HftraceError
+from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
@@ -26,7 +26,7 @@ from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
 from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
 from hftrace.launch.verified import verify_loads
-from hftrace.record import session
+from hftrace.record import gil, session
 from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.recorder import shielded
@@ -126,6 +126,9 @@ class Recording:
         return self
 
     def _begin(self) -> None:
+        reason = gil.refusal()
+        if reason is not None:
+            raise UsageError(reason)
         self._rank = own_rank()
         self._place = self._destination.claim(self._rank)
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import learn_variables, names_secret_variable, redact
 from hftrace.system import limits
@@ -96,7 +96,7 @@ def limit_facts(error: BaseException) -> dict[str, Any]:
 def _raised(error: BaseException) -> dict[str, Any]:
     """Returns function and ``file:line`` where an exception was raised; nothing where it does not say."""
     frames = [(each.tb_frame, each.tb_lineno) for each in _traceback(error)]
-    own = [(frame, line) for frame, line in frames if frame.f_code.co_filename != FRAME_FILE]
+    own = [(frame, line) for frame, line in frames if not is_own(frame.f_code.co_filename)]
     if not own:
         return {}
     frame, line = own[-1]

@@ -167,7 +167,8 @@ class Tracer:
                 point.phase_after,
             )
             build = point.handler or span_handler
-            undo = patch(function, lambda original: build(recorder, point, number, function, original))
+            hot = isinstance(point.handler, EventHandler)
+            undo = patch(function, lambda original: build(recorder, point, number, function, original), hot)
         except Exception as error:
             recorder.error(point.target, error)
             return False

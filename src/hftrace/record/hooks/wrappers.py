@@ -10,9 +10,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.frames import transparent
 from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
-from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.session import looked
 
