@@ -11,12 +11,12 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.living import Living
 from hftrace.schema import codec, lines
 from hftrace.schema.redact import redact
 
@@ -31,7 +31,7 @@ MAX_NAME = 200
 LEAST_OWN_NS = 500_000
 """hftrace's own work outside of spans is not told from the caller's where it is shorter."""
 
-recording: weakref.WeakSet[Recorder] = weakref.WeakSet()
+recording: Living[Recorder] = Living()
 """The recorders of this process that record now."""
 
 
