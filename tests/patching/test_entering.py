@@ -1,4 +1,4 @@
-"""Promises 2 and 3 where blocks are entered and left among threads and forks, and exceptions come in between."""
+"""Promises 2 and 3: blocks that are entered and left among threads and forks, or interrupted in between."""
 
 from __future__ import annotations
 

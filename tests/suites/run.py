@@ -13,7 +13,8 @@ one) goes on PYTHONPATH. What concerns hftrace:
                    tests/test_modeling_utils.py
     peft           tests/test_auto.py tests/test_hub_features.py tests/test_low_level_api.py
                    tests/test_custom_models.py, after an empty tests/__init__.py was put there
-    transformers   tests/utils/test_modeling_utils.py tests/utils/test_core_model_loading.py tests/models/llama
+    transformers   tests/utils/test_modeling_utils.py tests/utils/test_core_model_loading.py
+                   tests/models/llama
 
 A library's own options of pytest that need a plugin are put aside by `-- -o addopts=`.
 
