@@ -197,3 +197,26 @@ def test_a_child_forked_while_another_thread_holds_the_lock_can_take_it():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     with lock:
         pass
+
+
+class Wordless(OSError):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_an_exception_that_cannot_say_what_it_is_ends_its_spans(monkeypatch):
+    from transformers import AutoConfig, PretrainedConfig
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise Wordless
+
+    monkeypatch.setattr(PretrainedConfig, "get_config_dict", fail)
+    recording = hftrace.trace(None, sample_hz=0)
+    with pytest.raises(Wordless), recording, hftrace.step("a part"):
+        AutoConfig.from_pretrained("nowhere")
+    trace = recording.trace
+    assert trace.outcome["error"]["message"] == "<Wordless str() failed>"
+    assert trace.header["errors"] == []
+    failed = [span for span in trace.spans if span.status == "error"]
+    assert {"step"} < {span.phase for span in failed}
+    assert {span.attributes["error"] for span in failed} == {"Wordless: <Wordless str() failed>"}

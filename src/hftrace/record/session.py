@@ -16,6 +16,7 @@ from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.failures import failure_notes
 from hftrace.record.living import Living
 from hftrace.schema import codec, lines
 from hftrace.schema.redact import redact
@@ -226,5 +227,5 @@ def _end(recorder: Recorder, span: int, ended_ns: int, error: BaseException | No
     # A generator that is closed has not failed.
     if error is not None and not isinstance(error, GeneratorExit):
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
-        noted = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]}
+        noted = failure_notes(error, with_place=False)
     recorder.write(lines.End(span, ended_ns, recorder.edge(), status, noted))
