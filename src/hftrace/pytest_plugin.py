@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from hftrace.api.recording import Recording
     from hftrace.api.trace import Trace
 
 MARKER = "limit_load"
@@ -33,6 +34,8 @@ FIGURES = {"seconds": "--max-time", "load_seconds": "--max-load-time", "ready": 
 FIGURES |= {"peak": "--max-peak", "anon_peak": "--max-anon-peak", "device_peak": "--max-device-peak"}
 """Keywords of the marker, and the option of ``hftrace check`` that each is."""
 TIMES = ("seconds", "load_seconds", "ready")
+NOT_SAVED = pytest.StashKey[list[str]]()
+"""Why traces of a run are not there, a sentence each."""
 EXAMPLE = "seconds=10, peak='2GB', forbid=['cast']"
 
 
@@ -51,6 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "load), needs more memory (bytes, or text such as '2GB'), or does something forbidden (see hftrace "
         "check --forbid)",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says which traces could not be written, and what is kept of them."""
+    reasons = config.stash.get(NOT_SAVED, [])
+    if reasons:
+        terminalreporter.section("traces that could not be saved")
+        for reason in reasons:
+            terminalreporter.write_line(f"hftrace: {reason}")
 
 
 @dataclass(frozen=True)
@@ -165,19 +177,38 @@ class Loads:
         Args:
             name: Goes into the file's name.
         """
-        from hftrace.api.recording import trace
-
-        path = self._path(name)
-        recorded = trace(path, force=True)  # of a run before this one
+        recorded = path = None
         try:
-            with recorded:
+            with contextlib.ExitStack() as block:
+                recorded, path = self._entered(block, name)
                 yield recorded
         finally:
-            if recorded.finished:
+            if recorded is not None and recorded.finished:
                 self.traces.append(recorded.trace)
-                if path is not None:
+                if recorded.unsaved is not None:
+                    self._not_saved(recorded.unsaved)
+                elif path is not None:
                     self.paths.append(path)
                 self._tell(recorded.trace, name)
+
+    def _entered(self, block: contextlib.ExitStack, name: str | None) -> tuple[Recording, Path | None]:
+        """Begins a recording; in memory alone where its trace could not be written. Returns where it will."""
+        from hftrace.api.recording import trace
+        from hftrace.errors import HftraceError
+
+        try:
+            # Over that of a run before this one.
+            path = self._path(name)
+            return block.enter_context(trace(path, force=True)), path
+        except (HftraceError, OSError) as error:
+            if self._item.config.getoption("--hftrace-dir") is None:
+                raise
+            self._not_saved(error.message if isinstance(error, HftraceError) else str(error))
+            return block.enter_context(trace()), None
+
+    def _not_saved(self, reason: str) -> None:
+        """Keeps for the end of the run why a trace is not there: a test does not fail for that."""
+        self._item.config.stash.setdefault(NOT_SAVED, []).append(f"{self._item.nodeid}: {reason}")
 
     def _path(self, name: str | None) -> Path | None:
         directory = self._item.config.getoption("--hftrace-dir")

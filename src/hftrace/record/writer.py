@@ -161,6 +161,18 @@ class JournalWriter:
         if file is not None:
             os.close(file)
 
+    def reopened(self) -> int | None:
+        """Returns a descriptor that reads the file, where its name is gone; None where it is not.
+
+        A temporary directory may be cleaned up while a program runs on.
+        """
+        if self._file is None or os.path.exists(self.path):
+            return None
+        try:
+            return os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None  # not Linux
+
     def abandon(self) -> None:
         """Forgets the file without touching it: for the child after a fork."""
         self._file = None

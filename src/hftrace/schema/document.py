@@ -154,9 +154,7 @@ def write(trace: Content, path: str | os.PathLike[str]) -> None:
             _replace(target, data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HftraceError(
-            f"cannot write the trace to {target}: {reason}; choose another place with -o"
-        ) from None
+        raise HftraceError(f"cannot write the trace to {target}: {reason}") from None
 
 
 def _replace(target: Path, data: bytes) -> None:

@@ -125,6 +125,8 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
                 **({"load": span[0]} if span is not None and span[1] == "load" else {}),
             },
         )
+    # What is left is writing: the supervisor ends it where it takes too long for somebody.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if recorder.first_checkpoint is not None:
         recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
     shielded(recorder, "session", ended, recorder)
