@@ -984,12 +984,17 @@ def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypat
     assert recorded.trace.outcome["status"] == "ok"
 
 
-def test_a_start_that_fails_leaves_nothing(llama, warm, monkeypatch):
+def test_a_start_that_fails_leaves_nothing_and_the_block_runs(llama, warm, monkeypatch, capsys):
     from hftrace.record.tracer import Tracer
 
     monkeypatch.setattr(Tracer, "_auto_classes", fail_with("a bug of ours"))
-    with pytest.raises(ValueError, match="a bug of ours"), trace():
-        pass
+    recording = trace()
+    with recording:
+        model = load(llama)
+    assert model is not None
+    assert "nothing is recorded (ValueError: a bug of ours)" in capsys.readouterr().err
+    with pytest.raises(hftrace.HftraceError, match="said on stderr"):
+        _ = recording.trace
     assert own_codes(warm.functions) == []
     assert not patching._sites
 

@@ -120,10 +120,10 @@ class Recording:
             )
         try:
             self._begin()
+            return self
         except BaseException:
-            self._entered.release()
+            self._take_back("interrupted")
             raise
-        return self
 
     def _begin(self) -> None:
         reason = gil.refusal()
@@ -162,12 +162,12 @@ class Recording:
         atexit.register(self._end_with_the_process)
         try:
             self._tracer.start()
-        except BaseException:
-            # A bug of ours: the host goes on without what had been installed until then, and without a file.
-            tracer, self._tracer = self._tracer, None
-            self._give_back_place()
-            self._end(tracer, sys.exc_info()[1])
-            raise
+        except Exception as failure:
+            # The block runs all the same: nothing of it is recorded.
+            self._take_back("failed")
+            reason = f"{type(failure).__name__}: {failure}"
+            print(f"hftrace: nothing is recorded ({reason}), which is a bug of hftrace", file=sys.stderr)  # noqa: T201
+            return
         shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder, self._code)
 
     def __exit__(
@@ -176,14 +176,39 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tracer, self._tracer = self._tracer, None
-        if tracer is None:
-            return
+        tracer: Tracer | None = None
         try:
-            # A generator that is closed, or forgotten, has not failed.
-            self._end(tracer, None if isinstance(error, GeneratorExit) else error)
+            tracer, self._tracer = self._tracer, None
+            if tracer is not None:
+                # A generator that is closed, or forgotten, has not failed.
+                self._end(tracer, None if isinstance(error, GeneratorExit) else error)
         finally:
-            self._entered.release()
+            if tracer is not None:
+                # After a Ctrl-C in the middle: nothing stays on, all the same.
+                self._let_go(tracer)
+
+    def _take_back(self, state: str) -> None:
+        """Undoes what :meth:`_begin` has done so far, because an exception left it."""
+        tracer, self._tracer = self._tracer, None
+        with contextlib.ExitStack() as steps:  # all of them, whatever comes in between
+            steps.callback(self._let_go, tracer)
+            steps.callback(self._give_back_place)
+            if tracer is not None:
+                self._state = state
+            if self._directory is not None:
+                steps.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _let_go(self, tracer: Tracer | None) -> None:
+        """Takes off what is still on, ends what still runs, and lets another block begin."""
+        sampler, self._sampler = self._sampler, None
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._entered.release)
+            steps.callback(atexit.unregister, self._end_with_the_process)
+            if tracer is not None:
+                if sampler is not None and os.getpid() == tracer.recorder.pid:
+                    steps.callback(sampler.stop)
+                steps.callback(tracer.drop)
 
     def _end_with_the_process(self) -> None:
         self.__exit__(None, None, None)

@@ -33,7 +33,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-        "message": redact(str(error))[:MESSAGE],
+        "message": redact(words_of(error))[:MESSAGE],
         "traceback": redact(host_frames(text))[-TRACEBACK:],
         **_raised(error),
     }
@@ -47,8 +47,17 @@ def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
         with_place: Say where it was raised, too.
     """
     _learn_frames(error)
-    notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE], **limit_facts(error)}
+    said = f"{type(error).__name__}: {words_of(error)}".strip(": ")
+    notes = {"error": redact(said)[:LINE], **limit_facts(error)}
     return {**notes, **_raised(error)} if with_place else notes
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what an exception says of itself, as Python prints it; its own code may fail at that."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} str() failed>"
 
 
 def _learn_frames(error: BaseException) -> None:
@@ -60,7 +69,7 @@ def _learn_frames(error: BaseException) -> None:
         for entry in list(_traceback(each))[1 : MAX_LINKED + 1]:
             code = entry.tb_frame.f_code
             names = [name for name in code.co_varnames if names_secret_variable(name)]
-            if names and code.co_filename != FRAME_FILE:
+            if names and not is_own(code.co_filename):
                 values = entry.tb_frame.f_locals
                 learn_variables({name: values[name] for name in names if name in values})
 
@@ -86,7 +95,7 @@ MEMORY_WORDS = ("allocat", "out of memory", "file too large")
 
 def limit_facts(error: BaseException) -> dict[str, Any]:
     """Returns the limits of the process and what counts against them, where an exception may be about one."""
-    said = str(error).lower()
+    said = words_of(error).lower()
     if not isinstance(error, MemoryError) and not any(word in said for word in MEMORY_WORDS):
         return {}
     set_limits = limits.resource_limits()

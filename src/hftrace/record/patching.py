@@ -43,11 +43,11 @@ from __future__ import annotations
 import gc
 import inspect
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from hftrace.record.fork_lock import ForkLock
 from hftrace.record.frames import FRAME_FILE
 from hftrace.record.trampolines import trampoline_of
 
@@ -121,8 +121,9 @@ class _Site:
                 self.installed = self.function.__code__ = self._trampoline.code
             return
         if self.installed is not None:
-            self.installed = None
+            # In this order: where a signal's handler raises in between, there is nothing left to do.
             self.function.__code__ = self.code
+            self.installed = None
         self._trampoline.withdraw()
 
 
@@ -171,16 +172,31 @@ def is_patched_copy(function: types.FunctionType) -> bool:
 
 
 _sites: dict[types.FunctionType, _Site] = {}
-_lock = threading.RLock()
+MAX_INTERRUPTIONS = 3
+"""Exceptions that may come in between while one handler is taken off."""
+_lock = ForkLock()
 """Entered again where a collection, in the middle of patching, finds a generator that was being recorded."""
 
 
-def take_off(undos: Iterable[Undo]) -> None:
-    """Takes handlers off, and looks for functions that were copied meanwhile but once."""
+def take_off(undos: Sequence[Undo]) -> None:
+    """Takes handlers off, the last first, and looks for functions that were copied meanwhile but once.
+
+    All of them come off, also where a signal's handler raises in between: its exception goes on afterwards.
+    """
     exchanges: list[Exchange] = []
-    for undo in undos:
-        undo(exchanges)
-    _update_copies(exchanges)
+    interrupted: BaseException | None = None
+    # To the end: a copy would else get the code of another recording, which has ended meanwhile.
+    with _lock:
+        for undo in reversed(undos):
+            for _ in range(MAX_INTERRUPTIONS):
+                try:
+                    undo(exchanges)
+                    break
+                except BaseException as error:
+                    interrupted = error
+        _update_copies(exchanges)
+    if interrupted is not None:
+        raise interrupted
 
 
 def patch(function: types.FunctionType, factory: HandlerFactory, hot: bool = False) -> Undo:
@@ -204,22 +220,8 @@ def patch(function: types.FunctionType, factory: HandlerFactory, hot: bool = Fal
         inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     ):
         raise TypeError(f"{function!r} is a generator or coroutine")
-    with _lock:
-        site = _sites.get(function)
-        if site is None or (site.installed is not None and function.__code__ is not site.installed):
-            site = _Site(function, hot)
-        site.factories.append(factory)
-        _sites[function] = site
-        try:
-            found = site.update()
-        except BaseException:
-            site.factories.remove(factory)
-            if not site.factories:
-                _sites.pop(function, None)
-            raise
-        _update_copies(found)
-
     done = False
+    site: _Site
 
     def undo(exchanges: list[Exchange] | None = None) -> None:
         nonlocal done
@@ -227,15 +229,32 @@ def patch(function: types.FunctionType, factory: HandlerFactory, hot: bool = Fal
             if done:
                 return
             done = True
-            site.factories.remove(factory)
-            found = site.update()
+            try:
+                if factory in site.factories:
+                    site.factories.remove(factory)
+                found = site.update()
+            except BaseException:  # a signal's handler: to be called again
+                done = False
+                raise
             if not site.factories and _sites.get(function) is site:
                 del _sites[function]
-        if exchanges is None:
-            _update_copies(found)
-        else:
-            exchanges += found
+            if exchanges is None:
+                _update_copies(found)
+            else:
+                exchanges += found
 
+    with _lock:
+        known = _sites.get(function)
+        if known is None or (known.installed is not None and function.__code__ is not known.installed):
+            known = _Site(function, hot)
+        site = known
+        site.factories.append(factory)
+        _sites[function] = site
+        try:
+            _update_copies(site.update())
+        except BaseException:
+            take_off([undo])
+            raise
     return undo
 
 

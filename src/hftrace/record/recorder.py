@@ -130,6 +130,12 @@ class Recorder:
         if self.error_count > MAX_ERRORS:
             self.write(lines.Error("", f"{self.error_count - MAX_ERRORS} more errors of hftrace"))
         self.write(lines.Stop(clock()))
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes the journal as it is, and lets go of everything; may be called again."""
+        self.active = False
+        self.garbage.remove()
         self.writer.close()
         self.reserve.close(self.writer.stopped, self.writer.lost)
         self.memory.close()

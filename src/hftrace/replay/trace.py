@@ -147,10 +147,11 @@ def _table(row_type: type[Row], parts: list[_Part[Row]]) -> Table[Row]:
             shift = part.shifts.get(field.name)
             if field.name in part.constants:
                 column += [part.constants[field.name]] * len(values)
-            elif shift is None:
+            elif not shift:
                 column += values
             else:
                 column += [value if value is None else value + shift for value in values]
+    parts.clear()  # one table after the other: the memory is the traced program's
     return Table(row_type, columns)
 
 
@@ -239,6 +240,7 @@ class _Ledgers:
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))
         self._offset += max(process.spans, default=0)
+        process.forget()
 
 
 def _header(processes: list[Process], base: int) -> dict[str, Any]:
@@ -339,7 +341,7 @@ def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> d
     for fact in processes[0].facts.get("environment", []):
         around.update(fact)
     around.update(given or {})
-    if any(span.device_peak for process in processes for span in process.spans.values()):
+    if any(process.used_devices for process in processes):
         # A load that was killed described its devices before it used one, and never again.
         known = around.get("device_memory")
         if not isinstance(known, dict) or known.get("source") is None:
