@@ -16,8 +16,8 @@ import pytest
 import hftrace
 from hftrace.record import patching, session, tracer
 from hftrace.record.fork_lock import ForkLock
-from hftrace.record.living import Living
 from hftrace.record.frames import is_own
+from hftrace.record.living import Living
 
 pytest.importorskip("transformers.modeling_utils")
 

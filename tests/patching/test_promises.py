@@ -954,7 +954,7 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
     assert model is not None
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("hftrace: no trace could be made (ValueError: a bug of ours)")
-    kept = Path(said.rpartition(" ")[2])
+    kept = kept_run(said)
     assert list(kept.glob("journal-*"))
     shutil.rmtree(kept)
 
@@ -964,7 +964,12 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
 
     with pytest.raises(KeyError, match="the user's own"):
         block()
-    shutil.rmtree(capsys.readouterr().err.split()[-1])
+    shutil.rmtree(kept_run(capsys.readouterr().err))
+
+
+def kept_run(said):
+    """Returns the directory that a message says is kept."""
+    return Path(said.rpartition("`hftrace recover ")[2].partition("`")[0])
 
 
 def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypatch):
