@@ -27,12 +27,29 @@ from typing import Any
 
 from hftrace.errors import TraceError
 from hftrace.schema import journal
+from hftrace.schema.fact_shapes import AMOUNT, BLOCKS, FLAG, INTEGER, NUMBER, TEXT
+from hftrace.schema.facts import Cleaner
 
 RUN_PREFIX = ".hftrace-run-"
 """Of the name of a run's directory, which lies beside the trace that it is for."""
 BLOCK_PREFIX = "hftrace-"
 """Of that of ``hftrace.trace``, in the temporary directory."""
 RUN, CHILD, STALL, TIMEOUT, END = "run", "child", "stall", "timeout", "end"
+
+_SHAPES: dict[str, Any] = {
+    RUN: {
+        "header": BLOCKS["header"],
+        "request": BLOCKS["request"],
+        "counters": {"group_kills": AMOUNT, "system_kills": AMOUNT},
+        "limits": {"cgroup_bytes": AMOUNT, "ram_bytes": AMOUNT, "memory_limit_bytes": AMOUNT},
+        "group": {"version": AMOUNT, "mount": TEXT, "path": TEXT},
+    },
+    CHILD: {"pid": AMOUNT, "start_ns": AMOUNT, "start_ticks": AMOUNT},
+    STALL: {**BLOCKS["outcome"]["stalls"][0], "since_ns": AMOUNT},
+    TIMEOUT: {"seconds": NUMBER, "stack": TEXT},
+    END: {"exit_code": INTEGER, "interrupted": FLAG, "signal": TEXT, "end_ns": AMOUNT},
+}
+"""What the facts of a line have to be; the others are left out when it is read."""
 
 
 class SupervisorLog:
@@ -61,6 +78,7 @@ class RunFacts:
         stalls: Facts of each stall: of the last line ``stall`` about it.
         timeout: Facts of the line ``timeout``.
         end: Facts of the line ``end``; None where the supervisor did not live to see it.
+        damage: The lines that were left out.
     """
 
     run: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +86,7 @@ class RunFacts:
     stalls: list[dict[str, Any]] = field(default_factory=list)
     timeout: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
+    damage: journal.Damage = field(default_factory=journal.Damage)
 
     def block(self, name: str) -> dict[str, Any]:
         """Returns a block (``header``, ``request``, ``counters``, ``limits``) of the line ``run``."""
@@ -96,11 +115,16 @@ def read_log(run: str | os.PathLike[str]) -> RunFacts:
     """Returns what the supervisor of a run has written; nothing where it has left no log."""
     facts = RunFacts()
     try:
-        lines = list(journal.lines(Path(run) / journal.SUPERVISOR_FILE))
+        lines = list(journal.lines(Path(run) / journal.SUPERVISOR_FILE, facts.damage))
     except TraceError:
         return facts
     for line in lines:
         match line:
             case [str(kind), dict(values)]:
+                cleaner = Cleaner()
+                values = cleaner.object(values, _SHAPES.get(kind, {}))
+                facts.damage.lines += cleaner.count > 0
                 facts.add(kind, values)
+            case _:
+                facts.damage.lines += 1
     return facts
