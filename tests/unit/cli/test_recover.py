@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from hftrace import Trace
 from hftrace.cli.recover import command
+from hftrace.cli.show import command as show
 from hftrace.schema import document, journal
 
 PID = 2**23  # no process of Linux has it
@@ -101,3 +102,16 @@ def test_a_trace_that_no_reader_would_take_is_not_written(run, tmp_path, monkeyp
     assert "is damaged, and is kept" in str(done.exception)
     assert run.exists()
     assert not (tmp_path / "out.json").exists()
+
+
+def test_what_is_left_of_a_journal_is_drawn(run, tmp_path):
+    """All spans are lost, and when it died is known."""
+    (path,) = run.glob("journal-*")
+    lines = [LINES[0], [journal.PLACES, 7, ["a.weight", 10, 11]]]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / journal.SUPERVISOR_FILE).write_text(json.dumps(["child", {"pid": PID, "start_ns": 5}]) + "\n")
+    target = tmp_path / "out.json"
+    assert recover(run, "-o", str(target)).exit_code == 0
+    drawn = CliRunner().invoke(show, [str(target), "--view", "postmortem"])
+    assert (drawn.exit_code, drawn.exception) == (0, None)
+    assert "6 ns after the start" in drawn.stdout
