@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from hftrace.api.recording import Recording
     from hftrace.api.trace import Trace
 
 MARKER = "limit_load"
@@ -33,6 +34,8 @@ FIGURES = {"seconds": "--max-time", "load_seconds": "--max-load-time", "ready": 
 FIGURES |= {"peak": "--max-peak", "anon_peak": "--max-anon-peak", "device_peak": "--max-device-peak"}
 """Keywords of the marker, and the option of ``hftrace check`` that each is."""
 TIMES = ("seconds", "load_seconds", "ready")
+NOT_SAVED = pytest.StashKey[list[str]]()
+"""Why traces of a run are not there, a sentence each."""
 EXAMPLE = "seconds=10, peak='2GB', forbid=['cast']"
 
 
@@ -51,6 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
         "load), needs more memory (bytes, or text such as '2GB'), or does something forbidden (see hftrace "
         "check --forbid)",
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says which traces could not be written, and what is kept of them."""
+    reasons = config.stash.get(NOT_SAVED, [])
+    if reasons:
+        terminalreporter.section("traces that could not be saved")
+        for reason in reasons:
+            terminalreporter.write_line(f"hftrace: {reason}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     if marker is None:
         return (yield)
     from hftrace.errors import UsageError
+    from hftrace.schema.redact import redact
 
     try:
         budget = budget_of(marker)
@@ -124,7 +137,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     broken = problems(loads.traces[-1], budget)
     if broken:
         where = f"\ntrace: {loads.paths[-1]}" if loads.paths else "\nkeep its trace with --hftrace-dir DIR"
-        pytest.fail("\n".join(broken) + where, pytrace=False)
+        pytest.fail(redact("\n".join(broken) + where), pytrace=False)
     return result
 
 
@@ -165,25 +178,46 @@ class Loads:
         Args:
             name: Goes into the file's name.
         """
-        from hftrace.api.recording import trace
-
-        path = self._path(name)
-        recorded = trace(path, force=True)  # of a run before this one
+        recorded = path = None
         try:
-            with recorded:
+            with contextlib.ExitStack() as block:
+                recorded, path = self._entered(block, name)
                 yield recorded
         finally:
-            if recorded.finished:
+            if recorded is not None and recorded.finished:
                 self.traces.append(recorded.trace)
-                if path is not None:
+                if recorded.unsaved is not None:
+                    self._not_saved(recorded.unsaved)
+                elif path is not None:
                     self.paths.append(path)
                 self._tell(recorded.trace, name)
+
+    def _entered(self, block: contextlib.ExitStack, name: str | None) -> tuple[Recording, Path | None]:
+        """Begins a recording; in memory alone where its trace could not be written. Returns where it will."""
+        from hftrace.api.recording import trace
+        from hftrace.errors import HftraceError
+
+        try:
+            # Over that of a run before this one.
+            path = self._path(name)
+            return block.enter_context(trace(path, force=True)), path
+        except (HftraceError, OSError) as error:
+            if self._item.config.getoption("--hftrace-dir") is None:
+                raise
+            self._not_saved(error.message if isinstance(error, HftraceError) else str(error))
+            return block.enter_context(trace()), None
+
+    def _not_saved(self, reason: str) -> None:
+        """Keeps for the end of the run why a trace is not there: a test does not fail for that."""
+        self._item.config.stash.setdefault(NOT_SAVED, []).append(f"{self._item.nodeid}: {reason}")
 
     def _path(self, name: str | None) -> Path | None:
         directory = self._item.config.getoption("--hftrace-dir")
         if directory is None:
             return None
-        words = [self._item.nodeid, *([name] if name else [])]
+        from hftrace.schema.redact import redact
+
+        words = [redact(self._item.nodeid), *([redact(name)] if name else [])]
         number = f"-{len(self.traces) + 1}" if self.traces else ""
         stem = re.sub(r"[^A-Za-z0-9._=-]+", "-", "-".join(words)).strip("-")[:150]
         Path(directory).mkdir(parents=True, exist_ok=True)
@@ -193,8 +227,9 @@ class Loads:
         """Adds the figures to the test's properties, which a JUnit file shows."""
         from hftrace.analysis.memory.peaks import memory_peaks
         from hftrace.analysis.time.session import largest_load_ns, session_wall_ns
+        from hftrace.schema.redact import redact
 
-        before = f"hftrace_{name}_" if name else "hftrace_"
+        before = f"hftrace_{redact(name)}_" if name else "hftrace_"
         largest = largest_load_ns(trace)
         figures = {
             "seconds": session_wall_ns(trace) / 1e9,

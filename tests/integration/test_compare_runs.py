@@ -195,8 +195,23 @@ def test_ctrl_c_keeps_what_is_finished(place):
     os.killpg(process.pid, signal.SIGINT)
     done = finish(process, folder)
     assert done.code == 130, done.stderr
-    assert "hftrace: interrupted; what was finished is in out" in done.complaints
     document = json.loads((folder / "out" / "comparison.json").read_text())
     assert all(paths for paths in document["traces"].values())
     assert not list((folder / "out").glob(".hftrace*"))
     assert done.stdout
+    (said,) = [line for line in done.complaints if "interrupted" in line]
+    each = ", ".join(f"{name} {len(paths)}" for name, paths in document["traces"].items())
+    count = sum(map(len, document["traces"].values()))
+    assert said.startswith(f"hftrace: interrupted; {count} traces in out ({each}): hftrace compare out")
+    cut_off = list((folder / "out").glob("interrupted-*.json"))
+    if cut_off:  # else it came between two runs
+        assert said.endswith(f"; the trace of the run that was cut off is out/{cut_off[0].name}")
+        assert hftrace.Trace.open(cut_off[0]).outcome["status"] == "interrupted"
+    # Had it been killed before it could write its file, the traces say themselves whose they are.
+    (folder / "out" / "comparison.json").unlink()
+    again = command("compare", "out", "--json", cwd=folder)
+    assert again.code == 0, again.stderr
+    found = json.loads(again.stdout)["variants"]
+    assert {name: each["runs"] for name, each in found.items()} == {
+        name: len(paths) for name, paths in document["traces"].items()
+    }

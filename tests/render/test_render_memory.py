@@ -219,6 +219,11 @@ def test_the_next_command_follows_from_the_first_finding_and_the_peak(monkeypatc
     [
         ({}, "hftrace, at the --memory-limit"),
         ({"killer": "timeout"}, "hftrace, after the --timeout"),
+        ({"killer": "limit-unwatched"}, "nobody could watch the --memory-limit any more"),
+        (
+            {"evidence": [{"kind": "limit-unwatched", "limit_bytes": 2_000_000, "reason": "No room"}]},
+            "The --memory-limit of 2.00 MB could not be watched any more (No room)",
+        ),
         ({"killer": "kernel-oom", "evidence": []}, "the kernel's OOM killer (SIGKILL), likely"),
         (
             {"killer": "kernel-oom", "evidence": ["The kernel says: Out of memory: Killed process 7"]},

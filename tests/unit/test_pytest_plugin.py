@@ -95,6 +95,40 @@ def test_not_marked():
 
 
 @with_transformers
+def test_a_trace_that_cannot_be_saved_fails_no_test(pytester):
+    (pytester.path / "taken").write_text("a file")
+    done = check(
+        pytester,
+        """
+@pytest.mark.limit_load(seconds=60)
+def test_healthy(tmp_path):
+    load(tmp_path)
+
+
+def test_in_the_way(hftrace, tmp_path, request):
+    place = request.config.getoption("--hftrace-dir")
+    with hftrace.trace() as recorded:
+        load(tmp_path)
+        if place == "traces":
+            import os
+            os.mkdir(recorded.path)
+    assert len(recorded.trace.loads) == 1
+    assert hftrace.paths == []
+""",
+        "--hftrace-dir",
+        "taken",
+    )
+    done.assert_outcomes(passed=2)
+    done.stdout.fnmatch_lines(["*traces that could not be saved*", "hftrace: *test_healthy: *taken*"])
+    again = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--hftrace-dir", "traces")
+    again.assert_outcomes(passed=2)
+    again.stdout.fnmatch_lines(
+        ["*traces that could not be saved*", "hftrace: *in_the_way: *`hftrace recover *`*"]
+    )
+    again.stdout.no_fnmatch_line("hftrace: *healthy*")
+
+
+@with_transformers
 def test_the_fixture(pytester):
     done = check(
         pytester,

@@ -54,8 +54,16 @@ class Recording(in_process.Recording):
 
     @property
     def path(self) -> Path | None:
-        """Where its last trace was written, or is to be; None for traces that are kept in memory."""
-        return self._written or self._destination.asked
+        """Where its last trace was written, or is to be; None for one that is in memory alone.
+
+        That is also one that could not be written, as was said on stderr.
+        """
+        return self._destination.asked if self._finished is None else self._written
+
+    @property
+    def unsaved(self) -> str | None:
+        """Why its last trace could not be written, and how to make it of what is kept; None where it was."""
+        return self._unsaved
 
     def __repr__(self) -> str:
         return f"<Recording {self.path or 'in memory'}: {self._state}>"

@@ -13,6 +13,7 @@ from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import make_console, output_options, print_error, print_json, print_result
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
+from hftrace.schema.redact import redact
 from hftrace.schema.trace import Trace
 
 if TYPE_CHECKING:
@@ -207,6 +208,6 @@ def _tell_github(checked: Sequence[Checked], as_json: bool, allow_unknown: bool)
         return
     try:
         with open(path, "a", encoding="utf-8") as summary:
-            summary.write(markdown(checked))
+            summary.write(redact(markdown(checked)))
     except OSError as error:
         print_error(f"the step summary {path} cannot be written: {error.strerror or error}")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hftrace.cli.common.finish import finish
+from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import make_console, output_options
+from hftrace.cli.common.output import make_console, output_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
-from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, EXIT_OK
+from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL
 from hftrace.schema.redact import redact_arguments
 from hftrace.units import parse_size
 
@@ -132,6 +132,7 @@ def command(
     target = output_path(output, model, force)
 
     from hftrace.launch.interrupts import Interrupts
+    from hftrace.launch.kept import RunDirectory
     from hftrace.launch.request import LoadRequest, WatchOptions
     from hftrace.launch.supervisor import run_load, working_directory
     from hftrace.render.live import LiveView
@@ -154,24 +155,32 @@ def command(
     )
     console = make_console(color, width, stderr=True)
     live = LiveView(console) if console.is_terminal and not quiet else None
-    with Interrupts() as interrupts, live or nullcontext():
-        result = run_load(
-            request,
-            interrupts,
-            header={"command": "load", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
-            directory=working_directory(target),
-            on_progress=_shown_by(live) if live else None,
-            on_output=live.line if live else None,
-            on_stall=live.line if live else None,
-        )
-    try:
-        code = finish(result.trace, target, quiet, as_json, color, width)
-    except OSError:
-        if interrupts.first != "SIGHUP":
-            raise
-        return EXIT_HANGUP  # the trace is written, and the terminal is gone
-    # A signal while the trace was being made: it is written all the same.
-    return EXIT_OF_SIGNAL[interrupts.first or "SIGINT"] if code == EXIT_OK and interrupts.pending else code
+    with Interrupts() as interrupts:
+        with RunDirectory(working_directory(target)) as run:
+            with live or nullcontext():
+                result = run_load(
+                    request,
+                    interrupts,
+                    run=run,
+                    header={"command": "load", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
+                    on_progress=_shown_by(live) if live else None,
+                    on_output=live.line if live else None,
+                    on_stall=live.line if live else None,
+                )
+            saved = save(result.trace, target)
+        try:
+            with interrupts.allowed():
+                return present(result.trace, saved, quiet, as_json, color, width)
+        except KeyboardInterrupt:
+            # While the trace was being made, or drawn: it is written all the same.
+            by = interrupts.first or "SIGINT"
+            where = f"; the trace is in {saved.target}" if saved.written else ""
+            print_error(("interrupted" if by == "SIGINT" else f"ended by {by}") + where)
+            return EXIT_OF_SIGNAL[by]
+        except OSError:
+            if interrupts.first != "SIGHUP":
+                raise
+            return EXIT_HANGUP  # the trace is written, and the terminal is gone
 
 
 def _shown_by(live: LiveView) -> Callable[[LiveState], None]:

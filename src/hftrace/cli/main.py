@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, HftraceError, SignalInterrupt
+from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OF_SIGNAL, HftraceError, SignalInterrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 standalone_mode=False,
             )
             # In this mode click returns the exit code of --help and --version, and the command's own result.
+            if code in EXIT_OF_SIGNAL.values():
+                _heed_no_more()
             sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt) as error:
+            _heed_no_more()
             click.echo("hftrace: interrupted", err=True)
             # click makes an Abort of it.
             by = error if isinstance(error, SignalInterrupt) else error.__cause__
@@ -83,6 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             give_up_stdout()
             code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _heed_no_more() -> None:
+    """Lets one more Ctrl-C change neither what is said at the end nor the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except ValueError:
+            pass  # not the main thread: no signal is raised here
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,9 +18,12 @@ from hftrace import units
 from hftrace.cli.common.model import ModelOptions
 from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_directory
-from hftrace.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, HftraceError, UsageError
-from hftrace.schema.redact import redact_arguments
+from hftrace.errors import EXIT_FAILED, EXIT_OF_SIGNAL, EXIT_OK, HftraceError, SignalInterrupt, UsageError
+from hftrace.schema.redact import clean, redact_arguments
 from hftrace.schema.trace import Trace
+
+if TYPE_CHECKING:
+    from hftrace.launch.variants.rounds import Rounds
 
 COMPARISON = "comparison.json"
 """The file of a comparison's directory that names its traces by variant."""
@@ -64,7 +69,8 @@ class Measured:
     Args:
         groups: Name and paths of the traces of each variant that has some.
         directory: Where they lie.
-        exit_code: 0 where every variant ended well, 1 where one did not, 130 after Ctrl-C.
+        exit_code: 0 where every variant ended well, 1 where one did not, 130 after Ctrl-C (129, 143 after
+            SIGHUP, SIGTERM).
     """
 
     groups: list[tuple[str, list[str]]]
@@ -138,15 +144,22 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
         written = [str(path) for path in paths if path.exists()]
         if written:
             groups.append((name, written))
-    if rounds.interrupted:
-        print_error(f"interrupted; what was finished is in {directory}")
+    if rounds.interrupted or rounds.problem is not None:
+        print_error(_kept_words(groups, directory, rounds))
+        if not groups:
+            with contextlib.suppress(OSError):  # something else is kept in it
+                directory.rmdir()
+    if rounds.problem is not None:
+        raise rounds.problem
     if len(groups) < 2:
         if rounds.interrupted:
-            raise KeyboardInterrupt
+            raise SignalInterrupt(rounds.interrupted)
         raise HftraceError(
             f"fewer than two variants were measured: there is nothing to compare in {directory}"
         )
-    code = EXIT_INTERRUPTED if rounds.interrupted else EXIT_FAILED if rounds.failed else EXIT_OK
+    code = EXIT_FAILED if rounds.failed else EXIT_OK
+    if rounds.interrupted:
+        code = EXIT_OF_SIGNAL[rounds.interrupted]
     return Measured(groups, directory, code)
 
 
@@ -158,7 +171,7 @@ def write_comparison(measured: Measured, facts: dict[str, Any]) -> Path:
     """
     path = measured.directory / COMPARISON
     traces = {name: [Path(each).name for each in paths] for name, paths in measured.groups}
-    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **facts}
+    document = {"schema": "hftrace.comparison", "version": "1.0", "traces": traces, **clean(facts)}
     try:
         path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
@@ -167,7 +180,7 @@ def write_comparison(measured: Measured, facts: dict[str, Any]) -> Path:
 
 
 def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
-    """Returns name and paths of the variants of an earlier comparison.
+    """Returns name and paths of the variants of an earlier comparison, which may have been cut off.
 
     Raises:
         UsageError: The directory holds none.
@@ -179,10 +192,43 @@ def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
             (str(name), [str(directory / Path(str(path)).name) for path in paths])
             for name, paths in traces.items()
         ]
+    except FileNotFoundError:
+        groups = _groups_by_header(directory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError(
-            f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison"
-        ) from None
+        groups = []
+    if not groups:
+        raise UsageError(f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison")
+    return groups
+
+
+def _groups_by_header(directory: Path) -> list[tuple[str, list[str]]]:
+    """Returns the variants of a comparison without its file: each trace says whose it is."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for path in directory.glob("*.json"):
+        try:
+            trace = Trace.open(path)
+        except HftraceError:
+            continue
+        variant = trace.header.get("variant")
+        match variant:
+            case {"name": str(name), "round": int(number)} if trace.outcome.get("status") != "interrupted":
+                found.setdefault(name, []).append((number, str(path)))
+    return [(name, [path for _, path in sorted(found[name])]) for name in sorted(found)]
+
+
+def _kept_words(groups: Sequence[tuple[str, list[str]]], directory: Path, rounds: Rounds) -> str:
+    """Returns what there is of a comparison that did not come to its end, and what can be done with it."""
+    how = "interrupted" if rounds.interrupted else "the comparison stopped"
+    cut_off = f"; the trace of the run that was cut off is {rounds.cut_off}" if rounds.cut_off else ""
+    count = sum(len(paths) for _, paths in groups)
+    if not count:
+        return f"{how} before a run was finished that counts{cut_off}"
+    each = ", ".join(f"{name} {len(paths)}" for name, paths in groups)
+    if len(groups) > 1:
+        command = f"hftrace compare {shlex.quote(str(directory))}"
+    else:
+        command = f"hftrace show {shlex.quote(groups[0][1][-1])}"
+    return f"{how}; {units.count(count, 'trace')} in {directory} ({each}): {command}{cut_off}"
 
 
 def _say_ignored(finished: Any, said: set[str]) -> None:

@@ -38,12 +38,16 @@ def load_command(run: Path, request: LoadRequest) -> list[str]:
 def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
     """Writes what the loading process is to do, and returns its environment.
 
-    Keywords that hold a secret go into the environment: nothing of them lies on disk.
+    What holds a secret goes into the environment: nothing of it lies on disk.
 
     Raises:
         OSError: The file cannot be written.
     """
-    public, secret = split_secrets(request.load.keywords)
+    public, hidden = split_secrets(request.load.keywords)
+    secret: dict[str, Any] = {"keywords": hidden} if hidden else {}
+    others = {"model": request.load.model, "inputs": request.inputs}
+    named, named_secret = split_secrets(others)
+    secret.update(named_secret)
     around = {**os.environ, **request.environment}
     environment = {name: value for name, value in around.items() if name != SECRETS_VARIABLE}
     if secret:
@@ -51,14 +55,13 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
     (run / REQUEST_FILE).write_text(
         json.dumps(
             {
-                "model": request.load.model,
+                **named,
                 "class": request.load.class_name,
                 "task": request.load.task,
                 "keywords": public,
                 "quiet_bars": request.quiet_bars,
                 "touch": request.touch,
                 "forward": request.forward,
-                "inputs": request.inputs,
                 "verify": request.verify,
                 "release": request.release,
             }

@@ -21,8 +21,10 @@ from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.errors import HftraceError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
+from hftrace.launch.ending.conclusion import with_samplers
+from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
 from hftrace.launch.run_directory import BLOCK_PREFIX
-from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess
+from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
 from hftrace.launch.verified import verify_loads
 from hftrace.record import session
 from hftrace.record.failures import ending_of
@@ -62,6 +64,7 @@ class Recording:
             raise ValueError(f"sample_hz must lie between 0 and 10000, got {sample_hz}")
         self._finished: Trace | None = None
         self._written: Path | None = None
+        self._unsaved: str | None = None
         self._sample_hz = sample_hz
         self._exact_peaks = exact_peaks
         self._verify = verify
@@ -145,11 +148,13 @@ class Recording:
                     f"{error.strerror or error}; set TMPDIR to one with room"
                 ) from None
             raise
-        self._finished = self._written = None
+        self._finished = self._written = self._unsaved = None
         self._state = "recording"
         if self._sample_hz:
             with contextlib.suppress(OSError):  # no process to be had: no samples, the recording goes on
-                self._sampler = SamplerProcess(os.getpid(), self._directory, self._sample_hz)
+                self._sampler = SamplerProcess(
+                    os.getpid(), self._directory, sampler_options(os.getpid(), self._sample_hz)
+                )
         # A generator that is never closed, a daemon's thread: nothing leaves their blocks.
         atexit.register(self._end_with_the_process)
         try:
@@ -178,10 +183,7 @@ class Recording:
             self._entered.release()
 
     def _end_with_the_process(self) -> None:
-        try:
-            self.__exit__(None, None, None)
-        except HftraceError as failure:
-            print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+        self.__exit__(None, None, None)
 
     def _end(self, tracer: Tracer, error: BaseException | None) -> None:
         """Ends the recording, and makes and saves the trace.
@@ -213,6 +215,7 @@ class Recording:
     def _keep(self, call: Recording) -> None:
         """Takes over the trace of a call of the decorated function."""
         self._finished, self._written, self._state = call._finished, call._written, call._state
+        self._unsaved = call._unsaved
 
     def step(self, name: str) -> session.Step:
         """Names a part of the block: a span of phase ``step`` in this recording.
@@ -227,18 +230,22 @@ class Recording:
 
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""
+        writer = tracer.recorder.writer
+        held = writer.reopened()
         try:
             tracer.stop()
         except Exception as failure:
             tracer.recorder.error("stop", failure)
+        finally:
+            if held is not None:
+                restore(held, writer.path)
         if os.getpid() != tracer.recorder.pid:
             # A child made by fork has left the block: recording and trace are its parent's.
             self._sampler = None
             self._state = "its parent's"
             return
-        if self._sampler is not None:
-            self._sampler.stop()
-            self._sampler = None
+        sampler, self._sampler = self._sampler, None
+        gone = sampler.stop() if sampler is not None else None
         try:
             trace = replay(
                 directory,
@@ -249,34 +256,51 @@ class Recording:
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.
             self._state = "failed"
-            print(  # noqa: T201
-                f"hftrace: no trace could be made ({type(failure).__name__}: {failure}), which is a bug of "
-                f"hftrace; what was recorded is in {directory}",
-                file=sys.stderr,
-            )
+            reason = f"{type(failure).__name__}: {failure}"
+            if has_journal(directory):
+                said = f"hftrace: no trace could be made ({reason}), which is a bug of hftrace"
+                to_stderr(f"{said}; {kept_words(directory)}")
+            else:
+                to_stderr(
+                    f"hftrace: there is no trace, because {directory} was deleted while it was written to"
+                )
             return
+        except BaseException:
+            self._state = "failed"  # the user does not want to wait for it
+            to_stderr(f"hftrace: {kept_words(directory)}")
+            raise
         with contextlib.suppress(Exception):  # the facts themselves are in the trace
-            trace = with_post_mortem(trace)
+            trace = with_samplers(with_post_mortem(trace), [gone.facts()] if gone is not None else [])
         self._finished, self._state = trace, "done"
-        shutil.rmtree(directory, ignore_errors=True)
-        if self._place is not None:
-            rank = own_rank()
-            if rank == ALONE:
-                rank = self._rank  # the group may have been left by now
-            try:
-                self._written = self._destination.save(trace, self._place, rank)
-                if rank.of > 1:
-                    print(f"hftrace: rank {rank.number} of {rank.of} wrote {self._written}", file=sys.stderr)  # noqa: T201
-                elif self._written != self._place.path:
-                    print(  # noqa: T201
-                        f"hftrace: {self._place.path} is there by now: this trace is in {self._written}",
-                        file=sys.stderr,
-                    )
-            except HftraceError as failure:
-                if error is None:
-                    raise
-                # The user's exception matters more; the trace is still in memory.
-                print(f"hftrace: {failure.message}", file=sys.stderr)  # noqa: T201
+        if self._place is None or self._saved(trace, self._place, directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _saved(self, trace: Trace, place: Place, directory: Path) -> bool:
+        """Writes the trace, and says so where that is news; returns whether it is written.
+
+        One that is not is still in memory, and what it was made of stays: that a disk is full is no reason
+        to end the user's program.
+        """
+        rank = own_rank()
+        if rank == ALONE:
+            rank = self._rank  # the group may have been left by now
+        try:
+            written = self._destination.save(trace, place, rank)
+        except Exception as failure:
+            named = f"{type(failure).__name__}: {failure}"
+            reason = failure.message if isinstance(failure, HftraceError) else named
+            self._unsaved = f"{reason}; {kept_words(directory)}"
+            to_stderr(f"hftrace: {self._unsaved}")
+            return False
+        except BaseException:
+            to_stderr(f"hftrace: {kept_words(directory)}")
+            raise
+        self._written = written
+        if rank.of > 1:
+            to_stderr(f"hftrace: rank {rank.number} of {rank.of} wrote {written}")
+        elif written != place.path:
+            to_stderr(f"hftrace: {place.path} is there by now: this trace is in {written}")
+        return True
 
 
 def with_post_mortem(trace: Trace) -> Trace:

@@ -20,7 +20,8 @@ class Interrupts:
     A signal that arrives while a process is being started, or while its trace is being made, would
     leave a process or the directory of a run behind. It is remembered, and raised as
     KeyboardInterrupt by the next :meth:`allowed`. A second one is raised at once, wherever it
-    arrives: who asks twice does not want to wait.
+    arrives: who asks twice does not want to wait. After that none is raised any more: what is
+    left to do is to keep what was recorded, and to say where.
 
     Used as a context manager. Outside of the main thread nothing is held back, because no signal
     is handled there; nor is a signal that the program ignores, or a SIGINT that it handles.
@@ -34,6 +35,7 @@ class Interrupts:
         self.pending = 0
         self.first: str | None = None
         self._raising = False
+        self._given_up = False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
@@ -83,7 +85,12 @@ class Interrupts:
     def _receive(self, number: int, *_: object) -> None:
         self.pending += 1
         self.first = self.first or signal.Signals(number).name
-        if self._raising or self.pending > 1:
+        if self._given_up:
+            return
+        if self._raising:
+            self._raise()
+        elif self.pending > 1:
+            self._given_up = True
             self._raise()
 
     def _raise(self) -> None:

@@ -5,20 +5,21 @@ the trace is made. Like the journal it is one JSON array a line, only ever
 appended to. It holds no secrets: keywords and arguments are written as they
 stand in a trace.
 
-======== ==========================================================================
-line     facts
-======== ==========================================================================
-run      header, request, limits and counters of the time before the load
-child    pid, start_ns (monotonic clock), start_ticks (of ``/proc/PID/stat``)
-stall    since_ns, time_ns (monotonic clock), silent_ns, phase, hosts, stack, last_stack
-timeout  seconds: the load is about to be killed
-end      exit_code, interrupted, end_ns
-======== ==========================================================================
+========= ==========================================================================
+line      facts
+========= ==========================================================================
+run       header, request, limits and counters of the time before the load
+child     pid, start_ns (monotonic clock), start_ticks (of ``/proc/PID/stat``)
+stall     since_ns, time_ns (monotonic clock), silent_ns, phase, hosts, stack, last_stack
+timeout   seconds: the load is about to be killed
+sampler   time_ns (monotonic clock), how, signal, exit_code, reason, replaced_by: it is gone
+unwatched limit_bytes, reason: the load is about to be killed
+end       exit_code, interrupted, end_ns
+========= ==========================================================================
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -29,12 +30,14 @@ from hftrace.errors import TraceError
 from hftrace.schema import journal
 from hftrace.schema.fact_shapes import AMOUNT, BLOCKS, FLAG, INTEGER, NUMBER, TEXT
 from hftrace.schema.facts import Cleaner
+from hftrace.schema.redact import clean
 
 RUN_PREFIX = ".hftrace-run-"
 """Of the name of a run's directory, which lies beside the trace that it is for."""
 BLOCK_PREFIX = "hftrace-"
 """Of that of ``hftrace.trace``, in the temporary directory."""
 RUN, CHILD, STALL, TIMEOUT, END = "run", "child", "stall", "timeout", "end"
+SAMPLER, UNWATCHED = "sampler", "unwatched"
 
 _SHAPES: dict[str, Any] = {
     RUN: {
@@ -52,22 +55,6 @@ _SHAPES: dict[str, Any] = {
 """What the facts of a line have to be; the others are left out when it is read."""
 
 
-class SupervisorLog:
-    """Appends to the log of a run; a full disk costs the log, and not the load.
-
-    Args:
-        run: The run's directory.
-    """
-
-    def __init__(self, run: Path) -> None:
-        self._path = run / journal.SUPERVISOR_FILE
-
-    def write(self, kind: str, facts: dict[str, Any]) -> None:
-        """Appends one line."""
-        with contextlib.suppress(OSError), open(self._path, "ab") as handle:
-            handle.write(json.dumps([kind, facts], default=str).encode("ascii") + b"\n")
-
-
 @dataclass
 class RunFacts:
     """What the log of a run says; empty where there is none.
@@ -77,6 +64,8 @@ class RunFacts:
         child: Facts of the line ``child``.
         stalls: Facts of each stall: of the last line ``stall`` about it.
         timeout: Facts of the line ``timeout``.
+        samplers: Facts of each line ``sampler``.
+        unwatched: Facts of the line ``unwatched``.
         end: Facts of the line ``end``; None where the supervisor did not live to see it.
         damage: The lines that were left out.
     """
@@ -85,6 +74,8 @@ class RunFacts:
     child: dict[str, Any] = field(default_factory=dict)
     stalls: list[dict[str, Any]] = field(default_factory=list)
     timeout: dict[str, Any] | None = None
+    samplers: list[dict[str, Any]] = field(default_factory=list)
+    unwatched: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
     damage: journal.Damage = field(default_factory=journal.Damage)
 
@@ -107,8 +98,51 @@ class RunFacts:
                 self.stalls.append(values)
         elif kind == TIMEOUT:
             self.timeout = values
+        elif kind == SAMPLER:
+            self.samplers.append(values)
+        elif kind == UNWATCHED:
+            self.unwatched = values
         elif kind == END:
             self.end = values
+
+
+class SupervisorLog:
+    """Appends to the log of a run; a full disk costs the log, and not the load.
+
+    Args:
+        run: The run's directory.
+
+    Attributes:
+        facts: What was written so far, whether or not the disk had room for it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / journal.SUPERVISOR_FILE
+        self._lines: list[bytes] = []
+        self._cut = False
+        self.facts = RunFacts()
+
+    def write(self, kind: str, facts: dict[str, Any]) -> None:
+        """Appends one line."""
+        text = json.dumps([kind, clean(facts)], default=str).encode("ascii") + b"\n"
+        self._lines.append(text)
+        self.facts.add(kind, json.loads(text)[1])
+        self._append(text)
+
+    def restore(self, run: Path) -> None:
+        """Writes all of it once more: the directory has been deleted, and is there again."""
+        self._path = run / journal.SUPERVISOR_FILE
+        if not self._path.exists():
+            self._append(b"".join(self._lines))
+
+    def _append(self, text: bytes) -> None:
+        try:
+            with open(self._path, "ab") as handle:
+                # What was cut off by a full disk is not to spoil this line as well.
+                handle.write(b"\n" * self._cut + text)
+            self._cut = False
+        except OSError:
+            self._cut = True
 
 
 def read_log(run: str | os.PathLike[str]) -> RunFacts:

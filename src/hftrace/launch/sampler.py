@@ -6,7 +6,9 @@ started without ``site``, so that it is up within some 20 ms, costs the traced
 process nothing (no thread in it, no lock of its interpreter) and survives it.
 It ends when the process has ended, or when ``q`` arrives on its standard
 input. Where standard input ends without it, the supervisor has died, and the
-samples of a load that goes on are then worth more than ever.
+samples of a load that goes on are then worth more than ever. A time-out that
+the supervisor was to keep is kept by the sampler then, and a little later too
+where the supervisor lives and cannot (its terminal has stopped it).
 
 What Linux is asked for each sample, through files that stay open, and what one
 reading costs (on a process with torch in it):
@@ -31,7 +33,7 @@ for the limit, which is looked at more often than samples are written.
 Elsewhere psutil gives the total, and what is missing stays null. What cannot
 be read is named in the header line with the reason. What Linux without CUDA
 does not need is in parts beside this file (``sampler_psutil``,
-``sampler_nvml``), which are loaded when they are needed.
+``sampler_nvml``, ``sampler_limits``), which are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import sys
 import time
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     # dataclasses and typing would make the start twice as long.
     from typing import Any
 
+    from hftrace.launch.sampler_limits import Deadline, Killer
     from hftrace.launch.sampler_nvml import DeviceWatch
     from hftrace.launch.sampler_psutil import PsutilReader
 
@@ -55,6 +57,8 @@ _FIELDS = (b"RssAnon:", b"RssFile:", b"RssShmem:", b"VmSwap:")
 LIMIT_HZ = 500.0
 """How often a limit is looked at, whatever the rate of the samples: at 5 GB/s, the fastest that one
 thread can touch new pages, the process is at most some 10 MB above the limit when it is killed."""
+
+MAX_PAUSE_SECONDS = 1.0
 
 
 class Options:
@@ -67,6 +71,9 @@ class Options:
         pressure_file: Holds memory stall times in the format of ``/proc/pressure/memory``.
         nvml_directory: Where the module ``pynvml`` lies, for memory used per CUDA device.
         missing: What is known not to be readable, with the reason.
+        deadline_ns: Kill the process when the monotonic clock says this, if nobody else has.
+        timeout_seconds: How long after the start that is.
+        log: The supervisor's log, which is told so.
     """
 
     def __init__(
@@ -77,6 +84,9 @@ class Options:
         pressure_file: str | None = None,
         nvml_directory: str | None = None,
         missing: dict[str, str] | None = None,
+        deadline_ns: int | None = None,
+        timeout_seconds: float | None = None,
+        log: str | None = None,
     ) -> None:
         self.rate_hz = rate_hz
         self.limit_bytes = limit_bytes
@@ -84,6 +94,9 @@ class Options:
         self.pressure_file = pressure_file
         self.nvml_directory = nvml_directory
         self.missing = missing or {}
+        self.deadline_ns = deadline_ns
+        self.timeout_seconds = timeout_seconds
+        self.log = log
 
 
 def stall_ns(text: bytes) -> int | None:
@@ -106,6 +119,16 @@ def available_bytes(text: bytes) -> int | None:
     """Returns MemAvailable, in bytes, from the text of ``/proc/meminfo``; None where it is not in it."""
     start = text.find(b"MemAvailable:")
     return int(text[start + 13 : text.find(b" kB", start)]) * 1024 if start >= 0 else None
+
+
+def pause_of(options: Options) -> float | None:
+    """Returns how long it waits between two looks, in seconds; None where there is nothing to be done."""
+    pauses = [1 / options.rate_hz] if options.rate_hz else []
+    if options.limit_bytes is not None:
+        pauses.append(1 / LIMIT_HZ)
+    if options.deadline_ns is not None:
+        pauses.append(MAX_PAUSE_SECONDS)
+    return min(pauses, default=None)
 
 
 class ProcReader:
@@ -214,28 +237,6 @@ def load_part(name: str) -> Any:
     return importlib.import_module(name)
 
 
-class Killer:
-    """Kills one process, and never another one that has got its number."""
-
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._descriptor: int | None = None
-        try:
-            self._descriptor = os.pidfd_open(pid)
-        except (AttributeError, OSError):
-            pass  # not Linux 5.3 or later
-
-    def kill(self) -> None:
-        """Sends SIGKILL, which nobody can refuse."""
-        try:
-            if self._descriptor is not None:
-                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
-            else:
-                os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        except OSError:
-            pass  # it has ended by itself
-
-
 class Sampler:
     """Samples one process into one file.
 
@@ -243,12 +244,13 @@ class Sampler:
         pid: The process.
         output: The file, which is appended to.
         options: What to do.
+        words: A descriptor on which ``q`` arrives where it is enough.
 
     Raises:
         OSError: The process has ended, or the file cannot be written.
     """
 
-    def __init__(self, pid: int, output: str, options: Options) -> None:
+    def __init__(self, pid: int, output: str, options: Options, words: int = 0) -> None:
         self._reader: ProcReader | PsutilReader
         try:
             self._reader = ProcReader(pid, options)
@@ -259,8 +261,19 @@ class Sampler:
         self._pid = pid
         self._options = options
         self._file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._words = words
+        self._cut = False
         self._interval = 1 / options.rate_hz if options.rate_hz else None
-        self._killer = Killer(pid) if options.limit_bytes is not None else None
+        self._limit = options.limit_bytes
+        self._killer: Killer | None = None
+        self._deadline: Deadline | None = None
+        if options.limit_bytes is not None or options.deadline_ns is not None:
+            limits = load_part("sampler_limits")
+            self._killer = limits.Killer(pid)
+            if options.deadline_ns is not None:
+                self._deadline = limits.Deadline(
+                    self._killer, options.deadline_ns, options.timeout_seconds, options.log
+                )
         self._devices: DeviceWatch | None = None
         if options.nvml_directory is not None and self._interval is not None:
             self._watch_devices(options.nvml_directory, max(self._interval, 0.01))
@@ -275,8 +288,19 @@ class Sampler:
         self._devices = nvml.DeviceWatch(nvml_directory, os.environ.get("CUDA_VISIBLE_DEVICES"), interval)
         self._devices.start()
 
+    @property
+    def sees(self) -> bool:
+        """Whether there is memory to be read: not where the process is about to end."""
+        return self._reader.read() is not None
+
     def _write(self, text: str) -> None:
-        os.write(self._file, (text + "\n").encode("ascii"))
+        data = (text + "\n").encode("ascii")
+        try:
+            # What a full disk has cut off is not to spoil this line as well.
+            data = b"\n" * self._cut + data
+            self._cut = os.write(self._file, data) < len(data)
+        except OSError:
+            self._cut = True  # a limit holds on a full disk too
 
     def _write_header(self, missing: dict[str, str]) -> None:
         header = {
@@ -309,28 +333,29 @@ class Sampler:
 
     def _kill_at_limit(self) -> bool:
         """Kills the process where it is above the limit; returns False once it has ended."""
-        if self._killer is None:
-            return True
+        if self._limit is None and self._interval is not None:
+            return True  # the next sample will show it
         anonymous = self._reader.anonymous()
         if anonymous is None:
             return False
-        limit = self._options.limit_bytes
-        if limit is not None and anonymous > limit:
+        if self._limit is not None and self._killer is not None and anonymous > self._limit:
             # Written first: the supervisor must know, even if this process dies with the other one.
-            self._write(json.dumps(["limit", time.monotonic_ns(), anonymous, limit]))
+            self._write(json.dumps(["limit", time.monotonic_ns(), anonymous, self._limit]))
             self._sample()
             self._killer.kill()
-            self._killer = None
+            self._limit = None
         return True
 
     def run(self) -> None:
         """Samples until the process has ended, or until the supervisor says that it is enough."""
         self._write_header(self._reader.missing)
-        look = min(self._interval or 1.0, 1 / LIMIT_HZ) if self._killer is not None else self._interval
+        look = pause_of(self._options)
         if look is None:
             return
         due = next_sample = time.monotonic()
         while self._kill_at_limit():
+            if self._deadline is not None:
+                self._deadline.look(self._listening)
             if self._interval is not None and time.monotonic() >= next_sample - look / 2:
                 if not self._sample():
                     break
@@ -350,9 +375,9 @@ class Sampler:
         if not self._listening:
             time.sleep(pause)
             return False
-        readable, _, _ = select.select([0], [], [], pause)
+        readable, _, _ = select.select([self._words], [], [], pause)
         if readable:
-            word = os.read(0, 64)
+            word = os.read(self._words, 64)
             self._listening = bool(word)
             return b"q" in word
         return False

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from hftrace.launch import sampler
 from hftrace.schema.journal import samples_path
 from hftrace.system.cgroups import MemoryGroup, memory_group
 from hftrace.system.processes import helpers, starting_helper
 
-SAMPLER = Path(__file__).with_name("sampler.py")
+SAMPLER = Path(sampler.__file__)
 DEFAULT_RATE_HZ = 50.0
 SYSTEM_PRESSURE = "/proc/pressure/memory"
 
@@ -47,43 +50,78 @@ def pressure_file(group: MemoryGroup | None) -> str | None:
     return None
 
 
+def sampler_options(
+    pid: int, rate_hz: float = DEFAULT_RATE_HZ, limit_bytes: int | None = None
+) -> sampler.Options:
+    """Returns what a sampler is told to do, with the files that it reads on this machine.
+
+    Args:
+        pid: Whom to sample.
+        rate_hz: Readings per second; 0 for none, which makes sense with a limit alone.
+        limit_bytes: Kill the process when its anonymous memory is larger.
+    """
+    group = memory_group(pid)
+    nvml, reason = nvml_directory()
+    return sampler.Options(
+        rate_hz,
+        limit_bytes,
+        cgroup_file=str(group.usage_file) if group is not None else None,
+        pressure_file=pressure_file(group),
+        nvml_directory=nvml,
+        missing={"device_used_bytes": reason} if nvml is None else {},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What became of a sampler.
+
+    Args:
+        how: ``killed``, ``exited``, ``silent`` or ``not-started``.
+        signal: Name of the signal that killed it.
+        exit_code: What it ended with by itself.
+        reason: Why it could not be started.
+    """
+
+    how: str
+    signal: str | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a trace says of it."""
+        return {**dataclasses.asdict(self), "time_ns": None, "replaced_by": None}
+
+
+def ended(code: int) -> Problem:
+    """Returns the problem of a sampler that is gone, from its exit code."""
+    if code >= 0:
+        return Problem("exited", exit_code=code)
+    with contextlib.suppress(ValueError):
+        return Problem("killed", signal=signal.Signals(-code).name)
+    return Problem("killed", signal=f"signal {-code}")
+
+
 class SamplerProcess:
     """A sampler of one process, in a process of its own.
 
     Args:
         pid: Whom to sample.
         directory: Where the samples go, beside the journal.
-        rate_hz: Readings per second; 0 for none, which makes sense with a limit alone.
-        limit_bytes: Kill the process when its anonymous memory is larger.
+        options: What it is to do; None for samples alone.
 
     Raises:
         OSError: There is no second process to be had.
     """
 
-    def __init__(
-        self,
-        pid: int,
-        directory: Path,
-        rate_hz: float = DEFAULT_RATE_HZ,
-        *,
-        limit_bytes: int | None = None,
-    ) -> None:
-        group = memory_group(pid)
-        nvml, reason = nvml_directory()
-        options: dict[str, Any] = {
-            "rate_hz": rate_hz,
-            "limit_bytes": limit_bytes,
-            "cgroup_file": str(group.usage_file) if group is not None else None,
-            "pressure_file": pressure_file(group),
-            "nvml_directory": nvml,
-            "missing": {"device_used_bytes": reason} if nvml is None else {},
-        }
+    def __init__(self, pid: int, directory: Path, options: sampler.Options | None = None) -> None:
+        told = vars(sampler_options(pid) if options is None else options)
         # -S -I: neither site-packages nor the user's environment are needed to read /proc.
         flags = ["-I", "-S"] if sys.platform.startswith("linux") else ["-I"]
         output = samples_path(directory, pid)
         with starting_helper():
             self.process = subprocess.Popen(
-                [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(options)],
+                [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(told)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -92,8 +130,10 @@ class SamplerProcess:
             )
         helpers.add(self.process.pid)
 
-    def stop(self) -> None:
-        """Ends the sampler and waits for its last line."""
+    def stop(self) -> Problem | None:
+        """Ends the sampler and waits for its last line; returns what had become of it before, if anything."""
+        code = self.process.poll()
+        problem = ended(code) if code is not None else None
         if self.process.stdin is not None and not self.process.stdin.closed:
             with contextlib.suppress(OSError):  # it has ended by itself
                 self.process.stdin.write(b"q")
@@ -103,6 +143,8 @@ class SamplerProcess:
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
+            problem = Problem("silent")
             self.process.kill()
             self.process.wait()
         helpers.discard(self.process.pid)
+        return problem

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,23 +17,27 @@ from hftrace.errors import EXIT_THRESHOLD, HftraceError, SignalInterrupt, TraceE
 from hftrace.launch.child import load_command, request_facts, write_request
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
+from hftrace.launch.guard import Guard
 from hftrace.launch.interrupts import Interrupts
+from hftrace.launch.kept import RunDirectory, has_journal, to_stderr
 from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, LiveState
 from hftrace.launch.request import LoadRequest, WatchOptions
-from hftrace.launch.run_directory import CHILD, END, RUN, RUN_PREFIX, SupervisorLog, read_log
-from hftrace.launch.sampling import SamplerProcess
+from hftrace.launch.run_directory import CHILD, END, RUN, RunFacts, SupervisorLog, read_log
+from hftrace.launch.sampler import Options
+from hftrace.launch.sampling import sampler_options
 from hftrace.launch.tail import JournalTail
 from hftrace.launch.waiting import wait_for_exit
 from hftrace.launch.watchdog import Watchdog
 from hftrace.record.child.load import PROBLEM_FILE
 from hftrace.replay.samples import read_samples
-from hftrace.schema.journal import JOURNAL_PREFIX
+from hftrace.schema.journal import SUPERVISOR_FILE
 from hftrace.schema.redact import redact
 from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
 from hftrace.units import byte_count
 
+LAST_WORDS_SECONDS = 5
 MIN_FREE_BYTES = 1 << 16
 """A disk with less is full: a journal begins with more."""
 
@@ -55,8 +59,8 @@ def run_load(
     request: LoadRequest,
     interrupts: Interrupts,
     *,
+    run: RunDirectory,
     header: Mapping[str, Any],
-    directory: Path,
     on_progress: Callable[[LiveState], None] | None = None,
     on_output: Callable[[str], None] | None = None,
     on_stall: Callable[[str], None] | None = None,
@@ -67,12 +71,11 @@ def run_load(
         request: What to load.
         interrupts: Hold signals back while the load is started and its trace is
             made; one that arrives then is pending when this returns.
+        run: Where the load records, which whoever saves the trace has opened.
         header: Facts for the trace's header (command, argv).
-        directory: Where the journal may live while the load runs; a folder
-            is made in it and removed once the trace has been built.
         on_progress: Called some ten times a second.
-        on_output: Gets each line that the child prints; None lets the child
-            print to this process's stderr itself.
+        on_output: Gets each line that the child prints; None prints it on
+            stderr. No line has a secret in it by then.
         on_stall: Gets each line of what is said about a load that is silent;
             None prints them on stderr.
 
@@ -82,40 +85,28 @@ def run_load(
         KeyboardInterrupt: The load was interrupted before it had recorded
             anything, or somebody did not want to wait for its trace.
     """
+    say = on_stall or to_stderr
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=directory))
-    except OSError as error:
-        raise UsageError(f"cannot write to {directory}: {error.strerror or error}") from None
-    say = on_stall or _say
-    try:
-        result = _run(request, interrupts, header, run, on_progress, on_output, say)
-    except BaseException as error:
-        if not _has_journal(run):
-            shutil.rmtree(run, ignore_errors=True)
-        # What was recorded is worth more than a tidy folder.
-        elif isinstance(error, KeyboardInterrupt):
-            say(f"hftrace: the journal of this load is kept in {run}: hftrace recover makes its trace")
-        elif isinstance(error, Exception):
-            reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
-            raise HftraceError(
-                f"no trace could be made from the journal of this load, which is kept in {run} "
-                f"(hftrace recover tries again): {reason}"
-            ) from error
+        return _run(request, interrupts, header, run, on_progress, on_output, say)
+    except HftraceError:
         raise
-    shutil.rmtree(run, ignore_errors=True)
-    return result
+    except Exception as error:
+        if not has_journal(run.path):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise HftraceError(f"no trace could be made of what this load has recorded ({reason})") from error
 
 
 def _run(
     request: LoadRequest,
     interrupts: Interrupts,
     header: Mapping[str, Any],
-    run: Path,
+    directory: RunDirectory,
     on_progress: Callable[[LiveState], None] | None,
     on_output: Callable[[str], None] | None,
     on_stall: Callable[[str], None],
 ) -> LoadResult:
+    run = directory.path
     try:
         environment = write_request(run, request)
     except OSError as error:
@@ -144,18 +135,17 @@ def _run(
             stdin=subprocess.DEVNULL,
             env=environment,
             # Results are ours alone to print on stdout.
-            stdout=subprocess.PIPE if on_output else sys.stderr,
-            stderr=subprocess.STDOUT if on_output else sys.stderr,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise UsageError(f"cannot start {request.python}: {error.strerror or error}") from None
     log.write(CHILD, {"pid": child.pid, "start_ns": started, "start_ticks": start_ticks(child.pid)})
-    reader = sampler = None
     try:
-        sampler = _sampler(child.pid, run, request.watch)
-        if on_output is not None and child.stdout is not None:
-            reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
-            reader.start()
+        guard = Guard(child.pid, directory, _sampled(child.pid, run, request.watch, started), log, child.kill)
+        assert child.stdout is not None  # a pipe
+        reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
+        reader.start()
         tail = JournalTail(run)
         follower = JournalFollower(run, tail)
         watchdog = Watchdog(
@@ -174,60 +164,49 @@ def _run(
         child.wait()
         raise
     ended = time.monotonic_ns()
-    if reader is not None:
-        reader.join(timeout=5)
-    if sampler is not None:
-        sampler.stop()
+    # All that it wrote is in the pipe; one that it has left behind may hold the other end for long.
+    reader.join(timeout=LAST_WORDS_SECONDS)
+    guard.stop()
+    if directory.restore():
+        run = directory.path
+        log.restore(run)
     code = child.returncode
     by = interrupts.first if interrupted and interrupts.first != "SIGINT" else None
     log.write(END, {"exit_code": code, "interrupted": interrupted, "signal": by, "end_ns": ended})
+    facts = log.facts
+    # The sampler keeps the time where this process does not come to it.
+    facts.timeout = facts.timeout or read_log(run).timeout
     try:
-        trace = build_trace(run, read_log(run), witness)
+        trace = build_trace(run, facts, witness)
     except TraceError:
-        if _has_journal(run):
+        if has_journal(run):
             raise
         if interrupted:
             raise SignalInterrupt(interrupts.first or "SIGINT") from None
-        stopped = _stopped_at_once(run, request.watch)
+        stopped = _stopped_at_once(run, facts, request.watch)
         raise stopped or _nothing_recorded(request.python, run, code) from None
     return LoadResult(trace, code)
 
 
-def _has_journal(run: Path) -> bool:
-    """Returns whether anything was recorded: on a full disk there are files, and nothing is in them."""
-    return any(path.stat().st_size for path in run.glob(f"{JOURNAL_PREFIX}*"))
-
-
-def _sampler(pid: int, run: Path, watch: WatchOptions) -> SamplerProcess | None:
-    """Starts the sampler, where samples or a limit are asked for.
-
-    Raises:
-        HftraceError: It cannot be started, and a limit was asked for.
-    """
-    if not watch.sample_hz and watch.memory_limit_bytes is None:
+def _sampled(pid: int, run: Path, watch: WatchOptions, started_ns: int) -> Options | None:
+    """Returns what the sampler is to do; None where nothing is to be sampled and nothing is limited."""
+    if not watch.sample_hz and watch.memory_limit_bytes is None and watch.timeout_seconds is None:
         return None
-    try:
-        return SamplerProcess(pid, run, watch.sample_hz, limit_bytes=watch.memory_limit_bytes)
-    except OSError as error:
-        if watch.memory_limit_bytes is None:
-            return None  # no second process to be had: the trace says that there are no samples
-        raise HftraceError(
-            "the memory limit cannot be watched, because no second process can be started "
-            f"({error.strerror or error}): end other programs, or load without --memory-limit"
-        ) from None
+    options = sampler_options(pid, watch.sample_hz, watch.memory_limit_bytes)
+    if watch.timeout_seconds is not None:
+        options.deadline_ns = started_ns + round(watch.timeout_seconds * 1e9)
+        options.timeout_seconds = watch.timeout_seconds
+        options.log = os.fspath(run / SUPERVISOR_FILE)
+    return options
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _stopped_at_once(run: Path, watch: WatchOptions) -> HftraceError | None:
+def _stopped_at_once(run: Path, facts: RunFacts, watch: WatchOptions) -> HftraceError | None:
     """Says which limit ended a child before there was anything to make a trace of; None where none did."""
     killed = read_samples(run, [])[1].get("limit")
     if killed is not None:
         asked, held = (byte_count(killed[name]) for name in ("limit_bytes", "rss_anon_bytes"))
         how = f"--memory-limit {asked} reached: {held} of anonymous memory"
-    elif read_log(run).timeout is not None:
+    elif facts.timeout is not None:
         how = f"--timeout {watch.timeout_seconds:g} s reached"
     else:
         return None
@@ -253,11 +232,15 @@ def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
     return HftraceError(f"{python} {how} before it could record anything: is it a Python interpreter?")
 
 
-def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
-    for raw in stream:
-        text = raw.decode("utf-8", "replace").rstrip("\n")
-        # The client's own warnings name URLs with their signatures.
-        on_output(redact(text.rpartition("\r")[2]))
+def _forward(stream: IO[bytes], on_output: Callable[[str], None] | None) -> None:
+    with stream:
+        for raw in stream:
+            # The client's own warnings name URLs with their signatures.
+            text = redact(raw.decode("utf-8", "replace").rstrip("\n"))
+            if on_output is None:
+                to_stderr(text)
+            else:
+                on_output(text.rpartition("\r")[2])
 
 
 def working_directory(output: Path | None) -> Path:

@@ -7,6 +7,7 @@ itself waits for something, and disturbs nobody: the load goes on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -21,7 +22,7 @@ from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
 from hftrace.launch.tail import JournalTail
 from hftrace.schema import codec, journal
 from hftrace.schema.frames import host_frames
-from hftrace.schema.redact import redact
+from hftrace.schema.redact import masked, redact
 
 DEFAULT_STALL_SECONDS = 60.0
 MAX_STALLS = 10
@@ -110,9 +111,7 @@ def dump_stacks(run: Path) -> str | None:
             break
     if size == before:
         return None
-    with open(path, "rb") as handle:
-        handle.seek(before)
-        return redact(host_frames(handle.read(size - before).decode("utf-8", "replace")).strip())
+    return _read_stacks(path, before)
 
 
 def crash_stack(run: Path) -> str | None:
@@ -121,11 +120,30 @@ def crash_stack(run: Path) -> str | None:
     if found is None:
         return None
     try:
-        text = found[1].read_bytes().decode("utf-8", "replace")
+        text = _read_stacks(found[1], 0)
     except OSError:
         return None
     starts = [start for mark in CRASH_MARKS if (start := text.find(mark)) >= 0]
-    return redact(host_frames(text[min(starts) :]).strip()) if starts else None
+    return text[min(starts) :] if starts else None
+
+
+def _read_stacks(path: Path, start: int) -> str:
+    """Returns what faulthandler has written from here on, without secrets: in the file there are none either.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as handle:
+        handle.seek(start)
+        data = handle.read()
+    text = redact(host_frames(data.decode("utf-8", "replace")).strip())
+    clean = masked(data)
+    if clean != data:
+        # In place and as long as it was: the process may be adding to it.
+        with contextlib.suppress(OSError), open(path, "r+b") as handle:
+            handle.seek(start)
+            handle.write(clean)
+    return text
 
 
 class Watchdog:

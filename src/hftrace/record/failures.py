@@ -13,7 +13,7 @@ from typing import Any
 
 from hftrace.record.patching import FRAME_FILE
 from hftrace.schema.frames import host_frames
-from hftrace.schema.redact import redact
+from hftrace.schema.redact import learn_variables, names_secret_variable, redact
 from hftrace.system import limits
 
 MESSAGE = 10_000
@@ -29,6 +29,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
     The exception itself stays as it is, with all its frames, for whoever catches it.
     """
+    _learn_frames(error)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
@@ -45,8 +46,38 @@ def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
         error: The exception.
         with_place: Say where it was raised, too.
     """
+    _learn_frames(error)
     notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE], **limit_facts(error)}
     return {**notes, **_raised(error)} if with_place else notes
+
+
+def _learn_frames(error: BaseException) -> None:
+    """Learns the variables that are secrets by their names, in the functions that an exception has left.
+
+    The first frame of a traceback may still run: to look at its variables would keep them alive.
+    """
+    for each in linked(error):
+        for entry in list(_traceback(each))[1 : MAX_LINKED + 1]:
+            code = entry.tb_frame.f_code
+            names = [name for name in code.co_varnames if names_secret_variable(name)]
+            if names and code.co_filename != FRAME_FILE:
+                values = entry.tb_frame.f_locals
+                learn_variables({name: values[name] for name in names if name in values})
+
+
+def linked(error: BaseException) -> Iterator[BaseException]:
+    """Yields an exception and those behind it: by which it was raised, or while which was handled."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting and len(seen) < MAX_LINKED:
+        each = waiting.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        group = getattr(each, "exceptions", None)
+        waiting += group if isinstance(group, tuple) else ()
+        waiting += (each.__cause__, None if each.__suppress_context__ else each.__context__)
 
 
 MEMORY_WORDS = ("allocat", "out of memory", "file too large")
@@ -142,14 +173,8 @@ def left_span(recorder: object, error: BaseException) -> tuple[int, str] | None:
     is surer than to remember the exception: it must not be kept, and another
     one may come to lie at its address. A load goes before another span.
     """
-    waiting: list[BaseException | None] = [error]
-    seen: set[int] = set()
     other: tuple[int, str] | None = None
-    while waiting and len(seen) < MAX_LINKED:
-        each = waiting.pop(0)
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
+    for each in linked(error):
         for entry in _traceback(each):
             frame = entry.tb_frame
             if frame.f_code.co_filename != FRAME_FILE or frame.f_locals.get("recorder") is not recorder:
@@ -158,9 +183,6 @@ def left_span(recorder: object, error: BaseException) -> tuple[int, str] | None:
             if span is not None and span[1] == "load":
                 return span
             other = other or span
-        group = getattr(each, "exceptions", None)
-        waiting += group if isinstance(group, tuple) else ()
-        waiting += (each.__cause__, None if each.__suppress_context__ else each.__context__)
     return other
 
 

@@ -30,7 +30,7 @@ from hftrace.record.thread_state import OpenSpan, ThreadState
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
 from hftrace.schema import codec, journal, lines
-from hftrace.schema.redact import redact
+from hftrace.schema.redact import learn_process, redact
 from hftrace.system.heap import free_heap_bytes
 from hftrace.system.memory import HostMemory
 
@@ -59,6 +59,7 @@ class Recorder:
         exact_peaks: bool = True,
         facts: dict[str, Any] | None = None,
     ) -> None:
+        learn_process()  # before the first line
         self.pid = os.getpid()
         self.active = self.abandoned = False
         self.open_loads = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.schema import journal
+from hftrace.schema.redact import clean
 
 BYTES = 16_384
 MAX_TEXT = 4_000
@@ -44,7 +45,7 @@ class Reserve:
             if failure is None:
                 self._path.unlink()
                 return
-            facts = {"reason": failure, "lines": lines, "outcome": self._outcome}
+            facts = {"reason": failure, "lines": lines, "outcome": clean(self._outcome)}
             text = json.dumps(facts, default=str).encode("ascii")
             if len(text) > BYTES:
                 facts["outcome"] = {"status": self._outcome.get("status")}

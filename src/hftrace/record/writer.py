@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace.schema.redact import clean_line, clean_names
+
 FLUSH_SECONDS = 0.035
 """At most this much of the per-tensor events, and what a flush takes, is lost when the process is killed
 (DESIGN.md: 50 ms). A flush costs a few microseconds; waking up takes the interpreter's lock from the load."""
@@ -27,7 +29,7 @@ WrittenLine = list[Any] | bytes
 
 
 def _text(lines: list[WrittenLine]) -> bytes:
-    ready = [line if type(line) is bytes else _encode(line).encode("ascii") for line in lines]
+    ready = [clean_names(line) if type(line) is bytes else clean_line(line, _encode) for line in lines]
     ready.append(b"")
     return b"\n".join(ready)
 
@@ -160,6 +162,18 @@ class JournalWriter:
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
+
+    def reopened(self) -> int | None:
+        """Returns a descriptor that reads the file, where its name is gone; None where it is not.
+
+        A temporary directory may be cleaned up while a program runs on.
+        """
+        if self._file is None or os.path.exists(self.path):
+            return None
+        try:
+            return os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None  # not Linux
 
     def abandon(self) -> None:
         """Forgets the file without touching it: for the child after a fork."""

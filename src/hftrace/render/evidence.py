@@ -49,6 +49,13 @@ def _limit_reached(piece: Piece) -> Iterator[str]:
     yield f"Anonymous memory was {byte_count(anonymous)}, above the {byte_count(limit)} of --memory-limit."
 
 
+def _limit_unwatched(piece: Piece) -> Iterator[str]:
+    limit, reason = natural(piece.get("limit_bytes")), text(piece.get("reason"))
+    asked = f" of {byte_count(limit)}" if limit is not None else ""
+    why = f" ({reason})" if reason else ""
+    yield f"The --memory-limit{asked} could not be watched any more{why}, so hftrace stopped the load."
+
+
 def _timeout(piece: Piece) -> Iterator[str]:
     seconds = piece.get("seconds")
     known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -215,6 +222,7 @@ def _unknown(piece: Piece) -> Iterator[str]:
 
 _SENTENCES: dict[str, Callable[[Piece], Iterator[str]]] = {
     "limit-reached": _limit_reached,
+    "limit-unwatched": _limit_unwatched,
     "timeout": _timeout,
     "raised": _raised,
     "ended-with": _ended_with,

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from hftrace.errors import TraceError
 from hftrace.replay.events import Event, decode
+from hftrace.replay.restored import restore
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.checks import MAX_AMOUNT
 from hftrace.schema.events import FIELDS
@@ -60,6 +61,8 @@ class Process:
     """Why its journal could not be written to its end."""
     orphans: dict[int, int | None] = field(default_factory=dict)
     """By span whose parent had not begun when it did: what was open around it on its thread."""
+    restored: bool = False
+    """Whether paths have their secrets again, which the trace may not have."""
     device_marks: dict[str, int] = field(default_factory=dict)
     """The allocators' peaks at the last edge, where they are not set back at each."""
     _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -271,7 +274,9 @@ def _add(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Line, 
     elif isinstance(line, lines.Header):
         process.damage.lines += 1  # it is the first line of a journal that is whole, and no other
     else:
-        process.add_line(line)
+        whole = restore(line)
+        process.restored |= whole is not line
+        process.add_line(whole)
 
 
 def _add_stopped(process: Process, path: Path) -> None:

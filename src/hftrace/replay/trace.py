@@ -25,6 +25,7 @@ from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
+from hftrace.replay.restored import hidden
 from hftrace.replay.samples import read_samples
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
@@ -98,7 +99,7 @@ def _replay(
         ledgers.add(process, own, result)
     first = processes[0]
     around = _environment(processes, environment)
-    return Trace(
+    trace = Trace(
         header=Facts(
             {
                 **_header(processes, base),
@@ -120,6 +121,7 @@ def _replay(
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
         at_return=_table(Tensor, ledgers.at_return if ledgers.changed else []),
     )
+    return hidden(trace) if any(process.restored for process in processes) else trace
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ REFERENCE_CELLS = 10
 """A list of one takes as much memory as so many cells."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
+TENSOR_TABLES = ("tensors", "at_return")
 
 
 def to_json(trace: Content) -> dict[str, Any]:
@@ -75,16 +76,25 @@ def _without(facts: Facts, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def to_bytes(trace: Content) -> bytes:
-    """Returns the document of a trace as text.
+    """Returns the document of a trace as it is written, without any secret that this process knows.
 
     Raises:
-        HftraceError: It holds what JSON has no words for.
+        HftraceError: It cannot be written as JSON.
     """
+    from hftrace.schema.redact import clean_json  # reading a trace needs none of it
+
     try:
-        text = json.dumps(to_json(trace), allow_nan=False, separators=(",", ":"))
+        parts = [
+            f"{json.dumps(block)}:".encode() + clean_json(_encoded(value), names=block in TENSOR_TABLES)
+            for block, value in to_json(trace).items()
+        ]
     except (ValueError, TypeError, RecursionError) as error:
         raise HftraceError(f"the trace cannot be written as JSON: {error}") from None
-    return text.encode("ascii")
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def write(trace: Content, path: str | os.PathLike[str]) -> None:
@@ -112,9 +122,7 @@ def write(trace: Content, path: str | os.PathLike[str]) -> None:
             _replace(target, data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise HftraceError(
-            f"cannot write the trace to {target}: {reason}; choose another place with -o"
-        ) from None
+        raise HftraceError(f"cannot write the trace to {target}: {reason}") from None
 
 
 def _replace(target: Path, data: bytes) -> None:

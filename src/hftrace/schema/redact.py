@@ -1,82 +1,97 @@
-"""Takes secrets out of text and of facts before they reach a file.
+"""The gate: takes secrets out of text and of facts before they reach a file, a screen or a log.
 
 Tokens, credentials in URLs and secrets in the environment never leave the
 process (DESIGN.md section 5, promise 8). What is taken out is named, so that a
-reader sees that something stood there.
+reader sees that something stood there. Which values are secrets is said by the
+modules of :mod:`hftrace.schema.secrets`: by name, by shape, and by being the
+value of one that is known.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-REMOVED = "[removed]"
+from hftrace.schema.secrets.known import known
+from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
+from hftrace.schema.secrets.rules import Lazy, listed
+from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, without_shapes
+from hftrace.schema.secrets.sources import (
+    is_harmless_part,
+    learn_environment,
+    learn_files,
+    learn_keywords,
+    learn_text,
+    without_secrets,
+)
 
-_TOKENS = re.compile(
-    r"""
-    # Hugging Face user tokens; hf_quantizer and other words of source code are none.
-    \bhf_(?![a-z]{1,19}(?![A-Za-z0-9]))[A-Za-z0-9]{8,}
-    | \bapi_org_[A-Za-z0-9]{8,}     # and those of organisations
-    | \bgh[pousr]_[A-Za-z0-9]{16,}  # GitHub
-    | \bgithub_pat_[A-Za-z0-9_]{16,}
-    | \bAKIA[0-9A-Z]{16}\b          # AWS access key ids
-    | (?<=[Bb]earer\ )[A-Za-z0-9._~+/=-]{8,}
-    | (?<=[Bb]asic\ )(?=[A-Za-z0-9+/]*[0-9A-Z+/])[A-Za-z0-9+/]{8,}={0,2}
-    """,
-    re.VERBOSE,
+_NAME_KINDS = frozenset(
+    listed("slices keys renames model layouts tensors writes verified assigned origins hook device")
 )
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s?#\"'<>]*(?=@)")
-_QUERY_SECRETS = re.compile(
-    r"([?&](?:[^=&\s]*(?:token|secret|signature|credential|key|password|auth|policy)[^=&\s]*|sig)=)[^&\s\"'<>]+",
-    re.IGNORECASE,
-)
-_SECRET_NAMES = re.compile(
-    r"^tokens?$|(auth|access|api|hub|hf|bearer|session|refresh|security|user|id|github|gh)[_-]?token"
-    r"|secret|passw|credential|authoriz|api[_-]?key|access[_-]?key|private[_-]?key|signature",
-    re.IGNORECASE,
-)
-"""Names of secrets, whatever else is in them."""
-_SUSPECT_NAMES = re.compile(r"token|auth|private", re.IGNORECASE)
-"""Names of secrets, unless they are known to be something else."""
-_HARMLESS_NAMES = re.compile(
-    r"""
-    tokeniz                                  # tokenizer, TOKENIZERS_PARALLELISM
-    | tokens?_(id|idx|index|type|per|pos|embed|dim|size|length|count|limit|drop)
-    | [a-z0-9]_tokens(_|$)                   # max_new_tokens, additional_special_tokens
-    | (^|_)(bos|eos|unk|sep|pad|cls|mask|image|img|video|audio|vision|boi|eoi|eot|start|end|stop|prefix|suffix
-        |middle|special|added|decoder|language|task)_token(_|$)
-    | implicit_token
-    | author(?!iz)
-    """,
-    re.IGNORECASE | re.VERBOSE,
-)
-_OWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
-"""Variables whose very values are taken out of any text, whatever they look like."""
-MIN_SECRET = 8
-"""Shorter values are no tokens, and may well stand in ordinary text."""
+"""Lines of a journal that hold names of tensors and figures, and are searched for known values alone."""
+SHORT = 6
+"""A shorter text is neither a secret nor holds one."""
+MAX_LIST = 500
+MAX_SEEN, MAX_SEEN_TEXT = 8192, 1000
 
 
-def is_secret_name(name: str) -> bool:
-    """Returns whether a keyword or environment variable of this name holds a secret."""
-    if name == "HF_HUB_DISABLE_IMPLICIT_TOKEN":
-        return False
-    if _SECRET_NAMES.search(name):
-        return True
-    return bool(_SUSPECT_NAMES.search(name)) and not _HARMLESS_NAMES.search(name)
+def learn_process() -> None:
+    """Learns the secrets that this process has been given: environment, command line, files of tokens."""
+    learn_environment()
+    for arguments in (sys.argv, getattr(sys, "orig_argv", ())):
+        redact_arguments([str(argument) for argument in arguments])
+    learn_files()
+
+
+def learn_call(source: str | None, keywords: Mapping[str, Any]) -> None:
+    """Learns the secrets that a load is given.
+
+    Args:
+        source: What is loaded; as a whole it is no secret, whatever it stands under elsewhere.
+        keywords: Those of the call.
+    """
+    learn_environment()
+    if source:
+        learn_text(source)
+        if known.remove(source) == source:
+            known.spare(source)
+    learn_keywords(keywords)
+
+
+def names_secret_variable(name: str) -> bool:
+    """Returns whether a variable of this name may be a secret; a ``key`` of somebody's loop is none."""
+    return is_strong_name(name)
+
+
+def learn_variables(values: Mapping[str, Any]) -> None:
+    """Learns local variables; what is called a token may be a word of a vocabulary."""
+    learn_keywords(
+        {
+            name: value
+            for name, value in values.items()
+            if "token" not in name.lower() or (isinstance(value, str) and looks_random(value))
+        }
+    )
 
 
 def redact(text: str) -> str:
-    """Returns ``text`` without tokens, credentials in URLs, and secrets in query strings."""
-    for name in _OWN_SECRETS:
-        value = os.environ.get(name, "").strip()
-        if len(value) >= MIN_SECRET:
-            text = text.replace(value, REMOVED)
-    text = _TOKENS.sub(REMOVED, text)
-    text = _CREDENTIALS.sub(REMOVED, text)
-    return _QUERY_SECRETS.sub(rf"\g<1>{REMOVED}", text)
+    """Returns ``text`` without known secrets, tokens, credentials, and what it calls a secret."""
+    learn_environment()
+    return _clean(text)
+
+
+def redact_known(text: str) -> str:
+    """Returns a text, which may be JSON, without the values that this process knows."""
+    return known.remove(text, numbers=False)
+
+
+def _clean(text: str) -> str:
+    text, found = without_shapes(text)
+    for value in found:
+        known.learn(value)
+    return known.remove(text)
 
 
 def redact_value(value: Any, name: str = "") -> Any:
@@ -87,65 +102,251 @@ def redact_value(value: Any, name: str = "") -> Any:
             anything else becomes its redacted ``str``.
         name: The name it stands under.
     """
-    if value is None or isinstance(value, (bool, int)):
+    learn_environment()
+    return _value(value, name)
+
+
+def _value(value: Any, name: str) -> Any:
+    if value is None or isinstance(value, bool):
         # ``token=True`` means "use the stored token" and is no secret.
         return value
-    if name and is_secret_name(name):
+    if isinstance(value, (int, float)):
+        if not name or not is_strong_name(name) or "token" in name.lower():
+            return value if not isinstance(value, float) or abs(value) < float("inf") else str(value)
         return REMOVED
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else str(value)
+    if name and _is_secret(name, value):
+        return REMOVED
     if isinstance(value, str):
-        return redact(value)
+        return _clean(value)
     if isinstance(value, Mapping):
-        return {redact(str(key)): redact_value(item, str(key)) for key, item in value.items()}
+        return {_clean(str(key)): _value(item, str(key)) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        return [redact_value(item) for item in value]
-    return redact(str(value))
+        pairs = value and all(_is_pair(item) for item in value)
+        return [[_clean(item[0]), _value(item[1], item[0])] if pairs else _value(item, "") for item in value]
+    return _clean(str(value))
+
+
+def _is_pair(item: Any) -> bool:
+    """Returns whether an item is a name with its value, as headers are given."""
+    return isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str)
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    if is_secret_name(name):
+        return not (
+            isinstance(value, str) and (not value or value.lower() in ("true", "false", "none", "null"))
+        )
+    return isinstance(value, str) and is_suspect_name(name) and looks_random(value)
 
 
 def split_secrets(keywords: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Divides keywords into those that may be written to a file, and those that hold a secret."""
+    learn_keywords(keywords)
     secret = {name: value for name, value in keywords.items() if redact_value(value, name) != value}
     return {name: value for name, value in keywords.items() if name not in secret}, secret
+
+
+# -- lines and documents ------------------------------------------------------------------------------------
+
+
+def clean(value: Any) -> Any:
+    """Returns a JSON value of our own without secrets in its texts; names in it are our own words."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, Mapping):
+        return {_clean(str(key)): clean(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else _clean(str(value))
+
+
+class _Seen:
+    """Texts that were found to hold no secret: most texts of a journal stand in it many times."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+        self._version = known.version
+
+    def is_public(self, text: str) -> bool:
+        """Returns whether a text may stand in a file as it is."""
+        if self._version != known.version or len(self._texts) > MAX_SEEN:
+            self._version, self._texts = known.version, set()
+        # What is found out below holds for what is known now: another thread may learn more meanwhile.
+        texts = self._texts
+        if text in texts:
+            return True
+        if _clean(text) != text:
+            return False
+        if len(text) <= MAX_SEEN_TEXT:
+            texts.add(text)
+        return True
+
+
+_seen = _Seen()
+
+
+def is_public(value: Any) -> bool:
+    """Returns whether a value may stand in a journal as it is: no text in it holds a secret.
+
+    Long lists are of names of tensors: :func:`clean_names` is for them.
+    """
+    kind = type(value)
+    if kind is str:
+        return len(value) < SHORT or _seen.is_public(value)
+    if kind is int or value is None or kind is bool or kind is float:
+        return True
+    if kind is dict:
+        return all(is_public(name) and is_public(item) for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        if len(value) <= MAX_LIST:
+            for item in value:
+                if not is_public(item):
+                    return False
+        return True
+    return _seen.is_public(str(value))
+
+
+def clean_line(line: Sequence[Any], encode: Callable[[Any], str]) -> bytes:
+    """Returns a line of a journal as it may stand in the file.
+
+    Args:
+        line: Its kind, and its fields.
+        encode: Makes JSON of it.
+    """
+    if line[0] not in _NAME_KINDS and not is_public(line[1:]):
+        line = [line[0], *clean(line[1:])]
+    data = encode(line).encode("ascii")
+    if known.in_names(data):
+        return encode([line[0], *_names(clean(line[1:]))]).encode("ascii")
+    return data
+
+
+def clean_names(line: bytes) -> bytes:
+    """Returns a line of a journal that holds names of tensors, without known values in them."""
+    if not known.in_names(line):
+        return line
+    kind, owner, *columns = json.loads(line)
+    # Names are joined to one text, or stand in a list with the numbers; in base64, which comes last, is none.
+    columns = [
+        column if at == len(columns) - 1 and isinstance(column, str) else _names(column)
+        for at, column in enumerate(columns)
+    ]
+    return json.dumps([kind, owner, *columns], separators=(",", ":")).encode("ascii")
+
+
+def _names(column: Any) -> Any:
+    if isinstance(column, str):
+        return known.remove_names(column)
+    if isinstance(column, dict):
+        return {key: _names(item) for key, item in column.items()}
+    return [_names(item) for item in column] if isinstance(column, list) else column
+
+
+def clean_json(data: bytes, *, names: bool = False) -> bytes:
+    """Returns a part of a document as JSON without the values that this process knows.
+
+    What a journal held has come through :func:`clean`; this is for what became known later.
+
+    Args:
+        data: The part.
+        names: Whether its texts are names of tensors.
+    """
+    learn_environment()
+    if not (known.in_names(data) if names else known.in_json(data)):
+        return data
+    value = json.loads(data)
+    return json.dumps(_names(value) if names else _known(value), separators=(",", ":")).encode("ascii")
+
+
+def clean_known(value: Any) -> Any:
+    """Returns a value of plain JSON without the values that this process knows."""
+    return _known(value)
+
+
+def masked(data: bytes) -> bytes:
+    """Returns bytes of the same length, without the values that this process knows as they are."""
+    for value in known.values():
+        plain = value.encode("utf-8", "surrogatepass")
+        data = data.replace(plain, b"*" * len(plain))
+    return data
+
+
+def restored(path: str) -> str:
+    """Returns a path as it is on this machine, where a secret was taken out of it that this process knows."""
+    return known.restored(path)
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, str):
+        return known.remove(value)
+    if isinstance(value, Mapping):
+        return {known.remove(str(key)): _known(item) for key, item in value.items()}
+    return [_known(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+# -- command lines ------------------------------------------------------------------------------------------
 
 
 def redact_arguments(arguments: Sequence[str]) -> list[str]:
     """Returns a command line without secrets.
 
-    ``--token X``, ``--token=X``, ``--kwarg token=X``, ``--kwarg=token=X`` and
-    ``--kwarg 'headers={"authorization": "X"}'`` lose their value.
+    ``--token X``, ``--token=X``, ``-p X``, ``--kwarg token=X``, ``--kwarg=token=X``,
+    ``-H 'Authorization: X'`` and ``--kwarg 'headers={"authorization": "X"}'`` lose their value.
     """
-    result: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        if hide_next and not argument.startswith("--"):
-            result.append(REMOVED)
-            hide_next = False
-            continue
-        hide_next = argument.startswith("-") and "=" not in argument and is_secret_name(argument.lstrip("-"))
-        result.append(_redact_argument(argument))
-    return result
+    learn_environment()
+    # Twice: what an option says may stand in front of it, too.
+    return [_clean(text) for text in [_argument(argument) for argument in without_secrets(arguments)]]
 
 
-def _redact_argument(argument: str) -> str:
+def _argument(argument: str) -> str:
     name, equals, value = argument.partition("=")
-    if not equals or not _NAME.fullmatch(name):
-        return _redact_json(argument)
-    if is_secret_name(name.lstrip("-")):
+    if not equals or not _NAME.pattern.fullmatch(name):
+        return _json(argument)
+    if _is_secret(name.lstrip("-"), value):
+        learn_keywords({name.lstrip("-"): value})
         return f"{name}={REMOVED}"
-    return f"{name}={_redact_argument(value)}"
+    return f"{name}={_argument(value)}"
 
 
-_NAME = re.compile(r"-{0,2}[A-Za-z_][\w.-]*")
+_NAME = Lazy(r"-{0,2}[A-Za-z_][\w.-]*")
 
 
-def _redact_json(text: str) -> str:
+def _json(text: str) -> str:
     """Redacts text; where it is a JSON object or list, what stands under a secret's name too."""
     if text.lstrip()[:1] in ("{", "["):
         try:
             value = json.loads(text)
+            if isinstance(value, dict):
+                learn_keywords(value)
             if redact_value(value) != value:
                 return json.dumps(redact_value(value))
         except (ValueError, RecursionError):
             pass
-    return redact(text)
+    return _clean(text)
+
+
+__all__ = [
+    "HARMLESS",
+    "REMOVED",
+    "clean",
+    "clean_json",
+    "clean_known",
+    "clean_line",
+    "clean_names",
+    "is_harmless_part",
+    "is_public",
+    "is_secret_name",
+    "learn_call",
+    "learn_files",
+    "learn_keywords",
+    "learn_process",
+    "learn_variables",
+    "masked",
+    "names_secret_variable",
+    "redact",
+    "redact_arguments",
+    "redact_known",
+    "redact_value",
+    "restored",
+    "split_secrets",
+]

@@ -8,12 +8,18 @@ import gc
 import inspect
 import os
 import pickle
+import re
+import shlex
+import shutil
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
 import hftrace
+from hftrace.analysis.findings.registry import findings
 from hftrace.errors import HftraceError
 from hftrace.record import patching
 
@@ -360,6 +366,114 @@ def test_no_room_for_the_journal(monkeypatch, tmp_path):
     with recorded:  # nothing is held from the first try
         pass
     assert recorded.trace.outcome.status == "ok"
+
+
+def no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
+def recover_command(said):
+    """Returns the words of the command that a sentence names."""
+    return shlex.split(re.search(r"`hftrace (recover .*)`", said)[1])
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("how", ["directory", "file", "full"])
+def test_a_trace_that_cannot_be_saved_ends_no_program_and_is_not_lost(
+    how, tmp_path, capsys, run_cli, monkeypatch
+):
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    recorded = trace(folder / "out.json")
+    with recorded, recorded.step("all that was done"):
+        if how == "directory":
+            (folder / "out.json").mkdir()
+        elif how == "file":
+            folder.rmdir()
+            folder.write_text("in the way")
+        else:
+            monkeypatch.setattr(os, "replace", no_space)
+    monkeypatch.undo()
+    said = capsys.readouterr().err
+    assert said == f"hftrace: {recorded.unsaved}\n"
+    assert said.startswith("hftrace: cannot write the trace to")
+    assert [span.name for span in recorded.trace.spans] == ["all that was done"]
+    assert recorded.trace.path is recorded.path is None
+    done = run_cli(*recover_command(said), "-o", str(tmp_path / "again.json"), "-q", "--delete")
+    assert done.returncode == 0, done.stderr
+    again = hftrace.Trace.open(tmp_path / "again.json")
+    assert [span.name for span in again.spans] == ["all that was done"]
+    assert again.outcome.status == "ok"
+    assert not list(tmp_path.glob("hftrace-*"))
+    # The next one is saved, and says nothing of this one.
+    second = trace(tmp_path / "second.json")
+    with second:
+        pass
+    assert second.unsaved is None
+    assert second.path == tmp_path / "second.json"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_temporary_directory_that_is_cleaned_up_meanwhile(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    recorded = trace(tmp_path / "out.json")
+    with recorded:
+        with recorded.step("before"):
+            pass
+        (left,) = tmp_path.glob("hftrace-*")
+        shutil.rmtree(left)
+        with recorded.step("after"):
+            pass
+    assert [span.name for span in recorded.trace.spans] == ["before", "after"]
+    assert recorded.trace.outcome.status == "ok"
+    assert os.listdir(tmp_path) == ["out.json"]
+    assert capsys.readouterr().err == ""
+
+
+def test_an_exception_of_the_block_passes_a_trace_that_cannot_be_saved(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    @trace(tmp_path / "out.json")
+    def fail():
+        (tmp_path / "out.json").mkdir()
+        raise RuntimeError("its own")
+
+    with pytest.raises(RuntimeError, match="its own"):
+        fail()
+    assert "hftrace recover" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_trace_is_made_keeps_the_journal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    for place in ("hftrace.launch.in_process.replay", "hftrace.schema.trace.Trace.save"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, interrupted)
+            recorded = trace(tmp_path / f"{place}.json")
+            with pytest.raises(KeyboardInterrupt), recorded:
+                pass
+        (_, *words) = recover_command(capsys.readouterr().err)
+        assert list(Path(*words).glob("journal-*.jsonl"))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_sampler_that_was_killed_is_told(tmp_path):
+    recorded = hftrace.trace(sample_hz=100)
+    with recorded:
+        recorded._sampler.process.kill()
+        recorded._sampler.process.wait()
+    (ended,) = recorded.trace.header.sampling["ended"]
+    assert (ended["how"], ended["signal"], ended["replaced_by"]) == ("killed", "SIGKILL", None)
+    (found,) = [each for each in findings(recorded.trace) if each.rule == "H05"]
+    assert "It was killed by SIGKILL." in found.evidence
+    whole = hftrace.trace(sample_hz=100)
+    with whole:
+        pass
+    assert "ended" not in whole.trace.header.sampling
 
 
 def test_a_block_that_is_open_when_the_process_ends_has_a_trace(run_python, tmp_path):

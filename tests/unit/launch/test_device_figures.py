@@ -50,7 +50,9 @@ class Machine:
         )
         self.recorder = Recorder(folder, rank=0, **options)
         self.recorder.start()
-        self.sampler = sampling.SamplerProcess(os.getpid(), folder, 100)
+        self.sampler = sampling.SamplerProcess(
+            os.getpid(), folder, sampling.sampler_options(os.getpid(), 100)
+        )
         self.wait_for_samples()
 
     def wait_for_samples(self):

@@ -44,6 +44,16 @@ def test_the_second_does_not_wait():
             send()
 
 
+def test_after_the_second_none_cuts_off_what_is_kept():
+    with Interrupts() as interrupts:
+        send()
+        with pytest.raises(KeyboardInterrupt):
+            send()
+        send()
+        send()
+        assert interrupts.pending == 2
+
+
 def test_a_program_that_handles_it_itself_goes_on_doing_so():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))

@@ -149,7 +149,7 @@ def wait_for_line(path, wanted):
 def test_samples_hold_what_nvml_says(nvml, sleeper, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(nvml())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    process = sampling.SamplerProcess(sleeper.pid, tmp_path, 100)
+    process = sampling.SamplerProcess(sleeper.pid, tmp_path, sampling.sampler_options(sleeper.pid, 100))
     path = journal.samples_path(tmp_path, sleeper.pid)
     line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[-1])
     process.stop()
@@ -158,7 +158,7 @@ def test_samples_hold_what_nvml_says(nvml, sleeper, tmp_path, monkeypatch):
 
 def test_nvml_that_does_not_begin_is_named_with_its_reason(nvml, sleeper, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(nvml("raise RuntimeError('Driver Not Loaded')"))
-    process = sampling.SamplerProcess(sleeper.pid, tmp_path, 100)
+    process = sampling.SamplerProcess(sleeper.pid, tmp_path, sampling.sampler_options(sleeper.pid, 100))
     path = journal.samples_path(tmp_path, sleeper.pid)
     line = wait_for_line(
         path, lambda line: line[0] == journal.HEADER and "device_used_bytes" in line[1]["missing"]
@@ -207,7 +207,7 @@ def test_without_nvml(monkeypatch):
 def test_a_limit_kills_at_once_and_leaves_word(tmp_path):
     greedy = "import time\nheld = bytearray(b'x') * 60_000_000\ntime.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", greedy])
-    process = sampling.SamplerProcess(child.pid, tmp_path, 0, limit_bytes=40_000_000)
+    process = sampling.SamplerProcess(child.pid, tmp_path, sampling.sampler_options(child.pid, 0, 40_000_000))
     assert child.wait(60) == -9
     process.stop()
     kinds = lines_of(journal.samples_path(tmp_path, child.pid))
@@ -216,7 +216,7 @@ def test_a_limit_kills_at_once_and_leaves_word(tmp_path):
 
 
 def test_it_outlives_its_supervisor_and_not_the_load(sleeper, tmp_path):
-    process = sampling.SamplerProcess(sleeper.pid, tmp_path, 100)
+    process = sampling.SamplerProcess(sleeper.pid, tmp_path, sampling.sampler_options(sleeper.pid, 100))
     path = journal.samples_path(tmp_path, sleeper.pid)
     wait_for_line(path, lambda line: line[0] == journal.SAMPLE)
     process.process.stdin.close()

@@ -255,6 +255,8 @@ def test_secrets_do_not_pass(tmp_path, monkeypatch):
     text = "Thread 1\n\nFatal Python error: Bus error\n\nFile /x/something-secret/y\n"
     journal.stacks_path(tmp_path, PID).write_text(text)
     assert watchdog.crash_stack(tmp_path) == "Fatal Python error: Bus error\n\nFile /x/[removed]/y"
+    # Nor do they stay in the file, which keeps its length.
+    assert journal.stacks_path(tmp_path, PID).read_text() == text.replace("something-secret", 16 * "*")
 
 
 def test_the_log_is_read_again(tmp_path):

@@ -121,7 +121,7 @@ def test_secret_names(name):
         *("pad_token_id", "bos_token", "eos_token", "pad_token", "unk_token", "mask_token", "image_token"),
         *("decoder_start_token_id", "forced_bos_token_id", "additional_special_tokens", "suppress_tokens"),
         *("max_new_tokens", "max_tokens", "num_tokens", "split_special_tokens", "token_type_ids"),
-        *("image_token_index", "tokens_per_second", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "author", "key", "keys"),
+        *("image_token_index", "tokens_per_second", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "author", "keys"),
         *("attn_implementation", "dtype", "revision", "HF_HOME", "_commit_hash"),
     ],
 )

@@ -13,6 +13,7 @@ class DeathFacts:
         memory_limit_bytes: Asked for with ``--memory-limit``.
         cgroup_limit_bytes: The smallest limit of the control groups.
         ram_bytes: The machine's memory.
+        unwatched: Why the supervisor stopped a load whose memory limit nobody could watch any more.
         timeout_seconds: After so long the supervisor stopped the load.
         group_kills: By how much the OOM kills of the control group grew.
         system_kills: The same for the machine.
@@ -25,6 +26,7 @@ class DeathFacts:
     cgroup_limit_bytes: int | None = None
     ram_bytes: int | None = None
     timeout_seconds: float | None = None
+    unwatched: str | None = None
     group_kills: int | None = None
     system_kills: int | None = None
     kernel_message: str | None = None

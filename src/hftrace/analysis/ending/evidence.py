@@ -26,6 +26,7 @@ from hftrace.schema.trace import Trace
 
 KINDS = {
     "limit-reached": ("anonymous_bytes", "limit_bytes"),
+    "limit-unwatched": ("limit_bytes", "reason"),
     "timeout": ("seconds",),
     "raised": ("function", "type", "message"),
     "ended-with": ("type", "message"),
@@ -67,6 +68,7 @@ KINDS = {
 """Each kind, and what it holds besides.
 
 - ``limit-reached``: anonymous memory was above ``--memory-limit``.
+- ``limit-unwatched``: nobody could watch ``--memory-limit`` any more, for this reason.
 - ``timeout``: the load was not done after ``--timeout``.
 - ``raised``: an exception about memory; ``function`` is None where the load itself raised it.
 - ``ended-with``: the exception that a load ended with which had caught another one.
@@ -173,6 +175,8 @@ def _own(
         anonymous = (limit_reached(trace) or {}).get("rss_anon_bytes")
         if isinstance(anonymous, int) and limit is not None:
             yield piece("limit-reached", anonymous, limit[1])
+    elif killer == "limit-unwatched":
+        yield piece("limit-unwatched", facts.memory_limit_bytes, facts.unwatched)
     elif killer == "timeout":
         yield piece("timeout", facts.timeout_seconds)
     elif killer == "out-of-memory":

@@ -16,13 +16,22 @@ from hftrace.analysis.ending.old_evidence import is_kernel_sentence
 from hftrace.analysis.ending.shortage import is_memory_error
 from hftrace.schema.trace import Trace
 
-KILLERS = ("memory-limit", "timeout", "kernel-oom", "crash", "exit", "out-of-memory", "unknown")
+KILLERS = (
+    "memory-limit",
+    "limit-unwatched",
+    "timeout",
+    "kernel-oom",
+    "crash",
+    "exit",
+    "out-of-memory",
+    "unknown",
+)
 CRASHES = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGABRT", "SIGILL", "SIGTRAP", "SIGSYS")
 """Signals that a process brings upon itself."""
 FULL = 0.95
 """Memory above this share of a limit is called full."""
 CERTAIN, LIKELY, GUESS, UNKNOWN = "certain", "likely", "a guess", "not known"
-CERTAIN_OF = ("memory-limit", "timeout", "crash", "exit", "out-of-memory")
+CERTAIN_OF = ("memory-limit", "limit-unwatched", "timeout", "crash", "exit", "out-of-memory")
 """Killers that hftrace saw at work itself, or that left their own words."""
 
 
@@ -43,6 +52,8 @@ def find_killer(trace: Trace, facts: DeathFacts, error: Any) -> str | None:
         return "memory-limit"
     if facts.timeout_seconds is not None:
         return "timeout"
+    if facts.unwatched is not None and killed:
+        return "limit-unwatched"
     if signal in CRASHES:
         return "crash"
     if killed:

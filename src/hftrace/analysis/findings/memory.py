@@ -39,7 +39,7 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     at_limit = end.status == "killed" and end.near_limit
     if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") and not at_limit:
         return
-    if end.killer in ("timeout", "crash", "exit"):
+    if end.killer in ("limit-unwatched", "timeout", "crash", "exit"):
         return  # full memory is how it was, and not why it ended
     if end.device is not None:
         yield _device_full(trace, end.device)

@@ -130,6 +130,47 @@ def unknown_loader(trace: Trace) -> Iterator[Finding]:
     )
 
 
+@rule(
+    ("H05", "sampler-ended", "The process that reads the memory was gone before the load had ended."),
+    concerns="recorder",
+    of_session=True,
+)
+def sampler_ended(trace: Trace) -> Iterator[Finding]:
+    """H05: the sampler was killed, hung, or never began."""
+    sampling = trace.header.get("sampling")
+    ended = sampling.get("ended") if isinstance(sampling, dict) else None
+    first = (
+        next((each for each in ended if isinstance(each, dict)), None) if isinstance(ended, list) else None
+    )
+    if first is None:
+        return
+    time_ns = first.get("time_ns")
+    when = f" {units.duration(time_ns)} into the session" if is_number(time_ns) else ""
+    if first.get("replaced_by") == "supervisor":
+        after = "The supervisor took its place: readings, and limits if there were any, went on."
+    else:
+        after = "There are no readings after it: peaks between two edges of spans are not known from then on."
+    yield Finding(
+        "H05",
+        "sampler-ended",
+        "The sampler did not last as long as the load",
+        f"{_sampler_end(first)}{when}. {after}",
+        "Look for what ended it: the kernel's log (dmesg) names what it killed for memory.",
+        internal=True,
+    )
+
+
+def _sampler_end(facts: Mapping[str, Any]) -> str:
+    how, signal, code, reason = (facts.get(name) for name in ("how", "signal", "exit_code", "reason"))
+    if how == "killed":
+        return f"It was killed by {_first_line(signal) if signal else 'a signal'}"
+    if how == "exited":
+        return f"It exited with {_first_line(code)}"
+    if how == "silent":
+        return "It stood still"
+    return f"It could not be started ({_first_line(reason)})" if reason else "It ended"
+
+
 def _with_stand_in(name: str, stand_ins: Any) -> str:
     stand_in = stand_ins.get(name) if isinstance(stand_ins, Mapping) else None
     return f"{name} (traced in its place, as it takes the same parameters: {stand_in})" if stand_in else name

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -21,6 +20,20 @@ from hftrace.errors import (
 )
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
+
+
+class Saved(NamedTuple):
+    """Where a trace was written.
+
+    Args:
+        target: The file; None for stdout.
+        moved: Whether it is another one than was asked for.
+        written: Whether there is a file.
+    """
+
+    target: Path | None
+    moved: bool = False
+    written: bool = True
 
 
 def finish(
@@ -39,15 +52,55 @@ def finish(
     Raises:
         HftraceError: The trace cannot be written.
     """
-    moved = False
-    if trace.outcome.get("usage"):
-        pass  # nothing was loaded: no trace worth keeping, and none worth overwriting another with
-    elif target is None:
-        from hftrace.schema.document import to_json
+    return present(trace, save(trace, target), quiet, as_json, color, width)
 
-        click.echo(json.dumps(to_json(trace), allow_nan=False))
-    else:
-        target, moved = _save(trace, target)
+
+def save(trace: Trace, target: Path | None) -> Saved:
+    """Writes a trace, to a temporary place where its own has no room.
+
+    Args:
+        trace: What was recorded.
+        target: Where it goes; None is stdout.
+
+    Raises:
+        HftraceError: It cannot be written there either.
+        OSError: It cannot be written to stdout.
+    """
+    if trace.outcome.get("usage"):
+        return Saved(
+            target, written=False
+        )  # nothing was loaded: no trace worth keeping, and none worth overwriting
+    if target is None:
+        from hftrace.schema.document import to_bytes
+
+        click.echo(to_bytes(trace).decode("ascii"))
+        return Saved(None, written=False)
+    try:
+        trace.save(target)
+        return Saved(target)
+    except HftraceError as error:
+        # What took a load to record is not to be lost for a full disk.
+        try:
+            place = Path(tempfile.mkdtemp(prefix="hftrace-trace-"), target.name)
+            trace.save(place)
+        except (HftraceError, OSError):
+            raise error from None
+        print_error(f"{error.message}: the trace is in {place} instead")
+        return Saved(place, moved=True)
+
+
+def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, width: int | None) -> int:
+    """Draws a trace that was written, and says how the load went; returns the exit code.
+
+    Args:
+        trace: What was recorded.
+        saved: Where it lies.
+        quiet: Draw nothing.
+        as_json: Print the summary as JSON instead.
+        color: As ``--color`` says.
+        width: As ``--width`` says.
+    """
+    target = saved.target
     try:
         _draw(trace, target, quiet, as_json, color, width)
     except HftraceError:
@@ -64,27 +117,7 @@ def finish(
         )
         return EXIT_FAILED
     code = _report(trace, target)
-    return EXIT_FAILED if moved and code == EXIT_OK else code
-
-
-def _save(trace: Trace, target: Path) -> tuple[Path, bool]:
-    """Writes the trace, to a temporary place where its own has no room; returns where, and whether it moved.
-
-    Raises:
-        HftraceError: It cannot be written there either.
-    """
-    try:
-        trace.save(target)
-        return target, False
-    except HftraceError as error:
-        # What took a load to record is not to be lost for a full disk.
-        place = Path(tempfile.gettempdir(), f"hftrace-{os.getpid()}-{target.name}")
-        try:
-            trace.save(place)
-        except HftraceError:
-            raise error from None
-        print_error(f"{error.message}: the trace is in {place} instead")
-        return place, True
+    return EXIT_FAILED if saved.moved and code == EXIT_OK else code
 
 
 def _draw(

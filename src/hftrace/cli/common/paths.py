@@ -9,13 +9,14 @@ from pathlib import Path
 from hftrace.cli.common.model import SYNTH_PREFIX
 from hftrace.errors import UsageError
 from hftrace.record.ranks import own_rank
+from hftrace.schema.redact import redact
 
 TRACES = Path("traces")
 
 
 def _default_name(model: str) -> str:
     """Returns a name for what comes of a model, with the time in it."""
-    last = model.removeprefix(SYNTH_PREFIX).rstrip("/").rpartition("/")[2]
+    last = redact(model).removeprefix(SYNTH_PREFIX).rstrip("/").rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", last)
     return f"{stem or 'model'}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
 

@@ -20,6 +20,7 @@ class _WatchedStream:
     def __init__(self, stream: TextIO, forgiving: bool) -> None:
         self._stream = stream
         self._forgiving = forgiving
+        self._knows = False
         self.failure: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -27,10 +28,20 @@ class _WatchedStream:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            self._stream.write(self._public(text))
         except OSError as error:
             self._note(error)
-            return len(text)
+        return len(text)
+
+    def _public(self, text: str) -> str:
+        """Returns a text without the secrets that this process was given, in its command line above all."""
+        from hftrace.schema.redact import learn_process, redact, redact_known  # not for --help and --version
+
+        if not self._knows:
+            self._knows = True
+            learn_process()
+        # What is drawn of a trace has none, and may be long; what is said of an error may hold anything.
+        return redact(text) if self._forgiving else redact_known(text)
 
     def flush(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
     pid = facts.child.get("pid")
     died = trace.outcome.get("status") == "killed"
     signalled = trace.outcome.get("signal")
-    asked_by_us = facts.timeout is not None or "limit" in (trace.header.get("sampling") or {})
+    reached = "limit" in (trace.header.get("sampling") or {})
+    asked_by_us = reached or facts.timeout is not None or facts.unwatched is not None
     by_kernel = died and not asked_by_us and signalled in (None, "SIGKILL")
     seen = facts.end is not None
     mortem = post_mortem(
@@ -98,6 +99,7 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
             cgroup_limit_bytes=limits.get("cgroup_bytes"),
             ram_bytes=limits.get("ram_bytes"),
             timeout_seconds=(facts.timeout or {}).get("seconds"),
+            unwatched=str(facts.unwatched.get("reason")) if facts.unwatched is not None else None,
             group_kills=counters.delta("group_kills") if counters is not None and by_kernel else None,
             system_kills=counters.delta("system_kills") if counters is not None and by_kernel else None,
             kernel_message=(
@@ -117,6 +119,22 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
             for stall in facts.stalls
             if "time_ns" in stall
         ]
-    if mortem["killer"] == "memory-limit" and trace.outcome.get("signal") is None:
-        mortem["signal"] = "SIGKILL"  # the sampler sent it, whoever did not see it arrive
-    return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **mortem}))
+    if mortem["killer"] in ("memory-limit", "limit-unwatched") and trace.outcome.get("signal") is None:
+        mortem["signal"] = "SIGKILL"  # hftrace sent it, whoever did not see it arrive
+    trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **mortem}))
+    return with_samplers(trace, facts.samplers)
+
+
+def with_samplers(trace: Trace, ended: Sequence[Mapping[str, Any]]) -> Trace:
+    """Returns a trace that says what became of its samplers: of each that did not live as long as the load.
+
+    Args:
+        trace: The trace.
+        ended: The facts of each; ``time_ns`` is a raw clock reading.
+    """
+    if not ended:
+        return trace
+    base = int(trace.header["clock_base_ns"])
+    ends = [{**each, "time_ns": each["time_ns"] - base if each.get("time_ns") else None} for each in ended]
+    sampling = {**(trace.header.get("sampling") or {}), "ended": ends}
+    return dataclasses.replace(trace, header=Facts({**trace.header, "sampling": sampling}))

@@ -80,6 +80,8 @@ def explain_death(trace: Trace) -> str:
         asked = f" {byte_count(limit)}" if limit is not None else ""
         held = f" (anonymous memory {byte_count(anonymous)})" if anonymous is not None else ""
         how = f"the load was stopped at --memory-limit{asked}{held}"
+    elif killer == "limit-unwatched":
+        how = "the load was stopped because its --memory-limit could not be watched any more"
     elif killer == "timeout":
         seconds = outcome.get("timeout_seconds")
         how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"

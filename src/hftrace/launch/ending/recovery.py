@@ -26,6 +26,7 @@ from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
 
 START_SLACK_NS = 1_000_000_000
+MAX_TAIL_BYTES = 1 << 16
 MAX_NAMED = 5
 """Runs that are named where there are several."""
 
@@ -104,9 +105,23 @@ def running_process(run: Path) -> int | None:
         return child if start_ticks(child) == known else None
     for path in _journals(run):
         header = codec.read_header(path)
-        if header is not None and _is_alive(header):
+        # A program may go on for long after its recording has ended.
+        if header is not None and not _has_stopped(path) and _is_alive(header):
             return int(header["pid"])
     return None
+
+
+def _has_stopped(path: Path) -> bool:
+    """Returns whether a journal was written to its end, or says beside itself why it was not."""
+    with contextlib.suppress(OSError), open(path, "rb") as handle:
+        handle.seek(max(0, handle.seek(0, os.SEEK_END) - MAX_TAIL_BYTES))
+        # What other threads had in their buffers is written behind it.
+        if any(codec.kind_of(line) == journal.STOP for line in handle.read().splitlines()):
+            return True
+    place = path.with_name(path.name.replace(journal.JOURNAL_PREFIX, journal.STOPPED_PREFIX, 1))
+    with contextlib.suppress(OSError):
+        return bool(place.read_bytes().strip())
+    return False
 
 
 def _is_alive(header: dict[str, Any]) -> bool:

@@ -6,17 +6,19 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hftrace.errors import UsageError
+from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.interrupts import Interrupts
+from hftrace.launch.kept import RunDirectory
 from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
 from hftrace.launch.variants.specs import DTYPE_KEYWORDS, SCRATCH_DIRECTORY, VariantSpec
+from hftrace.schema.redact import REMOVED, redact_value
 from hftrace.schema.trace import Trace
 
 
@@ -42,12 +44,16 @@ class Rounds:
     Args:
         traces: The paths of the traces, by variant, in order.
         failed: Variants whose load did not end well, with the outcome of it.
-        interrupted: Whether the user stopped it before the end.
+        interrupted: Name of the signal that stopped it before the end; None where none did.
+        cut_off: The trace of the run that was going on then; None where it has none.
+        problem: What else stopped it: a trace that could not be saved, a process that could not be started.
     """
 
     traces: dict[str, list[Path]]
     failed: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    interrupted: bool = False
+    interrupted: str | None = None
+    cut_off: Path | None = None
+    problem: HftraceError | None = None
 
 
 def check_interpreters(specs: Sequence[VariantSpec]) -> None:
@@ -84,7 +90,8 @@ def run_rounds(
 ) -> Rounds:
     """Runs all variants ``repeat`` times in turn, after one run of each that is not counted.
 
-    A variant that fails once is not tried again. Ctrl-C ends it, and what is finished is kept.
+    A variant that fails once is not tried again. Ctrl-C ends it, and what is finished is kept;
+    so does an error, which the result holds.
 
     Args:
         request: What is common to all.
@@ -96,31 +103,39 @@ def run_rounds(
     """
     result = Rounds({spec.name: [] for spec in specs})
     by_name = {spec.name: spec for spec in specs}
+    stems = file_names(by_name)
     turns = [(number, name) for number in range(repeat + 1) for name in order_of(list(by_name), number)]
     total, done = len(turns), 0
+    interrupts = Interrupts()
     try:
-        with Interrupts() as interrupts:
+        with interrupts:
             for number, name in turns:
                 if name in result.failed:
                     total -= 1
                     continue
-                trace = _run(request, by_name[name], interrupts, number, directory, header)
-                status = trace.outcome.get("status")
-                if status == "interrupted":
-                    result.interrupted = True
-                    break
+                with RunDirectory(directory) as run:
+                    trace = _run(request, by_name[name], interrupts, run, number, directory, header)
+                    status = trace.outcome.get("status")
+                    if status == "interrupted":
+                        result.interrupted = interrupts.first or "SIGINT"
+                        cut_off = directory / f"interrupted-{stems[name]}-{number}.json"
+                        trace.save(cut_off)
+                        result.cut_off = cut_off
+                        break
+                    # The warm-up is not counted; but that of one that failed is the only one there will be.
+                    if number or status != "ok":
+                        path = directory / f"{stems[name]}-{number}.json"
+                        trace.save(path)
+                        result.traces[name].append(path)
                 if status != "ok":
                     result.failed[name] = dict(trace.outcome)
-                # The warm-up is not counted; but the trace of one that failed is the only one there will be.
-                if number or status != "ok":
-                    path = directory / f"{file_name(name)}-{number}.json"
-                    result.traces[name].append(path)
-                    trace.save(path)
                 done += 1
                 on_round(Round(name, number, trace), done, total)
                 interrupts.check()
     except KeyboardInterrupt:
-        result.interrupted = True
+        result.interrupted = interrupts.first or "SIGINT"
+    except HftraceError as error:
+        result.problem = error
     return result
 
 
@@ -128,11 +143,15 @@ def _run(
     request: LoadRequest,
     spec: VariantSpec,
     interrupts: Interrupts,
+    run: RunDirectory,
     number: int,
     directory: Path,
     header: Mapping[str, Any],
 ) -> Trace:
-    facts = {**header, "variant": {"name": spec.name, "round": number, "environment": dict(spec.environment)}}
+    facts = {
+        **header,
+        "variant": {"name": spec.name, "round": number, "environment": redact_value(spec.environment)},
+    }
     # The same path in each run, or the runs of one variant would differ in what they asked for.
     scratch = directory / "offload"
     mine = dataclasses.replace(
@@ -142,7 +161,7 @@ def _run(
         python=spec.python or request.python,
     )
     try:
-        return run_load(mine, interrupts, header=facts, directory=directory).trace
+        return run_load(mine, interrupts, run=run, header=facts).trace
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -164,6 +183,19 @@ def varied(load: LoadSpec, spec: VariantSpec, scratch: str) -> LoadSpec:
     return dataclasses.replace(load, keywords={**common, **own})
 
 
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns the part of a file's name for each variant; no two have the same."""
+    found: dict[str, str] = {}
+    for name in names:
+        wanted = stem = file_name(name)
+        number = 1
+        while stem in found.values():
+            number += 1
+            stem = f"{wanted}.{number}"
+        found[name] = stem
+    return found
+
+
 def file_name(name: str) -> str:
     """Returns a variant's name as a part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name).strip("-") or "variant"
+    return re.sub(r"[^A-Za-z0-9._=-]+", "-", name.replace(f"={REMOVED}", "-removed")).strip("-") or "variant"

@@ -15,11 +15,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hftrace.errors import UsageError
+from hftrace.schema.redact import REMOVED, redact_arguments
 
 ENVIRONMENT = "env."
 PYTHON = "python"
@@ -87,6 +88,7 @@ def parse_variant(text: str) -> VariantSpec:
     name, items = (head.strip(), _split(rest, "+,")) if named else (text.strip(), _split(text, "+,"))
     if not name or (named and not items):
         raise UsageError(f"the variant {text!r} says nothing: write a preset, or NAME: key=value, ...")
+    name = _public(name)
     keywords: dict[str, Any] = {}
     environment: dict[str, str] = {}
     python: str | None = None
@@ -99,6 +101,12 @@ def parse_variant(text: str) -> VariantSpec:
             else:
                 keywords[key] = value
     return VariantSpec(name, keywords, environment, python)
+
+
+def _public(name: str) -> str:
+    """Returns the name of a variant without secrets: it stands in names of files, and on the screen."""
+    items = redact_arguments(_split(name, "+,"))
+    return ", ".join(items) if REMOVED in "".join(items) else name
 
 
 def _item(item: str, text: str) -> dict[str, Any]:
@@ -187,7 +195,7 @@ def _combined(keys: Sequence[str], values: Sequence[str]) -> VariantSpec:
     spec = parse_variant(f"sweep: {', '.join(pairs)}")
     given = {key: value for key, value in spec.keywords.items() if value is not None}
     without = frozenset(spec.keywords.keys() - given.keys())
-    return VariantSpec(" ".join(pairs), given, spec.environment, spec.python, without)
+    return VariantSpec(" ".join(redact_arguments(pairs)), given, spec.environment, spec.python, without)
 
 
 def distinct(specs: Sequence[VariantSpec]) -> list[VariantSpec]:
@@ -196,10 +204,15 @@ def distinct(specs: Sequence[VariantSpec]) -> list[VariantSpec]:
     Raises:
         UsageError: There are fewer than two, or two have the same name.
     """
+    named: list[VariantSpec] = []
     if len(specs) < 2:
         raise UsageError("one variant is nothing to compare: give --variant twice or more")
-    names = [spec.name for spec in specs]
+    for number, spec in enumerate(specs):
+        # What told them apart may have been a secret.
+        count = sum(other.name == spec.name for other in specs[:number]) if REMOVED in spec.name else 0
+        named.append(replace(spec, name=f"{spec.name} ({count + 1})") if count else spec)
+    names = [spec.name for spec in named]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"two variants are called {twice}: name one of them, as 'NAME: {twice}'")
-    return list(specs)
+    return named

@@ -1,8 +1,8 @@
 """The loading process of ``hftrace load``: imports, resolves the class, loads, and leaves its journal.
 
 It is told what to do by ``request.json`` in its directory, and talks to nobody
-but through the journal. Keywords that hold a secret are not in that file: they
-come in an environment variable of this process alone, which is taken out of
+but through the journal. What holds a secret is not in that file: it
+comes in an environment variable of this process alone, which is taken out of
 the environment before anything else happens. It prints nothing of its own.
 """
 
@@ -29,12 +29,12 @@ from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.session import ended
 from hftrace.record.tracer import Tracer
-from hftrace.schema.redact import redact, redact_value
+from hftrace.schema.redact import learn_call, redact, redact_value
 from hftrace.system.mounts import file_system_of
 
 REQUEST_FILE = "request.json"
 SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
-"""Holds the keywords that must not lie on disk, as a JSON object."""
+"""Holds what must not lie on disk of the request, as a JSON object."""
 PROBLEM_FILE = "problem.txt"
 """Where bootstrap.py says why this interpreter cannot run hftrace at all."""
 
@@ -88,7 +88,10 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
     request = json.loads((Path(directory) / REQUEST_FILE).read_text(encoding="utf-8"))
     secret = os.environ.pop(SECRETS_VARIABLE, None)
     if secret is not None:
-        request["keywords"] = {**(request.get("keywords") or {}), **json.loads(secret)}
+        hidden = json.loads(secret)
+        keywords = {**(request.get("keywords") or {}), **hidden.pop("keywords", {})}
+        request.update(hidden, keywords=keywords)
+    learn_call(str(request.get("model")), request.get("keywords") or {})
     tracer = Tracer(
         Path(directory),
         rank=own_rank().number,
@@ -125,6 +128,8 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
                 **({"load": span[0]} if span is not None and span[1] == "load" else {}),
             },
         )
+    # What is left is writing: the supervisor ends it where it takes too long for somebody.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if recorder.first_checkpoint is not None:
         recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
     shielded(recorder, "session", ended, recorder)

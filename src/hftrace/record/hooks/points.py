@@ -37,6 +37,12 @@ class Call:
         except (ValueError, IndexError):
             return default
 
+    def named(self) -> dict[str, Any]:
+        """Returns all arguments by name; those that have none, by their place."""
+        count = len(self.names)
+        named = dict(zip(self.names, self.args, strict=False))
+        return {**named, **{str(at): each for at, each in enumerate(self.args[count:])}, **self.kwargs}
+
     def first(self) -> Any:
         """Returns the first positional argument (``cls`` or ``self`` of a method)."""
         return self.args[0] if self.args else None

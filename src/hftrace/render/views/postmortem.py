@@ -171,6 +171,7 @@ def _verdict(found: Death) -> str:
     code = units.UNKNOWN if found.exit_code is None else found.exit_code
     words = {
         "memory-limit": "hftrace, at the --memory-limit",
+        "limit-unwatched": "hftrace, because nobody could watch the --memory-limit any more",
         "timeout": "hftrace, after the --timeout",
         "kernel-oom": _kernel(found, signal),
         "crash": f"a crash of its own: {signal}",

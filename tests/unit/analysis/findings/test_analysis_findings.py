@@ -172,6 +172,31 @@ def test_trouble_of_our_own_comes_last_and_costs_nothing():
     assert names(slow) == ["slow-sampling"]
 
 
+KILLED = {"how": "killed", "signal": "SIGKILL", "time_ns": 2_000_000_000, "replaced_by": "supervisor"}
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        (KILLED, "It was killed by SIGKILL 2.00 s into the session. The supervisor took its place"),
+        ({"how": "silent"}, "It stood still. There are no readings after it"),
+        ({"how": "exited", "exit_code": 1}, "It exited with 1."),
+        ({"how": "not-started", "reason": "No room"}, "It could not be started (No room)."),
+        ({"how": ["?"], "time_ns": "soon"}, "It ended."),
+    ],
+)
+def test_a_sampler_that_ended(ended, said):
+    trace = with_facts(handmade.healthy(), header={"sampling": {"ended": [ended]}})
+    (found,) = [each for each in findings(trace) if each.rule == "H05"]
+    assert said in found.evidence
+
+
+@pytest.mark.parametrize("ended", [None, [], ["killed"], 3])
+def test_no_sampler_that_ended(ended):
+    trace = with_facts(handmade.healthy(), header={"sampling": {"ended": ended}})
+    assert names(trace) == names(handmade.healthy())
+
+
 LOADER = {"traced_as": "D", "versions": "5.x", "default_dtype": "auto", "always_meta": True}
 GONE = "transformers.core_model_loading:set_param_for_module"
 

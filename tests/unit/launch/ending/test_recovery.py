@@ -12,8 +12,9 @@ import pytest
 
 from hftrace import Trace
 from hftrace.errors import UsageError
+from hftrace.launch.ending.explanation import explain_death
 from hftrace.launch.ending.recovery import damaged_lines, delete_run, opened_run, recover, running_process
-from hftrace.launch.run_directory import CHILD, STALL, TIMEOUT, SupervisorLog
+from hftrace.launch.run_directory import CHILD, SAMPLER, STALL, TIMEOUT, UNWATCHED, SupervisorLog
 from hftrace.schema import journal
 from hftrace.system.processes import start_ticks
 
@@ -172,6 +173,21 @@ def test_a_process_is_known_by_its_number_and_its_start(tmp_path):
 
 
 @linux
+def test_a_recording_that_has_ended_in_a_process_that_lives(tmp_path):
+    path = write_journal(tmp_path, pid=os.getpid(), base=time.monotonic_ns())
+    assert running_process(tmp_path) == os.getpid()
+    stopped = tmp_path / f"{journal.STOPPED_PREFIX}0-{os.getpid()}{journal.SUFFIX}"
+    stopped.write_text(" " * 100)
+    assert running_process(tmp_path) == os.getpid()
+    stopped.write_text('{"reason": "No space left on device"}')
+    assert running_process(tmp_path) is None
+    stopped.unlink()
+    with open(path, "a") as handle:
+        handle.write(json.dumps([journal.STOP, time.monotonic_ns()]) + "\n")
+    assert running_process(tmp_path) is None
+
+
+@linux
 def test_a_younger_process_with_the_number_is_another_one(tmp_path):
     write_journal(tmp_path, pid=os.getpid(), base=1)
     assert running_process(tmp_path) is None
@@ -185,6 +201,28 @@ def test_what_the_supervisor_had_seen_is_in_the_trace(tmp_path):
     outcome = recover(tmp_path).outcome
     assert outcome["stalls"] == [{"time_ns": 1_000, "silent_ns": 60, "phase": "shard", "stack": "Thread 1"}]
     assert (outcome["killer"], outcome["stack"], outcome["status"]) == ("timeout", "Thread 2", "killed")
+
+
+def test_what_became_of_the_sampler_is_in_the_trace(tmp_path):
+    write_journal(tmp_path)
+    log = SupervisorLog(tmp_path)
+    ended = {"time_ns": 5_400, "how": "killed", "signal": "SIGKILL", "replaced_by": None}
+    log.write(SAMPLER, ended)
+    log.write(UNWATCHED, {"limit_bytes": 100, "reason": "Too many open files"})
+    trace = recover(tmp_path)
+    assert trace.header["sampling"]["ended"] == [{**ended, "time_ns": 400}]
+    outcome = trace.outcome
+    assert (outcome["status"], outcome["killer"], outcome["signal"]) == (
+        "killed",
+        "limit-unwatched",
+        "SIGKILL",
+    )
+    assert outcome["evidence"][0] == {
+        "kind": "limit-unwatched",
+        "limit_bytes": None,
+        "reason": "Too many open files",
+    }
+    assert "its --memory-limit could not be watched any more" in explain_death(trace)
 
 
 def test_only_what_is_ours_is_deleted(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from hftrace.errors import UsageError
 from hftrace.launch.request import LoadSpec
-from hftrace.launch.variants.rounds import file_name, order_of, varied
+from hftrace.launch.variants.rounds import file_name, file_names, order_of, varied
 from hftrace.launch.variants.specs import PRESETS, VariantSpec, distinct, grid, parse_variant
 
 
@@ -151,3 +151,23 @@ def test_what_a_variant_says_wins_over_what_is_common():
     swept = varied(common, grid(["device_map=none,cpu"])[0], "x").keywords
     assert swept == {"dtype": "float32", "revision": "v2"}
     assert varied(common, parse_variant("offload"), "there").keywords["offload_folder"] == "there"
+
+
+def test_no_two_variants_write_the_same_file():
+    assert file_names(["a b", "a-b", "c", "a/b"]) == {"a b": "a-b", "a-b": "a-b.2", "c": "c", "a/b": "a-b.3"}
+
+
+def test_what_a_variant_is_called_has_no_secret_in_it():
+    given = [
+        "token=Opaque-1-x",
+        "token=Opaque-2-x",
+        "env.DB_PASSWORD=Opaque-3-x, bf16",
+        "mine: token=Opaque-4-x",
+    ]
+    specs = distinct([parse_variant(text) for text in given])
+    names = ["token=[removed]", "token=[removed] (2)", "env.DB_PASSWORD=[removed], bf16", "mine"]
+    assert [spec.name for spec in specs] == names
+    assert specs[1].keywords == {"token": "Opaque-2-x"}
+    assert specs[2].environment == {"DB_PASSWORD": "Opaque-3-x"}
+    assert [spec.name for spec in grid(["token=Opaque-5-x,Opaque-6-x"])] == ["token=[removed]"] * 2
+    assert [file_name(name) for name in names[:2]] == ["token-removed", "token-removed-2"]

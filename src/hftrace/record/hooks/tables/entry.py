@@ -7,7 +7,7 @@ import weakref
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
-from hftrace.record.hooks.capture import describe_value, given_keywords, keywords_of, note_file
+from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.parts import CONTAINER, PART, in_container
@@ -19,6 +19,7 @@ from hftrace.record.second_look import models_of
 from hftrace.record.snapshot import model_of
 from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
+from hftrace.schema.redact import learn_call
 from hftrace.system.page_cache import resident_share
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
@@ -58,7 +59,9 @@ class EntryObserver(SpanObserver):
         if stack and stack[-1].phase == point.phase and (point.outermost_only or stack[-1].name == name):
             # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
             return None
-        attributes: dict[str, Any] = {"model": self.source(call)}
+        source = self.source(call)
+        learn_call(source, call.named())
+        attributes: dict[str, Any] = {"model": source}
         if is_model and recorder.on_model_class is not None:
             try:
                 recorder.on_model_class(call.first())
@@ -184,7 +187,8 @@ class EntryObserver(SpanObserver):
 
 def named_source(where: Any) -> str | None:
     """Returns a path or a name as text; None for anything else."""
-    return str(describe_value(where)) if isinstance(where, (str, os.PathLike)) else None
+    # As it is: what is written of it loses its secrets on the way.
+    return os.fsdecode(where) if isinstance(where, (str, os.PathLike)) else None
 
 
 class TokenizerObserver(EntryObserver):

@@ -22,7 +22,7 @@ from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
-from hftrace.schema.redact import redact
+from hftrace.schema.redact import learn_keywords, redact
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TRUE = ("1", "ON", "YES", "TRUE")
@@ -33,6 +33,7 @@ _NETWORK = frozenset(
     {"requests", "urllib3", "httpx", "httpx2", "httpcore", "httpcore2", "http", "ssl", "socket"}
 )
 """Where the exceptions are defined that a connection ends with."""
+_SECRET_HEADERS = ("authorization", "proxy-authorization", "cookie", "x-api-key")
 _REFUSED = 400
 """From this status on an answer is a refusal, and what is raised says so: nothing broke."""
 
@@ -261,6 +262,9 @@ class RequestObserver(SpanObserver):
             self.requests.settle(self.recorder, handled if id(handled) != own.handled else None, None)
         request = call.get("request")
         url = str(getattr(request, "url", ""))
+        # What the client sends is what is in effect, wherever it has it from.
+        headers = getattr(request, "headers", None)
+        learn_keywords({name: headers.get(name) for name in _SECRET_HEADERS} if headers is not None else {})
         # The path names the file; the rest of the URL may hold credentials and a signature.
         label = f"{getattr(request, 'method', '?')} {redact(urlsplit(url).path)}"
         attributes: dict[str, Any] = {"request": True, "host": _host(url), **_requested(url)}

@@ -1,0 +1,259 @@
+"""Where the values of secrets become known: the environment, command lines, files of tokens, keywords.
+
+Nothing here raises into its caller, and no code of the host is called: of an object only its attributes are
+looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from hftrace.schema.secrets.known import MIN_LENGTH, known
+from hftrace.schema.secrets.names import is_secret_name, is_suspect_name
+from hftrace.schema.secrets.shapes import REMOVED, looks_random, without_shapes
+
+MAX_DEPTH = 6
+MAX_ITEMS = 200
+"""So deep, and of so many items each, keywords are looked through."""
+MAX_FILE_BYTES = 65_536
+
+_CLIENTS = ("requests", "httpx", "httpx2", "multidict", "aiohttp")
+"""Libraries whose sessions and headers may be asked for what they hold."""
+
+_environment: list[Mapping[Any, Any]] = [{}]
+"""The environment as it was last looked through."""
+_files: dict[str, tuple[int, int]] = {}
+"""Files of tokens that were read: size and time of change."""
+
+
+def learn_text(text: str) -> None:
+    """Learns what looks like a secret in a text."""
+    for found in without_shapes(text)[1]:
+        known.learn(found)
+
+
+def learn_named(name: str, value: str) -> bool:
+    """Learns a value that is a secret by its name, or by its looks; says whether it is."""
+    if is_secret_name(name) or (is_suspect_name(name) and looks_random(value)):
+        known.learn(value)
+        return True
+    learn_text(value)
+    return False
+
+
+def learn_environment() -> None:
+    """Learns the secrets of the environment, where it has changed since the last time."""
+    # Bytes that are the same objects as long as nobody changes them: compared in microseconds.
+    now = getattr(os.environ, "_data", None) or dict(os.environ)
+    if now == _environment[0]:
+        return
+    before, _environment[0] = _environment[0], dict(now)
+    fresh = {os.fsdecode(name) for name, value in _environment[0].items() if before.get(name) != value}
+    for name in fresh:
+        value = os.environ.get(name)
+        if value:
+            learn_named(name, value)
+
+
+def learn_files() -> None:
+    """Learns the tokens that the Hub's client and HTTP clients read from files of the user's."""
+    environment = os.environ
+    home = environment.get("HF_HOME") or os.path.join(
+        environment.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface"
+    )
+    token = environment.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    for path in (token, environment.get("HF_STORED_TOKENS_PATH") or os.path.join(home, "stored_tokens")):
+        for line in _lines_of_new(path):
+            name, equals, value = line.partition("=")
+            known.learn(value if equals and name.strip() else line)
+    for path in (environment.get("NETRC") or "~/.netrc", "~/_netrc"):
+        words = " ".join(_lines_of_new(path)).split()
+        for word, value in itertools.pairwise(words):
+            if word == "password":
+                known.learn(value)
+    for line in _lines_of_new("~/.git-credentials"):
+        learn_text(line)
+
+
+def _lines_of_new(path: str) -> list[str]:
+    """Returns the lines of a file of the user's, once for as long as it stays as it is."""
+    path = os.path.expandvars(os.path.expanduser(path))
+    try:
+        status = os.stat(path)
+        state = (status.st_size, status.st_mtime_ns)
+        if _files.get(path) == state or status.st_size > MAX_FILE_BYTES:
+            return []
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            text = handle.read(MAX_FILE_BYTES)
+    except (OSError, ValueError):
+        return []
+    _files[path] = state
+    return text.splitlines()
+
+
+# -- keywords -------------------------------------------------------------------------------------------
+
+
+def learn_keywords(keywords: Mapping[str, Any]) -> None:
+    """Learns the secrets in a call's keywords, in whatever they are wrapped."""
+    for name, value in keywords.items():
+        _learn_value(str(name), value, False, 0)
+
+
+def _learn_value(name: str, value: Any, secret: bool, depth: int) -> None:
+    """Learns a value, or what is in it.
+
+    Args:
+        name: What it is called.
+        value: The value.
+        secret: Whether all of it is a secret.
+        depth: How deep it lies.
+    """
+    # By its type alone: "isinstance" asks an object for its class, which may run code of the host's.
+    kind = type(value)
+    if value is None or issubclass(kind, (bool, int, float)):
+        return
+    if issubclass(kind, (bytes, bytearray)):
+        value = bytes(value[: 1 << 16]).decode("utf-8", "replace")
+    elif kind.__module__.partition(".")[0] == "pathlib":
+        value = os.fspath(value)
+    if issubclass(type(value), str):
+        if secret:
+            known.learn(value)
+        else:
+            learn_named(name, value)
+        return
+    if depth >= MAX_DEPTH:
+        return
+    secret = secret or is_secret_name(name)
+    for key, item in _inside(value):
+        _learn_value(key or name, item, secret and (not key or not is_harmless_part(key)), depth + 1)
+
+
+def is_harmless_part(key: str) -> bool:
+    """Returns whether a part of a secret says no more than who has it, or of what kind it is."""
+    return key.lower() in ("user", "username", "name", "type", "scheme", "host", "kind", "expires", "realm")
+
+
+def _inside(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yields name and value of what is in a value; of an object of the host, its attributes."""
+    kind = type(value)
+    if issubclass(kind, (dict, MappingProxyType)) or kind.__module__.partition(".")[0] in _CLIENTS:
+        yield from itertools.islice(((str(key), item) for key, item in _items(value)), MAX_ITEMS)
+    elif issubclass(kind, (list, tuple, set, frozenset)):
+        items = list(itertools.islice(value, MAX_ITEMS))
+        # Pairs of name and value, as headers are given.
+        if items and all(type(item) is tuple and len(item) == 2 and type(item[0]) is str for item in items):
+            yield from items
+        yield from (("", item) for item in items)
+    elif not _is_large(value):
+        try:
+            attributes = dict(object.__getattribute__(value, "__dict__"))
+        except AttributeError:
+            attributes = {}
+        for owner in type(value).__mro__:
+            slots = vars(owner).get("__slots__", ())
+            for slot in (slots,) if isinstance(slots, str) else slots:
+                member: Any = vars(owner).get(slot)
+                if type(member).__name__ == "member_descriptor":
+                    try:
+                        attributes[slot] = member.__get__(value)
+                    except AttributeError:
+                        continue
+        for key, item in list(attributes.items())[:MAX_ITEMS]:
+            yield str(key), item
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(value, Mapping):
+        return value.items()
+    return vars(value).items() if hasattr(value, "__dict__") else ()
+
+
+def _is_large(value: Any) -> bool:
+    """Returns whether an object is a model, a tensor, a config or a class, which wrap no secret."""
+    kind = type(value)
+    if issubclass(kind, type) or kind.__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
+        return True
+    return any(owner.__module__.startswith(("torch.", "transformers.")) for owner in kind.__mro__)
+
+
+# -- command lines --------------------------------------------------------------------------------------
+
+_SHORT = frozenset("pPkKtTwWaAsS")
+"""Single letters that programs take secrets by: what follows is one where it looks like one."""
+_HEADERS = ("-H", "--header", "-header")
+_USERS = ("-u", "-U", "--user", "--proxy-user")
+
+
+def without_secrets(arguments: Sequence[str]) -> Iterator[str]:
+    """Yields the arguments of a command line without its secrets, and learns them."""
+    before = ""
+    hidden = False
+    for argument in arguments:
+        if hidden and not argument.startswith("--"):
+            known.learn(argument)
+            yield REMOVED
+            before, hidden = "", False
+            continue
+        is_option = argument.startswith("-") and len(argument) > 1
+        hidden = (
+            is_option
+            and "=" not in argument
+            and is_secret_name(argument.lstrip("-"))
+            and not _is_short(argument)
+        )
+        if _is_short(before) and _looks_given(argument, before):
+            if known_as_password(argument):
+                known.learn(argument)
+            yield REMOVED
+        elif before in _USERS and ":" in argument:
+            user, _, password = argument.partition(":")
+            known.learn(password)
+            yield f"{user}:{REMOVED}"
+        elif before in _HEADERS and (pair := _header(argument)) is not None:
+            known.learn(pair[1].strip())
+            yield f"{pair[0]}: {REMOVED}"
+        elif _is_attached(argument):
+            known.learn(argument[2:])
+            yield argument[:2] + REMOVED
+        else:
+            yield argument
+        before = argument if is_option else ""
+
+
+def _is_short(argument: str) -> bool:
+    return len(argument) == 2 and argument[0] == "-" and argument[1] in _SHORT
+
+
+def _looks_given(value: str, option: str) -> bool:
+    """Returns whether what follows a short option may be a password; behind ``-p`` a word may be one, too."""
+    word = option in ("-p", "-P") and len(value) >= MIN_LENGTH and value.isalnum() and not value.isdigit()
+    return not value.startswith("-") and (word or known_as_password(value)) and not os.path.exists(value)
+
+
+def known_as_password(value: str) -> bool:
+    """Returns whether a value has more kinds of characters than a name, a path or a number has."""
+    if len(value) < 6 or any(sign in value for sign in "/\\.,=:* ") or value.isdigit():
+        return False
+    return any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+
+
+def _is_attached(argument: str) -> bool:
+    """Returns whether a password stands directly behind its letter, as in ``-pSecret99``."""
+    return (
+        len(argument) > 8
+        and argument[0] == "-"
+        and argument[1] in "pP"
+        and known_as_password(argument[2:])
+        and looks_random(argument[2:])
+    )
+
+
+def _header(argument: str) -> tuple[str, str] | None:
+    name, colon, value = argument.partition(":")
+    return (name, value) if colon and is_secret_name(name) else None
