@@ -254,7 +254,7 @@ def changed_trace(documents: list[Document], chance: random.Random) -> bytes:
 def _change_line(line: bytes, chance: random.Random) -> bytes:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return change_bytes(line, chance)
     for _ in range(chance.choice([1, 1, 2])):
         change(value, chance)
