@@ -46,7 +46,7 @@ from hftrace.schema.trace import Trace
 
 DATA = Path(__file__).parent.parent / "data"
 EXAMPLES = DATA.parent.parent / "traces" / "examples"
-SECONDS = 30
+SECONDS = 20
 """A command that takes longer hangs."""
 WIDTHS = (40, 80, 140)
 COMPARED = ("memory", "phases", "tensors", "files", "ranking")
@@ -75,8 +75,8 @@ FILTERS = (
 )
 
 
-class HangError(Exception):
-    """A command took too long."""
+class HangError(BaseException):
+    """A command took too long; no ``except Exception`` of a command may take it for its own."""
 
 
 class BrokenOutputError(Exception):
@@ -370,13 +370,13 @@ class Tries:
         try:
             with _time_limit():
                 yield
-        except Exception as error:
+        except (Exception, HangError) as error:
             self._note(f"{what} {number}", error)
         took = time.perf_counter() - started
         self.report.slowest = max(self.report.slowest, took)
         self.report.peak_bytes = max(self.report.peak_bytes, peak_bytes())
 
-    def _note(self, which: str, error: Exception) -> None:
+    def _note(self, which: str, error: BaseException) -> None:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "hftrace" in frame.filename]
         last = frames[-1] if frames else None
         where = f"{Path(last.filename).name}:{last.lineno} {last.name}" if last else ""

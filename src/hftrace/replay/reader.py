@@ -193,16 +193,25 @@ def _place_orphans(process: Process) -> None:
     """Where the beginning of a span's parent is lost, puts it into what was open around it."""
     for orphan, around in process.orphans.items():
         span = process.spans[orphan]
-        seen = {orphan}
-        above = process.spans.get(span.parent) if span.parent is not None else None
-        lost = above is None and process.damage.lines > 0
-        while above is not None and above.id not in seen:
-            seen.add(above.id)
-            above = process.spans.get(above.parent) if above.parent is not None else None
-        if above is not None:
+        if span.parent in process.spans:
+            if not _lies_in(process, span.parent, orphan):
+                continue
             process.damage.lines += 1  # it lies in itself
-        if above is not None or lost:
-            span.parent = around
+        elif not process.damage.lines:
+            continue
+        span.parent = None if _lies_in(process, around, orphan) else around
+
+
+def _lies_in(process: Process, inner: int | None, outer: int) -> bool:
+    """Whether a span is another one, or lies in it."""
+    seen: set[int] = set()
+    while inner is not None and inner not in seen:
+        if inner == outer:
+            return True
+        seen.add(inner)
+        above = process.spans.get(inner)
+        inner = above.parent if above is not None else None
+    return False
 
 
 def _version(header: lines.Header) -> int:

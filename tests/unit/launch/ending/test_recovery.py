@@ -111,8 +111,18 @@ def end(number, time_ns=5_020):
         ([span(1), end(1, 5_005)], {1: None}, 1),
         ([span(1, 1), end(1)], {1: None}, 1),
         ([span(1, 2), span(2, 1), end(2), end(1)], {1: None, 2: 1}, 1),
+        ([span(1, 2), span(2, 9), [journal.BEGIN, 9], end(2), end(1)], {2: None, 1: 2}, 1),
     ],
-    ids=["whole", "a parent", "a beginning twice", "an end twice", "an end before", "in itself", "a circle"],
+    ids=[
+        "whole",
+        "a parent",
+        "a beginning twice",
+        "an end twice",
+        "an end before",
+        "in itself",
+        "a circle",
+        "around",
+    ],
 )
 def test_lines_that_contradict_others(tmp_path, lines, parents, damaged):
     write_journal(tmp_path, *lines)
