@@ -2,7 +2,7 @@
 
     python tests/benchmarks/exit.py                    10,000 tensors, and 25 to 400 loads (a minute)
     python tests/benchmarks/exit.py --quick            tiny: does it work?
-    python tests/benchmarks/exit.py --real             25 to 100 real loads of a tiny checkpoint as well
+    python tests/benchmarks/exit.py --real             25 to 500 real loads of a tiny checkpoint as well
     python tests/benchmarks/exit.py --profile 10000    where the time goes, for so many tensors
 
 Each load is made with the real recorder, and has the spans, files, lazy
@@ -125,6 +125,11 @@ def synthetic(loads: int, tensors: int) -> dict[str, float]:
     return seconds
 
 
+def resident_mib() -> float:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text("ascii").splitlines())
+    return int(fields["VmRSS"].split()[0]) / 1024
+
+
 def real(loads: int) -> dict[str, float]:
     """Returns the seconds of each step after so many real loads of a tiny checkpoint."""
     from transformers import AutoModelForCausalLM
@@ -150,6 +155,8 @@ def real(loads: int) -> dict[str, float]:
             with hftrace.trace(Path(folder) / "trace.json", force=True):
                 for _ in range(loads):
                     AutoModelForCausalLM.from_pretrained(directory)
+                inside = resident_mib()
+            sys.stdout.write(f"{loads:>24}  real loads: {resident_mib() - inside:.0f} MiB for leaving them\n")
         finally:
             in_process.replay, in_process.with_post_mortem, Tracer.stop, Trace.save = before  # type: ignore[method-assign]
     return seconds
@@ -198,7 +205,7 @@ def main(given: list[str] | None = None) -> None:
     sys.stdout.write(f"A load costs {figures['growth']:.2f} times as much among {last} as among {first}\n")
     if options.real:
         figures["real"] = {}
-        for count in (2,) if options.quick else (25, 50, 100):
+        for count in (2,) if options.quick else (25, 100, 500):
             figures["real"][count] = measure(lambda count=count: real(count), 1)  # type: ignore[misc]
             say(f"{count} real loads", figures["real"][count], count)
     if options.json:

@@ -41,6 +41,7 @@ ABOUT_WEIGHTS = {
     "missing-weights",
     "uninitialized-weights",
     "unknown-weights",
+    "unread-files",
     "overwritten-weights",
     "unused-keys",
     "left-on-meta",

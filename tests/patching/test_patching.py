@@ -22,8 +22,9 @@ import weakref
 
 import pytest
 
-from hftrace.record import patching
-from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of, transparent
+from hftrace.record import frames, patching
+from hftrace.record.frames import transparent
+from hftrace.record.patching import function_of, is_patched_copy, patch, resolve, source_of
 
 
 def counting(calls, name="handler"):
@@ -579,11 +580,11 @@ def outer_function():
 
 
 def test_exceptions_pass_and_the_host_frames_stay_in_order():
-    def frames(error):
+    def frames_of(error):
         return [
             (frame.name, frame.lineno)
             for frame in traceback.extract_tb(error.__traceback__)
-            if "hftrace importlib" not in frame.filename
+            if not frames.is_own(frame.filename)
         ]
 
     with pytest.raises(KeyError) as plain:
@@ -597,7 +598,7 @@ def test_exceptions_pass_and_the_host_frames_stay_in_order():
     assert traced.value.args == plain.value.args
     assert traced.value.__context__ is None
     assert traced.value.__cause__ is None
-    assert frames(traced.value)[1:] == frames(plain.value)[1:]
+    assert frames_of(traced.value)[1:] == frames_of(plain.value)[1:]
 
 
 def warn_caller(level):
@@ -702,7 +703,7 @@ def test_own_frames_never_stand_in_code_after_the_last_undo():
         candidate
         for candidate in gc.get_objects()
         if type(candidate) is types.FunctionType
-        and candidate.__code__.co_filename == patching.FRAME_FILE
+        and frames.is_own(candidate.__code__.co_filename)
         and candidate.__code__.co_name in ("function", "wrapper")
     ]
     assert not left

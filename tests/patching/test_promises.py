@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 import hftrace
-from hftrace.record import patching, recorder
+from hftrace.record import frames, patching, recorder
 from hftrace.synth import plan, write
 
 transformers = pytest.importorskip("transformers")
@@ -49,7 +49,6 @@ PACKAGES = {
     "httpx",
     "httpx2",
 }
-OURS = (patching.FRAME_FILE, patching.IMPORT_FRAME_FILE)
 SIZES = {"llama-2-7b": "2MB", "bert-base": "2MB"}
 
 
@@ -171,7 +170,7 @@ def own_codes(known=()):
         f"{function.__module__}.{function.__qualname__}"
         for function in [*gc.get_objects(), *(row[0] for row in known)]
         if type(function) is types.FunctionType
-        and function.__code__.co_filename == patching.FRAME_FILE
+        and frames.is_own(function.__code__.co_filename)
         and not str(function.__module__).startswith("hftrace")
     ]
 
@@ -496,12 +495,12 @@ def test_what_is_imported_while_tracing_is_whole_too(run_python, llama):
         f"""
 import gc, sys, types
 import hftrace
-from hftrace.record import patching
+from hftrace.record import frames
 with hftrace.trace(sample_hz=0) as recorded:
     from transformers import AutoModelForCausalLM
     AutoModelForCausalLM.from_pretrained({str(llama)!r})
 left = [f for f in gc.get_objects() if type(f) is types.FunctionType
-        and f.__code__.co_filename == patching.FRAME_FILE and not str(f.__module__).startswith("hftrace")]
+        and frames.is_own(f.__code__.co_filename) and not str(f.__module__).startswith("hftrace")]
 assert not left, left
 import importlib._bootstrap
 assert importlib._bootstrap._find_and_load.__code__.co_name == "_find_and_load"
@@ -760,7 +759,7 @@ def frames_of(error):
                 [
                     (frame.filename, frame.lineno, frame.name)
                     for frame in traceback.extract_tb(error.__traceback__)
-                    if frame.filename != patching.FRAME_FILE
+                    if not frames.is_own(frame.filename)
                 ],
             )
         )
@@ -819,7 +818,7 @@ def test_failed_imports_have_the_same_traceback(llama, warm, tmp_path, monkeypat
         return [
             (frame.filename, frame.lineno, frame.name)
             for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename != patching.FRAME_FILE
+            if not frames.is_own(frame.filename)
         ]
 
     def attempt(module, inside):
@@ -955,7 +954,7 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
     assert model is not None
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("hftrace: no trace could be made (ValueError: a bug of ours)")
-    kept = Path(said.rpartition(" ")[2])
+    kept = kept_run(said)
     assert list(kept.glob("journal-*"))
     shutil.rmtree(kept)
 
@@ -965,7 +964,12 @@ def test_a_trace_that_cannot_be_made_does_not_cost_the_model(llama, warm, monkey
 
     with pytest.raises(KeyError, match="the user's own"):
         block()
-    shutil.rmtree(capsys.readouterr().err.split()[-1])
+    shutil.rmtree(kept_run(capsys.readouterr().err))
+
+
+def kept_run(said):
+    """Returns the directory that a message says is kept."""
+    return Path(said.rpartition("`hftrace recover ")[2].partition("`")[0])
 
 
 def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypatch):
@@ -985,12 +989,17 @@ def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypat
     assert recorded.trace.outcome["status"] == "ok"
 
 
-def test_a_start_that_fails_leaves_nothing(llama, warm, monkeypatch):
+def test_a_start_that_fails_leaves_nothing_and_the_block_runs(llama, warm, monkeypatch, capsys):
     from hftrace.record.tracer import Tracer
 
     monkeypatch.setattr(Tracer, "_auto_classes", fail_with("a bug of ours"))
-    with pytest.raises(ValueError, match="a bug of ours"), trace():
-        pass
+    recording = trace()
+    with recording:
+        model = load(llama)
+    assert model is not None
+    assert "nothing is recorded (ValueError: a bug of ours)" in capsys.readouterr().err
+    with pytest.raises(hftrace.HftraceError, match="said on stderr"):
+        _ = recording.trace
     assert own_codes(warm.functions) == []
     assert not patching._sites
 

@@ -129,6 +129,26 @@ def test_in_the_way(hftrace, tmp_path, request):
 
 
 @with_transformers
+def test_a_checkpoint_that_is_gone_when_the_test_ends(pytester):
+    done = check(
+        pytester,
+        """
+import tempfile
+from transformers import LlamaForCausalLM
+
+
+@pytest.mark.limit_load(seconds=60, forbid=["initialized"])
+def test_healthy():
+    config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        LlamaForCausalLM(config).save_pretrained(folder)
+        LlamaForCausalLM.from_pretrained(folder)
+""",
+    )
+    done.assert_outcomes(passed=1)
+
+
+@with_transformers
 def test_the_fixture(pytester):
     done = check(
         pytester,

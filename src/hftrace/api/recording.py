@@ -18,6 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _NO_TRACE = {
     "not begun": "it has not begun: use it as `with recording:`, or call the function that it decorates",
     "recording": "its block has not been left yet",
+    "interrupted": "an exception came while its block was being entered",
     "failed": "none could be made, as was said on stderr",
     "its parent's": "this process was forked inside its block, and the trace is its parent's",
 }

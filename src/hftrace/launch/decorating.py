@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from hftrace.record.patching import transparent
+from hftrace.record.frames import transparent
 
 Opener = Callable[[], AbstractContextManager[Any]]
 """Returns what is open while a call lasts."""

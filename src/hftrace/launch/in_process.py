@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
-from hftrace.errors import HftraceError
+from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
@@ -26,7 +26,7 @@ from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
 from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
 from hftrace.launch.verified import verify_loads
-from hftrace.record import session
+from hftrace.record import gil, session
 from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.recorder import shielded
@@ -120,12 +120,15 @@ class Recording:
             )
         try:
             self._begin()
+            return self
         except BaseException:
-            self._entered.release()
+            self._take_back("interrupted")
             raise
-        return self
 
     def _begin(self) -> None:
+        reason = gil.refusal()
+        if reason is not None:
+            raise UsageError(reason)
         self._rank = own_rank()
         self._place = self._destination.claim(self._rank)
         try:
@@ -159,12 +162,12 @@ class Recording:
         atexit.register(self._end_with_the_process)
         try:
             self._tracer.start()
-        except BaseException:
-            # A bug of ours: the host goes on without what had been installed until then, and without a file.
-            tracer, self._tracer = self._tracer, None
-            self._give_back_place()
-            self._end(tracer, sys.exc_info()[1])
-            raise
+        except Exception as failure:
+            # The block runs all the same: nothing of it is recorded.
+            self._take_back("failed")
+            reason = f"{type(failure).__name__}: {failure}"
+            print(f"hftrace: nothing is recorded ({reason}), which is a bug of hftrace", file=sys.stderr)  # noqa: T201
+            return
         shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder, self._code)
 
     def __exit__(
@@ -173,14 +176,39 @@ class Recording:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tracer, self._tracer = self._tracer, None
-        if tracer is None:
-            return
+        tracer: Tracer | None = None
         try:
-            # A generator that is closed, or forgotten, has not failed.
-            self._end(tracer, None if isinstance(error, GeneratorExit) else error)
+            tracer, self._tracer = self._tracer, None
+            if tracer is not None:
+                # A generator that is closed, or forgotten, has not failed.
+                self._end(tracer, None if isinstance(error, GeneratorExit) else error)
         finally:
-            self._entered.release()
+            if tracer is not None:
+                # After a Ctrl-C in the middle: nothing stays on, all the same.
+                self._let_go(tracer)
+
+    def _take_back(self, state: str) -> None:
+        """Undoes what :meth:`_begin` has done so far, because an exception left it."""
+        tracer, self._tracer = self._tracer, None
+        with contextlib.ExitStack() as steps:  # all of them, whatever comes in between
+            steps.callback(self._let_go, tracer)
+            steps.callback(self._give_back_place)
+            if tracer is not None:
+                self._state = state
+            if self._directory is not None:
+                steps.callback(shutil.rmtree, self._directory, ignore_errors=True)
+            self._directory = None
+
+    def _let_go(self, tracer: Tracer | None) -> None:
+        """Takes off what is still on, ends what still runs, and lets another block begin."""
+        sampler, self._sampler = self._sampler, None
+        with contextlib.ExitStack() as steps:
+            steps.callback(self._entered.release)
+            steps.callback(atexit.unregister, self._end_with_the_process)
+            if tracer is not None:
+                if sampler is not None and os.getpid() == tracer.recorder.pid:
+                    steps.callback(sampler.stop)
+                steps.callback(tracer.drop)
 
     def _end_with_the_process(self) -> None:
         self.__exit__(None, None, None)
@@ -203,6 +231,7 @@ class Recording:
             try:
                 self._finish(tracer, directory, error)
             finally:
+                tracer.recorder.files.close()
                 self._give_back_place()
                 if self._decorator is not None:
                     self._decorator._keep(self)
@@ -252,6 +281,7 @@ class Recording:
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment={"filesystem": checkpoint_file_system(tracer)},
                 outcome=ending_of(tracer.recorder, error),
+                opened=tracer.recorder.files.opened,
             )
         except Exception as failure:
             # The user's model, or exception, matters more than our trace of it.

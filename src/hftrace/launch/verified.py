@@ -32,7 +32,8 @@ def verify_loads(recorder: Recorder) -> None:
         models_of(recorder).close()
         recorder.writer.flush()
         models: list[tuple[int, Any]] = [(number, reference()) for number, reference in recorder.models]
-        notes.update(verify_models(recorder, models, verification_checks(recorder.writer.path)))
+        checks = verification_checks(recorder.writer.path, recorder.files.opened)
+        notes.update(verify_models(recorder, models, checks))
     except Exception as error:
         recorder.error("verify", error)
         status = "error"

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import is_own
 from hftrace.system.heap import free_heap_bytes
 
 LIBRARIES = frozenset(
@@ -48,7 +48,7 @@ def caller_frame() -> FrameType | None:
         # A program may have a module by the name of one of Python's; hftrace's own may be __main__.
         standard = package in _STANDARD and file.startswith((_STANDARD_FOLDER, "<frozen "))
         # What stands around a function that is hooked or decorated has its globals, and no line of it.
-        own = file == FRAME_FILE or file.startswith(_OWN_FOLDER)
+        own = is_own(file) or file.startswith(_OWN_FOLDER)
         if package not in LIBRARIES and not standard and not own:
             return frame
         frame = frame.f_back

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import learn_variables, names_secret_variable, redact
 from hftrace.system import limits
@@ -33,7 +33,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-        "message": redact(str(error))[:MESSAGE],
+        "message": redact(words_of(error))[:MESSAGE],
         "traceback": redact(host_frames(text))[-TRACEBACK:],
         **_raised(error),
     }
@@ -47,8 +47,17 @@ def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
         with_place: Say where it was raised, too.
     """
     _learn_frames(error)
-    notes = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:LINE], **limit_facts(error)}
+    said = f"{type(error).__name__}: {words_of(error)}".strip(": ")
+    notes = {"error": redact(said)[:LINE], **limit_facts(error)}
     return {**notes, **_raised(error)} if with_place else notes
+
+
+def words_of(error: BaseException) -> str:
+    """Returns what an exception says of itself, as Python prints it; its own code may fail at that."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} str() failed>"
 
 
 def _learn_frames(error: BaseException) -> None:
@@ -60,7 +69,7 @@ def _learn_frames(error: BaseException) -> None:
         for entry in list(_traceback(each))[1 : MAX_LINKED + 1]:
             code = entry.tb_frame.f_code
             names = [name for name in code.co_varnames if names_secret_variable(name)]
-            if names and code.co_filename != FRAME_FILE:
+            if names and not is_own(code.co_filename):
                 values = entry.tb_frame.f_locals
                 learn_variables({name: values[name] for name in names if name in values})
 
@@ -86,7 +95,7 @@ MEMORY_WORDS = ("allocat", "out of memory", "file too large")
 
 def limit_facts(error: BaseException) -> dict[str, Any]:
     """Returns the limits of the process and what counts against them, where an exception may be about one."""
-    said = str(error).lower()
+    said = words_of(error).lower()
     if not isinstance(error, MemoryError) and not any(word in said for word in MEMORY_WORDS):
         return {}
     set_limits = limits.resource_limits()
@@ -96,7 +105,7 @@ def limit_facts(error: BaseException) -> dict[str, Any]:
 def _raised(error: BaseException) -> dict[str, Any]:
     """Returns function and ``file:line`` where an exception was raised; nothing where it does not say."""
     frames = [(each.tb_frame, each.tb_lineno) for each in _traceback(error)]
-    own = [(frame, line) for frame, line in frames if frame.f_code.co_filename != FRAME_FILE]
+    own = [(frame, line) for frame, line in frames if not is_own(frame.f_code.co_filename)]
     if not own:
         return {}
     frame, line = own[-1]

@@ -79,6 +79,7 @@ class Look:
     """
 
     def __init__(self, model: Any, held: Held | None = None) -> None:
+        self._storage = sys.modules["torch"].UntypedStorage
         if held is None or held.scripted:
             held = Held(model, scripted=False)
         # The modules and tensors themselves are let go of.
@@ -92,13 +93,11 @@ class Look:
         self.versions = held.versions
         self._layouts = _layouts(held)
         self._places = _places(held.tensors)
-        self._storage = sys.modules["torch"].UntypedStorage
 
     def __del__(self) -> None:
-        free = self._storage._free_weak_ref
-        for storage in self._places[0]:
+        for storage in vars(self).get("_places", ([],))[0]:  # none of one that could not be taken
             if storage is not None:
-                free(storage)
+                self._storage._free_weak_ref(storage)
 
     @functools.cached_property
     def keys(self) -> list[Key | None]:

@@ -7,9 +7,10 @@ handler; the handler gets a twin of the function that runs the original code.
 That one assignment covers every binding site there is or ever will be: the
 ``from X import name`` copies in thirty other modules, lazy imports that happen
 later, tables of functions, bound methods, inherited attributes and decorators'
-closures. No module or class attribute changes at all while tracing, so
+closures. No attribute of a module or class that exists changes while tracing, so
 
-* ``vars()`` of everything is what it was, during the trace and after it;
+* ``vars()`` of everything is what it was, during the trace and after it, but for
+  a few names in ``builtins`` (below);
 * classmethods, staticmethods and inherited methods keep their kind by themselves;
 * comparing functions by identity, subclassing a traced class and
   ``inspect.signature`` see nothing new;
@@ -20,121 +21,39 @@ The exchange works for functions written in Python. A builtin (``safe_open`` is
 a builtin type) has no code to exchange; :func:`resolve` says so, and what such
 a function does is recorded around it.
 
+**What a trampoline holds** (:mod:`hftrace.record.trampolines`) are names and
+constants that pickle and marshal know, and the original code. So whoever sends
+the code to another process, as cloudpickle and dill do with what ``__main__``
+defines, sends a function that runs the original there. The handler cannot be
+among the constants: it is found by a name that stands in ``builtins`` as long
+as something is hooked.
+
 **Frames.** Trampoline and handler are two frames more on the stack. Python's
 ``warnings.warn(stacklevel=2)`` and ``logging``'s caller lookup skip frames
 whose file name holds ``importlib`` and ``_bootstrap`` (``warnings.c``,
 ``is_internal_frame``; the same rule in ``logging``), so both frames carry such
 a name and a warning of the host still names the user's line. The frames around
 an import carry the very name that the interpreter cuts from the traceback of a
-failed import.
+failed import. The recursion limit counts both: of 1000 frames that a program
+may use, a hooked function takes three in place of one.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
 import inspect
 import sys
-import threading
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-FRAME_FILE = "<hftrace importlib._bootstrap>"
-"""The file name of our frames; see the module's text."""
-
-IMPORT_FRAME_FILE = "<frozen importlib._bootstrap>"
-"""The same for frames inside the import machinery (``import.c``, ``remove_importlib_frames``)."""
+from hftrace.record.fork_lock import ForkLock
+from hftrace.record.frames import FRAME_FILE
+from hftrace.record.trampolines import trampoline_of
 
 Handler = Callable[..., Any]
 HandlerFactory = Callable[[Handler], Handler]
 """Gets a callable that runs the original, returns the one to be called in its place."""
-
-_HANDLER_PLACEHOLDER = "hftrace: the handler stands here"
-
-
-def transparent(factory: Callable[..., Any], file: str = FRAME_FILE) -> Callable[..., Any]:
-    """Gives the code of ``factory`` and of all functions in it the file name that warnings skip."""
-    factory.__code__ = _renamed(factory.__code__, file)
-    return factory
-
-
-def _renamed(code: types.CodeType, file: str) -> types.CodeType:
-    constants = tuple(
-        _renamed(constant, file) if isinstance(constant, types.CodeType) else constant
-        for constant in code.co_consts
-    )
-    return code.replace(co_filename=file, co_consts=constants)
-
-
-@functools.cache
-def _template(parameters: str, call: str, free_names: tuple[str, ...]) -> types.CodeType:
-    """Compiles a trampoline that takes ``parameters`` and passes them on as ``call``.
-
-    A function's code can only be exchanged for one with as many free
-    variables, so the template closes over the same names without using them.
-    """
-    body = [f"        hftrace_handler = {_HANDLER_PLACEHOLDER!r}", f"        return hftrace_handler({call})"]
-    lines = ["def outer():"]
-    lines += [f"    {name} = None" for name in free_names]
-    lines += [f"    def trampoline({parameters}):", *body]
-    # Never reached; naming them is what makes them free variables.
-    lines += [f"        {name}" for name in free_names]
-    lines += ["    return trampoline"]
-    namespace: dict[str, Any] = {}
-    exec(compile("\n".join(lines), FRAME_FILE, "exec"), namespace)
-    code: types.CodeType = namespace["outer"]().__code__
-    return code
-
-
-def _signature(code: types.CodeType) -> tuple[str, str]:
-    """Returns the parameter list of ``code`` and the call that passes all of it on.
-
-    Defaults are left out: they belong to the function object, which keeps them.
-    """
-    names = code.co_varnames
-    positional = names[: code.co_argcount]
-    keyword_only = names[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
-    index = code.co_argcount + code.co_kwonlyargcount
-    parameters: list[str] = []
-    call: list[str] = []
-    for position, name in enumerate(positional):
-        parameters.append(name)
-        call.append(name)
-        if position + 1 == code.co_posonlyargcount:
-            parameters.append("/")
-    if code.co_flags & inspect.CO_VARARGS:
-        parameters.append(f"*{names[index]}")
-        call.append(f"*{names[index]}")
-        index += 1
-    elif keyword_only:
-        parameters.append("*")
-    for name in keyword_only:
-        parameters.append(name)
-        call.append(f"{name}={name}")
-    if code.co_flags & inspect.CO_VARKEYWORDS:
-        parameters.append(f"**{names[index]}")
-        call.append(f"**{names[index]}")
-    return ", ".join(parameters), ", ".join(call)
-
-
-def _trampoline(function: types.FunctionType, handler: Handler) -> types.CodeType:
-    code = function.__code__
-    parameters, call = _signature(code)
-    template = _template(parameters, call, code.co_freevars)
-    changes: dict[str, Any] = {
-        "co_name": code.co_name,
-        "co_consts": tuple(
-            handler if constant == _HANDLER_PLACEHOLDER else constant for constant in template.co_consts
-        ),
-        # inspect.iscoroutinefunction and friends look here; hook points are plain functions.
-        "co_firstlineno": code.co_firstlineno,
-    }
-    if code.co_filename == IMPORT_FRAME_FILE:
-        changes["co_filename"] = IMPORT_FRAME_FILE
-    if sys.version_info >= (3, 11):
-        changes["co_qualname"] = code.co_qualname
-    return template.replace(**changes)
 
 
 Exchange = tuple[types.CodeType, types.CodeType]
@@ -155,13 +74,14 @@ class Undo(Protocol):
 class _Site:
     """One patched function: its original code, and the handlers around it, innermost first."""
 
-    def __init__(self, function: types.FunctionType) -> None:
+    def __init__(self, function: types.FunctionType, hot: bool) -> None:
         self.function = function
         self.code = function.__code__
         self.installed: types.CodeType | None = None
         self.factories: list[HandlerFactory] = []
+        self._trampoline = trampoline_of(function, hot)
 
-    def compose(self, factories: list[HandlerFactory]) -> Handler:
+    def compose(self, factories: list[HandlerFactory]) -> tuple[Handler, types.FunctionType]:
         twin = types.FunctionType(
             self.code,
             self.function.__globals__,
@@ -175,23 +95,36 @@ class _Site:
         handler: Handler = twin
         for factory in factories:
             handler = factory(handler)
-        return handler
+        return handler, twin
 
     def update(self) -> list[Exchange]:
         """Puts the handlers in place that there are now; returns what code took the place of which."""
-        current = self.function.__code__
-        if self.installed is not None and current is not self.installed:
-            return []  # someone else has exchanged the code since: theirs to keep
-        before, self.installed = self.installed, None
-        while True:
+        if self.installed is not None and self.function.__code__ is not self.installed:
+            # Someone else has exchanged the code since: theirs to keep.
+            if not self.factories:
+                self._trampoline.withdraw()
+            return []
+        before = self.installed
+        wanted: list[HandlerFactory] | None = None
+        # A collection may end a recording on this very thread: its handler is not to come back.
+        while wanted != self.factories:
             wanted = self.factories.copy()
-            made = _trampoline_for(self, wanted) if wanted else None
-            # A collection may have ended a recording on this very thread: its handler is not to come back.
+            made = self.compose(wanted) if wanted else None
             if wanted == self.factories:
-                break
-        self.installed = made
-        self.function.__code__ = made or self.code
-        return [] if before is None else [(before, self.installed or self.code)]
+                self._put(made)
+        return [(before, self.code)] if before is not None and self.installed is None else []
+
+    def _put(self, made: tuple[Handler, types.FunctionType] | None) -> None:
+        if made is not None:
+            self._trampoline.publish(*made)
+            if self.installed is None:
+                self.installed = self.function.__code__ = self._trampoline.code
+            return
+        if self.installed is not None:
+            # In this order: where a signal's handler raises in between, there is nothing left to do.
+            self.function.__code__ = self.code
+            self.installed = None
+        self._trampoline.withdraw()
 
 
 def _update_copies(exchanges: list[Exchange]) -> None:
@@ -223,8 +156,9 @@ def _update_copies(exchanges: list[Exchange]) -> None:
 def _own_references() -> int:
     """Returns what :func:`_update_copies` counts where nobody else holds the code."""
     exchanges = [(compile("0", FRAME_FILE, "eval"), None)]
+    kept = [code for code, _ in exchanges]  # as trampoline_of keeps it
     trampoline, _ = exchanges.pop()
-    return sys.getrefcount(trampoline)
+    return sys.getrefcount(trampoline) if kept else 0
 
 
 _OWN_REFERENCES = _own_references()
@@ -237,27 +171,35 @@ def is_patched_copy(function: types.FunctionType) -> bool:
         return function not in _sites and any(site.installed is code for site in _sites.values())
 
 
-def _trampoline_for(site: _Site, factories: list[HandlerFactory]) -> types.CodeType:
-    reference = types.FunctionType(
-        site.code, site.function.__globals__, site.function.__name__, None, site.function.__closure__
-    )
-    return _trampoline(reference, site.compose(factories))
-
-
 _sites: dict[types.FunctionType, _Site] = {}
-_lock = threading.RLock()
+MAX_INTERRUPTIONS = 3
+"""Exceptions that may come in between while one handler is taken off."""
+_lock = ForkLock()
 """Entered again where a collection, in the middle of patching, finds a generator that was being recorded."""
 
 
-def take_off(undos: Iterable[Undo]) -> None:
-    """Takes handlers off, and looks for functions that were copied meanwhile but once."""
+def take_off(undos: Sequence[Undo]) -> None:
+    """Takes handlers off, the last first, and looks for functions that were copied meanwhile but once.
+
+    All of them come off, also where a signal's handler raises in between: its exception goes on afterwards.
+    """
     exchanges: list[Exchange] = []
-    for undo in undos:
-        undo(exchanges)
-    _update_copies(exchanges)
+    interrupted: BaseException | None = None
+    # To the end: a copy would else get the code of another recording, which has ended meanwhile.
+    with _lock:
+        for undo in reversed(undos):
+            for _ in range(MAX_INTERRUPTIONS):
+                try:
+                    undo(exchanges)
+                    break
+                except BaseException as error:
+                    interrupted = error
+        _update_copies(exchanges)
+    if interrupted is not None:
+        raise interrupted
 
 
-def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
+def patch(function: types.FunctionType, factory: HandlerFactory, hot: bool = False) -> Undo:
     """Puts a handler around a function, and returns the way to take it off.
 
     Several handlers may stand around one function (nested traces); they come
@@ -266,6 +208,7 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
     Args:
         function: The function object, as stored in its module or class.
         factory: Called with a callable that runs what is inside; returns the handler.
+        hot: See :func:`hftrace.record.trampolines.trampoline_of`.
 
     Raises:
         TypeError: ``function`` is not a Python function, or one whose calls
@@ -277,22 +220,8 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
         inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
     ):
         raise TypeError(f"{function!r} is a generator or coroutine")
-    with _lock:
-        site = _sites.get(function)
-        if site is None or (site.installed is not None and function.__code__ is not site.installed):
-            site = _Site(function)
-        site.factories.append(factory)
-        _sites[function] = site
-        try:
-            found = site.update()
-        except BaseException:
-            site.factories.remove(factory)
-            if not site.factories:
-                _sites.pop(function, None)
-            raise
-        _update_copies(found)
-
     done = False
+    site: _Site
 
     def undo(exchanges: list[Exchange] | None = None) -> None:
         nonlocal done
@@ -300,15 +229,32 @@ def patch(function: types.FunctionType, factory: HandlerFactory) -> Undo:
             if done:
                 return
             done = True
-            site.factories.remove(factory)
-            found = site.update()
+            try:
+                if factory in site.factories:
+                    site.factories.remove(factory)
+                found = site.update()
+            except BaseException:  # a signal's handler: to be called again
+                done = False
+                raise
             if not site.factories and _sites.get(function) is site:
                 del _sites[function]
-        if exchanges is None:
-            _update_copies(found)
-        else:
-            exchanges += found
+            if exchanges is None:
+                _update_copies(found)
+            else:
+                exchanges += found
 
+    with _lock:
+        known = _sites.get(function)
+        if known is None or (known.installed is not None and function.__code__ is not known.installed):
+            known = _Site(function, hot)
+        site = known
+        site.factories.append(factory)
+        _sites[function] = site
+        try:
+            _update_copies(site.update())
+        except BaseException:
+            take_off([undo])
+            raise
     return undo
 
 

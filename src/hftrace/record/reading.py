@@ -11,7 +11,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import FRAME_FILE
 
 READERS = {"_materialize_copy": 0, "shard_tensor": 1}
 """Functions that read a lazy tensor, and which argument it is."""

@@ -24,6 +24,7 @@ from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
 from hftrace.record.failures import failure_notes
 from hftrace.record.garbage import Watch
+from hftrace.record.kept_files import KeptFiles
 from hftrace.record.reading import Readers
 from hftrace.record.reserve import Reserve
 from hftrace.record.thread_state import OpenSpan, ThreadState
@@ -91,6 +92,7 @@ class Recorder:
         self._devices_described = 0
         self.garbage = Watch()
         self.readers = Readers()
+        self.files = KeptFiles(directory)
         self.reserve = Reserve(journal.journal_path(directory, self.pid, rank))
         self.writer = JournalWriter(
             journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
@@ -128,6 +130,12 @@ class Recorder:
         if self.error_count > MAX_ERRORS:
             self.write(lines.Error("", f"{self.error_count - MAX_ERRORS} more errors of hftrace"))
         self.write(lines.Stop(clock()))
+        self.drop()
+
+    def drop(self) -> None:
+        """Closes the journal as it is, and lets go of everything; may be called again."""
+        self.active = False
+        self.garbage.remove()
         self.writer.close()
         self.reserve.close(self.writer.stopped, self.writer.lost)
         self.memory.close()
@@ -138,6 +146,7 @@ class Recorder:
         self.open_loads, self.children = 0, None
         self._lock = threading.RLock()  # a thread that the child does not have may hold it
         self.garbage.remove()
+        self.files.abandon()
         self.writer.abandon()
 
     # -- spans -------------------------------------------------------------------------------
@@ -230,6 +239,16 @@ class Recorder:
         if ended is None:
             ended = clock()
         self.writer.write_soon(codec.to_line(lines.End(span.id, ended, edge, status, span.notes)))
+        if span.phase == "load" and len(stack) <= (self.state.late is not None):
+            self._keep_headers(failed=status != "ok")
+
+    def _keep_headers(self, *, failed: bool) -> None:
+        """Copies the headers of a load's weight files, once its clock has stopped."""
+        try:
+            for line in self.files.returned(failed=failed, last=not self.open_loads):
+                self.write(line)
+        except Exception as error:
+            self.error("headers of weight files", error)
 
     def _pop(self, stack: list[OpenSpan]) -> OpenSpan:
         top = stack.pop()

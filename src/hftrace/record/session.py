@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from hftrace.record.callers import caller_facts, caller_frame, place
+from hftrace.record.failures import failure_notes
+from hftrace.record.living import Living
 from hftrace.schema import codec, lines
 from hftrace.schema.redact import redact
 
@@ -31,7 +32,7 @@ MAX_NAME = 200
 LEAST_OWN_NS = 500_000
 """hftrace's own work outside of spans is not told from the caller's where it is shorter."""
 
-recording: weakref.WeakSet[Recorder] = weakref.WeakSet()
+recording: Living[Recorder] = Living()
 """The recorders of this process that record now."""
 
 
@@ -226,5 +227,5 @@ def _end(recorder: Recorder, span: int, ended_ns: int, error: BaseException | No
     # A generator that is closed has not failed.
     if error is not None and not isinstance(error, GeneratorExit):
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
-        noted = {"error": redact(f"{type(error).__name__}: {error}".strip(": "))[:2000]}
+        noted = failure_notes(error, with_place=False)
     recorder.write(lines.End(span, ended_ns, recorder.edge(), status, noted))

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import types
-import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
+from hftrace.record.living import Living
 from hftrace.record.patching import (
     Undo,
     function_of,
@@ -45,16 +45,16 @@ from hftrace.record.second_look import models_of
 from hftrace.record.session import recording
 from hftrace.record.surroundings import Surroundings
 
-_active: weakref.WeakSet[Tracer] = weakref.WeakSet()
+_active: Living[Tracer] = Living()
 
 
 def _after_fork() -> None:
-    for tracer in list(_active):
+    for tracer in _active:
         tracer.abandon()
 
 
 def _after_fork_in_parent() -> None:
-    for tracer in list(_active):
+    for tracer in _active:
         tracer.forked()
 
 
@@ -167,7 +167,8 @@ class Tracer:
                 point.phase_after,
             )
             build = point.handler or span_handler
-            undo = patch(function, lambda original: build(recorder, point, number, function, original))
+            hot = isinstance(point.handler, EventHandler)
+            undo = patch(function, lambda original: build(recorder, point, number, function, original), hot)
         except Exception as error:
             recorder.error(point.target, error)
             return False
@@ -307,18 +308,33 @@ class Tracer:
         if self._surroundings is not None:
             recorder.facts("surroundings", self._surroundings.changes())
 
+    def _detach(self) -> None:
+        """Takes every hook off, also where an exception comes in between; may be called again."""
+        with self._lock:
+            self._stopped = True
+            self.recorder.active = False
+            take_off(self._undo)
+            self._undo.clear()
+        _active.discard(self)
+        recording.discard(self.recorder)
+
+    def drop(self) -> None:
+        """Lets go of all that :meth:`start` and :meth:`stop` have not, because an exception left them.
+
+        A Ctrl-C comes at any moment. Nothing is written any more but what waits; after a stop that was
+        whole it does nothing.
+        """
+        self._detach()
+        if os.getpid() == self.recorder.pid:
+            self.recorder.drop()
+
     def stop(self) -> None:
         """Takes every hook off and closes the journal; a second call does nothing."""
         with self._lock:
             if self._stopped:
                 return
-            self._stopped = True
             recorder = self.recorder
-            recorder.active = False
-            take_off(reversed(self._undo))
-            self._undo.clear()
-        _active.discard(self)
-        recording.discard(self.recorder)
+            self._detach()
         if late_of(recorder) is not None:
             shielded(recorder, "late", late_of(recorder).close)
         shielded(recorder, "handed", handed_of(recorder).close)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hftrace.record.rebuild import UnknownOperationError, rebuilt
@@ -87,6 +87,7 @@ class _Verifier:
 
     def verify(self, check: Check) -> lines.Verification:
         """Returns how one tensor compares with the files."""
+        self._files.readable = check.readable
         try:
             verified, difference, tolerance = self._compare(check)
         except _UnverifiedError as reason:
@@ -274,6 +275,8 @@ class _Files:
     """Reads stored tensors, with the libraries that own the formats."""
 
     def __init__(self) -> None:
+        self.readable: Mapping[str, str | None] = {}
+        """Where to read the files of the load in hand: see :class:`~hftrace.schema.verification.Check`."""
         self._opened: dict[str, Any] = {}
         self._pickle: tuple[str, Any] = ("", {})
 
@@ -283,33 +286,36 @@ class _Files:
         Raises:
             _UnverifiedError: It cannot be read.
         """
+        place = self.readable.get(path, path)
+        if place is None:
+            raise _UnverifiedError("changed")
         try:
             if path.endswith(".safetensors"):
-                return self._safetensors(path).get_tensor(key)
+                return self._safetensors(place).get_tensor(key)
             if path.endswith((".bin", ".pt", ".pth")):
-                return self._pickled(path)[key]
+                return self._pickled(place)[key]
         except Exception:
             raise _UnverifiedError("unreadable") from None
-        raise _UnverifiedError("format" if os.path.exists(path) else "unreadable")
+        raise _UnverifiedError("format" if os.path.exists(place) else "unreadable")
 
-    def _safetensors(self, path: str) -> Any:
-        if path not in self._opened:
+    def _safetensors(self, place: str) -> Any:
+        if place not in self._opened:
             from safetensors import safe_open
 
-            self._opened[path] = safe_open(path, framework="pt")
-        return self._opened[path]
+            self._opened[place] = safe_open(place, framework="pt")
+        return self._opened[place]
 
-    def _pickled(self, path: str) -> Any:
-        if self._pickle[0] != path:
+    def _pickled(self, place: str) -> Any:
+        if self._pickle[0] != place:
             import torch
 
             # One at a time: what cannot be mapped is in memory as a whole.
             self._pickle = ("", {})
             try:
-                content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                content = torch.load(place, map_location="cpu", weights_only=True, mmap=True)
             except (RuntimeError, ValueError):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-            self._pickle = (path, content)
+                content = torch.load(place, map_location="cpu", weights_only=True)
+            self._pickle = (place, content)
         return self._pickle[1]
 
 

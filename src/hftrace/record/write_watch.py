@@ -20,7 +20,7 @@ import functools
 import sys
 from typing import Any
 
-from hftrace.record.patching import transparent
+from hftrace.record.frames import transparent
 from hftrace.record.recorder import Recorder, clock
 
 INITIALIZER, TIE = "initializer", "tie_weights"

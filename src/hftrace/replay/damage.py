@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from hftrace.errors import HftraceError
+from hftrace.replay.contents import Content
 from hftrace.replay.damaged import DamagedError
 from hftrace.replay.gguf import read_gguf_header
 from hftrace.replay.headers import MAX_NUMBER, StoredTensor, read_safetensors_header
@@ -47,16 +49,22 @@ class Damage(NamedTuple):
     detail: str | None = None
 
 
-def examine(path: str, *, weights: bool, until_ns: int | None = None) -> Damage | None:
+def examine(
+    path: str, *, weights: bool, until_ns: int | None = None, content: Content | None = None
+) -> Damage | None:
     """Returns what is wrong with a file; None where nothing is, or nobody can tell.
 
     Args:
         path: The file.
         weights: Whether it holds weights: of a pickle by another name nothing is known.
         until_ns: Wall clock. What was written later says nothing of what the load found.
+        content: Where it can be read as the load found it; by its path without that.
     """
+    content = content or Content(path, None)
     try:
-        with open(path, "rb") as handle:
+        if stat.S_ISFIFO(os.stat(content.place).st_mode):
+            return None  # whoever opens a pipe waits for its other end
+        with open(content.place, "rb") as handle:
             status = os.fstat(handle.fileno())
             if until_ns is not None and status.st_mtime_ns > until_ns + SETTLED_NS:
                 return None
@@ -67,10 +75,10 @@ def examine(path: str, *, weights: bool, until_ns: int | None = None) -> Damage 
         return Damage("format", detail="it is a folder and not a file") if file and settled else None
     except OSError:
         return None
-    return _look(path, status.st_size, head, weights)
+    return _look(path, content, content.size or status.st_size, head, weights)
 
 
-def _look(path: str, size: int, head: bytes, weights: bool) -> Damage | None:
+def _look(path: str, content: Content, size: int, head: bytes, weights: bool) -> Damage | None:
     if not size:
         return Damage("empty", 0)
     if head.startswith(LFS_POINTER) and size <= MAX_POINTER_BYTES:
@@ -80,17 +88,17 @@ def _look(path: str, size: int, head: bytes, weights: bool) -> Damage | None:
         return Damage("web-page", size)
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".safetensors":
-        return _by_header(path, read_safetensors_header)
+        return _by_header(content, read_safetensors_header)
     if suffix == ".gguf":
-        return _by_header(path, read_gguf_header)
+        return _by_header(content, read_gguf_header)
     if suffix == ".json" and size <= MAX_JSON_BYTES:
-        return _json(path, size)
-    return _pickle(path, size, head) if weights and suffix in PICKLES else None
+        return _json(path, content.place, size)
+    return _pickle(content.place, size, head) if weights and suffix in PICKLES else None
 
 
-def _by_header(path: str, read: Callable[[str], dict[str, StoredTensor]]) -> Damage | None:
+def _by_header(content: Content, read: Callable[..., dict[str, StoredTensor]]) -> Damage | None:
     try:
-        read(path)
+        read(content.place, size=content.size)
     except DamagedError as error:
         exact = True if error.expected_bytes is not None else None
         return Damage(error.problem, error.size_bytes, error.expected_bytes, exact, error.detail)
@@ -99,9 +107,9 @@ def _by_header(path: str, read: Callable[[str], dict[str, StoredTensor]]) -> Dam
     return None
 
 
-def _json(path: str, size: int) -> Damage | None:
+def _json(path: str, place: str, size: int) -> Damage | None:
     try:
-        with open(path, "rb") as handle:
+        with open(place, "rb") as handle:
             content = json.loads(handle.read(MAX_JSON_BYTES))
     except OSError:
         return None
@@ -169,30 +177,32 @@ def _is_plain(name: str) -> bool:
     return bool(name) and "\0" not in name and not os.path.isabs(name) and ".." not in name.split("/")
 
 
-def least_bytes(index: Index, folder: str, name: str) -> int | None:
+def least_bytes(index: Index, name: str, read: Callable[[str], Content | None]) -> int | None:
     """Returns how much the tensors of a shard take, by the index and the other shards; None if unknown.
 
     Args:
         index: What the index says.
-        folder: Where it is.
         name: Of the shard.
+        read: Says where another shard can be read as the load found it.
     """
     if index.total_bytes is None:
         return None
-    sizes = [_tensor_bytes(os.path.join(folder, other)) for other in index.files if other != name]
+    sizes = [_tensor_bytes(other, read(other)) for other in index.files if other != name]
     if None in sizes:
         return None
     least = index.total_bytes - sum(size for size in sizes if size is not None)
     return least if least > 0 else None
 
 
-def _tensor_bytes(path: str) -> int | None:
-    if path.endswith(".safetensors"):
+def _tensor_bytes(name: str, content: Content | None) -> int | None:
+    if content is None:
+        return None
+    if name.endswith(".safetensors"):
         try:
-            return _sum(read_safetensors_header(path).values())
+            return _sum(read_safetensors_header(content.place, size=content.size).values())
         except HftraceError:
             return None
-    return stored_bytes(path)
+    return stored_bytes(content.place)
 
 
 def _sum(tensors: Iterable[Any]) -> int:

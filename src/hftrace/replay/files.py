@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from hftrace.replay.damage import Damage, examine, least_bytes, read_index
+from hftrace.replay.contents import Content, Contents, became
+from hftrace.replay.damage import SETTLED_NS, Damage, examine, least_bytes, read_index
+from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.weight_files import SEVERAL
+from hftrace.schema.lines import Identity
 from hftrace.schema.model import File, Table, Tensor
 
 
@@ -22,13 +26,19 @@ INDEX_SUFFIX = ".index.json"
 
 
 def build_file_ledger(
-    record: LoadRecord, tensors: Table[Tensor], *, complete: bool, until_ns: int | None = None
+    record: LoadRecord,
+    tensors: Table[Tensor],
+    headers: CheckpointHeaders,
+    *,
+    complete: bool,
+    until_ns: int | None = None,
 ) -> list[File]:
     """Returns the file ledger of one load.
 
     Args:
         record: What was recorded.
         tensors: Its tensor ledger, which says what was read from which file.
+        headers: Of the weight files, and where the files can be read as the load found them.
         complete: False where the process died: of a file that was not seen
             opened nothing is known then.
         until_ns: When the load ended, by the wall clock: a file that was written to since is not what it
@@ -62,7 +72,13 @@ def build_file_ledger(
         entry.update(
             shard=index, resident_before=weights.resident_before, resident_after=weights.resident_after
         )
-        if entry["size_bytes"] is None:
+        entry.update(
+            unread=headers.lost(path, weights) is not None or None,
+            afterwards=became(path, weights.identity) if weights.identity is not None else None,
+        )
+        if entry["size_bytes"] is None and weights.identity not in (None, SEVERAL):
+            entry["size_bytes"] = weights.identity.size
+        elif entry["size_bytes"] is None:
             try:
                 entry["size_bytes"] = os.stat(path).st_size
             except OSError:
@@ -70,7 +86,7 @@ def build_file_ledger(
                     entry["result"] = "missing"  # named by an index, and not there when it was asked for
     for download in record.downloads:
         entries.record_download(download)
-    damages = _damages(entries, until_ns) if record.status != "ok" else {}
+    damages = _Damages(entries, headers.contents, until_ns).found if record.status != "ok" else {}
     pending = dict(record.requests)
     # Weights are looked for by their path; what lies beside them was asked by its name, and first.
     named: dict[str, str] = {}
@@ -106,6 +122,8 @@ def build_file_ledger(
                 expected_exact=damage.exact if damage is not None else None,
                 damage=damage.problem if damage is not None else None,
                 damage_detail=damage.detail if damage is not None else None,
+                afterwards=entry.get("afterwards"),
+                unread=entry.get("unread"),
                 source=named.get(folder or entry["told"] or "") or entry["told"] or folder or None,
             )
         )
@@ -114,59 +132,95 @@ def build_file_ledger(
     return ledger
 
 
-def _damages(entries: _FileEntries, until_ns: int | None) -> dict[int, Damage]:
-    """Returns what is wrong with files that a failed load asked for, by the identity of their rows.
+class _Damages:
+    """Finds what is wrong with files that a failed load asked for.
 
     A load that ended before it had resolved its shards has an index alone: what that names, and is not there
     or not whole, gets a row.
+
+    Args:
+        entries: The rows.
+        contents: Where files can be read as the load found them.
+        until_ns: See :func:`build_file_ledger`.
     """
-    found: dict[int, Damage] = {}
-    for entry in entries.rows:
-        if entry["result"] == "missing" and "shard" in entry:
-            found[id(entry)] = Damage("missing")
-        elif entry["path"]:
-            weights = "shard" in entry or entry["name"].startswith(WEIGHT_STEMS)
-            damage = examine(entry["path"], weights=weights, until_ns=until_ns)
-            if damage is not None:
-                found[id(entry)] = damage
-    for entry in [row for row in entries.rows if row["path"] and row["name"].endswith(INDEX_SUFFIX)]:
-        if id(entry) not in found:
-            _add_indexed(entries, entry, found, until_ns)
-    return found
+
+    def __init__(self, entries: _FileEntries, contents: Contents, until_ns: int | None) -> None:
+        self._entries = entries
+        self._contents = contents
+        self._until_ns = until_ns
+        self.found: dict[int, Damage] = {}
+        """By the identity of a row."""
+        for entry in entries.rows:
+            if entry["result"] == "missing" and "shard" in entry:
+                self.found[id(entry)] = Damage("missing")
+            elif entry["path"]:
+                weights = "shard" in entry or entry["name"].startswith(WEIGHT_STEMS)
+                damage = self._examine(entry["path"], entry["identity"], weights=weights)
+                if damage is not None:
+                    self.found[id(entry)] = damage
+        for entry in [row for row in entries.rows if row["path"] and row["name"].endswith(INDEX_SUFFIX)]:
+            if id(entry) not in self.found:
+                self._add_indexed(entry)
+
+    def _examine(self, path: str, identity: Identity | None, *, weights: bool) -> Damage | None:
+        if identity is None or os.path.isdir(path):
+            return examine(path, weights=weights, until_ns=self._until_ns)
+        content = self._content(path, identity)
+        return examine(path, weights=weights, content=content) if content is not None else None
+
+    def _content(self, path: str, identity: Identity) -> Content | None:
+        """Returns where a file can be read as the load found it: all of it, if that can be."""
+        return next(reversed(self._contents.headers_of(path, identity)), None)
+
+    def _add_indexed(self, entry: dict[str, Any]) -> None:
+        """Adds what an index says of shards that are not whole: their rows, and how much belongs in one."""
+        place = self._contents.whole(entry["path"], entry["identity"])
+        index = read_index(place) if place is not None else None
+        if index is None:
+            return
+        folder, found = os.path.dirname(entry["path"]), self.found
+        known = {row["path"]: row for row in self._entries.rows if row["path"]}
+        bad: list[tuple[str, dict[str, Any]]] = []
+        for name in index.files:
+            path = os.path.join(folder, name)
+            row = known.get(path)
+            if row is None and not any(row["name"] == name for row in self._entries.rows):
+                damage = examine(path, weights=True, until_ns=self._until_ns)
+                from_hub = entry["result"] in ("cached", "downloaded")
+                if damage is None and _is_absent(path, self._until_ns, from_hub=from_hub):
+                    damage = Damage("missing")
+                if damage is not None:
+                    fields = {"name": name, "path": path, "where": folder}
+                    row = self._entries.add(entry["asked_by"], fields, again=False)
+                    row.update(indexed=True, shard=index.files.index(name))
+                    found[id(row)] = damage
+            if row is not None and id(row) in found:
+                bad.append((name, row))
+        if len(bad) != 1:
+            return  # what is missing altogether is that of several
+
+        def shard(other: str) -> Content | None:
+            path = os.path.join(folder, other)
+            row = known.get(path)
+            if row is not None and row["identity"] is not None:
+                return self._content(path, row["identity"])
+            there = _is_settled(path, self._until_ns) and self._contents.whole(path, None) is not None
+            return Content(path, None) if there else None
+
+        name, row = bad[0]
+        damage = found[id(row)]
+        if not damage.exact:
+            least = max(least_bytes(index, name, shard) or 0, damage.expected_bytes or 0)
+            if least:
+                found[id(row)] = damage._replace(expected_bytes=least, exact=False)
 
 
-def _add_indexed(
-    entries: _FileEntries, entry: dict[str, Any], found: dict[int, Damage], until_ns: int | None
-) -> None:
-    """Adds what an index says of shards that are not whole: their rows, and how much belongs in one."""
-    index, folder = read_index(entry["path"]), os.path.dirname(entry["path"])
-    if index is None:
-        return
-    known = {row["path"]: row for row in entries.rows if row["path"]}
-    bad: list[tuple[str, dict[str, Any]]] = []
-    for name in index.files:
-        path = os.path.join(folder, name)
-        row = known.get(path)
-        if row is None and not any(row["name"] == name for row in entries.rows):
-            damage = examine(path, weights=True, until_ns=until_ns)
-            from_hub = entry["result"] in ("cached", "downloaded")
-            if damage is None and _is_absent(path, until_ns, from_hub=from_hub):
-                damage = Damage("missing")
-            if damage is not None:
-                fields = {"name": name, "path": path, "where": folder}
-                row = entries.add(entry["asked_by"], fields, again=False)
-                row.update(indexed=True, shard=index.files.index(name))
-                found[id(row)] = damage
-        if row is not None and id(row) in found:
-            bad.append((name, row))
-    if len(bad) != 1:
-        return  # what is missing altogether is that of several
-    name, row = bad[0]
-    damage = found[id(row)]
-    if not damage.exact:
-        least = max(least_bytes(index, folder, name) or 0, damage.expected_bytes or 0)
-        if least:
-            found[id(row)] = damage._replace(expected_bytes=least, exact=False)
+def _is_settled(path: str, until_ns: int | None) -> bool:
+    """Returns whether nobody has written to a file since the load."""
+    try:
+        return until_ns is None or os.stat(path).st_mtime_ns <= until_ns + SETTLED_NS
+    except (OSError, ValueError):
+        return False
 
 
 def _is_absent(path: str, until_ns: int | None, *, from_hub: bool) -> bool:
@@ -211,14 +265,15 @@ class _FileEntries:
         row = row or self._by_name.get((where, name))
         if row is None or (path and row["path"] not in (None, path)):
             row = {"name": name, "where": where, "path": None, "asked_by": span, "asked": 0, "certainty": -1}
-            row["told"] = None
+            row["told"] = row["identity"] = None
             self.rows.append(row)
         row["told"] = row["told"] or fields.get("where") or None
-        certainty = _certainty(fields)
+        certainty, identity = _certainty(fields), Identity.of(fields.get("identity"))
         if certainty > row["certainty"]:
             row.update(certainty=certainty, result=fields.get("result", "error"), path=path)
+        row["identity"] = row["identity"] or identity
         if row.get("size_bytes") is None:
-            row["size_bytes"] = fields.get("size")
+            row["size_bytes"] = identity.size if identity is not None else fields.get("size")
         if again and not fields.get("client"):
             row["asked"] += 1
         if path:

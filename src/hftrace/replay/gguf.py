@@ -55,7 +55,9 @@ class _CutError(_HeaderError):
     problem = "cut"
 
 
-def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dict[str, StoredTensor]:
+def read_gguf_header(
+    path: str | os.PathLike[str], *, whole: bool = True, size: int | None = None
+) -> dict[str, StoredTensor]:
     """Returns the tensors of a GGUF file, by key, in the order of their data.
 
     Shapes are in torch's order, which is the reverse of the file's; offsets
@@ -64,18 +66,21 @@ def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dic
     Args:
         path: The file.
         whole: Whether the data must be there too.
+        size: Of the file, where ``path`` is a copy of its beginning.
 
     Raises:
         HftraceError: The file cannot be read.
         DamagedError: It is cut off, or no GGUF file.
     """
-    name, size = os.fspath(path), None
+    name = os.fspath(path)
     try:
         with open(name, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
+            size = os.fstat(handle.fileno()).st_size if size is None else size
             tensors = _read(_Reader(handle, size))
     except OSError as error:
         raise HftraceError(f"cannot read {name}: {error.strerror or error}") from None
+    except _ShorterError:
+        raise HftraceError(f"cannot read {name}: its header is not all there") from None
     except _HeaderError as damage:
         raise DamagedError(
             f"{name} is not a GGUF file that can be read: {damage}",
@@ -93,6 +98,10 @@ def read_gguf_header(path: str | os.PathLike[str], *, whole: bool = True) -> dic
         )
     tensors.sort(key=lambda item: item[1].offset or 0)
     return dict(tensors)
+
+
+class _ShorterError(Exception):
+    """The file has become shorter while it was read, or no more than its beginning is there."""
 
 
 class _Reader:
@@ -135,7 +144,7 @@ class _Reader:
         more = self._handle.read(max(count - left, _CHUNK))
         self._buffer, self._start, self._at = self._buffer[self._at :] + more, self.position, 0
         if len(self._buffer) < count:
-            raise _HeaderError("it became shorter while it was read")
+            raise _ShorterError
 
     def begin_entry(self) -> None:
         """Counts one more of what a header has a number of.

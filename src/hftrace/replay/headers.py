@@ -39,13 +39,16 @@ class StoredTensor(NamedTuple):
     bytes: int
 
 
-def read_safetensors_header(path: str | os.PathLike[str], *, whole: bool = True) -> dict[str, StoredTensor]:
+def read_safetensors_header(
+    path: str | os.PathLike[str], *, whole: bool = True, size: int | None = None
+) -> dict[str, StoredTensor]:
     """Returns the tensors of a safetensors file, by key, in the order of their data.
 
     Args:
         path: The file.
         whole: Whether the data must be there too, and lie as the format asks. A file that was cut off while
             a load read it still says what was in it.
+        size: Of the file, where ``path`` is a copy of its beginning.
 
     Raises:
         HftraceError: The file cannot be read.
@@ -55,7 +58,7 @@ def read_safetensors_header(path: str | os.PathLike[str], *, whole: bool = True)
     foreign = f"{name} is not a safetensors file"
     try:
         with open(name, "rb") as handle:
-            size = os.fstat(handle.fileno()).st_size
+            size = os.fstat(handle.fileno()).st_size if size is None else size
             prefix = handle.read(8)
             length = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or not 2 <= length <= MAX_HEADER_BYTES:

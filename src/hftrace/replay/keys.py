@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from hftrace.errors import HftraceError
+from hftrace.replay.contents import CHANGED, Content, Contents, lost
 from hftrace.replay.gguf import read_gguf_header
 from hftrace.replay.headers import StoredTensor, read_safetensors_header
 from hftrace.replay.loads import LoadRecord
+from hftrace.replay.weight_files import WeightFile
+from hftrace.schema.lines import Identity
 
 STATE_DICT = ""
 """The "file" of tensors that the caller handed in as a state dict."""
@@ -23,40 +26,84 @@ class Stored(NamedTuple):
     file: str | None
     """The file's name; None for a state dict."""
     tensor: StoredTensor
+    identity: Identity | None = None
+    """What the file was; None where nobody has written it down."""
+
+
+HEADERS = {".safetensors": read_safetensors_header, ".gguf": read_gguf_header}
+"""What reads the header of a file, by how its name ends."""
 
 
 class CheckpointHeaders:
-    """Reads the headers of weight files, each once, however many loads read the file."""
+    """Reads the headers of weight files, each once, however many loads read the file.
 
-    def __init__(self) -> None:
-        self._read: dict[str, dict[str, Stored]] = {}
+    Args:
+        contents: Where the files can be read as they were.
+    """
 
-    def of(self, path: str) -> dict[str, Stored]:
-        """Returns the tensors of a file by key; nothing where it has no header that can be read."""
-        if path not in self._read:
-            self._read[path] = _header(path)
-        return self._read[path]
+    def __init__(self, contents: Contents | None = None) -> None:
+        self.contents = contents or Contents()
+        self._read: dict[tuple[str, Identity | None], dict[str, Stored] | None] = {}
+
+    def of(self, path: str, file: WeightFile | None) -> dict[str, Stored]:
+        """Returns the tensors of a file by key; nothing where it has no header that can be read.
+
+        Args:
+            path: Where it was.
+            file: What a load knew of it; None for one that no load has found.
+        """
+        return self._header(path, file) or {}
+
+    def lost(self, path: str, file: WeightFile) -> str | None:
+        """Returns why the header of a weight file cannot be read any more; None where it can, or has none.
+
+        Of one that was not there when the load looked, or that has no header that can be read, the load
+        itself says what is wrong with it.
+        """
+        if file.identity is None or self._header(path, file) is not None:
+            return None
+        return lost(path, file.identity) or CHANGED
+
+    def lost_of(self, record: LoadRecord) -> str | None:
+        """Returns the same of any weight file of a load."""
+        return next((why for item in record.checkpoint.items() if (why := self.lost(*item))), None)
+
+    def _header(self, path: str, file: WeightFile | None) -> dict[str, Stored] | None:
+        """Returns what the header says; nothing where none can be read, None where the file is lost."""
+        read = HEADERS.get(os.path.splitext(path)[1])
+        if read is None or (file is not None and file.absent):
+            return {}
+        identity = file.identity if file is not None else None
+        if (path, identity) not in self._read:
+            places = self.contents.headers_of(path, identity)
+            found = next((found for place in places if (found := _tensors(read, place)) is not None), {})
+            name = os.path.basename(path)
+            self._read[path, identity] = (
+                {key: Stored(path, name, tensor, identity) for key, tensor in found.items()}
+                if places or identity is None
+                else None
+            )
+        return self._read[path, identity]
 
 
-def _header(path: str) -> dict[str, Stored]:
-    read = {".safetensors": read_safetensors_header, ".gguf": read_gguf_header}.get(os.path.splitext(path)[1])
-    if read is None:
-        return {}
+def _tensors(
+    read: Callable[..., dict[str, StoredTensor]], content: Content
+) -> dict[str, StoredTensor] | None:
     try:
-        found = read(path, whole=False)
+        return read(content.place, whole=False, size=content.size)
     except HftraceError:
-        return {}  # the load itself says what is wrong with the file
-    file = os.path.basename(path)
-    return {key: Stored(path, file, tensor) for key, tensor in found.items()}
+        return None  # the load itself says what is wrong with the file
 
 
 def stored_tensors(record: LoadRecord, headers: CheckpointHeaders) -> dict[str, Stored]:
     """Returns every tensor of the checkpoint by key, from headers where the files have one."""
     found: dict[str, Stored] = {}
-    for path in record.checkpoint:
-        found.update(headers.of(path))
+    for path, file in record.checkpoint.items():
+        found.update(headers.of(path, file))
     for key, (source, tensor) in record.keys.items():
-        found[key] = Stored(source, os.path.basename(source) if source else None, tensor)
+        known = record.checkpoint.get(source)
+        identity = known.identity if known is not None else None
+        found[key] = Stored(source, os.path.basename(source) if source else None, tensor, identity)
     return found
 
 

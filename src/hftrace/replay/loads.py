@@ -14,6 +14,7 @@ from hftrace.replay.mismatches import Mismatch, errors_of, messages, mismatches
 from hftrace.replay.nesting import roots
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
+from hftrace.replay.weight_files import WeightFile, add_files
 from hftrace.schema import lines
 
 MAX_LOADS_AT_ONCE = 64
@@ -41,18 +42,6 @@ LineOfSpan = TypeVar(
     lines.Writes,
     lines.Verified,
 )
-
-
-@dataclass
-class WeightFile:
-    """One of the weight files of a load."""
-
-    span: int
-    """The span that resolved it."""
-    resident_before: float | None
-    """Share in the page cache when it was resolved, 0 to 1; None if unknown."""
-    resident_after: float | None = None
-    """The same when the load returned."""
 
 
 @dataclass
@@ -267,8 +256,7 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
     for download, record in of(lines.Download):
         record.downloads.append(download.facts)
     for checkpoint, record in of(lines.Checkpoint):
-        for path, share in zip(checkpoint.paths, checkpoint.shares, strict=False):
-            record.checkpoint.setdefault(path, WeightFile(checkpoint.span, share))
+        add_files(record.checkpoint, checkpoint)
     for resident, record in of(lines.Resident):
         for path, share in zip(resident.paths, resident.shares, strict=False):
             if path in record.checkpoint:

@@ -149,6 +149,34 @@ def _source(seen: Observed, loading: Loading) -> str:
     return "state_dict" if seen.first.path == STATE_DICT else "checkpoint"
 
 
+def without_a_header(
+    name: str, seen: Observed, found: Provenance, why: str, missing: Collection[str]
+) -> Provenance:
+    """Returns what is known of a tensor without a key, where a weight file's header was not read.
+
+    The key may have been in that file, unless the loader itself has missed it.
+
+    Args:
+        name: Its name in the model.
+        seen: What was seen of it.
+        found: What that proves where all keys are known.
+        why: The word of evidence for what has become of the file.
+        missing: Names that the loader reported as missing, which may be relative to a part.
+    """
+    may_be_stored = seen.kind != KIND_COMPUTED and not seen.keys
+    unseen = found.word == "unknown" and found.evidence in (None, "expected")
+    from_no_file = unseen or found.word in ("initialized", "uninitialized", "computed")
+    if not (may_be_stored and from_no_file) or _is_among(name, missing):
+        return found
+    return Provenance("unknown", why)
+
+
+def _is_among(name: str, names: Collection[str]) -> bool:
+    """Returns whether a tensor is one of those, which may be named relative to a part of the model."""
+    parts = name.split(".")
+    return any(".".join(parts[at:]) in names for at in range(len(parts)))
+
+
 def without_a_key(
     name: str, seen: Observed, found: Provenance, missing: Collection[str] | None, in_quantized_layer: bool
 ) -> Provenance:
@@ -168,8 +196,7 @@ def without_a_key(
     made_by_its_class = found.word == "unknown" or found == ("initialized", "initializer")
     if not made_by_its_class or missing is None or len(missing) >= MAX_REPORTED:
         return found
-    parts = name.split(".")
-    if any(".".join(parts[at:]) in missing for at in range(len(parts))):
+    if _is_among(name, missing):
         return found
     return (
         found if any(each.endswith(f".{name}") for each in missing) else found._replace(evidence="expected")

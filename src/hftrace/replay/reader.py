@@ -12,15 +12,16 @@ from typing import Any, TypeVar
 from hftrace.errors import TraceError
 from hftrace.replay.events import Event, decode
 from hftrace.replay.restored import restore
+from hftrace.replay.salvage import earliest_of, header_of, is_whole, place_orphans
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.checks import MAX_AMOUNT
-from hftrace.schema.events import FIELDS
 from hftrace.schema.lines import Allocator, Edge
 
 Kind = TypeVar("Kind")
+Value = TypeVar("Value")
 
 
-@dataclass
+@dataclass(slots=True)
 class OpenedSpan:
     """A span while it is put together."""
 
@@ -38,6 +39,23 @@ class OpenedSpan:
     status: str | None = None
     peak: int | None = None
     device_peak: dict[str, int] = field(default_factory=dict)
+
+
+class Shared:
+    """Gives equal words, and equal edges, as one object: 500 loads have 30,000 spans of 60 names."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def one(self, value: Value) -> Value:
+        """Returns the value, or an equal one that there was before."""
+        if type(value) is not str and type(value) is not Edge:
+            return value
+        try:
+            known: Value = self._known.setdefault(value, value)
+        except TypeError:  # an edge of a damaged journal, with a list in it
+            return value
+        return known
 
 
 @dataclass
@@ -65,6 +83,9 @@ class Process:
     """Whether paths have their secrets again, which the trace may not have."""
     device_marks: dict[str, int] = field(default_factory=dict)
     """The allocators' peaks at the last edge, where they are not set back at each."""
+    used_devices: bool = False
+    """Whether a device's allocator held anything at an edge; known once the tables are made."""
+    shared: Shared = field(default_factory=Shared)
     _events: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
     _lines: dict[type, list[Any]] = field(default_factory=lambda: defaultdict(list))
 
@@ -97,6 +118,14 @@ class Process:
     def lines_of(self, kind: type[Kind]) -> list[Kind]:
         """Returns the lines of one kind that were kept as they are, in the order of the journal."""
         return self._lines.get(kind, [])
+
+    def forget(self) -> None:
+        """Lets go of all that stands in the tables of the trace by now."""
+        self.used_devices = any(span.device_peak for span in self.spans.values())
+        self.spans.clear()
+        self._events.clear()
+        self._lines.clear()
+        self.shared = Shared()
 
     def add_events(self, events: list[Event]) -> None:
         """Keeps what one thread did; all of one kind."""
@@ -171,12 +200,13 @@ def _read(path: Path, since: int | None = None) -> Process | None:
             early.append(line)
         elif line.facts.get("schema") != journal.SCHEMA or _version(line) > journal.VERSION:
             raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
-        elif _is_whole(line.facts):
+        elif is_whole(line.facts):
             process = Process(line.facts, damage=damage)
         else:
             damage.lines += 1
     if process is None and early:
-        process = _without_header(path, early, damage)
+        facts = header_of(path, early)
+        process = None if facts is None else Process(facts, damage=damage)
     if process is not None:
         if since is not None and since != process.header["clock_base_ns"]:
             process.header = {**process.header, "clock_base_ns": since, "wall_clock_ns": None}
@@ -185,33 +215,8 @@ def _read(path: Path, since: int | None = None) -> Process | None:
         for line in early:
             _add(process, open_spans, line, since)
         _add_stopped(process, path)
-        _place_orphans(process)
+        place_orphans(process.spans, process.orphans, process.damage)
     return process
-
-
-def _place_orphans(process: Process) -> None:
-    """Where the beginning of a span's parent is lost, puts it into what was open around it."""
-    for orphan, around in process.orphans.items():
-        span = process.spans[orphan]
-        if span.parent in process.spans:
-            if not _lies_in(process, span.parent, orphan):
-                continue
-            process.damage.lines += 1  # it lies in itself
-        elif not process.damage.lines:
-            continue
-        span.parent = None if _lies_in(process, around, orphan) else around
-
-
-def _lies_in(process: Process, inner: int | None, outer: int) -> bool:
-    """Whether a span is another one, or lies in it."""
-    seen: set[int] = set()
-    while inner is not None and inner not in seen:
-        if inner == outer:
-            return True
-        seen.add(inner)
-        above = process.spans.get(inner)
-        inner = above.parent if above is not None else None
-    return False
 
 
 def _version(header: lines.Header) -> int:
@@ -219,43 +224,9 @@ def _version(header: lines.Header) -> int:
     return version if type(version) is int else 0
 
 
-def _is_whole(header: dict[str, Any]) -> bool:
-    """Whether a header says what nothing can be read without."""
-    wall = header.get("wall_clock_ns")
-    base, pid, rank = (header.get(name, 0) for name in ("clock_base_ns", "pid", "rank"))
-    numbers = [base, pid, rank, *([] if wall is None else [wall])]
-    return (
-        all(type(each) is int and 0 <= each < MAX_AMOUNT for each in numbers)
-        and {"clock_base_ns", "pid"} <= header.keys()
-    )
-
-
-def _without_header(path: Path, early: list[lines.Line], damage: journal.Damage) -> Process | None:
-    """Returns the process of a journal whose header is damaged; None where nothing else says when it was."""
-    begun = [line.time_ns for line in early if isinstance(line, lines.Begin)]
-    name = path.name.removeprefix(journal.JOURNAL_PREFIX).removesuffix(journal.SUFFIX)
-    rank, _, pid = name.partition("-")
-    if not begun or not (rank.isascii() and rank.isdigit() and pid.isascii() and pid.isdigit()):
-        return None
-    base = min(begun)
-    # What the header said besides, such as how peaks were read, is not known.
-    facts = {"pid": int(pid[:9]), "rank": int(rank[:9]), "clock_base_ns": base, "wall_clock_ns": None}
-    return Process(facts, damage=damage)
-
-
-def _earliest(line: lines.Line) -> int | None:
-    """Returns the earliest time that a line says of what was done; None where it says none."""
-    if isinstance(line, (lines.Begin, lines.Assigned)):
-        return line.time_ns
-    if isinstance(line, lines.Events) and line.items:
-        width = FIELDS[line.kind].width
-        return min(line.items[width - 2 :: width], default=None)
-    return None
-
-
 def _add(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Line, since: int | None) -> None:
     """Takes in a line that is not the header."""
-    earliest = _earliest(line)
+    earliest = earliest_of(line)
     if earliest is not None:
         if since is not None and earliest < since:
             process.damage.lines += 1
@@ -313,16 +284,17 @@ def _begin(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Begi
     if line.parent is not None and line.parent not in process.spans:
         around = [each.id for each in open_spans.values() if each.thread == line.thread]
         process.orphans[line.span] = around[-1] if around else None
+    shared = process.shared
     span = OpenedSpan(
         line.span,
         line.parent,
-        line.phase,
-        line.name,
+        shared.one(line.phase),
+        shared.one(line.name),
         line.hook,
         line.thread,
         line.time_ns,
         _since_last_edge(process, line.edge),
-        dict(line.attributes),
+        {name: shared.one(value) for name, value in line.attributes.items()},
     )
     _mark(open_spans.values(), span.edge)
     span.peak = total_of(span.edge)
@@ -342,8 +314,10 @@ def _end(process: Process, open_spans: dict[int, OpenedSpan], line: lines.End) -
     edge = _since_last_edge(process, line.edge)
     _mark(open_spans.values(), edge)
     open_spans.pop(span.id, None)
-    span.end, span.end_edge, span.status = line.time_ns, edge, line.status
-    notes = {key: value for key, value in line.attributes.items() if not key.startswith("hftrace_")}
+    span.end, span.end_edge = line.time_ns, edge
+    span.status = process.shared.one(line.status)
+    one = process.shared.one
+    notes = {key: one(value) for key, value in line.attributes.items() if not key.startswith("hftrace_")}
     span.attributes.update(notes)
     process.saw(line.time_ns)
 
@@ -354,7 +328,10 @@ def _since_last_edge(process: Process, edge: Edge) -> Edge:
     On request torch's own peak is left alone: one that is no higher than it was may be from before the load,
     and all that is known is what was allocated at the edge.
     """
-    if process.header.get("device_peaks_reset", True) or not edge.devices:
+    if not edge.devices:
+        # Memory changes at few of the edges.
+        return process.shared.one(edge)
+    if process.header.get("device_peaks_reset", True):
         return edge
     devices = {}
     for name, device in edge.devices.items():

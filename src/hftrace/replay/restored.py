@@ -30,7 +30,7 @@ def restore(line: lines.Line) -> lines.Line:
     elif isinstance(line, lines.Keys):
         if REMOVED in line.source:
             return line._replace(source=restored(line.source))
-    elif isinstance(line, lines.Assigned) and REMOVED in line.path:
+    elif isinstance(line, (lines.Assigned, lines.Kept)) and REMOVED in line.path:
         return line._replace(path=restored(line.path))
     return line
 

@@ -17,8 +17,9 @@ def span_table(process: Process) -> Table[Span]:
     spans = _parents_first(in_order, process.spans)
     count = len(spans)
     starts = [span.edge for span in spans]
-    ends = [span.end_edge or Edge() for span in spans]
-    devices = [end.devices or {} for end in ends]
+    nowhere, nothing = Edge(), dict[str, Any]()
+    ends = [span.end_edge or nowhere for span in spans]
+    devices = [end.devices or nothing for end in ends]
     # The import machinery's own line says nothing; the name says which import.
     hooks = [None if span.phase == "import" else process.hooks.get(span.hook or 0) for span in spans]
     columns: dict[str, list[Any]] = {

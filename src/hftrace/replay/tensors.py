@@ -31,6 +31,7 @@ from hftrace.replay.provenance import (
     Observed,
     Provenance,
     provenance_of,
+    without_a_header,
     without_a_key,
 )
 from hftrace.replay.sources import sources_of
@@ -54,7 +55,8 @@ def build_tensor_ledger(
     """
     stored = stored_tensors(record, headers)
     if record.model is not None:
-        return _model_ledger(record, record.model, stored, comparison or TiedComparison())
+        comparison = comparison or TiedComparison(headers.contents)
+        return _model_ledger(record, record.model, stored, comparison, headers.lost_of(record))
     if record.status == "ok":
         # It has returned no model: where the tensors of its files have gone was not seen.
         return Table.of(Tensor, [])
@@ -80,17 +82,23 @@ class _Row(NamedTuple):
 
 
 def _model_ledger(
-    record: LoadRecord, model: dict[str, Any], stored: dict[str, Stored], comparison: TiedComparison
+    record: LoadRecord,
+    model: dict[str, Any],
+    stored: dict[str, Stored],
+    comparison: TiedComparison,
+    lost: str | None,
 ) -> Table[Tensor]:
     device_map = model.get("device_map") or {}
     rows, ties = _model_rows(record, model, stored, comparison)
+    if lost is not None:
+        rows = _where_a_header_is_lost(rows, lost, record.reported.get("missing", set()))
     consumed = {key for row in rows for key in row.seen.keys}
     consumed |= quantized.taken(record, stored, {row.name for row in rows})
     unused = [(key, found) for key, found in stored.items() if key not in consumed]
     if record.elsewhere:
         # Another rank has the rest: what the loader itself found no place for is told by it alone.
-        lost = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
-        unused = [item for item in unused if record.renames.get(item[0], item[0]) in lost]
+        left = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())
+        unused = [item for item in unused if record.renames.get(item[0], item[0]) in left]
     every = [row.seen for row in rows]
     origins = sources_of([seen.keys for seen in every], [seen.layout.shape for seen in every], stored)
     placed = {row.name: row.seen.keys[0] for row in rows if row.seen.keys}
@@ -224,6 +232,14 @@ def _where_nothing_was_seen(rows: list[_Row], missing: set[str] | None, ties: Ti
     ]
 
 
+def _where_a_header_is_lost(rows: list[_Row], why: str, missing: set[str]) -> list[_Row]:
+    """Returns the rows without claims that rest on which keys the checkpoint has not."""
+    return [
+        row._replace(provenance=without_a_header(row.name, row.seen, row.provenance, why, missing))
+        for row in rows
+    ]
+
+
 def _sources(
     record: LoadRecord, stored: dict[str, Stored], names: set[str], prefix: str
 ) -> dict[str, list[str]]:
@@ -294,7 +310,7 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
     mismatched = record.reported.get("mismatched", set())
     tensor_times = TensorTimes(record, "")
     ledger: list[Tensor] = []
-    for key, (path, file, tensor) in stored.items():
+    for key, (path, file, tensor, _) in stored.items():
         name = target_of.get(key) or record.renames.get(key)
         times = tensor_times.of(name or key, [key], path)
         if name is None and (times.placed is not None or key in record.reads):

@@ -10,10 +10,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
+from hftrace.replay.contents import Contents
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.pickles import Extent, pickled_extents
 from hftrace.replay.provenance import Observed
+from hftrace.schema.lines import Identity
 
 
 class Ties(NamedTuple):
@@ -32,12 +34,17 @@ MAX_SECONDS = 10.0
 
 
 class TiedComparison:
-    """Compares pairs of stored tensors, as long as bytes and time allow."""
+    """Compares pairs of stored tensors, as long as bytes and time allow.
 
-    def __init__(self) -> None:
+    Args:
+        contents: Where the files can be read as they were.
+    """
+
+    def __init__(self, contents: Contents | None = None) -> None:
+        self._contents = contents or Contents()
         self._left = MAX_BYTES
         self._deadline: float | None = None
-        self._pickles: dict[str, dict[str, Extent]] = {}
+        self._pickles: dict[tuple[str, Identity | None], dict[str, Extent]] = {}
 
     def equal(self, key: str, stored: Stored, other_key: str, other: Stored) -> bool | None:
         """Returns whether two stored tensors hold the same; None where that was not found out.
@@ -55,22 +62,30 @@ class TiedComparison:
         places = self._extent(key, stored), self._extent(other_key, other)
         if places[0] is None or places[1] is None or places[0].bytes != places[1].bytes:
             return None
-        if stored.path == other.path and places[0] == places[1]:
+        if (stored.path, stored.identity) == (other.path, other.identity) and places[0] == places[1]:
             return True
+        files = self._file(stored), self._file(other)
+        if files[0] is None or files[1] is None:
+            return None
         try:
-            with open(stored.path, "rb") as left, open(other.path, "rb") as right:
+            with open(files[0], "rb") as left, open(files[1], "rb") as right:
                 return self._same_bytes(left, places[0], right, places[1])
         except OSError:
             return None
 
+    def _file(self, stored: Stored) -> str | None:
+        """Returns where the file of a tensor can be read as it was."""
+        return self._contents.whole(stored.path, stored.identity) if stored.path else None
+
     def _extent(self, key: str, stored: Stored) -> Extent | None:
-        if not stored.path:
-            return None
         if stored.tensor.offset is not None:
             return Extent(stored.tensor.offset, stored.tensor.bytes)
-        if stored.path not in self._pickles:
-            self._pickles[stored.path] = pickled_extents(stored.path)
-        return self._pickles[stored.path].get(key)
+        file = self._file(stored)
+        if file is None:
+            return None
+        if (stored.path, stored.identity) not in self._pickles:
+            self._pickles[stored.path, stored.identity] = pickled_extents(file)
+        return self._pickles[stored.path, stored.identity].get(key)
 
     def _same_bytes(self, left: BinaryIO, first: Extent, right: BinaryIO, second: Extent) -> bool | None:
         if self._deadline is None:

@@ -17,6 +17,7 @@ from typing import Any, Generic
 from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.replay.asked import add_answers, first_request, note_beginnings
+from hftrace.replay.contents import Contents, Opened
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -26,6 +27,7 @@ from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
+from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
@@ -52,6 +54,7 @@ def replay(
     request: Mapping[str, Any] | None = None,
     outcome: Mapping[str, Any] | None = None,
     started_ns: int | None = None,
+    opened: Opened | None = None,
 ) -> Trace:
     """Builds the trace of a run.
 
@@ -65,12 +68,13 @@ def replay(
             stopped in order belongs to a process that was killed.
         started_ns: When the process began, a raw clock reading, where it is
             the session: everything counts from then.
+        opened: Says where files are still open that the loads have found, in the process that loaded.
 
     Raises:
         TraceError: There is no readable journal.
     """
     with paused_collector():
-        return _replay(Path(directory), header, environment, request, outcome, started_ns)
+        return _replay(Path(directory), header, environment, request, outcome, started_ns, opened)
 
 
 def _replay(
@@ -80,6 +84,7 @@ def _replay(
     request: Mapping[str, Any] | None,
     outcome: Mapping[str, Any] | None,
     started_ns: int | None,
+    opened: Opened | None,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(read_process, paths) if process is not None]
@@ -93,7 +98,7 @@ def _replay(
     if sampling.get("limit") is not None:
         sampling["limit"]["time_ns"] -= base
     result = outcome_of(processes, outcome)
-    ledgers = _Ledgers(base)
+    ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)))
     for process in processes:
         own = [sample for sample in samples if sample.pid == process.pid]
         ledgers.add(process, own, result)
@@ -144,10 +149,11 @@ def _table(row_type: type[Row], parts: list[_Part[Row]]) -> Table[Row]:
             shift = part.shifts.get(field.name)
             if field.name in part.constants:
                 column += [part.constants[field.name]] * len(values)
-            elif shift is None:
+            elif not shift:
                 column += values
             else:
                 column += [value if value is None else value + shift for value in values]
+    parts.clear()  # one table after the other: the memory is the traced program's
     return Table(row_type, columns)
 
 
@@ -156,9 +162,10 @@ class _Ledgers:
 
     Args:
         base: The trace's clock base, a raw clock reading.
+        headers: Of the weight files of all processes.
     """
 
-    def __init__(self, base: int) -> None:
+    def __init__(self, base: int, headers: CheckpointHeaders) -> None:
         self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
@@ -169,7 +176,7 @@ class _Ledgers:
         self._base = base
         self._offset = 0
         """What is added to a process's own numbers of its spans."""
-        self._headers = CheckpointHeaders()
+        self._headers = headers
         self._times = {
             field.name: -base for field in dataclasses.fields(Tensor) if field.name.endswith("_ns")
         }
@@ -206,9 +213,11 @@ class _Ledgers:
             name_by_file(record, self._headers)
         for record, tensors, as_loaded, at_return in tensor_ledgers(process, records, self._headers):
             until = process.wall_ns(record.end)
-            rows = build_file_ledger(record, as_loaded, complete=record.status == "ok", until_ns=until)
+            rows = build_file_ledger(
+                record, as_loaded, self._headers, complete=record.status == "ok", until_ns=until
+            )
             files = Table.of(File, rows)
-            _forget_unknown(files.column("asked_by"), process)
+            forget_unknown(files.column("asked_by"), process.spans)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.root + offset}
             shifts = {**self._times, "span": offset}
@@ -217,7 +226,7 @@ class _Ledgers:
             self.changed = self.changed or at_return is not None
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
-        _forget_unknown(requests.column("asked_by"), process)
+        forget_unknown(requests.column("asked_by"), process.spans)
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
         if not ended_well:
             known = [row for part in self.tensors for row in part.rows]
@@ -235,13 +244,7 @@ class _Ledgers:
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))
         self._offset += max(process.spans, default=0)
-
-
-def _forget_unknown(spans: list[int | None], process: Process) -> None:
-    """Where the beginning of a span is lost, it is not known what asked."""
-    for row, span in enumerate(spans):
-        if span not in process.spans:
-            spans[row] = None
+        process.forget()
 
 
 def _header(processes: list[Process], base: int) -> dict[str, Any]:
@@ -356,7 +359,7 @@ def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> d
     for fact in processes[0].facts.get("environment", []):
         around.update(fact)
     around.update(given or {})
-    if any(span.device_peak for process in processes for span in process.spans.values()):
+    if any(process.used_devices for process in processes):
         # A load that was killed described its devices before it used one, and never again.
         known = around.get("device_memory")
         if not isinstance(known, dict) or known.get("source") is None:

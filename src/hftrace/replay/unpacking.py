@@ -73,9 +73,9 @@ def name_by_file(record: LoadRecord, headers: CheckpointHeaders) -> None:
         headers: Of the weight files.
     """
     stored: dict[str, Stored] = {}
-    for path in record.checkpoint:
+    for path, file in record.checkpoint.items():
         if path.endswith(".gguf"):
-            stored.update(headers.of(path))
+            stored.update(headers.of(path, file))
     if record.unpackings:
         _undo_unpacking(record, stored)
     if stored:

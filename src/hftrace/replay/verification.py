@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.replay.changes import FROM_ITS_SOURCE, REPLACED
+from hftrace.replay.contents import Contents, Opened
 from hftrace.replay.events import Convert
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.keys import CheckpointHeaders
@@ -29,22 +30,24 @@ HELD_AGAINST = ("keys", "file", "files", "tied_to")
 Keys = tuple[str, ...]
 
 
-def verification_checks(journal: str | os.PathLike[str]) -> dict[int, list[Check]]:
+def verification_checks(
+    journal: str | os.PathLike[str], opened: Opened | None = None
+) -> dict[int, list[Check]]:
     """Returns, by the span of each load that returned a model, what its tensors are said to hold.
 
     Args:
         journal: That of a process which may still be running.
+        opened: Says where files are still open that its loads have found.
     """
     process = read_process(Path(journal))
     if process is None:
         return {}
     close_open_spans(process, "ok", process.last_time)
     add_initialize_spans(process)
-    return _all_checks(process)
+    return _all_checks(process, CheckpointHeaders(Contents(Path(journal).parent, [process], opened)))
 
 
-def _all_checks(process: Process) -> dict[int, list[Check]]:
-    headers = CheckpointHeaders()
+def _all_checks(process: Process, headers: CheckpointHeaders) -> dict[int, list[Check]]:
     records = load_records(process)
     for record in records:
         name_by_file(record, headers)
@@ -101,8 +104,13 @@ class _Places:
 
     def __init__(self, record: LoadRecord, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
         self._headers = headers
+        self._files = {path: file for each in [*records, record] for path, file in each.checkpoint.items()}
         self._paths = {os.path.basename(path): path for each in records for path in each.checkpoint}
         self._paths.update((os.path.basename(path), path) for path in record.checkpoint)
+        self.readable = {
+            path: headers.contents.whole(path, file.identity) for path, file in self._files.items()
+        }
+        """By path: where a file can be read as it was loaded; None where it cannot any more."""
         self._of_key = {key: source for key, (source, _) in record.keys.items()}
         self.converts: dict[Keys, Convert] = {}
         """By the keys: a tensor may have another name by now."""
@@ -116,7 +124,7 @@ class _Places:
         """Returns the path of the file that a key of a row is in; empty for a state dict."""
         for name in (file, *files):
             path = self._paths.get(name or "", name or "")
-            if path and (file is not None or key in self._headers.of(path)):
+            if path and (file is not None or key in self._headers.of(path, self._files.get(path))):
                 return path
         return self._of_key.get(key, "")
 
@@ -139,7 +147,7 @@ def _checks(ledger: Table[Tensor], places: _Places) -> list[Check]:
         known_by = tuple(sorted(keys))
         conversion = places.converts.get(known_by)
         if conversion is None:
-            checks.append(Check(name, sources, tied_to=tied_to))
+            checks.append(Check(name, sources, tied_to=tied_to, readable=places.readable))
         else:
             checks.append(
                 Check(
@@ -150,6 +158,7 @@ def _checks(ledger: Table[Tensor], places: _Places) -> list[Check]:
                     conversion.patterns,
                     places.siblings[known_by],
                     tied_to,
+                    places.readable,
                 )
             )
     return checks

@@ -43,6 +43,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.LIMIT: lines.Limit,
     journal.ASSIGNED: lines.Assigned,
     journal.ORIGINS: lines.Origins,
+    journal.KEPT: lines.Kept,
 }
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}
 
@@ -123,11 +124,29 @@ def _layouts(damage: journal.Damage, span: int, layouts: list[Any], *_: Any) -> 
     return lines.Layouts(span, [line_checks.layout(layout) for layout in layouts])
 
 
+def _checkpoint(
+    damage: journal.Damage,
+    span: int,
+    paths: list[str],
+    shares: list[float | None],
+    identities: Any = None,
+    *_: Any,
+) -> lines.Checkpoint:
+    known = [*map(lines.Identity.of, identities)] if isinstance(identities, list) else None
+    return lines.Checkpoint(span, paths, shares, known)
+
+
+def _kept(damage: journal.Damage, path: str, identity: Any, copy: str, *_: Any) -> lines.Kept:
+    return lines.Kept(path, lines.Identity.of(identity), copy)
+
+
 _WITH_PARTS: dict[str, Callable[..., lines.Line]] = {
     journal.BEGIN: _begin,
     journal.END: _end,
     journal.DEVICE: _device,
     journal.LAYOUTS: _layouts,
+    journal.CHECKPOINT: _checkpoint,
+    journal.KEPT: _kept,
 }
 """What makes a line of fields that have fields of their own."""
 

@@ -289,7 +289,15 @@ FACTS: dict[str, dict[str, Shape]] = {
 """By block of a journal's line of facts: what they have to be."""
 LINES: dict[str, dict[str, Shape]] = {
     "attributes": ATTRIBUTES,
-    "file": {"name": TEXT, "path": TEXT, "result": TEXT, "size": AMOUNT, "where": TEXT, "client": FLAG},
+    "file": {
+        "name": TEXT,
+        "path": TEXT,
+        "result": TEXT,
+        "size": AMOUNT,
+        "identity": [INTEGER],
+        "where": TEXT,
+        "client": FLAG,
+    },
     "download": {"name": TEXT, "where": TEXT, "bytes": AMOUNT, "ok": FLAG},
     "answer": {"bytes": AMOUNT, "end_ns": AMOUNT, "error": TEXT},
     "model": {

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 
 _FRAME = re.compile(r'([\s|]*)File "([^"]+)", line (?:\d+|\?\?\?)')
-_OWN = re.compile(r"<hftrace [^>]*>|.*[/\\]hftrace[/\\](?:record|launch|cli|replay|__main__\.py).*")
+_OWN = re.compile(
+    r"(?:<hftrace |.*importlib\._bootstrap hftrace>).*"
+    r"|.*[/\\]hftrace[/\\](?:record|launch|cli|replay|__main__\.py).*"
+)
 """Files of our own; what is compiled around a hooked function has a name that is no file's."""
 
 

@@ -38,6 +38,8 @@ SAMPLES_PREFIX = "samples-"
 STACKS_PREFIX = "stacks-"
 STOPPED_PREFIX = "stopped-"
 """A file by the name of a journal that could not be written to its end: a JSON object that says why."""
+COPY_PREFIX = "header-"
+"""The beginning of a weight file, as it was loaded: what its header says is read from there."""
 SUPERVISOR_FILE = "supervisor.jsonl"
 """What the supervisor knows, should it die too: see :mod:`hftrace.launch.run_directory`."""
 SUFFIX = ".jsonl"
@@ -85,6 +87,7 @@ LIMIT = "limit"
 STOP = "stop"
 ASSIGNED = "assigned"
 ORIGINS = "origins"
+KEPT = "kept"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.
 READS = "reads"
@@ -122,6 +125,11 @@ def samples_path(directory: str | os.PathLike[str], pid: int) -> Path:
 def stacks_path(directory: str | os.PathLike[str], pid: int) -> Path:
     """Returns where a loading process writes the stacks of its threads."""
     return Path(directory) / f"{STACKS_PREFIX}{pid}.txt"
+
+
+def copy_name(pid: int, number: int) -> str:
+    """Returns the name of a process's copy of the beginning of a file."""
+    return f"{COPY_PREFIX}{pid}-{number}"
 
 
 def lines(path: str | os.PathLike[str], damage: Damage | None = None) -> Iterator[list[Any]]:

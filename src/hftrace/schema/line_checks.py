@@ -41,6 +41,11 @@ def _real(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < MAX_AMOUNT)
 
 
+def _copy(value: Any) -> bool:
+    """Whether it is the name of a copy, and leads nowhere else."""
+    return type(value) is str and value.startswith(journal.COPY_PREFIX) and not {"/", "\0"} & set(value)
+
+
 def _share(value: Any) -> bool:
     return value is None or (_real(value) and 0 <= value <= 1 + ROUNDING)
 
@@ -82,6 +87,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Download: (_number, _object),
     lines.Answer: (_number, _object),
     lines.Checkpoint: (_number, _TEXTS, _list_of(_share)),
+    lines.Kept: (_text, _anything, _copy),
     lines.Resident: (_number, _TEXTS, _list_of(_share)),
     lines.Model: (_number, _object),
     lines.Layouts: (_number, _LIST),

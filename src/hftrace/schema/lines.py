@@ -197,7 +197,9 @@ class Origins(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file was asked for: name, path, result, size, where (repository or directory), client.
+    """A file was asked for: name, path, result, identity, where (repository or directory), client.
+
+    Journals of before have ``size`` instead of the identity.
 
     ``client`` is true for what became of it in the Hub client, which is not
     one more question.
@@ -222,12 +224,44 @@ class Answer(NamedTuple):
     facts: dict[str, Any]
 
 
+class Identity(NamedTuple):
+    """What tells a file and its content from any other: as it was when a load had found it."""
+
+    size: int
+    mtime_ns: int
+    inode: int | None = None
+    """None on a file system whose numbers of files are not its own: over a network, or in user space."""
+    device: int | None = None
+
+    @classmethod
+    def of(cls, fields: Any) -> "Identity | None":
+        """Returns the identity that stands in a journal; None for anything else."""
+        if not isinstance(fields, (list, tuple)) or len(fields) < len(cls._fields):
+            return None
+        size, mtime, inode, device = fields[: len(cls._fields)]
+        if type(size) is not int or type(mtime) is not int:
+            return None
+        known = type(inode) is int and type(device) is int
+        return cls(size, mtime, inode, device) if known else cls(size, mtime)
+
+
 class Checkpoint(NamedTuple):
     """The weight files of a load in the loader's order, and how much of each was in the page cache."""
 
     span: int
     paths: list[str]
     shares: list[float | None]
+    identities: list[Identity | None] | None = None
+    """None for a file that was not there. Journals of before do not have them."""
+
+
+class Kept(NamedTuple):
+    """The beginning of a file was copied beside the journal, while it was what a load had found."""
+
+    path: str
+    identity: Identity | None
+    copy: str
+    """The name of the copy."""
 
 
 class Resident(NamedTuple):
@@ -317,5 +351,5 @@ class Events(NamedTuple):
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
     | Model | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample
-    | Limit | Events | Assigned | Origins
+    | Limit | Events | Assigned | Origins | Kept
 )  # fmt: skip

@@ -234,6 +234,10 @@ class File:
     """What its header says that cannot be."""
     source: str | None = None
     """The directory or repository that it was asked of, as the loader was told; None if unknown."""
+    afterwards: str | None = None
+    """Of a weight file: ``gone`` or ``changed`` when the trace was made, which tells of what was loaded."""
+    unread: bool | None = None
+    """Whether its header could not be read before that: which keys it had is not known."""
 
 
 @dataclass(frozen=True, slots=True)

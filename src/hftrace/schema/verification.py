@@ -3,7 +3,7 @@
 Plain data, from whoever knows the ledger to whoever has the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 UNVERIFIED = {
@@ -14,6 +14,7 @@ UNVERIFIED = {
     "offloaded": "what its hook would bring in cannot be read",
     "state_dict": "it came from the caller's state dict, which no file holds",
     "unreadable": "the file or the key cannot be read",
+    "changed": "the file is not there any more, or is not what it was when it was loaded",
     "gguf": "values in GGUF files are not read back",
     "operations": "what the loader did to its keys is not known well enough to do it again",
     "format": "its quantised format cannot be read back",
@@ -38,3 +39,5 @@ class Check(NamedTuple):
     """All tensors that came of the same keys, in the loader's order."""
     tied_to: str | None = None
     """The tensor that this one is said to be."""
+    readable: Mapping[str, str | None] = {}
+    """By path: where that file can be read as it was loaded; None where it cannot any more."""

@@ -40,6 +40,16 @@ def resource_limits() -> dict[str, int]:
     return {name: limit for name, limit in limits.items() if 0 <= limit < 1 << 62}
 
 
+def open_files_limit() -> int | None:
+    """Returns how many files this process may have open; None if unknown."""
+    try:
+        import resource
+    except ImportError:  # no system of Unix's kind
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit if 0 <= limit < 1 << 62 else None
+
+
 def address_space() -> dict[str, int]:
     """Returns what counts against RLIMIT_AS and RLIMIT_DATA, in bytes; nothing where it cannot be read."""
     names = {"VmSize": "RLIMIT_AS", "VmData": "RLIMIT_DATA"}

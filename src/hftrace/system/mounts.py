@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
+LOCAL = frozenset((
+    "bcachefs", "btrfs", "cramfs", "devtmpfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs",
+    "iso9660", "jfs", "minix", "nilfs2", "ntfs3", "overlay", "ramfs", "reiserfs", "squashfs",
+    "tmpfs", "udf", "vfat", "xfs", "zfs",
+))  # fmt: skip
+"""File systems of the kernel on disks and in memory of this machine: a file that is deleted while it is open
+is simply gone from its folder, and the number of a file is its own."""
 
 
 def file_system_of(path: str) -> str | None:
@@ -26,3 +33,8 @@ def file_system_of(path: str) -> str | None:
         if inside and len(point) >= len(longest):
             longest, found = point, right.split()[0]
     return found
+
+
+def is_local(path: str) -> bool:
+    """Returns whether a path lies on one of :data:`LOCAL`; False if unknown."""
+    return file_system_of(path) in LOCAL

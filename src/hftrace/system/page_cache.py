@@ -13,6 +13,7 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -125,24 +126,33 @@ METHODS: tuple[Callable[[int, int], int | None], ...] = (cachestat_pages, mincor
 def resident_share(path: str) -> float | None:
     """Returns the share of a file that is in the page cache, 0 to 1; None if unknown."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None  # whoever opens a pipe waits for its other end
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        size = os.fstat(file).st_size
-        if size == 0:
-            return None
-        for method in METHODS:
-            try:
-                pages = method(file, size)
-            except (OSError, ValueError, AttributeError):
-                continue
-            return None if pages is None else min(1.0, pages * mmap.PAGESIZE / size)
-        return None
+        return resident_share_of(file, os.fstat(file).st_size)
     except OSError:
         return None
     finally:
         os.close(file)
+
+
+def resident_share_of(file: int, size: int) -> float | None:
+    """Returns the same of an open file.
+
+    Args:
+        file: A descriptor open for reading.
+        size: The file's size in bytes.
+    """
+    for method in METHODS if size else ():
+        try:
+            pages = method(file, size)
+        except (OSError, ValueError, AttributeError):
+            continue
+        return None if pages is None else min(1.0, pages * mmap.PAGESIZE / size)
+    return None
 
 
 def evict(files: Iterable[Path]) -> None:

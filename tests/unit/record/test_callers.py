@@ -11,7 +11,7 @@ import types
 import pytest
 
 from hftrace.record.callers import caller_facts, caller_frame, place
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import FRAME_FILE
 
 pytestmark = pytest.mark.once
 

@@ -5,10 +5,11 @@ import traceback
 
 import pytest
 
+from hftrace.record.frames import FRAME_FILE, is_own, trampoline_file
 from hftrace.record.hooks import events as handlers
 from hftrace.record.hooks.initializers import init_weights_handler
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import FRAME_FILE, patch
+from hftrace.record.patching import patch
 from hftrace.record.recorder import Recorder
 from hftrace.schema import events
 
@@ -130,7 +131,9 @@ def test_our_frames_carry_the_name_that_warnings_skip(recorder, load):
         function("m", "a.weight")
     undo()
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(caught.tb)]
-    assert files == [__file__, FRAME_FILE, FRAME_FILE, __file__]
+    assert files == [__file__, trampoline_file(__file__), FRAME_FILE, __file__]
+    assert is_own(files[1])
+    assert is_own(files[2])
     assert recorder.local.buffer.places == []
 
 

@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from hftrace.errors import HftraceError
+from hftrace.replay.contents import Content
 from hftrace.replay.damage import Index, examine, least_bytes, read_index
 from hftrace.replay.headers import read_safetensors_header
 from hftrace.replay.pickles import stored_bytes
@@ -165,10 +166,15 @@ def test_a_file_that_was_written_since_says_nothing(look, tmp_path):
 def test_an_index_says_how_much_belongs_in_a_shard_that_is_not_there(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(WHOLE)
     index = Index(["a.safetensors", "b.safetensors"], 124)
-    assert least_bytes(index, str(tmp_path), "b.safetensors") == 100
-    assert least_bytes(index, str(tmp_path), "a.safetensors") is None
-    assert least_bytes(index._replace(total_bytes=20), str(tmp_path), "b.safetensors") is None
-    assert least_bytes(index._replace(total_bytes=None), str(tmp_path), "b.safetensors") is None
+
+    def read(name: str) -> Content:
+        return Content(str(tmp_path / name), None)
+
+    assert least_bytes(index, "b.safetensors", read) == 100
+    assert least_bytes(index, "b.safetensors", lambda _: None) is None
+    assert least_bytes(index, "a.safetensors", read) is None
+    assert least_bytes(index._replace(total_bytes=20), "b.safetensors", read) is None
+    assert least_bytes(index._replace(total_bytes=None), "b.safetensors", read) is None
 
 
 @pytest.mark.parametrize(
@@ -190,3 +196,17 @@ def test_what_an_index_says(tmp_path, content, expected):
     path.write_text("{")
     assert read_index(str(path)) is None
     assert examine(str(path), weights=False).problem == "format"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "model.safetensors"
+    os.mkfifo(path)
+    assert examine(str(path), weights=True) is None
+
+
+def test_a_copy_of_the_beginning_tells_what_the_whole_was(tmp_path):
+    copy = tmp_path / "header"
+    copy.write_bytes(WHOLE)
+    cut = Content(str(copy), len(WHOLE) - 1)
+    assert examine("/gone/model.safetensors", weights=True, content=Content(str(copy), len(WHOLE))) is None
+    assert examine("/gone/model.safetensors", weights=True, content=cut).problem == "cut"

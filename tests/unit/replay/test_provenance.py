@@ -7,7 +7,15 @@ import pytest
 from hftrace.replay.events import Placement
 from hftrace.replay.headers import StoredTensor
 from hftrace.replay.keys import Stored
-from hftrace.replay.provenance import KIND_BUFFER, KIND_COMPUTED, Loading, Observed, provenance_of
+from hftrace.replay.provenance import (
+    KIND_BUFFER,
+    KIND_COMPUTED,
+    Loading,
+    Observed,
+    Provenance,
+    provenance_of,
+    without_a_header,
+)
 from hftrace.replay.tensor_times import NO_TIMES, Times
 from hftrace.schema.lines import Layout, Write
 from hftrace.schema.vocabulary import EVIDENCE
@@ -75,3 +83,23 @@ def test_the_last_that_was_seen_decides(seen, loading, expected):
 
 def test_a_tied_tensor_has_no_source_of_its_own():
     assert provenance_of(PLACED, LOADING, tied=True) == ("tied", "same_tensor")
+
+
+@pytest.mark.parametrize(
+    ("seen", "found", "expected"),
+    [
+        (SEEN, ("initialized", "initializer"), ("unknown", "file_gone")),
+        (SEEN, ("uninitialized", "allocated"), ("unknown", "file_gone")),
+        (SEEN, ("unknown", None), ("unknown", "file_gone")),
+        (SEEN, ("unknown", "expected"), ("unknown", "file_gone")),
+        (SEEN, ("unknown", "written_in_place"), ("unknown", "written_in_place")),
+        (SEEN._replace(kind=KIND_BUFFER), ("computed", "built"), ("unknown", "file_gone")),
+        (SEEN._replace(kind=KIND_COMPUTED), ("computed", "built"), ("computed", "built")),
+        (SEEN, ("tied", "same_tensor"), ("tied", "same_tensor")),
+        (PLACED, ("checkpoint", "placed"), ("checkpoint", "placed")),
+    ],
+)
+def test_what_may_have_been_in_a_file_that_was_not_read(seen, found, expected):
+    assert without_a_header("a.w", seen, Provenance(*found), "file_gone", set()) == expected
+    # What the loader itself has missed was in no file.
+    assert without_a_header("a.w", seen, Provenance(*found), "file_gone", {"w"}) == found

@@ -21,7 +21,8 @@ EXAMPLES = [
     lines.File(None, {"name": "config.json"}),
     lines.Download(1, {"name": "x", "bytes": 5}),
     lines.Answer(1, {"bytes": 5, "end_ns": 9}),
-    lines.Checkpoint(1, ["/x"], [None]),
+    lines.Checkpoint(1, ["/x", "/y"], [None, 0.5], [lines.Identity(9, 5, 7, 1), None]),
+    lines.Kept("/x", lines.Identity(9, 5), "header-77-1"),
     lines.Resident(1, ["/x"], [0.5]),
     lines.Model(1, {"class": "Model"}),
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
@@ -131,6 +132,8 @@ EDGE = [1, 2, 3, 4, None, 6]
         [journal.FILE, 1, {"path": "/a/config.json"}],
         [journal.PLACES, 1, ["a", 1, 2, "b", 3]],
         [journal.PLACES, 1, "a,b", "AAAA"],
+        [journal.KEPT, "/a.safetensors", None, "header-1/../../secret"],
+        [journal.KEPT, "/a.safetensors", None, "secret"],
     ],
     ids=lambda items: str(items)[:40],
 )

@@ -5,7 +5,7 @@ import traceback
 import pytest
 
 from hftrace.record.failures import describe_error
-from hftrace.record.patching import FRAME_FILE
+from hftrace.record.frames import FRAME_FILE
 from hftrace.schema.frames import host_frames
 
 OURS = """

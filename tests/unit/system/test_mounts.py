@@ -32,3 +32,13 @@ def test_the_longest_mount_point_around_a_path_decides(tmp_path, monkeypatch, pa
 def test_without_a_mount_table_it_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "nothing")
     assert mounts.file_system_of("/home") is None
+
+
+@pytest.mark.parametrize(("path", "local"), [("/home", True), ("/data", False), ("/data/my models", False)])
+def test_only_disks_and_memory_of_this_machine_are_local(tmp_path, monkeypatch, path, local):
+    table = tmp_path / "mountinfo"
+    table.write_text(LINES)
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    assert mounts.is_local(path) is local
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "nothing")
+    assert mounts.is_local(path) is False

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, rule, total_of
+from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
@@ -31,15 +32,13 @@ def unused_weight_files(trace: Trace) -> Iterator[Finding]:
         if not left or not loaded:
             continue
         names = [name for name, _ in left]
-        shown = ", ".join(names[:MAX_NAMES])
-        rest = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
         size = sum(size or 0 for _, size in left)
         first = loaded[0] + (f" and {len(loaded) - 1:,} more" if len(loaded) > 1 else "")
         yield Finding(
             "R36",
             "unused-weight-files",
             f"{units.count(len(left), 'weight file')} beside the loaded ones: an older save, perhaps",
-            f"{first} of {load.request.get('model') or 'the folder'} was loaded, and {shown}{rest} of "
+            f"{first} of {load.request.get('model') or 'the folder'} was loaded, and {_names(names)} of "
             f"{byte_count(size)} was left alone. A folder with one save has one set of weights; where there "
             "is a model.safetensors, transformers takes it and no shards.",
             "Find out which of the two is the newer save, and delete the other.",
@@ -86,3 +85,55 @@ def foreign_code(trace: Trace) -> Iterator[Finding]:
                 "its name may have filled.",
                 "Give the folders different names, or load them in different processes.",
             )
+
+
+UNREAD = ("file_gone", "file_changed")
+"""Evidence of tensors that may have been in a file whose header was not read."""
+
+
+@rule(
+    (
+        "R29",
+        "unread-files",
+        "A weight file was gone, or not the same any more, before its header was read: what it held is not "
+        "known.",
+    ),
+    concerns="weights",
+)
+def unread_files(trace: Trace) -> Iterator[Finding]:
+    """R29: weight files that were not what they had been, before it was known what was in them."""
+    columns = (trace.files.column(name) for name in ("name", "afterwards", "unread"))
+    found = {name: became for name, became, unread in zip(*columns, strict=True) if unread}
+    if not found:
+        return
+    gone = [name for name, became in found.items() if became == "gone"]
+    changed = [name for name in found if name not in gone]
+    said = [
+        f"{_names(names)} {verb}"
+        for names, verb in ((gone, "is gone"), (changed, "is not what it was"))
+        if names
+    ]
+    total = Total()
+    for word in UNREAD:
+        total.add(total_of(trace, kind="parameter", evidence=word))
+    what = (
+        f"Where {byte_count(total.bytes)} of parameters have their values from is not known"
+        if total.count
+        else "Which tensors the load has read of it is not known"
+    )
+    yield Finding(
+        "R29",
+        "unread-files",
+        f"{units.count(total.count, 'parameter')} of unknown source: a file has changed"
+        if total.count
+        else "A file has changed before its header was read",
+        f"{' and '.join(said)}, which happened before its header was read. {what}.",
+        "Leave a checkpoint as it is until its load has returned.",
+        cost_bytes=total.bytes or None,
+        view="files",
+    )
+
+
+def _names(names: list[str]) -> str:
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest:,} more" if rest > 0 else "")

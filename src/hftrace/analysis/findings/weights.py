@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from hftrace import units
+from hftrace.analysis.findings.files import UNREAD
 from hftrace.analysis.findings.rules import (
     Finding,
     rule,
@@ -148,7 +149,7 @@ def _refused(trace: Trace) -> Iterator[Finding]:
     )
 
 
-MEANT = frozenset({"overwritten", "new_adapter", "before_trace", "expected"})
+MEANT = frozenset({"overwritten", "new_adapter", "before_trace", "expected", *UNREAD})
 TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken")
 """Evidence of keys that went nowhere which are told by another rule, or were meant to."""
 
@@ -200,7 +201,7 @@ def _mismatched(trace: Trace) -> list[int]:
 
 @once
 def _meant(trace: Trace) -> list[int]:
-    """Returns the rows of tensors that no file is to have, or that R27 tells of."""
+    """Returns the rows of tensors that no file is to have, or that another rule tells of."""
     # Whoever makes a new adapter means to train it.
     return [row for row, evidence in enumerate(trace.tensors.column("evidence")) if evidence in MEANT]
 

@@ -211,6 +211,7 @@ def delete_run(run: Path) -> None:
     ours = [path for pattern in patterns for path in run.glob(pattern)]
     ours += run.glob(f"{journal.STACKS_PREFIX}*.txt")
     ours += run.glob(f"{journal.STOPPED_PREFIX}*{journal.SUFFIX}")
+    ours += run.glob(f"{journal.COPY_PREFIX}*")
     ours += [run / name for name in (journal.SUPERVISOR_FILE, REQUEST_FILE, PROBLEM_FILE)]
     for path in ours:
         path.unlink(missing_ok=True)

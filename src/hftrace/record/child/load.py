@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
@@ -102,6 +103,9 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
     held: list[Any] = []
     code = 0
     try:
+        reason = gil.refusal()
+        if reason is not None:
+            raise RequestError(reason)
         _load(recorder, request, held, verify)
     except RequestError as error:
         code = 2

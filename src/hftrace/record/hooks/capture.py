@@ -19,7 +19,6 @@ from hftrace.record.recorder import Recorder
 from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
-from hftrace.system.page_cache import resident_share
 
 SLICES_PER_LINE = 4000
 """Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
@@ -106,14 +105,11 @@ def absolute(path: str | os.PathLike[str]) -> str:
 
 def note_file(recorder: Recorder, name: str, path: str | None, result: str, **more: Any) -> None:
     """Writes a row of the file ledger under the innermost span."""
-    size = None
+    identity = None
     if path is not None:
         path = absolute(path)
-        try:
-            size = os.stat(path).st_size
-        except OSError:
-            pass
-    fields = {"name": name, "path": path, "result": result, "size": size, **more}
+        identity = recorder.files.found(path)
+    fields = {"name": name, "path": path, "result": result, "identity": identity, **more}
     recorder.write(lines.File(recorder.current_id(), fields))
 
 
@@ -129,8 +125,16 @@ def asked_files(call: Call) -> list[str]:
     return [prefix + os.fspath(name) for name in names or [] if isinstance(name, (str, os.PathLike))]
 
 
-def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
-    """Writes down the weight files of a load, and how much of each is in the page cache now."""
+def note_checkpoint(
+    recorder: Recorder, files: Any, identity: lines.Identity | None = None
+) -> dict[str, Any] | None:
+    """Writes down the weight files of a load, and how much of each is in the page cache now.
+
+    Args:
+        recorder: Where to.
+        files: A path, or several.
+        identity: What the file was when it was read, where that was earlier.
+    """
     if isinstance(files, (str, os.PathLike)):
         files = [files]
     if not isinstance(files, Iterable):
@@ -141,13 +145,15 @@ def note_checkpoint(recorder: Recorder, files: Any) -> dict[str, Any] | None:
     current = recorder.current()
     if current is None:
         return None
-    recorder.write(lines.Checkpoint(current.id, paths, [resident_share(path) for path in paths]))
+    kept = recorder.files
+    identities = [identity or kept.resolved(path) for path in paths]
+    shares = [*map(kept.resident_share, paths, identities)]
+    recorder.write(lines.Checkpoint(current.id, paths, shares, identities))
     if recorder.state.stack:
         _note_neighbours(recorder.state.stack[0], paths)
     recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
     recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
-    sizes = [os.stat(path).st_size for path in paths if os.path.exists(path)]
-    return {"files": len(paths), "bytes": sum(sizes)}
+    return {"files": len(paths), "bytes": sum(each.size for each in identities if each is not None)}
 
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack")

@@ -14,8 +14,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.frames import FRAME_FILE
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import FRAME_FILE, original_code
+from hftrace.record.patching import original_code
 from hftrace.record.recorder import Recorder, clock, shielded
 
 

@@ -34,6 +34,8 @@ class _Read(NamedTuple):
     key: str
     dtype: Any
     version: int
+    identity: lines.Identity | None
+    """Of the file."""
 
 
 class _Given(NamedTuple):
@@ -60,7 +62,8 @@ class Handed:
         self._recorder = recorder
         self._read: dict[tuple[Any, ...], _Read] = {}
         self._storages: list[int] = []
-        self._pickles: dict[str, dict[str, Any]] = {}
+        self._pickles: dict[tuple[str, lines.Identity | None], dict[str, Any]] = {}
+        """What is in files that have no header, by path and identity."""
         self._given: dict[int, list[_Given]] = {}
         """By the span of the load that it is for."""
         self._free: Any = None
@@ -88,6 +91,7 @@ class Handed:
             return 0
         self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
         path = absolute(path)
+        identity = self._recorder.files.resolved(path)
         count = 0
         described: dict[str, Any] = {}
         for key, tensor in tensors.items():
@@ -101,9 +105,9 @@ class Handed:
                 self._storages.append(storage)
                 version = _version(tensor)
                 if version is not None:
-                    self._read[storage, place] = _Read(path, key, tensor.dtype, version)
+                    self._read[storage, place] = _Read(path, key, tensor.dtype, version, identity)
         if not path.endswith(".safetensors"):
-            self._pickles[path] = described
+            self._pickles[path, identity] = described
         return count
 
     def source_of(self, tensor: Any) -> _Read | None:
@@ -149,13 +153,13 @@ class Handed:
         self._modules.setdefault(load, []).append(weakref.ref(module))
         time, thread = clock(), recorder.local.buffer.thread
         own: dict[str, Any] = {}
-        paths: dict[str, None] = {}
+        files: dict[tuple[str, lines.Identity | None], None] = {}
         found = self._given.setdefault(load, [])
         for key, value in state_dict.items():
             source = self.source_of(value)
             path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
             if source is not None:
-                paths[path] = None
+                files[path, source.identity] = None
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]
                 if source is None and not assign and _same_memory(value, tensor):
@@ -169,11 +173,12 @@ class Handed:
                 own[key] = value
         if own:
             note_keys(recorder, STATE_DICT, own)
-        for path in paths:
-            if path not in recorder.checkpoint_paths:
-                note_checkpoint(recorder, path)
-            if path in self._pickles:
-                note_keys(recorder, path, self._pickles[path])
+        several = len(files) > len({path for path, _ in files})
+        for path, identity in files:
+            if several or path not in recorder.checkpoint_paths:
+                note_checkpoint(recorder, path, identity)
+            if (path, identity) in self._pickles:
+                note_keys(recorder, path, self._pickles[path, identity])
 
     def settle(self, load: int, model: Any) -> None:
         """Writes down by what names a model holds what its modules were handed, if nobody wrote since."""

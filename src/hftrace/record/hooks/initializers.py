@@ -6,10 +6,10 @@ import types
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from hftrace.record.frames import transparent
 from hftrace.record.hooks.events import positional
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan

@@ -17,9 +17,9 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.frames import is_own
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.parts import CONTAINER
-from hftrace.record.patching import FRAME_FILE, IMPORT_FRAME_FILE
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan
@@ -126,7 +126,7 @@ class Late:
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
-            if code.co_name in self._names and code.co_filename not in (FRAME_FILE, IMPORT_FRAME_FILE):
+            if code.co_name in self._names and not is_own(code.co_filename):
                 found = frame
             frame = frame.f_back
         if found is not None and threading.get_ident() == self._thread and _depth(found) <= self._outside:

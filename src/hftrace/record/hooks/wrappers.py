@@ -10,9 +10,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.frames import transparent
 from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
-from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.session import looked
 
@@ -105,7 +105,11 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
                 shielded(recorder, point.target, late_of(recorder).settle)
             depth = len(state.stack)
             arguments = Call(names, args, kwargs)
-            token = shielded(recorder, point.target, begin, arguments, started)
+            try:
+                token = shielded(recorder, point.target, begin, arguments, started)
+            except BaseException:  # not ours: Ctrl-C in the middle of it
+                recorder.unwind(depth)
+                raise
             if token is None:
                 recorder.unwind(depth if state.late is None else max(depth, 1))
                 return original(*args, **kwargs)

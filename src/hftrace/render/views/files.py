@@ -17,6 +17,8 @@ from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
 
+MAX_NAMES = 3
+
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the file ledger."""
@@ -70,6 +72,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                 BAD if bad else DIM if missed else PLAIN,
             )
         )
+    remarks += _afterwards([trace.files[row] for row in chosen])
     if any(row.cells[7] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
@@ -80,6 +83,25 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 def facts(trace: Trace, options: ViewOptions) -> Rows:
     """Returns the rows that match, with every column."""
     return Rows(trace.files.columns, _chosen(trace, options))
+
+
+def _afterwards(files: Sequence[File]) -> list[str]:
+    """Returns what to say of files that are not there any more as they were loaded."""
+    said = []
+    for word, verb in (("gone", "gone"), ("changed", "another one, or written to,")):
+        for unread in (False, True):
+            names = {
+                file.name: None for file in files if file.afterwards == word and bool(file.unread) is unread
+            }
+            if names:
+                shown = ", ".join([*names][:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+                what = (
+                    "before its header was read: which tensors were in it is not known"
+                    if unread
+                    else "since; the trace tells of what was loaded"
+                )
+                said.append(f"{shown}: {verb} {what}")
+    return said
 
 
 def _size(file: File) -> str:

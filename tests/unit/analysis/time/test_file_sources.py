@@ -11,6 +11,8 @@ from hftrace.analysis.time.sources import load_of_span, source_names, source_of
 from hftrace.render.views.files import draw
 from hftrace.render.views.options import ViewOptions
 from hftrace.replay.files import build_file_ledger
+from hftrace.replay.keys import CheckpointHeaders
+from hftrace.replay.weight_files import WeightFile
 from hftrace.schema.model import Table, Tensor
 
 CACHED = "/home/me/hub/models--org--tiny/snapshots/abc123"
@@ -76,7 +78,7 @@ def test_weights_are_of_the_place_that_their_load_named(tmp_path):
         (3, {"name": "model.safetensors", "path": None, "result": "missing", "where": here}),
         (4, {"name": "vocab.json", "path": None, "result": "missing"}),
     ]
-    weights = SimpleNamespace(span=5, resident_before=None, resident_after=None)
+    weights = WeightFile(5, None)
     record = SimpleNamespace(
         status="ok",
         span_files={},
@@ -85,7 +87,7 @@ def test_weights_are_of_the_place_that_their_load_named(tmp_path):
         downloads=[],
         requests={},
     )
-    ledger = build_file_ledger(record, Table.of(Tensor, []), complete=True)
+    ledger = build_file_ledger(record, Table.of(Tensor, []), CheckpointHeaders(), complete=True)
     assert {row.name: row.source for row in ledger} == {
         "config.json": "llama",
         "model.safetensors": "llama",

@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hftrace.record.frames import transparent
 from hftrace.record.hooks.adapter_files import adapter_file_read, assigning
 from hftrace.record.hooks.capture import basename, note_checkpoint, note_file
 from hftrace.record.hooks.handed import handed_of
@@ -21,7 +22,6 @@ from hftrace.record.hooks.tables.containers import ContainerObserver
 from hftrace.record.hooks.tables.entry import Entry, named_source
 from hftrace.record.hooks.tables.surgery import StateDictObserver
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.second_look import models_of
 from hftrace.record.snapshot import model_of

@@ -13,10 +13,11 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.frames import is_own, transparent
 from hftrace.record.hooks.capture import asked_files, basename, note_file, shard_files
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
-from hftrace.record.patching import FRAME_FILE, original_code, transparent
+from hftrace.record.patching import original_code
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.thread_state import OpenSpan
 from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
@@ -165,7 +166,7 @@ def probe_handler(
 def _caller() -> str:
     """Returns the module that called the function whose handler this is for."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename == FRAME_FILE:
+    while frame.f_back is not None and is_own(frame.f_code.co_filename):
         frame = frame.f_back
     return str(frame.f_globals.get("__name__"))
 

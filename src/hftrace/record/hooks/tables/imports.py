@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.callers import caller_facts
+from hftrace.record.frames import IMPORT_FRAME_FILE, transparent
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.patching import IMPORT_FRAME_FILE, transparent
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.session import write_span
 from hftrace.record.thread_state import OpenSpan

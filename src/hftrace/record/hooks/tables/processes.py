@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.children import Child, program_words
+from hftrace.record.frames import transparent
 from hftrace.record.hooks.points import Call, HookPoint, parameter_names
-from hftrace.record.patching import transparent
 from hftrace.record.recorder import Recorder, shielded
 
 
