@@ -131,6 +131,8 @@ def call(*arguments: str) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = make_group(COMMANDS).main(args=list(arguments), prog_name="hftrace", standalone_mode=False)
+        except click.Abort:
+            raise KeyboardInterrupt from None  # which click makes one of
         except (click.ClickException, HftraceError) as error:
             message = error.message
             click.echo(message, err=True)
