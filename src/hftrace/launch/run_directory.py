@@ -50,6 +50,8 @@ _SHAPES: dict[str, Any] = {
     CHILD: {"pid": AMOUNT, "start_ns": AMOUNT, "start_ticks": AMOUNT},
     STALL: {**BLOCKS["outcome"]["stalls"][0], "since_ns": AMOUNT},
     TIMEOUT: {"seconds": NUMBER, "stack": TEXT},
+    SAMPLER: BLOCKS["header"]["sampling"]["ended"][0],
+    UNWATCHED: {"limit_bytes": AMOUNT, "reason": TEXT},
     END: {"exit_code": INTEGER, "interrupted": FLAG, "signal": TEXT, "end_ns": AMOUNT},
 }
 """What the facts of a line have to be; the others are left out when it is read."""

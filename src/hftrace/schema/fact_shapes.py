@@ -87,6 +87,16 @@ BLOCKS: dict[str, dict[str, Shape]] = {
             "source": TEXT,
             "missing": _BY_NAME,
             "limit": {"time_ns": INTEGER, "rss_anon_bytes": AMOUNT, "limit_bytes": AMOUNT},
+            "ended": [
+                {
+                    "how": TEXT,
+                    "signal": TEXT,
+                    "exit_code": INTEGER,
+                    "reason": TEXT,
+                    "time_ns": INTEGER,
+                    "replaced_by": TEXT,
+                }
+            ],
         },
         "session": {"start_ns": INTEGER, "end_ns": INTEGER, "entered_at": TEXT, "left_at": TEXT},
         "surroundings": {"imported": _TEXTS, "mapped": _TEXTS, "storage_read_bytes": AMOUNT},
