@@ -16,6 +16,7 @@ from typing import Any
 
 from hftrace.schema.secrets.known import known
 from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
+from hftrace.schema.secrets.options import without_secrets
 from hftrace.schema.secrets.rules import Lazy, listed
 from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, without_shapes
 from hftrace.schema.secrets.sources import (
@@ -24,7 +25,6 @@ from hftrace.schema.secrets.sources import (
     learn_files,
     learn_keywords,
     learn_text,
-    without_secrets,
 )
 
 _NAME_KINDS = frozenset(
