@@ -13,7 +13,8 @@ from typing import Any
 
 from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
-from hftrace.schema.redact import learn_variables, names_secret_variable, redact
+from hftrace.schema.redact import redact
+from hftrace.schema.secrets.variables import learn_frame
 from hftrace.system import limits
 
 MESSAGE = 10_000
@@ -61,17 +62,17 @@ def words_of(error: BaseException) -> str:
 
 
 def _learn_frames(error: BaseException) -> None:
-    """Learns the variables that are secrets by their names, in the functions that an exception has left.
+    """Learns what is a secret by its name in the functions that an exception has left.
 
     The first frame of a traceback may still run: to look at its variables would keep them alive.
     """
+    seen: set[int] = set()
     for each in linked(error):
         for entry in list(_traceback(each))[1 : MAX_LINKED + 1]:
-            code = entry.tb_frame.f_code
-            names = [name for name in code.co_varnames if names_secret_variable(name)]
-            if names and not is_own(code.co_filename):
-                values = entry.tb_frame.f_locals
-                learn_variables({name: values[name] for name in names if name in values})
+            frame = entry.tb_frame
+            if id(frame) not in seen and not is_own(frame.f_code.co_filename):
+                seen.add(id(frame))
+                learn_frame(frame)
 
 
 def linked(error: BaseException) -> Iterator[BaseException]:

@@ -20,6 +20,7 @@ from hftrace.schema.secrets.options import without_secrets
 from hftrace.schema.secrets.rules import Lazy, listed
 from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, without_shapes
 from hftrace.schema.secrets.sources import (
+    field_names,
     is_harmless_part,
     learn_environment,
     learn_files,
@@ -58,22 +59,6 @@ def learn_call(source: str | None, keywords: Mapping[str, Any]) -> None:
         if known.remove(source) == source:
             known.spare(source)
     learn_keywords(keywords)
-
-
-def names_secret_variable(name: str) -> bool:
-    """Returns whether a variable of this name may be a secret; a ``key`` of somebody's loop is none."""
-    return is_strong_name(name)
-
-
-def learn_variables(values: Mapping[str, Any]) -> None:
-    """Learns local variables; what is called a token may be a word of a vocabulary."""
-    learn_keywords(
-        {
-            name: value
-            for name, value in values.items()
-            if "token" not in name.lower() or (isinstance(value, str) and looks_random(value))
-        }
-    )
 
 
 def redact(text: str) -> str:
@@ -120,6 +105,8 @@ def _value(value: Any, name: str) -> Any:
         return _clean(value)
     if isinstance(value, Mapping):
         return {_clean(str(key)): _value(item, str(key)) for key, item in value.items()}
+    if (fields := field_names(value)) is not None:
+        return {field: _value(item, field) for field, item in zip(fields, value, strict=False)}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         pairs = value and all(_is_pair(item) for item in value)
         return [[_clean(item[0]), _value(item[1], item[0])] if pairs else _value(item, "") for item in value]
@@ -340,9 +327,7 @@ __all__ = [
     "learn_files",
     "learn_keywords",
     "learn_process",
-    "learn_variables",
     "masked",
-    "names_secret_variable",
     "redact",
     "redact_arguments",
     "redact_known",

@@ -11,7 +11,7 @@ import pytest
 from hftrace.schema import redact
 from hftrace.schema.redact import REMOVED
 from hftrace.schema.secrets import known as known_module
-from hftrace.schema.secrets import options, sources
+from hftrace.schema.secrets import options, sources, variables
 from hftrace.schema.secrets.known import Known, is_hunted
 from hftrace.schema.secrets.shapes import looks_random
 
@@ -23,7 +23,7 @@ PLAIN = "Qz81-kfUw92.Lp"
 def nothing_known(monkeypatch):
     """Gives each test a process that knows no secret yet."""
     fresh = Known()
-    for module in (redact, sources, options, known_module):
+    for module in (redact, sources, options, variables, known_module):
         monkeypatch.setattr(module, "known", fresh)
     monkeypatch.setattr(redact, "_seen", redact._Seen())
     monkeypatch.setattr(sources, "_environment", [{}])

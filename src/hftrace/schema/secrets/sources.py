@@ -144,6 +144,8 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     kind = type(value)
     if issubclass(kind, (dict, MappingProxyType)) or kind.__module__.partition(".")[0] in _CLIENTS:
         yield from itertools.islice(((str(key), item) for key, item in _items(value)), MAX_ITEMS)
+    elif (fields := field_names(value)) is not None:
+        yield from zip(fields, tuple.__iter__(value), strict=False)
     elif issubclass(kind, (list, tuple, set, frozenset)):
         items = list(itertools.islice(value, MAX_ITEMS))
         # Pairs of name and value, as headers are given.
@@ -151,21 +153,55 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
             yield from items
         yield from (("", item) for item in items)
     elif not _is_large(value):
+        yield from ((str(key), item) for key, item in itertools.islice(attributes_of(value), MAX_ITEMS))
+
+
+def field_names(value: Any) -> tuple[str, ...] | None:
+    """Returns the names of a named tuple's fields; None for anything else."""
+    if not issubclass(type(value), tuple):
+        return None
+    for owner in type(value).__mro__:
+        fields = vars(owner).get("_fields")
+        if fields is not None:
+            named = type(fields) is tuple and all(type(name) is str for name in fields)
+            return fields if named and len(fields) == tuple.__len__(value) else None
+    return None
+
+
+def attributes_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields name and value of what is stored in a dictionary, a named tuple, a class or an object.
+
+    No property is asked, and no method of the object's.
+    """
+    kind = type(value)
+    if issubclass(kind, dict):
+        yield from list(dict.items(value))
+        return
+    fields = field_names(value)
+    if fields is not None:
+        yield from zip(fields, tuple.__iter__(value), strict=False)
+        return
+    if issubclass(kind, type):
+        yield from list(type.__getattribute__(value, "__dict__").items())
+        return
+    owners = type.__getattribute__(kind, "__mro__")
+    declared = next((vars(owner)["__dict__"] for owner in owners if "__dict__" in vars(owner)), None)
+    # Where the class says itself what "__dict__" is, that is the host's code.
+    if type(declared).__name__ in ("NoneType", "getset_descriptor", "member_descriptor"):
         try:
-            attributes = dict(object.__getattribute__(value, "__dict__"))
-        except AttributeError:
-            attributes = {}
-        for owner in type(value).__mro__:
-            slots = vars(owner).get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                member: Any = vars(owner).get(slot)
-                if type(member).__name__ == "member_descriptor":
-                    try:
-                        attributes[slot] = member.__get__(value)
-                    except AttributeError:
-                        continue
-        for key, item in list(attributes.items())[:MAX_ITEMS]:
-            yield str(key), item
+            yield from list(dict.items(object.__getattribute__(value, "__dict__")))
+        except (AttributeError, TypeError):
+            pass
+    for owner in owners:
+        slots = vars(owner).get("__slots__", ())
+        for slot in (slots,) if type(slots) is str else slots:
+            name = f"_{owner.__name__.lstrip('_')}{slot}" if slot.startswith("__") else slot
+            member: Any = vars(owner).get(name)
+            if type(member).__name__ == "member_descriptor":
+                try:
+                    yield slot, member.__get__(value)
+                except AttributeError:
+                    continue
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
