@@ -10,13 +10,14 @@ value of one that is known.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hftrace.schema.secrets.known import known
 from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
-from hftrace.schema.secrets.options import without_secrets
+from hftrace.schema.secrets.options import are_arguments, without_secrets
 from hftrace.schema.secrets.rules import Lazy, listed
 from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, without_shapes
 from hftrace.schema.secrets.sources import (
@@ -56,6 +57,7 @@ def learn_call(source: str | None, keywords: Mapping[str, Any]) -> None:
     learn_environment()
     if source:
         learn_text(source)
+        known.spare_parts(source)
         if known.remove(source) == source:
             known.spare(source)
     learn_keywords(keywords)
@@ -108,8 +110,15 @@ def _value(value: Any, name: str) -> Any:
     if (fields := field_names(value)) is not None:
         return {field: _value(item, field) for field, item in zip(fields, value, strict=False)}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        if are_arguments(value):
+            return [_clean(item) for item in without_secrets(value)]
         pairs = value and all(_is_pair(item) for item in value)
-        return [[_clean(item[0]), _value(item[1], item[0])] if pairs else _value(item, "") for item in value]
+        return [
+            [_clean(item[0]), _value(item[1], item[0])]
+            if pairs or (_is_pair(item) and is_secret_name(item[0]))
+            else _value(item, "")
+            for item in value
+        ]
     return _clean(str(value))
 
 
@@ -289,6 +298,8 @@ def _argument(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if not equals or not _NAME.pattern.fullmatch(name):
         return _json(argument)
+    if not name.startswith("-") and os.path.isdir(argument):
+        return _clean(argument)  # a folder that is called "secret=5"
     if _is_secret(name.lstrip("-"), value):
         learn_keywords({name.lstrip("-"): value})
         return f"{name}={REMOVED}"

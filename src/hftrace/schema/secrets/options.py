@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hftrace.schema.secrets.known import MIN_LENGTH, known
 from hftrace.schema.secrets.names import is_secret_name
+from hftrace.schema.secrets.rules import Lazy
 from hftrace.schema.secrets.shapes import REMOVED, looks_random
 
 _SHORT = frozenset("pPkKtTwWaAsS")
 """Single letters that programs take secrets by: what follows is one where it looks like one."""
 _HEADERS = ("-H", "--header", "-header")
 _USERS = ("-u", "-U", "--user", "--proxy-user")
+
+
+def are_arguments(items: Sequence[Any]) -> bool:
+    """Returns whether a list is a command line: texts alone, and an option among them."""
+    return all(type(item) is str for item in items) and any(_OPTION.pattern.fullmatch(item) for item in items)
+
+
+_OPTION = Lazy(r"--?[A-Za-z][\w.=-]{0,100}")
 
 
 def without_secrets(arguments: Sequence[str]) -> Iterator[str]:

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from hftrace.schema.secrets.known import known
-from hftrace.schema.secrets.names import is_secret_name, is_suspect_name
+from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
+from hftrace.schema.secrets.options import are_arguments, without_secrets
 from hftrace.schema.secrets.shapes import looks_random, without_shapes
 
 MAX_DEPTH = 6
@@ -39,7 +40,7 @@ def learn_text(text: str) -> None:
 def learn_named(name: str, value: str) -> bool:
     """Learns a value that is a secret by its name, or by its looks; says whether it is."""
     if is_secret_name(name) or (is_suspect_name(name) and looks_random(value)):
-        known.learn(value)
+        known.learn(value, weak=not is_strong_name(name))
         return True
     learn_text(value)
     return False
@@ -148,9 +149,12 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         yield from zip(fields, tuple.__iter__(value), strict=False)
     elif issubclass(kind, (list, tuple, set, frozenset)):
         items = list(itertools.islice(value, MAX_ITEMS))
+        if are_arguments(items):
+            for _ in without_secrets(items):
+                pass
         # Pairs of name and value, as headers are given.
-        if items and all(type(item) is tuple and len(item) == 2 and type(item[0]) is str for item in items):
-            yield from items
+        pairs = [item for item in items if type(item) is tuple and len(item) == 2 and type(item[0]) is str]
+        yield from pairs if len(pairs) == len(items) else (pair for pair in pairs if is_secret_name(pair[0]))
         yield from (("", item) for item in items)
     elif not _is_large(value):
         yield from ((str(key), item) for key, item in itertools.islice(attributes_of(value), MAX_ITEMS))
