@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from typing import NamedTuple
 
 from hftrace.system.descriptors import Descriptor
@@ -39,8 +40,16 @@ class Reading(NamedTuple):
 
 
 _NOTHING = Reading(None, None, None, None, None)
-_FIELDS = (b"VmHWM:", b"RssAnon:", b"RssFile:", b"RssShmem:")
+_FIELDS = (b"VmHWM", b"RssAnon", b"RssFile", b"RssShmem")
+_ALL_FIELDS = re.compile(rb".*?\n".join(rb"%s:[ \t]*(\d+) kB" % name for name in _FIELDS), re.DOTALL)
+"""In the order in which Linux has them: one search is a third of what four take."""
 _STORAGE = b"\nread_bytes: "
+
+
+def _field(text: bytes, name: bytes) -> int | None:
+    """Returns a field of ``/proc/self/status`` in bytes; None where it is not there."""
+    found = re.search(rb"\n%s:[ \t]*(\d+) kB" % name, text)
+    return int(found.group(1)) * 1024 if found is not None else None
 
 
 class HostMemory:
@@ -94,16 +103,13 @@ class HostMemory:
             return _NOTHING
         try:
             text = os.pread(self._status.number, 4096, 0)
-            values: list[int | None] = []
-            for field in _FIELDS:
-                start = text.find(field)
-                if start < 0:
-                    values.append(None)
-                    continue
-                end = text.find(b" kB", start)
-                values.append(int(text[start + len(field) : end]) * 1024)
-        except (OSError, ValueError):
+        except OSError:
             return _NOTHING
+        found = _ALL_FIELDS.search(text)
+        if found is not None:
+            values: list[int | None] = [int(value) * 1024 for value in found.groups()]
+        else:
+            values = [_field(text, name) for name in _FIELDS]
         mark, anon, file, shmem = values
         return Reading(anon, file, shmem, mark if self.exact else None, self._storage_read())
 
