@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import hftrace
+from hftrace.schema.checks import TABLES
 from hftrace.schema.columns import MAX_ROWS
-from hftrace.schema.document import SCHEMA, TABLES, VERSION
+from hftrace.schema.document import SCHEMA, VERSION
 
 MAJOR = VERSION.partition(".")[0]
 TARGET = Path(hftrace.__file__).parent / "schema" / f"trace-{MAJOR}.schema.json"

@@ -55,6 +55,8 @@ def run(name: str, folder: Path) -> dict[str, object]:
         "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
         "failed": failed,
         "requests": [request.path for request in trace.requests],
+        # As it is in the file: a line, or a fact, that was taken for damaged is one whose shape is not known.
+        "lost": dict(hftrace.Trace.open(folder / "trace.json").header["lost"]),
         "errors": [dict(error) for error in trace.header["errors"]],
         "findings": [[finding.rule, finding.name, finding.title] for finding in findings(trace)],
     }

@@ -136,6 +136,7 @@ def test_every_row_is_true(name, results):
     assert result["different"] == list(getattr(kind, "DIFFERENT", ()))
     assert result["failed"] is None, result["failed"]
     assert result["errors"] == []
+    assert result["lost"] == {"events": 0}
     assert result["requests"] == []
     assert not {name for _, name, _ in result["findings"]} & {"failed-requests", "hub-requests"}
     found = {name for _, name, _ in result["findings"]}

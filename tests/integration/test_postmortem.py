@@ -269,7 +269,7 @@ def test_samples_say_what_surrounds_the_load(ends):
 
 def test_timeout(ends):
     done, trace = ends("timeout")
-    assert done.code == 1
+    assert done.code == 3
     assert trace.outcome["killer"] == "timeout"
     assert trace.outcome["signal"] == "SIGKILL"
     assert trace.outcome["evidence"][0] == {"kind": "timeout", "seconds": 15}

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="Kill the load when it takes longer; the stacks of its threads are in the trace.",
+    help="Kill the load when it takes longer, and exit with 3; the stacks of its threads are in the trace.",
 )
 @click.option(
     "--stall",

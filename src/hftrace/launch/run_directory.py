@@ -28,6 +28,8 @@ from typing import Any
 
 from hftrace.errors import TraceError
 from hftrace.schema import journal
+from hftrace.schema.fact_shapes import AMOUNT, BLOCKS, FLAG, INTEGER, NUMBER, TEXT
+from hftrace.schema.facts import Cleaner
 from hftrace.schema.redact import clean
 
 RUN_PREFIX = ".hftrace-run-"
@@ -36,6 +38,23 @@ BLOCK_PREFIX = "hftrace-"
 """Of that of ``hftrace.trace``, in the temporary directory."""
 RUN, CHILD, STALL, TIMEOUT, END = "run", "child", "stall", "timeout", "end"
 SAMPLER, UNWATCHED = "sampler", "unwatched"
+
+_SHAPES: dict[str, Any] = {
+    RUN: {
+        "header": BLOCKS["header"],
+        "request": BLOCKS["request"],
+        "counters": {"group_kills": AMOUNT, "system_kills": AMOUNT},
+        "limits": {"cgroup_bytes": AMOUNT, "ram_bytes": AMOUNT, "memory_limit_bytes": AMOUNT},
+        "group": {"version": AMOUNT, "mount": TEXT, "path": TEXT},
+    },
+    CHILD: {"pid": AMOUNT, "start_ns": AMOUNT, "start_ticks": AMOUNT},
+    STALL: {**BLOCKS["outcome"]["stalls"][0], "since_ns": AMOUNT},
+    TIMEOUT: {"seconds": NUMBER, "stack": TEXT},
+    SAMPLER: BLOCKS["header"]["sampling"]["ended"][0],
+    UNWATCHED: {"limit_bytes": AMOUNT, "reason": TEXT},
+    END: {"exit_code": INTEGER, "interrupted": FLAG, "signal": TEXT, "end_ns": AMOUNT},
+}
+"""What the facts of a line have to be; the others are left out when it is read."""
 
 
 @dataclass
@@ -50,6 +69,7 @@ class RunFacts:
         samplers: Facts of each line ``sampler``.
         unwatched: Facts of the line ``unwatched``.
         end: Facts of the line ``end``; None where the supervisor did not live to see it.
+        damage: The lines that were left out.
     """
 
     run: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +79,7 @@ class RunFacts:
     samplers: list[dict[str, Any]] = field(default_factory=list)
     unwatched: dict[str, Any] | None = None
     end: dict[str, Any] | None = None
+    damage: journal.Damage = field(default_factory=journal.Damage)
 
     def block(self, name: str) -> dict[str, Any]:
         """Returns a block (``header``, ``request``, ``counters``, ``limits``) of the line ``run``."""
@@ -130,11 +151,16 @@ def read_log(run: str | os.PathLike[str]) -> RunFacts:
     """Returns what the supervisor of a run has written; nothing where it has left no log."""
     facts = RunFacts()
     try:
-        lines = list(journal.lines(Path(run) / journal.SUPERVISOR_FILE))
+        lines = list(journal.lines(Path(run) / journal.SUPERVISOR_FILE, facts.damage))
     except TraceError:
         return facts
     for line in lines:
         match line:
             case [str(kind), dict(values)]:
+                cleaner = Cleaner()
+                values = cleaner.object(values, _SHAPES.get(kind, {}))
+                facts.damage.lines += cleaner.count > 0
                 facts.add(kind, values)
+            case _:
+                facts.damage.lines += 1
     return facts

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from hftrace.errors import TraceError
 from hftrace.replay.events import Event, decode
 from hftrace.replay.restored import restore
+from hftrace.replay.salvage import earliest_of, header_of, is_whole, place_orphans
 from hftrace.schema import codec, journal, lines
+from hftrace.schema.checks import MAX_AMOUNT
 from hftrace.schema.lines import Allocator, Edge
 
 Kind = TypeVar("Kind")
@@ -67,10 +69,16 @@ class Process:
     facts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     errors: list[lines.Error] = field(default_factory=list)
     lost: int = 0
+    damage: journal.Damage = field(default_factory=journal.Damage)
+    """The lines of its journal that were left out, because they are damaged."""
     last_time: int = 0
+    first_time: int = MAX_AMOUNT
+    """The earliest time that anything was done."""
     stopped: bool = False
     journal_stopped: str | None = None
     """Why its journal could not be written to its end."""
+    orphans: dict[int, int | None] = field(default_factory=dict)
+    """By span whose parent had not begun when it did: what was open around it on its thread."""
     restored: bool = False
     """Whether paths have their secrets again, which the trace may not have."""
     device_marks: dict[str, int] = field(default_factory=dict)
@@ -165,43 +173,90 @@ def read_process(path: Path) -> Process | None:
     Raises:
         TraceError: The journal is of a newer hftrace, or is none.
     """
+    process = _read(path)
+    if process is None or process.first_time >= process.header["clock_base_ns"]:
+        return process
+    # Either the header says what cannot be, or what is earlier does: most lines are sound.
+    base = process.header["clock_base_ns"]
+    starts = sorted(span.start for span in process.spans.values())
+    return _read(path, starts[0] if starts and starts[len(starts) // 2] < base else base)
+
+
+def _read(path: Path, since: int | None = None) -> Process | None:
+    """Reads one journal.
+
+    Args:
+        path: The journal.
+        since: Its clock base, where the header may be wrong; what says that it was earlier is left out.
+    """
+    damage = journal.Damage()
     process: Process | None = None
+    early: list[lines.Line] = []
     open_spans: dict[int, OpenedSpan] = {}
-    for line in codec.read(path, from_header=True):
-        if isinstance(line, lines.Header):
-            facts = line.facts
-            if facts.get("schema") != journal.SCHEMA or int(facts.get("version", 0)) > journal.VERSION:
-                raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
-            process = Process(facts)
-            process.last_time = int(facts["clock_base_ns"])
-        elif process is None:
-            continue
-        elif isinstance(line, lines.Begin):
-            _begin(process, open_spans, line)
-        elif isinstance(line, lines.End):
-            _end(process, open_spans, line)
-        elif isinstance(line, lines.Events):
-            process.add_events(decode(line))
-        elif isinstance(line, lines.Hook):
-            process.hooks[line.number] = line
-        elif isinstance(line, lines.Thread):
-            process.threads[line.thread] = line.name
-        elif isinstance(line, lines.Facts):
-            process.facts[line.block].append(line.values)
-        elif isinstance(line, lines.Error):
-            process.errors.append(line)
-        elif isinstance(line, lines.Lost):
-            process.lost += int(line.lines)
-        elif isinstance(line, lines.Stop):
-            process.stopped = True
-            process.saw(line.time_ns)
+    for line in codec.read(path, damage):
+        if process is not None:
+            _add(process, open_spans, line, since)
+        elif not isinstance(line, lines.Header):
+            early.append(line)
+        elif line.facts.get("schema") != journal.SCHEMA or _version(line) > journal.VERSION:
+            raise TraceError(f"{path} is not a journal that this hftrace can read: upgrade hftrace")
+        elif is_whole(line.facts):
+            process = Process(line.facts, damage=damage)
         else:
-            whole = restore(line)
-            process.restored |= whole is not line
-            process.add_line(whole)
+            damage.lines += 1
+    if process is None and early:
+        facts = header_of(path, early)
+        process = None if facts is None else Process(facts, damage=damage)
     if process is not None:
+        if since is not None and since != process.header["clock_base_ns"]:
+            process.header = {**process.header, "clock_base_ns": since, "wall_clock_ns": None}
+            damage.lines += 1
+        process.saw(process.header["clock_base_ns"])
+        for line in early:
+            _add(process, open_spans, line, since)
         _add_stopped(process, path)
+        place_orphans(process.spans, process.orphans, process.damage)
     return process
+
+
+def _version(header: lines.Header) -> int:
+    version = header.facts.get("version", 0)
+    return version if type(version) is int else 0
+
+
+def _add(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Line, since: int | None) -> None:
+    """Takes in a line that is not the header."""
+    earliest = earliest_of(line)
+    if earliest is not None:
+        if since is not None and earliest < since:
+            process.damage.lines += 1
+            return
+        process.first_time = min(process.first_time, earliest)
+    if isinstance(line, lines.Begin):
+        _begin(process, open_spans, line)
+    elif isinstance(line, lines.End):
+        _end(process, open_spans, line)
+    elif isinstance(line, lines.Events):
+        process.add_events(decode(line))
+    elif isinstance(line, lines.Hook):
+        process.hooks[line.number] = line
+    elif isinstance(line, lines.Thread):
+        process.threads[line.thread] = line.name
+    elif isinstance(line, lines.Facts):
+        process.facts[line.block].append(line.values)
+    elif isinstance(line, lines.Error):
+        process.errors.append(line)
+    elif isinstance(line, lines.Lost):
+        process.lost += line.lines
+    elif isinstance(line, lines.Stop):
+        process.stopped = True
+        process.saw(line.time_ns)
+    elif isinstance(line, lines.Header):
+        process.damage.lines += 1  # it is the first line of a journal that is whole, and no other
+    else:
+        whole = restore(line)
+        process.restored |= whole is not line
+        process.add_line(whole)
 
 
 def _add_stopped(process: Process, path: Path) -> None:
@@ -223,6 +278,12 @@ def _add_stopped(process: Process, path: Path) -> None:
 
 
 def _begin(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Begin) -> None:
+    if line.span in process.spans:
+        process.damage.lines += 1  # there is one of that number already
+        return
+    if line.parent is not None and line.parent not in process.spans:
+        around = [each.id for each in open_spans.values() if each.thread == line.thread]
+        process.orphans[line.span] = around[-1] if around else None
     shared = process.shared
     span = OpenedSpan(
         line.span,
@@ -247,6 +308,9 @@ def _end(process: Process, open_spans: dict[int, OpenedSpan], line: lines.End) -
     span = process.spans.get(line.span)
     if span is None:
         return
+    if span.end is not None or line.time_ns < span.start:
+        process.damage.lines += 1
+        return
     edge = _since_last_edge(process, line.edge)
     _mark(open_spans.values(), edge)
     open_spans.pop(span.id, None)
@@ -255,7 +319,7 @@ def _end(process: Process, open_spans: dict[int, OpenedSpan], line: lines.End) -
     one = process.shared.one
     notes = {key: one(value) for key, value in line.attributes.items() if not key.startswith("hftrace_")}
     span.attributes.update(notes)
-    process.saw(line.time_ns or 0)
+    process.saw(line.time_ns)
 
 
 def _since_last_edge(process: Process, edge: Edge) -> Edge:

@@ -7,15 +7,19 @@ from typing import Any
 
 from hftrace.replay.reader import Process
 from hftrace.schema import codec, journal, lines
+from hftrace.schema.checks import MAX_AMOUNT
 from hftrace.schema.model import Sample
 
 
-def read_samples(folder: Path, processes: list[Process]) -> tuple[list[Sample], dict[str, Any]]:
+def read_samples(
+    folder: Path, processes: list[Process], damage: journal.Damage | None = None
+) -> tuple[list[Sample], dict[str, Any]]:
     """Returns the samples in order of time, and how they were taken.
 
     Args:
         folder: The run's directory.
         processes: Their journals hold readings of the allocators.
+        damage: Counts the lines that are damaged.
 
     Returns:
         Samples, whose times are raw clock readings; and rate_asked_hz,
@@ -32,12 +36,9 @@ def read_samples(folder: Path, processes: list[Process]) -> tuple[list[Sample], 
     for path in sorted(folder.glob(f"{journal.SAMPLES_PREFIX}*{journal.SUFFIX}")):
         pid = 0
         begun = len(rows)
-        for line in codec.read(path):
+        for line in codec.read(path, damage):
             if isinstance(line, lines.Header):
-                pid = int(line.facts["pid"])
-                sampling["rate_asked_hz"] = line.facts.get("rate_hz")
-                sampling["source"] = line.facts.get("source")
-                sampling["missing"].update(line.facts.get("missing") or {})
+                pid = _about(line.facts, sampling) or pid
             elif isinstance(line, lines.Limit):
                 sampling["limit"] = {
                     "time_ns": line.time_ns,
@@ -54,6 +55,16 @@ def read_samples(folder: Path, processes: list[Process]) -> tuple[list[Sample], 
         rows += [_device_sample(line, process.pid) for line in process.lines_of(lines.Device)]
     rows.sort(key=lambda sample: sample.time_ns)
     return rows, sampling
+
+
+def _about(facts: dict[str, Any], sampling: dict[str, Any]) -> int:
+    """Takes in what a sampler says of itself; returns the process that it watches, or 0."""
+    pid, missing = facts.get("pid"), facts.get("missing")
+    sampling["rate_asked_hz"] = facts.get("rate_hz")
+    sampling["source"] = facts.get("source")
+    if isinstance(missing, dict):
+        sampling["missing"].update(missing)
+    return pid if type(pid) is int and 0 < pid < MAX_AMOUNT else 0
 
 
 def _sample(line: lines.Sample, pid: int) -> Sample:

@@ -27,6 +27,7 @@ from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
+from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
@@ -90,7 +91,8 @@ def _replay(
     if not processes:
         raise TraceError(f"{folder} holds no journal: the traced process ended before it recorded anything")
     processes.sort(key=lambda process: process.rank)
-    samples, sampling = read_samples(folder, processes)
+    damage = journal.Damage()
+    samples, sampling = read_samples(folder, processes, damage)
     base = min(int(process.header["clock_base_ns"]) for process in processes)
     base = base if started_ns is None else min(base, started_ns)
     if sampling.get("limit") is not None:
@@ -109,7 +111,7 @@ def _replay(
                 **_session(processes, base, from_start=started_ns is not None),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
-                **_problems(processes),
+                **_problems(processes, damage),
                 **_surroundings(processes, base),
                 **(header or {}),
             }
@@ -215,6 +217,7 @@ class _Ledgers:
                 record, as_loaded, self._headers, complete=record.status == "ok", until_ns=until
             )
             files = Table.of(File, rows)
+            forget_unknown(files.column("asked_by"), process.spans)
             apply_verification(tensors, as_loaded, record.verified)
             of_load = {**rank, "load": record.root + offset}
             shifts = {**self._times, "span": offset}
@@ -223,6 +226,7 @@ class _Ledgers:
             self.changed = self.changed or at_return is not None
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
+        forget_unknown(requests.column("asked_by"), process.spans)
         self.requests.append(_Part(requests, {"time_ns": -base, "asked_by": offset}, rank))
         if not ended_well:
             known = [row for part in self.tensors for row in part.rows]
@@ -245,12 +249,11 @@ class _Ledgers:
 
 def _header(processes: list[Process], base: int) -> dict[str, Any]:
     first = processes[0]
-    wall = datetime.datetime.fromtimestamp(int(first.header["wall_clock_ns"]) / 1e9, tz=datetime.timezone.utc)
     return {
         "schema": document.SCHEMA,
         "version": document.VERSION,
         "hftrace": __version__,
-        "start_time": wall.isoformat(timespec="milliseconds"),
+        "start_time": _start_time(first.header.get("wall_clock_ns")),
         "clock_base_ns": base,
         "processes": [
             {"pid": process.pid, "rank": process.rank, "at_start": _at_start(process)}
@@ -265,6 +268,14 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         ],
         "peaks": "kernel watermark" if first.header.get("exact_peaks") else "sampled",
     }
+
+
+def _start_time(wall_clock_ns: int | None) -> str | None:
+    try:
+        wall = datetime.datetime.fromtimestamp((wall_clock_ns or 0) / 1e9, tz=datetime.timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None  # a year that no calendar has
+    return wall.isoformat(timespec="milliseconds") if wall_clock_ns is not None else None
 
 
 def _at_start(process: Process) -> dict[str, Any] | None:
@@ -294,12 +305,19 @@ def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[s
     return {**session, "wall_ns": bounds[1] - bounds[0]}
 
 
-def _problems(processes: list[Process]) -> dict[str, Any]:
-    """Returns what the recorders had to say of themselves."""
+def _problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
+    """Returns what the recorders had to say of themselves, and how many lines are damaged.
+
+    Args:
+        processes: Those of the trace.
+        damage: That of the samples.
+    """
+    damaged = damage.lines + sum(process.damage.lines for process in processes)
     reasons = [process.journal_stopped for process in processes if process.journal_stopped]
     return {
         "lost": {
             "events": sum(process.lost for process in processes),
+            **({"damaged_lines": damaged} if damaged else {}),
             **({"reason": reasons[0]} if reasons else {}),
         },
         "errors": [

@@ -8,14 +8,12 @@ unknown kind, are left out: a newer hftrace wrote them.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
-from types import NoneType
 from typing import Any
 
-from hftrace.schema import events, journal, lines
+from hftrace.schema import events, journal, line_checks, lines
 
 _CLASSES: dict[str, type[Any]] = {
     journal.HEADER: lines.Header,
@@ -47,7 +45,6 @@ _CLASSES: dict[str, type[Any]] = {
     journal.ORIGINS: lines.Origins,
     journal.KEPT: lines.Kept,
 }
-_PLAIN = {int, NoneType}
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}
 
 
@@ -56,12 +53,22 @@ def to_line(line: lines.Line) -> list[Any]:
     return list(line) if isinstance(line, lines.Events) else [_KINDS[type(line)], *line]
 
 
-def from_line(items: list[Any]) -> lines.Line | None:
+def from_line(items: list[Any], damage: journal.Damage | None = None) -> lines.Line | None:
     """Returns the line of a JSON array; None for a kind that this version does not know.
 
+    Args:
+        items: The array.
+        damage: Counts lines of which a part is left out.
+
     Raises:
-        LookupError, TypeError, ValueError: Fields are missing, or what holds them is of another type.
+        LookupError, TypeError, ValueError: Fields are missing, or hold what they cannot.
     """
+    noted = journal.Damage() if damage is None else damage
+    line = _made(items, noted)
+    return None if line is None else line_checks.checked(line, noted)
+
+
+def _made(items: list[Any], damage: journal.Damage) -> lines.Line | None:
     kind, *fields = items
     if kind in journal.EVENT_KINDS:
         return lines.Events(kind, items[1], _batch(items))
@@ -73,12 +80,13 @@ def from_line(items: list[Any]) -> lines.Line | None:
     if line_class is None:
         return None
     if kind in _WITH_PARTS:
-        return _WITH_PARTS[kind](*fields)
+        return _WITH_PARTS[kind](damage, *fields)
     line: lines.Line = line_class(*fields[: len(line_class._fields)])
     return line
 
 
 def _begin(
+    damage: journal.Damage,
     span: int,
     parent: int | None,
     phase: str,
@@ -90,31 +98,45 @@ def _begin(
     attributes: Any,
     *_: Any,
 ) -> lines.Begin:
-    known = attributes if isinstance(attributes, dict) else {}
-    return lines.Begin(span, parent, phase, name, hook, thread, time_ns, _edge(edge), known)
+    known = line_checks.edge(edge, damage)
+    return lines.Begin(span, parent, phase, name, hook, thread, time_ns, known, _noted(attributes, damage))
 
 
-def _end(span: int, time_ns: int, edge: Any, status: str, attributes: Any, *_: Any) -> lines.End:
-    return lines.End(span, time_ns, _edge(edge), status, attributes if isinstance(attributes, dict) else {})
+def _end(
+    damage: journal.Damage, span: int, time_ns: int, edge: Any, status: str, attributes: Any, *_: Any
+) -> lines.End:
+    return lines.End(span, time_ns, line_checks.edge(edge, damage), status, _noted(attributes, damage))
 
 
-def _device(time_ns: int, devices: dict[str, Any], *_: Any) -> lines.Device:
-    readings = {name: lines.AllocatorReading(*values[:2]) for name, values in devices.items()}
-    return lines.Device(time_ns, readings)
+def _noted(attributes: Any, damage: journal.Damage) -> dict[str, Any]:
+    if isinstance(attributes, dict):
+        return attributes
+    damage.lines += 1
+    return {}
 
 
-def _layouts(span: int, layouts: list[Any], *_: Any) -> lines.Layouts:
-    return lines.Layouts(span, [lines.Layout(*layout) for layout in layouts])
+def _device(damage: journal.Damage, time_ns: int, devices: dict[str, Any], *_: Any) -> lines.Device:
+    return lines.Device(time_ns, line_checks.readings(devices))
+
+
+def _layouts(damage: journal.Damage, span: int, layouts: list[Any], *_: Any) -> lines.Layouts:
+    # Tensors name a layout by its place: one that is damaged takes all with it.
+    return lines.Layouts(span, [line_checks.layout(layout) for layout in layouts])
 
 
 def _checkpoint(
-    span: int, paths: list[str], shares: list[float | None], identities: Any = None, *_: Any
+    damage: journal.Damage,
+    span: int,
+    paths: list[str],
+    shares: list[float | None],
+    identities: Any = None,
+    *_: Any,
 ) -> lines.Checkpoint:
     known = [*map(lines.Identity.of, identities)] if isinstance(identities, list) else None
     return lines.Checkpoint(span, paths, shares, known)
 
 
-def _kept(path: str, identity: Any, copy: str, *_: Any) -> lines.Kept:
+def _kept(damage: journal.Damage, path: str, identity: Any, copy: str, *_: Any) -> lines.Kept:
     return lines.Kept(path, lines.Identity.of(identity), copy)
 
 
@@ -130,51 +152,36 @@ _WITH_PARTS: dict[str, Callable[..., lines.Line]] = {
 
 
 def _batch(items: list[Any]) -> list[Any]:
-    """Returns all fields of the first row of a line that holds many, then of the second, and so on."""
-    return events.decode(items)
+    """Returns all fields of the first row of a line that holds many, then of the second, and so on.
+
+    Raises:
+        ValueError: It cannot be taken apart.
+    """
+    rows = events.decode(items)
+    if not line_checks.is_decoded(items, rows):
+        raise ValueError("rows that are cut")
+    return rows
 
 
-def _edge(items: Any) -> lines.Edge:
-    """Returns an edge; what is missing or damaged in it is unknown."""
-    edge = lines.Edge(*items[: len(lines.Edge._fields)]) if isinstance(items, list) else lines.Edge()
-    if not edge.devices and _PLAIN.issuperset(map(type, edge)):
-        return edge  # as all are without a device
-    known: dict[str, Any] = {name: figure for name, figure in edge._asdict().items() if type(figure) is int}
-    known["devices"] = _allocators(edge.devices) if edge.devices else None
-    return lines.Edge(**known)
-
-
-def _allocators(readings: Any) -> dict[str, lines.Allocator] | None:
-    try:
-        return {name: lines.Allocator(*values[:3]) for name, values in readings.items()}
-    except (AttributeError, TypeError):
-        return None
-
-
-def read(path: str | os.PathLike[str], *, from_header: bool = False) -> Iterator[lines.Line]:
-    """Yields the lines of a journal; what is cut, or of an unknown kind, is left out.
+def read(path: str | os.PathLike[str], damage: journal.Damage | None = None) -> Iterator[lines.Line]:
+    """Yields the lines of a journal; what is cut, damaged, or of an unknown kind, is left out.
 
     Args:
         path: The journal, or a sampler's file.
-        from_header: Whether what stands before the header is left out too,
-            whatever it is: nothing does in a journal that is whole.
+        damage: Counts the lines that are damaged, of which all or a part is left out.
 
     Raises:
         TraceError: The file cannot be read.
-        LookupError, TypeError, ValueError: A line is shorter than its kind ever was.
     """
-    arrays = journal.lines(path)
-    if from_header:
-        arrays = itertools.dropwhile(_is_no_header, arrays)
-    for items in arrays:
-        line = from_line(items)
+    noted = journal.Damage() if damage is None else damage
+    for items in journal.lines(path, noted):
+        try:
+            line = from_line(items, noted)
+        except (LookupError, TypeError, ValueError):
+            noted.lines += 1
+            continue
         if line is not None:
             yield line
-
-
-def _is_no_header(items: list[Any]) -> bool:
-    kind, *_ = items
-    return bool(kind != journal.HEADER)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
@@ -121,7 +121,7 @@ def _null_rows(values: list[Any]) -> Iterator[int]:
         return
 
 
-def _shown(text: Any) -> str:
+def shown(text: Any) -> str:
     """Returns something from a file as it may stand in an error message: quoted, and short."""
     quoted = repr(text[:80]) if isinstance(text, str) else f"of type {type(text).__name__}"
     return quoted if len(quoted) <= 60 else f"{quoted[:57]}..."
@@ -137,7 +137,7 @@ def length(raw: Any, name: str) -> int | None:
     """
     if isinstance(raw, list):
         return len(raw)
-    name = _shown(name)
+    name = shown(name)
     if not isinstance(raw, dict):
         raise TraceError(f"damaged trace: column {name} is neither a list nor an encoded column")
     encoding = raw.get("encoding")
@@ -151,7 +151,7 @@ def length(raw: Any, name: str) -> int | None:
     part = {"dictionary": "indexes", "delta": "deltas"}.get(encoding) if isinstance(encoding, str) else None
     if part is None:
         raise TraceError(
-            f"this trace uses the column encoding {_shown(encoding)}, unknown here: upgrade hftrace"
+            f"this trace uses the column encoding {shown(encoding)}, unknown here: upgrade hftrace"
         )
     rows = raw.get(part)
     if not isinstance(rows, list):
@@ -174,7 +174,7 @@ def decode(raw: Any, name: str, decoded: Mapping[str, list[Any]]) -> list[Any]:
     if isinstance(raw, list):
         return raw
     count = length(raw, name)
-    name = _shown(name)
+    name = shown(name)
     encoding = raw["encoding"]
     if encoding == "constant":
         assert count is not None
@@ -233,3 +233,20 @@ def witnesses(raw: Any, values: list[Any]) -> list[Any]:
         distinct: list[Any] = raw["values"]
         return distinct
     return values[:1] if encoding == "constant" else values
+
+
+def each_distinct(raw: Any, change: Callable[[list[Any]], list[Any]]) -> Any:
+    """Returns an encoded column whose values were changed, each that differs once.
+
+    Args:
+        raw: The column as it stands in the file, whatever it is.
+        change: Takes values, and returns what to put in their places.
+    """
+    encoding = raw.get("encoding") if isinstance(raw, dict) else None
+    if isinstance(raw, list):
+        return change(raw)
+    if encoding == "dictionary" and isinstance(raw.get("values"), list):
+        return {**raw, "values": change(raw["values"])}
+    if encoding == "constant":
+        return {**raw, "value": change([raw.get("value")])[0]}
+    return raw

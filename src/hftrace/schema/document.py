@@ -7,22 +7,18 @@ in a trace is ever executed: a trace is data.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import itertools
 import json
 import math
 import os
 import typing
-from collections.abc import Iterable
-from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from hftrace.errors import HftraceError, TraceError
-from hftrace.schema import model
-from hftrace.schema.columns import decode, encode, encode_reference, length, witnesses
+from hftrace.schema.checks import TABLES, check_columns, kinds_of
+from hftrace.schema.columns import decode, each_distinct, encode, encode_reference, length
+from hftrace.schema.facts import Cleaner, note_lost
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Content, Facts, File, Request, Row, Sample, Span, Table, Tensor
+from hftrace.schema.model import Content, Facts, Table, Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,67 +32,20 @@ files; its provenance may be uninitialized or unknown; the tables of requests an
 each load left them."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
-MAX_CELLS = 50_000_000
-"""Rows times columns of one table. A constant column costs the file nothing, and memory a lot."""
-MAX_INTEGER = 2**64
-"""No count, time or address is as large; a larger one would overflow where it is divided."""
+UNPACKED_BYTES, UNPACKED_RATIO = 4 << 20, 64
+"""What a compressed document may unpack to: so much, and so many times its size; ours have 4 to 15."""
+HELD_BYTES = 16 << 20
+HELD_RATIO = 4
+"""What the lists and objects of a document may take in memory: so much, and so many times the text."""
+CELLS = 4 << 20
+"""Rows times columns of all tables that a document may have whatever its size, and one more for each byte of
+its text. A constant column costs the file nothing, and memory a lot."""
+
+REFERENCE_CELLS = 10
+"""A list of one takes as much memory as so many cells."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
-TABLES: dict[str, type[Any]] = {
-    "spans": Span,
-    "tensors": Tensor,
-    "files": File,
-    "requests": Request,
-    "samples": Sample,
-    "at_return": Tensor,
-}
-"""The tables of a trace, and what a row of each is."""
 TENSOR_TABLES = ("tensors", "at_return")
-
-
-class _Kind(typing.NamedTuple):
-    """What a column may hold."""
-
-    types: tuple[type, ...]
-    items: type | None
-    """The type of the items of a list, or of the values of an object; None where they may be anything."""
-    default: Any
-    required: bool
-
-    @property
-    def integers(self) -> bool:
-        return set(self.types) <= {int, NoneType}
-
-
-@functools.cache
-def _hints() -> dict[str, Any]:
-    """Returns the type hint of each annotation of a column: few differ, and evaluating one is dear."""
-    texts = {
-        str(field.type): field.type for row_type in TABLES.values() for field in dataclasses.fields(row_type)
-    }
-    return typing.get_type_hints(SimpleNamespace(__annotations__=texts), vars(model))
-
-
-@functools.cache
-def _kinds(table_name: str) -> dict[str, _Kind]:
-    """Returns what each known column of a table may hold, from the type hints of its rows."""
-    row_type = TABLES[table_name]
-    hints = _hints()
-    kinds: dict[str, _Kind] = {}
-    for field in dataclasses.fields(row_type):
-        hint = hints[str(field.type)]
-        types: list[type] = []
-        items: type | None = None
-        for part in typing.get_args(hint) if isinstance(hint, UnionType) else (hint,):
-            types.append(typing.get_origin(part) or part)
-            if part is float:
-                types.append(int)
-            arguments = typing.get_args(part)
-            if arguments and arguments[-1] is not Any:
-                items = arguments[-1]
-        required = NoneType not in types and field.default is dataclasses.MISSING
-        kinds[field.name] = _Kind(tuple(types), items, field.default, required)
-    return kinds
 
 
 def to_json(trace: Content) -> dict[str, Any]:
@@ -111,7 +60,7 @@ def to_json(trace: Content) -> dict[str, Any]:
         table: Table[Any] = getattr(trace, table_name)
         if table_name == "at_return" and not len(table):
             continue
-        kinds = _kinds(table_name)
+        kinds = kinds_of(table_name)
         encoded: dict[str, Any] = {}
         for name, values in table.columns.items():
             if row_type is Tensor and name == "keys":
@@ -207,11 +156,13 @@ def read(path: str | os.PathLike[str]) -> Content:
     name = os.fsdecode(path)
     try:
         with open(name, "rb") as handle:
-            data = _read_all(handle, name)
+            data = _read_all(handle, MAX_DOCUMENT_BYTES)
     except FileNotFoundError:
         raise TraceError(f"there is no trace at {name}: check the path", 2) from None
     except IsADirectoryError:
         raise TraceError(f"{name} is a directory: name a trace file in it", 2) from None
+    except _TooLargeError as error:
+        raise TraceError(f"{name} {error}: this is no trace of ours") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise TraceError(f"cannot read {name!r}: {reason}", 2) from None
@@ -221,18 +172,24 @@ def read(path: str | os.PathLike[str]) -> Content:
         return from_bytes(data, name)
 
 
-def _read_all(handle: BinaryIO, name: str) -> bytes:
-    """Reads to the end, in pieces: Python reserves what a single read may return at most."""
+def _read_all(handle: BinaryIO, limit: int) -> bytes:
+    """Reads to the end, in pieces: Python reserves what a single read may return at most.
+
+    Raises:
+        _TooLargeError: There is more than the limit.
+    """
     pieces: list[bytes] = []
     size = 0
     while piece := handle.read(1 << 20):
         pieces.append(piece)
         size += len(piece)
-        if size > MAX_DOCUMENT_BYTES:
-            raise TraceError(
-                f"{name} holds more than {MAX_DOCUMENT_BYTES / (1 << 20):,.0f} MiB: this is no trace of ours"
-            )
+        if size > limit:
+            raise _TooLargeError(f"holds more than {limit / (1 << 20):,.0f} MiB")
     return b"".join(pieces)
+
+
+class _TooLargeError(Exception):
+    """A file holds more than is read of one."""
 
 
 def _decompress(data: bytes, name: str) -> bytes:
@@ -240,13 +197,18 @@ def _decompress(data: bytes, name: str) -> bytes:
     import io
     import zlib
 
+    limit = min(MAX_DOCUMENT_BYTES, UNPACKED_BYTES + UNPACKED_RATIO * len(data))
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as unpacked:
-            return _read_all(typing.cast(BinaryIO, unpacked), name)
+            return _read_all(typing.cast(BinaryIO, unpacked), limit)
     except EOFError:
         raise TraceError(f"{name} is cut off: its gzip data has no end") from None
     except (OSError, zlib.error) as error:
         raise TraceError(f"{name} is damaged: its gzip data cannot be unpacked ({error})") from None
+    except _TooLargeError as error:
+        raise TraceError(
+            f"{name} {error}, packed into {len(data) / 1024:,.0f} KiB: this is no trace of ours"
+        ) from None
 
 
 def _refuse_constant(text: str) -> Any:
@@ -270,6 +232,12 @@ def from_bytes(data: bytes, name: str) -> Content:
     Raises:
         TraceError: The bytes are not a trace that this version can read.
     """
+    # An empty list takes 72 bytes with its place in another one and 3 of text; an object 200, and at least 3.
+    held = 72 * data.count(b"[") + 200 * data.count(b"{")
+    if held > HELD_BYTES + HELD_RATIO * len(data):
+        raise TraceError(
+            f"{name} holds more lists and objects than any trace of its size: this is none of ours"
+        )
     try:
         document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
     except UnicodeDecodeError:
@@ -279,106 +247,93 @@ def from_bytes(data: bytes, name: str) -> Content:
     except ValueError as error:
         detail = str(error).split("\n")[0][:120]
         raise TraceError(f"{name} is not valid JSON ({detail}): damaged, cut off, or no trace") from None
-    return from_document(document, name)
+    return from_document(document, name, CELLS + len(data))
 
 
-def from_document(document: Any, name: str) -> Content:
-    """Reads what a trace holds from parsed JSON; see :func:`from_bytes`."""
-    header = document.get("header") if isinstance(document, dict) else None
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
-        raise TraceError(f"{name} is not an hftrace trace: it has no header of schema {SCHEMA!r}")
-    version: Any = header.get("version")
-    major = version.partition(".")[0] if isinstance(version, str) else ""
-    if not (major.isascii() and major.isdigit() and len(major) < 10):
-        raise TraceError(f"{name} is damaged: it does not say its version")
-    if int(major) > int(VERSION.partition(".")[0]):
-        raise TraceError(
-            f"{name} has format version {version[:20]!r}, newer than the {VERSION} that this hftrace reads: "
-            "upgrade hftrace"
-        )
-    blocks = {}
-    for block in _BLOCKS:
-        value = document.get(block, {})
-        if not isinstance(value, dict):
-            raise TraceError(f"{name} is damaged: its {block} is not an object")
-        blocks[block] = Facts(value)
-    return Content(
-        **blocks,
-        spans=_table(document, "spans", Span, name),
-        tensors=_table(document, "tensors", Tensor, name),
-        files=_table(document, "files", File, name),
-        requests=_table(document, "requests", Request, name),
-        samples=_table(document, "samples", Sample, name),
-        at_return=_table(document, "at_return", Tensor, name),
-    )
+def from_document(document: Any, name: str, cells: int = CELLS) -> Content:
+    """Reads what a trace holds from parsed JSON; see :func:`from_bytes`.
+
+    Args:
+        document: The JSON value.
+        name: What to call it in error messages.
+        cells: Rows times columns that all tables may have together.
+
+    Raises:
+        TraceError: See :func:`from_bytes`.
+    """
+    return _Reader(document, name, cells).content()
 
 
-def _table(document: dict[str, Any], table_name: str, row_type: type[Row], name: str) -> Table[Row]:
-    raw = document.get(table_name, {})
-    if not isinstance(raw, dict):
-        raise TraceError(f"{name} is damaged: its table {table_name} is not an object of columns")
-    try:
-        columns = _columns(raw, table_name)
-        _check_columns(raw, columns, table_name)
-        if row_type is Span and columns:
-            _check_tree(columns)
-    except TraceError as error:
-        raise TraceError(f"{name}: {error.message}") from None
-    return Table(row_type, columns)
+class _Reader:
+    """Reads one document."""
 
+    def __init__(self, document: Any, name: str, cells: int) -> None:
+        self._document = document
+        self._name = name
+        self._cells = cells
+        self._cleaner = Cleaner()
 
-def _columns(raw: dict[str, Any], table_name: str) -> dict[str, list[Any]]:
-    """Returns the decoded columns, in the order of the file."""
-    lengths = {column: length(encoded, f"{table_name}.{column}") for column, encoded in raw.items()}
-    counts = {count for count in lengths.values() if count is not None}
-    if len(counts) > 1:
-        raise TraceError(f"damaged trace: the columns of {table_name} have different lengths")
-    if counts and max(counts) * len(raw) > MAX_CELLS:
-        raise TraceError(f"damaged trace: {table_name} has more rows than any load")
-    # References come last: JSON objects have no order, and a tool may have sorted the keys.
-    decoded: dict[str, list[Any]] = {}
-    for column in sorted(raw, key=lambda column: lengths[column] is None):
-        encoded = raw[column]
-        if lengths[column] is None and lengths.get(str(encoded.get("column"))) is None:
-            raise TraceError(f"damaged trace: a column of {table_name} refers to one that is not there")
-        decoded[column] = decode(encoded, f"{table_name}.{column}", decoded)
-    return {column: decoded[column] for column in raw}
+    def content(self) -> Content:
+        """Returns what it holds."""
+        name = self._name
+        self._check_header()
+        blocks = {}
+        for block in _BLOCKS:
+            value = self._document.get(block, {})
+            if not isinstance(value, dict):
+                raise TraceError(f"{name} is damaged: its {block} is not an object")
+            blocks[block] = self._cleaner.block(block, value)
+        tables: dict[str, Any] = {table: self._table(table, row_type) for table, row_type in TABLES.items()}
+        if self._cleaner.count:
+            lost = {"damaged_facts": self._cleaner.count, "damaged": self._cleaner.names}
+            blocks["header"] = note_lost(blocks["header"], lost)
+        header, environment, request, outcome = (Facts(blocks[block]) for block in _BLOCKS)
+        return Content(header, environment, request, outcome, **tables)
 
+    def _check_header(self) -> None:
+        document, name = self._document, self._name
+        header = document.get("header") if isinstance(document, dict) else None
+        if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+            raise TraceError(f"{name} is not an hftrace trace: it has no header of schema {SCHEMA!r}")
+        version: Any = header.get("version")
+        major = version.partition(".")[0] if isinstance(version, str) else ""
+        if not (major.isascii() and major.isdigit() and len(major) < 10):
+            raise TraceError(f"{name} is damaged: it does not say its version")
+        if int(major) > int(VERSION.partition(".")[0]):
+            raise TraceError(
+                f"{name} has format version {version[:20]!r}, newer than the {VERSION} that this hftrace "
+                "reads: upgrade hftrace"
+            )
 
-def _check_columns(raw: dict[str, Any], columns: dict[str, list[Any]], table_name: str) -> None:
-    """Every known column holds what its type says, so that no reader of rows has to check."""
-    for column, kind in _kinds(table_name).items():
-        if column not in columns:
-            if columns and kind.required:
-                raise TraceError(f"damaged trace: {table_name} has no column {column}")
-            continue
-        values = witnesses(raw[column], columns[column])
-        what = f"damaged trace: {table_name}.{column} holds values"
-        _check_types(values, kind.types, what)
-        if kind.items is not None:
-            filled: Iterable[Any] = filter(None, values)
-            items = itertools.chain.from_iterable(map(dict.values, filled) if dict in kind.types else filled)
-            _check_types(list(items), (kind.items,), f"{what} with items")
+    def _table(self, table: str, row_type: type[Any]) -> Table[Any]:
+        raw = self._document.get(table, {})
+        if not isinstance(raw, dict):
+            raise TraceError(f"{self._name} is damaged: its table {table} is not an object of columns")
+        try:
+            if table == "spans" and "attributes" in raw:
+                raw = {**raw, "attributes": each_distinct(raw["attributes"], self._cleaner.attributes)}
+            columns = self._columns(raw, table)
+            check_columns(raw, columns, table)
+        except TraceError as error:
+            raise TraceError(f"{self._name}: {error.message}") from None
+        return Table(row_type, columns)
 
-
-def _check_types(values: list[Any], allowed: tuple[type, ...], what: str) -> None:
-    present = set(map(type, values))
-    if not present <= set(allowed):
-        wrong = ", ".join(sorted(kind.__name__ for kind in present - set(allowed)))
-        raise TraceError(f"{what} of type {wrong}")
-    if int in present:
-        # Zeros go with the nulls: they are not what is too large.
-        plain = present <= {int, NoneType}
-        integers = list(filter(None, values)) if plain else [value for value in values if type(value) is int]
-        if max(integers, default=0) >= MAX_INTEGER or min(integers, default=0) <= -MAX_INTEGER:
-            raise TraceError(f"{what} that are too large")
-
-
-def _check_tree(columns: dict[str, list[Any]]) -> None:
-    """A tree of spans must be a tree: ids are unique and a parent comes before its children."""
-    seen: set[int] = set()
-    identities = columns["id"]
-    for identity, parent in zip(identities, columns.get("parent", [None] * len(identities)), strict=True):
-        if identity in seen or (parent is not None and parent not in seen):
-            raise TraceError("damaged trace: its spans do not form a tree")
-        seen.add(identity)
+    def _columns(self, raw: dict[str, Any], table: str) -> dict[str, list[Any]]:
+        """Returns the decoded columns, in the order of the file."""
+        lengths = {column: length(encoded, f"{table}.{column}") for column, encoded in raw.items()}
+        counts = {count for count in lengths.values() if count is not None}
+        if len(counts) > 1:
+            raise TraceError(f"damaged trace: the columns of {table} have different lengths")
+        # Columns that are not there are filled; what refers to another one makes a list for each row.
+        widths = [REFERENCE_CELLS if count is None else 1 for count in lengths.values()]
+        self._cells -= max(counts, default=0) * (sum(widths) + len(kinds_of(table).keys() - raw.keys()))
+        if self._cells < 0:
+            raise TraceError(f"damaged trace: {table} has more rows than any load of a trace of this size")
+        # References come last: JSON objects have no order, and a tool may have sorted the keys.
+        decoded: dict[str, list[Any]] = {}
+        for column in sorted(raw, key=lambda column: lengths[column] is None):
+            encoded = raw[column]
+            if lengths[column] is None and lengths.get(str(encoded.get("column"))) is None:
+                raise TraceError(f"damaged trace: a column of {table} refers to one that is not there")
+            decoded[column] = decode(encoded, f"{table}.{column}", decoded)
+        return {column: decoded[column] for column in raw}

@@ -13,12 +13,21 @@ sides is :mod:`hftrace.schema.lines`, and :mod:`hftrace.schema.codec` writes and
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hftrace.errors import TraceError
+
+
+class Damage:
+    """How many lines of a journal were left out, in whole or in part."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+
 
 SCHEMA = "hftrace.journal"
 VERSION = 2
@@ -35,7 +44,19 @@ SUPERVISOR_FILE = "supervisor.jsonl"
 """What the supervisor knows, should it die too: see :mod:`hftrace.launch.run_directory`."""
 SUFFIX = ".jsonl"
 
-_scan = json.JSONDecoder().raw_decode
+
+def _refuse(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_scan = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).raw_decode
 """Half of the time of :func:`json.loads`, which guesses at the encoding of every line."""
 
 # What a line is; hftrace.schema.lines says what stands behind each. Short words keep the hot lines short.
@@ -111,11 +132,15 @@ def copy_name(pid: int, number: int) -> str:
     return f"{COPY_PREFIX}{pid}-{number}"
 
 
-def lines(path: str | os.PathLike[str]) -> Iterator[list[Any]]:
+def lines(path: str | os.PathLike[str], damage: Damage | None = None) -> Iterator[list[Any]]:
     """Yields the lines of a journal; a line that is cut or damaged is left out.
 
     A process that was killed may have left its last line unfinished, which
     is no damage: everything before it counts.
+
+    Args:
+        path: The journal.
+        damage: Counts the lines that are damaged.
 
     Raises:
         TraceError: The file cannot be read.
@@ -126,10 +151,19 @@ def lines(path: str | os.PathLike[str]) -> Iterator[list[Any]]:
         raise TraceError(f"cannot read the journal {os.fspath(path)}: {error.strerror or error}") from None
     with handle:
         for raw in handle:
-            try:
-                text = raw.decode("utf-8").strip()
-                line, end = _scan(text)
-            except (ValueError, RecursionError):
-                continue
-            if end == len(text) and isinstance(line, list) and line and isinstance(line[0], str):
+            line = _parsed(raw)
+            if line is not None:
                 yield line
+            elif damage is not None and raw.endswith(b"\n") and raw != b"\n":
+                damage.lines += 1
+
+
+def _parsed(raw: bytes) -> list[Any] | None:
+    """Returns a line; None where it is cut or damaged."""
+    try:
+        text = raw.decode("utf-8").strip()
+        line, end = _scan(text)
+    except (ValueError, RecursionError):
+        return None
+    whole = end == len(text) and isinstance(line, list) and line and isinstance(line[0], str)
+    return line if whole else None

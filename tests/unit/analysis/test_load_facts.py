@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import pytest
+
 import handmade
 from handmade_loads import Session, adapted, service
 from hftrace.analysis.findings.registry import findings
@@ -118,3 +120,21 @@ def test_the_peak_is_explained_by_the_load_that_had_it():
     whole, own = peak_composition(trace), peak_composition(load_traces(trace)[4])
     assert (whole.parts, whole.peak_bytes) == (own.parts, own.peak_bytes)
     assert trace.spans[whole.load].id == load_names(trace)[4].span
+
+
+@pytest.mark.parametrize(
+    ("lost", "evidence"),
+    [
+        ({"events": 0, "damaged_lines": 1}, "Damaged, and left out: 1 line of the journal."),
+        (
+            {"events": 3, "damaged_lines": 2, "damaged_facts": 4, "damaged": ["a.b", "c", "d", "e"]},
+            "Not recorded: 3 events. "
+            "Damaged, and left out: 2 lines of the journal and 4 facts (a.b, c, d, ...).",
+        ),
+    ],
+)
+def test_what_was_damaged_is_said(lost, evidence):
+    trace = service()
+    damaged = dataclasses.replace(trace, header=Facts({**trace.header, "lost": lost}))
+    (found,) = (finding for finding in findings(damaged) if finding.rule == "H01")
+    assert found.evidence == evidence

@@ -27,6 +27,11 @@ EXAMPLES = [
     lines.Model(1, {"class": "Model"}),
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(1, ["a", 0, 0, 99]),
+    lines.Model(-1, {"class": "Llama"}),
+    lines.Layouts(-1, [lines.Layout("float32", "cpu", [2], 8, False)]),
+    lines.Tensors(-1, ["a", 0, 0, 99]),
+    lines.Writes(-1, [99, 5, "initializer"]),
+    lines.Verified(-1, ["a", True, None, None, None]),
     lines.Assigned(3, "/a/adapter_model.safetensors", 7, 9, ["a.lora_A.weight", "a.lora_A.default.weight"]),
     lines.Origins(3, -1, 7, [1], ["a.weight", 1, "b.weight", "computed:half"], ["half"]),
     lines.Writes(1, [99, 5, "initializer"]),
@@ -98,12 +103,79 @@ def test_what_is_damaged_in_an_edge_is_unknown(edge, expected):
     assert (line.edge, line.attributes) == (expected, {})
 
 
-def test_what_stands_before_the_header_is_left_out(tmp_path):
+def test_a_damaged_line_is_left_out_and_counted(tmp_path):
     path = tmp_path / "journal"
-    path.write_text('["begin"]\n["stop",1]\n["header",{"schema":"x"}]\n["stop",2]\n')
-    assert list(codec.read(path, from_header=True)) == [lines.Header({"schema": "x"}), lines.Stop(2)]
-    with pytest.raises(TypeError):
-        list(codec.read(path))
+    path.write_text(
+        '["begin"]\n["stop",1]\n\n["later",1]\nnot JSON\n["stop",NaN]\n["stop",-1]\n["stop",2]\n["stop"'
+    )
+    damage = journal.Damage()
+    assert list(codec.read(path, damage)) == [lines.Stop(1), lines.Stop(2)]
+    # Neither an empty line nor one of a newer hftrace, nor the one that a killed process did not end.
+    assert damage.lines == 4
+
+
+EDGE = [1, 2, 3, 4, None, 6]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [journal.BEGIN, 2, None, {}, "import torch", 1, 7, 5, EDGE, {}],
+        [journal.BEGIN, 2**70, None, "load", "M", 1, 7, 5, EDGE, {}],
+        [journal.BEGIN, 2, -1, "load", "M", 1, 7, 5, EDGE, {}],
+        [journal.BEGIN, 2, None, "load", "M", 1, 7, 5.5, EDGE, {}],
+        [journal.BEGIN, 2, None, "load", "M", 1, 7, 2**62, EDGE, {}],
+        [journal.END, 2, 5, EDGE, None, {}],
+        [journal.END, True, 5, EDGE, "ok", {}],
+        [journal.SAMPLE, 1, 2, 3, "4", 5, 6, 7],
+        [journal.SAMPLE, 1, -2, 3, 4, 5, 6, 7],
+        [journal.SAMPLE, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {"cuda:0": "11"}],
+        [journal.CHECKPOINT, 1, ["a"], [1.5]],
+        [journal.LAYOUTS, 1, [["float32", "cpu", ["2"], 8, False]]],
+        [journal.DEVICE, 5, {"cuda:0": [1, None]}],
+        [journal.FACTS, "process", {"rank": "0", "ranks": 1}],
+        [journal.FILE, 1, {"path": "/a/config.json"}],
+        [journal.PLACES, 1, ["a", 1, 2, "b", 3]],
+        [journal.PLACES, 1, "a,b", "AAAA"],
+        [journal.KEPT, "/a.safetensors", None, "header-1/../../secret"],
+        [journal.KEPT, "/a.safetensors", None, "secret"],
+    ],
+    ids=lambda items: str(items)[:40],
+)
+def test_what_no_line_can_hold(items):
+    with pytest.raises((ValueError, TypeError)):
+        codec.from_line(items)
+
+
+@pytest.mark.parametrize(
+    ("items", "kept"),
+    [
+        ([journal.PLACES, 7, ["a", 1, 2, "b", 3, 2, "c", 3, 4]], ["a", 1, 2, "c", 3, 4]),
+        ([journal.READS, 7, [1, 5, 6, 2.0, 7, 8]], [1, 5, 6]),
+        ([journal.TENSORS, 1, ["a", 0, 0, 99, None, 0, 1, 98]], ["a", 0, 0, 99]),
+        (
+            [journal.KEYS, 1, "/a.bin", ["a", "float32", [2], 8, "b", "float32", [-2], 8]],
+            ["a", "float32", [2], 8],
+        ),
+    ],
+)
+def test_of_many_rows_those_that_are_damaged_are_left_out(items, kept):
+    damage = journal.Damage()
+    assert codec.from_line(items, damage).items == kept
+    assert damage.lines == 1
+
+
+def test_a_fact_that_cannot_be_is_left_out():
+    damage = journal.Damage()
+    line = codec.from_line(
+        [journal.FACTS, "environment", {"python": 3, "ram_bytes": -1, "torch": "2.9"}], damage
+    )
+    assert line == lines.Facts("environment", {"torch": "2.9"})
+    begun = codec.from_line(
+        [journal.BEGIN, 1, None, "load", "M", None, 7, 5, EDGE, {"own_ns": "x", "body": True}], damage
+    )
+    assert begun.attributes == {"body": True}
+    assert damage.lines == 2
 
 
 def test_named_fields_of_rows():

@@ -14,6 +14,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.compare.variants import METRICS, SESSION, Variant, succeeded
 from hftrace.analysis.compare.verdicts import can_decide
+from hftrace.analysis.lost import damaged_facts, is_damaged
 from hftrace.analysis.time.load_names import describe_load, load_names
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.spans import span_index
@@ -65,7 +66,7 @@ class Caveat:
 
 def caveats(variants: Sequence[Variant]) -> list[Caveat]:
     """Returns everything that makes a comparison of these groups less than fair, most important first."""
-    found = list(_outcomes(variants))
+    found = [*_outcomes(variants), *_damaged(variants)]
     for kind, subject, of in _subjects(variants):
         found += _differences(variants, kind, subject, of)
     found += _lazy(variants)
@@ -86,6 +87,15 @@ def _outcomes(variants: Sequence[Variant]) -> Iterator[Caveat]:
                 f"{variant.name}: {len(bad)} of {_runs(len(variant.runs))} without figures ({listed})",
                 variant.name,
             )
+
+
+def _damaged(variants: Sequence[Variant]) -> Iterator[Caveat]:
+    """Yields a caveat for each group with traces of which something was left out, because it was damaged."""
+    for variant in variants:
+        runs = [run for run in variant.runs if is_damaged(run)]
+        if runs:
+            text = f"{variant.name}: {len(runs)} of {_runs(len(variant.runs))} damaged, and facts left out"
+            yield Caveat("damage", "damage", text, variant.name)
 
 
 def _ending(trace: Trace) -> str:
@@ -137,7 +147,9 @@ def _entry(block: str, inner: str, key: str) -> Callable[[Trace], str]:
 
     def read(run: Trace) -> str:
         values = getattr(run, block).get(inner)
-        if not isinstance(values, dict) or key not in values:
+        if not isinstance(values, dict):
+            return UNKNOWN if f"{block}.{inner}" in damaged_facts(run) else NOT_GIVEN
+        if key not in values:
             return NOT_GIVEN
         return "None" if values[key] is None else _shown(values[key])
 

@@ -8,30 +8,41 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, is_number, rule
 from hftrace.analysis.loader import is_unrecognised, traced_as
+from hftrace.analysis.lost import DAMAGED, NAMES, damaged_facts, lost_of
 from hftrace.schema.trace import Trace
+
+MAX_NAMED = 3
 
 
 @rule(
-    ("H01", "lost-events", "Something could not be recorded: the trace is incomplete."),
+    ("H01", "lost-events", "Something could not be recorded, or was damaged: the trace is incomplete."),
     concerns="recorder",
     of_session=True,
 )
 def lost_events(trace: Trace) -> Iterator[Finding]:
-    """H01: events that were not recorded."""
-    lost = trace.header.get("lost")
+    """H01: events that were not recorded, and what was left out because it was damaged."""
+    lost = lost_of(trace)
     parts = [
         f"{count:,} {what}"
-        for what, count in (lost.items() if isinstance(lost, dict) else ())
-        if is_number(count)
+        for what, count in lost.items()
+        if what not in DAMAGED and what != NAMES and is_number(count)
     ]
-    reason = lost.get("reason") if isinstance(lost, dict) else None
+    reason = lost.get("reason")
     why = f" The journal stopped: {_first_line(reason)}." if isinstance(reason, str) else ""
-    if parts:
+    evidence = [f"Not recorded: {', '.join(parts)}.{why}"] if parts else []
+    damaged = [
+        units.count(lost[name], *words) for name, words in DAMAGED.items() if is_number(lost.get(name))
+    ]
+    if damaged:
+        names = damaged_facts(trace)
+        listed = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+        evidence.append(f"Damaged, and left out: {' and '.join(damaged)}{f' ({listed})' if listed else ''}.")
+    if evidence:
         yield Finding(
             "H01",
             "lost-events",
             "This trace is incomplete",
-            f"Not recorded: {', '.join(parts)}.{why}",
+            " ".join(evidence),
             "Read sums in this trace as lower bounds."
             + (" Trace again with the output (-o), or TMPDIR, on a disk with room." if why else ""),
             internal=True,

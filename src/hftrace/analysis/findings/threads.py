@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule, total_of
+from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
 
@@ -53,8 +54,14 @@ def overlapping(trace: Trace) -> Iterator[Finding]:
 
 
 def _names(trace: Trace, rows: list[int]) -> str:
-    """Returns which loads: by the class that was called, with how many of each."""
-    names = trace.spans.column("name")
+    """Returns which loads: by the class that was called, with how many of each.
+
+    Args:
+        trace: The session, or one load of it.
+        rows: Their spans, of the session.
+    """
+    session = trace.session if isinstance(trace, LoadTrace) else trace
+    names = session.spans.column("name")
     counts = Counter(str(names[row]) for row in rows)
     said = [f"{count:,} of {name}" if count > 1 else name for name, count in counts.most_common(MAX_NAMES)]
     more = len(counts) - MAX_NAMES

@@ -173,7 +173,7 @@ def _report(trace: Trace, target: Path | None) -> int:
         from hftrace.launch.ending.explanation import explain_death
 
         print_error(f"{explain_death(trace)}.{where}")
-        if outcome.get("killer") == "memory-limit":
+        if outcome.get("killer") in ("memory-limit", "timeout"):
             return EXIT_THRESHOLD
         return EXIT_OF_SIGNAL.get(str(by), EXIT_FAILED)
     from hftrace.analysis.time.whose import ended_outside

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.evidence import piece
+from hftrace.analysis.lost import lost_of
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.ending.conclusion import build_trace
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.run_directory import BLOCK_PREFIX, RUN_PREFIX, RunFacts, read_log
 from hftrace.record.child.load import PROBLEM_FILE, REQUEST_FILE
-from hftrace.schema import codec, journal
+from hftrace.schema import codec, document, journal
+from hftrace.schema.facts import note_lost
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
 from hftrace.system.processes import start_ticks
@@ -152,13 +154,34 @@ def recover(run: Path, *, running: bool = False) -> Trace:
         raise
     except Exception as error:
         raise HftraceError(
-            f"the journal in {run} is damaged: no trace can be made of it ({type(error).__name__}: {error})"
+            f"the journal in {run} is damaged, and is kept: no trace can be made of it "
+            f"({type(error).__name__}: {error})"
         ) from error
     if running and trace.outcome.get("status") == "killed":
         # Nobody has killed it; only the recording ends here.
         ending = {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
         trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
-    return dataclasses.replace(trace, header=Facts({**trace.header, "recovered": True}))
+    header = note_lost({**trace.header, "recovered": True}, {"damaged_lines": facts.damage.lines})
+    return _readable(dataclasses.replace(trace, header=Facts(header)), run)
+
+
+def _readable(trace: Trace, run: Path) -> Trace:
+    """Returns a trace as a reader will have it: what he would leave out is left out, and counted.
+
+    Raises:
+        HftraceError: No reader would take it.
+    """
+    try:
+        content = document.from_bytes(document.to_bytes(trace), "the trace that comes of it")
+    except HftraceError as error:
+        raise HftraceError(f"the journal in {run} is damaged, and is kept: {error.message}") from None
+    return Trace(**{field.name: getattr(content, field.name) for field in dataclasses.fields(content)})
+
+
+def damaged_lines(trace: Trace) -> int:
+    """Returns how many lines of its journals and samples were left out of a trace."""
+    count = lost_of(trace).get("damaged_lines")
+    return count if isinstance(count, int) else 0
 
 
 def _complete(run: Path, facts: RunFacts) -> None:

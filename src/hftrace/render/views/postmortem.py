@@ -242,7 +242,7 @@ def _reading(found: Death, short: bool) -> str:
 def _times(trace: Trace, found: Death) -> str:
     if found.time_ns is None:
         return ""
-    start = min(span_index(trace).starts)
+    start = min(span_index(trace).starts, default=0)
     parts = [f"{units.duration(found.time_ns - start)} after the start"]
     began = ended_load_start_ns(trace)
     if began is not None and began <= found.time_ns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 
@@ -20,7 +21,7 @@ from hftrace.analysis.ledger.tensors import TO
 from hftrace.analysis.time.spans import span_index
 from hftrace.cli.compare import named_groups
 from hftrace.errors import HftraceError, UsageError
-from hftrace.schema.model import Table, Tensor
+from hftrace.schema.model import Facts, Table, Tensor
 
 KEYS = ("median", "values", "ratio", "ratio_low", "ratio_high", "verdict")
 VERDICTS = {"better", "worse", "no_difference", "too_few_runs"}
@@ -274,6 +275,19 @@ def test_caveats_within_a_group():
     texts = _texts([("base", runs()), ("mixed", [*runs(), load(resident=0.0), load(generation="A")])])
     assert "mixed mixes page cache before the load: cold (1 run), warm (6 runs)" in texts
     assert "mixed has runs with different transformers: 4.48.3 (1 run), 5.23.0 (6 runs)" in texts
+
+
+def test_what_was_damaged_is_said_and_not_taken_for_what_was_not_given():
+    whole, damaged = runs(dtype_asked="x"), runs()
+    lost = {"damaged_facts": 1, "damaged": ["request.keywords"]}
+    damaged[0] = dataclasses.replace(
+        damaged[0],
+        header=Facts({**damaged[0].header, "lost": lost}),
+        request=Facts({name: value for name, value in damaged[0].request.items() if name != "keywords"}),
+    )
+    texts = _texts([("whole", whole), ("damaged", damaged[:1])])
+    assert "damaged: 1 of 1 run damaged, and facts left out" in texts
+    assert "dtype_asked differs: x (whole); unknown (damaged)" in texts
 
 
 def test_a_lazy_load_is_said():

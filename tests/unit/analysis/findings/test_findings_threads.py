@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from handmade import MAIN, PID, Builder
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.loads import pick_load
 from hftrace.analysis.time.overlap import overlapping_loads
 
 
@@ -66,3 +67,12 @@ def test_the_cause_stands_before_what_follows_from_it():
     for load in (1, 2):
         made.tensor("a.weight", [1024, 1024], provenance="meta", device="meta", load=load)
     assert next(iter(names(made))) == "overlapping-loads"
+
+
+def test_of_a_single_load_it_is_the_loads_of_the_session_that_are_named():
+    trace = loads((0, 10), (5, 20), (30, 40)).trace()
+    whole = {finding.name: finding for finding in findings(trace)}["overlapping-loads"]
+    for number in (1, 2):
+        alone = {finding.name: finding for finding in findings(pick_load(trace, number))}
+        assert alone["overlapping-loads"].evidence == whole.evidence
+    assert "overlapping-loads" not in {finding.name for finding in findings(pick_load(trace, 3))}

@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from hftrace.errors import HftraceError, UsageError
+from hftrace import Trace
+from hftrace.errors import UsageError
 from hftrace.launch.ending.explanation import explain_death
-from hftrace.launch.ending.recovery import delete_run, opened_run, recover, running_process
+from hftrace.launch.ending.recovery import damaged_lines, delete_run, opened_run, recover, running_process
 from hftrace.launch.run_directory import CHILD, SAMPLER, STALL, TIMEOUT, UNWATCHED, SupervisorLog
 from hftrace.schema import journal
 from hftrace.system.processes import start_ticks
@@ -75,8 +76,99 @@ def test_a_run_without_a_journal(tmp_path):
 
 def test_a_damaged_journal(tmp_path):
     write_journal(tmp_path, [journal.BEGIN, 1])
-    with pytest.raises(HftraceError, match="is damaged: no trace can be made of it"):
-        recover(tmp_path)
+    trace = recover(tmp_path)
+    assert trace.header.lost == {"events": 0, "damaged_lines": 1}
+    assert damaged_lines(trace) == 1
+
+
+def span(number, parent=None, start=5_010, thread=7, **attributes):
+    return [
+        journal.BEGIN,
+        number,
+        parent,
+        "load",
+        f"span {number}",
+        None,
+        thread,
+        start,
+        [1, 2, 3, 4],
+        attributes,
+    ]
+
+
+def end(number, time_ns=5_020):
+    return [journal.END, number, time_ns, [1, 2, 3, 4], "ok", {}]
+
+
+@pytest.mark.parametrize(
+    ("lines", "parents", "damaged"),
+    [
+        ([span(1), span(2, 1), span(3, 2), end(3), end(2), end(1)], {1: None, 2: 1, 3: 2}, 0),
+        # The beginning of 2 is lost: what was in it was in 1, too.
+        ([span(1), [journal.BEGIN, 2], span(3, 2), end(3), end(2), end(1)], {1: None, 3: 1}, 1),
+        ([span(1), span(1), end(1)], {1: None}, 1),
+        ([span(1), end(1), end(1, 5_030)], {1: None}, 1),
+        ([span(1), end(1, 5_005)], {1: None}, 1),
+        ([span(1, 1), end(1)], {1: None}, 1),
+        ([span(1, 2), span(2, 1), end(2), end(1)], {1: None, 2: 1}, 1),
+        ([span(1, 2), span(2, 9), [journal.BEGIN, 9], end(2), end(1)], {2: None, 1: 2}, 1),
+    ],
+    ids=[
+        "whole",
+        "a parent",
+        "a beginning twice",
+        "an end twice",
+        "an end before",
+        "in itself",
+        "a circle",
+        "around",
+    ],
+)
+def test_lines_that_contradict_others(tmp_path, lines, parents, damaged):
+    write_journal(tmp_path, *lines)
+    trace = recover(tmp_path)
+    assert {row.id: row.parent for row in trace.spans} == parents
+    assert damaged_lines(trace) == damaged
+    trace.save(tmp_path / "trace.json")
+    assert len(Trace.open(tmp_path / "trace.json").spans) == len(parents)
+
+
+def test_a_damaged_header(tmp_path):
+    path = write_journal(tmp_path, span(1), end(1))
+    text = path.read_text()
+    path.write_text(text.replace("{", "[", 1))
+    trace = recover(tmp_path)
+    assert [row.name for row in trace.spans] == ["span 1"]
+    assert damaged_lines(trace) == 1
+    # When it was is not known any more.
+    assert trace.header.start_time is None
+    path.write_text(text + text.partition("\n")[0] + "\n")
+    assert [row.name for row in recover(tmp_path).spans] == ["span 1"]
+
+
+def test_times_before_the_clock_base(tmp_path):
+    write_journal(tmp_path, span(1), span(2, 1, start=100), end(2), end(1))
+    trace = recover(tmp_path)
+    assert [(row.id, row.start_ns) for row in trace.spans] == [(1, 10)]
+    assert damaged_lines(trace) == 1
+    # Of a header that no line agrees with, the others are right.
+    write_journal(tmp_path, span(1), span(2, 1), end(2), end(1), base=10**9)
+    trace = recover(tmp_path)
+    assert [(row.id, row.start_ns) for row in trace.spans] == [(1, 0), (2, 0)]
+    assert damaged_lines(trace) == 1
+
+
+def test_the_log_of_the_supervisor_may_be_damaged_too(tmp_path):
+    write_journal(tmp_path, span(1), end(1))
+    log = SupervisorLog(tmp_path)
+    log.write(
+        "run", {"header": "x", "request": {"model": 5, "keywords": {"a": 1}}, "limits": {"ram_bytes": -1}}
+    )
+    log.write(CHILD, {"pid": "x", "start_ns": 2**70})
+    log.write("end", {"exit_code": 1.5})
+    trace = recover(tmp_path)
+    assert dict(trace.request) == {"keywords": {"a": 1}, "commit": None}
+    assert damaged_lines(trace) == 3
 
 
 @linux
