@@ -8,7 +8,6 @@ other systems the figure is None.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
 from collections.abc import Callable
@@ -37,8 +36,18 @@ class _Information(ctypes.Structure):
 
 def trim() -> None:
     """Gives what malloc has free back to the kernel, where it can; takes some 0.3 ms."""
-    with contextlib.suppress(OSError, AttributeError):  # glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+    function = _trim()
+    if function is not None:
+        function(0)
+
+
+@lru_cache(maxsize=1)
+def _trim() -> Callable[[int], int] | None:
+    try:
+        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None  # not glibc
+    return function
 
 
 @lru_cache(maxsize=1)
