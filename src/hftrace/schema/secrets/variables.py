@@ -5,6 +5,7 @@ No code of the host is run for it: of an object only what is stored in it is loo
 
 from __future__ import annotations
 
+import functools
 import gc
 import types
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ _MORE_WORDS = frozenset(listed("cred creds pwd pw psw"))
 """Words that as the name of a variable can mean nothing else, though in a text they can."""
 
 
+@functools.lru_cache(maxsize=4096)
 def names_secret_variable(name: str) -> bool:
     """Returns whether a variable of this name may be a secret; a ``key`` of somebody's loop is none."""
     if is_strong_name(name) or name == "tok":
