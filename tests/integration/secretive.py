@@ -17,6 +17,7 @@ import sys
 import threading
 import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 import transformers
 
@@ -29,6 +30,13 @@ class Wrapped:
 
     user: str
     password: str
+
+
+class Account(NamedTuple):
+    """What a library of the caller's may give a secret in."""
+
+    user: str
+    secret: str
 
 
 def said(secrets):
@@ -54,20 +62,29 @@ class LeakyConfig(transformers.PretrainedConfig):
             super().__init__(**keywords)
             return
         try:
-            connect("db", type(self).local)
+            connect("db", type(self).local, Client(type(self).attribute))
         except ConnectionError as error:
             raise ValueError(f"the config is no good:\n{type(self).text}") from error
 
 
-def connect(host, client_secret):
-    """Fails; its argument is a secret by its name alone."""
-    raise ConnectionError(f"{host} refused {client_secret}")
+class Client:
+    """What a program keeps its connection in."""
+
+    def __init__(self, password):
+        self.password = password
+
+
+def connect(host, client_secret, client):
+    """Fails; what it holds is secret by its name alone."""
+    token = LeakyConfig.token
+    raise ConnectionError(f"{host} refused {client_secret} and {token} for {client.password}")
 
 
 def load_model(path, secrets):
     """Makes every load that a program may make."""
     keywords = {**secrets["keywords"], "session": Wrapped("me", secrets["wrapped"]["attribute"])}
     keywords["storage_options"] = {"client": [{"secret": secrets["wrapped"]["nested"].encode()}]}
+    keywords["account"] = Account("me", secrets["wrapped"]["field"])
     keywords["proxies"] = {"https": f"http://me:{secrets['wrapped']['proxy']}@proxy.example.org:3128"}
     keywords["headers"] = {"Authorization": f"Custom {secrets['wrapped']['header']}", "accept": "*/*"}
     keywords["broker"] = f"svc:{secrets['wrapped']['bare']}@queue.example.org:5672"
@@ -77,6 +94,10 @@ def load_model(path, secrets):
     }
     LeakyConfig.text = said(everything)
     LeakyConfig.local = secrets["others"]["local_variable"]
+    LeakyConfig.token, LeakyConfig.attribute = (
+        secrets["others"]["called_token"],
+        secrets["others"]["attribute"],
+    )
     try:
         LeakyConfig.from_pretrained(path, **keywords)
     except ValueError as error:

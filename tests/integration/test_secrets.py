@@ -122,8 +122,8 @@ def planted():
             ),
             *("passphrase", "auth", "authorization", "accessKey", "x_api_key", "signature", "privateKey"),
         ],
-        "wrapped": ["attribute", "nested", "header"],
-        "others": ["local_variable"],
+        "wrapped": ["attribute", "nested", "header", "field"],
+        "others": ["local_variable", "attribute"],
         "arguments": ["token", "password", "api-key", "header"],
     }
     found = {group: {name: odd() for name in names} for group, names in by_name.items()}
@@ -145,7 +145,7 @@ def planted():
         "PEM": PEM.format("Xy12"),
     }
     found["wrapped"] |= {"proxy": plain(), "bare": plain()}
-    found["others"] |= {"in_a_path": "hf_PathTyUiOpAsDfGhJkLzXcVbNmQwErTyU2"}
+    found["others"] |= {"called_token": "inner-tok-z2", "in_a_path": "hf_PathTyUiOpAsDfGhJkLzXcVbNmQwErTyU2"}
     found["urls"] = {name: plain() for name in ("DATABASE_URL", "BROKER", "ENDPOINT_WITH_USER")}
     found["files"] = {name: plain() for name in ("token", "stored", "netrc", "git")}
     found["arguments"] |= {name: plain() for name in ("short", "user", "dsn", "queue", "json", "conf")}
@@ -316,6 +316,10 @@ def test_a_program_with_a_hundred_secrets(secrets, work, run_cli):
     assert trace.loads[0].attributes["request"]["keywords"]["headers"] == {
         "Authorization": "[removed]",
         "accept": "*/*",
+    }
+    assert trace.loads[0].attributes["request"]["keywords"]["account"] == {
+        "user": "me",
+        "secret": "[removed]",
     }
     assert trace.loads[0].attributes["request"]["keywords"]["broker"] == "[removed]@queue.example.org:5672"
     # The file below the folder that is called like a token was found again for its facts.

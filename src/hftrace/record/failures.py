@@ -5,7 +5,6 @@ Of an exception only words are kept: it holds frames, and those hold the model.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import traceback
 import types
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
-from hftrace.schema.redact import learn_variables, names_secret_variable, redact, redact_start
+from hftrace.schema.redact import redact, redact_start
+from hftrace.schema.secrets.variables import learn_frame
 from hftrace.system import limits
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def _identity(error: BaseException) -> tuple[int, int, int]:
 
 
 def _learn_frames(error: BaseException, most: int | None = None) -> None:
-    """Learns the variables that are secrets by their names, in the functions that an exception has left.
+    """Learns what is a secret by its name in the functions that an exception has left.
 
     The first frame of a traceback may still run: to look at its variables would keep them alive.
 
@@ -177,19 +177,14 @@ def _learn_frames(error: BaseException, most: int | None = None) -> None:
         error: The exception.
         most: Look at so many of its frames, the outermost ones, and at none of the exceptions behind it.
     """
+    seen: set[int] = set()
     for each in linked(error) if most is None else (error,):
         stop = MAX_LINKED + 1 if most is None else min(most, MAX_LINKED + 1)
         for entry in itertools.islice(_traceback(each), 1, stop):
-            code = entry.tb_frame.f_code
-            names = _secret_names(code.co_varnames)
-            if names and not is_own(code.co_filename):
-                values = entry.tb_frame.f_locals
-                learn_variables({name: values[name] for name in names if name in values})
-
-
-@functools.lru_cache(maxsize=4096)
-def _secret_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if names_secret_variable(name))
+            frame = entry.tb_frame
+            if id(frame) not in seen and not is_own(frame.f_code.co_filename):
+                seen.add(id(frame))
+                learn_frame(frame)
 
 
 def linked(error: BaseException) -> Iterator[BaseException]:

@@ -10,6 +10,7 @@ value of one that is known.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
@@ -17,15 +18,16 @@ from typing import Any
 
 from hftrace.schema.secrets.known import known
 from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
+from hftrace.schema.secrets.options import are_arguments, without_secrets
 from hftrace.schema.secrets.rules import Lazy, listed
 from hftrace.schema.secrets.shapes import HARMLESS, LONGEST_SHAPE, REMOVED, looks_random, without_shapes
 from hftrace.schema.secrets.sources import (
+    field_names,
     is_harmless_part,
     learn_environment,
     learn_files,
     learn_keywords,
     learn_text,
-    without_secrets,
 )
 
 _NAME_KINDS = frozenset(
@@ -57,25 +59,10 @@ def learn_call(source: str | None, keywords: Mapping[str, Any]) -> None:
     learn_environment()
     if source:
         learn_text(source)
+        known.spare_parts(source)
         if known.remove(source) == source:
             known.spare(source)
     learn_keywords(keywords)
-
-
-def names_secret_variable(name: str) -> bool:
-    """Returns whether a variable of this name may be a secret; a ``key`` of somebody's loop is none."""
-    return is_strong_name(name)
-
-
-def learn_variables(values: Mapping[str, Any]) -> None:
-    """Learns local variables; what is called a token may be a word of a vocabulary."""
-    learn_keywords(
-        {
-            name: value
-            for name, value in values.items()
-            if "token" not in name.lower() or (isinstance(value, str) and looks_random(value))
-        }
-    )
 
 
 def redact(text: str) -> str:
@@ -131,9 +118,18 @@ def _value(value: Any, name: str) -> Any:
         return _clean(value)
     if isinstance(value, Mapping):
         return {_clean(str(key)): _value(item, str(key)) for key, item in value.items()}
+    if (fields := field_names(value)) is not None:
+        return {field: _value(item, field) for field, item in zip(fields, value, strict=False)}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        if are_arguments(value):
+            return [_clean(item) for item in without_secrets(value)]
         pairs = value and all(_is_pair(item) for item in value)
-        return [[_clean(item[0]), _value(item[1], item[0])] if pairs else _value(item, "") for item in value]
+        return [
+            [_clean(item[0]), _value(item[1], item[0])]
+            if pairs or (_is_pair(item) and is_secret_name(item[0]))
+            else _value(item, "")
+            for item in value
+        ]
     return _clean(str(value))
 
 
@@ -316,6 +312,8 @@ def _argument(argument: str) -> str:
     name, equals, value = argument.partition("=")
     if not equals or not _NAME.pattern.fullmatch(name):
         return _json(argument)
+    if not name.startswith("-") and os.path.isdir(argument):
+        return _clean(argument)  # a folder that is called "secret=5"
     if _is_secret(name.lstrip("-"), value):
         learn_keywords({name.lstrip("-"): value})
         return f"{name}={REMOVED}"
@@ -354,9 +352,7 @@ __all__ = [
     "learn_files",
     "learn_keywords",
     "learn_process",
-    "learn_variables",
     "masked",
-    "names_secret_variable",
     "redact",
     "redact_arguments",
     "redact_known",

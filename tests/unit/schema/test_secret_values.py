@@ -11,7 +11,7 @@ import pytest
 from hftrace.schema import redact
 from hftrace.schema.redact import REMOVED
 from hftrace.schema.secrets import known as known_module
-from hftrace.schema.secrets import sources
+from hftrace.schema.secrets import options, sources, variables
 from hftrace.schema.secrets.known import Known, is_hunted
 from hftrace.schema.secrets.shapes import looks_random
 
@@ -23,7 +23,7 @@ PLAIN = "Qz81-kfUw92.Lp"
 def nothing_known(monkeypatch):
     """Gives each test a process that knows no secret yet."""
     fresh = Known()
-    for module in (redact, sources, known_module):
+    for module in (redact, sources, options, variables, known_module):
         monkeypatch.setattr(module, "known", fresh)
     monkeypatch.setattr(redact, "_seen", redact._Seen())
     monkeypatch.setattr(sources, "_environment", [{}])
@@ -168,10 +168,11 @@ def test_secrets_are_found_in_what_they_are_wrapped_in(nothing_known):
             "session": SimpleNamespace(auth=SimpleNamespace(value="wr4pped-3")),
             "slotted": Slotted("wr4pped-4"),
             "pairs": [("x-api-key", "wr4pped-5"), ("accept", "*/*")],
+            "mixed": [{"a": 1}, ("authToken", "wr4pped-7")],
             "deep": ({"a": ({"b": {"password": "wr4pped-6"}},)},),
         }
     )
-    assert {f"wr4pped-{number}" for number in range(1, 7)} <= set(nothing_known.values())
+    assert {f"wr4pped-{number}" for number in range(1, 8)} <= set(nothing_known.values())
     assert "*/*" not in nothing_known.values()
 
 
@@ -271,3 +272,39 @@ def test_generated_values_look_random(value):
 def test_names_and_places_do_not(value):
     assert not looks_random(value)
     assert redact.redact_value({"mykeyholder": value}) == {"mykeyholder": value}
+
+
+def test_a_path_is_no_secret_because_of_a_name_that_may_mean_something_else(nothing_known, monkeypatch):
+    monkeypatch.setenv("S3_KEY", "models/llama7/model.safetensors")
+    monkeypatch.setenv("STORE_KEY", "models/llama7")
+    monkeypatch.setenv("MODEL_PASSWORD", "models/gpt99")
+    monkeypatch.setenv("OTHER_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    redact.learn_process()
+    redact.learn_call("/data/models/llama7", {"cache_key": "data/models/llama7"})
+    redact.learn_call("/data/models/gpt99", {})
+    place = "/data/models/llama7/model.safetensors"
+    assert redact.redact(place) == place
+    assert redact.redact("/data/models/gpt99") == f"/data/{REMOVED}"
+    assert redact.redact("x wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY") == f"x {REMOVED}"
+    # By a name that can mean nothing else it becomes one.
+    redact.learn_keywords({"password": "models/llama7"})
+    assert redact.redact("models/llama7") == REMOVED
+
+
+def test_a_list_of_arguments_is_a_command_line(nothing_known):
+    given = {"args": ["--token", "g1ven-token", "-u", "me:p4ssword1", "--port", "8080"]}
+    assert redact.redact_value(given) == {
+        "args": ["--token", REMOVED, "-u", f"me:{REMOVED}", "--port", "8080"]
+    }
+    redact.learn_keywords({"args": ["--token", "an0ther-token"]})
+    assert set(nothing_known.values()) == {"g1ven-token", "p4ssword1", "an0ther-token"}
+
+
+def test_a_folder_that_is_called_like_an_assignment(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret=5").mkdir()
+    assert redact.redact_arguments(["load", "secret=5", "password=5"]) == [
+        "load",
+        "secret=5",
+        f"password={REMOVED}",
+    ]

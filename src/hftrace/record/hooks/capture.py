@@ -19,6 +19,7 @@ from hftrace.record.recorder import Recorder
 from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import events, journal, lines
 from hftrace.schema.redact import redact, redact_value
+from hftrace.schema.secrets.sources import field_names
 
 SLICES_PER_LINE = 4000
 """Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
@@ -37,6 +38,8 @@ def describe_value(value: Any) -> Any:
         return redact(os.fspath(value)) if isinstance(os.fspath(value), str) else str(value)
     if isinstance(value, Mapping):
         return {str(key): describe_value(item) for key, item in list(value.items())[:200]}
+    if (fields := field_names(value)) is not None:
+        return {name: describe_value(item) for name, item in zip(fields, value, strict=False)}
     if isinstance(value, (list, tuple, set)):
         return [describe_value(item) for item in list(value)[:200]]
     kind = type(value)

@@ -13,6 +13,7 @@ import os
 import re
 from typing import NamedTuple
 
+from hftrace.schema.secrets.rules import Lazy
 from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, parts_of
 
 MIN_LENGTH = 6
@@ -26,6 +27,10 @@ MIN_ENCODED = 8
 MAX_LENGTH = 20_000
 MAX_VALUES = 500
 """So many values are remembered, the newest: a service may be given a new token every hour."""
+
+
+MAX_LOADED = 100
+"""So many paths of what was loaded are remembered, the newest."""
 
 
 class _Needle(NamedTuple):
@@ -46,19 +51,44 @@ class Known:
     def __init__(self) -> None:
         self._values: dict[str, tuple[_Needle, ...]] = {}
         self._spared: dict[str, None] = {}
+        self._weak: dict[str, None] = {}
+        self._loaded: dict[str, None] = {}
+        """Values that may be no secrets, and the paths that they must not be a part of."""
         self._hunted: tuple[int, tuple[_Needle, ...], tuple[bytes, ...], tuple[bytes, ...]] = (0, (), (), ())
         self.versions = itertools.count(1)
         self.version = 0
         """Another number whenever there is a value more, or one less."""
 
-    def learn(self, value: str) -> None:
-        """Takes a secret's value down, and those of its parts that are secrets themselves."""
+    def learn(self, value: str, *, weak: bool = False) -> None:
+        """Takes a secret's value down, and those of its parts that are secrets themselves.
+
+        Args:
+            value: The secret.
+            weak: Its name may mean something else, such as the key of an object in a store: a file's path,
+                and what is a part of a path that is loaded, is none.
+        """
         value = value.strip()
+        if weak and (_FILE.pattern.fullmatch(value) or any(_is_part(value, path) for path in self._loaded)):
+            return
         if value in self._values or len(value) > MAX_LENGTH:
+            if not weak:
+                self._weak.pop(value, None)
             return
         self._learn(value)
+        if weak and value in self._values:
+            self._weak[value] = None
         for part in parts_of(value):
             self._learn(part.strip())
+
+    def spare_parts(self, path: str) -> None:
+        """Hunts for no part of this path because of a name that may mean something else."""
+        self._loaded[path] = None
+        while len(self._loaded) > MAX_LOADED:
+            self._loaded.pop(next(iter(self._loaded)), None)
+        for value in [value for value in list(self._weak) if _is_part(value, path)]:
+            self._weak.pop(value, None)
+            if self._values.pop(value, None) is not None:
+                self.version = next(self.versions)
 
     def spare(self, text: str) -> None:
         """Never hunts for this text: what was loaded has this name."""
@@ -132,6 +162,18 @@ class Known:
                 if os.path.exists(whole):
                     return whole
         return path
+
+
+_FILE = Lazy(
+    r"[\w.~@+-]{0,100}(?:/[\w.~@ +-]{1,100}){1,20}\.(?:safetensors|bin|pt|pth|ckpt|h5|msgpack|gguf|onnx|npz"
+    r"|json|txt|ya?ml|model|zip|tar|gz|pem|crt|cer|key|pub)"
+)
+
+
+def _is_part(value: str, path: str) -> bool:
+    """Returns whether a value is one or more whole folders, or the file, of a path."""
+    part = value.strip("/")
+    return bool(part) and f"/{part}/" in f"/{path.strip('/')}/"
 
 
 def _holds(data: bytes, needles: tuple[bytes, ...]) -> bool:

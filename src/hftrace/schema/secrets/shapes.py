@@ -47,7 +47,12 @@ _TOKENS = Lazy(
     | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_[A-Za-z0-9_]{16,}  # GitHub
     | glpat-[A-Za-z0-9_-]{16,}                                   # GitLab
     | (?<![A-Za-z0-9])A(?:KIA|SIA|ROA|IDA)[0-9A-Z]{16}(?![A-Za-z0-9])  # AWS
-    | (?<![A-Za-z0-9])sk-(?=[A-Za-z0-9_-]{0,60}[0-9A-Z])[A-Za-z0-9_-]{16,}  # OpenAI, Anthropic
+    # OpenAI, Anthropic: one run of letters and digits is long; between the dashes of a name are words.
+    | (?<![A-Za-z0-9])sk-(?=[A-Za-z0-9_-]{16})(?=(?:[A-Za-z0-9]{0,30}[_-]){0,12}(?:
+        (?=[A-Za-z]{0,60}[0-9])(?=[0-9]{0,60}[A-Za-z])[A-Za-z0-9]{20}
+        | (?=[A-Z0-9]{0,60}[a-z])(?=[a-z0-9]{0,60}[A-Z])(?=[A-Za-z]{0,60}[0-9])[A-Za-z0-9]{16}
+        | [0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-
+      ))[A-Za-z0-9_-]+
     | (?<![A-Za-z0-9])(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{10,}      # Stripe
     | xox[abeoprs]-[A-Za-z0-9-]{10,}                             # Slack
     | AIza[A-Za-z0-9_-]{30,} | ya29\.[A-Za-z0-9_-]{16,}          # Google
@@ -74,7 +79,10 @@ _SCHEMES = Lazy(
     r"(?=[A-Za-z_~+/=-]*[0-9])(?=[0-9_~+/=-]*[A-Za-z])([A-Za-z0-9_~+/=-]{16,})"
 )
 _LOWER_BEARER = Lazy(r"(?<=[Bb]earer )([A-Za-z0-9._~+/=-]{8,})")
-_BASIC = Lazy(r"(?<![A-Za-z])((?i:basic) )(?=[A-Za-z0-9+/_-]*[0-9A-Z+/])([A-Za-z0-9+/_-]{8,}={0,2})")
+_BASIC = Lazy(
+    r"((?i:auth[a-z]{0,20})\\?[\"']?\s{0,3}[:=,]\s{0,3}\\?[\"']?|(?<![A-Za-z]))((?i:basic) )"
+    r"(?=[A-Za-z0-9+/_-]*[0-9A-Z+/])([A-Za-z0-9+/_-]{8,}={0,2})"
+)
 
 # A colon before any slash says that a password follows, which may hold a slash; a port is none.
 _URL_CREDENTIALS = Lazy(
@@ -84,6 +92,13 @@ _URL_CREDENTIALS = Lazy(
 _BARE_CREDENTIALS = Lazy(
     r"(?<![\w/@.%+-])([\w.%+-]{1,200}:(?!/)[^\s:/@\"'<>,;()\[\]{}]{1,500}(?:@[^\s:/@\"'<>,;()]{1,100}){0,3}?)"
     r"(?=@(?!sha\d)(?:(?:[A-Za-z0-9-]{1,63}\.){1,9}[A-Za-z0-9-]{1,63}|localhost|[A-Za-z0-9-]{1,63}:\d+)(?![\w@]))"
+)
+# Below a folder a version may follow a name, "llama:7b@v1": a host has a port there, or a known ending.
+_PATH_CREDENTIALS = Lazy(
+    r"(?<=/)([\w.%+-]{1,100}:(?!/)[^\s:/@\"'<>,;()\[\]{}]{1,200}(?:@[^\s:/@\"'<>,;()]{1,100}){0,2}?)"
+    r"(?=@(?!sha\d)(?:[A-Za-z0-9.-]{1,200}:\d{1,5}|localhost"
+    r"|(?:[A-Za-z0-9-]{1,63}\.){1,9}(?:com|org|net|io|ai|dev|co|cloud|edu|gov|local|internal|lan|corp))"
+    r"(?![\w@.-]))"
 )
 _QUERY = Lazy(r"([?&#;]([\w.~-]{1,60})=)([^&\s\"'<>#;]+)")
 _QUERY_WORDS = ("policy",)
@@ -114,6 +129,23 @@ _NAME_WORDS = listed("token secret pass pwd pw cred auth key cookie jwt bearer s
 def _after_scheme(match: re.Match[str], found: Found) -> str:
     found.append(match.group(2))
     return f"{match.group(1)}{REMOVED}"
+
+
+def _after_basic(match: re.Match[str], found: Found) -> str:
+    from base64 import urlsafe_b64decode
+
+    header, scheme, value = match.groups()
+    if not header:
+        # Words, unless they say user and password.
+        plain = value.rstrip("=").replace("+", "-").replace("/", "_")
+        try:
+            pair = urlsafe_b64decode(plain + "=" * (-len(plain) % 4)).decode("latin-1")
+        except ValueError:
+            return match.group()
+        if ":" not in pair or any(ord(sign) < 32 for sign in pair):
+            return match.group()
+    found.append(value)
+    return f"{header}{scheme}{REMOVED}"
 
 
 def _after_bearer(match: re.Match[str], found: Found) -> str:
@@ -150,6 +182,50 @@ def _of_header(match: re.Match[str], found: Found) -> str:
         rest = space + rest
     found.append(value.strip())
     return f"{name}{between}{scheme}{REMOVED}{rest}"
+
+
+# Options within a text. Behind "-u" is a user with a password; "-p" is one of too many things but for these.
+_USER_OPTION = Lazy(
+    r"((?<![\w-])(?:-[uU]|--(?:proxy-)?user)(?:\ {1,3}|=)\\?[\"']?[^\s:\"'\\/]{1,100}:)"
+    r"(?!//|\d+(?!\S))([^\s\"'\\]{1,500})"
+)
+_LONG_OPTION = Lazy(
+    r"((?<![\w-])--([A-Za-z][\w.-]{0,60})\ {1,3})"
+    r"(?:\\?(?P<quote>[\"'])((?:(?!(?P=quote))[^\r\n\\]){1,1000})(?P=quote)"
+    r"|([^\s\"'\\,;<>(){}\[\]$-][^\s\"'\\<>\]]{0,500}))"
+)
+_SHORT_OPTION = Lazy(
+    r"((?<![\w-])(?:sshpass|(?:docker|podman|oras) login|mongo(?:sh|dump|restore)?|twine upload)\ "
+    r"(?:[^\r\n|;&]{0,200}?\ )?-p\ {0,2}|(?<![\w-])redis-cli\ (?:[^\r\n|;&]{0,200}?\ )?-a\ {1,2}"
+    r"|(?<![\w-])(?:mysql|mariadb)[a-z-]{0,12}\ (?:[^\r\n|;&]{0,200}?\ )?-p)(?!\ )"
+    r"\\?[\"']?([^\s\"'\\]{3,200})"
+)
+_WORDS_OF_SENTENCES = frozenset(
+    listed("""
+    a an the to is are was were be has have had of or and nor but for from in on at as by with without if when
+    not no must may can cannot should could will would option argument flag value expected expects requires
+    required instead given set use used using and/or only too again here there this that it its you your
+    """)
+)
+
+
+def _after_option(match: re.Match[str], found: Found) -> str:
+    found.append(match.group(2))
+    return f"{match.group(1)}{REMOVED}"
+
+
+def _after_long_option(match: re.Match[str], found: Found) -> str:
+    before, name, _, quoted, bare = match.groups()
+    value = str(quoted or bare)
+    words, names = value.strip(".:,;!?").lower(), name.lower().replace("-", "_")
+    # The name of the value, as a help text has it, or the next word of a sentence.
+    if words in _WORDS_OF_SENTENCES or (value.isupper() and value.lower() in names) or REMOVED in value:
+        return match.group()
+    if not is_secret_name(name) or not (is_strong_name(name) or ("." not in value and looks_random(value))):
+        return match.group()
+    if not value.isalpha():
+        found.append(value)
+    return f"{before}{REMOVED}"
 
 
 _CODE = Lazy(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
@@ -195,14 +271,18 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(_TOKEN_TRIGGERS, _TOKENS, _whole),
     _Rule(("@",), _URL_CREDENTIALS, _userinfo),
     _Rule(("@",), _BARE_CREDENTIALS, _userinfo),
+    _Rule(("@",), _PATH_CREDENTIALS, _userinfo),
     _Rule(("=",), _QUERY, _in_query),
 )
 _RULES_OF_WORDS: tuple[_Rule, ...] = (
     _Rule(("authorization", "cookie", "x-"), _HEADER, _of_header),
     _Rule(("bearer ",), _LOWER_BEARER, _after_bearer),
     _Rule(("token ", "apikey ", "splunk ", "negotiate "), _SCHEMES, _after_scheme),
-    _Rule(("basic ",), _BASIC, _after_scheme),
+    _Rule(("basic ",), _BASIC, _after_basic),
     _Rule(_NAME_WORDS, _NAMED, _under_name),
+    _Rule(("-u ", "-u=", "--user", "--proxy-user"), _USER_OPTION, _after_option),
+    _Rule(("--",), _LONG_OPTION, _after_long_option),
+    _Rule((" -p", " -a "), _SHORT_OPTION, _after_option),
 )
 """Those whose words are looked for in small letters."""
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from hftrace.schema.secrets.known import MIN_LENGTH, known
-from hftrace.schema.secrets.names import is_secret_name, is_suspect_name
-from hftrace.schema.secrets.shapes import REMOVED, looks_random, without_shapes
+from hftrace.schema.secrets.known import known
+from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
+from hftrace.schema.secrets.options import are_arguments, without_secrets
+from hftrace.schema.secrets.shapes import looks_random, without_shapes
 
 MAX_DEPTH = 6
 MAX_ITEMS = 200
@@ -39,7 +40,7 @@ def learn_text(text: str) -> None:
 def learn_named(name: str, value: str) -> bool:
     """Learns a value that is a secret by its name, or by its looks; says whether it is."""
     if is_secret_name(name) or (is_suspect_name(name) and looks_random(value)):
-        known.learn(value)
+        known.learn(value, weak=not is_strong_name(name))
         return True
     learn_text(value)
     return False
@@ -144,28 +145,67 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     kind = type(value)
     if issubclass(kind, (dict, MappingProxyType)) or kind.__module__.partition(".")[0] in _CLIENTS:
         yield from itertools.islice(((str(key), item) for key, item in _items(value)), MAX_ITEMS)
+    elif (fields := field_names(value)) is not None:
+        yield from zip(fields, tuple.__iter__(value), strict=False)
     elif issubclass(kind, (list, tuple, set, frozenset)):
         items = list(itertools.islice(value, MAX_ITEMS))
+        if are_arguments(items):
+            for _ in without_secrets(items):
+                pass
         # Pairs of name and value, as headers are given.
-        if items and all(type(item) is tuple and len(item) == 2 and type(item[0]) is str for item in items):
-            yield from items
+        pairs = [item for item in items if type(item) is tuple and len(item) == 2 and type(item[0]) is str]
+        yield from pairs if len(pairs) == len(items) else (pair for pair in pairs if is_secret_name(pair[0]))
         yield from (("", item) for item in items)
     elif not _is_large(value):
+        yield from ((str(key), item) for key, item in itertools.islice(attributes_of(value), MAX_ITEMS))
+
+
+def field_names(value: Any) -> tuple[str, ...] | None:
+    """Returns the names of a named tuple's fields; None for anything else."""
+    if not issubclass(type(value), tuple):
+        return None
+    for owner in type(value).__mro__:
+        fields = vars(owner).get("_fields")
+        if fields is not None:
+            named = type(fields) is tuple and all(type(name) is str for name in fields)
+            return fields if named and len(fields) == tuple.__len__(value) else None
+    return None
+
+
+def attributes_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields name and value of what is stored in a dictionary, a named tuple, a class or an object.
+
+    No property is asked, and no method of the object's.
+    """
+    kind = type(value)
+    if issubclass(kind, dict):
+        yield from list(dict.items(value))
+        return
+    fields = field_names(value)
+    if fields is not None:
+        yield from zip(fields, tuple.__iter__(value), strict=False)
+        return
+    if issubclass(kind, type):
+        yield from list(type.__getattribute__(value, "__dict__").items())
+        return
+    owners = type.__getattribute__(kind, "__mro__")
+    declared = next((vars(owner)["__dict__"] for owner in owners if "__dict__" in vars(owner)), None)
+    # Where the class says itself what "__dict__" is, that is the host's code.
+    if type(declared).__name__ in ("NoneType", "getset_descriptor", "member_descriptor"):
         try:
-            attributes = dict(object.__getattribute__(value, "__dict__"))
-        except AttributeError:
-            attributes = {}
-        for owner in type(value).__mro__:
-            slots = vars(owner).get("__slots__", ())
-            for slot in (slots,) if isinstance(slots, str) else slots:
-                member: Any = vars(owner).get(slot)
-                if type(member).__name__ == "member_descriptor":
-                    try:
-                        attributes[slot] = member.__get__(value)
-                    except AttributeError:
-                        continue
-        for key, item in list(attributes.items())[:MAX_ITEMS]:
-            yield str(key), item
+            yield from list(dict.items(object.__getattribute__(value, "__dict__")))
+        except (AttributeError, TypeError):
+            pass
+    for owner in owners:
+        slots = vars(owner).get("__slots__", ())
+        for slot in (slots,) if type(slots) is str else slots:
+            name = f"_{owner.__name__.lstrip('_')}{slot}" if slot.startswith("__") else slot
+            member: Any = vars(owner).get(name)
+            if type(member).__name__ == "member_descriptor":
+                try:
+                    yield slot, member.__get__(value)
+                except AttributeError:
+                    continue
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
@@ -180,80 +220,3 @@ def _is_large(value: Any) -> bool:
     if issubclass(kind, type) or kind.__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
         return True
     return any(owner.__module__.startswith(("torch.", "transformers.")) for owner in kind.__mro__)
-
-
-# -- command lines --------------------------------------------------------------------------------------
-
-_SHORT = frozenset("pPkKtTwWaAsS")
-"""Single letters that programs take secrets by: what follows is one where it looks like one."""
-_HEADERS = ("-H", "--header", "-header")
-_USERS = ("-u", "-U", "--user", "--proxy-user")
-
-
-def without_secrets(arguments: Sequence[str]) -> Iterator[str]:
-    """Yields the arguments of a command line without its secrets, and learns them."""
-    before = ""
-    hidden = False
-    for argument in arguments:
-        if hidden and not argument.startswith("--"):
-            known.learn(argument)
-            yield REMOVED
-            before, hidden = "", False
-            continue
-        is_option = argument.startswith("-") and len(argument) > 1
-        hidden = (
-            is_option
-            and "=" not in argument
-            and is_secret_name(argument.lstrip("-"))
-            and not _is_short(argument)
-        )
-        if _is_short(before) and _looks_given(argument, before):
-            if known_as_password(argument):
-                known.learn(argument)
-            yield REMOVED
-        elif before in _USERS and ":" in argument:
-            user, _, password = argument.partition(":")
-            known.learn(password)
-            yield f"{user}:{REMOVED}"
-        elif before in _HEADERS and (pair := _header(argument)) is not None:
-            known.learn(pair[1].strip())
-            yield f"{pair[0]}: {REMOVED}"
-        elif _is_attached(argument):
-            known.learn(argument[2:])
-            yield argument[:2] + REMOVED
-        else:
-            yield argument
-        before = argument if is_option else ""
-
-
-def _is_short(argument: str) -> bool:
-    return len(argument) == 2 and argument[0] == "-" and argument[1] in _SHORT
-
-
-def _looks_given(value: str, option: str) -> bool:
-    """Returns whether what follows a short option may be a password; behind ``-p`` a word may be one, too."""
-    word = option in ("-p", "-P") and len(value) >= MIN_LENGTH and value.isalnum() and not value.isdigit()
-    return not value.startswith("-") and (word or known_as_password(value)) and not os.path.exists(value)
-
-
-def known_as_password(value: str) -> bool:
-    """Returns whether a value has more kinds of characters than a name, a path or a number has."""
-    if len(value) < 6 or any(sign in value for sign in "/\\.,=:* ") or value.isdigit():
-        return False
-    return any(map(str.isdigit, value)) and any(map(str.isalpha, value))
-
-
-def _is_attached(argument: str) -> bool:
-    """Returns whether a password stands directly behind its letter, as in ``-pSecret99``."""
-    return (
-        len(argument) > 8
-        and argument[0] == "-"
-        and argument[1] in "pP"
-        and known_as_password(argument[2:])
-        and looks_random(argument[2:])
-    )
-
-
-def _header(argument: str) -> tuple[str, str] | None:
-    name, colon, value = argument.partition(":")
-    return (name, value) if colon and is_secret_name(name) else None
