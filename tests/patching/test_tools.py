@@ -29,22 +29,22 @@ HERE = Path(__file__).resolve().parent
 EXTRAS = Path(os.environ.get("HFTRACE_ENVIRONMENTS") or HERE.parents[1] / ".venvs").resolve() / "extras"
 
 
-@transparent
-def _passing(original):
-    def call(*args, **kwargs):
-        try:
-            result = original(*args, **kwargs)
-        except BaseException:
-            raise
-        return result
+def passing(original):
+    """A handler as tracing makes them: of a module of ours, with the file name of ours."""
 
-    return call
+    def factory(original):
+        def call(*args, **kwargs):
+            try:
+                result = original(*args, **kwargs)
+            except BaseException:
+                raise
+            return result
 
+        return call
 
-passing = types.FunctionType(
-    _passing.__code__, {"__name__": "hftrace.record.hooks.test", "__builtins__": builtins}
-)
-"""A handler as tracing has them: of a module of ours, with the file name of ours."""
+    # Made here: other tests look for codes of ours in what modules hold.
+    names = {"__name__": "hftrace.record.hooks.test", "__builtins__": builtins}
+    return types.FunctionType(transparent(factory).__code__, names)(original)
 
 
 @pytest.fixture(autouse=True)
