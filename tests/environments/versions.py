@@ -57,9 +57,12 @@ EXTRAS = (
     "pandas==3.1.1",
     "python-dateutil==4.0.0",
     "six==1.17.0",
+    "coverage==7.17.5",
+    "dill==0.4.1",
 )
-"""Packages of the kinds of load that need one, and of data frames. They are a directory of their own, which
-a test puts on the PYTHONPATH of the process that needs them: all other tests run without them."""
+"""Packages of the kinds of load that need one, of data frames, and tools that look at a program. They are a
+directory of their own, which a test puts on the PYTHONPATH of the process that needs them: all other tests
+run without them."""
 
 TORCHAO = ("torchao==0.18.0",)
 """In another one: where it is there, transformers imports it with itself."""

@@ -20,6 +20,7 @@ from hftrace.analysis.time.whose import failed_loads
 from hftrace.cli.main import main
 from hftrace.render.views import load as view
 from hftrace.render.views.options import ViewOptions
+from hftrace.system.descriptors import Descriptor
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [
@@ -44,9 +45,8 @@ def fill_disk(recorded):
     """Lets every write to the journal of a recording fail from here on."""
     recorder = recorded._tracer.recorder
     recorder.writer.flush()
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, recorder.writer._file)
-    os.close(full)
+    own, recorder.writer._file = recorder.writer._file, Descriptor.open("/dev/full", os.O_WRONLY)
+    own.close()
 
 
 @pytest.fixture

@@ -54,10 +54,12 @@ class Outcomes:
         self.file.write(json.dumps({"test": test, "what": what, **facts}) + "\n")
         self.file.flush()
 
-    def own_errors(self, test: str, recording: Any) -> None:
-        """Notes what went wrong in hftrace itself: a trace that could not be made, an error in a hook."""
+    def recorded(self, test: str, recording: Any) -> None:
+        """Notes what was recorded, and what went wrong in hftrace itself: no trace, an error of a hook."""
         try:
-            errors = recording.trace.header["errors"]
+            trace = recording.trace
+            self.say(test, "recorded", loads=len(trace.loads), spans=len(trace.spans))
+            errors = trace.header["errors"]
         except Exception as failure:
             errors = [f"no trace: {failure}"]
         if errors:
@@ -72,7 +74,7 @@ class Outcomes:
     def pytest_sessionfinish(self) -> None:
         self.session.close()
         if self.traced:
-            self.own_errors("the session", self.recording)
+            self.recorded("the session", self.recording)
         self.say("the session", "end")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -82,7 +84,7 @@ class Outcomes:
         # Without samples: a sampler is a process, and there are thousands of tests.
         with hftrace.trace(None, sample_hz=0) as recording:
             result = yield
-        self.own_errors(item.nodeid, recording)
+        self.recorded(item.nodeid, recording)
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

@@ -43,6 +43,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parents[1] / "src"
+WHOLE = "the session"
+"""What ``outcomes.py`` calls the block around all of the tests."""
 PHASES = ("collect", "setup", "call", "teardown")
 MAX_AGAIN = 60
 """Tests that are run again; where more differ, something else is wrong."""
@@ -71,8 +73,9 @@ class Run:
 
     tests: dict[str, Result]
     own: list[str]
-    whole: bool
     seconds: float
+    recorded: dict[str, int]
+    """What the traces of its tests hold: how many loads and spans, and in how many tests there was a load."""
 
 
 def run(options: argparse.Namespace, tests: list[str], traced: bool) -> Run:
@@ -103,9 +106,14 @@ def run(options: argparse.Namespace, tests: list[str], traced: bool) -> Run:
         lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     found: dict[str, Result] = defaultdict(Result)
     own, whole = [], False
+    recorded: dict[str, int] = defaultdict(int)
     for line in lines:
         if line["what"] == "own":
             own += [f"{line['test']}: {error}" for error in line["errors"]]
+        elif line["what"] == "recorded" and line["test"] != WHOLE:
+            for what in ("loads", "spans"):
+                recorded[what] += line[what]
+            recorded["with a load"] += line["loads"] > 0
         elif line["what"] == "warning":
             found[line["test"]].warnings.append(line["said"])
         elif line["what"] in PHASES:
@@ -114,7 +122,9 @@ def run(options: argparse.Namespace, tests: list[str], traced: bool) -> Run:
         whole = whole or line["what"] == "end"
     if not whole:
         own.append(f"the run ended before its end, with exit code {done.returncode}: see {log}")
-    return Run({**found}, own, whole, time.monotonic() - started)
+    if traced and not recorded["spans"]:
+        own.append("nothing was recorded in any test: there is nothing to compare")
+    return Run({**found}, own, time.monotonic() - started, {**recorded})
 
 
 def differing(one: Run, other: Run) -> dict[str, str]:
@@ -158,6 +168,7 @@ def main(given: list[str] | None = None) -> int:
     print(f"untraced: {counted(untraced)} in {untraced.seconds:.0f} s", flush=True)
     traced = run(options, options.tests, traced=True)
     print(f"traced:   {counted(traced)} in {traced.seconds:.0f} s", flush=True)
+    print("recorded: " + ", ".join(f"{count} {what}" for what, count in traced.recorded.items()), flush=True)
     found = differing(untraced, traced)
     steady: dict[str, str] = {}
     for test in list(found)[:MAX_AGAIN]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from hftrace.api.trace import Trace
 from hftrace.errors import HftraceError
 from hftrace.launch import in_process
+from hftrace.launch.packed import Packed
 from hftrace.launch.sampling import DEFAULT_RATE_HZ
 from hftrace.schema import trace as schema
 
@@ -44,6 +45,8 @@ class Recording(in_process.Recording):
         """
         if self._finished is None:
             raise HftraceError(f"this recording has no trace: {_NO_TRACE[self._state]}")
+        if isinstance(self._finished, Packed):
+            self._finished = self._finished.trace()
         if self._shown is None or self._shown[0] is not self._finished:
             self._shown = self._finished, Trace.of(self._finished, self._written)
         return self._shown[1]

@@ -24,6 +24,7 @@ from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
 from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
+from hftrace.launch.packed import Packed, packed
 from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
 from hftrace.launch.verified import verify_loads
@@ -36,6 +37,7 @@ from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
 from hftrace.schema.redact import redact_arguments
 from hftrace.schema.trace import Trace
+from hftrace.system.heap import trim
 from hftrace.system.limits import binding_cgroup_limit_bytes, ram_bytes
 from hftrace.system.mounts import file_system_of
 
@@ -63,7 +65,7 @@ class Recording:
     ) -> None:
         if sample_hz < 0 or sample_hz > 10_000:
             raise ValueError(f"sample_hz must lie between 0 and 10000, got {sample_hz}")
-        self._finished: Trace | None = None
+        self._finished: Trace | Packed | None = None
         self._written: Path | None = None
         self._unsaved: str | None = None
         self._sample_hz = sample_hz
@@ -310,6 +312,10 @@ class Recording:
         self._finished, self._state = trace, "done"
         if self._place is None or self._saved(trace, self._place, directory):
             shutil.rmtree(directory, ignore_errors=True)
+        self._finished = packed(trace, self._written)
+        if self._finished is not trace:
+            del trace
+            trim()
 
     def _saved(self, trace: Trace, place: Place, directory: Path) -> bool:
         """Writes the trace, and says so where that is news; returns whether it is written.

@@ -16,6 +16,7 @@ from typing import Any
 from hftrace.launch import sampler
 from hftrace.schema.journal import samples_path
 from hftrace.system.cgroups import MemoryGroup, memory_group
+from hftrace.system.descriptors import Descriptor
 from hftrace.system.processes import helpers, starting_helper
 
 SAMPLER = Path(sampler.__file__)
@@ -119,27 +120,42 @@ class SamplerProcess:
         # -S -I: neither site-packages nor the user's environment are needed to read /proc.
         flags = ["-I", "-S"] if sys.platform.startswith("linux") else ["-I"]
         output = samples_path(directory, pid)
+        reads, writes = os.pipe()
+        self._pipe = Descriptor(writes)
+        try:
+            self.process = self._started(
+                [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(told)], reads
+            )
+        except BaseException:
+            self._pipe.close()
+            raise
+        finally:
+            os.close(reads)
+        helpers.add(self.process.pid)
+
+    def _started(self, words: list[str], reads: int) -> subprocess.Popen[bytes]:
         with starting_helper():
-            self.process = subprocess.Popen(
-                [sys.executable, *flags, str(SAMPLER), str(pid), os.fspath(output), json.dumps(told)],
-                stdin=subprocess.PIPE,
+            return subprocess.Popen(
+                words,
+                stdin=reads,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 # Ctrl-C is for the load; the sampler ends with the load, or when it is told to.
                 start_new_session=True,
             )
-        helpers.add(self.process.pid)
+
+    def let_go(self) -> None:
+        """Leaves the sampler to itself, as when this process dies: it ends with the one that it samples."""
+        self._pipe.close()
 
     def stop(self) -> Problem | None:
         """Ends the sampler and waits for its last line; returns what had become of it before, if anything."""
         code = self.process.poll()
         problem = ended(code) if code is not None else None
-        if self.process.stdin is not None and not self.process.stdin.closed:
+        if code is None and self._pipe.is_ours():
             with contextlib.suppress(OSError):  # it has ended by itself
-                self.process.stdin.write(b"q")
-                self.process.stdin.flush()
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
+                os.write(self._pipe.number, b"q")
+        self._pipe.close()
         try:
             self.process.wait(timeout=5)
         except subprocess.TimeoutExpired:

@@ -12,6 +12,8 @@ from typing import Any, cast
 _waiting: weakref.WeakSet[types.CodeType] = weakref.WeakSet()
 _done: set[str] = set()
 """Our modules whose functions are marked."""
+_seen = 0
+"""How many modules there were when ours were last looked for."""
 
 
 def run_as_it_is(code: types.CodeType) -> None:
@@ -20,12 +22,17 @@ def run_as_it_is(code: types.CodeType) -> None:
     Before torch is imported nothing can be marked, and nothing be compiled:
     torch brings hook points of its own, so this is called again.
     """
+    global _seen
     _waiting.add(code)
     skip = _skipping()
     if skip is None:
         return
     while _waiting:
         skip(_waiting.pop())
+    # There are thousands, and a block marks hundreds of codes: looked through again only after an import.
+    if len(sys.modules) == _seen:
+        return
+    _seen = len(sys.modules)
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] == "hftrace" and name not in _done and module is not None:
             _done.add(name)

@@ -13,8 +13,11 @@ torch's CUDA interface (ROCm) and its names, such as ``cuda:0``; that and others
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+
+from hftrace.schema import lines
 
 TRIES = 5
 """How often a device is asked until its allocator has stood still meanwhile."""
@@ -25,6 +28,7 @@ class DeviceMemory:
 
     def __init__(self) -> None:
         self.failure: str | None = None
+        self._described = 0
 
     def _allocator(self) -> tuple[Any, str, int] | None:
         """Returns the module that accounts, the device type, and how many devices there are."""
@@ -148,6 +152,24 @@ class DeviceMemory:
             # A half-imported torch, a backend without accounting: no figures, and the reason is kept.
             self.failure = f"{type(error).__name__}: {error}"
             return None
+
+    def news(self) -> list[lines.Line]:
+        """Returns what the journal is to have of the devices now, while a load is open."""
+        reading = self.read(reset=False)
+        if not reading:
+            return []
+        found: list[lines.Line] = []
+        # When they are first in use, and when something is on one: said again when all is over, which a
+        # load that is killed does not see.
+        stage = 1 + any(reserved for _, reserved, _ in reading.values())
+        if stage > self._described:
+            self._described = stage
+            found.append(lines.Facts("environment", {"devices": self.describe()}))
+        readings = {
+            name: lines.AllocatorReading(allocated, reserved)
+            for name, (allocated, reserved, _) in reading.items()
+        }
+        return [*found, lines.Device(time.monotonic_ns(), readings)]
 
 
 def _why_unaccounted(module: Any, kind: str, count: int) -> str | None:

@@ -5,16 +5,21 @@ Of an exception only words are kept: it holds frames, and those hold the model.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import traceback
 import types
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
-from hftrace.schema.redact import learn_variables, names_secret_variable, redact
+from hftrace.schema.redact import learn_variables, names_secret_variable, redact, redact_start
 from hftrace.system import limits
+
+if TYPE_CHECKING:
+    from hftrace.record.thread_state import ThreadState
 
 MESSAGE = 10_000
 TRACEBACK = 50_000
@@ -22,6 +27,12 @@ LINE = 2_000
 """Characters that are kept."""
 MAX_LINKED = 100
 """Exceptions that are looked at behind one: by which it was raised, or while which was handled."""
+
+
+MAX_ARGUMENTS = 20
+"""Of an exception; one with more, or with a container of more, may take long to put into words."""
+_PLAIN = frozenset((str, int, float, bool, bytes, types.NoneType))
+_CONTAINERS = (tuple, list, dict, set, frozenset)
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
@@ -33,22 +44,27 @@ def describe_error(error: BaseException) -> dict[str, Any]:
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {
         "type": f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins."),
-        "message": redact(words_of(error))[:MESSAGE],
+        "message": redact_start(words_of(error), MESSAGE),
         "traceback": redact(host_frames(text))[-TRACEBACK:],
         **_raised(error),
     }
 
 
-def failure_notes(error: BaseException, *, with_place: bool) -> dict[str, Any]:
+def failure_notes(error: BaseException, *, with_place: bool, with_words: bool = True) -> dict[str, Any]:
     """Returns what a span says of the exception that left it, in few words: it may be caught, and come often.
 
     Args:
         error: The exception.
         with_place: Say where it was raised, too.
+        with_words: Say what it says of itself.
     """
     _learn_frames(error)
-    said = f"{type(error).__name__}: {words_of(error)}".strip(": ")
-    notes = {"error": redact(said)[:LINE], **limit_facts(error)}
+    if with_words:
+        words = words_of(error)
+        said = redact_start(f"{type(error).__name__}: {words}".strip(": "), LINE)
+        notes = {"error": said, **limit_facts(error, words)}
+    else:
+        notes = {"error": type(error).__name__}
     return {**notes, **_raised(error)} if with_place else notes
 
 
@@ -60,18 +76,120 @@ def words_of(error: BaseException) -> str:
         return f"<{type(error).__name__} str() failed>"
 
 
-def _learn_frames(error: BaseException) -> None:
+def says_at_once(error: BaseException, depth: int = 0) -> bool:
+    """Returns whether an exception's words are there at once.
+
+    They may be slow where its class makes them in Python, or of objects that are large, or not Python's own.
+    """
+    if isinstance(type(error).__str__, types.FunctionType):
+        return False
+    for argument in _arguments(error)[:MAX_ARGUMENTS]:
+        kind = type(argument)
+        if kind in _CONTAINERS:
+            if len(argument) > MAX_ARGUMENTS:
+                return False
+        elif issubclass(kind, BaseException):
+            if depth >= MAX_ARGUMENTS or not says_at_once(argument, depth + 1):
+                return False
+        elif kind not in _PLAIN and not issubclass(kind, PurePath):
+            return False
+    return True
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    """Returns what an exception was made with, and runs no code of its class's."""
+    arguments: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    return arguments
+
+
+class Told(NamedTuple):
+    """What the innermost span has said of an exception that passes through those around it.
+
+    The exception itself is not kept, and another one may come to lie at its address. It is the same where
+    the entry that the span's handler has in its traceback is there, too: no span has begun since, and
+    without one no other exception gets such an entry.
+    """
+
+    identity: tuple[int, int, int]
+    entry: int
+    """Of the traceback."""
+    code: types.CodeType
+    """Of the handler."""
+    line: int
+    notes: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: BaseException, notes: dict[str, Any]) -> Told | None:
+        """Returns what a handler has said of ``error``, which has just reached it."""
+        entry = error.__traceback__
+        if entry is None or entry.tb_frame.f_code.co_filename != FRAME_FILE:
+            return None
+        return cls(_identity(error), id(entry), entry.tb_frame.f_code, entry.tb_lineno, notes)
+
+    def again(self, error: BaseException, *, with_place: bool) -> dict[str, Any] | None:
+        """Returns the same for another span that ``error`` leaves; None where it is another exception.
+
+        What its frames hold that is secret is known up to here: only those further out are looked at.
+        """
+        if self.identity != _identity(error):
+            return None
+        for further, entry in enumerate(_traceback(error)):
+            if id(entry) == self.entry:
+                if entry.tb_frame.f_code is not self.code or entry.tb_lineno != self.line:
+                    return None
+                _learn_frames(error, further)
+                return {**self.notes, **(_raised(error) if with_place else {})}
+        return None
+
+
+def told(state: ThreadState, error: BaseException, *, outermost: bool) -> dict[str, Any]:
+    """Returns what a span says of an exception that leaves it, which is asked once, by the first span.
+
+    One whose words may be slow to make is asked when the clock of the load has stopped. Where it is
+    caught before, the spans that it has left know its type alone.
+
+    Args:
+        state: Of the thread.
+        error: The exception.
+        outermost: No other span of the thread is left.
+    """
+    before: Told | None = state.told
+    again = before.again(error, with_place=outermost) if before is not None else None
+    if again is not None:
+        return again
+    at_once = says_at_once(error)
+    notes = failure_notes(error, with_place=outermost, with_words=outermost or at_once)
+    state.told = Told.of(error, notes) if at_once and not outermost else None
+    return notes
+
+
+def _identity(error: BaseException) -> tuple[int, int, int]:
+    """Returns what is the same of an exception as long as nobody gives it other words."""
+    return id(error), id(type(error)), id(_arguments(error))
+
+
+def _learn_frames(error: BaseException, most: int | None = None) -> None:
     """Learns the variables that are secrets by their names, in the functions that an exception has left.
 
     The first frame of a traceback may still run: to look at its variables would keep them alive.
+
+    Args:
+        error: The exception.
+        most: Look at so many of its frames, the outermost ones, and at none of the exceptions behind it.
     """
-    for each in linked(error):
-        for entry in list(_traceback(each))[1 : MAX_LINKED + 1]:
+    for each in linked(error) if most is None else (error,):
+        stop = MAX_LINKED + 1 if most is None else min(most, MAX_LINKED + 1)
+        for entry in itertools.islice(_traceback(each), 1, stop):
             code = entry.tb_frame.f_code
-            names = [name for name in code.co_varnames if names_secret_variable(name)]
+            names = _secret_names(code.co_varnames)
             if names and not is_own(code.co_filename):
                 values = entry.tb_frame.f_locals
                 learn_variables({name: values[name] for name in names if name in values})
+
+
+@functools.lru_cache(maxsize=4096)
+def _secret_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if names_secret_variable(name))
 
 
 def linked(error: BaseException) -> Iterator[BaseException]:
@@ -93,9 +211,14 @@ MEMORY_WORDS = ("allocat", "out of memory", "file too large")
 """One of them is in what an exception says that a limit of the process may have made."""
 
 
-def limit_facts(error: BaseException) -> dict[str, Any]:
-    """Returns the limits of the process and what counts against them, where an exception may be about one."""
-    said = words_of(error).lower()
+def limit_facts(error: BaseException, words: str) -> dict[str, Any]:
+    """Returns the limits of the process and what counts against them, where an exception may be about one.
+
+    Args:
+        error: The exception.
+        words: What it says.
+    """
+    said = words[:MESSAGE].lower()
     if not isinstance(error, MemoryError) and not any(word in said for word in MEMORY_WORDS):
         return {}
     set_limits = limits.resource_limits()
@@ -104,11 +227,11 @@ def limit_facts(error: BaseException) -> dict[str, Any]:
 
 def _raised(error: BaseException) -> dict[str, Any]:
     """Returns function and ``file:line`` where an exception was raised; nothing where it does not say."""
-    frames = [(each.tb_frame, each.tb_lineno) for each in _traceback(error)]
-    own = [(frame, line) for frame, line in frames if not is_own(frame.f_code.co_filename)]
-    if not own:
+    frames = list(_traceback(error))
+    found = next((each for each in reversed(frames) if not is_own(each.tb_frame.f_code.co_filename)), None)
+    if found is None:
         return {}
-    frame, line = own[-1]
+    frame, line = found.tb_frame, found.tb_lineno
     return {"raised_in": frame.f_code.co_name, "raised_at": f"{_place(frame)}:{line}"}
 
 

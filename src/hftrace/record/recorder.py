@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
 import time
 import traceback
@@ -22,7 +21,7 @@ from hftrace.record import buffers
 from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
 from hftrace.record.device import DeviceMemory
-from hftrace.record.failures import failure_notes
+from hftrace.record.failures import told
 from hftrace.record.garbage import Watch
 from hftrace.record.kept_files import KeptFiles
 from hftrace.record.reading import Readers
@@ -89,7 +88,6 @@ class Recorder:
         self._exact_peaks = exact_peaks
         self.memory = HostMemory(reset=exact_peaks)
         self.devices = DeviceMemory()
-        self._devices_described = 0
         self.garbage = Watch()
         self.readers = Readers()
         self.files = KeptFiles(directory)
@@ -188,6 +186,7 @@ class Recorder:
         if started is None or is_load:
             started = clock()
         stack = self.state.stack
+        self.state.told = None
         if stack:
             parent: int | None = stack[-1].id
         else:
@@ -270,12 +269,22 @@ class Recorder:
         while len(stack) > depth:
             self._pop(stack)
 
-    def fail(self, span: OpenSpan, error: BaseException) -> None:
-        """Ends a span through which an exception passes; the exception itself is not kept."""
+    def fail(self, span: OpenSpan, error: BaseException, around: OpenSpan | None = None) -> None:
+        """Ends a span through which an exception passes; the exception itself is not kept.
+
+        Args:
+            span: The span.
+            error: What left it.
+            around: The load that ends with it, where it has a span of its own.
+        """
         # What it takes to describe it is no time of the load's.
-        ended = clock() if span.phase == "load" else None
+        ended = clock() if span.phase == "load" or around is not None else None
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
-        self.end(span, status, failure_notes(error, with_place=len(self.state.stack) == 1), ended)
+        outermost = len(self.state.stack) == 1 + (around is not None)
+        notes = told(self.state, error, outermost=outermost)
+        self.end(span, status, notes, ended)
+        if around is not None:
+            self.end(around, status, notes, ended)
 
     def failed_call(
         self, phase: str, name: str, hook: int, started: int, error: BaseException, notes: dict[str, Any]
@@ -358,20 +367,8 @@ class Recorder:
             self._announced += 1
         if self.open_loads and (reads := self.readers.look()) is not None:
             others.append(lines.Facts("reading", {"open": reads}))
-        if self.open_loads and "torch" in sys.modules:
-            reading = self.devices.read(reset=False)
-            # When they are first in use, and when something is on one: said again when all is over, which a
-            # load that is killed does not see.
-            stage = 1 + any(reserved for _, reserved, _ in reading.values()) if reading else 0
-            if stage > self._devices_described:
-                self._devices_described = stage
-                others.append(lines.Facts("environment", {"devices": self.devices.describe()}))
-            if reading:
-                readings = {
-                    name: lines.AllocatorReading(allocated, reserved)
-                    for name, (allocated, reserved, _) in reading.items()
-                }
-                others.append(lines.Device(clock(), readings))
+        if self.open_loads:
+            others += self.devices.news()
         return [*batches, *map(codec.to_line, others)]
 
 

@@ -25,6 +25,7 @@ class ThreadState(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[OpenSpan] = []
+        self.told: Any = None  # what hftrace.record.failures has said of an exception that passes
         self.late: Any = None  # what hftrace.record.hooks.late has found running
         self.import_stack: list[int] = []
         self.import_packages: dict[str, int] = {}

@@ -54,6 +54,10 @@ class _Gates:
     def __call__(self) -> None:
         """Does nothing: of what stands in ``builtins``, ``torch.compile`` can use what can be called."""
 
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Is None in a pickle: ``dill`` sends what a function names, and handlers lead to a recording."""
+        return type(None), ()
+
 
 _gates = _Gates()
 _published: set[str] = set()
@@ -231,7 +235,10 @@ def _dynamo_gate(twin: types.FunctionType) -> Callable[..., Any]:
 
 
 class _Sources:
-    """Entries of ``linecache``, which show the source of the original for the file name of a trampoline."""
+    """What leads from the file name of a trampoline to the source and the module of the original.
+
+    Entries of ``linecache``, and of what ``inspect.getmodule`` keeps for code and frames.
+    """
 
     def __init__(self) -> None:
         self._users: Counter[str] = Counter()
@@ -244,6 +251,7 @@ class _Sources:
             # Read when it is asked for. One function without arguments is how linecache says so.
             read: Any = (functools.partial(_text, original, namespace),)
             linecache.cache[file] = read
+            _modules[os.path.normpath(file)] = namespace.get("__name__", "")
         elif original in linecache.cache:
             linecache.cache[file] = linecache.cache[original]
 
@@ -252,9 +260,11 @@ class _Sources:
         if not self._users[file]:
             del self._users[file]
             linecache.cache.pop(file, None)
+            _modules.pop(os.path.normpath(file), None)
 
 
 _sources = _Sources()
+_modules: dict[str, str] = getattr(inspect, "modulesbyfile", {})
 
 
 def _text(file: str, namespace: dict[str, Any]) -> str:

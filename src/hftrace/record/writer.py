@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.schema.redact import clean_line, clean_names
+from hftrace.system.descriptors import Descriptor
 
 FLUSH_SECONDS = 0.035
 """At most this much of the per-tensor events, and what a flush takes, is lost when the process is killed
@@ -56,7 +57,7 @@ class JournalWriter:
         """Why nothing more can be written: the disk is full, the file too large."""
         self._drain = drain
         self._expects = expects
-        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file: Descriptor | None = Descriptor.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._stopping = False
         # Let go of to wake the thread. A lock and no Event: waiting for it is one step in C.
         self._sleeping = threading.Lock()
@@ -106,11 +107,14 @@ class JournalWriter:
             self.lost += count
             return
         try:
+            if not file.is_ours():
+                # The program has closed what it had not opened: on, at the end of the same file.
+                self._file = file = Descriptor.open(self.path, os.O_WRONLY | os.O_APPEND)
             # A regular file takes all of it at once, short of a full disk.
-            written = os.write(file, data)
+            written = os.write(file.number, data)
             while written < len(data):
                 data = data[written:]
-                written = os.write(file, data)
+                written = os.write(file.number, data)
         except OSError as error:
             self.lost += count
             self.failure = self.stopped = error.strerror or str(error)
@@ -161,17 +165,17 @@ class JournalWriter:
             self.failure = f"{type(error).__name__}: {error}"
         file, self._file = self._file, None
         if file is not None:
-            os.close(file)
+            file.close()
 
     def reopened(self) -> int | None:
         """Returns a descriptor that reads the file, where its name is gone; None where it is not.
 
         A temporary directory may be cleaned up while a program runs on.
         """
-        if self._file is None or os.path.exists(self.path):
+        if self._file is None or os.path.exists(self.path) or not self._file.is_ours():
             return None
         try:
-            return os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{self._file.number}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None  # not Linux
 

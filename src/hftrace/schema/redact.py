@@ -12,12 +12,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from hftrace.schema.secrets.known import known
 from hftrace.schema.secrets.names import is_secret_name, is_strong_name, is_suspect_name
 from hftrace.schema.secrets.rules import Lazy, listed
-from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, without_shapes
+from hftrace.schema.secrets.shapes import HARMLESS, LONGEST_SHAPE, REMOVED, looks_random, without_shapes
 from hftrace.schema.secrets.sources import (
     is_harmless_part,
     learn_environment,
@@ -34,6 +35,7 @@ _NAME_KINDS = frozenset(
 SHORT = 6
 """A shorter text is neither a secret nor holds one."""
 MAX_LIST = 500
+_PLAIN = frozenset((int, float, bool, NoneType))
 MAX_SEEN, MAX_SEEN_TEXT = 8192, 1000
 
 
@@ -80,6 +82,15 @@ def redact(text: str) -> str:
     """Returns ``text`` without known secrets, tokens, credentials, and what it calls a secret."""
     learn_environment()
     return _clean(text)
+
+
+def redact_start(text: str, length: int) -> str:
+    """Returns the first ``length`` characters of a text without secrets: of one of megabytes no more is read.
+
+    A secret that begins in them is read to its end.
+    """
+    learn_environment()
+    return _clean(text[: length + max(LONGEST_SHAPE, known.longest())])[:length]
 
 
 def redact_known(text: str) -> str:
@@ -193,14 +204,17 @@ def is_public(value: Any) -> bool:
     kind = type(value)
     if kind is str:
         return len(value) < SHORT or _seen.is_public(value)
-    if kind is int or value is None or kind is bool or kind is float:
+    if kind in _PLAIN:
         return True
     if kind is dict:
-        return all(is_public(name) and is_public(item) for name, item in value.items())
+        for name, item in value.items():
+            if not is_public(name) or (type(item) not in _PLAIN and not is_public(item)):
+                return False
+        return True
     if isinstance(value, (list, tuple)):
         if len(value) <= MAX_LIST:
             for item in value:
-                if not is_public(item):
+                if type(item) not in _PLAIN and not is_public(item):
                     return False
         return True
     return _seen.is_public(str(value))
@@ -346,6 +360,7 @@ __all__ = [
     "redact",
     "redact_arguments",
     "redact_known",
+    "redact_start",
     "redact_value",
     "restored",
     "split_secrets",

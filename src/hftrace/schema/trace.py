@@ -22,7 +22,11 @@ class Trace(Content):
             TraceError: The file cannot be read, is no trace, is damaged, or
                 was written by a newer major version of the format.
         """
-        content = document.read(path)
+        return Trace.of_content(document.read(path))
+
+    @staticmethod
+    def of_content(content: Content) -> Trace:
+        """Returns the trace that holds what was read."""
         return Trace(**{field.name: getattr(content, field.name) for field in dataclasses.fields(content)})
 
     def save(self, path: str | os.PathLike[str]) -> None:

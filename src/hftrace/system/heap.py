@@ -34,6 +34,22 @@ class _Information(ctypes.Structure):
     )
 
 
+def trim() -> None:
+    """Gives what malloc has free back to the kernel, where it can; takes some 0.3 ms."""
+    function = _trim()
+    if function is not None:
+        function(0)
+
+
+@lru_cache(maxsize=1)
+def _trim() -> Callable[[int], int] | None:
+    try:
+        function: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return None  # not glibc
+    return function
+
+
 @lru_cache(maxsize=1)
 def _function() -> Callable[[], _Information] | None:
     if not sys.platform.startswith("linux"):

@@ -239,5 +239,5 @@ def test_a_time_out_does_not_end_with_the_supervisor(watched, monkeypatch):
     monkeypatch.setattr(sampling, "sampler_options", late)
     made["log"] = os.devnull
     load = watched(rate_hz=0, limit_bytes=None)
-    load.sampler.stdin.close()  # as when the supervisor dies
+    load.guard._process.let_go()  # as when the supervisor dies
     assert load.child.wait(60) == -signal.SIGKILL

@@ -219,7 +219,7 @@ def test_it_outlives_its_supervisor_and_not_the_load(sleeper, tmp_path):
     process = sampling.SamplerProcess(sleeper.pid, tmp_path, sampling.sampler_options(sleeper.pid, 100))
     path = journal.samples_path(tmp_path, sleeper.pid)
     wait_for_line(path, lambda line: line[0] == journal.SAMPLE)
-    process.process.stdin.close()
+    process.let_go()
     count = len(lines_of(path))
     wait_for_line(path, lambda line: len(lines_of(path)) > count + 10)
     assert process.process.poll() is None

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import sys
+import time
 
 import pytest
 
+import hftrace.schema.redact as redact_module
+from hftrace.record import failures
 from hftrace.record.failures import describe_error, ending_of, failure_notes, left_span
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.wrappers import observed_by
 from hftrace.record.recorder import Recorder
+from hftrace.schema.secrets.known import known
 
 
 @pytest.mark.parametrize(
@@ -142,16 +148,171 @@ def test_the_clock_of_a_load_stops_before_its_exception_is_described(recorder, m
     times = iter(range(0, 10_000, 10))
     monkeypatch.setattr(module, "clock", lambda: next(times))
     described_at = []
-    notes = module.failure_notes
+    notes = module.told
 
-    def describing(error, **more):
+    def describing(state, error, **more):
         described_at.append(next(times))
-        return notes(error, **more)
+        return notes(state, error, **more)
 
-    monkeypatch.setattr(module, "failure_notes", describing)
+    monkeypatch.setattr(module, "told", describing)
     written = []
     monkeypatch.setattr(recorder.writer, "write_soon", written.append)
     span = recorder.begin("load", "Model")
     recorder.fail(span, OSError("no such file"))
     ended = written[-1][2]
     assert ended < described_at[0]
+
+
+def journal_of(recorder):
+    """Returns what the recorder has written, by the name of each span."""
+    recorder.writer.flush()
+    written = [json.loads(line) for line in recorder.writer.path.read_text("ascii").splitlines()]
+    names = {line[1]: line[4] for line in written if line[0] == "begin"}
+    ends = [line for line in written if line[0] == "end"]
+    return [(names[line[1]], line[5].get("error"), line) for line in ends]
+
+
+def test_an_exception_is_asked_once_for_its_words_after_the_clock_has_stopped(recorder):
+    asked = []
+
+    class SlowError(Exception):
+        def __str__(self):
+            asked.append(time.monotonic_ns())
+            return "took long"
+
+    def resolve():
+        raise SlowError
+
+    inner = hooked(recorder, "resolve", resolve)
+
+    def config():
+        inner()
+
+    middle = hooked(recorder, "config", config)
+
+    def load():
+        middle()
+
+    caught(hooked(recorder, "load", load))
+    assert len(asked) == 1
+    said = journal_of(recorder)
+    assert [entry[:2] for entry in said] == [
+        ("resolve", "SlowError"),
+        ("config", "SlowError"),
+        ("load", "SlowError: took long"),
+    ]
+    assert said[-1][2][2] <= asked[0], "the load's clock has stopped before"
+
+
+def test_what_an_exception_holds_is_not_put_into_words_within_a_load(recorder):
+    asked = []
+
+    class Held:
+        def __repr__(self):
+            asked.append(True)
+            return "held"
+
+    def resolve():
+        raise ValueError("of a tensor", Held())
+
+    inner = hooked(recorder, "resolve", resolve)
+
+    def load():
+        with contextlib.suppress(ValueError):
+            inner()
+        assert not asked
+
+    hooked(recorder, "load", load)()
+    assert not asked
+    assert journal_of(recorder)[0][:2] == ("resolve", "ValueError")
+
+
+def test_each_of_many_exceptions_says_its_own_words(recorder):
+    # One after the other they lie at the same address.
+    def resolve(number):
+        raise OSError(f"no file {number}")
+
+    inner = hooked(recorder, "resolve", resolve)
+    quiet = hooked(recorder, "config", inner)
+
+    def load():
+        for number in range(50):
+            with contextlib.suppress(OSError):
+                quiet(number)
+        raise OSError("no such file")
+
+    caught(hooked(recorder, "load", load))
+    words = [error for _, error, _ in journal_of(recorder)]
+    assert words == [f"OSError: no file {number}" for number in range(50) for _ in range(2)] + [
+        "OSError: no such file"
+    ]
+
+
+def test_an_exception_that_was_given_other_words_says_those(recorder):
+    def resolve():
+        raise OSError("no file")
+
+    inner = hooked(recorder, "resolve", resolve)
+
+    def load():
+        try:
+            inner()
+        except OSError as error:
+            error.args = ("no file, and no network",)
+            raise
+
+    caught(hooked(recorder, "load", load))
+    words = [error for _, error, _ in journal_of(recorder)]
+    assert words == ["OSError: no file", "OSError: no file, and no network"]
+
+
+def test_words_are_made_once_for_all_spans_that_an_exception_leaves(recorder, monkeypatch):
+    made = []
+    words = failures.words_of
+    monkeypatch.setattr(failures, "words_of", lambda error: made.append(error) or words(error))
+    action = hooked(recorder, "resolve", failing)
+    for phase in ("config", "tokenizer", "processor", "load"):
+        action = hooked(recorder, phase, action)
+    error = caught(action)
+    assert made == [error]
+    said = journal_of(recorder)
+    assert len(said) == 5
+    assert {words for _, words, _ in said} == {"OSError: no such file"}
+    assert said[-1][2][5]["raised_in"] == "failing"
+
+
+def test_variables_of_frames_between_spans_are_secrets_in_what_the_outer_ones_say(recorder):
+    def inner():
+        password = "correct-horse-7-battery"
+        raise OSError(f"no entry with {password}")
+
+    middle = hooked(recorder, "resolve", inner)
+
+    def load():
+        api_key = "another-9-of-them-x"
+        assert api_key
+        middle()
+
+    caught(hooked(recorder, "load", load))
+    learned = known.values()
+    assert "correct-horse-7-battery" in learned
+    assert "another-9-of-them-x" in learned
+    assert "battery" not in recorder.writer.path.read_text("ascii")
+
+
+def test_of_an_enormous_message_only_the_beginning_is_searched(monkeypatch):
+    searched = []
+    clean = redact_module._clean
+    monkeypatch.setattr(redact_module, "_clean", lambda text: searched.append(len(text)) or clean(text))
+    error = caught(lambda: (_ for _ in ()).throw(ValueError("word " * 500_000)))
+    assert len(failure_notes(error, with_place=False)["error"]) == failures.LINE
+    assert max(searched) < 50_000
+
+
+@pytest.mark.parametrize("before", range(failures.LINE - 60, failures.LINE + 1, 3))
+def test_a_secret_across_the_end_of_what_is_kept_is_removed(before):
+    token = "hf_" + "aB3dE6gH9j" * 4
+    known.learn("swordfish-77-river")
+    for secret in (token, "swordfish-77-river"):
+        said = failure_notes(ValueError("." * before + " " + secret), with_place=False)["error"]
+        assert secret[:6] not in said

@@ -78,6 +78,11 @@ class Known:
         """Returns what is hunted for."""
         return list(self._values)
 
+    def longest(self) -> int:
+        """Returns the length of the longest form of a value."""
+        needles = self._needles()[1]
+        return len(needles[0].text) if needles else 0
+
     def _needles(self) -> tuple[int, tuple[_Needle, ...], tuple[bytes, ...], tuple[bytes, ...]]:
         hunted = self._hunted
         if hunted[0] != self.version:

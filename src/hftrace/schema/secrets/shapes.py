@@ -15,6 +15,8 @@ from hftrace.schema.secrets.names import is_secret_name, is_strong_name
 from hftrace.schema.secrets.rules import Lazy, listed
 
 REMOVED = "[removed]"
+LONGEST_SHAPE = 4200
+"""No rule needs more characters to tell where a secret ends; those without an end go on to a text's."""
 MIN_ASSIGNED = 4
 """What is assigned to a secret's name in a text is taken out from this length on."""
 

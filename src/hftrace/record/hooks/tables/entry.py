@@ -178,9 +178,7 @@ class EntryObserver(SpanObserver):
             if source is not None and os.path.isdir(source):
                 token.owner.notes["is_folder"] = True  # whatever the exception says
         finally:
-            self.recorder.fail(token.span, error)
-        if token.root is not None:
-            self.recorder.fail(token.root, error)
+            self.recorder.fail(token.span, error, token.root)
         if not self.state.stack:
             handed_of(self.recorder).forget(token.owner.id)
 

@@ -13,6 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.failures import says_at_once
 from hftrace.record.frames import is_own, transparent
 from hftrace.record.hooks.capture import asked_files, basename, note_file, shard_files
 from hftrace.record.hooks.points import Call, HookPoint
@@ -106,6 +107,8 @@ def _is_at(path: str, name: str) -> bool:
 
 def _says_missing(error: BaseException, name: str) -> bool:
     """A file that is simply not there is missing; anything else is an error."""
+    if not says_at_once(error):
+        return False  # transformers says it with Python's own exceptions
     text = str(error)
     return "does not appear to have" in text and name in text
 
