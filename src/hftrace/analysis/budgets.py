@@ -7,15 +7,17 @@ it counts as unknown, and never as kept.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
+from hftrace.analysis.lost import stop_reason
 from hftrace.analysis.time.load_names import LoadTrace
-from hftrace.analysis.time.session import largest_load_ns, session_wall_ns
+from hftrace.analysis.time.session import largest_load_ns, session_bounds, session_wall_ns
+from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 
@@ -49,13 +51,15 @@ class Result:
     """None where the trace does not say."""
     detail: str
     """What was found, or what is missing, as text; may be empty."""
+    at_least: bool = False
+    """Whether more may have come that is not in the trace."""
 
     @property
     def status(self) -> str:
         """``ok``, ``broken``, or ``unknown`` where the trace does not say."""
-        if self.found is None:
-            return "unknown"
-        return "ok" if self.found <= self.maximum else "broken"
+        if self.found is not None and self.found > self.maximum:
+            return "broken"
+        return "unknown" if self.found is None or self.at_least else "ok"
 
 
 OF_A_SESSION = (
@@ -232,10 +236,29 @@ def check(trace: Trace, limits: Sequence[Limit], forbidden: Sequence[str]) -> li
 
     The caller has made sure that the trace has a load that succeeded: see :func:`variants.succeeded`.
     """
-    return [
+    results = [
         *(check_limit(trace, each) for each in limits),
         *(check_forbidden(trace, kind) for kind in dict.fromkeys(forbidden)),
     ]
+    reason = stop_reason(trace)
+    if reason is None or _ended_before(trace):
+        return results
+    missing = f"the journal stopped ({reason}): what came after that is not in the trace"
+    return [
+        replace(each, at_least=True, detail="; ".join(filter(None, (each.detail, missing))))
+        for each in results
+    ]
+
+
+def _ended_before(trace: Trace) -> bool:
+    """Says whether this is one load of a session, and its end was recorded before the journal stopped."""
+    if not isinstance(trace, LoadTrace):
+        return False
+    until, index = session_bounds(trace.session).recorded_until_ns, span_index(trace)
+    statuses = trace.spans.column("status")
+    return until is not None and all(
+        index.ends[row] < until and statuses[row] != "unknown" for row in index.roots
+    )
 
 
 def facts(result: Result) -> dict[str, Any]:

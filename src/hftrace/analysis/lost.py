@@ -31,3 +31,22 @@ def damaged_facts(trace: Trace) -> list[str]:
     """Returns the names of the facts that were left out, such as ``request.keywords``; the first twenty."""
     names = lost_of(trace).get(NAMES)
     return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def stop_reason(trace: Trace) -> str | None:
+    """Returns why the journal stopped before the session ended; None where it did not."""
+    reason = lost_of(trace).get("reason")
+    return reason.partition("\n")[0] if isinstance(reason, str) else None
+
+
+def is_stopped(trace: Trace) -> bool:
+    """Says whether the journal stopped before the session ended."""
+    return stop_reason(trace) is not None
+
+
+def unrecorded_loads(trace: Trace) -> dict[str, int]:
+    """Returns by status how many outermost loads began and ended after the journal had stopped."""
+    loads = lost_of(trace).get("loads")
+    if not isinstance(loads, Mapping):
+        return {}
+    return {str(name): count for name, count in loads.items() if type(count) is int and count > 0}

@@ -47,7 +47,8 @@ def summary(trace: Trace) -> dict[str, Any]:
 
     Times are nanoseconds, bytes are bytes, shares lie between 0 and 1, and
     what the trace does not say is None. ``wall_ns`` is the session's, and
-    ``outside_ns`` what of it lies outside of any load, by name in ``parts``.
+    ``outside_ns`` what of it lies outside of any load, by name in ``parts``; there is also what came
+    after ``session.recorded_until_ns``, when the journal stopped, as ``unrecorded``.
     ``phases`` are exclusive times on the main thread, ``unattributed`` among
     them: with ``unrecorded_ns``, in which no span was open, they add up to
     ``wall_ns`` where one thread did it all. ``ready_ns`` is the time of the

@@ -157,9 +157,12 @@ def _limits(asked: dict[str, str | None]) -> list[Limit]:
 def _from_baseline(reference: Trace, path: str, tolerance: float) -> list[Limit]:
     from hftrace.analysis.budgets import limits_from
     from hftrace.analysis.compare.variants import succeeded
+    from hftrace.analysis.lost import stop_reason
 
     if not succeeded(reference):
         raise HftraceError(f"the baseline {path}: {_problem(reference)}")
+    if (reason := stop_reason(reference)) is not None:
+        raise HftraceError(f"the baseline {path}: its journal stopped ({reason}), so its figures are too low")
     return limits_from(reference, tolerance)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.postmortem import post_mortem
+from hftrace.analysis.lost import stop_reason
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
@@ -303,6 +304,11 @@ class Recording:
             raise
         with contextlib.suppress(Exception):  # the facts themselves are in the trace
             trace = with_samplers(with_post_mortem(trace), [gone.facts()] if gone is not None else [])
+        if (why := stop_reason(trace)) is not None:
+            to_stderr(
+                f"hftrace: the journal stopped ({why}), so this trace is incomplete: "
+                "set TMPDIR to a place with more room"
+            )
         self._finished, self._state = trace, "done"
         if self._place is None or self._saved(trace, self._place, directory):
             shutil.rmtree(directory, ignore_errors=True)

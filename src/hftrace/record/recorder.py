@@ -239,6 +239,7 @@ class Recorder:
             ended = clock()
         self.writer.write_soon(codec.to_line(lines.End(span.id, ended, edge, status, span.notes)))
         if span.phase == "load" and len(stack) <= (self.state.late is not None):
+            self.reserve.load_ended(span.id, ended, status, stopped=self.writer.stopped is not None)
             self._keep_headers(failed=status != "ok")
 
     def _keep_headers(self, *, failed: bool) -> None:
@@ -342,8 +343,7 @@ class Recorder:
 
     def facts(self, block: str, values: dict[str, Any]) -> None:
         """Adds facts to a block of the trace."""
-        if block == "outcome":
-            self.reserve.outcome(values)
+        self.reserve.keep(block, values)
         self.write(lines.Facts(block, values))
 
     def error(self, where: str, error: BaseException) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.time.phases import phase_times
-from hftrace.analysis.time.session import OUTSIDE, OWN, own_ns, session_wall_ns, unrecorded_ns
+from hftrace.analysis.time.session import (
+    OUTSIDE,
+    OWN,
+    UNRECORDED,
+    missed_ns,
+    own_ns,
+    session_wall_ns,
+    unrecorded_ns,
+)
 from hftrace.render.text import DIM, PLAIN, Line, fit, phase_letter, phase_style, width_of
 from hftrace.schema.trace import Trace
 
@@ -16,7 +24,9 @@ LEAST_LABEL = 9
 
 def bars(trace: Trace, width: int) -> Iterable[Line]:
     """Yields the most expensive phases as bars, and the rest as one."""
-    times = {**phase_times(trace), OUTSIDE: unrecorded_ns(trace) - own_ns(trace), OWN: own_ns(trace)}
+    own, missed = own_ns(trace), missed_ns(trace)
+    outside = unrecorded_ns(trace) - own - missed
+    times = {**phase_times(trace), OUTSIDE: outside, OWN: own, UNRECORDED: missed}
     phases = sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
     shown = phases[:BARS]
     rest = phases[BARS:]

@@ -9,7 +9,10 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.children import unrecorded_children
+from hftrace.analysis.lost import stop_reason, unrecorded_loads
 from hftrace.analysis.time.instead import seen_instead
+from hftrace.analysis.time.load_names import LoadTrace
+from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.whose import ended_load, failed_loads
 from hftrace.analysis.values import natural, text
@@ -19,6 +22,7 @@ from hftrace.schema.trace import Trace
 MAX_NAMES = 3
 ERROR_COLUMNS = 140
 TIMES = "\N{MULTIPLICATION SIGN}"
+ENDED = {"ok": "that ended well", "error": "that failed", "interrupted": "that ended interrupted"}
 STARTED = {"fork": "forked", "spawn": "spawned", "forkserver": "from a fork server", "program": "a program"}
 """How a child was started; one of which that is not known is left without a word."""
 
@@ -26,6 +30,7 @@ STARTED = {"fork": "forked", "spawn": "spawned", "forkserver": "from a fork serv
 def outcome_facts(trace: Trace) -> Iterator[tuple[str, str]]:
     """Yields label and words of each fact about how loads ended and what went on beside them."""
     for label, words in (
+        ("incomplete", incomplete_words(trace)),
         ("exit", exit_words(trace)),
         ("failed", failed_words(trace)),
         ("instead", no_load_words(trace)),
@@ -33,6 +38,27 @@ def outcome_facts(trace: Trace) -> Iterator[tuple[str, str]]:
     ):
         if words:
             yield label, words
+
+
+def incomplete_words(trace: Trace) -> str:
+    """Returns that the journal stopped, when, and what is known of the loads after that; else empty."""
+    reason = stop_reason(trace)
+    if reason is None:
+        return ""
+    bounds = session_bounds(trace)
+    until = bounds.recorded_until_ns
+    when = f" after {units.duration(until - bounds.start_ns)}" if until is not None else ""
+    words = f"the journal stopped{when} ({shorten(clean(reason), ERROR_COLUMNS)})"
+    if isinstance(trace, LoadTrace):
+        return words
+    statuses = [trace.spans.column("status")[row] for row in span_index(trace).load_rows]
+    said = [
+        f"{units.count(count, 'load')} {ENDED.get(status, 'that ended otherwise')}"
+        for status, count in unrecorded_loads(trace).items()
+    ]
+    words += f"; not in this trace: {', '.join(said)}" if said else "; what came after that is not known"
+    unknown = statuses.count("unknown")
+    return words + (f"; how {units.count(unknown, 'load')} ended is not known" if unknown else "")
 
 
 def failed_words(trace: Trace) -> str:

@@ -8,6 +8,7 @@ from hftrace.analysis.time.phases import attributed_share, phase_times
 from hftrace.analysis.time.session import (
     OUTSIDE,
     OWN,
+    UNRECORDED,
     Inside,
     Part,
     inside_ns,
@@ -67,6 +68,8 @@ def part_words(part: Part, command: str | None = None) -> str:
     """Returns what a part of a session outside of loads is called, and where in the caller's code it is."""
     if part.kind == OUTSIDE:
         words = stretch_words(part.after, part.before, part.last, command)
+    elif part.kind == UNRECORDED:
+        words = "not recorded: the journal had stopped"
     elif part.kind == OWN:
         words = "hftrace itself, which writes down what the loads left"
     else:
@@ -74,6 +77,8 @@ def part_words(part: Part, command: str | None = None) -> str:
         words = f"{name} ({place_words(part.after)})" if part.after is not None else name
     if part.times > 1:
         words += f" {TIMES} {part.times:,}"
+    if part.status == "unknown":
+        return f"{words}, whose end was not recorded"
     return words if part.status == "ok" else f"{words}, which failed"
 
 
@@ -131,7 +136,7 @@ def outside_words(trace: Trace) -> str:
     if command == "load" or not session_bounds(trace).known:
         return ""
     wall = session_wall_ns(trace)
-    found = [part for part in parts(trace) if part.duration_ns > 0]
+    found = [part for part in parts(trace) if part.duration_ns > 0 and part.kind != UNRECORDED]
     large = [part for part in found if part.duration_ns >= WORTH_A_NAME * wall][:MAX_PARTS]
     words = [f"{units.duration(part.duration_ns)} {part_words(part)}{_mostly(part)}" for part in large]
     rest = found[len(large) :]

@@ -76,6 +76,7 @@ PHASES = {
     "unattributed": ("?", "dim"),
     "outside": ("·", "dim"),
     "hftrace": ("·", "dim"),
+    "unrecorded": ("·", "dim"),
 }
 """Letter and colour of each phase; the letter alone tells phases apart. What is outside has none."""
 

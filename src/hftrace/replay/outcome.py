@@ -48,6 +48,9 @@ def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> di
             that one alone; another one may have failed before, and been caught.
     """
     known = outcome.get("load") or outcome.get("span")
+    if process.journal_stopped is not None:
+        # What is open, or came last, was so when the journal stopped: not when the process ended.
+        return {"died_in": None}
     if "load" in outcome and known is None:
         return {"died_in": None}  # it was raised outside of all that was recorded
     failed = [span for span in process.spans.values() if span.status in ("error", "interrupted")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hftrace.errors import TraceError
+from hftrace.replay import stopped
 from hftrace.replay.events import Event, decode
 from hftrace.replay.restored import restore
 from hftrace.replay.salvage import earliest_of, header_of, is_whole, place_orphans
@@ -77,6 +77,10 @@ class Process:
     stopped: bool = False
     journal_stopped: str | None = None
     """Why its journal could not be written to its end."""
+    recorded_until: int | None = None
+    """The last time in a journal that stopped: what came after it is not in it."""
+    unrecorded_loads: dict[str, int] = field(default_factory=dict)
+    """By status: outermost loads that began, and ended, when the journal had stopped."""
     orphans: dict[int, int | None] = field(default_factory=dict)
     """By span whose parent had not begun when it did: what was open around it on its thread."""
     restored: bool = False
@@ -261,19 +265,22 @@ def _add(process: Process, open_spans: dict[int, OpenedSpan], line: lines.Line, 
 
 def _add_stopped(process: Process, path: Path) -> None:
     """Takes in what the process said elsewhere when its journal could not be written on."""
-    place = path.with_name(path.name.replace(journal.JOURNAL_PREFIX, journal.STOPPED_PREFIX, 1))
-    try:
-        said = json.loads(place.read_bytes()) if place != path else None
-    except (OSError, ValueError, RecursionError):
-        return  # blanks: the process did not live to say anything, or all went well
-    if not isinstance(said, dict) or not isinstance(said.get("reason"), str):
+    said = stopped.read(path)
+    if said is None:
         return
-    process.journal_stopped = said["reason"]
-    lost, outcome = said.get("lines"), said.get("outcome")
-    process.lost += lost if isinstance(lost, int) else 0
-    if isinstance(outcome, dict):
-        known = {name: value for name, value in outcome.items() if value is not None}
-        process.facts["outcome"].append(known)
+    process.journal_stopped, process.recorded_until = said.reason, process.last_time
+    process.lost += said.lines
+    for block, values in said.facts.items():
+        process.facts[block].append(values)
+    process.unrecorded_loads = dict(said.loads)
+    for span in process.spans.values():
+        if span.parent is None and span.phase == "load":
+            if span.end is None and span.id in said.ended:
+                ended, status = said.ended[span.id]
+                span.end, span.status = max(ended, span.start), process.shared.one(status)
+            if span.end is not None and span.status in process.unrecorded_loads:
+                process.unrecorded_loads[span.status] -= 1
+    process.unrecorded_loads = {name: left for name, left in process.unrecorded_loads.items() if left > 0}
     process.stopped = True
 
 

@@ -42,7 +42,10 @@ def close_open_spans(process: Process, status: str, last_time: int) -> None:
     # A load in another thread goes on when the block is left: it was not seen to end.
     going_on = {span.id for span in process.spans.values() if span.end is None and span.parent is None}
     for span in process.spans.values():
-        if span.end is None:
+        if span.end is None and process.recorded_until is not None:
+            # Its end may have been one of the lines that the journal did not take.
+            span.end, span.status = max(process.recorded_until, span.start), "unknown"
+        elif span.end is None:
             span.end = max(last_time, span.start)
             span.status = "interrupted" if status != "killed" and above[span.id] in going_on else status
     # A child never outlives its parent on its own thread: a parent that was ended by an

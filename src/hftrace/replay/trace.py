@@ -29,6 +29,7 @@ from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
+from hftrace.replay.session import problems, session_facts
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
@@ -108,10 +109,10 @@ def _replay(
         header=Facts(
             {
                 **_header(processes, base),
-                **_session(processes, base, from_start=started_ns is not None),
+                **session_facts(processes, base, header or {}, from_start=started_ns is not None),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
-                **_problems(processes, damage),
+                **problems(processes, damage),
                 **_surroundings(processes, base),
                 **(header or {}),
             }
@@ -195,6 +196,8 @@ class _Ledgers:
         died = not ended_well and not (outcome["status"] == "killed" and process.stopped)
         if died and "died_in" not in outcome:
             outcome.update(last_activity(process, base, outcome))
+            if process.journal_stopped and outcome.get("load") not in (None, *process.spans):
+                del outcome["load"]  # it began when the journal had stopped
             for name in ("load", "span"):
                 if outcome.get(name) is not None:
                     outcome[name] += offset
@@ -281,51 +284,6 @@ def _start_time(wall_clock_ns: int | None) -> str | None:
 def _at_start(process: Process) -> dict[str, Any] | None:
     """Returns what the process held when its recording began, in bytes; None where it was not read."""
     return next(iter(process.facts.get("at_start", [])), None)
-
-
-def _session(processes: list[Process], base: int, *, from_start: bool) -> dict[str, Any]:
-    """Returns when the session began and ended, and where in the caller's code; its wall time.
-
-    Args:
-        processes: Those of the trace; the first one's session is the trace's.
-        base: The trace's clock base.
-        from_start: The base is where it began.
-    """
-    facts: dict[str, Any] = {}
-    for fact in processes[0].facts.get("session", []):
-        facts.update(fact)
-    start, end = facts.get("start_ns"), facts.get("end_ns")
-    last = max(process.last_time for process in processes)
-    # Of a process that was killed the end is the last that is known of it.
-    bounds = (base if from_start or start is None else int(start), last if end is None else int(end))
-    known = {"start_ns": bounds[0] - base, "end_ns": bounds[1] - base}
-    places = {name: facts.get(name) for name in ("entered_at", "left_at")}
-    # Without a beginning, as in journals of before, all that the recorder itself took is in it.
-    session = {"session": {**known, **places}} if from_start or start is not None else {}
-    return {**session, "wall_ns": bounds[1] - bounds[0]}
-
-
-def _problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
-    """Returns what the recorders had to say of themselves, and how many lines are damaged.
-
-    Args:
-        processes: Those of the trace.
-        damage: That of the samples.
-    """
-    damaged = damage.lines + sum(process.damage.lines for process in processes)
-    reasons = [process.journal_stopped for process in processes if process.journal_stopped]
-    return {
-        "lost": {
-            "events": sum(process.lost for process in processes),
-            **({"damaged_lines": damaged} if damaged else {}),
-            **({"reason": reasons[0]} if reasons else {}),
-        },
-        "errors": [
-            {"hook": error.hook, "message": error.message}
-            for process in processes
-            for error in process.errors
-        ],
-    }
 
 
 def _surroundings(processes: list[Process], base: int) -> dict[str, Any]:

@@ -98,7 +98,13 @@ BLOCKS: dict[str, dict[str, Shape]] = {
                 }
             ],
         },
-        "session": {"start_ns": INTEGER, "end_ns": INTEGER, "entered_at": TEXT, "left_at": TEXT},
+        "session": {
+            "start_ns": INTEGER,
+            "end_ns": INTEGER,
+            "entered_at": TEXT,
+            "left_at": TEXT,
+            "recorded_until_ns": INTEGER,
+        },
         "surroundings": {"imported": _TEXTS, "mapped": _TEXTS, "storage_read_bytes": AMOUNT},
         "threads": [{"pid": INTEGER, "thread": AMOUNT, "name": TEXT}],
         "variant": {"name": TEXT, "round": INTEGER, "environment": {"*": ANY}},

@@ -71,7 +71,8 @@ class Span:
     thread: int
     rank: int
     status: str
-    """``ok``, ``error`` (an exception passed through), ``killed`` or ``interrupted``."""
+    """``ok``, ``error`` (an exception passed through), ``killed``, ``interrupted``, or ``unknown`` where the
+    journal stopped before its end."""
     attributes: dict[str, Any]
     rss_anon_start_bytes: int | None = None
     rss_anon_bytes: int | None = None

@@ -364,7 +364,7 @@ def _last_span(trace: Trace, status: str, caught_in: str | None) -> int | None:
         if row is not None:
             return row
     own = ended_span(trace)
-    failed = [row for row in index.roots if statuses[row] != "ok"] if own is None else [own]
+    failed = [row for row in index.roots if statuses[row] not in ("ok", "unknown")] if own is None else [own]
     if not failed or (own is None and ended_outside(trace)):
         return None
     row = max(failed, key=lambda row: (index.ends[row], index.starts[row], row))

@@ -9,6 +9,7 @@ from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.time.session import (
     OUTSIDE,
     OWN,
+    UNRECORDED,
     Part,
     inside_ns,
     parts,
@@ -67,7 +68,11 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
 def outside_dominates(trace: Trace) -> Iterator[Finding]:
     """R39: most of the time is spent by the caller's own code."""
     wall = session_wall_ns(trace)
-    own = [part for part in parts(trace) if part.kind not in ("import", OWN) and part not in _resizes(trace)]
+    own = [
+        part
+        for part in parts(trace)
+        if part.kind not in ("import", OWN, UNRECORDED) and part not in _resizes(trace)
+    ]
     if not session_bounds(trace).known or trace.header.get("command") == "load" or not own:
         return
     if trace.outcome.get("status", "ok") != "ok":

@@ -14,7 +14,7 @@ from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.analysis.time.requests import failures
-from hftrace.analysis.time.session import OWN, looked_at_ns, parts, session_wall_ns
+from hftrace.analysis.time.session import OWN, UNRECORDED, looked_at_ns, missed_ns, parts, session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import natural, text
 from hftrace.schema.trace import Trace
@@ -66,7 +66,7 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     if not loads:
         yield Reason("no-load", seen_instead(trace))
     statuses = trace.spans.column("status")
-    failed = [row for row in loads if statuses[row] != "ok"]
+    failed = [row for row in loads if statuses[row] not in ("ok", "unknown")]
     if failed:
         yield Reason("failed-load", {"failed": len(failed), "loads": len(loads)})
     if any(finding.rule in ("H01", "H02") for finding in findings(trace)):
@@ -83,9 +83,9 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     if unanswered:
         yield Reason("requests", {"failed": unanswered})
     wall = session_wall_ns(trace)
-    outside = wall - looked_at_ns(trace)
+    outside = wall - looked_at_ns(trace) - missed_ns(trace)
     if loads and outside >= max(WORTH_NS, (1 - INSIDE_SHARE) * wall):
-        largest = next((part for part in parts(trace) if part.kind not in ("import", OWN)), None)
+        largest = next((part for part in parts(trace) if part.kind not in ("import", OWN, UNRECORDED)), None)
         facts = {"outside_ns": outside, "wall_ns": wall}
         yield Reason("outside", {**facts, "largest": largest.to_json() if largest is not None else None})
     if isinstance(trace, LoadTrace):

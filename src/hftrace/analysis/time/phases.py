@@ -54,6 +54,7 @@ def attributed_share(trace: Trace) -> float | None:
     """Returns the share of the loads' wall times that lies in a named phase; None where there is no load."""
     index = span_index(trace)
     whole = sum(index.wall_ns(row) for row in index.load_rows)
-    if not whole:
-        return None
+    statuses = trace.spans.column("status")
+    if not whole or any(statuses[row] == "unknown" for row in index.load_rows):
+        return None  # of a load whose end is not known nobody knows how long it took
     return 1 - index.phase_times(index.load_rows).get(UNATTRIBUTED, 0) / whole

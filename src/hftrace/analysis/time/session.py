@@ -22,6 +22,8 @@ AROUND = ("step", "import")
 """Phases of spans that may contain loads, and parts of their own."""
 OWN = "hftrace"
 """Stands for hftrace's own work outside of spans."""
+UNRECORDED = "unrecorded"
+"""Stands for what came after the journal had stopped."""
 OUTSIDE = "outside"
 """Stands for what lies in no span at all."""
 
@@ -35,6 +37,8 @@ class Bounds(NamedTuple):
     left_at: str | None = None
     known: bool = False
     """Whether the trace says so; else it is as long as what was recorded."""
+    recorded_until_ns: int | None = None
+    """When the journal stopped: of what came after that little is known. None where it did not."""
 
     @property
     def wall_ns(self) -> int:
@@ -59,7 +63,7 @@ class Part(NamedTuple):
     """What a session spent outside of loads, in the spans of one name or in stretches between two places."""
 
     kind: str
-    """Phase of the spans, ``outside``, or ``hftrace`` for its own work."""
+    """Phase of the spans, ``outside``, ``hftrace`` for its own work, or ``unrecorded``."""
     name: str
     """Of the span; of what is none, empty."""
     after: str | None
@@ -109,7 +113,10 @@ def session_bounds(trace: Trace) -> Bounds:
     if start is not None and end is not None and start <= end:
         if trace.outcome.get("status") == "killed":
             end = max(end, last)  # nobody was left to say when
-        return Bounds(start, end, text(said.get("entered_at")), text(said.get("left_at")), known=True)
+        until = integer(said.get("recorded_until_ns"))
+        until = until if until is None else min(max(until, start), end)
+        places = text(said.get("entered_at")), text(said.get("left_at"))
+        return Bounds(start, end, *places, known=True, recorded_until_ns=until)
     wall = natural(trace.header.get("wall_ns"))
     if wall is None:
         return Bounds(first, max(first, last))
@@ -163,8 +170,19 @@ def largest_load_ns(trace: Trace) -> int | None:
 
 @once
 def outside_ns(trace: Trace) -> int:
-    """Returns the time of the session that lies outside of any load."""
-    return session_wall_ns(trace) - inside_ns(trace)
+    """Returns the time of the session that is known to lie outside of any load."""
+    return session_wall_ns(trace) - inside_ns(trace) - missed_ns(trace)
+
+
+@once
+def missed_ns(trace: Trace) -> int:
+    """Returns the time after the journal had stopped, in which no span is known to have been open."""
+    bounds = session_bounds(trace)
+    if bounds.recorded_until_ns is None:
+        return 0
+    known = _covered(trace, span_index(trace).roots)
+    since = bounds.recorded_until_ns
+    return bounds.end_ns - since - _length((max(start, since), end) for start, end in known if end > since)
 
 
 @once
@@ -178,7 +196,7 @@ def looked_at_ns(trace: Trace) -> int:
 @once
 def unrecorded_ns(trace: Trace) -> int:
     """Returns the time of the session in which no span was open."""
-    return sum(stretch.duration_ns for stretch in stretches(trace)) + own_ns(trace)
+    return sum(stretch.duration_ns for stretch in stretches(trace)) + own_ns(trace) + missed_ns(trace)
 
 
 @once
@@ -188,10 +206,14 @@ def session_attributed(trace: Trace) -> float | None:
     Names have loads and all other spans, and stretches between two known places in the caller's code.
     """
     whole = session_wall_ns(trace)
-    if not whole:
-        return None
+    until = session_bounds(trace).recorded_until_ns
+    if not whole or (until is not None and until >= session_bounds(trace).end_ns):
+        return None  # where the journal stopped, and nobody saw the session end, its length is not known
     named = own_ns(trace) + sum(stretch.duration_ns for stretch in stretches(trace) if stretch.named)
-    return min(1.0, (recorded_ns(trace) + named) / whole)
+    recorded = _covered(trace, span_index(trace).roots)
+    if until is not None:  # that a load went on is known, and nothing of what it did
+        recorded = [(start, min(end, until)) for start, end in recorded if start < until]
+    return min(1.0, (_length(recorded) + named) / whole)
 
 
 def stretches(trace: Trace) -> list[Stretch]:
@@ -212,7 +234,12 @@ def _outside(trace: Trace) -> Between:
         return Between([], 0)
     # All that runs around a load of "hftrace load" is the interpreter's start and hftrace itself.
     ours = trace.header.get("command") == "load"
-    return between(trace, span_index(trace).roots, Within(*bounds[:4]), ours)
+    until = bounds.recorded_until_ns
+    if until is None:
+        return between(trace, span_index(trace).roots, Within(*bounds[:4]), ours)
+    seen = Within(bounds.start_ns, until, bounds.entered_at, None)
+    found = between(trace, span_index(trace).roots, seen, ours)
+    return found._replace(stretches=[stretch._replace(last=False) for stretch in found.stretches])
 
 
 @once
@@ -243,6 +270,8 @@ def parts(trace: Trace) -> list[Part]:
         sums.setdefault(of_stretch, []).append(stretch.duration_ns)
     if own:
         sums[OWN, "", None, None, False, "ok"] = [own]
+    if missed := missed_ns(trace):
+        sums[UNRECORDED, "", None, None, False, "ok"] = [missed]
     found = [
         Part(*key[:5], sum(times), len(times), key[5], _inside(below.get(key, [])))
         for key, times in sums.items()

@@ -6,6 +6,7 @@ before it failed itself. What is said of its end is about one load alone.
 
 from typing import NamedTuple
 
+from hftrace.analysis.lost import is_stopped
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer, text
@@ -45,11 +46,11 @@ def ended_span(trace: Trace) -> int | None:
 
 @once
 def failed_loads(trace: Trace) -> list[FailedLoad]:
-    """Returns the outermost loads that did not end well, in order of time."""
+    """Returns the outermost loads that are known not to have ended well, in order of time."""
     spans = trace.spans
     found = []
     for row in span_index(trace).load_rows:
-        if spans.column("status")[row] == "ok":
+        if spans.column("status")[row] in ("ok", "unknown"):
             continue
         noted = spans.column("attributes")[row]
         model, error, place = (text(noted.get(name)) for name in ("model", "error", "raised_at"))
@@ -62,4 +63,5 @@ def failed_loads(trace: Trace) -> list[FailedLoad]:
 def loads_ended_well(trace: Trace) -> bool:
     """Returns whether each load of a session ended well, whatever became of the session after them."""
     ended = trace.outcome.get("status", "ok") == "ok" or ended_outside(trace)
-    return ended and not failed_loads(trace)
+    stopped = is_stopped(trace)  # a load may have failed after that
+    return ended and not stopped and not failed_loads(trace)

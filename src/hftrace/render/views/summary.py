@@ -9,6 +9,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
+from hftrace.analysis.lost import is_stopped
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
 from hftrace.analysis.time.loads import only_model_trace
@@ -170,6 +171,8 @@ def _title(trace: Trace, width: int) -> Line:
         style = WARN
         if failed == len(span_index(trace).load_rows):
             status = "ok, but its load failed" if failed == 1 else "ok, but all loads failed"
+    if is_stopped(trace) and not isinstance(trace, LoadTrace):
+        status, style = f"{status}, not all recorded", WARN if style == GOOD else style
     ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
     if isinstance(trace, LoadTrace):
         ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"

@@ -11,7 +11,9 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.session import (
+    UNRECORDED,
     Part,
+    missed_ns,
     outside_ns,
     parts,
     session_bounds,
@@ -155,7 +157,7 @@ def _lines(
 def _outside(trace: Trace, width: int) -> Iterable[Line]:
     """Yields the parts of the session outside of loads, by name and place, the longest first."""
     command = trace.header.get("command")
-    found = [part for part in parts(trace) if part.duration_ns > 0]
+    found = [part for part in parts(trace) if part.duration_ns > 0 and part.kind != UNRECORDED]
     total = units.duration(outside_ns(trace))
     yield heading("Outside of loads", width, f"{total} of {units.duration(session_wall_ns(trace))}")
     for part in found[:OUTSIDE_PARTS]:
@@ -173,6 +175,8 @@ def _outside(trace: Trace, width: int) -> Iterable[Line]:
         yield from notes(
             [f"+ {units.count(len(rest), 'shorter part')}, {spent}: --view timeline --json"], width
         )
+    if missed := missed_ns(trace):
+        yield from notes([f"{units.duration(missed)} not recorded: the journal had stopped"], width)
 
 
 def _inside(trace: Trace, part: Part, width: int) -> Iterable[Line]:

@@ -1,0 +1,68 @@
+"""What a trace's header says of the session, and of what the recorders have lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from hftrace.replay.reader import Process
+from hftrace.schema import journal
+
+
+def session_facts(
+    processes: list[Process], base: int, header: Mapping[str, Any], *, from_start: bool
+) -> dict[str, Any]:
+    """Returns when the session began and ended, and where in the caller's code; its wall time.
+
+    Args:
+        processes: Those of the trace; the first one's session is the trace's.
+        base: The trace's clock base.
+        header: What the caller knows beyond the journals.
+        from_start: The base is where it began.
+    """
+    facts: dict[str, Any] = {}
+    for fact in processes[0].facts.get("session", []):
+        facts.update(fact)
+    start, end = facts.get("start_ns"), facts.get("end_ns")
+    last = max(process.last_time for process in processes)
+    recorded = [process.recorded_until for process in processes if process.recorded_until is not None]
+    child = header.get("child")
+    if recorded and end is None and isinstance(child, Mapping):
+        end = child.get("end_ns")  # who watched has seen it end
+    # Of a process that was killed the end is the last that is known of it.
+    bounds = (base if from_start or start is None else int(start), last if end is None else int(end))
+    known = {"start_ns": bounds[0] - base, "end_ns": bounds[1] - base}
+    places = {name: facts.get(name) for name in ("entered_at", "left_at")}
+    # Without a beginning, as in journals of before, all that the recorder itself took is in it.
+    session = {"session": {**known, **places}} if from_start or start is not None else {}
+    if session and recorded:
+        session["session"]["recorded_until_ns"] = max(min(recorded), bounds[0]) - base
+    return {**session, "wall_ns": bounds[1] - bounds[0]}
+
+
+def problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
+    """Returns what the recorders had to say of themselves, and how many lines are damaged.
+
+    Args:
+        processes: Those of the trace.
+        damage: That of the samples.
+    """
+    damaged = damage.lines + sum(process.damage.lines for process in processes)
+    loads: Counter[str] = Counter()
+    for process in processes:
+        loads.update(process.unrecorded_loads)
+    reasons = [process.journal_stopped for process in processes if process.journal_stopped]
+    return {
+        "lost": {
+            "events": sum(process.lost for process in processes),
+            **({"damaged_lines": damaged} if damaged else {}),
+            **({"reason": reasons[0]} if reasons else {}),
+            **({"loads": dict(loads)} if loads else {}),
+        },
+        "errors": [
+            {"hook": error.hook, "message": error.message}
+            for process in processes
+            for error in process.errors
+        ],
+    }
