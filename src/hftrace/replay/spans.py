@@ -169,7 +169,9 @@ def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
         longest = max(group, key=lambda span: (span.end or 0) - span.start)
         first.attributes = {
             **{key: value for key, value in first.attributes.items() if key.startswith("caller")},
-            "modules": sum(span.attributes.get("modules", 0) for span in group),
+            "modules": sum(
+                count for span in group if isinstance(count := span.attributes.get("modules"), int)
+            ),
             "packages": [[package, cost] for package, cost in ranked[:12]],
             "imports": len(group),
         }

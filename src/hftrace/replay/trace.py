@@ -100,10 +100,12 @@ def _replay(
         sampling["limit"]["time_ns"] -= base
     result = outcome_of(processes, outcome)
     ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)))
+    first = processes[0]
+    asked = _request(first, request)
     for process in processes:
         own = [sample for sample in samples if sample.pid == process.pid]
+        # From here on its spans, lines and events are those of the tables.
         ledgers.add(process, own, result)
-    first = processes[0]
     around = _environment(processes, environment)
     trace = Trace(
         header=Facts(
@@ -118,7 +120,7 @@ def _replay(
             }
         ),
         environment=Facts(around),
-        request=Facts(_request(first, request)),
+        request=Facts(asked),
         outcome=Facts(result),
         spans=_table(Span, ledgers.spans),
         tensors=_table(Tensor, ledgers.tensors),

@@ -251,7 +251,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "shards": AMOUNT,
     "tensors": AMOUNT,
     "keys": AMOUNT,
-    "modules": AMOUNT,
+    "modules": ANY,  # how many, of imports; their names, of a container
     "imports": AMOUNT,
     "moved": AMOUNT,
     "renamed": AMOUNT,
