@@ -30,6 +30,11 @@ _SURE = frozenset(
     """)
 )
 """With one of these words, a token is no word of a vocabulary."""
+_LIBRARIES = frozenset(
+    listed("transformers huggingface_hub accelerate peft safetensors torch httpx httpcore requests urllib3")
+)
+"""What their objects know of secrets came from keywords, the environment or a file, and is known: a load that
+fails leaves a dozen of their functions, and to look through all that these hold takes milliseconds."""
 _OF_VOCABULARY = Lazy(r"##.*|[▁ĠĊ].*|</?[^<>]*>|\[[^\[\]]*\]")
 _MORE_WORDS = frozenset(listed("cred creds pwd pw psw"))
 """Words that as the name of a variable can mean nothing else, though in a text they can."""
@@ -59,6 +64,8 @@ def learn_frame(frame: types.FrameType) -> None:
     learn_variables(
         {name: used[name] for name in code.co_names if name in used and names_secret_variable(name)}
     )
+    if str(used.get("__name__")).partition(".")[0] in _LIBRARIES:
+        return
     # Not by "f_locals": where it is a dictionary it is the one that the function's own "locals()" gave out.
     for value in gc.get_referents(frame)[:MAX_OBJECTS]:
         if value is not used:
