@@ -231,3 +231,16 @@ class SlowLoad:
         assert not list(self.folder.glob(".hftrace*")), "the journal's folder is left"
         assert "Traceback" not in "".join(line for line in done.complaints)
         return done, hftrace.Trace.open(self.folder / "out.json")
+
+
+def everything_under(folder, seen):
+    """Adds the bytes of every file below a folder, to what was there before."""
+    for root, _, names in os.walk(folder):
+        for path in (Path(root, name) for name in names):
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue  # gone since
+            if not data.startswith(seen.get(path, b"")):
+                data = seen[path] + data
+            seen[path] = data

@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from processes import everything_under
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
@@ -568,19 +569,6 @@ def test_offline_with_an_empty_cache(command, hub):
 
 
 # -- secrets --------------------------------------------------------------------------------------
-
-
-def everything_under(folder, seen):
-    """Adds the bytes of every file below a folder, to what was there before."""
-    for root, _, names in os.walk(folder):
-        for path in (Path(root, name) for name in names):
-            try:
-                data = path.read_bytes()
-            except OSError:
-                continue  # gone since
-            if not data.startswith(seen.get(path, b"")):
-                data = seen[path] + data
-            seen[path] = data
 
 
 @pytest.mark.sparse

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from processes import everything_under
 
 import hftrace
 
@@ -210,19 +211,6 @@ def options(secrets):
             f"db.password={given['conf']}",
         ),
     ]
-
-
-def everything_under(folder, seen):
-    """Adds name and bytes of every file below a folder, to what was there before."""
-    for root, _, names in os.walk(folder):
-        for path in (Path(root, name) for name in names):
-            try:
-                data = path.read_bytes()
-            except OSError:
-                continue  # gone since
-            if not data.startswith(seen.get(path, b"")):
-                data = seen[path] + data
-            seen[path] = data
 
 
 def watched(arguments, work, env):

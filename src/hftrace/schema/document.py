@@ -8,7 +8,6 @@ in a trace is ever executed: a trace is data.
 from __future__ import annotations
 
 import json
-import math
 import os
 import typing
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,6 +18,7 @@ from hftrace.schema.columns import decode, each_distinct, encode, encode_referen
 from hftrace.schema.facts import Cleaner, note_lost
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Content, Facts, Table, Tensor
+from hftrace.schema.strict_json import DECODER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,17 +211,6 @@ def _decompress(data: bytes, name: str) -> bytes:
         ) from None
 
 
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
-
-
 def from_bytes(data: bytes, name: str) -> Content:
     """Reads what a trace holds from the bytes of a document.
 
@@ -239,7 +228,7 @@ def from_bytes(data: bytes, name: str) -> Content:
             f"{name} holds more lists and objects than any trace of its size: this is none of ours"
         )
     try:
-        document = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant, parse_float=_finite)
+        document = DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError:
         raise TraceError(f"{name} is not UTF-8 text: this is no trace, or a damaged one") from None
     except RecursionError:

@@ -12,14 +12,13 @@ sides is :mod:`hftrace.schema.lines`, and :mod:`hftrace.schema.codec` writes and
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hftrace.errors import TraceError
+from hftrace.schema.strict_json import DECODER
 
 
 class Damage:
@@ -45,18 +44,7 @@ SUPERVISOR_FILE = "supervisor.jsonl"
 SUFFIX = ".jsonl"
 
 
-def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
-
-
-_scan = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).raw_decode
+_scan = DECODER.raw_decode
 """Half of the time of :func:`json.loads`, which guesses at the encoding of every line."""
 
 # What a line is; hftrace.schema.lines says what stands behind each. Short words keep the hot lines short.
