@@ -176,11 +176,12 @@ def test_what_the_only_load_moved_is_known_whatever_ended_the_session(checkpoint
 
 
 def test_what_it_costs_to_describe_an_exception_is_not_the_callers(tmp_path, monkeypatch):
-    def slow(*arguments, **keywords):
+    def slow(error):
         time.sleep(0.01)
-        return {}
+        return "no words"
 
-    monkeypatch.setattr("hftrace.record.recorder.failure_notes", slow)
+    monkeypatch.setattr("hftrace.record.failures.says_at_once", lambda error: False)
+    monkeypatch.setattr("hftrace.record.failures.words_of", slow)
     trace, _ = traced(lambda: [caught(tmp_path / "nothing"), caught(tmp_path / "nothing")])
     assert own_ns(trace) >= 20_000_000
 

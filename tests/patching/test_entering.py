@@ -219,4 +219,7 @@ def test_an_exception_that_cannot_say_what_it_is_ends_its_spans(monkeypatch):
     assert trace.header["errors"] == []
     failed = [span for span in trace.spans if span.status == "error"]
     assert {"step"} < {span.phase for span in failed}
-    assert {span.attributes["error"] for span in failed} == {"Wordless: <Wordless str() failed>"}
+    # Its words are Python's to make: spans within the outermost one know its type alone.
+    said = {span.attributes["error"] for span in failed if span.parent is None}
+    assert said == {"Wordless: <Wordless str() failed>"}
+    assert {span.attributes["error"] for span in failed} <= {"Wordless", *said}

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from hftrace.errors import HftraceError
+from hftrace.replay.headers import read_safetensors_header
 from hftrace.replay.reader import Process
 from hftrace.schema import journal, lines
 from hftrace.schema.lines import Identity
@@ -59,7 +61,9 @@ class Contents:
         copy = self._copies.get(_key(path, identity))
         copies = [Content(copy, identity.size)] if copy is not None and _is_file(copy) else []
         whole = self.whole(path, identity)
-        return copies if whole is None else [*copies, Content(whole, None)]
+        if whole is not None:
+            return [*copies, Content(whole, None)]
+        return [*copies, Content(path, identity.size)] if _is_cut(path, identity) else copies
 
     def whole(self, path: str, identity: Identity | None) -> str | None:
         """Returns where all of a file can be read; None where it is gone, or is not what it was.
@@ -95,6 +99,27 @@ def lost(path: str, identity: Identity) -> str | None:
     same = (status.st_size, status.st_mtime_ns) == (identity.size, identity.mtime_ns)
     same = same and identity.inode in (None, status.st_ino)
     return None if same and stat.S_ISREG(status.st_mode) else CHANGED
+
+
+def _is_cut(path: str, identity: Identity) -> bool:
+    """Returns whether this is the same file, and shorter: what is mapped when that happens kills its reader.
+
+    Its beginning may still be the old one. A safetensors header proves it, because it says where the file
+    ended; no other format does.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    same = status.st_ino == identity.inode  # devices are numbered anew when the machine starts
+    cut = stat.S_ISREG(status.st_mode) and status.st_size < identity.size
+    if not same or not cut or not path.endswith(".safetensors"):
+        return False
+    try:
+        read_safetensors_header(path, size=identity.size)
+    except HftraceError:
+        return False
+    return True
 
 
 def _is_file(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any
 
 from hftrace.replay.contents import Content, Contents, became
@@ -166,7 +167,20 @@ class _Damages:
         if identity is None or os.path.isdir(path):
             return examine(path, weights=weights, until_ns=self._until_ns)
         content = self._content(path, identity)
-        return examine(path, weights=weights, content=content) if content is not None else None
+        damage = examine(path, weights=weights, content=content) if content is not None else None
+        return damage or self._cut_meanwhile(path, identity)
+
+    def _cut_meanwhile(self, path: str, identity: Identity) -> Damage | None:
+        """Returns the damage of a file that became shorter while the load used it: what is mapped is gone."""
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        shorter = stat.S_ISREG(status.st_mode) and status.st_size < identity.size
+        same = identity.inode in (None, status.st_ino)
+        if not shorter or not same or not _is_settled(path, self._until_ns):
+            return None
+        return Damage("cut", status.st_size, identity.size, True, "it was longer when the load found it")
 
     def _content(self, path: str, identity: Identity) -> Content | None:
         """Returns where a file can be read as the load found it: all of it, if that can be."""

@@ -77,6 +77,33 @@ def test_what_is_not_what_it_was_is_not_read(path, change):
     assert headers.contents.whole(str(path), identity) is None
 
 
+def test_the_header_of_a_file_that_was_cut_says_how_long_it_was(path):
+    identity = identity_of(path)
+    os.truncate(path, identity.size - 2)
+    headers = CheckpointHeaders()
+    assert dtypes(headers, path, identity) == ["float32"]
+    assert headers.lost(str(path), WeightFile(1, None, identity=identity)) is None
+    assert became(str(path), identity) == "changed"
+
+
+@pytest.mark.parametrize("change", ["longer before", "in its header", "another file", "no number"])
+def test_the_header_of_a_file_that_was_cut_is_read_where_it_proves_itself(path, change):
+    identity = identity_of(path)
+    if change == "longer before":
+        identity = identity._replace(size=identity.size + 4)
+    elif change == "in its header":
+        os.truncate(path, 20)
+    elif change == "another file":
+        identity = identity._replace(inode=1)
+    else:
+        identity = identity._replace(inode=None, device=None)
+    if change != "in its header":
+        os.truncate(path, identity_of(path).size - 2)
+    headers = CheckpointHeaders()
+    assert dtypes(headers, path, identity) == []
+    assert headers.lost(str(path), WeightFile(1, None, identity=identity)) == CHANGED
+
+
 def test_a_copy_tells_of_what_was_loaded(path, tmp_path):
     identity = identity_of(path)
     (tmp_path / "header-1-1").write_bytes(path.read_bytes())
