@@ -1,4 +1,4 @@
-"""Finds classes that load by a ``from_pretrained`` of their own, whoever wrote them.
+"""Finds classes that load by a ``from_pretrained`` of their own, or generate by a method of their own.
 
 No table names diffusers' classes, or a user's. The classes that are there when
 tracing starts are looked through once; those of a module that is imported
@@ -7,13 +7,17 @@ later, when it has arrived.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables.containers import MAKERS
 from hftrace.record.hooks.tables.entry import entry_point
+from hftrace.record.hooks.tables.generation import CALLS
+from hftrace.record.patching import function_of
 
 KINDS = {
     "PretrainedConfig": "config",
@@ -67,6 +71,10 @@ def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
         for name in MAKERS:
             if name in names:
                 yield _point(owner, name), owner, name
+        for name, point in CALLS.items():
+            if name in names and _generates(owner) and _is_plain(owner, name):
+                target = f"{owner.__module__}:{owner.__qualname__}.{name}"
+                yield replace(point, target=target), owner, name
 
 
 def _point(owner: type, name: str) -> HookPoint:
@@ -76,6 +84,22 @@ def _point(owner: type, name: str) -> HookPoint:
         return HookPoint(target, "load", handler=MAKERS[name])
     more: dict[str, Any] = {"phase_after": "finalize"} if phase == "load" else {}
     return entry_point(target, phase, outermost_only=phase == "config", **more)
+
+
+def _generates(owner: type) -> bool:
+    """Returns whether a class is a model of transformers, or what models generate with."""
+    return any(
+        base.__name__ in ("PreTrainedModel", "GenerationMixin")
+        and base.__module__.partition(".")[0] in LIBRARIES
+        for base in owner.__mro__
+    )
+
+
+def _is_plain(owner: type, name: str) -> bool:
+    """Returns whether a call of a method runs it: one of a generator does not."""
+    function = function_of(owner, name)
+    unlike = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    return function is not None and not function.__code__.co_flags & unlike
 
 
 def _kind_of(owner: type) -> str | None:

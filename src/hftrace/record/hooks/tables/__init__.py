@@ -30,6 +30,7 @@ TABLES = (
     "accelerate",
     "peft",
     "surgery",
+    "generation",
 )
 """In the order in which their points are installed."""
 
