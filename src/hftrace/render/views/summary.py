@@ -29,6 +29,7 @@ from hftrace.analysis.time.weights import (
 from hftrace.analysis.time.whose import failed_loads
 from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
+from hftrace.render.generation import answer_words, generated_words, quoted_answer
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
@@ -206,6 +207,12 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "before it", earlier
     if ready := _ready(trace):
         yield "ready", ready
+    if answer := answer_words(trace):
+        yield "answer", answer
+    if quoted := quoted_answer(trace):
+        yield "text", quoted
+    if generated := generated_words(trace):
+        yield "generated", generated
     if verified := describe_verification(trace):
         yield "verified", verified
     if release := _release(trace):
