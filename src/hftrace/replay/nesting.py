@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from hftrace.replay.reader import OpenedSpan, Process
 
-CALLS = ("generate", "prefill", "decode", "forward", "tokenize", "dispatch")
+CALLS = ("generate", "prefill", "decode", "forward", "tokenize", "processor", "dispatch")
 """Phases of what a program calls besides loads, and of what lies in it."""
 AROUND = ("step", "import", *CALLS)
 """Phases of root spans that may lie around loads, and inside them."""

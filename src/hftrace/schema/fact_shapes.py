@@ -300,6 +300,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "text_characters": AMOUNT,
     "token_ns": {"median": AMOUNT, "first": AMOUNT, "last": AMOUNT},
     "tokens": AMOUNT,
+    "task": TEXT,
 }
 """The same of the attributes of spans, of any phase. ``request`` is a flag in spans of the Hub's client."""
 

@@ -8,7 +8,7 @@ from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
-from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.analysis.time.tree import CALLED, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.generation import token_parts
 from hftrace.render.loads import root_note
@@ -331,10 +331,10 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
         parts.append(f"{units.count(collected, 'object')} freed")
     parts += token_parts(node)
     source = (node.source or "") if phase != "shard" or layout.wide else ""
-    if outermost and phase in ("surgery", "generate", "forward", "tokenize"):
+    if outermost and phase in ("surgery", *CALLED):
         # Where the program called it, not where the library says how.
         caller = node.attributes.get("caller")
-        source = place_words(caller) if isinstance(caller, str) and node.count == 1 else source
+        source = place_words(caller) if isinstance(caller, str) else source
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.
@@ -369,7 +369,7 @@ def _title(node: Node) -> str:
     method = node.label.rpartition(".")[2]
     if node.name and node.phase == "load" and node.name.isidentifier() and method != node.label:
         return f"{node.name}.{method}"
-    if node.name and node.phase in ("generate", "forward", "tokenize"):
+    if node.name and node.phase in CALLED:
         return node.name  # with the class of the model, which inherits the method
     return node.label
 

@@ -31,6 +31,7 @@ TABLES = (
     "peft",
     "surgery",
     "generation",
+    "pipelines",
 )
 """In the order in which their points are installed."""
 

@@ -26,6 +26,8 @@ def _inside(name: str, handler: HandlerBuilder, *other_names: str) -> HookPoint:
     )
 
 
+OWNERS = ("PreTrainedModel", "GenerationMixin")
+"""The classes of transformers that the classes with these methods are of: models, and their mixin."""
 CALLS = {
     "generate": HookPoint("", "generate", handler=generate_handler),
     "_update_model_kwargs_for_generation": HookPoint("", "generate", handler=cache_handler),
