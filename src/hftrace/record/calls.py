@@ -127,7 +127,6 @@ class Calls:
         times: tuple[int, int],
         notes: dict[str, Any],
         hook: int | None = None,
-        status: str = "ok",
     ) -> None:
         """Writes a span that is over.
 
@@ -138,7 +137,6 @@ class Calls:
             times: When it began and when it ended.
             notes: Attributes.
             hook: The number of the hook point.
-            status: How it ended.
         """
         recorder = self._recorder
         if not self._take(1):
@@ -149,7 +147,7 @@ class Calls:
         span, thread, nothing = next(recorder.span_numbers), recorder.local.buffer.thread, lines.Edge()
         begin = lines.Begin(span, parent, phase, name, hook, thread, times[0], nothing, known)
         recorder.writer.write_soon(codec.to_line(begin))
-        recorder.writer.write_soon(codec.to_line(lines.End(span, times[1], nothing, status, {})))
+        recorder.writer.write_soon(codec.to_line(lines.End(span, times[1], nothing, "ok", {})))
 
     def above(self) -> int | None:
         """Returns the span that a call which begins now on this thread is a part of; None for none."""

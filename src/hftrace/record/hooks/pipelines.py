@@ -9,14 +9,17 @@ may be thousands of them, and most matter to nobody.
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
 from typing import Any
 
-from hftrace.record.calls import CallObserver, OpenCall, calls_observed_by, status_of
-from hftrace.record.failures import failure_notes
-from hftrace.record.hooks.points import Call
+from hftrace.record.calls import CallObserver, OpenCall, calls_observed_by
+from hftrace.record.frames import transparent
+from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint
+from hftrace.record.recorder import Recorder, clock, shielded
 
 LEAST_NS = 10_000_000
-"""A step on its own that takes less is not told: a training loop tokenises thousands of times."""
+"""A step on its own that takes less is not told, nor is one that fails: a training loop makes thousands."""
 
 
 class PipelineObserver(CallObserver):
@@ -41,29 +44,16 @@ class StepObserver(CallObserver):
     def begin(self, call: Call, started: int) -> OpenCall | None:
         """Begins a span where there is one around it; one inside of another of its kind is none."""
         phase, around = self.phase(call), self.state.calls
-        name = f"{type(call.first()).__name__}.{self.point.function.rpartition('.')[2]}"
-        if not around:
-            # A load has spans of its own for what it does.
-            return None if self.state.stack else OpenCall(phase, name, started, True)
-        if around[-1].phase == phase:
-            return None
-        return self.calls.begin(phase, name, self.number, started)
+        if not around or around[-1].phase == phase:
+            return None  # a load has spans of its own for what it does
+        return self.calls.begin(phase, self._name(call), self.number, started)
 
-    def finish(self, token: OpenCall, call: Call, result: Any, ended: int) -> None:
-        """Ends the span, or writes one."""
-        self._end(token, ended, "ok")
+    def took_long(self, call: Call, started: int, ended: int) -> None:
+        """Writes a span of a step on its own that is over."""
+        self.calls.part(None, self.phase(call), self._name(call), (started, ended), {}, self.number)
 
-    def fail(self, token: OpenCall, call: Call, error: BaseException, ended: int) -> None:
-        """The same for a step that failed."""
-        token.notes.update(failure_notes(error, with_place=False))
-        self._end(token, ended, status_of(error))
-
-    def _end(self, step: OpenCall, ended: int, status: str) -> None:
-        if not step.outermost:
-            self.calls.end(step, ended, status)
-        elif ended - step.started >= LEAST_NS:
-            times = (step.started, ended)
-            self.calls.part(None, step.phase, step.name, times, step.notes, self.number, status)
+    def _name(self, call: Call) -> str:
+        return f"{type(call.first()).__name__}.{self.point.function.rpartition('.')[2]}"
 
 
 class ConvertObserver(StepObserver):
@@ -78,6 +68,37 @@ class ConvertObserver(StepObserver):
         return "tokenize" if getattr(pipeline, "tokenizer", None) is not None else "processor"
 
 
+def _steps_observed_by(observer: type[StepObserver]) -> HandlerBuilder:
+    """Returns the builder of handlers of steps, which cost next to nothing on their own."""
+    within = calls_observed_by(observer)
+
+    @transparent
+    def build(
+        recorder: Recorder,
+        point: HookPoint,
+        number: int,
+        function: types.FunctionType,
+        original: Callable[..., Any],
+    ) -> Callable[..., Any]:
+        inside = within(recorder, point, number, function, original)
+        took_long = observer(recorder, point, number, function).took_long
+        state = recorder.state
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if state.calls or state.stack or not recorder.active or state.busy:
+                return inside(*args, **kwargs)
+            started = clock()
+            result = original(*args, **kwargs)
+            ended = clock()
+            if ended - started >= LEAST_NS:
+                shielded(recorder, point.target, took_long, Call((), args, kwargs), started, ended)
+            return result
+
+        return call
+
+    return build
+
+
 pipeline_handler = calls_observed_by(PipelineObserver)
-step_handler = calls_observed_by(StepObserver)
-convert_handler = calls_observed_by(ConvertObserver)
+step_handler = _steps_observed_by(StepObserver)
+convert_handler = _steps_observed_by(ConvertObserver)
