@@ -36,7 +36,8 @@ def generated_words(trace: Trace) -> str:
     if len(found) == 1:
         (one,) = found
         place = f" ({place_words(one.caller)})" if one.caller else ""
-        words = [f"{clean(one.name)}{place}: " + (", ".join(_facts(one)[:1]) or "nothing"), *_facts(one)[1:]]
+        who, said = f"{clean(one.name)}{place}", _facts(one)
+        words = [f"{who}: {said[0]}", *said[1:]] if said else [f"{who}, {units.duration(one.duration_ns)}"]
     elif found:
         words = _several(found)
     if counted:
@@ -46,9 +47,11 @@ def generated_words(trace: Trace) -> str:
 
 def _several(found: list[Generation]) -> list[str]:
     """Returns what several calls have in common."""
-    tokens = sum((each.new_tokens or 0) * (each.sequences or 1) for each in found)
+    tokens = units.count(sum(each.new_tokens or 0 for each in found), "new token")
+    if any((each.sequences or 1) > 1 for each in found):
+        tokens += " in the longest rows"  # where the others end is not known
     spent = units.duration(sum(each.duration_ns for each in found))
-    words = [f"{units.count(len(found), 'call')}, {units.count(tokens, 'new token')} in {spent}"]
+    words = [f"{units.count(len(found), 'call')} in {spent}, {tokens}"]
     failed = sum(each.status != "ok" for each in found)
     if failed:
         words.append(f"{failed:,} failed")

@@ -126,8 +126,8 @@ def _generation(trace: Trace, row: int) -> Generation:
 def generation_facts(trace: Trace) -> dict[str, Any] | None:
     """Returns the calls of ``generate`` as plain JSON values; None where there is none.
 
-    ``calls`` are all that the trace has, ``counted`` those that were only counted; of the first hundred
-    ``each`` says more.
+    ``calls`` are all that the trace has, ``counted`` those that were only counted; ``new_tokens``
+    those of each call's longest row; of the first hundred ``each`` says more.
     """
     found = generations(trace)
     counted = counted_calls(trace, "generate")
@@ -139,7 +139,7 @@ def generation_facts(trace: Trace) -> dict[str, Any] | None:
         "counted": counted[0],
         "counted_ns": counted[1],
         "duration_ns": sum(each.duration_ns for each in found),
-        "new_tokens": sum((each.new_tokens or 0) * (each.sequences or 1) for each in found),
+        "new_tokens": sum(each.new_tokens or 0 for each in found),
         "first_token_ns": int(statistics.median(first)) if first else None,
         "each": [each.to_json() for each in found[:MAX_LISTED]],
     }

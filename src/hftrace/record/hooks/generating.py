@@ -178,6 +178,20 @@ class GenerateObserver(CallObserver):
             self.calls.end(running.call, ended, status)
 
 
+class BatchObserver(CallObserver):
+    """``generate_batch``, whose tokens are made on another thread: of these nothing is seen."""
+
+    def finish(self, token: OpenCall, call: Call, result: Any, ended: int) -> None:
+        """Ends the span, with what has come back: an object for each request."""
+        try:
+            made = result.values() if isinstance(result, Mapping) else ()
+            lengths = [len(each.generated_tokens) for each in made if hasattr(each, "generated_tokens")]
+            if lengths:
+                token.notes.update(sequences=len(lengths), new_tokens=max(lengths))
+        finally:
+            super().finish(token, call, result, ended)
+
+
 def write_prefill(recorder: Recorder, running: Generation) -> None:
     """Writes the span of the prefill, once."""
     tokens = running.tokens

@@ -83,7 +83,7 @@ def test_several_rows():
     words = generated_words(made.trace())
     assert "then 125 tokens/s in each of 4 sequences" in words
     assert f"prompt of 4 {TIMES} 12 tokens" in words
-    assert summary(made.trace())["generation"]["new_tokens"] == 20
+    assert summary(made.trace())["generation"]["new_tokens"] == 5
 
 
 def test_several_calls_and_those_that_were_only_counted():
@@ -94,7 +94,7 @@ def test_several_calls_and_those_that_were_only_counted():
     made.header["calls"] = {"left_out": {"generate": {"calls": 70, "duration_ns": 2_000 * MS}}}
     trace = made.trace()
     assert generated_words(trace) == (
-        "4 calls, 17 new tokens in 183 ms; 1 failed; first token after 20 ms, then 125 tokens/s (medians); "
+        "4 calls in 183 ms, 17 new tokens; 1 failed; first token after 20 ms, then 125 tokens/s (medians); "
         "largest cache 3.00 MB on cuda:0 (DynamicCache); 70 more calls only counted, 2.00 s"
     )
     assert summary(trace)["generation"]["counted"] == 70

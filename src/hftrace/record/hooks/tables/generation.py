@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hftrace.record.calls import calls_observed_by
 from hftrace.record.hooks.generating import (
+    BatchObserver,
     GenerateObserver,
     cache_handler,
     encoder_handler,
@@ -15,9 +16,11 @@ from hftrace.record.hooks.generating import (
 from hftrace.record.hooks.points import HandlerBuilder, HookPoint
 
 UTILS = "transformers.generation.utils"
+BATCHING = "transformers.generation.continuous_batching"
 STREAMERS = "transformers.generation.streamers"
 
 generate_handler = calls_observed_by(GenerateObserver)
+_batch_handler = calls_observed_by(BatchObserver)
 
 
 def _inside(name: str, handler: HandlerBuilder, *other_names: str) -> HookPoint:
@@ -45,6 +48,13 @@ POINTS = (
     _inside("_get_stopping_criteria", prepared_handler),
     _inside("_has_unfinished_sequences", token_handler, "StoppingCriteriaList.__call__"),
     _inside("_update_model_kwargs_for_generation", cache_handler),
+    # Before 4.54 one module, then a package.
+    *(
+        HookPoint(
+            f"{module}:ContinuousMixin.generate_batch", "generate", handler=_batch_handler, optional=True
+        )
+        for module in (BATCHING, f"{BATCHING}.continuous_api")
+    ),
     *(
         HookPoint(f"{STREAMERS}:{name}.on_finalized_text", "generate", handler=text_handler, optional=True)
         for name in ("TextStreamer", "TextIteratorStreamer", "AsyncTextIteratorStreamer")
