@@ -25,6 +25,7 @@ from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.memory.composition import Part
+from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
@@ -274,6 +275,16 @@ SUMMARY = record(
                     "new_tokens": INTEGER,
                     "first_token_ns": nullable(INTEGER),
                     "each": array(record({**fields_of(Generation), "tokens_per_s": nullable(NUMBER)})),
+                }
+            )
+        ),
+        "released": array(
+            record(
+                {
+                    **fields_of(Released),
+                    "anonymous_bytes": nullable(INTEGER),
+                    "file_bytes": nullable(INTEGER),
+                    "device_bytes": mapping(INTEGER),
                 }
             )
         ),

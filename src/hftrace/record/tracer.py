@@ -42,6 +42,7 @@ from hftrace.record.patching import (
 )
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.releases import releases_of
 from hftrace.record.second_look import models_of
 from hftrace.record.session import recording
 from hftrace.record.surroundings import Surroundings
@@ -342,6 +343,7 @@ class Tracer:
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "calls", calls_of(recorder).close)
+        shielded(recorder, "releases", releases_of(recorder).close)
         shielded(recorder, "second look", models_of(recorder).close)
         shielded(recorder, "surroundings", self._say_what_else)
         try:

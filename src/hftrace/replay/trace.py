@@ -35,6 +35,7 @@ from hftrace.replay.spans import (
     add_body_spans,
     add_collection_spans,
     add_initialize_spans,
+    add_release_spans,
     close_open_spans,
     merge_imports,
     sample_open_peaks,
@@ -246,6 +247,7 @@ class _Ledgers:
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
         add_own_time(process)
+        add_release_spans(process, offset)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

@@ -181,7 +181,15 @@ def asked_after(trace: Trace) -> frozenset[int]:
     What a program calls by the same names, as a pipeline's forward, is a call of a function that is hooked.
     """
     index, functions = span_index(trace), trace.spans.column("function")
-    return frozenset(row for row in index.roots if index.phases[row] in AFTER_LOAD and functions[row] is None)
+    attributes = trace.spans.column("attributes")
+    return frozenset(
+        row
+        for row in index.roots
+        if index.phases[row] in AFTER_LOAD
+        and functions[row] is None
+        # Nor is a model that the program itself has let go of.
+        and "of_load" not in (attributes[row] if isinstance(attributes[row], dict) else {})
+    )
 
 
 @once

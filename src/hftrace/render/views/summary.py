@@ -33,6 +33,7 @@ from hftrace.render.generation import answer_words, generated_words, quoted_answ
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.released import released_words
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
 from hftrace.render.tensors import describe_tensors
@@ -217,6 +218,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "verified", verified
     if release := _release(trace):
         yield "release", release
+    if gone := released_words(trace):
+        yield "released", gone
     if memory := describe_peak(trace):
         yield "CPU memory", memory
     if made_of := describe_peak_parts(trace):
