@@ -189,7 +189,7 @@ def test_a_descriptor_is_handed_on(tmp_path):
     os.write(writes, b"from here")
     os.close(writes)
     try:
-        done = run("reads.py", reads if isinstance(reads, str) else str(reads), cwd=tmp_path, pass_fds=[reads])
+        done = run("reads.py", str(reads), cwd=tmp_path, pass_fds=[reads])
     finally:
         os.close(reads)
     assert done.stdout == "from here\n"
@@ -284,7 +284,7 @@ FAMILY = """
     if __name__ == "__main__":
         path = sys.argv[1]
         load(path)
-        code = "import sys; from transformers import AutoModelForCausalLM as A; A.from_pretrained(sys.argv[1])"
+        code = "import sys, transformers as t; t.AutoModelForCausalLM.from_pretrained(sys.argv[1])"
         subprocess.run([sys.executable, "-c", code, path], check=True)
         for method in ("spawn", "fork"):
             process = multiprocessing.get_context(method).Process(target=load, args=(path,))
@@ -401,7 +401,9 @@ def test_what_loads_nothing_leaves_nothing(tmp_path, installed):
 @pytest.mark.once
 def test_a_name_that_is_taken_is_no_reason_to_lose_a_trace(tmp_path, installed, model):
     write(
-        tmp_path, "reads.py", "import sys\nfrom safetensors import safe_open\nsafe_open(sys.argv[1], 'pt').keys()"
+        tmp_path,
+        "reads.py",
+        "import sys\nfrom safetensors import safe_open\nsafe_open(sys.argv[1], 'pt').keys()",
     )
     (tmp_path / "out.json").write_text("mine")
     shard = next(iter(sorted(model.glob("*.safetensors"))))

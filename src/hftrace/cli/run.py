@@ -76,7 +76,7 @@ def command(
     color: str,
     width: int | None,
 ) -> int:
-    r"""Run SCRIPT with its ARGUMENTS, and trace every load that it makes.
+    """Run SCRIPT with its ARGUMENTS, and trace every load that it makes.
 
     SCRIPT is a file, a command that is installed, or with -m a module. The program runs as it would
     without hftrace: its arguments, streams, signals, children and exit code are its own. What is
@@ -85,7 +85,7 @@ def command(
     \b
     hftrace run app.py --port 8000
     hftrace run -m pytest tests
-    """
+    """  # noqa: D301 (click takes the character for an order to keep the lines)
     if output == "-":
         raise UsageError("standard output is the program's own: name a file with -o")
     limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hftrace import units
-from hftrace.analysis.processes import name_of_process
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.peak import composition_time, describe_time
 from hftrace.render.text import DIM, PLAIN, Line, fit, heading, notes, width_of

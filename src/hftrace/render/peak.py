@@ -10,8 +10,8 @@ from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.usage import process_memory
-from hftrace.analysis.processes import name_of_process
 from hftrace.analysis.time.load_names import has_several, number_of
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import take, tensor_batches
-from hftrace.analysis.processes import name_of_process
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import Lane, span_index, thread_names

@@ -15,7 +15,7 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_span, peak_time_ns
 from hftrace.analysis.memory.peaks import Peak
 from hftrace.analysis.memory.usage import ProcessMemory, process_memory
-from hftrace.analysis.processes import name_of_process
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.analysis.values import integer

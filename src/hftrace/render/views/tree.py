@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
-from hftrace.analysis.processes import name_of_process
 from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
