@@ -332,7 +332,7 @@ def test_children_are_in_the_same_trace(tmp_path, model):
     assert trace.outcome["exit_code"] == 4
     assert not list(tmp_path.glob(".hftrace-run-*"))
     shown = _ran([sys.executable, "-m", "hftrace", "show", "out.json", "--view", "timeline"], tmp_path).stdout
-    assert all(f"process {load.pid}" in shown for load in trace.loads)
+    assert all(f"{load.pid} MainThread" in shown for load in trace.loads)
 
 
 @pytest.mark.sparse

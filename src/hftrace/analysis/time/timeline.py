@@ -71,7 +71,8 @@ def timeline(trace: Trace) -> Timeline:
 
     def title(rank: int, pid: int | None, thread: int, fallback: str) -> str:
         name, process = names.get(thread) or fallback, name_of_process(trace, rank, pid)
-        return f"{process} {name}" if process else name
+        # The column is narrow: of a process its number is enough.
+        return f"{process.removeprefix('process ')} {name}" if process else name
 
     reads: dict[tuple[int, int], list[tuple[int, int]]] = {
         key: [] for key in weight_reading(trace).reader_threads
