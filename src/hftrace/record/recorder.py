@@ -77,6 +77,8 @@ class Recorder:
         """Modules whose import :attr:`on_module` wants to hear of."""
         self.on_module: Callable[[str], None] | None = None
         self.on_model_class: Callable[[Any], None] | None = None
+        self.in_child: Callable[[], None] | None = None
+        """Called in a child by fork when it loads something, if it is to be recorded too."""
         self.children: Children | None = None
         self.models: list[tuple[int, weakref.ref[Any]]] = []
         """The span of each load, and its finished model."""
@@ -241,6 +243,8 @@ class Recorder:
         if span.phase == "load" and len(stack) <= (self.state.late is not None):
             self.reserve.load_ended(span.id, ended, status, stopped=self.writer.stopped is not None)
             self._keep_headers(failed=status != "ok")
+            # A process may leave at once, by a signal or os._exit: of a load that has returned all is kept.
+            self.writer.flush(wait=False)
 
     def _keep_headers(self, *, failed: bool) -> None:
         """Copies the headers of a load's weight files, once its clock has stopped."""
