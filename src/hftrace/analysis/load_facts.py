@@ -13,6 +13,7 @@ from hftrace.analysis.memory.earlier import earlier_facts, held_earlier
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.model_loads import ModelLoad, model_loads
+from hftrace.analysis.quantised import quantised
 from hftrace.analysis.time.load_names import LoadTrace, load_groups, name_of, request_of
 from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
@@ -75,6 +76,7 @@ def _load(trace: Trace, row: int, number: int) -> dict[str, Any]:
         "phases": phases,
         "request": dict(request_of(trace, row)),
         "got": dict(asked.got),
+        "quantised": made.to_json() if (made := quantised(own)) is not None else None,
         "dtype": _dtype(trace, asked) if asked.got else None,
         "memory": _memory(own),
         "device_peak_bytes": memory_peaks(own).device_bytes or None,
