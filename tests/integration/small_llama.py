@@ -111,8 +111,8 @@ def check_quantized(trace, dtype):
 
 def check_made(trace, model):
     """Asserts what is told of quantising the layers, against the finished model."""
-    from hftrace.analysis.quantised import quantised
     from hftrace.analysis.time.phases import loads_wall_ns
+    from hftrace.analysis.time.quantised import quantised
 
     made = quantised(trace)
     assert made is not None
@@ -126,7 +126,7 @@ def check_made(trace, model):
 
 def check_not_made(trace):
     """Asserts that nothing is said to have been quantised: it was stored so."""
-    from hftrace.analysis.quantised import quantised
+    from hftrace.analysis.time.quantised import quantised
 
     assert quantised(trace) is None
     assert not [span for span in trace.spans if span.phase == "quantize"]

@@ -13,11 +13,11 @@ from hftrace.analysis.memory.earlier import earlier_facts, held_earlier
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.model_loads import ModelLoad, model_loads
-from hftrace.analysis.quantised import quantised
 from hftrace.analysis.time.load_names import LoadTrace, load_groups, name_of, request_of
 from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.process_names import name_of_process
+from hftrace.analysis.time.quantised import quantised
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
 from hftrace.analysis.time.weights import (

@@ -91,6 +91,7 @@ def _quantization(model: Any, config: Any) -> dict[str, Any] | None:
         "method": method,
         "bits": quantization_bits(settings),
         "quantizer": None if quantizer is None else type(quantizer).__name__,
+        "pre_quantized": _flag(quantizer, "pre_quantized"),
         "skipped": _skipped(quantizer),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
-from hftrace.analysis.quantised import quantised
+from hftrace.analysis.time.quantised import quantised
 from hftrace.schema.trace import Trace
 
 DTYPES = 4

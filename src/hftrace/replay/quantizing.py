@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from hftrace.replay.events import Convert, Read
+from hftrace.replay.nesting import roots
 from hftrace.replay.quantized import HANDED, QUANTIZES
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.replay.spans import MERGE_GAP_NS
@@ -29,10 +30,12 @@ def add_quantize_spans(process: Process) -> None:
     for convert in process.events_of(Convert):
         if any(QUANTIZES in operation or operation == HANDED for operation in convert.operations):
             calls[convert.thread].append(convert)
+    handed = _handed_numbers(process)
     if not calls:
         return
     reads, arrived = _reads(process)
     timelines = timelines_by_thread(process.spans.values())
+    below = roots(process.spans)
     number = max(process.spans, default=0)
     for thread, converts in calls.items():
         timeline = timelines.get(thread)
@@ -41,6 +44,7 @@ def add_quantize_spans(process: Process) -> None:
         stretches = [
             (_start(convert, reads[thread], arrived), convert.end)
             for convert in sorted(converts, key=attrgetter("start"))
+            if HANDED not in convert.operations or below.get(timeline.innermost(convert.start) or 0) in handed
         ]
         for parent, start, end, count in _joined(stretches, timeline):
             number += 1
@@ -59,6 +63,16 @@ def add_quantize_spans(process: Process) -> None:
                 # No edge of its own was read; its parent's watermark is the bound that is known.
                 peak=process.spans[parent].peak,
             )
+
+
+def _handed_numbers(process: Process) -> set[int]:
+    """Returns the loads whose quantiser, up to 4.57, was handed numbers, and no codes that were stored."""
+    found = set()
+    for got in process.facts.get("got", []):
+        said = got.get("quantization")
+        if isinstance(said, dict) and said.get("pre_quantized") is False:
+            found.add(got.get("span"))
+    return found
 
 
 def _reads(process: Process) -> tuple[dict[int, list[int]], dict[str, int]]:

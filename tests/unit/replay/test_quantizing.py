@@ -67,7 +67,12 @@ def test_other_operations_quantise_nothing(operation):
 
 
 def test_up_to_4_57_the_quantiser_is_handed_a_tensor():
-    assert found(process(convert("a", 10, 20, "create_quantized_param"))) == [(1, 10, 20, 1)]
+    handed = convert("a", 10, 20, "create_quantized_param")
+    assert found(process(handed)) == []  # numbers, or codes that were stored: nobody says
+    for pre_quantized, spans in ((True, []), (False, [(1, 10, 20, 1)])):
+        made = process(handed)
+        made.facts["got"].append({"span": 1, "quantization": {"pre_quantized": pre_quantized}})
+        assert found(made) == spans
 
 
 def test_it_lies_in_the_span_that_was_open_and_goes_over_no_edge():
