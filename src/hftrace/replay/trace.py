@@ -24,6 +24,7 @@ from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
+from hftrace.replay.quantizing import add_quantize_spans
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
@@ -211,6 +212,7 @@ class _Ledgers:
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
         add_unpack_spans(process)
+        add_quantize_spans(process)
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
