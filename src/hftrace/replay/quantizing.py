@@ -67,11 +67,11 @@ def add_quantize_spans(process: Process) -> None:
 
 def _handed_numbers(process: Process) -> set[int]:
     """Returns the loads whose quantiser, up to 4.57, was handed numbers, and no codes that were stored."""
-    found = set()
+    found: set[int] = set()
     for got in process.facts.get("got", []):
-        said = got.get("quantization")
-        if isinstance(said, dict) and said.get("pre_quantized") is False:
-            found.add(got.get("span"))
+        said, span = got.get("quantization"), got.get("span")
+        if isinstance(said, dict) and said.get("pre_quantized") is False and isinstance(span, int):
+            found.add(span)
     return found
 
 
