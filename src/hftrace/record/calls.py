@@ -20,7 +20,8 @@ from hftrace.record.frames import transparent
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.session import looked
-from hftrace.schema import codec, lines
+from hftrace.schema import lines
+from hftrace.schema.encoding import to_line
 
 MAX_SPANS = 10_000
 """Spans of calls that are written; what a program does beyond that is counted by phase."""
@@ -95,7 +96,7 @@ class Calls:
             if call.outermost:
                 recorder.write(line)
             else:
-                recorder.writer.write_soon(codec.to_line(line))
+                recorder.writer.write_soon(to_line(line))
         state.calls.append(call)
         return call
 
@@ -117,7 +118,7 @@ class Calls:
             return
         edge = self._edge() if call.read else lines.Edge()
         line = lines.End(call.id, ended, edge, status, call.notes)
-        recorder.writer.write_soon(codec.to_line(line))
+        recorder.writer.write_soon(to_line(line))
 
     def part(
         self,
@@ -146,8 +147,8 @@ class Calls:
         known = notes if parent is not None else {**caller_facts(), **notes}
         span, thread, nothing = next(recorder.span_numbers), recorder.local.buffer.thread, lines.Edge()
         begin = lines.Begin(span, parent, phase, name, hook, thread, times[0], nothing, known)
-        recorder.writer.write_soon(codec.to_line(begin))
-        recorder.writer.write_soon(codec.to_line(lines.End(span, times[1], nothing, "ok", {})))
+        recorder.writer.write_soon(to_line(begin))
+        recorder.writer.write_soon(to_line(lines.End(span, times[1], nothing, "ok", {})))
 
     def above(self) -> int | None:
         """Returns the span that a call which begins now on this thread is a part of; None for none."""

@@ -21,6 +21,12 @@ from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
+from hftrace.record.child.quantization import (
+    QuantizationError,
+    as_object,
+    check_installed,
+    check_possible,
+)
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
@@ -107,7 +113,7 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         if reason is not None:
             raise RequestError(reason)
         _load(recorder, request, held, verify)
-    except RequestError as error:
+    except (RequestError, QuantizationError) as error:
         code = 2
         recorder.facts(
             "outcome",
@@ -150,8 +156,11 @@ def _load(
 ) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
+    quantization = (request.get("keywords") or {}).get("quantization_config")
+    check_installed(quantization)
     import transformers
 
+    check_possible(quantization, str(request["model"]))
     _answer_no_prompt()
     quiet = transformers.utils.logging
     if request.get("quiet_bars"):
@@ -231,6 +240,8 @@ def _keywords(keywords: dict[str, Any]) -> dict[str, Any]:
                 raise RequestError(f"torch has no dtype {dtype!r}: use bfloat16, float16, float32 or auto")
             dtype = known
         keywords[dtype_keyword()] = dtype
+    if "quantization_config" in keywords:
+        keywords["quantization_config"] = as_object(keywords["quantization_config"])
     memory = keywords.get("max_memory")
     if isinstance(memory, dict):
         # JSON has no integer keys, and accelerate numbers accelerators by integers.
