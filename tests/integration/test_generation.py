@@ -306,6 +306,7 @@ class MyCacheLayer(Layer):
     pass
 
 
+@pytest.mark.once
 def test_bytes_of_a_cache():
     plain = torch.zeros(3, 4)
     assert cache_facts(None) is None

@@ -56,7 +56,6 @@ class Generation:
         "started",
         "stopped",
         "tell_at",
-        "tokens_ns",
         "written",
     )
 
@@ -77,7 +76,6 @@ class Generation:
         """When the loop was told to go on; the first time before there is a token."""
         self.stopped: list[int] = []
         """When the stopping criteria had looked at a token."""
-        self.tokens_ns: list[int] = self.asked
         self.tell_at = 0
         self.cache: Any = None
         self.first_text: int | None = None

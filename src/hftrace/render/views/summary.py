@@ -64,7 +64,7 @@ KEYWORD = 60
 """Columns that one keyword and its value may take."""
 USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
 """What is said of a keyword that did not go to the loader."""
-DROP_ORDER = ("bars", "with", "device", "asked", "read", "tensors", "outside")
+DROP_ORDER = ("bars", "with", "released", "device", "asked", "read", "tensors", "generated", "outside")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 LESS_ASKED = ("with", "at the peak")
 """The same of one that ended well: what was asked for stays."""
