@@ -32,6 +32,7 @@ TABLES = (
     "surgery",
     "generation",
     "pipelines",
+    "saving",
 )
 """In the order in which their points are installed."""
 
