@@ -107,7 +107,7 @@ class Trace(schema.Trace):
         Args:
             view: One view alone, by the name that ``hftrace show --view``
                 takes, or ``"all"``; None is the screen.
-            depth: Levels of the call tree; 0 shows all.
+            depth: Levels of the call tree, or of the model's modules; 0 shows all.
             min_ms: Calls that are shorter are left out of the call tree.
             filter: Only rows whose name matches, a regular expression or a glob
                 such as ``"*.weight"``; or ``"dtype=float32"``, only rows with that

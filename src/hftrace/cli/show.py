@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=None,
     metavar="N",
-    help="Levels of the call tree; 0 shows all.",
+    help="Levels of the call tree, or of the model's modules; 0 shows all.",
 )
 @click.option(
     "--min-ms",

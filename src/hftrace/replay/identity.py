@@ -20,7 +20,9 @@ from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
+from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.replay.tied import same_objects
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -103,7 +105,7 @@ class _Builder:
         """Returns the ledgers in the order of the loads."""
         as_loaded = {span: self._as_loaded(record) for span, record in self._records.items()}
         now = {span: self._with_paths(table, self._records[span]) for span, table in as_loaded.items()}
-        unused = {span: _unused_rows(table) for span, table in now.items()}
+        unused = {span: unused_rows(table) for span, table in now.items()}
         for origins in self._origins:
             for replaced in origins.replaces:
                 if replaced in now:
@@ -116,7 +118,7 @@ class _Builder:
                 self._note(record.span, {"changed_by": origins.changed_by})
             else:
                 model = _Model(record.model or {}, record.layouts, record.rows)
-            now[record.span] = _joined([self._rows(record, model, origins), unused[record.span]])
+            now[record.span] = joined([self._rows(record, model, origins), unused[record.span]])
         for fact in self._process.facts.get("stale", []):
             self._note(int(fact["load"]), {"changed_by": fact["changed_by"], "stale": True})
         changed = any(origins.span in self._records for origins in self._origins)
@@ -138,7 +140,7 @@ class _Builder:
         }
         table = self._with_paths(as_loaded, record)
         kinds, names = table.column("kind"), table.column("name")
-        return _chosen(
+        return chosen(
             table, [at for at, name in enumerate(names) if kinds[at] == "unused" or name not in others]
         )
 
@@ -212,15 +214,16 @@ class _Builder:
             for at in positions:
                 current.setdefault(by_position[at].known_as, model.rows[at].name)
             names = [model.rows[at].name for at in positions]
-            parts.append(_renamed(_first(table, len(positions)), names, current))
+            parts.append(renamed(first(table, len(positions)), names, current))
             order += positions
             if as_loaded and source in sources:
-                unused.append(_unused_rows(table))
-        rows_in_order = _reordered(_joined(parts), order)
+                unused.append(unused_rows(table))
+        rows_in_order = reordered(joined(parts), order)
+        rows_in_order.columns["same_as"] = same_objects(model.rows)
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)
         if known:
             _tie(rows_in_order, model.rows)
-        return _joined([rows_in_order, *unused])
+        return joined([rows_in_order, *unused])
 
     def _origin(
         self, name: str, known: lines.KnownAs | None, record: LoadRecord, since: int | None
@@ -267,7 +270,8 @@ class _Builder:
             rows, writes = [], {}
             for row in model.rows:
                 own = returned.get(row.name)
-                kind = row.kind & ~lines.WRITTEN_IN_PLACE if own is None else own.kind
+                written = 0 if own is None else own.kind & lines.WRITTEN_IN_PLACE
+                kind = (row.kind & ~lines.WRITTEN_IN_PLACE) | written
                 rows.append(row._replace(kind=kind))
                 if own is not None and own.identity in record.writes:
                     writes[row.identity] = record.writes[own.identity]
@@ -355,9 +359,6 @@ def _empty(owner: LoadRecord) -> LoadRecord:
     )
 
 
-# -- tables ----------------------------------------------------------------------------------------------
-
-
 def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
     """Says of tensors that are one that they are tied, where several loads have made the rows of them."""
     ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
@@ -371,30 +372,3 @@ def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
         for at in family:
             if owner is not None and at != owner and ties[at] is None and provenance[at] == "unknown":
                 ties[at], provenance[at], evidence[at] = rows[owner].name, "tied", "same_tensor"
-
-
-def _first(table: Table[Tensor], count: int) -> Table[Tensor]:
-    return Table(Tensor, {name: column[:count] for name, column in table.columns.items()})
-
-
-def _unused_rows(table: Table[Tensor]) -> Table[Tensor]:
-    return _chosen(table, [at for at, kind in enumerate(table.column("kind")) if kind == "unused"])
-
-
-def _chosen(table: Table[Tensor], rows: list[int]) -> Table[Tensor]:
-    return Table(Tensor, {name: [column[each] for each in rows] for name, column in table.columns.items()})
-
-
-def _joined(tables: list[Table[Tensor]]) -> Table[Tensor]:
-    names = {name for table in tables for name in table.columns}
-    return Table(Tensor, {name: [each for table in tables for each in table.column(name)] for name in names})
-
-
-def _reordered(table: Table[Tensor], order: list[int]) -> Table[Tensor]:
-    """Returns the rows in the order of the model; ``order`` has the place of each of them there."""
-    return _chosen(table, sorted(range(len(order)), key=order.__getitem__))
-
-
-def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) -> Table[Tensor]:
-    tied = [current.get(name, name) if name is not None else None for name in table.column("tied_to")]
-    return Table(Tensor, {**table.columns, "name": list(names), "tied_to": tied})

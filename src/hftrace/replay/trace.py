@@ -39,6 +39,7 @@ from hftrace.replay.spans import (
     merge_imports,
     sample_open_peaks,
 )
+from hftrace.replay.structures import note_structures
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.replay.verification import apply_verification
 from hftrace.schema import document, journal
@@ -212,6 +213,7 @@ class _Ledgers:
         add_body_spans(process)
         add_answers(process)
         note_beginnings(process, offset)
+        note_structures(process)
         rank = {"rank": process.rank}
         records = load_records(process)
         for record in records:
@@ -224,7 +226,7 @@ class _Ledgers:
             files = Table.of(File, rows)
             forget_unknown(files.column("asked_by"), process.spans)
             apply_verification(tensors, as_loaded, record.verified)
-            of_load = {**rank, "load": record.root + offset}
+            of_load = {**rank, "load": record.root + offset, "model": record.span + offset}
             shifts = {**self._times, "span": offset}
             self.tensors.append(_Part(tensors, shifts, of_load))
             self.at_return.append(_Part(tensors if at_return is None else at_return, shifts, of_load))

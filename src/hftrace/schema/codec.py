@@ -29,6 +29,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.CHECKPOINT: lines.Checkpoint,
     journal.RESIDENT: lines.Resident,
     journal.MODEL: lines.Model,
+    journal.STRUCTURE: lines.Structure,
     journal.LAYOUTS: lines.Layouts,
     journal.TENSORS: lines.Tensors,
     journal.WRITES: lines.Writes,

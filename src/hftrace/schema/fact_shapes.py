@@ -278,6 +278,8 @@ ATTRIBUTES: dict[str, Shape] = {
     "weight_files": _TEXTS,
     "alive": [INTEGER],
     "packages": [[ANY]],
+    "structure": ANY,  # hftrace.schema.structure takes all of it or none
+    "structure_now": ANY,
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

@@ -15,6 +15,7 @@ from hftrace.schema.checks import MAX_AMOUNT, MAX_INTEGER, ROUNDING
 from hftrace.schema.fact_shapes import FACTS, LINES, REQUIRED
 from hftrace.schema.facts import Cleaner
 from hftrace.schema.journal import Damage
+from hftrace.schema.structure import is_structure
 
 Check: TypeAlias = Callable[[Any], bool]
 
@@ -70,6 +71,10 @@ def _amounts(value: Any) -> bool:
     return type(value) is dict and all(map(_amount, value.values()))
 
 
+def _nodes(value: Any) -> bool:
+    return type(value) is list and is_structure(value)
+
+
 _PLAIN = {int, type(None)}
 _FLAG: Check = lambda value: type(value) is bool  # noqa: E731
 _LIST: Check = lambda value: type(value) is list  # noqa: E731
@@ -90,6 +95,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Kept: (_text, _anything, _copy),
     lines.Resident: (_integer, _TEXTS, _list_of(_share)),
     lines.Model: (_integer, _object),
+    lines.Structure: (_integer, _number, _nodes, _MAYBE_AMOUNT),
     lines.Layouts: (_integer, _LIST),
     lines.Tensors: (_integer, _LIST),
     lines.Writes: (_integer, _LIST),

@@ -9,11 +9,15 @@ takes apart.
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from hftrace.schema.model_lines import FROZEN as FROZEN
+from hftrace.schema.model_lines import MARKS as MARKS
+from hftrace.schema.model_lines import TRAINED as TRAINED
 from hftrace.schema.model_lines import WRITTEN_IN_PLACE as WRITTEN_IN_PLACE
 from hftrace.schema.model_lines import Layout as Layout
 from hftrace.schema.model_lines import Layouts as Layouts
 from hftrace.schema.model_lines import Model as Model
 from hftrace.schema.model_lines import ModelTensor as ModelTensor
+from hftrace.schema.model_lines import Structure as Structure
 from hftrace.schema.model_lines import Tensors as Tensors
 from hftrace.schema.model_lines import Verification as Verification
 from hftrace.schema.model_lines import Verified as Verified
@@ -350,6 +354,6 @@ class Events(NamedTuple):
 
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
-    | Model | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample
-    | Limit | Events | Assigned | Origins | Kept
+    | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
+    | Stop | Sample | Limit | Events | Assigned | Origins | Kept
 )  # fmt: skip

@@ -15,38 +15,7 @@ from itertools import repeat
 from operator import is_not
 from typing import Any, Generic, TypeVar, overload
 
-
-class Facts(Mapping[str, Any]):
-    """A read-only block of named facts, readable as ``facts.name`` and ``facts["name"]``.
-
-    A fact that the file does not have is an ``AttributeError`` as an attribute
-    and a ``KeyError`` as a key; use :meth:`get` where it may be missing.
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self._values[name]
-        except KeyError:
-            raise AttributeError(f"this trace has no fact {name!r}") from None
-
-    def __repr__(self) -> str:
-        return f"Facts({self._values!r})"
+from hftrace.schema.block import Facts as Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +164,13 @@ class Tensor:
     """The difference that a quantised tensor may have; None for another, which may have none."""
     unverified: str | None = None
     """Why it was not compared: a word of :data:`hftrace.schema.verification.UNVERIFIED`."""
+    requires_grad: bool | None = None
+    """Of a parameter: whether it is trained as it is; None for others, and where that was not recorded."""
+    same_as: str | None = None
+    """The first tensor of the model that is this very object, which ``parameters()`` gives once; None where
+    it is that itself. Tensors that are tied are separate ones where hooks offload them."""
+    model: int | None = None
+    """Id of the span whose model has it: the load's own, or that of a part of it."""
 
 
 @dataclass(frozen=True, slots=True)

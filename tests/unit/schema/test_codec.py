@@ -25,6 +25,7 @@ EXAMPLES = [
     lines.Kept("/x", lines.Identity(9, 5), "header-77-1"),
     lines.Resident(1, ["/x"], [0.5]),
     lines.Model(1, {"class": "Model"}),
+    lines.Structure(1, 1, [["Linear", []], ["Model", ["a", 0, "b", 0]]], 8),
     lines.Layouts(1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(1, ["a", 0, 0, 99]),
     lines.Model(-1, {"class": "Llama"}),
