@@ -41,7 +41,7 @@ from hftrace.replay.spans import (
 )
 from hftrace.replay.structures import note_structures
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
-from hftrace.replay.verification import apply_verification
+from hftrace.replay.verification import apply_statistics, apply_verification
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -226,6 +226,7 @@ class _Ledgers:
             files = Table.of(File, rows)
             forget_unknown(files.column("asked_by"), process.spans)
             apply_verification(tensors, as_loaded, record.verified)
+            apply_statistics(tensors, record.measured)
             of_load = {**rank, "load": record.root + offset, "model": record.span + offset}
             shifts = {**self._times, "span": offset}
             self.tensors.append(_Part(tensors, shifts, of_load))

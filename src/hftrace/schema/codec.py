@@ -34,6 +34,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.TENSORS: lines.Tensors,
     journal.WRITES: lines.Writes,
     journal.VERIFIED: lines.Verified,
+    journal.MEASURED: lines.Measured,
     journal.THREAD: lines.Thread,
     journal.ERROR: lines.Error,
     journal.FACTS: lines.Facts,

@@ -29,7 +29,8 @@ VERSION = "1.2"
 sentence; the environment has the facts of the loader generation. 1.2: a tensor has evidence, the
 stored shape, the whole's, the files of several keys, what a tie dropped, and how it compared with the
 files; its provenance may be uninitialized or unknown; the tables of requests and of the tensors as
-each load left them; the modules of each model, and whether a parameter requires a gradient."""
+each load left them; the modules of each model, whether a parameter requires a gradient, what its
+values are like; when a weight file was last changed."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 UNPACKED_BYTES, UNPACKED_RATIO = 4 << 20, 64

@@ -257,6 +257,8 @@ ATTRIBUTES: dict[str, Shape] = {
     "renamed": AMOUNT,
     "verified": AMOUNT,
     "unverified": AMOUNT,
+    "measured": AMOUNT,
+    "unmeasured": AMOUNT,
     "different": AMOUNT,
     "collected": AMOUNT,
     "heap_free_bytes": AMOUNT,

@@ -42,6 +42,10 @@ def _real(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < MAX_AMOUNT)
 
 
+def _float(value: Any) -> bool:
+    return type(value) in (float, int) and math.isfinite(value)
+
+
 def _copy(value: Any) -> bool:
     """Whether it is the name of a copy, and leads nowhere else."""
     return type(value) is str and value.startswith(journal.COPY_PREFIX) and not {"/", "\0"} & set(value)
@@ -100,6 +104,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Tensors: (_integer, _LIST),
     lines.Writes: (_integer, _LIST),
     lines.Verified: (_integer, _LIST),
+    lines.Measured: (_integer, _LIST),
     lines.Thread: (_number, _text),
     lines.Error: (_text, _text),
     lines.Facts: (_text, _object),
@@ -122,6 +127,7 @@ _ROWS: dict[type, tuple[Check, ...]] = {
     lines.Tensors: (_text, _number, _number, _number),
     lines.Writes: (_number, _amount, _text),
     lines.Verified: (_text, _or_null(_FLAG), _or_null(_real), _or_null(_real), _MAYBE_TEXT),
+    lines.Measured: (_text, _or_null(_float), _or_null(_float), _number, _number, _number),
     lines.Assigned: (_MAYBE_TEXT, _text),
     lines.Origins: (_text, _number, _text, _text),
 }

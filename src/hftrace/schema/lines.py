@@ -15,10 +15,12 @@ from hftrace.schema.model_lines import TRAINED as TRAINED
 from hftrace.schema.model_lines import WRITTEN_IN_PLACE as WRITTEN_IN_PLACE
 from hftrace.schema.model_lines import Layout as Layout
 from hftrace.schema.model_lines import Layouts as Layouts
+from hftrace.schema.model_lines import Measured as Measured
 from hftrace.schema.model_lines import Model as Model
 from hftrace.schema.model_lines import ModelTensor as ModelTensor
 from hftrace.schema.model_lines import Structure as Structure
 from hftrace.schema.model_lines import Tensors as Tensors
+from hftrace.schema.model_lines import TensorStatistics as TensorStatistics
 from hftrace.schema.model_lines import Verification as Verification
 from hftrace.schema.model_lines import Verified as Verified
 from hftrace.schema.model_lines import Write as Write
@@ -355,5 +357,5 @@ class Events(NamedTuple):
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
     | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
-    | Stop | Sample | Limit | Events | Assigned | Origins | Kept
+    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Kept
 )  # fmt: skip

@@ -169,6 +169,16 @@ class Tensor:
     same_as: str | None = None
     """The first tensor of the model that is this very object, which ``parameters()`` gives once; None where
     it is that itself. Tensors that are tied are separate ones where hooks offload them."""
+    mean: float | None = None
+    """Of its values in the model that are finite, by ``load --stats``; None where that did not measure it."""
+    std: float | None = None
+    """The standard deviation of the same, with Bessel's correction."""
+    zeros: int | None = None
+    """How many of its values are zero, where ``load --stats`` measured it."""
+    nans: int | None = None
+    """How many are no number."""
+    infs: int | None = None
+    """How many are infinite."""
     model: int | None = None
     """Id of the span whose model has it: the load's own, or that of a part of it."""
 
@@ -213,6 +223,10 @@ class File:
     """The directory or repository that it was asked of, as the loader was told; None if unknown."""
     afterwards: str | None = None
     """Of a weight file: ``gone`` or ``changed`` when the trace was made, which tells of what was loaded."""
+    modified_ns: int | None = None
+    """Of a weight file: when it was last changed, by the wall clock, as it was loaded."""
+    inode: int | None = None
+    """Its number in its file system; None where that does not tell it from others."""
     unread: bool | None = None
     """Whether its header could not be read before that: which keys it had is not known."""
 

@@ -125,3 +125,26 @@ class Verified(NamedTuple):
     def entries(self) -> Iterator[Verification]:
         """Yields the tensors."""
         return map(Verification, *(self.items[at::5] for at in range(5)))
+
+
+class TensorStatistics(NamedTuple):
+    """Of the values of one tensor of the model: see :class:`hftrace.schema.statistics.Statistics`."""
+
+    name: str
+    mean: float | None
+    std: float | None
+    zeros: int
+    nans: int
+    infs: int
+
+
+class Measured(NamedTuple):
+    """Tensors of the finished model whose values were looked at."""
+
+    span: int
+    items: list[Any]
+    """Name, mean, standard deviation, zeros, numbers that are none, infinite ones, and so on."""
+
+    def entries(self) -> Iterator[TensorStatistics]:
+        """Yields the tensors."""
+        return map(TensorStatistics, *(self.items[at::6] for at in range(6)))

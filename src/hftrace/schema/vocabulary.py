@@ -34,6 +34,7 @@ PHASE_LETTERS = {
     "mesh": "m",
     "wait": "i",
     "verify": "v",
+    "stats": "a",
     "touch": "w",
     "forward": "f",
     "tokenize": "k",
@@ -51,9 +52,9 @@ PHASES = tuple(PHASE_LETTERS)
 in it and in no child is unattributed; every other word is a named phase."""
 READY_PHASES = ("touch", "forward")
 """Phases after which a loaded model is ready."""
-AFTER_LOAD = (*READY_PHASES, "verify", "release")
+AFTER_LOAD = (*READY_PHASES, "verify", "stats", "release")
 """What ``hftrace load`` may be asked to do after the load, in this order; each is a phase."""
-MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "release")
+MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "stats", "release")
 """Phases of root spans that follow a load and change what it left in memory."""
 
 # -- provenance ----------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ EXAMPLES = [
     lines.Layouts(-1, [lines.Layout("float32", "cpu", [2], 8, False)]),
     lines.Tensors(-1, ["a", 0, 0, 99]),
     lines.Writes(-1, [99, 5, "initializer"]),
+    lines.Measured(1, ["a", -0.5, 1e-40, 1, 2, 3, "b", None, None, 0, 0, 4]),
     lines.Verified(-1, ["a", True, None, None, None]),
     lines.Assigned(3, "/a/adapter_model.safetensors", 7, 9, ["a.lora_A.weight", "a.lora_A.default.weight"]),
     lines.Origins(3, -1, 7, [1], ["a.weight", 1, "b.weight", "computed:half"], ["half"]),

@@ -74,12 +74,17 @@ class RequestError(Exception):
     """What was asked for cannot be: wrong usage, and not a failed load."""
 
 
-def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> int:
+def main(
+    directory: str,
+    verify: Callable[[Recorder], None] | None = None,
+    stats: Callable[[Recorder], None] | None = None,
+) -> int:
     """Runs the load that ``directory`` asks for; returns the exit code.
 
     Args:
         directory: The run's directory.
         verify: Holds the models of a recorder's loads against their files.
+        stats: Measures the tensors of these models that no file has.
 
     Returns:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
@@ -106,7 +111,7 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         reason = gil.refusal()
         if reason is not None:
             raise RequestError(reason)
-        _load(recorder, request, held, verify)
+        _load(recorder, request, held, verify, stats)
     except RequestError as error:
         code = 2
         recorder.facts(
@@ -147,6 +152,7 @@ def _load(
     request: dict[str, Any],
     held: list[Any],
     verify: Callable[[Recorder], None] | None,
+    stats: Callable[[Recorder], None] | None,
 ) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
@@ -181,7 +187,7 @@ def _load(
             "ignored": ignored,
         },
     )
-    readiness = Readiness(recorder, request, verify)
+    readiness = Readiness(recorder, request, verify, stats)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
 

@@ -1,9 +1,9 @@
-"""What a user of ``hftrace load`` may ask for after the load has returned: touch, forward, verify, release.
+"""What a user of ``hftrace load`` may ask for after the load has returned: touch, forward, and so on.
 
 A load may return having read almost nothing, with weights that are only
 mapped into memory. ``touch`` reads every page of them, ``forward`` does one
-real forward pass, ``verify`` holds the model against its files (which is not
-done here), and ``release`` shows what the process keeps once the model
+real forward pass, ``verify`` holds the model against its files and ``stats``
+measures what no file has (neither is done here), and ``release`` shows what the process keeps once the model
 is gone. Each is a span of its own beside the load, never a part of it.
 """
 
@@ -35,9 +35,10 @@ class Readiness:
     Args:
         recorder: Who records it; made before the load begins, because what a
             release gives back is measured against the memory of this moment.
-        request: ``touch``, ``forward``, ``verify`` and ``release`` (true or false), and
+        request: ``touch``, ``forward``, ``verify``, ``stats`` and ``release`` (true or false), and
             ``inputs`` (keywords of the forward pass, or None).
         verify: Does the verification, as a span of its own.
+        stats: Measures tensors, as a span of its own.
     """
 
     def __init__(
@@ -45,16 +46,18 @@ class Readiness:
         recorder: Recorder,
         request: dict[str, Any],
         verify: Callable[[Recorder], None] | None = None,
+        stats: Callable[[Recorder], None] | None = None,
     ) -> None:
         self._recorder = recorder
         self._asked = [step for step in AFTER_LOAD if request.get(step)]
         self._verify = verify
+        self._stats = stats
         self._inputs: dict[str, Any] | None = request.get("inputs")
         self._before = recorder.memory.current()
         self._devices_before = recorder.devices.read(reset=False) or {}
 
     def run(self, held: list[Any]) -> None:
-        """Does it: touch, forward, verify, release.
+        """Does it: touch, forward, verify, stats, release.
 
         A step that fails is a span with an error, and the next one is tried.
 
@@ -68,6 +71,8 @@ class Readiness:
             self._step("forward", self._name(held), lambda span: self._forward(span, held))
         if "verify" in self._asked and self._verify is not None:
             self._verify(self._recorder)
+        if "stats" in self._asked and self._stats is not None:
+            self._stats(self._recorder)
         if "release" in self._asked:
             self._step("release", "release the model", lambda span: self._release(span, held))
 
