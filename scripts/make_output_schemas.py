@@ -393,12 +393,14 @@ MODEL = record(
                     "load": nullable(INTEGER),
                     "rank": INTEGER,
                     "part": nullable(STRING),
+                    "watched": nullable(INTEGER),
+                    "name": nullable(STRING),
                     "source": nullable(STRING),
                     "classes_known": BOOLEAN,
                     "tensors": INTEGER,
                     "footprint_bytes": nullable(INTEGER),
                     **MODULE,
-                    "modules": array(record({"name": STRING, **MODULE})),
+                    "modules": array(record({"name": STRING, **MODULE}, {"load": array(STRING)})),
                 }
             )
         )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import handmade
+from handmade import Builder
 from handmade_loads import Session
-from hftrace.schema.model import Span, Table, Tensor
+from hftrace.schema.model import Facts, Span, Table, Tensor
 from hftrace.schema.statistics import Measured, Statistics
 from hftrace.schema.trace import Trace
 
@@ -129,3 +130,32 @@ def values(trace: Trace, rows: Sequence[int]) -> list[Measured]:
         else:
             found.append(Measured(Statistics(0.000198, 0.0199, 250, 0, 0), "file", None))
     return found
+
+
+def watched() -> Trace:
+    """A program that put an encoder, a table of another model and its own head into one module."""
+    made = Session()
+    spans = [
+        made.load("AutoModel", "org/encoder", "EncoderModel", alive=[], got={}),
+        made.load("AutoModel", "org/tables", "TableModel", alive=[], got={}),
+    ]
+    for span, name in zip(spans, ("embed.weight", "rows.weight"), strict=True):
+        made.tensor(name, [1000, 500], load=span, model=span, requires_grad=True)
+    trace = made.trace()
+    parts = Builder()
+    for span, name in zip(spans, ("encoder.embed.weight", "rows.weight"), strict=True):
+        parts.tensor(name, [1000, 500], load=span, model=1, requires_grad=False)
+    for name, shape in (("pooler.0.weight", [64, 500]), ("pooler.0.bias", [64]), ("score.weight", [3, 64])):
+        own = {"stored_dtype": None, "provenance": "unknown", "evidence": "own", "keys": []}
+        parts.tensor(name, shape, dtype="float32", load=None, model=1, requires_grad=True, **own)
+    nodes = [
+        ["Embedding", []],
+        ["EncoderModel", ["embed", 0]],
+        ["Linear", []],
+        ["Tanh", []],
+        ["Sequential", ["0", 2, "1", 3]],
+        ["Classifier", ["encoder", 1, "rows", 0, "pooler", 4, "score", 2]],
+    ]
+    structure = {"root": 5, "nodes": nodes, "footprint_bytes": 2_129_024}
+    header = {**trace.header, "watched": [{"number": 1, "name": "my head", "structure": structure}]}
+    return dataclasses.replace(trace, header=Facts(header), watched=Table.of(Tensor, parts.tensors))

@@ -112,6 +112,7 @@ MODELS = {
     ),
     "model-two-levels": lambda: view_of(handmade_models.llama(), "model", depth=2),
     "model-without-classes": lambda: view_of(handmade.sharded(), "model"),
+    "model-watched": lambda: view_of(handmade_models.watched(), "model"),
     "tensors-stats": lambda: view_of(handmade_models.classifier(), "tensors", measure=handmade_models.values),
     "model-none": lambda: view_of(handmade.empty(), "model"),
 }

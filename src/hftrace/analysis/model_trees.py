@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hftrace.analysis.ledger.modules import ModuleTree, module_tree
+from hftrace.analysis.ledger.modules import Module, ModuleTree, module_tree
 from hftrace.analysis.once import once
-from hftrace.analysis.time.load_names import LoadName, has_several, load_names
+from hftrace.analysis.time.load_names import LoadName, has_several, load_groups, load_names
 from hftrace.analysis.time.loads import load_traces, unplaced_rows
 from hftrace.schema.structure import structure_of
 from hftrace.schema.trace import Trace
@@ -24,6 +25,33 @@ class ModelTree(ModuleTree):
     rank: int = 0
     part: str | None = None
     """What the loader of a part of a load is called; None for the model of the load itself."""
+    watched: int | None = None
+    """The number of a module that the program named, and that no load returned."""
+    name: str | None = None
+    """What the program calls that."""
+    loads: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    """The number of each load that tensors of it came from, by the load's span."""
+
+    def loads_of(self, module: Module) -> list[str]:
+        """Returns the numbers of the loads that the tensors of a module came from; ``own`` for none.
+
+        Of a model that a load returned it is empty: all are in that load's ledger.
+        """
+        if self.watched is None:
+            return []
+        found: set[int | None] = set()
+        pending = [module]
+        column = self.ledger.column("load")
+        while pending:
+            each = pending.pop()
+            found.update(self.loads.get(column[row]) for row in each.rows)
+            pending += [self.modules[child] for child in each.children]
+        numbers = sorted(number for number in found if number is not None)
+        return [*map(str, numbers), *([OWN] if None in found else [])]
+
+
+OWN = "own"
+"""Where a tensor came from that no load put there."""
 
 
 @once
@@ -35,7 +63,34 @@ def model_trees(trace: Trace) -> list[ModelTree]:
         found += _trees(part, range(len(part.tensors)), names[at] if at < len(names) else None)
     if has_several(trace):
         found += _trees(trace, unplaced_rows(trace), None)
-    return found
+    return found + list(_named(trace))
+
+
+def _named(trace: Trace) -> Iterator[ModelTree]:
+    """Yields the modules that the program named."""
+    numbers = {
+        trace.spans.column("id")[row]: number
+        for number, rows in enumerate(load_groups(trace), 1)
+        for row in rows
+    }
+    rows: dict[int | None, list[int]] = defaultdict(list)
+    for row, number in enumerate(trace.watched.column("model")):
+        rows[number].append(row)
+    told = trace.header.get("watched")
+    facts = {each.get("number"): each for each in told or () if isinstance(each, Mapping)}
+    for number, own in rows.items():
+        noted = facts.get(number) or {}
+        tree = module_tree(trace.watched, own, structure_of(noted.get("structure")))
+        if tree.root.class_name is None and isinstance(noted.get("class"), str):
+            tree.root.class_name = noted["class"]
+        name = noted.get("name")
+        yield ModelTree(
+            **vars(tree),
+            rank=trace.watched.column("rank")[own[0]],
+            watched=number,
+            name=name if isinstance(name, str) and name else None,
+            loads=numbers,
+        )
 
 
 def _trees(trace: Trace, rows: Iterable[int], load: LoadName | None) -> list[ModelTree]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
@@ -70,6 +70,25 @@ def tensor_ledgers(process: Process, records: list[LoadRecord], headers: Checkpo
     return _Builder(process, records, headers).ledgers()
 
 
+def rows_by_load_name(record: LoadRecord, origins: Iterable[lines.Origins]) -> dict[str, lines.ModelTensor]:
+    """Returns the rows of the model that a load returned, by what the load itself called the tensors.
+
+    Args:
+        record: The load.
+        origins: What is known of the tensors of all models.
+    """
+    at_return = [each for each in origins if each.span == record.span and not each.look]
+    known = {row.name: row for each in at_return for row in each.rows()}
+    found = {}
+    for row in record.rows:
+        origin = known.get(row.name)
+        if origin is None:
+            found[row.name] = row
+        elif origin.load == record.span and origin.change != COPIED:
+            found[origin.known_as] = row
+    return found
+
+
 class _Builder:
     def __init__(self, process: Process, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
         self._process = process
@@ -80,26 +99,15 @@ class _Builder:
             self._assigned[assigned.span].append(assigned)
         self._places: dict[int, dict[str, int]] = {}
         self._origins = process.lines_of(lines.Origins)
-        self._returned = {span: self._rows_by_load_name(record) for span, record in self._records.items()}
+        self._returned = {
+            span: rows_by_load_name(record, self._origins) for span, record in self._records.items()
+        }
         paths: dict[str, set[str]] = defaultdict(set)
         for path in {path for record in records for path in _weight_files(record)}:
             paths[os.path.basename(path)].add(path)
         prefixes = process.facts.get("adapter_prefix", [])
         self._adapter_prefixes = {str(fact.get("prefix") or "") for fact in prefixes}
         self._ambiguous = {name for name, found in paths.items() if len(found) > 1}
-
-    def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
-        """Returns the rows of the model that a load returned, by what the load itself called the tensors."""
-        at_return = [each for each in self._origins if each.span == record.span and not each.look]
-        known = {row.name: row for origins in at_return for row in origins.rows()}
-        found = {}
-        for row in record.rows:
-            origin = known.get(row.name)
-            if origin is None:
-                found[row.name] = row
-            elif origin.load == record.span and origin.change != COPIED:
-                found[origin.known_as] = row
-        return found
 
     def ledgers(self) -> list[Ledgers]:
         """Returns the ledgers in the order of the loads."""

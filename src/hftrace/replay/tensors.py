@@ -132,7 +132,7 @@ def _model_ledger(
         "span": [_span_of(record, seen.times) for seen in every],
         "convert_start_ns": [conversion.start if conversion else None for conversion in conversions],
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
-        "requires_grad": [_requires_grad(row.kind) for row in record.rows],
+        "requires_grad": [requires_grad(row.kind) for row in record.rows],
         "same_as": same_objects(record.rows),
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
@@ -267,7 +267,8 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     return found
 
 
-def _requires_grad(kind: int) -> bool | None:
+def requires_grad(kind: int) -> bool | None:
+    """Returns whether a tensor is trained, by the marks of its kind; None where they do not say it."""
     return True if kind & TRAINED else False if kind & FROZEN else None
 
 

@@ -28,6 +28,7 @@ TABLES: dict[str, type[Any]] = {
     "requests": Request,
     "samples": Sample,
     "at_return": Tensor,
+    "watched": Tensor,
 }
 """The tables of a trace, and what a row of each is."""
 MAX_AMOUNT = 2**62

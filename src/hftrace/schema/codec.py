@@ -45,6 +45,7 @@ _CLASSES: dict[str, type[Any]] = {
     journal.LIMIT: lines.Limit,
     journal.ASSIGNED: lines.Assigned,
     journal.ORIGINS: lines.Origins,
+    journal.WATCHED: lines.Watched,
     journal.KEPT: lines.Kept,
 }
 _KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}

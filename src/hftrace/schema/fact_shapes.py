@@ -106,6 +106,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
             "recorded_until_ns": INTEGER,
         },
         "surroundings": {"imported": _TEXTS, "mapped": _TEXTS, "storage_read_bytes": AMOUNT},
+        "watched": [ANY],
         "threads": [{"pid": INTEGER, "thread": AMOUNT, "name": TEXT}],
         "variant": {"name": TEXT, "round": INTEGER, "environment": {"*": ANY}},
     },

@@ -77,6 +77,7 @@ LIMIT = "limit"
 STOP = "stop"
 ASSIGNED = "assigned"
 ORIGINS = "origins"
+WATCHED = "watched"
 KEPT = "kept"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.

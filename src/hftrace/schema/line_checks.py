@@ -116,6 +116,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Events: (_text, _number, _LIST),
     lines.Assigned: (_integer, _text, _amount, _number, _LIST),
     lines.Origins: (_integer, _integer, _amount, _NUMBERS, _LIST, _TEXTS),
+    lines.Watched: (_integer, _text, _amount, _LIST),
 }
 """By line: what each of its fields has to be. Where a model is looked at once more, the span is negative.
 Begin and End, edges and allocators are below."""
@@ -130,6 +131,7 @@ _ROWS: dict[type, tuple[Check, ...]] = {
     lines.Measured: (_text, _or_null(_float), _or_null(_float), _number, _number, _number),
     lines.Assigned: (_MAYBE_TEXT, _text),
     lines.Origins: (_text, _number, _text, _text),
+    lines.Watched: (_text, _number, _text, _text),
 }
 """By line with many rows: what the fields of each have to be."""
 

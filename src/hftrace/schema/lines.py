@@ -202,6 +202,22 @@ class Origins(NamedTuple):
         return map(KnownAs, *(self.items[at::4] for at in range(4)))
 
 
+class Watched(NamedTuple):
+    """A module that the program named, and where each of its tensors comes from."""
+
+    look: int
+    """The number under which it was written down, as :class:`Origins` has it."""
+    name: str
+    """What the program calls it; empty for nothing."""
+    time_ns: int
+    items: list[Any]
+    """Name, load, name there, change, and so on; of every tensor."""
+
+    def rows(self) -> Iterator[KnownAs]:
+        """Yields the tensors."""
+        return map(KnownAs, *(self.items[at::4] for at in range(4)))
+
+
 class File(NamedTuple):
     """A file was asked for: name, path, result, identity, where (repository or directory), client.
 
@@ -357,5 +373,5 @@ class Events(NamedTuple):
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
     | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
-    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Kept
+    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept
 )  # fmt: skip

@@ -383,3 +383,6 @@ class Content:
     """The tensors as each load left them when it returned, those alone that it put there itself. ``tensors``
     has them as they were seen last. Empty where nothing was done to any model after its load: the two are
     the same then."""
+    watched: Table[Tensor] = dataclasses.field(default_factory=lambda: Table.of(Tensor, []))
+    """The tensors of modules that the program named (``recorded.watch``): ``load`` is the load that each came
+    from, None for one of the program's own, and ``model`` the number of the module."""

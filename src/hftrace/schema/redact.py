@@ -32,8 +32,8 @@ from hftrace.schema.secrets.sources import (
 
 _NAME_KINDS = frozenset(
     listed(
-        "slices keys renames model structure layouts tensors writes verified measured assigned origins hook "
-        "device"
+        "slices keys renames model structure layouts tensors writes verified measured assigned origins "
+        "watched hook device"
     )
 )
 """Lines of a journal that hold names of tensors and figures, and are searched for known values alone."""

@@ -90,6 +90,7 @@ EVIDENCE = {
     "cast_through": "it was cast to another dtype in between, and has lost what that cannot hold",
     "load_state_dict": "load_state_dict put it there after the load",
     "emptied": "to_empty allocated it anew, and nothing was seen to write it",
+    "own": "no load that was recorded put it there: it is the program's own",
     "before_trace": "it was there before the trace began",
     "file_gone": "a weight file of this load was gone before its header was read: it may have been in it",
     "file_changed": "a weight file of this load was not the same any more when its header was to be read: "

@@ -24,6 +24,7 @@ COLUMNS = (
     Column("bytes", right=True, rank=1),
     Column("from", most=20, rank=1),
     Column("trained", right=True, rank=1),
+    Column("load", most=12),
 )
 LISTS = frozenset({"ModuleList", None})
 """Classes whose children are of one kind, and may be folded wherever they stand; None is one not known."""
@@ -74,11 +75,17 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
                 "load": load.number if load is not None else None,
                 "rank": tree.rank,
                 "part": tree.part,
+                "watched": tree.watched,
+                "name": tree.name,
                 "source": load.source if load is not None else None,
                 "classes_known": tree.has_classes,
                 "tensors": tree.row_count(),
                 "footprint_bytes": tree.footprint_bytes,
-                **{name: column[0] for name, column in modules.columns.items() if name != "name"},
+                **{
+                    name: column[0]
+                    for name, column in modules.columns.items()
+                    if name not in ("name", "load")
+                },
                 "modules": [
                     {name: column[row] for name, column in modules.columns.items()} for row in chosen
                 ],
@@ -99,13 +106,14 @@ def _block(tree: ModelTree, options: ViewOptions, several: bool) -> Block:
         modules = _modules(tree)
         chosen = chosen_rows(modules, options, lambda row: _texts(modules, row))
         shown, remarks = limited(len(chosen), limit, "module")
-        rows = [_row(tree.modules[at].path or "(the model)", tree.modules[at]) for at in chosen[:shown]]
+        rows = [_row(tree, tree.modules[at].path or "(the model)", tree.modules[at]) for at in chosen[:shown]]
         if not chosen:
             remarks += nothing_chosen(modules, options)
-        return table(title, f"{len(chosen):,} of {total:,}", COLUMNS, rows, [*remarks, *_remarks(tree)])
+        note = f"{len(chosen):,} of {total:,}"
+        return table(title, note, COLUMNS, rows, [*remarks, *_remarks(tree)])
     lines = list(_lines(tree, options.depth or 0))
     shown, remarks = limited(len(lines), limit, "line")
-    rows = [_row(_label(line), line.module, line.times, line.depth) for line in lines[:shown]]
+    rows = [_row(tree, _label(line), line.module, line.times, line.depth) for line in lines[:shown]]
     columns, rows = _without_one_value(tree, rows)
     remarks = _totals(tree) + remarks
     if any(line.times > 1 for line in lines):
@@ -139,6 +147,8 @@ def _everywhere(tree: ModelTree) -> dict[str, str]:
 def _title(tree: ModelTree, several: bool) -> str:
     name = tree.root.class_name or (tree.load.class_name if tree.load is not None else None)
     words = f"Model {name}" if name else "Model"
+    if tree.watched is not None:
+        return words + (f" ({tree.name})" if tree.name else "") + ", put together by the program"
     if several and tree.load is None:
         words += ", of a load that is not known"
     elif several and tree.load is not None:
@@ -192,7 +202,7 @@ def _label(line: _Line) -> str:
     return f"({ranges}): {len(line.names)} " + (f"{TIMES} {name}" if name else "alike")
 
 
-def _row(label: str, module: Module, count: int = 1, depth: int = 0) -> Row:
+def _row(tree: ModelTree, label: str, module: Module, count: int = 1, depth: int = 0) -> Row:
     elements = module.elements()
     empty = not module.amounts
     places = [_place(place) for place in module.by("place")]
@@ -205,6 +215,7 @@ def _row(label: str, module: Module, count: int = 1, depth: int = 0) -> Row:
             "" if empty else units.byte_count(module.bytes() * count),
             _sources(module, count),
             _trained(module),
+            ", ".join(tree.loads_of(module)),
         ),
         STRONG if depth == 0 else DIM if empty else PLAIN,
     )
@@ -268,9 +279,11 @@ def _totals(tree: ModelTree) -> list[str]:
 
 
 def _remarks(tree: ModelTree) -> list[str]:
+    if tree.watched is not None:
+        return ["load: the load that a tensor came from; own: no load that was recorded put it there"]
     if tree.has_classes:
         return []
-    return ["this trace does not have the classes of the modules: an older hftrace recorded it"]
+    return ["the classes of the modules are not in this trace: hftrace up to 0.2 did not record them"]
 
 
 # -- what is filtered -----------------------------------------------------------------------------------
@@ -283,6 +296,7 @@ def _texts(modules: _Modules, row: int) -> tuple[str | None, ...]:
 def _modules(tree: ModelTree) -> _Modules:
     """Returns the modules of a model in columns, with exact figures."""
     found = tree.modules
+    loads = {"load": [tree.loads_of(module) for module in found]} if tree.watched is not None else {}
     return _Modules(
         {
             "name": [module.path for module in found],
@@ -298,6 +312,7 @@ def _modules(tree: ModelTree) -> _Modules:
             "provenance": [
                 {word: amount.tensors for word, amount in module.by("provenance").items()} for module in found
             ],
+            **loads,
         }
     )
 
