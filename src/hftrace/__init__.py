@@ -3,6 +3,9 @@
 Importing this package imports neither torch nor transformers: they come in
 with the load that is traced, so that their import can be measured too. What
 takes time to import comes in when it is asked for.
+
+To pytest, which finds a plugin here and may find this package imported already
+(``hftrace run -m pytest``): PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
+    "run": ("hftrace.cli.run", "Run a program, and trace every load that it makes."),
     "show": ("hftrace.cli.show", "Draw a saved trace."),
     "compare": ("hftrace.cli.compare", "Compare loads: which is better, by how much, is it noise, and why."),
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),

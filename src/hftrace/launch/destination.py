@@ -82,6 +82,18 @@ class Destination:
             return place
         raise AssertionError("numbers do not end")
 
+    def first(self, rank: Rank) -> Place:
+        """Returns where the one trace of a program will go, which nobody can refuse any more.
+
+        Where the file is there, the trace takes the next free name as it is saved.
+
+        Raises:
+            HftraceError: Nothing can be written there.
+        """
+        place = self._place(1, rank)
+        _check_writable(place.path)
+        return place
+
     def _place(self, number: int, rank: Rank) -> Place:
         """Returns the file of a block by its number, from 1."""
         text = os.path.abspath(os.path.expanduser(os.fspath(self.asked or "")))

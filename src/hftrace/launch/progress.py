@@ -57,6 +57,11 @@ class JournalFollower:
         self._last_sample()
         return self.state
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether a load is open, as far as the journals have been read."""
+        return any(phase == "load" for phase, _ in self._open.values())
+
     def waiting_for(self) -> list[str]:
         """Returns the hosts whose answers are waited for."""
         return sorted(set(self._hosts.values()))

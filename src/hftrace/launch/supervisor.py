@@ -1,4 +1,4 @@
-"""Runs one load in a fresh process and makes its trace, however the process ends."""
+"""Runs a load, or a program, in a fresh process and makes its trace, however the process ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,7 @@ from hftrace.launch.run_directory import CHILD, END, RUN, RunFacts, SupervisorLo
 from hftrace.launch.sampler import Options
 from hftrace.launch.sampling import sampler_options
 from hftrace.launch.tail import JournalTail
-from hftrace.launch.waiting import wait_for_exit
+from hftrace.launch.waiting import ProgramSignals, wait_for_exit, wait_for_program
 from hftrace.launch.watchdog import Watchdog
 from hftrace.record.child.load import PROBLEM_FILE
 from hftrace.replay.samples import read_samples
@@ -43,16 +43,37 @@ MIN_FREE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class LoadResult:
+class RunResult:
     """A finished run.
 
     Args:
         trace: What happened.
-        exit_code: Of the loading process; negative for a signal.
+        exit_code: Of the process; negative for a signal.
     """
 
     trace: Trace
     exit_code: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """A process that is to be run and watched.
+
+    Args:
+        command: Its command line.
+        environment: All of its variables.
+        python: Its interpreter, as the user has named it.
+        request: What was asked for, as a trace says it.
+        watch: How it is watched.
+        is_program: Whether it is the user's own program, whose streams and signals are its own.
+    """
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    python: str
+    request: Mapping[str, Any]
+    watch: WatchOptions
+    is_program: bool = False
 
 
 def run_load(
@@ -64,7 +85,7 @@ def run_load(
     on_progress: Callable[[LiveState], None] | None = None,
     on_output: Callable[[str], None] | None = None,
     on_stall: Callable[[str], None] | None = None,
-) -> LoadResult:
+) -> RunResult:
     """Loads in a child process and returns the trace.
 
     Args:
@@ -85,36 +106,69 @@ def run_load(
         KeyboardInterrupt: The load was interrupted before it had recorded
             anything, or somebody did not want to wait for its trace.
     """
-    say = on_stall or to_stderr
     try:
-        return _run(request, interrupts, header, run, on_progress, on_output, say)
+        environment = write_request(run.path, request)
+    except OSError as error:
+        raise UsageError(f"cannot write to {run.path.parent}: {error.strerror or error}") from None
+    cache = None
+    if request.cache:
+        with interrupts.allowed():  # a large checkpoint takes minutes to read, and nothing is lost yet
+            cache = prepare(request.load.model, request.load.keywords, request.cache)
+    command = load_command(run.path, request)
+    job = Job(command, environment, request.python, request_facts(request, cache), request.watch)
+    return _watched(job, interrupts, header, run, on_progress, on_output, on_stall or to_stderr)
+
+
+def run_program(
+    job: Job, interrupts: Interrupts, *, run: RunDirectory, header: Mapping[str, Any]
+) -> RunResult:
+    """Runs the user's program as a child process and returns the trace of all that it has loaded.
+
+    Args:
+        job: The program.
+        interrupts: See :func:`run_load`; while the program runs, signals are the program's.
+        run: Where it records, which whoever saves the trace has opened.
+        header: Facts for the trace's header (command, argv).
+
+    Raises:
+        UsageError: The interpreter cannot be started.
+        HftraceError: The program has recorded nothing.
+        KeyboardInterrupt: Somebody did not want to wait for the trace.
+    """
+    return _watched(job, interrupts, header, run, None, None, to_stderr)
+
+
+def _watched(
+    job: Job,
+    interrupts: Interrupts,
+    header: Mapping[str, Any],
+    run: RunDirectory,
+    on_progress: Callable[[LiveState], None] | None,
+    on_output: Callable[[str], None] | None,
+    on_stall: Callable[[str], None],
+) -> RunResult:
+    try:
+        return _run(job, interrupts, header, run, on_progress, on_output, on_stall)
     except HftraceError:
         raise
     except Exception as error:
         if not has_journal(run.path):
             raise
         reason = f"{type(error).__name__}: {error}"
-        raise HftraceError(f"no trace could be made of what this load has recorded ({reason})") from error
+        what = "program" if job.is_program else "load"
+        raise HftraceError(f"no trace could be made of what this {what} has recorded ({reason})") from error
 
 
 def _run(
-    request: LoadRequest,
+    job: Job,
     interrupts: Interrupts,
     header: Mapping[str, Any],
     directory: RunDirectory,
     on_progress: Callable[[LiveState], None] | None,
     on_output: Callable[[str], None] | None,
     on_stall: Callable[[str], None],
-) -> LoadResult:
-    run = directory.path
-    try:
-        environment = write_request(run, request)
-    except OSError as error:
-        raise UsageError(f"cannot write to {run.parent}: {error.strerror or error}") from None
-    cache = None
-    if request.cache:
-        with interrupts.allowed():  # a large checkpoint takes minutes to read, and nothing is lost yet
-            cache = prepare(request.load.model, request.load.keywords, request.cache)
+) -> RunResult:
+    run, watch = directory.path, job.watch
     witness = OomCounters.snapshot()
     log = SupervisorLog(run)
     log.write(
@@ -122,42 +176,40 @@ def _run(
         {
             "header": dict(header),
             # Said here too: a child that is killed while it imports has not said it yet.
-            "request": request_facts(request, cache),
+            "request": dict(job.request),
             "counters": witness.before,
             "group": witness.group_facts(),
-            "limits": {**witness.limits(), "memory_limit_bytes": request.watch.memory_limit_bytes},
+            "limits": {**witness.limits(), "memory_limit_bytes": watch.memory_limit_bytes},
         },
     )
     started = time.monotonic_ns()
-    try:
-        child = subprocess.Popen(
-            load_command(run, request),
-            stdin=subprocess.DEVNULL,
-            env=environment,
-            # Results are ours alone to print on stdout.
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise UsageError(f"cannot start {request.python}: {error.strerror or error}") from None
+    child = _started(job)
     log.write(CHILD, {"pid": child.pid, "start_ns": started, "start_ticks": start_ticks(child.pid)})
     try:
-        guard = Guard(child.pid, directory, _sampled(child.pid, run, request.watch, started), log, child.kill)
-        assert child.stdout is not None  # a pipe
-        reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
-        reader.start()
-        tail = JournalTail(run)
+        signals = ProgramSignals() if job.is_program else None
+        guard = Guard(child.pid, directory, _sampled(child.pid, run, watch, started), log, child.kill)
+        reader = None
+        if child.stdout is not None:
+            reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
+            reader.start()
+        # A program's own children have journals of their own, with numbers of their own.
+        tail = JournalTail(run, child.pid if job.is_program else None)
         follower = JournalFollower(run, tail)
         watchdog = Watchdog(
             run,
-            timeout_seconds=request.watch.timeout_seconds,
-            stall_seconds=request.watch.stall_seconds,
+            timeout_seconds=watch.timeout_seconds,
+            stall_seconds=watch.stall_seconds,
             tail=tail,
             follower=follower,
             log=log,
             report=on_stall,
+            loads_alone=job.is_program,
         )
-        interrupted = wait_for_exit(child, interrupts, follower, on_progress, watchdog)
+        if signals is None:
+            interrupted = wait_for_exit(child, interrupts, follower, on_progress, watchdog)
+        else:
+            interrupted = False
+            wait_for_program(child, signals, watchdog)
         watchdog.finish()
     except BaseException:
         child.kill()
@@ -165,7 +217,8 @@ def _run(
         raise
     ended = time.monotonic_ns()
     # All that it wrote is in the pipe; one that it has left behind may hold the other end for long.
-    reader.join(timeout=LAST_WORDS_SECONDS)
+    if reader is not None:
+        reader.join(timeout=LAST_WORDS_SECONDS)
     guard.stop()
     if directory.restore():
         run = directory.path
@@ -183,9 +236,22 @@ def _run(
             raise
         if interrupted:
             raise SignalInterrupt(interrupts.first or "SIGINT") from None
-        stopped = _stopped_at_once(run, facts, request.watch)
-        raise stopped or _nothing_recorded(request.python, run, code) from None
-    return LoadResult(trace, code)
+        stopped = _stopped_at_once(run, facts, watch)
+        raise stopped or _nothing_recorded(job, run, code) from None
+    return RunResult(trace, code)
+
+
+def _started(job: Job) -> subprocess.Popen[bytes]:
+    # Of a load results are ours alone to print on stdout; what a program inherits is its own.
+    streams: dict[str, Any] = (
+        {"close_fds": False}
+        if job.is_program
+        else {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    )
+    try:
+        return subprocess.Popen(list(job.command), env=dict(job.environment), **streams)
+    except OSError as error:
+        raise UsageError(f"cannot start {job.python}: {error.strerror or error}") from None
 
 
 def _sampled(pid: int, run: Path, watch: WatchOptions, started_ns: int) -> Options | None:
@@ -216,7 +282,7 @@ def _stopped_at_once(run: Path, facts: RunFacts, watch: WatchOptions) -> Hftrace
     )
 
 
-def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
+def _nothing_recorded(job: Job, run: Path, code: int) -> HftraceError:
     """Says why a child left no journal: what it wrote itself, else how it ended."""
     try:
         problem = (run / PROBLEM_FILE).read_text(encoding="utf-8").strip()
@@ -227,9 +293,10 @@ def _nothing_recorded(python: str, run: Path, code: int) -> HftraceError:
             f"nothing could be recorded in {run.parent}, which is full: let -o name a place with more room"
         )
     if problem:
-        return UsageError(f"{python} cannot run hftrace: {problem}")
+        return UsageError(f"{job.python} cannot run hftrace: {problem}")
     how = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
-    return HftraceError(f"{python} {how} before it could record anything: is it a Python interpreter?")
+    why = "does it run Python with -I, -E or -S?" if job.is_program else "is it a Python interpreter?"
+    return HftraceError(f"{job.python} {how} before it could record anything: {why}")
 
 
 def _forward(stream: IO[bytes], on_output: Callable[[str], None] | None) -> None:

@@ -16,10 +16,13 @@ class JournalTail:
 
     Args:
         run: The run's directory.
+        pid: Of the process whose journal is followed; None for those of all.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, pid: int | None = None) -> None:
         self._run = run
+        whose = "*" if pid is None else f"*-{pid}"
+        self._pattern = f"{journal.JOURNAL_PREFIX}{whose}{journal.SUFFIX}"
         self._offsets: dict[Path, int] = {}
         self._listeners: list[Callable[[bytes], None]] = []
 
@@ -30,7 +33,7 @@ class JournalTail:
     def poll(self) -> bool:
         """Hands on what has been added since the last time; returns whether there was anything."""
         found = False
-        for path in self._run.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
+        for path in self._run.glob(self._pattern):
             offset = self._offsets.get(path, 0)
             try:
                 with open(path, "rb") as handle:

@@ -1,4 +1,4 @@
-"""Waits for the end of a loading process, shows how far it is, and ends it when it is to end."""
+"""Waits for the end of a process, shows how far a load is, and ends it when it is to end."""
 
 from __future__ import annotations
 
@@ -56,6 +56,63 @@ def wait_for_exit(
                     child.kill()
                 else:
                     interrupted, since = True, time.monotonic()
+
+
+PASSED_ON = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+"""What somebody who wants to tell the program something sends to the command that he has started."""
+_SENT_BY_A_PROCESS = (0, -1, -6)
+"""``si_code`` of ``kill``, ``sigqueue`` and ``tkill`` (``SI_USER, SI_QUEUE, SI_TKILL``)."""
+
+
+class ProgramSignals:
+    """Holds back the signals that are for the program, from now on, in this thread and those that it starts.
+
+    The program itself is to have been started before: it would inherit that.
+    """
+
+    def __init__(self) -> None:
+        self._awaited = (*PASSED_ON, signal.SIGCHLD)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, self._awaited)
+
+    def pass_on(self, child: subprocess.Popen[bytes], seconds: float | None) -> None:
+        """Waits for a signal, and sends it to the program; also returns when the program may have ended.
+
+        What comes from the terminal (Ctrl-C, its end) the program has got by itself.
+
+        Args:
+            child: The program.
+            seconds: Wait no longer; None for as long as it takes.
+        """
+        if seconds is None:
+            found: signal.struct_siginfo | None = signal.sigwaitinfo(self._awaited)
+        else:
+            found = signal.sigtimedwait(self._awaited, seconds)
+        if found is None or found.si_signo == signal.SIGCHLD:
+            return
+        if found.si_code in _SENT_BY_A_PROCESS:
+            with contextlib.suppress(OSError):  # it has just ended
+                child.send_signal(found.si_signo)
+
+    def end(self) -> None:
+        """Lets what comes from now on reach this process; what came at the end was for the program."""
+        while signal.sigtimedwait(self._awaited, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
+
+
+def wait_for_program(child: subprocess.Popen[bytes], signals: ProgramSignals, watchdog: Watchdog) -> None:
+    """Waits for the end of the user's program: a limit alone ends it from here."""
+    try:
+        with _ExitWaiter(child) as end:
+            while not end.wait(0):
+                signals.pass_on(child, watchdog.pause())
+                watchdog.poll(child.kill)
+    finally:
+        signals.end()
 
 
 class _ExitWaiter:

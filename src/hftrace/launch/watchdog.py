@@ -1,15 +1,14 @@
 """Looks after a running load: its time-out, and the silence of one that hangs.
 
 The loading process has told :mod:`faulthandler` to write the stacks of all its
-threads into a file of the run's directory on SIGUSR2. That works while Python
-itself waits for something, and disturbs nobody: the load goes on.
+threads into a file of the run's directory on a signal that no program has a use
+for. That works while Python itself waits for something, and disturbs nobody: the load goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hftrace import units
 from hftrace.launch.progress import JournalFollower
 from hftrace.launch.run_directory import STALL, TIMEOUT, SupervisorLog
 from hftrace.launch.tail import JournalTail
+from hftrace.record.child.stacks import SIGNAL
 from hftrace.schema import codec, journal
 from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import masked, redact
@@ -34,7 +34,6 @@ DUMP_SECONDS = 2.0
 SETTLED_SECONDS = 0.1
 """A dump that has not grown for so long is whole."""
 MAX_POLL_SECONDS = 1.0
-SIGNAL = getattr(signal, "SIGUSR2", None)
 CRASH_MARKS = ("Fatal Python error:", "Windows fatal exception:")
 
 
@@ -157,6 +156,7 @@ class Watchdog:
         follower: Knows the phase that the load is in.
         log: Where stalls and the time-out are written.
         report: Gets the lines for the user.
+        loads_alone: Whether silence means something inside of a load alone: a program may wait for its users.
     """
 
     def __init__(
@@ -169,8 +169,10 @@ class Watchdog:
         follower: JournalFollower,
         log: SupervisorLog,
         report: Callable[[str], None],
+        loads_alone: bool = False,
     ) -> None:
         self._run = run
+        self._loads_alone = loads_alone
         self._timeout = timeout_seconds
         self._stall = stall_seconds
         self._log = log
@@ -207,6 +209,9 @@ class Watchdog:
         if not self._stall:
             return
         silent = self._activity.silent_seconds()
+        if self._loads_alone and not self._follower.is_loading:
+            self._activity.last_event = time.monotonic()
+            silent = 0.0
         silence = self._silence
         if silence is not None and self._activity.last_event > silence.since:
             self._end(silence, self._activity.last_event)

@@ -29,7 +29,8 @@ from hftrace.record.reserve import Reserve
 from hftrace.record.thread_state import OpenSpan, ThreadState
 from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
-from hftrace.schema import codec, journal, lines
+from hftrace.schema import journal, lines
+from hftrace.schema.encoding import to_line
 from hftrace.schema.redact import learn_process, redact
 from hftrace.system.heap import free_heap_bytes
 from hftrace.system.memory import HostMemory
@@ -77,6 +78,8 @@ class Recorder:
         """Modules whose import :attr:`on_module` wants to hear of."""
         self.on_module: Callable[[str], None] | None = None
         self.on_model_class: Callable[[Any], None] | None = None
+        self.in_child: Callable[[], None] | None = None
+        """Called in a child by fork when it loads something, if it is to be recorded too."""
         self.children: Children | None = None
         self.models: list[tuple[int, weakref.ref[Any]]] = []
         """The span of each load, and its finished model."""
@@ -201,7 +204,7 @@ class Recorder:
         line = lines.Begin(span.id, parent, phase, name, hook, thread, started, edge, noted)
         if is_load:
             # Goes with the first phase's line, a fraction of a millisecond later.
-            self.writer.write_soon(codec.to_line(line))
+            self.writer.write_soon(to_line(line))
         else:
             self.write(line)
         # Last: where one of the steps above fails, nothing is open that nobody would end.
@@ -237,10 +240,12 @@ class Recorder:
         edge = self.edge()
         if ended is None:
             ended = clock()
-        self.writer.write_soon(codec.to_line(lines.End(span.id, ended, edge, status, span.notes)))
+        self.writer.write_soon(to_line(lines.End(span.id, ended, edge, status, span.notes)))
         if span.phase == "load" and len(stack) <= (self.state.late is not None):
             self.reserve.load_ended(span.id, ended, status, stopped=self.writer.stopped is not None)
             self._keep_headers(failed=status != "ok")
+            # A process may leave at once, by a signal or os._exit: of a load that has returned all is kept.
+            self.writer.flush(wait=False)
 
     def _keep_headers(self, *, failed: bool) -> None:
         """Copies the headers of a load's weight files, once its clock has stopped."""
@@ -339,7 +344,7 @@ class Recorder:
 
     def write(self, line: lines.Line) -> None:
         """Writes a line of any kind at once."""
-        self.writer.write(codec.to_line(line))
+        self.writer.write(to_line(line))
 
     def facts(self, block: str, values: dict[str, Any]) -> None:
         """Adds facts to a block of the trace."""
@@ -369,7 +374,7 @@ class Recorder:
             others.append(lines.Facts("reading", {"open": reads}))
         if self.open_loads:
             others += self.devices.news()
-        return [*batches, *map(codec.to_line, others)]
+        return [*batches, *map(to_line, others)]
 
 
 def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *arguments: Any) -> Any:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from hftrace.record.callers import caller_facts, caller_frame, place
 from hftrace.record.failures import failure_notes
 from hftrace.record.living import Living
-from hftrace.schema import codec, lines
+from hftrace.schema import lines
+from hftrace.schema.encoding import to_line
 from hftrace.schema.redact import redact
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def write_span(
     """
     span, thread, nothing = next(recorder.span_numbers), recorder.local.buffer.thread, lines.Edge()
     begin = lines.Begin(span, None, phase, name, None, thread, times[0], nothing, attributes)
-    recorder.writer.write_soon(codec.to_line(begin))
-    recorder.writer.write_soon(codec.to_line(lines.End(span, times[1], nothing, status, {})))
+    recorder.writer.write_soon(to_line(begin))
+    recorder.writer.write_soon(to_line(lines.End(span, times[1], nothing, status, {})))
 
 
 def looked(recorder: Recorder, since_ns: int) -> None:

@@ -119,9 +119,16 @@ class JournalWriter:
             self.lost += count
             self.failure = self.stopped = error.strerror or str(error)
 
-    def flush(self) -> bool:
-        """Empties the buffers into the file; returns whether there was anything."""
-        with self._draining:
+    def flush(self, *, wait: bool = True) -> bool:
+        """Empties the buffers into the file; returns whether there was anything.
+
+        Args:
+            wait: False where this may run in the middle of another flush of this very thread: the host's
+                finalizers run anywhere. Where one is under way, nothing is done then.
+        """
+        if not self._draining.acquire(blocking=wait):
+            return False
+        try:
             lines = self._drain()
             text = _text(lines)
             with self._writing:
@@ -130,6 +137,8 @@ class JournalWriter:
                     text = _text(waiting) + text
                 if text:
                     self._write(text, len(waiting) + len(lines))
+        finally:
+            self._draining.release()
         return bool(text)
 
     def _run(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from hftrace import units
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.peak import composition_time, describe_time
 from hftrace.render.text import DIM, PLAIN, Line, fit, heading, notes, width_of
@@ -24,14 +25,14 @@ def host_composition(trace: Trace, made: Composition, several: bool, width: int)
     Args:
         trace: The trace.
         made: What to draw.
-        several: Whether there are several ranks, so that each is named.
+        several: Whether there are several processes, so that each is named.
         width: Of the screen, in cells.
     """
     time_ns = composition_time(trace, made)
     where = describe_time(trace, time_ns, None)
     title = "What the peak is made of"
     if several:
-        title += f", rank {span_index(trace).lanes[made.load].rank}"
+        title += f", {_process(trace, made.load)}"
     yield heading(title, width, f"{units.byte_count(made.peak_bytes)}{', ' + where if where else ''}")
     yield from _table(made.parts, made.peak_bytes, width)
     if function := describe_time(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
@@ -45,18 +46,23 @@ def host_composition(trace: Trace, made: Composition, several: bool, width: int)
         )
 
 
+def _process(trace: Trace, row: int) -> str | None:
+    lane = span_index(trace).lanes[row]
+    return name_of_process(trace, lane.rank, lane.pid)
+
+
 def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int) -> Iterable[Line]:
     """Draws what the memory of a device was made of at its peak, and what was taken of it besides.
 
     Args:
         trace: The trace.
         peak: What to draw.
-        several: Whether there are several ranks, so that each is named.
+        several: Whether there are several processes, so that each is named.
         width: Of the screen, in cells.
     """
     title = f"What the peak on {peak.device} is made of"
     if several:
-        title += f", rank {span_index(trace).lanes[peak.load].rank}"
+        title += f", {_process(trace, peak.load)}"
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     yield heading(title, width, units.byte_count(peak.peak_bytes) + of)
     yield from _table(peak.parts, peak.peak_bytes, width)

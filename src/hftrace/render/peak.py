@@ -11,6 +11,7 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.time.load_names import has_several, number_of
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import text
 from hftrace.schema.trace import Trace
@@ -88,8 +89,9 @@ def describe_peak(trace: Trace) -> str:
     process = max(
         process_memory(trace), key=lambda each: each.load_peak.bytes if each.load_peak else -1, default=None
     )
-    if process is not None and len(process_memory(trace)) > 1:
-        parts[0] += f" on rank {process.rank}"
+    name = name_of_process(trace, process.rank, process.pid) if process is not None else None
+    if name is not None:
+        parts[0] += f" {'on' if name.startswith('rank') else 'in'} {name}"
     rise = process.peak_above_start_bytes if process is not None else None
     if process is not None and process.load_peak is not None and rise is not None:
         load = units.byte_count(process.load_peak.bytes)

@@ -39,7 +39,7 @@ def place_words(place: str | None) -> str:
 
 
 def stretch_words(
-    after: str | None, before: str | None, last: bool, command: str | None = None, whole: str = "block"
+    after: str | None, before: str | None, last: bool, command: str | None = None, whole: str | None = None
 ) -> str:
     """Returns what a stretch between two places is called.
 
@@ -48,10 +48,11 @@ def stretch_words(
         before: The same when it ended.
         last: Whether what it lies in ended with it.
         command: What recorded it: all that runs around a load of ``hftrace load`` is hftrace's own.
-        whole: What it lies in: a ``block``, or a ``step``.
+        whole: What it lies in, where that is not all that was recorded: a ``step``.
     """
     if command == "load":
         return "the interpreter and hftrace"
+    whole = whole or ("program" if command == "run" else "block")
     start = place_words(after)
     if last:
         return f"{start} → end of the {whole}" if after is not None else f"until the end of the {whole}"
@@ -138,7 +139,9 @@ def outside_words(trace: Trace) -> str:
     wall = session_wall_ns(trace)
     found = [part for part in parts(trace) if part.duration_ns > 0 and part.kind != UNRECORDED]
     large = [part for part in found if part.duration_ns >= WORTH_A_NAME * wall][:MAX_PARTS]
-    words = [f"{units.duration(part.duration_ns)} {part_words(part)}{_mostly(part)}" for part in large]
+    words = [
+        f"{units.duration(part.duration_ns)} {part_words(part, command)}{_mostly(part)}" for part in large
+    ]
     rest = found[len(large) :]
     left = sum(part.duration_ns for part in rest)
     if large and left >= WORTH_A_NAME * wall:

@@ -13,13 +13,19 @@ from hftrace.schema import lines
 from hftrace.schema.model import Tensor
 
 
-def outcome_of(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
+def outcome_of(
+    processes: list[Process], given: Mapping[str, Any] | None, *, is_program: bool = False
+) -> dict[str, Any]:
     """Returns the block ``outcome`` of a trace.
 
     Args:
         processes: What each process wrote.
         given: What someone saw who watched; wins over the journals.
+        is_program: Whether the first of them is a program and the others are its children: how it ended is
+            how all of it did. Where it left with an exit code nobody has killed it, stopped or not.
     """
+    if is_program:
+        processes = processes[:1]
     result: dict[str, Any] = {
         "status": "ok" if all(process.stopped for process in processes) else "killed",
         "error": None,
@@ -35,7 +41,21 @@ def outcome_of(processes: list[Process], given: Mapping[str, Any] | None) -> dic
             result.update(fact)
     known = {key: value for key, value in (given or {}).items() if value is not None or key == "load"}
     result.update(known)
+    if is_program and result["status"] == "killed":
+        result["status"] = _status_of_program(processes[0], result)
     return result
+
+
+def _status_of_program(process: Process, seen: Mapping[str, Any]) -> str:
+    """Returns how a program ended that its recorder calls killed, or a signal has ended."""
+    told = {}
+    for fact in process.facts.get("outcome", []):
+        told.update(fact)
+    if seen["signal"] == "SIGINT" and told.get("status") == "interrupted":
+        return "interrupted"  # Python ends itself by it after a Ctrl-C that nobody has caught
+    if seen["signal"] is None and seen["exit_code"] is not None:
+        return "ok"  # it has left by os._exit
+    return "killed"
 
 
 def last_activity(process: Process, base: int, outcome: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
+from hftrace.replay.quantizing import add_quantize_spans
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
@@ -58,6 +59,7 @@ def replay(
     outcome: Mapping[str, Any] | None = None,
     started_ns: int | None = None,
     opened: Opened | None = None,
+    root: int | None = None,
 ) -> Trace:
     """Builds the trace of a run.
 
@@ -72,12 +74,13 @@ def replay(
         started_ns: When the process began, a raw clock reading, where it is
             the session: everything counts from then.
         opened: Says where files are still open that the loads have found, in the process that loaded.
+        root: The number of the process that is the program, where the others are its children.
 
     Raises:
         TraceError: There is no readable journal.
     """
     with paused_collector():
-        return _replay(Path(directory), header, environment, request, outcome, started_ns, opened)
+        return _replay(Path(directory), header, environment, request, outcome, started_ns, opened, root)
 
 
 def _replay(
@@ -88,22 +91,23 @@ def _replay(
     outcome: Mapping[str, Any] | None,
     started_ns: int | None,
     opened: Opened | None,
+    root: int | None,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(read_process, paths) if process is not None]
     if not processes:
         raise TraceError(f"{folder} holds no journal: the traced process ended before it recorded anything")
-    processes.sort(key=lambda process: process.rank)
+    processes.sort(key=lambda process: (process.pid != root, process.rank, process.header["clock_base_ns"]))
     damage = journal.Damage()
     samples, sampling = read_samples(folder, processes, damage)
     base = min(int(process.header["clock_base_ns"]) for process in processes)
     base = base if started_ns is None else min(base, started_ns)
     if sampling.get("limit") is not None:
         sampling["limit"]["time_ns"] -= base
-    result = outcome_of(processes, outcome)
+    result = outcome_of(processes, outcome, is_program=root is not None)
     ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)))
     first = processes[0]
-    asked = _request(first, request)
+    asked = _request(next((process for process in processes if first_request(process)), first), request)
     for process in processes:
         own = [sample for sample in samples if sample.pid == process.pid]
         # From here on its spans, lines and events are those of the tables.
@@ -215,6 +219,7 @@ class _Ledgers:
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
         add_unpack_spans(process)
+        add_quantize_spans(process)
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
@@ -331,7 +336,8 @@ def _counts_children(processes: list[Process]) -> bool:
 
 def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:
     around: dict[str, Any] = {}
-    for fact in processes[0].facts.get("environment", []):
+    # A launcher loads nothing: what its children have found is known to the first of them that loads.
+    for fact in next((found for process in processes if (found := process.facts.get("environment"))), []):
         around.update(fact)
     around.update(given or {})
     if any(process.used_devices for process in processes):

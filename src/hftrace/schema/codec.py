@@ -1,4 +1,4 @@
-"""Writes and reads the lines of a journal: nothing else knows where in a line a field stands.
+"""Reads the lines of a journal; nothing but this and :mod:`~hftrace.schema.encoding` knows a field's place.
 
 A line in a file is a JSON array whose first item is its kind
 (:mod:`hftrace.schema.journal`), in memory an object of a class of
@@ -14,46 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hftrace.schema import events, journal, line_checks, lines
-
-_CLASSES: dict[str, type[Any]] = {
-    journal.HEADER: lines.Header,
-    journal.HOOK: lines.Hook,
-    journal.BEGIN: lines.Begin,
-    journal.END: lines.End,
-    journal.SLICES: lines.Slices,
-    journal.KEYS: lines.Keys,
-    journal.RENAMES: lines.Renames,
-    journal.FILE: lines.File,
-    journal.DOWNLOAD: lines.Download,
-    journal.ANSWER: lines.Answer,
-    journal.CHECKPOINT: lines.Checkpoint,
-    journal.RESIDENT: lines.Resident,
-    journal.MODEL: lines.Model,
-    journal.STRUCTURE: lines.Structure,
-    journal.LAYOUTS: lines.Layouts,
-    journal.TENSORS: lines.Tensors,
-    journal.WRITES: lines.Writes,
-    journal.VERIFIED: lines.Verified,
-    journal.MEASURED: lines.Measured,
-    journal.THREAD: lines.Thread,
-    journal.ERROR: lines.Error,
-    journal.FACTS: lines.Facts,
-    journal.DEVICE: lines.Device,
-    journal.LOST: lines.Lost,
-    journal.STOP: lines.Stop,
-    journal.SAMPLE: lines.Sample,
-    journal.LIMIT: lines.Limit,
-    journal.ASSIGNED: lines.Assigned,
-    journal.ORIGINS: lines.Origins,
-    journal.WATCHED: lines.Watched,
-    journal.KEPT: lines.Kept,
-}
-_KINDS = {line_class: kind for kind, line_class in _CLASSES.items()}
-
-
-def to_line(line: lines.Line) -> list[Any]:
-    """Returns the JSON array of a line."""
-    return list(line) if isinstance(line, lines.Events) else [_KINDS[type(line)], *line]
+from hftrace.schema.encoding import CLASSES
 
 
 def from_line(items: list[Any], damage: journal.Damage | None = None) -> lines.Line | None:
@@ -79,7 +40,7 @@ def _made(items: list[Any], damage: journal.Damage) -> lines.Line | None:
         return lines.Slices(items[1], _batch(items))
     if kind == journal.TENSORS:
         return lines.Tensors(items[1], _batch(items))
-    line_class = _CLASSES.get(kind)
+    line_class = CLASSES.get(kind)
     if line_class is None:
         return None
     if kind in _WITH_PARTS:

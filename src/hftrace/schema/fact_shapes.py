@@ -222,7 +222,14 @@ ATTRIBUTES: dict[str, Shape] = {
         "foreign_files": _TEXTS,
         "kept_in_float32": _TEXTS,
         "sub_configs": _TEXTS,
-        "quantization": {"method": TEXT, "quantizer": TEXT, "bits": NUMBER},
+        "quantization": {
+            "method": TEXT,
+            "quantizer": TEXT,
+            "bits": NUMBER,
+            "pre_quantized": FLAG,
+            "skipped": _TEXTS,
+        },
+        "footprint_bytes": AMOUNT,
         "parts": [
             {"class": TEXT, "config": TEXT, "prefix": TEXT, "dtype": TEXT, "attn_implementation": TEXT}
         ],

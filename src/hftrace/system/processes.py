@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def start_ticks(pid: int) -> int | None:
         return int(fields[19]) if fields[0] not in (b"Z", b"X") else None
     except (OSError, ValueError, IndexError):
         return None
+
+
+def started_ns(pid: int) -> int | None:
+    """Returns when a process was started, on the monotonic clock, to a hundredth of a second."""
+    ticks = start_ticks(pid)
+    if ticks is None:
+        return None
+    # Ticks also count while the machine sleeps; the monotonic clock does not.
+    slept = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    return ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) - slept
 
 
 def children_of(pid: int, thread: int | None = None) -> list[int]:

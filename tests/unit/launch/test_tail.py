@@ -9,7 +9,8 @@ import pytest
 from hftrace.launch import tail as tail_module
 from hftrace.launch.progress import JournalFollower
 from hftrace.launch.tail import JournalTail, last_line
-from hftrace.schema import codec, journal, lines
+from hftrace.schema import journal, lines
+from hftrace.schema.encoding import to_line
 
 EDGE = lines.Edge(1, 2, 3, 4, None, 5)
 
@@ -21,7 +22,7 @@ def write(tmp_path):
     def append(*what, pid=1):
         with open(journal.journal_path(tmp_path, pid, 0), "a") as handle:
             for item in what:
-                text = item if isinstance(item, str) else json.dumps(codec.to_line(item)) + "\n"
+                text = item if isinstance(item, str) else json.dumps(to_line(item)) + "\n"
                 handle.write(text)
 
     return append

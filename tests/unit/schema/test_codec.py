@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from hftrace.schema import codec, journal, lines
+from hftrace.schema.encoding import to_line
 
 EDGE = lines.Edge(1, 2, 3, 4, {"cuda:0": lines.Allocator(5, 6, 7)}, 8)
 EXAMPLES = [
@@ -57,11 +58,11 @@ def test_every_kind_has_an_example():
 
 @pytest.mark.parametrize("line", EXAMPLES, ids=lambda line: type(line).__name__)
 def test_what_is_written_is_read(line):
-    raw = json.dumps(codec.to_line(line)).encode()
+    raw = json.dumps(to_line(line)).encode()
     read = codec.parse(raw)
     assert read == line
     assert type(read) is type(line)
-    assert codec.kind_of(raw) == codec.to_line(line)[0]
+    assert codec.kind_of(raw) == to_line(line)[0]
     if isinstance(line, (lines.Begin, lines.End)):
         assert read.edge.devices["cuda:0"].peak == 7
 
@@ -196,7 +197,7 @@ def test_what_is_no_kind():
 
 def test_the_header_is_the_first_line(tmp_path):
     path = tmp_path / "journal"
-    header = codec.to_line(EXAMPLES[0])
+    header = to_line(EXAMPLES[0])
     for first, expected in ((header, header[1]), ([journal.STOP, 1], None), ([journal.HEADER], None)):
         path.write_text(json.dumps(first) + "\n" + json.dumps(header) + "\n")
         assert codec.read_header(path) == expected

@@ -67,17 +67,23 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
 )
 def outside_dominates(trace: Trace) -> Iterator[Finding]:
     """R39: most of the time is spent by the caller's own code."""
-    wall = session_wall_ns(trace)
+    served = [part for part in parts(trace) if part.last] if trace.header.get("command") == "run" else []
+    # What a program does when all is loaded, to serve or to train, is what it was started for.
+    wall = session_wall_ns(trace) - sum(part.duration_ns for part in served)
     own = [
         part
         for part in parts(trace)
-        if part.kind not in ("import", OWN, UNRECORDED) and part not in _resizes(trace)
+        if part.kind not in ("import", OWN, UNRECORDED) and part not in (*_resizes(trace), *served)
     ]
     if not session_bounds(trace).known or trace.header.get("command") == "load" or not own:
         return
     if trace.outcome.get("status", "ok") != "ok":
         return  # the share of what was cut short says nothing
-    spent = wall - inside_ns(trace) - sum(part.duration_ns for part in parts(trace) if part not in own)
+    spent = (
+        wall
+        - inside_ns(trace)
+        - sum(part.duration_ns for part in parts(trace) if part not in (*own, *served))
+    )
     if spent < LEAST_NS or spent <= MOST * wall or own[0].duration_ns < LEAST_NS / 10:
         return
     words = "; ".join(f"{units.duration(part.duration_ns)} {_name(part)}" for part in own[:MAX_PARTS])

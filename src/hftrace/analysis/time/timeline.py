@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import take, tensor_batches
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import Lane, span_index, thread_names
@@ -66,12 +67,12 @@ def timeline(trace: Trace) -> Timeline:
     main = index.main_lane
     lanes = stretches_by_lane(trace)
     names = thread_names(trace)
-    ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, min(lanes[lane])))
-    several = len({lane.rank for lane in lanes}) > 1
+    ordered = sorted(lanes, key=lambda lane: (lane != main, lane.rank, lane.pid, min(lanes[lane])))
 
-    def title(rank: int, thread: int, fallback: str) -> str:
-        name = names.get(thread) or fallback
-        return f"rank {rank} {name}" if several else name
+    def title(rank: int, pid: int | None, thread: int, fallback: str) -> str:
+        name, process = names.get(thread) or fallback, name_of_process(trace, rank, pid)
+        # The column is narrow: of a process its number is enough.
+        return f"{process.removeprefix('process ')} {name}" if process else name
 
     reads: dict[tuple[int, int], list[tuple[int, int]]] = {
         key: [] for key in weight_reading(trace).reader_threads
@@ -95,7 +96,7 @@ def timeline(trace: Trace) -> Timeline:
     span_lanes = [
         SpanLane(
             lane,
-            title(lane.rank, lane.thread, "main" if lane == main else f"thread {number}"),
+            title(lane.rank, lane.pid, lane.thread, "main" if lane == main else f"thread {number}"),
             sorted(lanes[lane]),
         )
         for number, lane in enumerate(ordered)
@@ -104,7 +105,7 @@ def timeline(trace: Trace) -> Timeline:
         ReadLane(
             rank,
             thread,
-            title(rank, thread, f"reader {number + 1}"),
+            title(rank, None, thread, f"reader {number + 1}"),
             stretches,
             weight_reading(trace).reader_threads[rank, thread],
         )

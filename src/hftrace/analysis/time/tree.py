@@ -167,6 +167,7 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         status=span.status,
         thread=span.thread,
         rank=span.rank,
+        pid=span.pid,
         attributes=span.attributes if len(rows) == 1 else _collections(trace, rows),
         spans=[index.ids[row] for row in rows],
         rss_peak_bytes=span.rss_peak_bytes,

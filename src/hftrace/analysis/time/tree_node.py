@@ -35,6 +35,7 @@ class Node:
     """The option that shows what a hidden line stands for."""
     thread: int | None = None
     rank: int = 0
+    pid: int | None = None
     rss_peak_bytes: int | None = None
     device_peak_bytes: dict[str, int] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from hftrace.errors import (
 )
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
+from hftrace.units import count
 
 
 class Saved(NamedTuple):
@@ -118,6 +119,44 @@ def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, 
         return EXIT_FAILED
     code = _report(trace, target)
     return EXIT_FAILED if saved.moved and code == EXIT_OK else code
+
+
+def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: str, width: int | None) -> int:
+    """Says on stderr what a program has loaded, and returns its exit code as the command's own.
+
+    Args:
+        trace: What was recorded.
+        saved: Where it lies.
+        code: Of the program; negative for a signal.
+        quiet: Draw nothing.
+        color: As ``--color`` says.
+        width: As ``--width`` says.
+    """
+    target = saved.target
+    passed = 128 - code if code < 0 else code
+    if trace.outcome.get("status") == "killed":
+        from hftrace.launch.ending.explanation import explain_death
+
+        print_error(f"{explain_death(trace)}.")
+        if trace.outcome.get("killer") in ("memory-limit", "timeout"):
+            passed = EXIT_THRESHOLD
+    try:
+        if not quiet and trace.loads and target is not None:
+            from hftrace.render.screen import screen
+
+            print_result(make_console(color, width, stderr=True), screen(trace, target))
+    except HftraceError:
+        raise
+    except OSError:
+        pass  # the terminal is gone
+    except Exception as error:
+        print_error(
+            f"drawing the trace failed, which is a bug of hftrace ({type(error).__name__}: {error}); "
+            f"the trace itself is whole"
+        )
+    loads = f" of {count(len(trace.loads), 'load')}" if trace.loads else ", in which there is no load"
+    print_error(f"wrote {target}{loads}")
+    return EXIT_FAILED if saved.moved and passed == EXIT_OK else passed
 
 
 def _draw(

@@ -25,8 +25,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def output_options(function: Function) -> Function:
     """Adds ``--json``, ``--color`` and ``--width`` to a command, as ``as_json``, ``color`` and ``width``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        color_options(function)
+    )
+
+
+def color_options(function: Function) -> Function:
+    """Adds ``--color`` and ``--width`` to a command, as ``color`` and ``width``."""
     decorators = (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
         click.option(
             "--color",
             type=click.Choice(COLORS),

@@ -83,9 +83,17 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
     if started is not None:
         end_ns = facts.end.get("end_ns") if facts.end is not None else None
         header = {**header, "child": {"start_ns": started, "end_ns": end_ns}}
-    trace = replay(run, header=header, request=facts.block("request"), outcome=ending, started_ns=started)
-    limits = facts.block("limits")
     pid = facts.child.get("pid")
+    is_program = header.get("command") == "run"
+    trace = replay(
+        run,
+        header=header,
+        request=facts.block("request"),
+        outcome=ending,
+        started_ns=started,
+        root=pid if is_program else None,
+    )
+    limits = facts.block("limits")
     died = trace.outcome.get("status") == "killed"
     signalled = trace.outcome.get("signal")
     reached = "limit" in (trace.header.get("sampling") or {})

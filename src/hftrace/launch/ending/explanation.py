@@ -73,18 +73,19 @@ def explain_death(trace: Trace) -> str:
     outcome = trace.outcome
     killer = outcome.get("killer")
     outside = ended_outside(trace)
+    whole = "the program" if trace.header.get("command") == "run" else "the load"
     process = "the process" if outside else "the loading process"
     limit, limit_kind = outcome.get("limit_bytes"), outcome.get("limit_kind")
     anonymous, total = outcome.get("anon_at_death_bytes"), outcome.get("memory_at_death_bytes")
     if killer == "memory-limit":
         asked = f" {byte_count(limit)}" if limit is not None else ""
         held = f" (anonymous memory {byte_count(anonymous)})" if anonymous is not None else ""
-        how = f"the load was stopped at --memory-limit{asked}{held}"
+        how = f"{whole} was stopped at --memory-limit{asked}{held}"
     elif killer == "limit-unwatched":
-        how = "the load was stopped because its --memory-limit could not be watched any more"
+        how = f"{whole} was stopped because its --memory-limit could not be watched any more"
     elif killer == "timeout":
         seconds = outcome.get("timeout_seconds")
-        how = "the load was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
+        how = f"{whole} was stopped " + (f"after the {seconds:g} s of" if seconds else "by") + " --timeout"
     elif outcome.get("signal"):
         how = f"{process} was killed by {outcome['signal']}"
     elif outcome.get("exit_code") is not None:
@@ -99,7 +100,7 @@ def explain_death(trace: Trace) -> str:
     phase, tensor, file = (outcome.get(name) for name in ("last_phase", "last_tensor", "last_file"))
     where = f" in phase {phase}" if phase else ""
     if outside:
-        where += f" ({outcome['died_in']})" * bool(outcome.get("died_in")) + ", outside of any load"
+        where += (f" ({outcome['died_in']})" if outcome.get("died_in") else "") + ", outside of any load"
     elif tensor:
         own = outcome.get("last_tensor_file") or file
         where += f", after tensor {tensor}" + (f" of {own}" if own else "")

@@ -23,7 +23,7 @@ from hftrace.schema import codec, document, journal
 from hftrace.schema.facts import note_lost
 from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
-from hftrace.system.processes import start_ticks
+from hftrace.system.processes import start_ticks, started_ns
 
 START_SLACK_NS = 1_000_000_000
 MAX_TAIL_BYTES = 1 << 16
@@ -106,12 +106,12 @@ def running_process(run: Path) -> int | None:
     for path in _journals(run):
         header = codec.read_header(path)
         # A program may go on for long after its recording has ended.
-        if header is not None and not _has_stopped(path) and _is_alive(header):
+        if header is not None and not has_stopped(path) and is_alive(header):
             return int(header["pid"])
     return None
 
 
-def _has_stopped(path: Path) -> bool:
+def has_stopped(path: Path) -> bool:
     """Returns whether a journal was written to its end, or says beside itself why it was not."""
     with contextlib.suppress(OSError), open(path, "rb") as handle:
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - MAX_TAIL_BYTES))
@@ -124,15 +124,12 @@ def _has_stopped(path: Path) -> bool:
     return False
 
 
-def _is_alive(header: dict[str, Any]) -> bool:
+def is_alive(header: dict[str, Any]) -> bool:
     """Returns whether the process of a journal lives: one by its number, and no younger than the journal."""
     pid, base = header.get("pid"), header.get("clock_base_ns")
-    ticks = start_ticks(pid) if isinstance(pid, int) else None
-    if ticks is None or not isinstance(base, int):
+    started = started_ns(pid) if isinstance(pid, int) else None
+    if started is None or not isinstance(base, int):
         return False
-    # Ticks also count while the machine sleeps; the journal's clock does not.
-    slept = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-    started = ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) - slept
     return started <= base + START_SLACK_NS
 
 

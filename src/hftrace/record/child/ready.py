@@ -14,7 +14,7 @@ import itertools
 import mmap
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hftrace.record.child.inputs import InputError, build_inputs, given_inputs, main_device
@@ -37,21 +37,18 @@ class Readiness:
             release gives back is measured against the memory of this moment.
         request: ``touch``, ``forward``, ``verify``, ``stats`` and ``release`` (true or false), and
             ``inputs`` (keywords of the forward pass, or None).
-        verify: Does the verification, as a span of its own.
-        stats: Measures tensors, as a span of its own.
+        looks: What does ``verify`` and ``stats``, each as a span of its own.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         request: dict[str, Any],
-        verify: Callable[[Recorder], None] | None = None,
-        stats: Callable[[Recorder], None] | None = None,
+        looks: Mapping[str, Callable[[Recorder], None]] | None = None,
     ) -> None:
         self._recorder = recorder
         self._asked = [step for step in AFTER_LOAD if request.get(step)]
-        self._verify = verify
-        self._stats = stats
+        self._looks = looks or {}
         self._inputs: dict[str, Any] | None = request.get("inputs")
         self._before = recorder.memory.current()
         self._devices_before = recorder.devices.read(reset=False) or {}
@@ -69,10 +66,9 @@ class Readiness:
             self._step("touch", "touch every page", lambda span: self._touch(span, held))
         if "forward" in self._asked:
             self._step("forward", self._name(held), lambda span: self._forward(span, held))
-        if "verify" in self._asked and self._verify is not None:
-            self._verify(self._recorder)
-        if "stats" in self._asked and self._stats is not None:
-            self._stats(self._recorder)
+        for step in ("verify", "stats"):
+            if step in self._asked and step in self._looks:
+                self._looks[step](self._recorder)
         if "release" in self._asked:
             self._step("release", "release the model", lambda span: self._release(span, held))
 

@@ -14,14 +14,18 @@ from typing import IO
 
 from hftrace.schema.journal import stacks_path
 
+SIGNAL: int | None = getattr(signal, "SIGRTMAX", 64) - 7 if hasattr(faulthandler, "register") else None
+"""Asks for the stacks. SIGUSR1 and SIGUSR2 belong to the programs that are traced: servers use both."""
+
 _open: list[IO[bytes]] = []
 """Keeps the file from being closed: faulthandler knows its number alone."""
 
 
 def enable_stack_dumps(directory: str) -> None:
-    """Prepares for SIGSEGV, SIGBUS, SIGFPE, SIGABRT and SIGILL, and for SIGUSR2 from the supervisor.
+    """Prepares for SIGSEGV, SIGBUS, SIGFPE, SIGABRT and SIGILL, and for :data:`SIGNAL` from the supervisor.
 
-    A process that cannot write there goes on without.
+    A process that cannot write there goes on without. Where somebody else has faulthandler write the stacks
+    of a crash to another place, that stays so.
 
     Args:
         directory: Of the run.
@@ -31,7 +35,7 @@ def enable_stack_dumps(directory: str) -> None:
     except OSError:
         return
     _open.append(file)
-    faulthandler.enable(file, all_threads=True)
-    number = getattr(signal, "SIGUSR2", None)
-    if number is not None and hasattr(faulthandler, "register"):
-        faulthandler.register(number, file, all_threads=True, chain=False)
+    if not faulthandler.is_enabled():
+        faulthandler.enable(file, all_threads=True)
+    if SIGNAL is not None:
+        faulthandler.register(SIGNAL, file, all_threads=True, chain=False)

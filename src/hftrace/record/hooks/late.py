@@ -23,7 +23,8 @@ from hftrace.record.hooks.parts import CONTAINER
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan
-from hftrace.schema import codec, lines
+from hftrace.schema import lines
+from hftrace.schema.encoding import to_line
 
 SEEN = "seen"
 """Attribute of such a load: ``partly``, from the first call in it that is hooked to the end of the last."""
@@ -114,7 +115,7 @@ class Late:
             recorder.unwind(recorder.state.stack.index(running.span))
         span = running.span
         line = lines.End(span.id, running.last, lines.Edge(), "ok", span.notes)
-        recorder.writer.write_soon(codec.to_line(line))
+        recorder.writer.write_soon(to_line(line))
         model = handed_of(recorder).only_module(span.id)
         if model is not None:
             handed_of(recorder).settle(span.id, model)

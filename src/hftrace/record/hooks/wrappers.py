@@ -99,6 +99,10 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
         def call(*args: Any, **kwargs: Any) -> Any:
             # Worker threads of a load have no stack of their own: any open load will do for them.
             if not (recorder.active if begins_load else recorder.open_loads) or state.busy:
+                if begins_load and recorder.abandoned and recorder.in_child is not None:
+                    begin_in_child, recorder.in_child = recorder.in_child, None
+                    begin_in_child()
+                    return function(*args, **kwargs)  # which has another handler now
                 return original(*args, **kwargs)
             started = clock()
             if state.late is not None:

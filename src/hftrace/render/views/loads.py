@@ -57,7 +57,8 @@ def _row(load: Mapping[str, Any]) -> Row:
     taken = "".join(f"in load {other['load']}" for other in load["tensors_in"][-1:])
     sorts = tensors["by_dtype"]
     dtype = next(iter(sorts), "")
-    rank = f" rank {load['rank']}" if load["rank"] else ""
+    process = load["process"] or ""
+    rank = f" {process}" if load["rank"] or process.startswith("process") else ""
     return Row(
         (
             f"{'✗ ' if failed else ''}{load['number']} {load['class']}{rank}",

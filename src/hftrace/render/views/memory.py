@@ -15,6 +15,7 @@ from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_span, peak_time_ns
 from hftrace.analysis.memory.peaks import Peak
 from hftrace.analysis.memory.usage import ProcessMemory, process_memory
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.analysis.values import integer
@@ -72,7 +73,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 
 
 def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) -> Iterable[Line]:
-    title = f"Memory of rank {process.rank}" if several else "Memory"
+    title = f"Memory of {name_of_process(trace, process.rank, process.pid)}" if several else "Memory"
     labels = max(13, min(20, width // 5))
     panels = chart_panels(process, max(10, width - labels - 1))
     if not panels or not (process.readings or process.devices):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -34,7 +33,7 @@ from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
-from hftrace.render.tensors import describe_tensors
+from hftrace.render.tensors import describe_quantised, describe_tensors, keyword_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -220,6 +219,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "read", read
     if model is not None and (tensors := describe_tensors(model)):
         yield "tensors", tensors
+    if model is not None and (made := describe_quantised(model)):
+        yield "quantised", made
     environment = trace.environment
     versions = [
         f"{name} {environment[name]}"
@@ -244,9 +245,7 @@ def _asked(trace: Trace) -> str:
     uses = uses if isinstance(uses, Mapping) else {}
     parts = []
     for name, value in asked_keywords(trace).items():
-        text = shorten(
-            f"{name}={value if not isinstance(value, (dict, list)) else json.dumps(value)}", KEYWORD
-        )
+        text = shorten(keyword_words(name, value), KEYWORD)
         use = USES.get(str(uses.get(name)), "")
         parts.append(f"{text} ({use})" if use else text)
     return ", ".join(parts)

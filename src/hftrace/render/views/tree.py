@@ -6,6 +6,7 @@ from typing import NamedTuple
 from hftrace import units
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import TreeOptions, build
@@ -320,8 +321,8 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:
         parts.append(f"[{thread_names(trace).get(node.thread, f'thread {node.thread}')}]")
-    if parent is None and len(set(trace.spans.column("rank"))) > 1:
-        parts.append(f"rank {node.rank}")
+    if parent is None and node.pid is not None and (process := name_of_process(trace, node.rank, node.pid)):
+        parts.append(process)
     modules = node.attributes.get("modules")
     if phase == "import" and isinstance(modules, int):
         parts.append(units.count(modules, "module"))

@@ -65,6 +65,14 @@ def test_a_stretch_that_is_most_of_the_session():
     assert "let the block end before" in finding.advice
 
 
+def test_what_a_program_does_when_all_is_loaded_is_what_it_is_for():
+    assert "R39" not in found(block(command="run"))
+    made = block(("step", "download the data", 1_000, 4_000, 5), command="run")
+    finding = found(made)["R39"]
+    assert "3.00 s of 4.00 s are neither loads nor imports" in finding.evidence
+    assert finding.title == "75 % of the session lie outside of loads"
+
+
 def test_a_change_of_the_model_that_is_most_of_the_session():
     (finding,) = found(block(("surgery", "Llama.to", 1_000, 10_000, 7))).values()
     assert finding.rule == "R39"

@@ -1,0 +1,114 @@
+"""``hftrace run``: runs a program as it is, and traces all that it loads."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hftrace.cli.common.finish import present_program, save
+from hftrace.cli.common.output import color_options
+from hftrace.cli.common.paths import output_path
+from hftrace.cli.common.values import parse_option
+from hftrace.errors import UsageError
+from hftrace.schema.redact import redact_arguments
+from hftrace.units import parse_size
+
+
+@click.command(
+    "run",
+    # What follows the script belongs to it, whatever it looks like.
+    context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
+)
+@click.option("-m", "is_module", is_flag=True, help="SCRIPT is the name of a module, as for python -m.")
+@click.option(
+    "--python",
+    metavar="PATH",
+    help="Interpreter of the program.  [default: this one, or the one that a command names]",
+)
+@click.option(
+    "--sample-hz",
+    type=click.FloatRange(0, 1000),
+    default=50.0,
+    show_default=True,
+    help="Memory readings per second; 0 for none.",
+)
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Kill the program when its anonymous memory passes SIZE, such as 16GB, and exit with 3. "
+    "That of its children is not counted.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Kill the program when it takes longer, and exit with 3; its stacks are in the trace.",
+)
+@click.option(
+    "--stall",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="After so long without an event inside a load, print the stacks and go on; 0 for never.",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", help="Where the trace goes; .gz compresses.  [default: traces/...]"
+)
+@click.option("--force", is_flag=True, help="Overwrite the output file.")
+@click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
+@color_options
+@click.argument("script")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(
+    script: str,
+    arguments: tuple[str, ...],
+    is_module: bool,
+    python: str | None,
+    sample_hz: float,
+    memory_limit: str | None,
+    timeout: float | None,
+    stall: float,
+    output: str | None,
+    force: bool,
+    quiet: bool,
+    color: str,
+    width: int | None,
+) -> int:
+    """Run SCRIPT with its ARGUMENTS, and trace every load that it makes.
+
+    SCRIPT is a file, a command that is installed, or with -m a module. The program runs as it would
+    without hftrace: its arguments, streams, signals, children and exit code are its own. What is
+    drawn at the end goes to stderr.
+
+    \b
+    hftrace run app.py --port 8000
+    hftrace run -m pytest tests
+    """  # noqa: D301 (click takes the character for an order to keep the lines)
+    if output == "-":
+        raise UsageError("standard output is the program's own: name a file with -o")
+    limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
+    target = output_path(output, script, force)
+    assert target is not None
+
+    from hftrace.launch.interrupts import Interrupts
+    from hftrace.launch.kept import RunDirectory
+    from hftrace.launch.program import Program, job_of
+    from hftrace.launch.request import WatchOptions
+    from hftrace.launch.supervisor import run_program, working_directory
+
+    program = Program(
+        script,
+        arguments,
+        is_module,
+        python,
+        WatchOptions(
+            sample_hz=sample_hz, memory_limit_bytes=limit, timeout_seconds=timeout, stall_seconds=stall
+        ),
+    )
+    header = {"command": "run", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
+    with Interrupts() as interrupts, RunDirectory(working_directory(target)) as run:
+        result = run_program(job_of(program, run.path), interrupts, run=run, header=header)
+        saved = save(result.trace, target)
+    return present_program(result.trace, saved, result.exit_code, quiet, color, width)

@@ -1,0 +1,138 @@
+"""``HFTRACE=traces/{pid}.json`` in the environment: any Python program is traced, without a line of code.
+
+The interpreter comes here at its start where one of the variables is set: a line in
+``hftrace.pth`` of its site-packages asks for them. The first process makes the
+trace when it ends, of all that it and its children have recorded. Where it is
+killed, or leaves by ``os._exit``, what was recorded is kept, as after a
+``hftrace.trace``, and ``hftrace recover`` makes the trace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hftrace.errors import HftraceError
+from hftrace.launch.kept import kept_words, to_stderr
+from hftrace.launch.run_directory import RUN_PREFIX
+from hftrace.record.child import program
+from hftrace.record.ranks import own_rank
+from hftrace.record.tracer import Tracer
+from hftrace.schema import codec, journal
+from hftrace.schema.redact import redact_arguments
+from hftrace.system.processes import started_ns
+from hftrace.units import count
+
+if TYPE_CHECKING:
+    from hftrace.launch.destination import Destination, Place
+    from hftrace.schema.trace import Trace
+
+VARIABLE = "HFTRACE"
+SUFFIXES = (".json", ".json.gz")
+_asked: list[bool] = []
+"""Whether this process has come here before."""
+
+
+def begin() -> None:
+    """Begins to record this process, if the environment says so; what goes wrong is said on stderr."""
+    if _asked:
+        return  # Python reads the files of a virtual environment twice
+    _asked.append(True)
+    try:
+        if program.own_place() is not None:
+            program.begin()
+        elif os.environ.get(VARIABLE) and not program.is_service():
+            _begin(os.environ[VARIABLE])
+    except Exception as error:  # whatever it is, the program runs
+        reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
+        to_stderr(f"hftrace: nothing is recorded: {reason}")
+
+
+def _begin(asked: str) -> None:
+    """Records this process as the first of its program."""
+    from hftrace.launch.destination import Destination
+    from hftrace.launch.sampling import SamplerProcess
+
+    if not asked.endswith(SUFFIXES):
+        raise HftraceError(f"{VARIABLE} names a trace, which is JSON: let {asked} end in .json or .json.gz")
+    destination = Destination(asked, force=False)
+    place = destination.first(own_rank())
+    try:
+        place.path.parent.mkdir(parents=True, exist_ok=True)
+        run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX, dir=place.path.parent)).absolute()
+    except OSError as error:
+        raise HftraceError(f"cannot write to {place.path.parent}: {error.strerror or error}") from None
+    sampler: SamplerProcess | None = None
+
+    def finish(tracer: Tracer) -> None:
+        if sampler is not None:
+            sampler.stop()
+        _finish(tracer, run, destination, place)
+
+    if not program.begin(program.Place(run, True, finish)):
+        shutil.rmtree(run, ignore_errors=True)
+        return
+    # No process is this one's starter to its children: none of them is the program.
+    os.environ[program.RUN_VARIABLE] = f"0:{run}"
+    try:
+        sampler = SamplerProcess(os.getpid(), run)
+    except OSError:
+        pass  # no process to be had: no samples, the recording goes on
+
+
+def _finish(tracer: Tracer, run: Path, destination: Destination, place: Place) -> None:
+    """Makes and saves the trace of this process and its children, unless nothing of them could load anything.
+
+    Args:
+        tracer: Has recorded this process.
+        run: Where all of them have recorded.
+        destination: Where the trace goes.
+        place: The same, as it was when the program began.
+    """
+    others = _others(run)
+    if not others and program.LOADERS.isdisjoint(sys.modules):
+        shutil.rmtree(run, ignore_errors=True)
+        return
+    try:
+        trace = _trace(tracer, run)
+        destination.save(trace, place, own_rank())
+    except Exception as error:
+        reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
+        to_stderr(f"hftrace: {reason}; {kept_words(run)}")
+        return
+    from hftrace.launch.ending.recovery import has_stopped, is_alive
+
+    alive = sum(is_alive(header) and not has_stopped(path) for path, header in others.items())
+    if alive:
+        processes = count(alive, "process", "processes")
+        to_stderr(f"hftrace: {processes} of this program still run: {kept_words(run)}")
+    else:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def _others(run: Path) -> dict[Path, dict[str, Any]]:
+    """Returns the journals of other processes than this one, with their headers."""
+    found = {}
+    for path in run.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
+        header = codec.read_header(path)
+        if header is not None and header.get("pid") != os.getpid():
+            found[path] = header
+    return found
+
+
+def _trace(tracer: Tracer, run: Path) -> Trace:
+    from hftrace.launch.in_process import with_post_mortem
+    from hftrace.replay.trace import replay
+
+    trace = replay(
+        run,
+        header={"command": "run", "argv": redact_arguments(sys.orig_argv)},
+        started_ns=started_ns(os.getpid()),
+        opened=tracer.recorder.files.opened,
+        root=os.getpid(),
+    )
+    return with_post_mortem(trace)
