@@ -92,6 +92,28 @@ def test_each_load_has_its_own_tree(folder):
     ]
 
 
+class Two:
+    """A library's own class, which loads two models."""
+
+    @classmethod
+    def from_pretrained(cls, path):
+        made = cls()
+        made.one = transformers.LlamaModel.from_pretrained(path)
+        made.other = transformers.LlamaForCausalLM.from_pretrained(path)
+        return made
+
+
+def test_each_part_of_a_load_has_its_own_tree(folder):
+    with hftrace.trace() as recorded:
+        two = Two.from_pretrained(folder)
+    assert len(recorded.trace.loads) == 1
+    trees = model_trees(recorded.trace)
+    assert [tree.root.class_name for tree in trees] == ["LlamaModel", "LlamaForCausalLM"]
+    for tree, model in zip(trees, (two.one, two.other), strict=True):
+        assert tree.root.elements() == model.num_parameters()
+        assert tree.footprint_bytes == model.get_memory_footprint()
+
+
 def test_the_command(folder, tmp_path, run_cli):
     with hftrace.trace(tmp_path / "x.json"):
         transformers.LlamaModel.from_pretrained(folder)

@@ -22,6 +22,7 @@ _TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
 _version = operator.attrgetter("_version")
 _requires_grad = operator.attrgetter("requires_grad")
+UNKNOWN = 2
 PARAMETER, BUFFER, NOT_SAVED = 0, 1, 2
 """Kinds of tensors; the last is a buffer outside of the state dict, which no checkpoint can hold."""
 
@@ -107,8 +108,11 @@ class Held:
 
     @functools.cached_property
     def trained(self) -> bytes:
-        """Whether each tensor requires a gradient: 1 or 0."""
-        return bytes(map(_requires_grad, self.tensors))
+        """Whether each tensor requires a gradient: 1 or 0; :data:`UNKNOWN` where it does not say."""
+        try:
+            return bytes(map(_requires_grad, self.tensors))
+        except Exception:  # a library's own class, which may do anything
+            return bytes(map(_trained, self.tensors))
 
     @functools.cached_property
     def layouts(self) -> tuple[list[int], list[tuple[Any, Any, Any]]] | None:
@@ -139,6 +143,13 @@ def version_of(tensor: Any) -> int | None:
         return int(tensor._version)
     except RuntimeError:
         return None
+
+
+def _trained(tensor: Any) -> int:
+    try:
+        return int(bool(tensor.requires_grad))
+    except Exception:
+        return UNKNOWN
 
 
 def _tables_of(module: Any, *, tensors: bool) -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _pieces(held: Held) -> Iterator[tuple[int, int, bool]]:
 def _marked(kinds: list[int], versions: list[int | None], trained: bytes) -> list[int]:
     """Returns the kinds, with marks: was it written in place since it was made, is it trained?"""
     marked = [
-        kind or (lines.TRAINED if requires_grad else lines.FROZEN)
+        kind or (lines.FROZEN, lines.TRAINED, 0)[requires_grad]
         for kind, requires_grad in zip(kinds, trained, strict=True)
     ]
     if not any(versions):

@@ -79,6 +79,18 @@ def test_what_is_frozen(taken):
     assert set(marks.values()) == {0}, "buffers are never trained"
 
 
+def test_a_tensor_that_does_not_say_whether_it_is_trained(taken):
+    class Odd(torch.nn.Parameter):
+        requires_grad = property(lambda self: 1 / 0)
+
+    model = nn.Linear(2, 3)
+    model._parameters["weight"] = torch.zeros(3, 2).as_subclass(Odd)
+    rows, errors = taken(model)
+    marks = {name: kind & (TRAINED | FROZEN) for name, kind, *_ in rows}
+    assert marks == {"weight": 0, "bias": TRAINED}
+    assert errors == []
+
+
 def test_tensors_of_inference_mode_are_not_asked(taken):
     with torch.inference_mode():
         model = nn.Linear(2, 3)

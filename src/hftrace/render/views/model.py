@@ -274,7 +274,7 @@ def _totals(tree: ModelTree) -> list[str]:
     remarks = [text]
     if objects < names:
         again = units.count(names - objects, "tensor")
-        remarks.append(f"{again} stands there under another name too: counted once, as parameters() does")
+        remarks.append(f"{again} under a second name: counted once, as parameters() does")
     return remarks
 
 
