@@ -114,7 +114,7 @@ def took_words(trace: Trace) -> str:
     if loads:
         name = "load" if loads == 1 else units.count(loads, "load")
         words.append(f"{name} {units.duration(inside_ns(trace))}" + (f" ({named})" if named else ""))
-    for kind, name in (("surgery", "changes to the model"), ("step", "steps")):
+    for kind, name in (("surgery", "changes to the model"), ("save", "saving"), ("step", "steps")):
         if kind in spent:
             words.append(f"{name} {units.duration(spent.pop(kind))}")
     if after := spent.pop("after", 0):

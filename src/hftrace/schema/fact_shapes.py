@@ -242,6 +242,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "file": TEXT,
     "name": TEXT,
     "repo": TEXT,
+    "folder": TEXT,
     "device": TEXT,
     "dtype": TEXT,
     "host": TEXT,

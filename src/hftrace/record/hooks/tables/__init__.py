@@ -30,6 +30,7 @@ TABLES = (
     "accelerate",
     "peft",
     "surgery",
+    "saving",
 )
 """In the order in which their points are installed."""
 
