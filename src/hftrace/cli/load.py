@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     help="After that, hold every tensor of the model against the bytes of the files.",
 )
 @click.option(
+    "--stats",
+    is_flag=True,
+    help="After that, measure the values of tensors that no file has, such as a new head; "
+    "'hftrace show TRACE --view tensors --stats' has them, and reads the others from their files.",
+)
+@click.option(
     "--release", is_flag=True, help="At the end, let go of the model, and show what memory is not given back."
 )
 @click.option(
@@ -106,6 +112,7 @@ def command(
     forward: bool,
     given: str | None,
     verify: bool,
+    stats: bool,
     release: bool,
     python: str,
     sample_hz: float,
@@ -151,6 +158,7 @@ def command(
         forward=forward or inputs is not None,
         inputs=inputs,
         verify=verify,
+        stats=stats,
         release=release,
     )
     console = make_console(color, width, stderr=True)

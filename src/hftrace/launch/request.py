@@ -63,6 +63,7 @@ class LoadRequest:
         forward: Whether to do one forward pass after that.
         inputs: Its keywords as JSON values; None builds them from the config.
         verify: Whether to hold the model against its files after that.
+        stats: Whether to measure the tensors that no file has, after that.
         release: Whether to let go of the model at the end, and measure what stays.
     """
 
@@ -76,4 +77,5 @@ class LoadRequest:
     forward: bool = False
     inputs: Mapping[str, Any] | None = None
     verify: bool = False
+    stats: bool = False
     release: bool = False
