@@ -398,6 +398,39 @@ MEMORY = record(
         "device_peaks": array(record(DEVICE_PEAK)),
     }
 )
+MODULE = {
+    "class": nullable(STRING),
+    "parameters": nullable(INTEGER),
+    "trained_parameters": nullable(INTEGER),
+    "trained": nullable(STRING),
+    "bytes": INTEGER,
+    "buffers": nullable(INTEGER),
+    "buffer_bytes": INTEGER,
+    "dtype": mapping(INTEGER),
+    "device": mapping(INTEGER),
+    "provenance": mapping(INTEGER),
+}
+MODEL = record(
+    {
+        "models": array(
+            record(
+                {
+                    "load": nullable(INTEGER),
+                    "rank": INTEGER,
+                    "part": nullable(STRING),
+                    "watched": nullable(INTEGER),
+                    "name": nullable(STRING),
+                    "source": nullable(STRING),
+                    "classes_known": BOOLEAN,
+                    "tensors": INTEGER,
+                    "footprint_bytes": nullable(INTEGER),
+                    **MODULE,
+                    "modules": array(record({"name": STRING, **MODULE}, {"load": array(STRING)})),
+                }
+            )
+        )
+    }
+)
 POSTMORTEM = record(
     {
         **{"sure" if name == "confidence" else name: schema for name, schema in fields_of(Death).items()},
@@ -573,6 +606,7 @@ VIEWS = {
     "loads": array(LOAD),
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
+    "model": MODEL,
     "spans": array(of(Span)),
     "tensors": array(of(Tensor)),
     "files": array(of(File)),

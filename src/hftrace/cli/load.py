@@ -70,6 +70,12 @@ DEFAULT_TOKENS = 16
     help="After that, hold every tensor of the model against the bytes of the files.",
 )
 @click.option(
+    "--stats",
+    is_flag=True,
+    help="After that, measure the values of tensors that no file has, such as a new head; "
+    "'hftrace show TRACE --view tensors --stats' has them, and reads the others from their files.",
+)
+@click.option(
     "--release", is_flag=True, help="At the end, let go of the model, and show what memory is not given back."
 )
 @click.option(
@@ -125,6 +131,7 @@ def command(
     max_new_tokens: int | None,
     chat: bool,
     verify: bool,
+    stats: bool,
     release: bool,
     python: str,
     sample_hz: float,
@@ -174,6 +181,7 @@ def command(
         inputs=inputs,
         generate=None if prompt is None else Prompt(prompt, max_new_tokens or DEFAULT_TOKENS, chat),
         verify=verify,
+        stats=stats,
         release=release,
     )
     console = make_console(color, width, stderr=True)

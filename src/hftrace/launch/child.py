@@ -32,7 +32,7 @@ def load_command(run: Path, request: LoadRequest) -> list[str]:
         run: The run's directory, with the request in it.
         request: What to load.
     """
-    module = "hftrace.launch.verified" if request.verify else "hftrace.record.child.load"
+    module = "hftrace.launch.verified" if request.verify or request.stats else "hftrace.record.child.load"
     return child_command(request.python, "load", run, module)
 
 
@@ -68,6 +68,7 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
                 "touch": request.touch,
                 "forward": request.forward,
                 "verify": request.verify,
+                "stats": request.stats,
                 "release": request.release,
             }
         ),

@@ -79,6 +79,7 @@ class LoadRequest:
         inputs: Its keywords as JSON values; None builds them from the config.
         generate: What to ask the model after that.
         verify: Whether to hold the model against its files after that.
+        stats: Whether to measure the tensors that no file has, after that.
         release: Whether to let go of the model at the end, and measure what stays.
     """
 
@@ -93,4 +94,5 @@ class LoadRequest:
     inputs: Mapping[str, Any] | None = None
     generate: Prompt | None = None
     verify: bool = False
+    stats: bool = False
     release: bool = False

@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +80,12 @@ class RequestError(Exception):
     """What was asked for cannot be: wrong usage, and not a failed load."""
 
 
-def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> int:
+def main(directory: str, **looks: Callable[[Recorder], None]) -> int:
     """Runs the load that ``directory`` asks for; returns the exit code.
 
     Args:
         directory: The run's directory.
-        verify: Holds the models of a recorder's loads against their files.
+        looks: What looks into the models of a recorder's loads afterwards, by the word that asks for it.
 
     Returns:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
@@ -112,7 +112,7 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         reason = gil.refusal()
         if reason is not None:
             raise RequestError(reason)
-        _load(recorder, request, held, verify)
+        _load(recorder, request, held, looks)
     except (RequestError, QuantizationError) as error:
         code = 2
         recorder.facts(
@@ -152,7 +152,7 @@ def _load(
     recorder: Recorder,
     request: dict[str, Any],
     held: list[Any],
-    verify: Callable[[Recorder], None] | None,
+    looks: Mapping[str, Callable[[Recorder], None]],
 ) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
@@ -190,7 +190,7 @@ def _load(
             "ignored": ignored,
         },
     )
-    readiness = Readiness(recorder, request, verify)
+    readiness = Readiness(recorder, request, looks)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
 

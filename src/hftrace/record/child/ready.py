@@ -1,10 +1,11 @@
-"""What may be asked of ``hftrace load`` after the load: touch, forward, generate, verify, release.
+"""What may be asked of ``hftrace load`` after the load: touch, forward, generate, and so on.
 
 A load may return having read almost nothing, with weights that are only
 mapped into memory. ``touch`` reads every page of them, ``forward`` does one
-real forward pass, ``generate`` gets a first answer, ``verify`` holds the
-model against its files (which is not done here), and ``release`` shows what
-the process keeps once the model is gone. Each is a span of its own beside the load, never a part of it.
+real forward pass, ``generate`` gets a first answer, ``verify`` holds the model
+against its files and ``stats`` measures what no file has (neither is done
+here), and ``release`` shows what the process keeps once the model is gone.
+Each is a span of its own beside the load, never a part of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import mmap
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hftrace.record.child.answer import Answer
@@ -36,21 +37,21 @@ class Readiness:
     Args:
         recorder: Who records it; made before the load begins, because what a
             release gives back is measured against the memory of this moment.
-        request: ``touch``, ``forward``, ``verify`` and ``release`` (true or false),
+        request: ``touch``, ``forward``, ``verify``, ``stats`` and ``release`` (true or false),
             ``inputs`` (keywords of the forward pass, or None), and ``generate`` (see
             :class:`hftrace.record.child.answer.Answer`, or None).
-        verify: Does the verification, as a span of its own.
+        looks: What does ``verify`` and ``stats``, each as a span of its own.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         request: dict[str, Any],
-        verify: Callable[[Recorder], None] | None = None,
+        looks: Mapping[str, Callable[[Recorder], None]] | None = None,
     ) -> None:
         self._recorder = recorder
         self._asked = [step for step in AFTER_LOAD if request.get(step)]
-        self._verify = verify
+        self._looks = looks or {}
         self._inputs: dict[str, Any] | None = request.get("inputs")
         self._answer: Answer | None = None
         if request.get("generate"):
@@ -61,7 +62,7 @@ class Readiness:
         self._devices_before = recorder.devices.read(reset=False) or {}
 
     def run(self, held: list[Any]) -> None:
-        """Does it: touch, forward, generate, verify, release.
+        """Does it: touch, forward, generate, verify, stats, release.
 
         A step that fails is a span with an error, and the next one is tried.
 
@@ -75,8 +76,9 @@ class Readiness:
             self._step("forward", self._name(held), lambda span: self._forward(span, held))
         if self._answer is not None:
             self._generate(self._answer, held)
-        if "verify" in self._asked and self._verify is not None:
-            self._verify(self._recorder)
+        for step in ("verify", "stats"):
+            if step in self._asked and step in self._looks:
+                self._looks[step](self._recorder)
         if "release" in self._asked:
             self._step("release", "release the model", lambda span: self._release(span, held))
 
