@@ -30,12 +30,13 @@ from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
-from hftrace.replay.session import problems, session_facts
+from hftrace.replay.session import calls_facts, problems, session_facts
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
     add_collection_spans,
     add_initialize_spans,
+    add_release_spans,
     close_open_spans,
     merge_imports,
     sample_open_peaks,
@@ -122,6 +123,7 @@ def _replay(
                 "measured": _measured(first, sampling, around),
                 **({"watched": ledgers.named} if ledgers.named else {}),
                 **problems(processes, damage),
+                **calls_facts(processes),
                 **_surroundings(processes, base),
                 **(header or {}),
             }
@@ -265,6 +267,7 @@ class _Ledgers:
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
         add_own_time(process)
+        add_release_spans(process, offset)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

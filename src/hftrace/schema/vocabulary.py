@@ -52,10 +52,8 @@ PHASES = tuple(PHASE_LETTERS)
 in it and in no child is unattributed; every other word is a named phase."""
 READY_PHASES = ("touch", "forward")
 """Phases after which a loaded model is ready."""
-AFTER_LOAD = (*READY_PHASES, "verify", "stats", "release")
+AFTER_LOAD = (*READY_PHASES, "generate", "verify", "stats", "release")
 """What ``hftrace load`` may be asked to do after the load, in this order; each is a phase."""
-MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "stats", "release")
-"""Phases of root spans that follow a load and change what it left in memory."""
 
 # -- provenance ----------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ TABLES = (
     "accelerate",
     "peft",
     "surgery",
+    "generation",
+    "pipelines",
     "saving",
 )
 """In the order in which their points are installed."""
