@@ -93,6 +93,10 @@ def class_name(module: Any) -> str:
     if own is not base._get_name and str(own.__module__).startswith(KNOWN):
         return str(own(module))
     if owner.__module__.startswith(PEFT) and owner.__repr__ is not base.__repr__:
-        # Its layers print the kind of adapter before their own name, which is that of a layer of torch.
-        return f"{owner.__module__.split('.')[2]}.{owner.__name__}"
+        # Its layers print the kind of adapter before their own name, which is that of a layer of torch:
+        # "lora." or "lora.dora.", as it stands in the function.
+        constants = getattr(getattr(owner.__repr__, "__code__", None), "co_consts", ())
+        kind = f"{owner.__module__.split('.')[2]}."
+        printed = (each for each in constants if isinstance(each, str) and each.startswith(kind))
+        return f"{next((each for each in printed if each.endswith('.')), kind)}{owner.__name__}"
     return owner.__name__
