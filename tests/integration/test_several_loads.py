@@ -9,7 +9,15 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    LlamaForCausalLM,
+)
 
 import hftrace
 from hftrace.analysis.ending.part import ending_part
@@ -172,6 +180,18 @@ def test_a_cast_after_the_load_is_the_programs(small):
     assert not of("R32", trace)
     (found,) = of("R41", trace)
     assert "LlamaForCausalLM.to at test_several_loads.py:" in found.evidence
+
+
+def test_most_of_what_was_loaded_is_most_of_the_files(small):
+    class WithTable(LlamaForCausalLM):
+        def __init__(self, config):
+            super().__init__(config)
+            self.register_buffer("table", torch.zeros(1 << 20), persistent=False)
+
+    with hftrace.trace(sample_hz=0) as recording:
+        model = WithTable.from_pretrained(small, **{dtype_keyword(): torch.float32})
+        model.to(torch.bfloat16)
+    assert of("R41", recording.trace)
 
 
 def test_of_two_calls_that_may_have_cast_none_is_named(small):
