@@ -182,6 +182,17 @@ def test_a_cast_after_the_load_is_the_programs(small):
     assert "LlamaForCausalLM.to at test_several_loads.py:" in found.evidence
 
 
+def test_a_head_tied_to_a_new_module_is_one_tensor_with_it(small):
+    with hftrace.trace(sample_hz=0) as recording:
+        model = load(small, torch.float32)
+        model.set_input_embeddings(torch.nn.Embedding(*model.get_input_embeddings().weight.shape))
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    rows = {row.name: row for row in recording.trace.tensors}
+    embedding = rows["model.embed_tokens.weight"]
+    assert (embedding.provenance, embedding.tied_to, embedding.keys) == ("unknown", None, [])
+    assert (rows["lm_head.weight"].provenance, rows["lm_head.weight"].tied_to) == ("tied", embedding.name)
+
+
 def test_most_of_what_was_loaded_is_most_of_the_files(small):
     class WithTable(LlamaForCausalLM):
         def __init__(self, config):
