@@ -25,8 +25,10 @@ from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.memory.composition import Part
+from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time import session
+from hftrace.analysis.time.generation import Generation
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.session import Bounds, Stretch
 from hftrace.analysis.time.tree import Node
@@ -263,6 +265,29 @@ SUMMARY = record(
         "ready_ns": nullable(INTEGER),
         "after_load": array(of(Step)),
         "release": nullable(of(Release)),
+        "generation": nullable(
+            record(
+                {
+                    "calls": INTEGER,
+                    "counted": INTEGER,
+                    "counted_ns": INTEGER,
+                    "duration_ns": INTEGER,
+                    "new_tokens": INTEGER,
+                    "first_token_ns": nullable(INTEGER),
+                    "each": array(record({**fields_of(Generation), "tokens_per_s": nullable(NUMBER)})),
+                }
+            )
+        ),
+        "released": array(
+            record(
+                {
+                    **fields_of(Released),
+                    "anonymous_bytes": nullable(INTEGER),
+                    "file_bytes": nullable(INTEGER),
+                    "device_bytes": mapping(INTEGER),
+                }
+            )
+        ),
         "phases": mapping(INTEGER),
         "loads": array(LOAD),
         # What the trace says of its end, as it stands there.
@@ -371,6 +396,39 @@ MEMORY = record(
         ),
         "composition": nullable(record(COMPOSITION)),
         "device_peaks": array(record(DEVICE_PEAK)),
+    }
+)
+MODULE = {
+    "class": nullable(STRING),
+    "parameters": nullable(INTEGER),
+    "trained_parameters": nullable(INTEGER),
+    "trained": nullable(STRING),
+    "bytes": INTEGER,
+    "buffers": nullable(INTEGER),
+    "buffer_bytes": INTEGER,
+    "dtype": mapping(INTEGER),
+    "device": mapping(INTEGER),
+    "provenance": mapping(INTEGER),
+}
+MODEL = record(
+    {
+        "models": array(
+            record(
+                {
+                    "load": nullable(INTEGER),
+                    "rank": INTEGER,
+                    "part": nullable(STRING),
+                    "watched": nullable(INTEGER),
+                    "name": nullable(STRING),
+                    "source": nullable(STRING),
+                    "classes_known": BOOLEAN,
+                    "tensors": INTEGER,
+                    "footprint_bytes": nullable(INTEGER),
+                    **MODULE,
+                    "modules": array(record({"name": STRING, **MODULE}, {"load": array(STRING)})),
+                }
+            )
+        )
     }
 )
 POSTMORTEM = record(
@@ -548,6 +606,7 @@ VIEWS = {
     "loads": array(LOAD),
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
+    "model": MODEL,
     "spans": array(of(Span)),
     "tensors": array(of(Tensor)),
     "files": array(of(File)),

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from truth import disagreements
+from truth import disagreements, tree_disagreements
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
@@ -51,7 +51,7 @@ def run(name: str, folder: Path) -> dict[str, object]:
     except Exception:
         failed = traceback.format_exc()
     return {
-        "wrong": disagreements(model, trace),
+        "wrong": disagreements(model, trace) + tree_disagreements(model, trace),
         "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
         "failed": failed,
         "requests": [request.path for request in trace.requests],

@@ -109,6 +109,29 @@ def check_quantized(trace, dtype):
     check_others(trace)
 
 
+def check_made(trace, model):
+    """Asserts what is told of quantising the layers, against the finished model."""
+    from hftrace.analysis.time.phases import loads_wall_ns
+    from hftrace.analysis.time.quantised import quantised
+
+    made = quantised(trace)
+    assert made is not None
+    rows = linears(trace)
+    assert (made.total.count, made.stored_dtypes) == (len(rows), ["bfloat16"])
+    assert made.total.stored_bytes == sum(row.stored_bytes for row in rows)
+    assert made.total.bytes < made.total.stored_bytes
+    assert made.footprint_bytes == model.get_memory_footprint()
+    assert 0 < made.duration_ns < loads_wall_ns(trace)
+
+
+def check_not_made(trace):
+    """Asserts that nothing is said to have been quantised: it was stored so."""
+    from hftrace.analysis.time.quantised import quantised
+
+    assert quantised(trace) is None
+    assert not [span for span in trace.spans if span.phase == "quantize"]
+
+
 def check_others(trace):
     """Asserts that embeddings, norms and the head were only read, and that every key went somewhere."""
     rows = [row for row in trace.tensors if row.kind == "parameter" and "_proj." not in row.name]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -353,6 +354,39 @@ def test_a_program_that_starts_itself_anew_is_one_trace(tmp_path, model):
     trace = trace_of(tmp_path)
     assert len(trace.loads) == 1
     assert len({process["pid"] for process in trace.header["processes"]}) == 1
+
+
+@pytest.mark.once
+def test_a_child_that_outlives_the_program_is_not_forgotten(tmp_path):
+    write(
+        tmp_path,
+        "starts.py",
+        """
+        import subprocess, sys
+        code = "import sys; print('up', flush=True); sys.stdin.read(); import safetensors"
+        streams = {"stdin": open(sys.argv[1]), "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        child = subprocess.Popen([sys.executable, "-c", code], **streams)
+        child.stdout.readline()
+        """,
+    )
+    os.mkfifo(tmp_path / "go on")
+    holds = os.open(tmp_path / "go on", os.O_RDWR)
+    try:
+        done = run("starts.py", "go on", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "1 process of this program still runs, and the trace ends here" in done.stderr
+        (kept,) = tmp_path.glob(".hftrace-run-*")
+        assert f"hftrace recover {kept.name}" in done.stderr.replace(f"{tmp_path}/", "")
+        assert len(trace_of(tmp_path).header["processes"]) == 2
+    finally:
+        os.close(holds)  # the child reads an end, and ends
+    journals = list(kept.glob("journal-*"))
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not all(b'"stop"' in path.read_bytes() for path in journals):
+        time.sleep(0.05)
+    command = [sys.executable, "-m", "hftrace", "recover", kept, "-o", "later.json"]
+    assert _ran(command, tmp_path).returncode == 0
+    assert trace_of(tmp_path, "later.json").outcome["status"] == "ok"
 
 
 # -- HFTRACE ----------------------------------------------------------------------------------------------

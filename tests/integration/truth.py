@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 from gguf_truth import GgufFile
 
 
@@ -244,3 +246,83 @@ class _Files:
                 if stored.shape == here.shape and torch.equal(stored.to(here.dtype), here):
                     return key
         return None
+
+
+_PRINTED = re.compile(r"( *)\(([^()]+)\): (?:(\d+) x )?([A-Za-z_][\w.]*)\(")
+
+
+def printed_modules(model) -> dict[str, str]:
+    """Returns the class of each module by its name, as ``print(model)`` shows them."""
+    text = str(model)
+    found = {"": text.partition("(")[0]}
+    above: list[list[str]] = [[""]]
+    for line in text.splitlines():
+        match = _PRINTED.match(line)
+        if match is None:
+            continue
+        indent, name, count, owner = match.groups()
+        depth = len(indent) // 2
+        names = [name]
+        if count:
+            first, _, last = name.partition("-")
+            names = [str(at) for at in range(int(first), int(last or first) + 1)]
+            assert len(names) == int(count)
+        del above[depth:]
+        paths = [f"{around}.{each}".lstrip(".") for around in above[depth - 1] for each in names]
+        above.append(paths)
+        found.update(dict.fromkeys(paths, owner))
+    return found
+
+
+def tree_disagreements(model, trace) -> list[str]:
+    """Holds the modules that a trace says a model has against the model; returns what is false."""
+    from hftrace.analysis.model_trees import model_trees
+
+    tensors = model_tensors(model)
+    trees = [
+        tree
+        for tree in model_trees(trace)
+        if {tree.ledger[row].name for module in tree.modules for row in module.rows} == set(tensors)
+    ]
+    if not trees:
+        return ["no model of the trace has the names of this one"]
+    tree = trees[-1]
+    said = {module.path: module.class_name for module in tree.modules}
+    printed = printed_modules(model)
+    wrong = [
+        f"{path or 'the model'} is a {said.get(path)}, printed as {printed.get(path)}"
+        for path in sorted(said.keys() | printed.keys())
+        if said.get(path) != printed.get(path)
+    ]
+    for row in (tree.ledger[row] for module in tree.modules for row in module.rows):
+        kind, tensor, _ = tensors[row.name]
+        trained = tensor.requires_grad if kind == "parameter" else None
+        if row.requires_grad != trained:
+            wrong.append(f"{row.name}: requires_grad {row.requires_grad}, really {trained}")
+        first = next(name for name, (_, other, _) in tensors.items() if other is tensor)
+        if row.same_as != (first if first != row.name else None):
+            wrong.append(f"{row.name}: same as {row.same_as}, really {first}")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for found in tree.modules:
+        real = modules[found.path]
+        parameters, buffers = list(real.parameters()), list(real.buffers())
+        figures = {
+            "parameters": (found.elements(), sum(each.numel() for each in parameters)),
+            "trained": (
+                found.elements(trained=True),
+                sum(each.numel() for each in parameters if each.requires_grad),
+            ),
+            "buffers": (found.elements("buffer"), sum(each.numel() for each in buffers)),
+        }
+        if all(len(held_by(each)) == 1 for each in [*parameters, *buffers]):
+            figures["bytes"] = found.bytes(), sum(held_by(each)[0].nbytes for each in [*parameters, *buffers])
+        wrong += [
+            f"{found.path or 'the model'}: {word} {ours}, really {theirs}"
+            for word, (ours, theirs) in figures.items()
+            if ours != theirs
+        ]
+    # A model of PEFT passes the question on to the one inside of it.
+    whole = model if isinstance(model, transformers.PreTrainedModel) else None
+    if whole is not None and tree.footprint_bytes != whole.get_memory_footprint():
+        wrong.append(f"footprint {tree.footprint_bytes}, really {whole.get_memory_footprint()}")
+    return wrong

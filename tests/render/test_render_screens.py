@@ -16,6 +16,7 @@ from rich.console import Console
 
 import handmade
 import handmade_loads
+import handmade_models
 from hftrace.analysis.time.loads import pick_load
 from hftrace.render.screen import screen
 from hftrace.render.text import TIMES, stack
@@ -82,6 +83,7 @@ def test_default_screen_in_ascii(name):
 
 LEDGERS = {
     "tensors": lambda trace: view_of(trace, "tensors"),
+    "model": lambda trace: view_of(trace, "model"),
     "tensors-filtered": lambda trace: view_of(
         trace, "tensors", matches=re.compile("layers.1[01].*proj").search
     ),
@@ -94,9 +96,32 @@ LEDGERS = {
 
 
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("view", LEDGERS)
+@pytest.mark.parametrize("view", [name for name in LEDGERS if name != "model"])
 def test_views(view, width):
     compare(f"view-{view}-{width}", draw(LEDGERS[view](handmade.sharded()), width))
+
+
+MODELS = {
+    "model": lambda: view_of(handmade_models.llama(), "model"),
+    "model-classifier": lambda: view_of(handmade_models.classifier(), "model"),
+    "model-filtered": lambda: view_of(
+        handmade_models.llama(),
+        "model",
+        where=(("class", "Linear"),),
+        matches=re.compile("layers.1[01]").search,
+    ),
+    "model-two-levels": lambda: view_of(handmade_models.llama(), "model", depth=2),
+    "model-without-classes": lambda: view_of(handmade.sharded(), "model"),
+    "model-watched": lambda: view_of(handmade_models.watched(), "model"),
+    "tensors-stats": lambda: view_of(handmade_models.classifier(), "tensors", measure=handmade_models.values),
+    "model-none": lambda: view_of(handmade.empty(), "model"),
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("view", MODELS)
+def test_models(view, width):
+    compare(f"view-{view}-{width}", draw(MODELS[view](), width))
 
 
 @pytest.mark.parametrize("width", [40, 61, 80, 109, 110, 140, 300])
@@ -282,7 +307,7 @@ def test_screen_of_several_loads(name, width):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("view", ["loads", "tensors"])
+@pytest.mark.parametrize("view", ["loads", "tensors", "model"])
 @pytest.mark.parametrize("name", SEVERAL)
 def test_views_of_several_loads(name, view, width):
     compare(f"view-{view}-{name}-{width}", draw(view_of(SEVERAL[name](), view), width))

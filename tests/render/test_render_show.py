@@ -89,7 +89,7 @@ def test_limit_says_how_to_see_the_rest(run_cli, traces):
         (
             ["sharded.json", "--view", "samples", "--filter", "x"],
             2,
-            "--filter does not apply to --view samples: use it with tree, spans, tensors, files or requests",
+            "--filter does not apply to --view samples: use it with tree, spans, model, tensors, files",
         ),
         (["sharded.json", "--limit", "3"], 2, "--limit does not apply to the default screen: use it with"),
         (["sharded.json", "--view", "memory", "--depth", "3"], 2, "--depth does not apply"),
@@ -296,7 +296,7 @@ def test_a_device_is_known_by_its_kind_and_a_file_by_its_last_component():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--filter", "provenance=initialized"], "add --view spans, tensors, files or requests"),
+        (["--filter", "provenance=initialized"], "add --view spans, model, tensors, files or requests"),
         (["--view", "tensors", "--filter", "provenence=x"], "there is no column provenence; there are"),
         (["--view", "samples", "--filter", "pid=1"], "--filter does not apply"),
     ],

@@ -17,6 +17,7 @@ from hftrace.analysis.time.load_names import LoadTrace, load_groups, name_of, re
 from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.process_names import name_of_process
+from hftrace.analysis.time.quantised import quantised
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
 from hftrace.analysis.time.weights import (
@@ -75,6 +76,7 @@ def _load(trace: Trace, row: int, number: int) -> dict[str, Any]:
         "phases": phases,
         "request": dict(request_of(trace, row)),
         "got": dict(asked.got),
+        "quantised": made.to_json() if (made := quantised(own)) is not None else None,
         "dtype": _dtype(trace, asked) if asked.got else None,
         "memory": _memory(own),
         "device_peak_bytes": memory_peaks(own).device_bytes or None,

@@ -11,6 +11,8 @@ from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.load_facts import file_facts, loads, weight_facts
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
+from hftrace.analysis.memory.released import released
+from hftrace.analysis.time.generation import generation_facts
 from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.loads import main_load_trace
 from hftrace.analysis.time.overlap import overlapped_by
@@ -72,6 +74,8 @@ def summary(trace: Trace) -> dict[str, Any]:
         "session": session_bounds(trace)._asdict(),
         "parts": [part.to_json() for part in parts(trace)],
         **_after_load(trace),
+        "generation": generation_facts(trace),
+        "released": [each.to_json() for each in released(trace)],
         "phases": phase_times(trace),
         "loads": loads(trace),
         "overlapping": [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftrace.api.tables import Table
 from hftrace.errors import UsageError
+from hftrace.launch.statistics import measured
 from hftrace.schema import model
 from hftrace.schema import trace as schema
 from hftrace.schema.model import File, Request, Sample, Span, Tensor
@@ -98,6 +99,7 @@ class Trace(schema.Trace):
         min_ms: float | None = None,
         filter: str | Sequence[str] | None = None,
         limit: int | None = None,
+        stats: bool = False,
         load: int | None = None,
         width: int | None = None,
         color: str = "auto",
@@ -107,12 +109,14 @@ class Trace(schema.Trace):
         Args:
             view: One view alone, by the name that ``hftrace show --view``
                 takes, or ``"all"``; None is the screen.
-            depth: Levels of the call tree; 0 shows all.
+            depth: Levels of the call tree, or of the model's modules; 0 shows all.
             min_ms: Calls that are shorter are left out of the call tree.
             filter: Only rows whose name matches, a regular expression or a glob
                 such as ``"*.weight"``; or ``"dtype=float32"``, only rows with that
                 value. Several have to hold together.
             limit: Rows of a table; 0 shows all.
+            stats: Of each tensor mean, standard deviation, zeros, NaN and inf, with ``view="tensors"``; the
+                files that were loaded are read for it.
             load: One load alone, by its place from 1.
             width: Columns to draw in; None takes the terminal's, 80 elsewhere.
             color: ``"auto"``, ``"always"`` or ``"never"``.
@@ -132,7 +136,14 @@ class Trace(schema.Trace):
         if color not in COLORS:
             raise UsageError(f"there is no color {color!r}: {', '.join(COLORS)}")
         patterns = (filter,) if isinstance(filter, str) else tuple(filter or ())
-        options = view_options(view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit)
+        options = view_options(
+            view,
+            depth=depth,
+            min_ms=min_ms,
+            patterns=patterns,
+            limit=limit,
+            measure=measured if stats else None,
+        )
         if sys.stdout is not None:
             for text in text_for(shown(self._of(load), self.path, view, options), sys.stdout, color, width):
                 sys.stdout.write(text)

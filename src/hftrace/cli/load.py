@@ -14,13 +14,16 @@ from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
-from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL
+from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
 from hftrace.schema.redact import redact_arguments
 from hftrace.units import parse_size
 
 if TYPE_CHECKING:
     from hftrace.launch.progress import LiveState
     from hftrace.render.live import LiveView
+
+
+DEFAULT_TOKENS = 16
 
 
 @click.command("load", context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,9 +52,28 @@ if TYPE_CHECKING:
     help="Its inputs, such as '{\"input_ids\": [[1, 2, 3]]}', or a JSON file. Implies --forward.",
 )
 @click.option(
+    "--generate",
+    "prompt",
+    metavar="TEXT",
+    help="After that, the first answer: tokenizer, prefill and tokens of a call of generate with TEXT.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The most tokens of that answer.  [default: 16]",
+)
+@click.option("--chat", is_flag=True, help="Write the prompt as a message in the tokenizer's chat template.")
+@click.option(
     "--verify",
     is_flag=True,
     help="After that, hold every tensor of the model against the bytes of the files.",
+)
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="After that, measure the values of tensors that no file has, such as a new head; "
+    "'hftrace show TRACE --view tensors --stats' has them, and reads the others from their files.",
 )
 @click.option(
     "--release", is_flag=True, help="At the end, let go of the model, and show what memory is not given back."
@@ -105,7 +127,11 @@ def command(
     touch: bool,
     forward: bool,
     given: str | None,
+    prompt: str | None,
+    max_new_tokens: int | None,
+    chat: bool,
     verify: bool,
+    stats: bool,
     release: bool,
     python: str,
     sample_hz: float,
@@ -127,13 +153,16 @@ def command(
     """
     cache = cache_choice(cold, warm)
     inputs = None if given is None else json_inputs(given)
+    if prompt is None and (chat or max_new_tokens is not None):
+        option = "--chat" if chat else "--max-new-tokens"
+        raise UsageError(f"{option} is about the answer to a prompt: give one with --generate")
     limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
     chosen.check(model)
     target = output_path(output, model, force)
 
     from hftrace.launch.interrupts import Interrupts
     from hftrace.launch.kept import RunDirectory
-    from hftrace.launch.request import LoadRequest, WatchOptions
+    from hftrace.launch.request import LoadRequest, Prompt, WatchOptions
     from hftrace.launch.supervisor import run_load, working_directory
     from hftrace.render.live import LiveView
 
@@ -150,7 +179,9 @@ def command(
         touch=touch,
         forward=forward or inputs is not None,
         inputs=inputs,
+        generate=None if prompt is None else Prompt(prompt, max_new_tokens or DEFAULT_TOKENS, chat),
         verify=verify,
+        stats=stats,
         release=release,
     )
     console = make_console(color, width, stderr=True)

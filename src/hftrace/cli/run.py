@@ -7,7 +7,7 @@ import sys
 import click
 
 from hftrace.cli.common.finish import present_program, save
-from hftrace.cli.common.output import color_options
+from hftrace.cli.common.output import color_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import UsageError
@@ -92,8 +92,9 @@ def command(
     target = output_path(output, script, force)
     assert target is not None
 
+    from hftrace.launch.ending.recovery import still_recording
     from hftrace.launch.interrupts import Interrupts
-    from hftrace.launch.kept import RunDirectory
+    from hftrace.launch.kept import RunDirectory, still_running_words
     from hftrace.launch.program import Program, job_of
     from hftrace.launch.request import WatchOptions
     from hftrace.launch.supervisor import run_program, working_directory
@@ -111,4 +112,8 @@ def command(
     with Interrupts() as interrupts, RunDirectory(working_directory(target)) as run:
         result = run_program(job_of(program, run.path), interrupts, run=run, header=header)
         saved = save(result.trace, target)
+        alive = still_recording(run.path, result.pid)
+        if alive:
+            run.keep = True
+            print_error(still_running_words(alive, run.path))
     return present_program(result.trace, saved, result.exit_code, quiet, color, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ from hftrace.render.views import VIEWS, load
 from hftrace.render.views.options import Rows, ViewOptions
 
 if TYPE_CHECKING:
+    from hftrace.schema.statistics import Measured
     from hftrace.schema.trace import Trace
 
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     default=None,
     metavar="N",
-    help="Levels of the call tree; 0 shows all.",
+    help="Levels of the call tree, or of the model's modules; 0 shows all.",
 )
 @click.option(
     "--min-ms",
@@ -54,6 +55,12 @@ if TYPE_CHECKING:
 @click.option(
     "--limit", type=click.IntRange(min=0), default=None, metavar="N", help="Rows of a table; 0 shows all."
 )
+@click.option(
+    "--stats",
+    is_flag=True,
+    help="Of each tensor mean, standard deviation, zeros, NaN and inf, read from the files that were loaded; "
+    "of those without a file what 'hftrace load --stats' has measured. With --view tensors.",
+)
 @load_option
 @output_options
 def command(
@@ -63,6 +70,7 @@ def command(
     min_ms: float | None,
     patterns: tuple[str, ...],
     limit: int | None,
+    stats: bool,
     load_number: int | None,
     as_json: bool,
     color: str,
@@ -75,7 +83,9 @@ def command(
     instead: the summary, or every row and column of the table that --view names.
     --load N shows what is true of one load of several, in every view.
     """
-    options = view_options(view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit)
+    options = view_options(
+        view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit, measure=_measure if stats else None
+    )
     # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
     collecting = gc.isenabled()
     gc.disable()
@@ -92,6 +102,13 @@ def command(
     finally:
         if collecting:
             gc.enable()
+
+
+def _measure(trace: Trace, rows: Sequence[int]) -> Sequence[Measured]:
+    """Returns the statistics of rows of the tensor ledger; what reads them is imported for this alone."""
+    from hftrace.launch.statistics import measured
+
+    return measured(trace, rows)
 
 
 def _print_facts(trace: Trace, view: str, options: ViewOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def load_command(run: Path, request: LoadRequest) -> list[str]:
         run: The run's directory, with the request in it.
         request: What to load.
     """
-    module = "hftrace.launch.verified" if request.verify else "hftrace.record.child.load"
+    module = "hftrace.launch.verified" if request.verify or request.stats else "hftrace.record.child.load"
     return child_command(request.python, "load", run, module)
 
 
@@ -45,7 +46,11 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
     """
     public, hidden = split_secrets(request.load.keywords)
     secret: dict[str, Any] = {"keywords": hidden} if hidden else {}
-    others = {"model": request.load.model, "inputs": request.inputs}
+    others = {
+        "model": request.load.model,
+        "inputs": request.inputs,
+        "generate": asdict(request.generate) if request.generate is not None else None,
+    }
     named, named_secret = split_secrets(others)
     secret.update(named_secret)
     around = {**os.environ, **request.environment}
@@ -63,6 +68,7 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
                 "touch": request.touch,
                 "forward": request.forward,
                 "verify": request.verify,
+                "stats": request.stats,
                 "release": request.release,
             }
         ),

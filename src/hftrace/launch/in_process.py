@@ -33,6 +33,7 @@ from hftrace.record import gil, session
 from hftrace.record.failures import ending_of
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.recorder import shielded
+from hftrace.record.second_look import models_of
 from hftrace.record.tracer import Tracer
 from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
@@ -260,6 +261,29 @@ class Recording:
             name: What the screen calls it.
         """
         return session.step_of(name, lambda: self._tracer.recorder if self._tracer is not None else None)
+
+    def watch(self, module: Any, name: str | None = None) -> None:
+        """Puts a module that you have put together into the trace: ``--view model`` shows where it came from.
+
+        For a head of your own around a loaded encoder, a pooler, two models in one: no load returned it, so
+        no ledger has it. Called in the block, when its parts have been loaded and it is finished: each of
+        its parameters and buffers is written down as it is then, with the load that it came from, by what it
+        is and not by its name. Nothing of the module is kept or changed. Outside of the block it does
+        nothing.
+
+        Args:
+            module: A ``torch.nn.Module``.
+            name: What the screen calls it, besides its class.
+
+        Raises:
+            TypeError: It is no module.
+        """
+        if not hasattr(module, "_parameters") or not hasattr(module, "_modules"):
+            raise TypeError(f"watch takes a torch.nn.Module, and not {type(module).__name__}")
+        tracer = self._tracer
+        if tracer is not None and os.getpid() == tracer.recorder.pid:
+            recorder = tracer.recorder
+            shielded(recorder, "watch", models_of(recorder).watch, module, str(name or ""))
 
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from hftrace import units
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.run_directory import RUN_PREFIX
 from hftrace.schema import journal
@@ -35,6 +36,15 @@ def kept_words(run: Path) -> str:
     return f"what was recorded is kept, and `hftrace recover {shlex.quote(os.fspath(run))}` makes its trace"
 
 
+def still_running_words(count: int, run: Path) -> str:
+    """Returns that children of a program go on, and what is in the trace of them; no full stop."""
+    processes = units.count(count, "process", "processes")
+    runs = "runs" if count == 1 else "run"
+    return (
+        f"{processes} of this program still {runs}, and the trace ends here; {kept_words(run)} with the rest"
+    )
+
+
 class RunDirectory:
     """The directory that a run records into, in the folder where its trace will lie.
 
@@ -48,6 +58,7 @@ class RunDirectory:
 
     Attributes:
         path: The directory; another one where it had to be restored.
+        keep: Whether it stays when all has gone well: somebody still records there.
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None] | None = None) -> None:
@@ -55,6 +66,7 @@ class RunDirectory:
         self._say = say or to_stderr
         self._held: dict[str, int] = {}
         self.path = folder
+        self.keep = False
 
     def __enter__(self) -> RunDirectory:
         try:
@@ -73,6 +85,8 @@ class RunDirectory:
         for descriptor in self._held.values():
             os.close(descriptor)
         self._held.clear()
+        if error is None and self.keep:
+            return
         if error is None or not has_journal(self.path):
             shutil.rmtree(self.path, ignore_errors=True)
             return

@@ -48,6 +48,21 @@ class WatchOptions:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What a model is asked after its load.
+
+    Args:
+        text: The prompt.
+        max_new_tokens: The most tokens of the answer.
+        chat: Whether the text is a message that the tokenizer's chat template writes.
+    """
+
+    text: str
+    max_new_tokens: int
+    chat: bool = False
+
+
+@dataclass(frozen=True)
 class LoadRequest:
     """One run of a load: in which process, with what before and after it.
 
@@ -62,7 +77,9 @@ class LoadRequest:
         touch: Whether to read every page of the weights once the load has returned.
         forward: Whether to do one forward pass after that.
         inputs: Its keywords as JSON values; None builds them from the config.
+        generate: What to ask the model after that.
         verify: Whether to hold the model against its files after that.
+        stats: Whether to measure the tensors that no file has, after that.
         release: Whether to let go of the model at the end, and measure what stays.
     """
 
@@ -75,5 +92,7 @@ class LoadRequest:
     touch: bool = False
     forward: bool = False
     inputs: Mapping[str, Any] | None = None
+    generate: Prompt | None = None
     verify: bool = False
+    stats: bool = False
     release: bool = False

@@ -14,10 +14,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hftrace.errors import HftraceError
-from hftrace.launch.kept import kept_words, to_stderr
+from hftrace.launch.kept import kept_words, still_running_words, to_stderr
 from hftrace.launch.run_directory import RUN_PREFIX
 from hftrace.record.child import program
 from hftrace.record.ranks import own_rank
@@ -25,7 +25,6 @@ from hftrace.record.tracer import Tracer
 from hftrace.schema import codec, journal
 from hftrace.schema.redact import redact_arguments
 from hftrace.system.processes import started_ns
-from hftrace.units import count
 
 if TYPE_CHECKING:
     from hftrace.launch.destination import Destination, Place
@@ -93,8 +92,7 @@ def _finish(tracer: Tracer, run: Path, destination: Destination, place: Place) -
         destination: Where the trace goes.
         place: The same, as it was when the program began.
     """
-    others = _others(run)
-    if not others and program.LOADERS.isdisjoint(sys.modules):
+    if not _has_others(run) and program.LOADERS.isdisjoint(sys.modules):
         shutil.rmtree(run, ignore_errors=True)
         return
     try:
@@ -104,24 +102,19 @@ def _finish(tracer: Tracer, run: Path, destination: Destination, place: Place) -
         reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
         to_stderr(f"hftrace: {reason}; {kept_words(run)}")
         return
-    from hftrace.launch.ending.recovery import has_stopped, is_alive
+    from hftrace.launch.ending.recovery import still_recording
 
-    alive = sum(is_alive(header) and not has_stopped(path) for path, header in others.items())
+    alive = still_recording(run, os.getpid())
     if alive:
-        processes = count(alive, "process", "processes")
-        to_stderr(f"hftrace: {processes} of this program still run: {kept_words(run)}")
+        to_stderr(f"hftrace: {still_running_words(alive, run)}")
     else:
         shutil.rmtree(run, ignore_errors=True)
 
 
-def _others(run: Path) -> dict[Path, dict[str, Any]]:
-    """Returns the journals of other processes than this one, with their headers."""
-    found = {}
-    for path in run.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"):
-        header = codec.read_header(path)
-        if header is not None and header.get("pid") != os.getpid():
-            found[path] = header
-    return found
+def _has_others(run: Path) -> bool:
+    """Returns whether another process than this one has a journal there."""
+    headers = map(codec.read_header, run.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
+    return any(header is not None and header.get("pid") != os.getpid() for header in headers)
 
 
 def _trace(tracer: Tracer, run: Path) -> Trace:

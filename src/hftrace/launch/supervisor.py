@@ -49,10 +49,12 @@ class RunResult:
     Args:
         trace: What happened.
         exit_code: Of the process; negative for a signal.
+        pid: Its number.
     """
 
     trace: Trace
     exit_code: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,7 @@ def _run(
             raise SignalInterrupt(interrupts.first or "SIGINT") from None
         stopped = _stopped_at_once(run, facts, watch)
         raise stopped or _nothing_recorded(job, run, code) from None
-    return RunResult(trace, code)
+    return RunResult(trace, code, child.pid)
 
 
 def _started(job: Job) -> subprocess.Popen[bytes]:

@@ -35,6 +35,7 @@ def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
         "dtype": lambda: _dtype(config),
         "attn_implementation": lambda: _attention(config),
         "quantization": lambda: _quantization(model, config),
+        "footprint_bytes": lambda: _footprint(model),
         "tie_word_embeddings": lambda: _flag(config, "tie_word_embeddings"),
         "commit": lambda: _text(getattr(config, "_commit_hash", None)),
         "device_map": lambda: _device_map(model),
@@ -90,7 +91,28 @@ def _quantization(model: Any, config: Any) -> dict[str, Any] | None:
         "method": method,
         "bits": quantization_bits(settings),
         "quantizer": None if quantizer is None else type(quantizer).__name__,
+        "pre_quantized": _flag(quantizer, "pre_quantized"),
+        "skipped": _skipped(quantizer),
     }
+
+
+def _skipped(quantizer: Any) -> list[str] | None:
+    """Returns the modules that a quantiser was to leave as they are; None where it does not say."""
+    names = getattr(quantizer, "modules_to_not_convert", None)
+    if not isinstance(names, (list, tuple, set)):
+        return None
+    return sorted({name for name in names if isinstance(name, str)})[:MAX_PARTS]
+
+
+def _footprint(model: Any) -> int | None:
+    """Returns what transformers' own ``get_memory_footprint`` says of a quantised model, in bytes.
+
+    Of one that is not quantised the ledger says the same.
+    """
+    if getattr(model, "hf_quantizer", None) is None:
+        return None
+    size = model.get_memory_footprint()
+    return size if isinstance(size, int) else None
 
 
 def _setting(config: Any, name: str) -> Any:

@@ -21,6 +21,8 @@ from hftrace.record.contents import all_plain
 _TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
 _version = operator.attrgetter("_version")
+_requires_grad = operator.attrgetter("requires_grad")
+UNKNOWN = 2
 PARAMETER, BUFFER, NOT_SAVED = 0, 1, 2
 """Kinds of tensors; the last is a buffer outside of the state dict, which no checkpoint can hold."""
 
@@ -105,6 +107,14 @@ class Held:
             return list(map(version_of, self.tensors))
 
     @functools.cached_property
+    def trained(self) -> bytes:
+        """Whether each tensor requires a gradient: 1 or 0; :data:`UNKNOWN` where it does not say."""
+        try:
+            return bytes(map(_requires_grad, self.tensors))
+        except Exception:  # a library's own class, which may do anything
+            return bytes(map(_trained, self.tensors))
+
+    @functools.cached_property
     def layouts(self) -> tuple[list[int], list[tuple[Any, Any, Any]]] | None:
         """A number for each tensor, and the shape, dtype and device that each number stands for.
 
@@ -119,12 +129,27 @@ class Held:
             return None
 
 
+def children_of(module: Any) -> list[tuple[str, Any]]:
+    """Returns the modules directly below one, by their names."""
+    children = module.__dict__.get("_modules")
+    if not isinstance(children, dict):
+        children = _tables_of(module, tensors=False)["_modules"]
+    return [item for item in children.items() if item[1] is not None] if children else []
+
+
 def version_of(tensor: Any) -> int | None:
     """Returns how often a tensor was written in place; None for one made in inference mode."""
     try:
         return int(tensor._version)
     except RuntimeError:
         return None
+
+
+def _trained(tensor: Any) -> int:
+    try:
+        return int(bool(tensor.requires_grad))
+    except Exception:
+        return UNKNOWN
 
 
 def _tables_of(module: Any, *, tensors: bool) -> dict[str, Any]:

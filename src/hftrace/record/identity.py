@@ -91,6 +91,7 @@ class Look:
         """Of the tensors, in the model's order."""
         self.ids = held.ids
         self.versions = held.versions
+        self.trained = held.trained
         self._layouts = _layouts(held)
         self._places = _places(held.tensors)
 
@@ -159,6 +160,7 @@ class Look:
         return (
             self.ids == other.ids
             and self.versions == other.versions
+            and self.trained == other.trained
             and self._places == other._places
             and None not in self._places[0]
             and self.layouts == other.layouts

@@ -16,6 +16,7 @@ from hftrace.record.held import Held
 from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
+from hftrace.record.watched import has_living, origins_of
 from hftrace.schema import lines
 
 ORIGINAL, SAVED = ".original_module.", ".modules_to_save."
@@ -34,6 +35,10 @@ class Models:
         self._followed: list[Followed] = []
         self._lock = threading.RLock()
         self._looks = itertools.count(1)
+        self._remnants: list[Followed] = []
+        """Models that are gone, and of which tensors are still there, in something else."""
+        self._unseen: set[int] = set()
+        """By identity: models whose changes since their load were taken note of, and not written down."""
 
     def loaded(self, load: int, model: Any) -> None:
         """Writes down the model that a load returned, and follows it from now on.
@@ -85,6 +90,24 @@ class Models:
                     inner.part_of.add(inner.load)
                 self._followed.append(followed)
 
+    def watch(self, module: Any, name: str) -> None:
+        """Writes down a module that the program has put together, and where its tensors come from.
+
+        Args:
+            module: The torch module; nothing of it is kept.
+            name: What to call it; empty for nothing.
+        """
+        with self._lock:
+            self._forget_dead()
+            for each in self._followed:
+                if each.update():
+                    self._unseen.add(id(each))
+            look = -next(self._looks)
+            held = Held(module)
+            snapshot(self._recorder, look, module, held)
+            items = origins_of(module, held, [*self._followed, *self._remnants])
+            self._recorder.write(lines.Watched(look, name, clock(), items))
+
     def _of(self, model: Any) -> Followed | None:
         return next((each for each in self._followed if each.model() is model), None)
 
@@ -109,7 +132,11 @@ class Models:
         for each in self._followed:
             if each.model() is None and each.changed_by:
                 self._recorder.facts("stale", {"load": each.load, "changed_by": each.changed_by})
+        gone = [each for each in self._followed if each.model() is None]
         self._followed = [each for each in self._followed if each.model() is not None]
+        self._unseen.difference_update(map(id, gone))
+        # A part of a model may be in use when the model itself is gone.
+        self._remnants = [each for each in [*self._remnants, *gone] if has_living(each)]
 
     def alive(self) -> list[int]:
         """Returns the loads whose model is still there: the host has it, or nobody has collected it yet."""
@@ -224,9 +251,11 @@ class Models:
                 except Exception as error:  # the others are looked at all the same
                     self._recorder.error("second look", error)
             self._followed.clear()
+            self._remnants.clear()
+            self._unseen.clear()
 
     def _look_again(self, followed: Followed, is_part: bool) -> None:
-        changed = followed.update() or bool(followed.changed_by)
+        changed = followed.update() or bool(followed.changed_by) or id(followed) in self._unseen
         model = followed.model()
         if changed and not is_part and followed.load and model is not None:
             # Below zero: no span has such a number.

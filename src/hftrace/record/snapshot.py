@@ -15,6 +15,7 @@ from typing import Any
 from hftrace.record import contents
 from hftrace.record.held import Held
 from hftrace.record.recorder import Recorder
+from hftrace.record.structure import structure_line
 from hftrace.schema import events, journal, lines
 
 ROWS_PER_LINE = 2000
@@ -83,11 +84,15 @@ def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
         "writes_watched": True,
     }
     recorder.write(lines.Model(span_id, facts))
+    try:
+        recorder.write(structure_line(span_id, model, held))
+    except Exception as error:  # the tensors are written down all the same
+        recorder.error("structure", error)
     layouts = _Layouts()
     for begin, end, offloaded in _pieces(held):
         part = slice(begin, end)
         names, kinds, tensors, ids = held.names[part], held.kinds[part], held.tensors[part], held.ids[part]
-        marked = _marked(kinds, held.versions[part])
+        marked = _marked(kinds, held.versions[part], held.trained[part])
         alike = None if held.layouts is None else held.layouts[0][part]
         try:
             numbers = layouts.of(tensors, offloaded, alike)
@@ -121,13 +126,17 @@ def _pieces(held: Held) -> Iterator[tuple[int, int, bool]]:
         yield begin, end, offloaded
 
 
-def _marked(kinds: list[int], versions: list[int | None]) -> list[int]:
-    """Returns the kinds, with a mark at those of tensors that were written in place since they were made."""
+def _marked(kinds: list[int], versions: list[int | None], trained: bytes) -> list[int]:
+    """Returns the kinds, with marks: was it written in place since it was made, is it trained?"""
+    marked = [
+        kind or (lines.FROZEN, lines.TRAINED, 0)[requires_grad]
+        for kind, requires_grad in zip(kinds, trained, strict=True)
+    ]
     if not any(versions):
-        return kinds
+        return marked
     return [
         kind | lines.WRITTEN_IN_PLACE if version else kind
-        for kind, version in zip(kinds, versions, strict=True)
+        for kind, version in zip(marked, versions, strict=True)
     ]
 
 

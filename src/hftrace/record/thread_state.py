@@ -27,6 +27,8 @@ class ThreadState(threading.local):
         self.stack: list[OpenSpan] = []
         self.told: Any = None  # what hftrace.record.failures has said of an exception that passes
         self.late: Any = None  # what hftrace.record.hooks.late has found running
+        self.calls: list[Any] = []  # what hftrace.record.calls has open
+        self.generation: Any = None  # what hftrace.record.hooks.generating has running
         self.import_stack: list[int] = []
         self.import_packages: dict[str, int] = {}
         self.import_modules: list[tuple[str, int, int]] = []

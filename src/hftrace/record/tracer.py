@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.calls import calls_of
 from hftrace.record.children import Children
 from hftrace.record.environment import collect
 from hftrace.record.hooks.classes import classes_of, known_classes, points_of
@@ -41,6 +42,7 @@ from hftrace.record.patching import (
 )
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import Recorder, shielded
+from hftrace.record.releases import releases_of
 from hftrace.record.second_look import models_of
 from hftrace.record.session import recording
 from hftrace.record.surroundings import Surroundings
@@ -340,6 +342,8 @@ class Tracer:
         shielded(recorder, "handed", handed_of(recorder).close)
         if os.getpid() != recorder.pid:
             return
+        shielded(recorder, "calls", calls_of(recorder).close)
+        shielded(recorder, "releases", releases_of(recorder).close)
         shielded(recorder, "second look", models_of(recorder).close)
         shielded(recorder, "surroundings", self._say_what_else)
         try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from hftrace.errors import UsageError
 from hftrace.render.filters import filters
 from hftrace.render.registry import misplaced
 from hftrace.render.views import VIEWS
 from hftrace.render.views.options import ViewOptions
+
+if TYPE_CHECKING:
+    from hftrace.schema.statistics import Measured
+    from hftrace.schema.trace import Trace
 
 
 def view_options(
@@ -19,6 +24,7 @@ def view_options(
     min_ms: float | None = None,
     patterns: Sequence[str] = (),
     limit: int | None = None,
+    measure: Callable[[Trace, Sequence[int]], Sequence[Measured]] | None = None,
 ) -> ViewOptions:
     """Returns the options of a view.
 
@@ -28,11 +34,12 @@ def view_options(
         min_ms: The least milliseconds of a call in the tree.
         patterns: What names, or the values of columns, must match.
         limit: Rows of a table; 0 for all.
+        measure: Returns the statistics of rows of the tensor ledger; None where none were asked for.
 
     Raises:
         UsageError: The view does not take an option that was given, or it has no such value.
     """
-    given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit}
+    given = {"depth": depth, "min-ms": min_ms, "filter": patterns or None, "limit": limit, "stats": measure}
     wrong = misplaced(VIEWS, view, [name for name, value in given.items() if value is not None])
     if wrong is not None:
         raise UsageError(wrong)
@@ -44,5 +51,6 @@ def view_options(
         min_ns=None if min_ms is None else round(min_ms * 1e6),
         matches=names,
         limit=limit,
+        measure=measure,
         where=where,
     )

@@ -15,7 +15,7 @@ class View(NamedTuple):
     help: str
     """What it shows, in one line."""
     takes: tuple[str, ...] = ()
-    """Options that change it: ``filter``, ``limit``, ``depth``, ``min-ms``."""
+    """Options that change it: ``filter``, ``limit``, ``depth``, ``min-ms``, ``stats``."""
     on_screen: bool = False
     """Whether the default screen has a part of it, which the module's ``brief`` draws."""
     in_all: bool = True

@@ -27,6 +27,10 @@ LEAST_SHARE = 0.005
 WORTH_A_NAME = 0.02
 """The same for a part that is named on the first screen."""
 MAX_PARTS = 3
+AFTER = (*AFTER_LOAD, "tokenizer", "tokenize")
+"""What ``hftrace load`` does after the load."""
+AFTER_IN_PROGRAM = ("touch", "verify", "release")
+"""What hftrace does in a program, where ``generate`` and ``forward`` are the program's own."""
 MOST = 0.5
 """A stretch that is this much of the step that it lies in is named with the step."""
 
@@ -95,9 +99,10 @@ def took_words(trace: Trace) -> str:
     text = units.duration(wall)
     if session_bounds(trace).known and trace.header.get("command") != "load":
         text += f", {units.share(session_attributed(trace), precise=True)} of it by name"
+    follow = AFTER if trace.header.get("command") == "load" else AFTER_IN_PROGRAM
     spent: dict[str, int] = {}
     for part in parts(trace):
-        kind = "after" if part.kind in AFTER_LOAD else part.kind
+        kind = "after" if part.kind in follow else part.kind
         spent[kind] = spent.get(kind, 0) + part.duration_ns
     loads = len(span_index(trace).load_rows)
     words = []
@@ -114,7 +119,7 @@ def took_words(trace: Trace) -> str:
     if loads:
         name = "load" if loads == 1 else units.count(loads, "load")
         words.append(f"{name} {units.duration(inside_ns(trace))}" + (f" ({named})" if named else ""))
-    for kind, name in (("surgery", "changes to the model"), ("step", "steps")):
+    for kind, name in (("surgery", "changes to the model"), ("save", "saving"), ("step", "steps")):
         if kind in spent:
             words.append(f"{name} {units.duration(spent.pop(kind))}")
     if after := spent.pop("after", 0):

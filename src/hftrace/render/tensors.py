@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from hftrace import units
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, group_totals, tensor_sums
+from hftrace.analysis.time.quantised import quantised
 from hftrace.schema.trace import Trace
 
 DTYPES = 4
 """How many are named."""
+MAX_SKIPPED = 3
 
 
 def describe_tensors(trace: Trace) -> str:
@@ -66,3 +72,40 @@ def _dtypes(trace: Trace) -> str:
     found = list(group_totals(placed, "dtype").items())
     text = ", ".join(f"{name} ({total.count:,})" for name, total in found[:DTYPES])
     return text + (f" and {len(found) - DTYPES} more dtypes" if len(found) > DTYPES else "")
+
+
+def describe_quantised(trace: Trace) -> str:
+    """Returns what a load quantised, in one line; empty where it quantised nothing."""
+    found = quantised(trace)
+    if found is None:
+        return ""
+    total = found.total
+    before, after = (units.byte_count(size) for size in (total.stored_bytes, total.bytes))
+    stored, made = ("/".join(names) for names in (found.stored_dtypes, found.dtypes))
+    text = f"{units.count(total.count, 'tensor')}, {before} {stored} → {after} {made}"
+    if found.duration_ns is not None:
+        text += f" in {units.duration(found.duration_ns)}"
+    if found.footprint_bytes is not None:
+        text += f"; get_memory_footprint() {units.byte_count(found.footprint_bytes)}"
+    if found.skipped:
+        left = len(found.skipped) - MAX_SKIPPED
+        text += f"; left as they are: {', '.join(found.skipped[:MAX_SKIPPED])}" + (
+            f" and {left} more" if left > 0 else ""
+        )
+    return text
+
+
+def keyword_words(name: str, value: Any) -> str:
+    """Returns a keyword of a load as a person writes it."""
+    if (
+        name == "quantization_config"
+        and isinstance(value, Mapping)
+        and isinstance(value.get("quant_method"), str)
+    ):
+        options = [f"{key}={_word(each)}" for key, each in value.items() if key != "quant_method"]
+        return f"{name}={value['quant_method']}" + (f": {', '.join(options)}" if options else "")
+    return f"{name}={json.dumps(value) if isinstance(value, (dict, list)) else value}"
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -60,6 +60,7 @@ _COLOURS = {
     "mesh": "magenta",
     "wait": "red",
     "verify": "cyan",
+    "stats": "cyan",
     "touch": "green",
     "forward": "bright_green",
     "tokenize": "bright_cyan",

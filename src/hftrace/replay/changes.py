@@ -11,6 +11,7 @@ from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
 SAME, MADE, COPIED, CAST, WRITTEN, REPLACED = "", "made", "copied", "cast", "written", "replaced"
+OWN = "own"
 """What may have become of a tensor since its load; :mod:`hftrace.record.identity` says what each means."""
 NOW = {
     "computed": ("computed", "changed_after_load"),
@@ -20,6 +21,7 @@ NOW = {
     WRITTEN: ("unknown", "written_in_place"),
     REPLACED: ("unknown", "replaced"),
     "before": ("unknown", "before_trace"),
+    OWN: ("unknown", "own"),
 }
 """By what became of a tensor: its provenance and evidence now."""
 COMPUTED_BY = {

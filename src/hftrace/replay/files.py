@@ -77,6 +77,8 @@ def build_file_ledger(
             unread=headers.lost(path, weights) is not None or None,
             afterwards=became(path, weights.identity) if weights.identity is not None else None,
         )
+        if weights.identity not in (None, SEVERAL):
+            entry.update(modified_ns=weights.identity.mtime_ns, inode=weights.identity.inode)
         if entry["size_bytes"] is None and weights.identity not in (None, SEVERAL):
             entry["size_bytes"] = weights.identity.size
         elif entry["size_bytes"] is None:
@@ -124,6 +126,8 @@ def build_file_ledger(
                 damage=damage.problem if damage is not None else None,
                 damage_detail=damage.detail if damage is not None else None,
                 afterwards=entry.get("afterwards"),
+                modified_ns=entry.get("modified_ns"),
+                inode=entry.get("inode"),
                 unread=entry.get("unread"),
                 source=named.get(folder or entry["told"] or "") or entry["told"] or folder or None,
             )

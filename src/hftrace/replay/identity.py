@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
@@ -20,7 +20,9 @@ from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
+from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensors import build_tensor_ledger
+from hftrace.replay.tied import same_objects
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -68,6 +70,25 @@ def tensor_ledgers(process: Process, records: list[LoadRecord], headers: Checkpo
     return _Builder(process, records, headers).ledgers()
 
 
+def rows_by_load_name(record: LoadRecord, origins: Iterable[lines.Origins]) -> dict[str, lines.ModelTensor]:
+    """Returns the rows of the model that a load returned, by what the load itself called the tensors.
+
+    Args:
+        record: The load.
+        origins: What is known of the tensors of all models.
+    """
+    at_return = [each for each in origins if each.span == record.span and not each.look]
+    known = {row.name: row for each in at_return for row in each.rows()}
+    found = {}
+    for row in record.rows:
+        origin = known.get(row.name)
+        if origin is None:
+            found[row.name] = row
+        elif origin.load == record.span and origin.change != COPIED:
+            found[origin.known_as] = row
+    return found
+
+
 class _Builder:
     def __init__(self, process: Process, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
         self._process = process
@@ -78,7 +99,9 @@ class _Builder:
             self._assigned[assigned.span].append(assigned)
         self._places: dict[int, dict[str, int]] = {}
         self._origins = process.lines_of(lines.Origins)
-        self._returned = {span: self._rows_by_load_name(record) for span, record in self._records.items()}
+        self._returned = {
+            span: rows_by_load_name(record, self._origins) for span, record in self._records.items()
+        }
         paths: dict[str, set[str]] = defaultdict(set)
         for path in {path for record in records for path in _weight_files(record)}:
             paths[os.path.basename(path)].add(path)
@@ -86,24 +109,11 @@ class _Builder:
         self._adapter_prefixes = {str(fact.get("prefix") or "") for fact in prefixes}
         self._ambiguous = {name for name, found in paths.items() if len(found) > 1}
 
-    def _rows_by_load_name(self, record: LoadRecord) -> dict[str, lines.ModelTensor]:
-        """Returns the rows of the model that a load returned, by what the load itself called the tensors."""
-        at_return = [each for each in self._origins if each.span == record.span and not each.look]
-        known = {row.name: row for origins in at_return for row in origins.rows()}
-        found = {}
-        for row in record.rows:
-            origin = known.get(row.name)
-            if origin is None:
-                found[row.name] = row
-            elif origin.load == record.span and origin.change != COPIED:
-                found[origin.known_as] = row
-        return found
-
     def ledgers(self) -> list[Ledgers]:
         """Returns the ledgers in the order of the loads."""
         as_loaded = {span: self._as_loaded(record) for span, record in self._records.items()}
         now = {span: self._with_paths(table, self._records[span]) for span, table in as_loaded.items()}
-        unused = {span: _unused_rows(table) for span, table in now.items()}
+        unused = {span: unused_rows(table) for span, table in now.items()}
         for origins in self._origins:
             for replaced in origins.replaces:
                 if replaced in now:
@@ -116,7 +126,7 @@ class _Builder:
                 self._note(record.span, {"changed_by": origins.changed_by})
             else:
                 model = _Model(record.model or {}, record.layouts, record.rows)
-            now[record.span] = _joined([self._rows(record, model, origins), unused[record.span]])
+            now[record.span] = joined([self._rows(record, model, origins), unused[record.span]])
         for fact in self._process.facts.get("stale", []):
             self._note(int(fact["load"]), {"changed_by": fact["changed_by"], "stale": True})
         changed = any(origins.span in self._records for origins in self._origins)
@@ -138,7 +148,7 @@ class _Builder:
         }
         table = self._with_paths(as_loaded, record)
         kinds, names = table.column("kind"), table.column("name")
-        return _chosen(
+        return chosen(
             table, [at for at, name in enumerate(names) if kinds[at] == "unused" or name not in others]
         )
 
@@ -212,15 +222,16 @@ class _Builder:
             for at in positions:
                 current.setdefault(by_position[at].known_as, model.rows[at].name)
             names = [model.rows[at].name for at in positions]
-            parts.append(_renamed(_first(table, len(positions)), names, current))
+            parts.append(renamed(first(table, len(positions)), names, current))
             order += positions
             if as_loaded and source in sources:
-                unused.append(_unused_rows(table))
-        rows_in_order = _reordered(_joined(parts), order)
+                unused.append(unused_rows(table))
+        rows_in_order = reordered(joined(parts), order)
+        rows_in_order.columns["same_as"] = same_objects(model.rows)
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)
         if known:
             _tie(rows_in_order, model.rows)
-        return _joined([rows_in_order, *unused])
+        return joined([rows_in_order, *unused])
 
     def _origin(
         self, name: str, known: lines.KnownAs | None, record: LoadRecord, since: int | None
@@ -267,7 +278,8 @@ class _Builder:
             rows, writes = [], {}
             for row in model.rows:
                 own = returned.get(row.name)
-                kind = row.kind & ~lines.WRITTEN_IN_PLACE if own is None else own.kind
+                written = 0 if own is None else own.kind & lines.WRITTEN_IN_PLACE
+                kind = (row.kind & ~lines.WRITTEN_IN_PLACE) | written
                 rows.append(row._replace(kind=kind))
                 if own is not None and own.identity in record.writes:
                     writes[row.identity] = record.writes[own.identity]
@@ -355,9 +367,6 @@ def _empty(owner: LoadRecord) -> LoadRecord:
     )
 
 
-# -- tables ----------------------------------------------------------------------------------------------
-
-
 def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
     """Says of tensors that are one that they are tied, where several loads have made the rows of them."""
     ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
@@ -371,30 +380,3 @@ def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
         for at in apart:
             if at != kept and (not keys[kept] or provenance[at] == "unknown"):
                 ties[at], provenance[at], evidence[at] = rows[kept].name, "tied", "same_tensor"
-
-
-def _first(table: Table[Tensor], count: int) -> Table[Tensor]:
-    return Table(Tensor, {name: column[:count] for name, column in table.columns.items()})
-
-
-def _unused_rows(table: Table[Tensor]) -> Table[Tensor]:
-    return _chosen(table, [at for at, kind in enumerate(table.column("kind")) if kind == "unused"])
-
-
-def _chosen(table: Table[Tensor], rows: list[int]) -> Table[Tensor]:
-    return Table(Tensor, {name: [column[each] for each in rows] for name, column in table.columns.items()})
-
-
-def _joined(tables: list[Table[Tensor]]) -> Table[Tensor]:
-    names = {name for table in tables for name in table.columns}
-    return Table(Tensor, {name: [each for table in tables for each in table.column(name)] for name in names})
-
-
-def _reordered(table: Table[Tensor], order: list[int]) -> Table[Tensor]:
-    """Returns the rows in the order of the model; ``order`` has the place of each of them there."""
-    return _chosen(table, sorted(range(len(order)), key=order.__getitem__))
-
-
-def _renamed(table: Table[Tensor], names: list[str], current: dict[str, str]) -> Table[Tensor]:
-    tied = [current.get(name, name) if name is not None else None for name in table.column("tied_to")]
-    return Table(Tensor, {**table.columns, "name": list(names), "tied_to": tied})

@@ -41,6 +41,7 @@ LineOfSpan = TypeVar(
     lines.Tensors,
     lines.Writes,
     lines.Verified,
+    lines.Measured,
 )
 
 
@@ -93,6 +94,7 @@ class LoadRecord:
     writes: dict[int, lines.Write] = field(default_factory=dict)
     """By the tensor's identity."""
     verified: dict[str, lines.Verification] = field(default_factory=dict)
+    measured: dict[str, lines.TensorStatistics] = field(default_factory=dict)
     """By the tensor's name."""
     elsewhere: int = 0
     """So many keys of the checkpoint are for other ranks, by the loader's own account."""
@@ -250,6 +252,8 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
         record.writes.update((write.identity, write) for write in writes.entries())
     for verified, record in of(lines.Verified):
         record.verified.update((entry.name, entry) for entry in verified.entries())
+    for measured, record in of(lines.Measured):
+        record.measured.update((entry.name, entry) for entry in measured.entries())
     for file, record in of(lines.File):
         assert file.span is not None
         record.asked.append((file.span, file.facts))

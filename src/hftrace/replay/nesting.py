@@ -1,6 +1,6 @@
-"""Puts into the caller's steps, and into imports outside of loads, what ran in them.
+"""Puts into the caller's steps, calls and imports outside of loads what ran in them.
 
-Both are written as root spans, so that a load in one of them is the outermost
+All are written as root spans, so that a load in one of them is the outermost
 load for everything that looks at loads. That is done with here, last: a trace
 has a span's parent by what really lay in what.
 """
@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from hftrace.replay.reader import OpenedSpan, Process
 
-AROUND = ("step", "import")
+CALLS = ("generate", "prefill", "decode", "forward", "tokenize", "processor", "dispatch")
+"""Phases of what a program calls besides loads, and of what lies in it."""
+AROUND = ("step", "import", *CALLS)
 """Phases of root spans that may lie around loads, and inside them."""
 
 
@@ -48,12 +50,15 @@ def add_own_time(process: Process) -> None:
 
 
 def nest(process: Process) -> None:
-    """Gives steps and imports outside of loads their place among the spans of their thread."""
+    """Gives steps, calls and imports outside of loads their place among the spans of their thread."""
     by_thread: dict[int, list[OpenedSpan]] = defaultdict(list)
     for span in process.spans.values():
         by_thread[span.thread].append(span)
     for spans in by_thread.values():
         around = {span.id for span in spans if span.parent is None and span.phase in AROUND}
+        for span in spans:  # parents come before their children
+            if span.parent in around and span.phase in CALLS:
+                around.add(span.id)
         if around:
             _nest(spans, around, process.spans)
 

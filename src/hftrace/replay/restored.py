@@ -43,7 +43,7 @@ def hidden(trace: Trace) -> Trace:
         if isinstance(value, Facts):
             changed[field.name] = Facts(clean_known(dict(value)))
         elif isinstance(value, Table):
-            tensors = field.name in ("tensors", "at_return")
+            tensors = field.name in ("tensors", "at_return", "watched")
             columns = {
                 name: column if tensors and name in NAMES else clean_known(column)
                 for name, column in value.columns.items()

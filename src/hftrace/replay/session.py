@@ -41,6 +41,22 @@ def session_facts(
     return {**session, "wall_ns": bounds[1] - bounds[0]}
 
 
+def calls_facts(processes: list[Process]) -> dict[str, Any]:
+    """Returns the calls that are no loads and were only counted, by phase; nothing where all were written.
+
+    Args:
+        processes: Those of the trace.
+    """
+    counted: dict[str, dict[str, int]] = {}
+    for process in processes:
+        for fact in process.facts.get("calls", []):
+            for phase, sums in (fact.get("left_out") or {}).items():
+                known = counted.setdefault(phase, {"calls": 0, "duration_ns": 0})
+                for name in known:
+                    known[name] += sums.get(name) or 0
+    return {"calls": {"left_out": counted}} if counted else {}
+
+
 def problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves, and how many lines are damaged.
 

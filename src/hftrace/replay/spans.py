@@ -295,6 +295,42 @@ def add_collection_spans(process: Process) -> None:
         )
 
 
+def add_release_spans(process: Process, offset: int) -> None:
+    """Adds a span for each model that a program has let go of; it takes no time that is known.
+
+    What ``hftrace load --release`` does is a span of its own, with figures of its own.
+
+    Args:
+        process: What it wrote.
+        offset: What the trace adds to the numbers of its spans.
+    """
+    facts = process.facts.get("released", [])
+    if not facts:
+        return
+    timelines = timelines_by_thread(process.spans.values())
+    number = max(process.spans, default=0)
+    asked = [span for span in process.spans.values() if span.phase == "release"]
+    for fact in facts:
+        time = fact["time_ns"]
+        if any(span.start <= time <= (span.end or time) for span in asked):
+            continue
+        number += 1
+        thread = fact["thread"]
+        process.spans[number] = OpenedSpan(
+            number,
+            timelines[thread].innermost(time) if thread in timelines else None,
+            "release",
+            fact["class"],
+            None,
+            thread,
+            time,
+            Edge(),
+            {"of_load": fact["load"] + offset},
+            end=time,
+            status="ok",
+        )
+
+
 def _body_span(
     number: int,
     above: OpenedSpan,

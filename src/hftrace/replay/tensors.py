@@ -36,9 +36,9 @@ from hftrace.replay.provenance import (
 )
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
-from hftrace.replay.tied import TiedComparison, Ties, ties_of
+from hftrace.replay.tied import TiedComparison, Ties, same_objects, ties_of
 from hftrace.replay.unused import why_unused
-from hftrace.schema.lines import WRITTEN_IN_PLACE
+from hftrace.schema.lines import FROZEN, MARKS, TRAINED, WRITTEN_IN_PLACE
 from hftrace.schema.model import Table, Tensor
 
 
@@ -132,6 +132,8 @@ def _model_ledger(
         "span": [_span_of(record, seen.times) for seen in every],
         "convert_start_ns": [conversion.start if conversion else None for conversion in conversions],
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
+        "requires_grad": [requires_grad(row.kind) for row in record.rows],
+        "same_as": same_objects(record.rows),
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
@@ -154,7 +156,7 @@ def _model_rows(
         put_together=record.put_together and not stored,
     )
     ranks = int(model.get("tensor_parallel") or 1)
-    loadable = {row.name for row in record.rows if row.kind != KIND_COMPUTED}
+    loadable = {row.name for row in record.rows if row.kind & ~MARKS != KIND_COMPUTED}
     sources = _sources(record, stored, loadable, prefix)
     times_of = TensorTimes(record, prefix).of
     allocations = {place.name: place for place in record.allocations}
@@ -162,7 +164,7 @@ def _model_rows(
     mismatched = record.reported.get("mismatched", set())
     found: list[_Row] = []
     for name, marked_kind, position, identity in record.rows:
-        kind = marked_kind & ~WRITTEN_IN_PLACE
+        kind = marked_kind & ~MARKS
         layout = record.layouts[position]
         keys = sources.get(name, []) if kind != KIND_COMPUTED else []
         keys = [key for key in keys if key in stored]
@@ -200,7 +202,7 @@ def _model_rows(
             times,
             _allocation(allocations, name, prefix),
             record.writes.get(identity),
-            marked_kind != kind,
+            bool(marked_kind & WRITTEN_IN_PLACE),
         )
         found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out))
     ties = ties_of(record, {row.name: row.seen for row in found}, stored, comparison)
@@ -263,6 +265,11 @@ def _allocation(allocations: dict[str, Placement], name: str, prefix: str) -> Pl
     if found is None and prefix and name.startswith(f"{prefix}."):
         found = allocations.get(name[len(prefix) + 1 :])
     return found
+
+
+def requires_grad(kind: int) -> bool | None:
+    """Returns whether a tensor is trained, by the marks of its kind; None where they do not say it."""
+    return True if kind & TRAINED else False if kind & FROZEN else None
 
 
 def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str | None]) -> list[Any]:

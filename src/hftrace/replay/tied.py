@@ -15,7 +15,7 @@ from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.pickles import Extent, pickled_extents
 from hftrace.replay.provenance import Observed
-from hftrace.schema.lines import Identity
+from hftrace.schema.lines import Identity, ModelTensor
 
 
 class Ties(NamedTuple):
@@ -132,6 +132,12 @@ def ties_of(
         times = {name: tensors[name].times.placed for name in family if keys[name] and name not in apart}
         copied = {name: time for name, time in times.items() if time is not None}
     return Ties(tied_to, _compare_own_keys(tied_to, keys, stored, comparison, copied))
+
+
+def same_objects(rows: Sequence[ModelTensor]) -> list[str | None]:
+    """Returns, for each tensor, the name of the first one that is the same object; None for that itself."""
+    first: dict[int, str] = {}
+    return [None if (name := first.setdefault(row.identity, row.name)) == row.name else name for row in rows]
 
 
 def _tied_to(record: LoadRecord, tensors: Mapping[str, Observed]) -> dict[str, str]:

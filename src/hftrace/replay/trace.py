@@ -24,23 +24,27 @@ from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.nesting import add_own_time, nest
 from hftrace.replay.outcome import commit_of, file_of, last_activity, open_reads, outcome_of
+from hftrace.replay.quantizing import add_quantize_spans
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
-from hftrace.replay.session import problems, session_facts
+from hftrace.replay.session import calls_facts, problems, session_facts
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
     add_collection_spans,
     add_initialize_spans,
+    add_release_spans,
     close_open_spans,
     merge_imports,
     sample_open_peaks,
 )
+from hftrace.replay.structures import note_structures
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
-from hftrace.replay.verification import apply_verification
+from hftrace.replay.verification import apply_statistics, apply_verification
+from hftrace.replay.watched import watched_ledgers
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -117,7 +121,9 @@ def _replay(
                 **session_facts(processes, base, header or {}, from_start=started_ns is not None),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
+                **({"watched": ledgers.named} if ledgers.named else {}),
                 **problems(processes, damage),
+                **calls_facts(processes),
                 **_surroundings(processes, base),
                 **(header or {}),
             }
@@ -131,6 +137,7 @@ def _replay(
         requests=_table(Request, ledgers.requests),
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
         at_return=_table(Tensor, ledgers.at_return if ledgers.changed else []),
+        watched=_table(Tensor, ledgers.watched),
     )
     return hidden(trace) if any(process.restored for process in processes) else trace
 
@@ -177,6 +184,9 @@ class _Ledgers:
         self.files: list[_Part[File]] = []
         self.requests: list[_Part[Request]] = []
         self.at_return: list[_Part[Tensor]] = []
+        self.watched: list[_Part[Tensor]] = []
+        self.named: list[dict[str, Any]] = []
+        """The modules that the program named."""
         self.changed = False
         """Whether a model was changed after its load."""
         self._base = base
@@ -211,15 +221,23 @@ class _Ledgers:
         sample_open_peaks(process, samples)
         add_initialize_spans(process)
         add_unpack_spans(process)
+        add_quantize_spans(process)
         merge_imports(process)
         add_body_spans(process)
         add_answers(process)
         note_beginnings(process, offset)
+        note_structures(process)
         rank = {"rank": process.rank}
         records = load_records(process)
         for record in records:
             name_by_file(record, self._headers)
-        for record, tensors, as_loaded, at_return in tensor_ledgers(process, records, self._headers):
+        ledgers = tensor_ledgers(process, records, self._headers)
+        for number, named in enumerate(watched_ledgers(process, ledgers), len(self.named) + 1):
+            facts = {**named.facts, "number": number, "pid": process.pid, "rank": process.rank}
+            self.named.append({**facts, "time_ns": facts["time_ns"] - base})
+            shifts = {**self._times, "span": offset, "load": offset}
+            self.watched.append(_Part(named.tensors, shifts, {"model": number}))
+        for record, tensors, as_loaded, at_return in ledgers:
             until = process.wall_ns(record.end)
             rows = build_file_ledger(
                 record, as_loaded, self._headers, complete=record.status == "ok", until_ns=until
@@ -227,7 +245,8 @@ class _Ledgers:
             files = Table.of(File, rows)
             forget_unknown(files.column("asked_by"), process.spans)
             apply_verification(tensors, as_loaded, record.verified)
-            of_load = {**rank, "load": record.root + offset}
+            apply_statistics(tensors, record.measured)
+            of_load = {**rank, "load": record.root + offset, "model": record.span + offset}
             shifts = {**self._times, "span": offset}
             self.tensors.append(_Part(tensors, shifts, of_load))
             self.at_return.append(_Part(tensors if at_return is None else at_return, shifts, of_load))
@@ -248,6 +267,7 @@ class _Ledgers:
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
         add_own_time(process)
+        add_release_spans(process, offset)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

@@ -17,7 +17,7 @@ from hftrace.replay.loads import LoadRecord, load_records
 from hftrace.replay.reader import Process, read_process
 from hftrace.replay.spans import add_initialize_spans, close_open_spans
 from hftrace.replay.unpacking import name_by_file
-from hftrace.schema.lines import Verification
+from hftrace.schema.lines import TensorStatistics, Verification
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.verification import Check
 
@@ -204,3 +204,20 @@ def apply_verification(
             evidence[row] = "verified"
     for column, values in columns.items():
         ledger.column(column)[:] = values
+
+
+def apply_statistics(ledger: Table[Tensor], measured: Mapping[str, TensorStatistics]) -> None:
+    """Puts into a ledger the statistics of tensors whose values were looked at.
+
+    Args:
+        ledger: Its columns are changed.
+        measured: By the tensor's name.
+    """
+    if not measured:
+        return
+    names, kinds = ledger.column("name"), ledger.column("kind")
+    found = [
+        measured.get(name) if kind != "unused" else None for name, kind in zip(names, kinds, strict=True)
+    ]
+    for column in TensorStatistics._fields[1:]:
+        ledger.column(column)[:] = [None if each is None else getattr(each, column) for each in found]

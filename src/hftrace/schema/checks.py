@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import operator
+import sys
 import typing
 from collections.abc import Iterable, Sequence
 from types import NoneType, SimpleNamespace, UnionType
@@ -27,6 +28,7 @@ TABLES: dict[str, type[Any]] = {
     "requests": Request,
     "samples": Sample,
     "at_return": Tensor,
+    "watched": Tensor,
 }
 """The tables of a trace, and what a row of each is."""
 MAX_AMOUNT = 2**62
@@ -51,6 +53,7 @@ _SHARE = Bounds(0, 1 + ROUNDING, "share")
 _BYTES = Bounds(0, MAX_AMOUNT, "number of bytes")
 _TIME = Bounds(0, MAX_AMOUNT, "time")
 _EARLIER = Bounds(-MAX_AMOUNT, MAX_AMOUNT, "time")
+_REAL = Bounds(-sys.float_info.max, sys.float_info.max, "number")
 _NUMBER = Bounds(0, MAX_INTEGER - 1, "such number")
 
 
@@ -61,6 +64,8 @@ def bounds_of(table: str, column: str) -> Bounds:
     if column.endswith("_ns"):
         # The sampler may have begun before the process that it watches.
         return _EARLIER if (table, column) == ("samples", "time_ns") else _TIME
+    if column in ("mean", "std"):
+        return _REAL
     if column == "offset" or column.endswith("bytes") or (table, column) == ("tensors", "files"):
         return _BYTES
     return _NUMBER

@@ -29,7 +29,8 @@ VERSION = "1.2"
 sentence; the environment has the facts of the loader generation. 1.2: a tensor has evidence, the
 stored shape, the whole's, the files of several keys, what a tie dropped, and how it compared with the
 files; its provenance may be uninitialized or unknown; the tables of requests and of the tensors as
-each load left them."""
+each load left them; the modules of each model, whether a parameter requires a gradient, what its
+values are like; when a weight file was last changed; modules that the program named."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 UNPACKED_BYTES, UNPACKED_RATIO = 4 << 20, 64
@@ -45,7 +46,9 @@ REFERENCE_CELLS = 10
 """A list of one takes as much memory as so many cells."""
 
 _BLOCKS = ("header", "environment", "request", "outcome")
-TENSOR_TABLES = ("tensors", "at_return")
+TENSOR_TABLES = ("tensors", "at_return", "watched")
+OPTIONAL = ("at_return", "watched")
+"""Tables that a trace has only where they have rows."""
 
 
 def to_json(trace: Content) -> dict[str, Any]:
@@ -58,7 +61,7 @@ def to_json(trace: Content) -> dict[str, Any]:
     }
     for table_name, row_type in TABLES.items():
         table: Table[Any] = getattr(trace, table_name)
-        if table_name == "at_return" and not len(table):
+        if table_name in OPTIONAL and not len(table):
             continue
         kinds = kinds_of(table_name)
         encoded: dict[str, Any] = {}

@@ -24,10 +24,12 @@ CLASSES: dict[str, type[Any]] = {
     journal.CHECKPOINT: lines.Checkpoint,
     journal.RESIDENT: lines.Resident,
     journal.MODEL: lines.Model,
+    journal.STRUCTURE: lines.Structure,
     journal.LAYOUTS: lines.Layouts,
     journal.TENSORS: lines.Tensors,
     journal.WRITES: lines.Writes,
     journal.VERIFIED: lines.Verified,
+    journal.MEASURED: lines.Measured,
     journal.THREAD: lines.Thread,
     journal.ERROR: lines.Error,
     journal.FACTS: lines.Facts,
@@ -38,6 +40,7 @@ CLASSES: dict[str, type[Any]] = {
     journal.LIMIT: lines.Limit,
     journal.ASSIGNED: lines.Assigned,
     journal.ORIGINS: lines.Origins,
+    journal.WATCHED: lines.Watched,
     journal.KEPT: lines.Kept,
 }
 _KINDS = {line_class: kind for kind, line_class in CLASSES.items()}

@@ -15,6 +15,7 @@ from hftrace.schema.checks import MAX_AMOUNT, MAX_INTEGER, ROUNDING
 from hftrace.schema.fact_shapes import FACTS, LINES, REQUIRED
 from hftrace.schema.facts import Cleaner
 from hftrace.schema.journal import Damage
+from hftrace.schema.structure import is_structure
 
 Check: TypeAlias = Callable[[Any], bool]
 
@@ -39,6 +40,10 @@ def _amount(value: Any) -> bool:
 
 def _real(value: Any) -> bool:
     return (type(value) is float and math.isfinite(value)) or (type(value) is int and abs(value) < MAX_AMOUNT)
+
+
+def _float(value: Any) -> bool:
+    return type(value) in (float, int) and math.isfinite(value)
 
 
 def _copy(value: Any) -> bool:
@@ -70,6 +75,10 @@ def _amounts(value: Any) -> bool:
     return type(value) is dict and all(map(_amount, value.values()))
 
 
+def _nodes(value: Any) -> bool:
+    return type(value) is list and is_structure(value)
+
+
 _PLAIN = {int, type(None)}
 _FLAG: Check = lambda value: type(value) is bool  # noqa: E731
 _LIST: Check = lambda value: type(value) is list  # noqa: E731
@@ -90,10 +99,12 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Kept: (_text, _anything, _copy),
     lines.Resident: (_integer, _TEXTS, _list_of(_share)),
     lines.Model: (_integer, _object),
+    lines.Structure: (_integer, _number, _nodes, _MAYBE_AMOUNT),
     lines.Layouts: (_integer, _LIST),
     lines.Tensors: (_integer, _LIST),
     lines.Writes: (_integer, _LIST),
     lines.Verified: (_integer, _LIST),
+    lines.Measured: (_integer, _LIST),
     lines.Thread: (_number, _text),
     lines.Error: (_text, _text),
     lines.Facts: (_text, _object),
@@ -105,6 +116,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Events: (_text, _number, _LIST),
     lines.Assigned: (_integer, _text, _amount, _number, _LIST),
     lines.Origins: (_integer, _integer, _amount, _NUMBERS, _LIST, _TEXTS),
+    lines.Watched: (_integer, _text, _amount, _LIST),
 }
 """By line: what each of its fields has to be. Where a model is looked at once more, the span is negative.
 Begin and End, edges and allocators are below."""
@@ -116,8 +128,10 @@ _ROWS: dict[type, tuple[Check, ...]] = {
     lines.Tensors: (_text, _number, _number, _number),
     lines.Writes: (_number, _amount, _text),
     lines.Verified: (_text, _or_null(_FLAG), _or_null(_real), _or_null(_real), _MAYBE_TEXT),
+    lines.Measured: (_text, _or_null(_float), _or_null(_float), _number, _number, _number),
     lines.Assigned: (_MAYBE_TEXT, _text),
     lines.Origins: (_text, _number, _text, _text),
+    lines.Watched: (_text, _number, _text, _text),
 }
 """By line with many rows: what the fields of each have to be."""
 

@@ -9,12 +9,18 @@ takes apart.
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from hftrace.schema.model_lines import FROZEN as FROZEN
+from hftrace.schema.model_lines import MARKS as MARKS
+from hftrace.schema.model_lines import TRAINED as TRAINED
 from hftrace.schema.model_lines import WRITTEN_IN_PLACE as WRITTEN_IN_PLACE
 from hftrace.schema.model_lines import Layout as Layout
 from hftrace.schema.model_lines import Layouts as Layouts
+from hftrace.schema.model_lines import Measured as Measured
 from hftrace.schema.model_lines import Model as Model
 from hftrace.schema.model_lines import ModelTensor as ModelTensor
+from hftrace.schema.model_lines import Structure as Structure
 from hftrace.schema.model_lines import Tensors as Tensors
+from hftrace.schema.model_lines import TensorStatistics as TensorStatistics
 from hftrace.schema.model_lines import Verification as Verification
 from hftrace.schema.model_lines import Verified as Verified
 from hftrace.schema.model_lines import Write as Write
@@ -196,6 +202,22 @@ class Origins(NamedTuple):
         return map(KnownAs, *(self.items[at::4] for at in range(4)))
 
 
+class Watched(NamedTuple):
+    """A module that the program named, and where each of its tensors comes from."""
+
+    look: int
+    """The number under which it was written down, as :class:`Origins` has it."""
+    name: str
+    """What the program calls it; empty for nothing."""
+    time_ns: int
+    items: list[Any]
+    """Name, load, name there, change, and so on; of every tensor."""
+
+    def rows(self) -> Iterator[KnownAs]:
+        """Yields the tensors."""
+        return map(KnownAs, *(self.items[at::4] for at in range(4)))
+
+
 class File(NamedTuple):
     """A file was asked for: name, path, result, identity, where (repository or directory), client.
 
@@ -350,6 +372,6 @@ class Events(NamedTuple):
 
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
-    | Model | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost | Stop | Sample
-    | Limit | Events | Assigned | Origins | Kept
+    | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
+    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept
 )  # fmt: skip

@@ -15,38 +15,7 @@ from itertools import repeat
 from operator import is_not
 from typing import Any, Generic, TypeVar, overload
 
-
-class Facts(Mapping[str, Any]):
-    """A read-only block of named facts, readable as ``facts.name`` and ``facts["name"]``.
-
-    A fact that the file does not have is an ``AttributeError`` as an attribute
-    and a ``KeyError`` as a key; use :meth:`get` where it may be missing.
-    """
-
-    __slots__ = ("_values",)
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self._values[name]
-        except KeyError:
-            raise AttributeError(f"this trace has no fact {name!r}") from None
-
-    def __repr__(self) -> str:
-        return f"Facts({self._values!r})"
+from hftrace.schema.block import Facts as Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +164,23 @@ class Tensor:
     """The difference that a quantised tensor may have; None for another, which may have none."""
     unverified: str | None = None
     """Why it was not compared: a word of :data:`hftrace.schema.verification.UNVERIFIED`."""
+    requires_grad: bool | None = None
+    """Of a parameter: whether it is trained as it is; None for others, and where that was not recorded."""
+    same_as: str | None = None
+    """The first tensor of the model that is this very object, which ``parameters()`` gives once; None where
+    it is that itself. Tensors that are tied are separate ones where hooks offload them."""
+    mean: float | None = None
+    """Of its values in the model that are finite, by ``load --stats``; None where that did not measure it."""
+    std: float | None = None
+    """The standard deviation of the same, with Bessel's correction."""
+    zeros: int | None = None
+    """How many of its values are zero, where ``load --stats`` measured it."""
+    nans: int | None = None
+    """How many are no number."""
+    infs: int | None = None
+    """How many are infinite."""
+    model: int | None = None
+    """Id of the span whose model has it: the load's own, or that of a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +223,10 @@ class File:
     """The directory or repository that it was asked of, as the loader was told; None if unknown."""
     afterwards: str | None = None
     """Of a weight file: ``gone`` or ``changed`` when the trace was made, which tells of what was loaded."""
+    modified_ns: int | None = None
+    """Of a weight file: when it was last changed, by the wall clock, as it was loaded."""
+    inode: int | None = None
+    """Its number in its file system; None where that does not tell it from others."""
     unread: bool | None = None
     """Whether its header could not be read before that: which keys it had is not known."""
 
@@ -393,3 +383,6 @@ class Content:
     """The tensors as each load left them when it returned, those alone that it put there itself. ``tensors``
     has them as they were seen last. Empty where nothing was done to any model after its load: the two are
     the same then."""
+    watched: Table[Tensor] = dataclasses.field(default_factory=lambda: Table.of(Tensor, []))
+    """The tensors of modules that the program named (``recorded.watch``): ``load`` is the load that each came
+    from, None for one of the program's own, and ``model`` the number of the module."""

@@ -36,6 +36,10 @@ class Layouts(NamedTuple):
 
 WRITTEN_IN_PLACE = 4
 """Added to the kind of a tensor that was written in place since it was made, as torch counts it."""
+TRAINED, FROZEN = 8, 16
+"""Added to the kind of a parameter that requires a gradient, and of one that does not; journals of before
+have neither."""
+MARKS = WRITTEN_IN_PLACE | TRAINED | FROZEN
 
 
 class ModelTensor(NamedTuple):
@@ -59,6 +63,20 @@ class Tensors(NamedTuple):
     def rows(self) -> Iterator[ModelTensor]:
         """Yields the tensors."""
         return map(ModelTensor, *(self.items[at::4] for at in range(4)))
+
+
+class Structure(NamedTuple):
+    """The modules of the finished model, those without tensors too; alike ones stand there once."""
+
+    span: int
+    root: int
+    """The position of the model itself."""
+    nodes: list[Any]
+    """Of each kind of module: its class, and the name and the position of each child, one after the other.
+    Children stand before their parents."""
+    footprint_bytes: int | None = None
+    """Elements times their size of all parameters and buffers, each object once, as the tensors themselves
+    say it: what ``get_memory_footprint()`` returns."""
 
 
 class Write(NamedTuple):
@@ -107,3 +125,26 @@ class Verified(NamedTuple):
     def entries(self) -> Iterator[Verification]:
         """Yields the tensors."""
         return map(Verification, *(self.items[at::5] for at in range(5)))
+
+
+class TensorStatistics(NamedTuple):
+    """Of the values of one tensor of the model: see :class:`hftrace.schema.statistics.Statistics`."""
+
+    name: str
+    mean: float | None
+    std: float | None
+    zeros: int
+    nans: int
+    infs: int
+
+
+class Measured(NamedTuple):
+    """Tensors of the finished model whose values were looked at."""
+
+    span: int
+    items: list[Any]
+    """Name, mean, standard deviation, zeros, numbers that are none, infinite ones, and so on."""
+
+    def entries(self) -> Iterator[TensorStatistics]:
+        """Yields the tensors."""
+        return map(TensorStatistics, *(self.items[at::6] for at in range(6)))

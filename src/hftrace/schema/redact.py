@@ -31,7 +31,10 @@ from hftrace.schema.secrets.sources import (
 )
 
 _NAME_KINDS = frozenset(
-    listed("slices keys renames model layouts tensors writes verified assigned origins hook device")
+    listed(
+        "slices keys renames model structure layouts tensors writes verified measured assigned origins "
+        "watched hook device"
+    )
 )
 """Lines of a journal that hold names of tensors and figures, and are searched for known values alone."""
 SHORT = 6

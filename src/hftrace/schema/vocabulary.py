@@ -34,6 +34,7 @@ PHASE_LETTERS = {
     "mesh": "m",
     "wait": "i",
     "verify": "v",
+    "stats": "a",
     "touch": "w",
     "forward": "f",
     "tokenize": "k",
@@ -51,10 +52,8 @@ PHASES = tuple(PHASE_LETTERS)
 in it and in no child is unattributed; every other word is a named phase."""
 READY_PHASES = ("touch", "forward")
 """Phases after which a loaded model is ready."""
-AFTER_LOAD = (*READY_PHASES, "verify", "release")
+AFTER_LOAD = (*READY_PHASES, "generate", "verify", "stats", "release")
 """What ``hftrace load`` may be asked to do after the load, in this order; each is a phase."""
-MEMORY_PHASES = (*READY_PHASES, "generate", "verify", "release")
-"""Phases of root spans that follow a load and change what it left in memory."""
 
 # -- provenance ----------------------------------------------------------------------------------------
 
@@ -89,6 +88,7 @@ EVIDENCE = {
     "cast_through": "it was cast to another dtype in between, and has lost what that cannot hold",
     "load_state_dict": "load_state_dict put it there after the load",
     "emptied": "to_empty allocated it anew, and nothing was seen to write it",
+    "own": "no load that was recorded put it there: it is the program's own",
     "before_trace": "it was there before the trace began",
     "file_gone": "a weight file of this load was gone before its header was read: it may have been in it",
     "file_changed": "a weight file of this load was not the same any more when its header was to be read: "

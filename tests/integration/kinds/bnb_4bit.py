@@ -27,3 +27,4 @@ def load(folder):
 
 def check(trace, model, folder):
     small_llama.check_quantized(trace, "uint8")
+    small_llama.check_made(trace, model)

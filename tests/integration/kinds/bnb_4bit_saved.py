@@ -42,3 +42,4 @@ def check(trace, model, folder):
     for row in small_llama.linears(trace):
         module = row.name.removesuffix(".weight")
         assert sorted(row.keys) == sorted(f"{module}.{part}" for part in PARTS)
+    small_llama.check_not_made(trace)

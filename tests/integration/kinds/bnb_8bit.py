@@ -25,3 +25,4 @@ def load(folder):
 
 def check(trace, model, folder):
     small_llama.check_quantized(trace, "int8")
+    small_llama.check_made(trace, model)

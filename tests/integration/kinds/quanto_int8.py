@@ -26,3 +26,4 @@ def load(folder):
 def check(trace, model, folder):
     assert {row.provenance for row in trace.tensors if row.kind == "buffer"} == {"computed"}
     small_llama.check_quantized(trace, "int8")
+    small_llama.check_made(trace, model)

@@ -29,3 +29,4 @@ def check(trace, model, folder):
         assert sorted(row.keys) == sorted(
             f"{module}_weight_{part}" for part in ("qdata", "scale", "zero_point")
         )
+    small_llama.check_not_made(trace)

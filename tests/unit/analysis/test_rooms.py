@@ -10,7 +10,7 @@ import hftrace.analysis
 ROOT = Path(hftrace.analysis.__file__).parent
 ROOMS = ("", "ledger", "time", "memory", "ending", "findings", "compare")
 """From the ground up; the first are the single modules that all of them stand on."""
-ABOVE = {"budgets", "load_facts", "summary"}
+ABOVE = {"budgets", "load_facts", "model_trees", "summary"}
 """Single modules that stand on all rooms."""
 
 

@@ -37,7 +37,7 @@ def taken(tmp_path):
     return take
 
 
-WRITTEN = lines.WRITTEN_IN_PLACE
+WRITTEN, TRAINED, FROZEN = lines.WRITTEN_IN_PLACE, lines.TRAINED, lines.FROZEN
 
 
 def test_names_kinds_and_layouts(taken):
@@ -47,10 +47,10 @@ def test_names_kinds_and_layouts(taken):
     assert taken(model) == (
         [
             ("extra", 2, "int8", [4]),
-            ("0.weight", WRITTEN, "bfloat16", [3, 2]),
-            ("0.bias", WRITTEN, "bfloat16", [3]),
-            ("1.weight", WRITTEN, "float32", [3]),
-            ("1.bias", WRITTEN, "float32", [3]),
+            ("0.weight", WRITTEN | TRAINED, "bfloat16", [3, 2]),
+            ("0.bias", WRITTEN | TRAINED, "bfloat16", [3]),
+            ("1.weight", WRITTEN | TRAINED, "float32", [3]),
+            ("1.bias", WRITTEN | TRAINED, "float32", [3]),
             ("1.running_mean", 1 | WRITTEN, "float32", [3]),
             ("1.running_var", 1 | WRITTEN, "float32", [3]),
             ("1.num_batches_tracked", 1 | WRITTEN, "int64", []),
@@ -65,7 +65,29 @@ def test_what_was_not_written_in_place(taken):
     model.set = nn.Parameter(torch.empty(2))
     model.set.data = torch.ones(2)
     rows, errors = taken(model)
-    assert [(name, kind) for name, kind, *_ in rows] == [("fresh", 0), ("set", 0)]
+    assert [(name, kind) for name, kind, *_ in rows] == [("fresh", TRAINED), ("set", TRAINED)]
+    assert errors == []
+
+
+def test_what_is_frozen(taken):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, affine=False))
+    model[0].weight.requires_grad_(False)
+    rows, _ = taken(model)
+    marks = {name: kind & (TRAINED | FROZEN) for name, kind, *_ in rows}
+    assert marks.pop("0.weight") == FROZEN
+    assert marks.pop("0.bias") == TRAINED
+    assert set(marks.values()) == {0}, "buffers are never trained"
+
+
+def test_a_tensor_that_does_not_say_whether_it_is_trained(taken):
+    class Odd(torch.nn.Parameter):
+        requires_grad = property(lambda self: 1 / 0)
+
+    model = nn.Linear(2, 3)
+    model._parameters["weight"] = torch.zeros(3, 2).as_subclass(Odd)
+    rows, errors = taken(model)
+    marks = {name: kind & (TRAINED | FROZEN) for name, kind, *_ in rows}
+    assert marks == {"weight": 0, "bias": TRAINED}
     assert errors == []
 
 
@@ -73,7 +95,7 @@ def test_tensors_of_inference_mode_are_not_asked(taken):
     with torch.inference_mode():
         model = nn.Linear(2, 3)
     rows, errors = taken(model)
-    assert [(name, kind) for name, kind, *_ in rows] == [("weight", 0), ("bias", 0)]
+    assert [(name, kind) for name, kind, *_ in rows] == [("weight", TRAINED), ("bias", TRAINED)]
     assert errors == []
 
 
@@ -82,7 +104,7 @@ def test_a_module_deeper_than_the_interpreters_stack(taken):
     for _ in range(3000):
         model = nn.Sequential(model)
     (row,), errors = taken(model)
-    assert row == ("0." * 3000 + "weight", WRITTEN, "float32", [1, 1])
+    assert row == ("0." * 3000 + "weight", WRITTEN | TRAINED, "float32", [1, 1])
     assert errors == []
 
 

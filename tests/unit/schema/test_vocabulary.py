@@ -13,9 +13,7 @@ def test_every_phase_has_one_letter_of_its_own():
 
 
 def test_what_follows_a_load_is_a_phase():
-    assert {*vocabulary.AFTER_LOAD, *vocabulary.READY_PHASES, *vocabulary.MEMORY_PHASES} <= set(
-        vocabulary.PHASES
-    )
+    assert {*vocabulary.AFTER_LOAD, *vocabulary.READY_PHASES} <= set(vocabulary.PHASES)
 
 
 @pytest.mark.parametrize("name", vocabulary.ITEM_BYTES)

@@ -20,7 +20,7 @@ from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.phases import phase_times, phases_of, wall_of
 from hftrace.analysis.time.ready import main_loads, readiness, returned_ns
 from hftrace.analysis.time.session import Part
-from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.spans import asked_after, span_index
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
 
@@ -86,7 +86,8 @@ def storage_bytes(trace: Trace) -> int | None:
     index = span_index(trace)
     column = trace.spans.column("storage_read_bytes")
     rows = main_loads(trace)
-    rows += [row for row in index.main_roots if index.phases[row] in READY_PHASES]
+    after = asked_after(trace)
+    rows += [row for row in index.main_roots if row in after and index.phases[row] in READY_PHASES]
     known = [column[row] for row in rows]
     apart = wall_of(index, rows) == sum(index.wall_ns(row) for row in rows)
     return None if not known or None in known or not apart else sum(known)

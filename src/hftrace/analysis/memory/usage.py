@@ -17,9 +17,8 @@ from hftrace.analysis.memory.readings import (
     host_readings,
 )
 from hftrace.analysis.once import once
-from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.spans import asked_after, span_index
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import MEMORY_PHASES
 
 
 class State(NamedTuple):
@@ -105,7 +104,7 @@ def _process(trace: Trace, rank: int, pid: int) -> ProcessMemory:
     after = [
         row
         for row in roots
-        if index.phases[row] in MEMORY_PHASES and (first_load is None or index.starts[row] >= first_load)
+        if row in asked_after(trace) and (first_load is None or index.starts[row] >= first_load)
     ]
     after.sort(key=lambda row: (index.starts[row], row))
     taken = host_readings(trace).get(pid, [])

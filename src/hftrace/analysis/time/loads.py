@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace, asked_for, load_groups, load_names, noted, request_of
-from hftrace.analysis.time.spans import SpanIndex, span_index
+from hftrace.analysis.time.spans import asked_after, span_index
 from hftrace.analysis.time.whose import ended_load
 from hftrace.errors import UsageError
 from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
@@ -22,7 +22,7 @@ from hftrace.schema.vocabulary import READY_PHASES
 
 BUILDS_A_MODEL = ("instantiate", "weights")
 """Phases of which a load that makes a model has one, and a config's or a tokenizer's none."""
-FOLLOWS_A_LOAD = (*READY_PHASES, "release")
+FOLLOWS_A_LOAD = (*READY_PHASES, "generate", "release")
 """Phases of root spans that are about the load before them, and about no other."""
 
 
@@ -115,7 +115,7 @@ def ending_load_trace(trace: Trace) -> Trace:
 def _cut(session: Trace, number: int, rows: Sequence[int]) -> LoadTrace:
     """Returns what a trace says of a load."""
     index = span_index(session)
-    inside = sorted({*index.walk(rows), *index.walk(_after(index, rows))})
+    inside = sorted({*index.walk(rows), *index.walk(_after(session, rows))})
     ids = {index.ids[row] for row in inside}
     start = min(index.starts[row] for row in inside)
     end = max(index.ends[row] for row in inside)
@@ -155,8 +155,9 @@ def _rows(table: Table[Row], row_type: type[Row], rows: Sequence[int]) -> Table[
     return Table(row_type, columns)
 
 
-def _after(index: SpanIndex, rows: Iterable[int]) -> list[int]:
+def _after(session: Trace, rows: Iterable[int]) -> list[int]:
     """Returns the roots that follow loads on their threads and are about them: up to the next load."""
+    index, asked = span_index(session), asked_after(session)
     found = []
     for load in rows:
         lane = index.lanes[load]
@@ -165,7 +166,7 @@ def _after(index: SpanIndex, rows: Iterable[int]) -> list[int]:
                 continue
             if index.phases[row] == "load":
                 break
-            if index.phases[row] in FOLLOWS_A_LOAD:
+            if row in asked and index.phases[row] in FOLLOWS_A_LOAD:
                 found.append(row)
     return found
 

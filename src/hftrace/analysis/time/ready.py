@@ -1,6 +1,6 @@
 """When a model is ready to run, and what it leaves behind: the root spans that follow a load.
 
-``hftrace load --touch --forward --verify --release`` records them beside the load.
+``hftrace load --touch --forward --generate --verify --release`` records them beside the load.
 A memory-mapped model is loaded long before it is in memory, so the time until
 it is ready is that of its load and of what came after it.
 """
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import wall_of
-from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.spans import asked_after, span_index
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import AFTER_LOAD, READY_PHASES
+from hftrace.schema.vocabulary import READY_PHASES
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def readiness(trace: Trace) -> Ready | None:
     steps: list[Step] = []
     release = verify = None
     for row in index.main_roots:
-        if index.starts[row] < index.starts[last] or index.phases[row] not in AFTER_LOAD:
+        if index.starts[row] < index.starts[last] or row not in asked_after(trace):
             continue
         span = trace.spans[row]
         if span.phase != "release":
@@ -112,7 +112,7 @@ def readiness(trace: Trace) -> Ready | None:
             )
             if span.phase in READY_PHASES:
                 steps.append(step)
-            else:
+            elif span.phase == "verify":
                 verify = step
         else:
             kept = span.attributes.get("kept_device_bytes")

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.reading import merge
-from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.spans import asked_after, span_index
 from hftrace.analysis.time.stretches import Between, Stretch, Within, between, in_steps
 from hftrace.analysis.values import integer, natural, text
 from hftrace.schema.trace import Trace
-from hftrace.schema.vocabulary import AFTER_LOAD
 
 AROUND = ("step", "import")
 """Phases of spans that may contain loads, and parts of their own."""
@@ -189,8 +188,9 @@ def missed_ns(trace: Trace) -> int:
 def looked_at_ns(trace: Trace) -> int:
     """Returns the time that the findings are about: loads, imports, and what was asked for after a load."""
     index = span_index(trace)
-    kinds = ("load", "import", *AFTER_LOAD)
-    return _length(_covered(trace, (row for row, phase in enumerate(index.phases) if phase in kinds)))
+    after = asked_after(trace)
+    looked_at = (row for row, phase in enumerate(index.phases) if phase in ("load", "import") or row in after)
+    return _length(_covered(trace, looked_at))
 
 
 @once

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from hftrace.analysis.once import once
 from hftrace.schema.model import Span, Table
 from hftrace.schema.trace import Trace, outermost_loads
+from hftrace.schema.vocabulary import AFTER_LOAD
 
 UNATTRIBUTED = "unattributed"
 """Stands for the self time of phase ``load``: inside a load, and in no named phase."""
@@ -171,6 +172,24 @@ class SpanIndex:
 def span_index(trace: Trace) -> SpanIndex:
     """Returns tree and exclusive times of the spans."""
     return SpanIndex(trace.spans)
+
+
+@once
+def asked_after(trace: Trace) -> frozenset[int]:
+    """Returns the rows of what hftrace itself was asked to do after a load: touch, forward and so on.
+
+    What a program calls by the same names, as a pipeline's forward, is a call of a function that is hooked.
+    """
+    index, functions = span_index(trace), trace.spans.column("function")
+    attributes = trace.spans.column("attributes")
+    return frozenset(
+        row
+        for row in index.roots
+        if index.phases[row] in AFTER_LOAD
+        and functions[row] is None
+        # Nor is a model that the program itself has let go of.
+        and "of_load" not in (attributes[row] if isinstance(attributes[row], dict) else {})
+    )
 
 
 @once

@@ -19,6 +19,7 @@ from hftrace.analysis.time.stretches import in_steps
 from hftrace.analysis.time.tree_ledgers import attach_ledgers
 from hftrace.analysis.time.tree_node import Node, walk
 from hftrace.analysis.time.tree_selection import fold_imports, hide, matching
+from hftrace.analysis.values import text
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
 
@@ -26,6 +27,8 @@ SHORT = 200
 """Spans that take less than this part of what they lie in are hidden."""
 REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""
+CALLED = ("generate", "forward", "tokenize", "processor")
+"""Phases of what a program calls besides loads."""
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -114,6 +117,7 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
     node_of: dict[int, Node] = {}
 
     several, outermost = has_several(trace), set(index.load_rows)
+    attributes = spans.column("attributes")
 
     def alike(row: int) -> tuple[Any, ...]:
         if several and row in outermost:
@@ -121,7 +125,9 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
             return (row,)
         # Names that differ in a number alone are alike (layer 3, layer 4), but every shard has its own line.
         name = names[row] if index.phases[row] == "shard" else _NUMBERS.sub("#", names[row])
-        return index.phases[row], functions[row], name, statuses[row], index.lanes[row]
+        # What the program itself called is alike where it did so on one line: it is a course of things.
+        called = index.parents[row] is None and index.phases[row] in CALLED and _caller(attributes[row])
+        return index.phases[row], functions[row], name, statuses[row], index.lanes[row], called
 
     def grouped(rows: list[int], below_many: bool) -> list[Node]:
         groups: dict[tuple[Any, ...], list[int]] = {}
@@ -168,7 +174,7 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         thread=span.thread,
         rank=span.rank,
         pid=span.pid,
-        attributes=span.attributes if len(rows) == 1 else _collections(trace, rows),
+        attributes=span.attributes if len(rows) == 1 else _in_common(trace, rows),
         spans=[index.ids[row] for row in rows],
         rss_peak_bytes=span.rss_peak_bytes,
         device_peak_bytes=span.device_peak_bytes,
@@ -202,9 +208,17 @@ def _called_at(span: Span) -> str | None:
     return caller.replace("\\", "/").rpartition("/")[2] if isinstance(caller, str) else None
 
 
-def _collections(trace: Trace, rows: list[int]) -> dict[str, Any]:
-    """Returns what several garbage collections that are alike collected together; of other spans, nothing."""
-    if span_index(trace).phases[rows[0]] != "collect":
+def _caller(noted: Any) -> str | None:
+    return text(noted.get("caller")) if isinstance(noted, dict) else None
+
+
+def _in_common(trace: Trace, rows: list[int]) -> dict[str, Any]:
+    """Returns what spans that are alike have in common: where they were called; what was collected."""
+    index = span_index(trace)
+    if index.parents[rows[0]] is None and index.phases[rows[0]] in CALLED:
+        caller = _caller(trace.spans[rows[0]].attributes)
+        return {"caller": caller} if caller is not None else {}
+    if index.phases[rows[0]] != "collect":
         return {}
     noted = [trace.spans[row].attributes for row in rows]
     counts = [each.get("collected") for each in noted]

@@ -38,7 +38,7 @@ def hide(root: Node, depth: int | None, min_ns: int, misses: bool = True) -> lis
         misses: Whether a file that was missing is trouble, as it is where nobody asked for less.
 
     Returns:
-        The loads and steps in the caller's steps, and in imports: however short, each is a root of its own.
+        The loads, steps and releases in the caller's steps, and in imports: however short, each is a root.
     """
     own: list[Node] = []
     order = list(walk([root]))
@@ -59,7 +59,7 @@ def hide(root: Node, depth: int | None, min_ns: int, misses: bool = True) -> lis
         short: list[Node] = []
         deep: list[Node] = []
         for child in node.children:
-            if node.phase in AROUND and child.phase in ("load", "step"):
+            if node.phase in AROUND and child.phase in ("load", "step", "release"):
                 kept.append(child)
                 own.append(child)
             elif child.kind != "span" or id(child) in troubled:

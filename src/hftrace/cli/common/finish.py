@@ -194,10 +194,11 @@ def _report(trace: Trace, target: Path | None) -> int:
         print_error(str((outcome.get("error") or {}).get("message")))
         return EXIT_USAGE
     for span in trace.spans:
-        if span.parent is None and span.phase in AFTER_LOAD and span.status == "error":
+        option = span.attributes.get("asked") or span.phase
+        if span.parent is None and option in AFTER_LOAD and span.status == "error":
             built = span.attributes.get("inputs_from") == "config"
             hint = "; give its inputs with --input" if built else ""
-            print_error(f"--{span.phase} failed, the load did not: {span.attributes.get('error')}{hint}")
+            print_error(f"--{option} failed, the load did not: {span.attributes.get('error')}{hint}")
     where = f" The trace of what happened until then: {target}" if target is not None else ""
     status = outcome.get("status")
     if status == "ok":

@@ -91,6 +91,12 @@ _KEYWORD_OPTIONS = (
     _option("--cache-dir", metavar="DIR", help="The Hub cache to use."),
     click.option("--local-files-only", is_flag=True, default=None, help="Do not ask the Hub."),
     click.option("--force-download", is_flag=True, default=None, help="Download again."),
+    _option(
+        "--quantization",
+        metavar="METHOD",
+        help="bnb-4bit, bnb-8bit, torchao-int8, quanto-int8, quanto-int4, compressed-tensors, fp8, mxfp4; "
+        "with options as in 'bnb-4bit: bnb_4bit_quant_type=nf4, bnb_4bit_use_double_quant=true'.",
+    ),
     _option("--tp-plan", metavar="PLAN", help="Tensor parallel plan: auto."),
 )
 
@@ -283,9 +289,12 @@ def _keywords(options: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]
     Raises:
         UsageError: A value that cannot be read.
     """
-    from hftrace.launch.variants.specs import keyword
+    from hftrace.launch.quantization import parse_quantization
+    from hftrace.launch.variants.specs import QUANTIZATION, keyword
 
     keywords = {keyword(name): value for name, value in options.items() if value is not None}
+    if QUANTIZATION in keywords:
+        keywords["quantization_config"] = parse_quantization(keywords.pop(QUANTIZATION))
     if "device_map" in keywords:
         keywords["device_map"] = _device_map(keywords["device_map"])
     if "max_memory" in keywords:

@@ -111,6 +111,20 @@ def running_process(run: Path) -> int | None:
     return None
 
 
+def still_recording(run: Path, root: int) -> int:
+    """Returns how many processes of a program record on: its children may outlive it.
+
+    Args:
+        run: The run's directory.
+        root: The number of the program itself.
+    """
+    headers = ((path, codec.read_header(path)) for path in _journals(run))
+    return sum(
+        header is not None and header.get("pid") != root and is_alive(header) and not has_stopped(path)
+        for path, header in headers
+    )
+
+
 def has_stopped(path: Path) -> bool:
     """Returns whether a journal was written to its end, or says beside itself why it was not."""
     with contextlib.suppress(OSError), open(path, "rb") as handle:

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.errors import UsageError
+from hftrace.launch.items import split
+from hftrace.launch.quantization import METHODS, parse_quantization
 from hftrace.schema.redact import REMOVED, redact_arguments
 
 ENVIRONMENT = "env."
@@ -64,14 +66,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     "parallel": {"env.HF_ENABLE_PARALLEL_LOADING": "1"},
     "no-mmap": {"disable_mmap": True},
     "offload": {"device_map": {"": "disk"}, "offload_folder": SCRATCH_DIRECTORY},
-    "bnb-4bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
-    "bnb-8bit": {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+    **{name: {"quantization_config": dict(method)} for name, method in METHODS.items()},
 }
 """What each preset stands for."""
 DTYPE_KEYWORDS = frozenset({"dtype", "torch_dtype"})
 """Two names of one keyword."""
 RENAMED = {"fast_init": "_fast_init"}
 """Options of a load whose keyword is called otherwise."""
+QUANTIZATION = "quantization"
+"""The item, and the option of a load, that names a method of quantising."""
 TAKES_VALUE = {"device-map": "device_map"}
 """Presets that may be given a value, and the keyword that gets it."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+=-]*")
@@ -85,7 +88,7 @@ def parse_variant(text: str) -> VariantSpec:
     """
     head, colon, rest = text.partition(":")
     named = bool(colon) and _NAME.fullmatch(head.strip()) is not None and "=" not in head
-    name, items = (head.strip(), _split(rest, "+,")) if named else (text.strip(), _split(text, "+,"))
+    name, items = (head.strip(), split(rest, "+,")) if named else (text.strip(), split(text, "+,"))
     if not name or (named and not items):
         raise UsageError(f"the variant {text!r} says nothing: write a preset, or NAME: key=value, ...")
     name = _public(name)
@@ -105,7 +108,7 @@ def parse_variant(text: str) -> VariantSpec:
 
 def _public(name: str) -> str:
     """Returns the name of a variant without secrets: it stands in names of files, and on the screen."""
-    items = redact_arguments(_split(name, "+,"))
+    items = redact_arguments(split(name, "+,"))
     return ", ".join(items) if REMOVED in "".join(items) else name
 
 
@@ -120,6 +123,8 @@ def _item(item: str, text: str) -> dict[str, Any]:
         raise UsageError(f"{item!r} in the variant {text!r} is no preset ({known}) and no key=value")
     if key == PYTHON or key.startswith(ENVIRONMENT):
         return {key: value}
+    if key == QUANTIZATION:
+        return {"quantization_config": parse_quantization(value)}
     return {keyword(key): _value(value, file=keyword(key) == "device_map")}
 
 
@@ -155,21 +160,6 @@ def _value(text: str, *, file: bool = False) -> Any:
     return text
 
 
-def _split(text: str, separators: str = ",") -> list[str]:
-    """Splits at separators that are not inside brackets or quotes."""
-    pieces, depth, quoted, current = [], 0, False, ""
-    for character in text:
-        quoted ^= character == '"'
-        if not quoted:
-            depth += (character in "{[(") - (character in "}])")
-        if character in separators and depth == 0 and not quoted:
-            pieces.append(current)
-            current = ""
-        else:
-            current += character
-    return [piece.strip() for piece in (*pieces, current) if piece.strip()]
-
-
 def grid(axes: Iterable[str]) -> list[VariantSpec]:
     """Returns a variant for each combination of ``KEY=VALUE,VALUE,...``.
 
@@ -179,7 +169,7 @@ def grid(axes: Iterable[str]) -> list[VariantSpec]:
     choices: list[tuple[str, list[str]]] = []
     for axis in axes:
         key, equals, values = (part.strip() for part in axis.partition("="))
-        options = _split(values)
+        options = split(values)
         if not equals or not key or not options:
             raise UsageError(f"{axis!r} is no axis of a sweep: write KEY=VALUE,VALUE,...")
         if key in {known for known, _ in choices}:

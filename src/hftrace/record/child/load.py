@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
+from hftrace.record.child.quantization import (
+    QuantizationError,
+    as_object,
+    check_installed,
+    check_possible,
+)
 from hftrace.record.child.ready import Readiness
 from hftrace.record.child.stacks import enable_stack_dumps
 from hftrace.record.environment import collect
@@ -74,12 +80,12 @@ class RequestError(Exception):
     """What was asked for cannot be: wrong usage, and not a failed load."""
 
 
-def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> int:
+def main(directory: str, **looks: Callable[[Recorder], None]) -> int:
     """Runs the load that ``directory`` asks for; returns the exit code.
 
     Args:
         directory: The run's directory.
-        verify: Holds the models of a recorder's loads against their files.
+        looks: What looks into the models of a recorder's loads afterwards, by the word that asks for it.
 
     Returns:
         0 for a model, 1 for a load that failed, 2 for a request that cannot
@@ -106,8 +112,8 @@ def main(directory: str, verify: Callable[[Recorder], None] | None = None) -> in
         reason = gil.refusal()
         if reason is not None:
             raise RequestError(reason)
-        _load(recorder, request, held, verify)
-    except RequestError as error:
+        _load(recorder, request, held, looks)
+    except (RequestError, QuantizationError) as error:
         code = 2
         recorder.facts(
             "outcome",
@@ -146,12 +152,15 @@ def _load(
     recorder: Recorder,
     request: dict[str, Any],
     held: list[Any],
-    verify: Callable[[Recorder], None] | None,
+    looks: Mapping[str, Callable[[Recorder], None]],
 ) -> None:
     """Loads into ``held``, so that no frame but the loader's own ever refers to the model."""
     recorder.record_imports = True
+    quantization = (request.get("keywords") or {}).get("quantization_config")
+    check_installed(quantization)
     import transformers
 
+    check_possible(quantization, str(request["model"]))
     _answer_no_prompt()
     quiet = transformers.utils.logging
     if request.get("quiet_bars"):
@@ -181,7 +190,7 @@ def _load(
             "ignored": ignored,
         },
     )
-    readiness = Readiness(recorder, request, verify)
+    readiness = Readiness(recorder, request, looks)
     held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
 
@@ -231,6 +240,8 @@ def _keywords(keywords: dict[str, Any]) -> dict[str, Any]:
                 raise RequestError(f"torch has no dtype {dtype!r}: use bfloat16, float16, float32 or auto")
             dtype = known
         keywords[dtype_keyword()] = dtype
+    if "quantization_config" in keywords:
+        keywords["quantization_config"] = as_object(keywords["quantization_config"])
     memory = keywords.get("max_memory")
     if isinstance(memory, dict):
         # JSON has no integer keys, and accelerate numbers accelerators by integers.

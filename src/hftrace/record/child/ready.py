@@ -1,10 +1,11 @@
-"""What a user of ``hftrace load`` may ask for after the load has returned: touch, forward, verify, release.
+"""What may be asked of ``hftrace load`` after the load: touch, forward, generate, and so on.
 
 A load may return having read almost nothing, with weights that are only
 mapped into memory. ``touch`` reads every page of them, ``forward`` does one
-real forward pass, ``verify`` holds the model against its files (which is not
-done here), and ``release`` shows what the process keeps once the model
-is gone. Each is a span of its own beside the load, never a part of it.
+real forward pass, ``generate`` gets a first answer, ``verify`` holds the model
+against its files and ``stats`` measures what no file has (neither is done
+here), and ``release`` shows what the process keeps once the model is gone.
+Each is a span of its own beside the load, never a part of it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import itertools
 import mmap
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hftrace.record.child.answer import Answer
 from hftrace.record.child.inputs import InputError, build_inputs, given_inputs, main_device
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import model_of
@@ -35,26 +37,32 @@ class Readiness:
     Args:
         recorder: Who records it; made before the load begins, because what a
             release gives back is measured against the memory of this moment.
-        request: ``touch``, ``forward``, ``verify`` and ``release`` (true or false), and
-            ``inputs`` (keywords of the forward pass, or None).
-        verify: Does the verification, as a span of its own.
+        request: ``touch``, ``forward``, ``verify``, ``stats`` and ``release`` (true or false),
+            ``inputs`` (keywords of the forward pass, or None), and ``generate`` (see
+            :class:`hftrace.record.child.answer.Answer`, or None).
+        looks: What does ``verify`` and ``stats``, each as a span of its own.
     """
 
     def __init__(
         self,
         recorder: Recorder,
         request: dict[str, Any],
-        verify: Callable[[Recorder], None] | None = None,
+        looks: Mapping[str, Callable[[Recorder], None]] | None = None,
     ) -> None:
         self._recorder = recorder
         self._asked = [step for step in AFTER_LOAD if request.get(step)]
-        self._verify = verify
+        self._looks = looks or {}
         self._inputs: dict[str, Any] | None = request.get("inputs")
+        self._answer: Answer | None = None
+        if request.get("generate"):
+            self._answer = Answer(
+                str(request.get("model")), dict(request.get("keywords") or {}), request["generate"]
+            )
         self._before = recorder.memory.current()
         self._devices_before = recorder.devices.read(reset=False) or {}
 
     def run(self, held: list[Any]) -> None:
-        """Does it: touch, forward, verify, release.
+        """Does it: touch, forward, generate, verify, stats, release.
 
         A step that fails is a span with an error, and the next one is tried.
 
@@ -66,12 +74,16 @@ class Readiness:
             self._step("touch", "touch every page", lambda span: self._touch(span, held))
         if "forward" in self._asked:
             self._step("forward", self._name(held), lambda span: self._forward(span, held))
-        if "verify" in self._asked and self._verify is not None:
-            self._verify(self._recorder)
+        if self._answer is not None:
+            self._generate(self._answer, held)
+        for step in ("verify", "stats"):
+            if step in self._asked and step in self._looks:
+                self._looks[step](self._recorder)
         if "release" in self._asked:
             self._step("release", "release the model", lambda span: self._release(span, held))
 
-    def _step(self, phase: str, name: str, action: Callable[[OpenSpan], None]) -> None:
+    def _step(self, phase: str, name: str, action: Callable[[OpenSpan], None]) -> bool:
+        """Does one step; returns whether it was done."""
         recorder = self._recorder
         span = recorder.begin(phase, name)
         try:
@@ -84,6 +96,8 @@ class Readiness:
             raise
         else:
             recorder.end(span)
+            return True
+        return False
 
     # -- touch ------------------------------------------------------------------------------------
 
@@ -127,6 +141,25 @@ class Readiness:
             # The call of a kernel returns before the kernel has run.
             _synchronize(device)
             span.notes["returned"] = type(returned).__name__
+
+    # -- generate ---------------------------------------------------------------------------------
+
+    def _generate(self, answer: Answer, held: list[Any]) -> None:
+        def with_model(action: Callable[[OpenSpan, Any], None]) -> Callable[[OpenSpan], None]:
+            def step(span: OpenSpan) -> None:
+                span.notes["asked"] = "generate"
+                action(span, _module(held))
+
+            return step
+
+        model = model_of(held[0])
+        name = f"{type(model).__name__}.generate" if model is not None else "generate"
+        del model
+        # Each needs what the one before it made. A load inside of a span of ours is a part of that.
+        if self._step("tokenizer", "AutoTokenizer", with_model(answer.load_tokenizer)) and self._step(
+            "tokenize", "tokenize", with_model(answer.tokenize)
+        ):
+            self._step("generate", name, with_model(answer.generate))
 
     # -- release ----------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Finds classes that load by a ``from_pretrained`` of their own, whoever wrote them.
+"""Finds classes that load by a ``from_pretrained`` of their own, and methods of their own that generate.
 
 No table names diffusers' classes, or a user's. The classes that are there when
 tracing starts are looked through once; those of a module that is imported
@@ -7,13 +7,17 @@ later, when it has arrived.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hftrace.record.hooks.points import HookPoint
+from hftrace.record.hooks.tables import generation, pipelines
 from hftrace.record.hooks.tables.containers import MAKERS
 from hftrace.record.hooks.tables.entry import entry_point
+from hftrace.record.patching import function_of
 
 KINDS = {
     "PretrainedConfig": "config",
@@ -32,6 +36,10 @@ KINDS = {
 }
 """What the subclasses of a class of transformers or peft load, by its name."""
 LIBRARIES = ("transformers", "peft")
+CALLS = {
+    name: (table.OWNERS, point) for table in (generation, pipelines) for name, point in table.CALLS.items()
+}
+"""Methods that are called once a model is there: the classes whose they are, and the point, by name."""
 
 _own_names = type.__dict__["__dict__"].__get__
 
@@ -67,6 +75,10 @@ def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
         for name in MAKERS:
             if name in names:
                 yield _point(owner, name), owner, name
+        for name, (owners, point) in CALLS.items():
+            if name in names and _is_one_of(owner, owners) and _is_plain(owner, name):
+                target = f"{owner.__module__}:{owner.__qualname__}.{name}"
+                yield replace(point, target=target), owner, name
 
 
 def _point(owner: type, name: str) -> HookPoint:
@@ -76,6 +88,19 @@ def _point(owner: type, name: str) -> HookPoint:
         return HookPoint(target, "load", handler=MAKERS[name])
     more: dict[str, Any] = {"phase_after": "finalize"} if phase == "load" else {}
     return entry_point(target, phase, outermost_only=phase == "config", **more)
+
+
+def _is_one_of(owner: type, names: tuple[str, ...]) -> bool:
+    return any(
+        base.__name__ in names and base.__module__.partition(".")[0] in LIBRARIES for base in owner.__mro__
+    )
+
+
+def _is_plain(owner: type, name: str) -> bool:
+    """Returns whether a call of a method runs it: one of a generator does not."""
+    function = function_of(owner, name)
+    unlike = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+    return function is not None and not function.__code__.co_flags & unlike
 
 
 def _kind_of(owner: type) -> str | None:

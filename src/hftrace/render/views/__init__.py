@@ -26,7 +26,12 @@ VIEWS: dict[str, View] = {
     ),
     "timeline": View("hftrace.render.views.timeline", "Threads and memory over time.", (), on_screen=True),
     "spans": View("hftrace.render.views.spans", "Every timed piece, unfolded.", ("filter", "limit")),
-    "tensors": View("hftrace.render.views.tensors", "Where each tensor came from.", ("filter", "limit")),
+    "model": View(
+        "hftrace.render.views.model", "The model's modules, what they hold.", ("depth", "filter", "limit")
+    ),
+    "tensors": View(
+        "hftrace.render.views.tensors", "Where each tensor came from.", ("filter", "limit", "stats")
+    ),
     "files": View("hftrace.render.views.files", "Files asked for, found or not.", ("filter", "limit")),
     "requests": View("hftrace.render.views.requests", "Requests sent, answered or not.", ("filter", "limit")),
     "samples": View("hftrace.render.views.samples", "Readings of memory and I/O.", ("limit",)),

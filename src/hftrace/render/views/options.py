@@ -1,7 +1,13 @@
 """What a view is asked to show, and rows as a view gives them to be printed as JSON."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from hftrace.schema.statistics import Measured
+    from hftrace.schema.trace import Trace
 
 
 class ViewOptions(NamedTuple):
@@ -15,6 +21,8 @@ class ViewOptions(NamedTuple):
     """Says whether a name is to be shown; None shows all."""
     limit: int | None = None
     """Rows of a table; 0 shows all, None as many as the view likes."""
+    measure: Callable[[Trace, Sequence[int]], Sequence[Measured]] | None = None
+    """Returns the statistics of rows of the tensor ledger; None where none were asked for."""
     where: tuple[tuple[str, str], ...] = ()
     """Columns of a table, each with the value that a row must have to be shown."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -29,12 +28,14 @@ from hftrace.analysis.time.weights import (
 from hftrace.analysis.time.whose import failed_loads
 from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
+from hftrace.render.generation import answer_words, generated_words, quoted_answer
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.released import released_words
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
-from hftrace.render.tensors import describe_tensors
+from hftrace.render.tensors import describe_quantised, describe_tensors, keyword_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -63,7 +64,7 @@ KEYWORD = 60
 """Columns that one keyword and its value may take."""
 USES = {"config": "config", "model": "model's __init__", "nowhere": "no effect", "unknown": "use unknown"}
 """What is said of a keyword that did not go to the loader."""
-DROP_ORDER = ("bars", "with", "device", "asked", "read", "tensors", "outside")
+DROP_ORDER = ("bars", "with", "released", "device", "asked", "read", "tensors", "generated", "outside")
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 LESS_ASKED = ("with", "at the peak")
 """The same of one that ended well: what was asked for stays."""
@@ -206,10 +207,18 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "before it", earlier
     if ready := _ready(trace):
         yield "ready", ready
+    if answer := answer_words(trace):
+        yield "answer", answer
+    if quoted := quoted_answer(trace):
+        yield "text", quoted
+    if generated := generated_words(trace):
+        yield "generated", generated
     if verified := describe_verification(trace):
         yield "verified", verified
     if release := _release(trace):
         yield "release", release
+    if gone := released_words(trace):
+        yield "released", gone
     if memory := describe_peak(trace):
         yield "CPU memory", memory
     if made_of := describe_peak_parts(trace):
@@ -220,6 +229,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "read", read
     if model is not None and (tensors := describe_tensors(model)):
         yield "tensors", tensors
+    if model is not None and (made := describe_quantised(model)):
+        yield "quantised", made
     environment = trace.environment
     versions = [
         f"{name} {environment[name]}"
@@ -244,9 +255,7 @@ def _asked(trace: Trace) -> str:
     uses = uses if isinstance(uses, Mapping) else {}
     parts = []
     for name, value in asked_keywords(trace).items():
-        text = shorten(
-            f"{name}={value if not isinstance(value, (dict, list)) else json.dumps(value)}", KEYWORD
-        )
+        text = shorten(keyword_words(name, value), KEYWORD)
         use = USES.get(str(uses.get(name)), "")
         parts.append(f"{text} ({use})" if use else text)
     return ", ".join(parts)

@@ -10,6 +10,7 @@ from hftrace.analysis.time.load_names import has_several, load_names
 from hftrace.analysis.time.loads import load_traces, unplaced_rows
 from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.loads import short_load
+from hftrace.render.statistics import statistics_block, with_statistics
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
 from hftrace.render.views.options import Rows, ViewOptions
@@ -56,6 +57,8 @@ def _ledger(trace: Trace, options: ViewOptions, title: str, among: Sequence[int]
     ledger = trace.tensors
     limit = options.row_limit(LIMIT)
     rows_there = range(len(ledger)) if among is None else among
+    if options.measure is not None:
+        return statistics_block(trace, _chosen_among(trace, options, rows_there), options, title)
     if not options.filtered:
         rows, remarks = _folded_tensors(trace, rows_there, limit)
         note = f"{units.count(len(rows_there), 'row')}, folded by layer"
@@ -63,8 +66,7 @@ def _ledger(trace: Trace, options: ViewOptions, title: str, among: Sequence[int]
             remarks.append("one row each: --filter PATTERN (--filter . for all); every column: --json")
         return table(title, note, COLUMNS, rows, remarks)
     names, keys = ledger.column("name"), ledger.column("keys")
-    there = set(rows_there)
-    chosen = [row for row in _chosen(trace, options) if row in there]
+    chosen = _chosen_among(trace, options, rows_there)
     shown, remarks = limited(len(chosen), limit, "tensor")
     if not chosen:
         remarks += nothing_chosen(ledger, options)
@@ -74,7 +76,15 @@ def _ledger(trace: Trace, options: ViewOptions, title: str, among: Sequence[int]
 
 def facts(trace: Trace, options: ViewOptions) -> Rows:
     """Returns the rows that match, with every column."""
-    return Rows(trace.tensors.columns, _chosen(trace, options))
+    chosen = _chosen(trace, options)
+    if options.measure is not None:
+        return with_statistics(trace, chosen, options.measure(trace, chosen))
+    return Rows(trace.tensors.columns, chosen)
+
+
+def _chosen_among(trace: Trace, options: ViewOptions, rows: Sequence[int]) -> list[int]:
+    there = set(rows)
+    return [row for row in _chosen(trace, options) if row in there]
 
 
 def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:

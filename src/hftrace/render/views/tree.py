@@ -9,8 +9,9 @@ from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
-from hftrace.analysis.time.tree import TreeOptions, build
+from hftrace.analysis.time.tree import CALLED, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
+from hftrace.render.generation import token_parts
 from hftrace.render.loads import root_note
 from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.text import (
@@ -294,8 +295,8 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if node.status != "ok":
         line.append(("✗ ", BAD))
     if layout.wide:
-        # "import torch" says its phase itself.
-        if not node.label.startswith(phase + " "):
+        # "import torch" says its phase itself, and so does a decode.
+        if node.label != phase and not node.label.startswith(phase + " "):
             line.append((phase + " ", phase_style(phase)))
     elif phase != "load":
         line.append((phase_letter(phase) + " ", phase_style(phase)))
@@ -329,11 +330,12 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     collected = node.attributes.get("collected")
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
+    parts += token_parts(node)
     source = (node.source or "") if phase != "shard" or layout.wide else ""
-    if outermost and phase == "surgery":
-        # Where the program changed the model, not where the library says how.
+    if outermost and phase in ("surgery", *CALLED):
+        # Where the program called it, not where the library says how.
         caller = node.attributes.get("caller")
-        source = place_words(caller) if isinstance(caller, str) and node.count == 1 else source
+        source = place_words(caller) if isinstance(caller, str) else source
     taken = sum(width_of(part) + 2 for part in parts)
     if width_of(label) + taken + width_of(source) + 2 > left:
         # The file matters more than the folders that it lies in.
@@ -368,6 +370,8 @@ def _title(node: Node) -> str:
     method = node.label.rpartition(".")[2]
     if node.name and node.phase == "load" and node.name.isidentifier() and method != node.label:
         return f"{node.name}.{method}"
+    if node.name and node.phase in CALLED:
+        return node.name  # with the class of the model, which inherits the method
     return node.label
 
 

@@ -30,6 +30,9 @@ TABLES = (
     "accelerate",
     "peft",
     "surgery",
+    "generation",
+    "pipelines",
+    "saving",
 )
 """In the order in which their points are installed."""
 

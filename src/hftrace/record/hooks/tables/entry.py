@@ -15,6 +15,7 @@ from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.keyword_uses import keyword_uses
 from hftrace.record.recorder import clock
+from hftrace.record.releases import releases_of
 from hftrace.record.second_look import models_of
 from hftrace.record.snapshot import model_of
 from hftrace.record.thread_state import OpenSpan
@@ -141,6 +142,7 @@ class EntryObserver(SpanObserver):
             handed_of(recorder).settle(owner.id, model)
             models_of(recorder).loaded(owner.id, model)
             recorder.models.append((owner.id, weakref.ref(model)))
+            releases_of(recorder).follow(owner.id, model)
             self._say_what_it_got(owner, call, model)
 
     def name(self, call: Call) -> str:

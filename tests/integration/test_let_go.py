@@ -1,0 +1,105 @@
+"""Models that a program lets go of: when, which, and what came back; nothing of it keeps them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+
+import hftrace
+from hftrace.analysis.memory.released import released
+from hftrace.analysis.summary import summary
+from hftrace.analysis.time.ready import readiness
+from hftrace.render.released import released_words
+from hftrace.synth import plan, write
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("released") / "llama"
+    write(plan("llama-2-7b", size="1MB"), place)
+    return place
+
+
+def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_one_after_the_other_each_is_told(folder):
+    with hftrace.trace(None) as recorded:
+        first = load(folder)
+        gone = time.monotonic_ns()
+        del first
+        second = load(folder)
+        second.itself = second  # a cycle: the collector has to find it
+        with hftrace.step("clean-up"):
+            del second
+            gc.collect()
+        kept = load(folder)
+    trace = recorded.trace
+    assert not trace.header["errors"]
+    assert kept is not None
+    found = released(trace)
+    assert [(each.name, each.number) for each in found] == [("LlamaForCausalLM", 1), ("LlamaForCausalLM", 2)]
+    loads = [span for span in trace.spans if span.phase == "load" and span.parent is None]
+    assert [each.load for each in found] == [span.id for span in loads[:2]]
+    assert loads[0].end_ns <= found[0].time_ns <= loads[1].start_ns
+    assert found[0].time_ns >= gone - trace.header["clock_base_ns"]
+    (step,) = [span for span in trace.spans if span.phase == "step"]
+    assert next(span for span in trace.spans if span.id == found[1].span).parent == step.id
+    # Nobody asked hftrace for it.
+    assert readiness(trace).release is None
+    assert [each["number"] for each in summary(trace)["released"]] == [1, 2]
+    assert released_words(trace).startswith("LlamaForCausalLM of load 1: ")
+
+
+def test_on_another_thread_and_only_where_it_is_gone(folder):
+    box = []
+    with hftrace.trace(None) as recorded:
+        box.append(load(folder))
+        thread = threading.Thread(target=box.clear)
+        thread.start()
+        thread.join()
+        kept = load(folder)
+    (each,) = released(recorded.trace)
+    span = next(span for span in recorded.trace.spans if span.id == each.span)
+    assert span.thread != threading.get_native_id()
+    reference = weakref.ref(kept)
+    # The block is over: nothing of hftrace's hears of it, or keeps it.
+    del kept
+    gc.collect()
+    assert reference() is None
+
+
+def test_a_pipeline_that_was_handed_the_model_has_loaded_none(folder):
+    with hftrace.trace(None) as recorded:
+        model = load(folder)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        made = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+        del model, made
+        gc.collect()
+    (each,) = released(recorded.trace)
+    assert each.number == 1
+
+
+def test_an_interrupt_in_the_middle_of_it_is_not_lost(folder):
+    class Interrupts:
+        def __del__(self):
+            interrupted.append(True)
+
+    interrupted = []
+    with hftrace.trace(None) as recorded:
+        model = load(folder)
+        model.interrupts = Interrupts()
+        del model
+        gc.collect()
+    assert interrupted == [True]
+    assert len(released(recorded.trace)) == 1
