@@ -203,7 +203,9 @@ def test_keywords_reach_the_load(loads):
     assert {row.dtype for row in weights} == {"float32"}
     assert {row.device for row in weights} == {"cpu"}
     # The dtype goes by the name that this version takes, which it does not complain about.
-    assert "deprecated" not in run.stderr
+    # That of torch is about what 4.36 calls while it is imported.
+    said = [line for line in run.stderr.splitlines() if "_register_pytree_node` is deprecated" not in line]
+    assert not [line for line in said if "deprecated" in line]
 
 
 @pytest.mark.parametrize("name", ["disk", "memory"])

@@ -6,7 +6,8 @@ A kind is a module of ``kinds/``:
     packages of the extras (see ``environments/versions.py``) that it loads with; optional. ``torchao``
     has a directory of its own.
 ``VERSIONS``
-    the transformers versions that can load it, as a specifier; optional.
+    the transformers versions that can load it, as a specifier; optional. What holds for a package is
+    said once, in ``IMPORTED_BESIDE``.
 ``make(folder)``
     writes the checkpoint.
 ``load(folder)``
@@ -67,8 +68,15 @@ IMPORTED_AS = {"peft": "peft", "compressed-tensors": "compressed_tensors"}
 """What takes long to import is imported once. Quanto starts threads, which a fork would lose."""
 
 
+IMPORTED_BESIDE = {"peft": ">=4.44"}
+"""The transformers versions beside which a package can be imported, where not beside all of them."""
+
+
 def _why_not(kind) -> str | None:
     """Returns why a kind cannot be loaded here; None where it can."""
+    for package in getattr(kind, "NEEDS", ()):
+        if transformers.__version__ not in SpecifierSet(IMPORTED_BESIDE.get(package, "")):
+            return f"{package} cannot be imported beside transformers {transformers.__version__}"
     if transformers.__version__ not in SpecifierSet(getattr(kind, "VERSIONS", "")):
         return f"transformers {transformers.__version__} cannot load this"
     if not all(place.is_dir() for place in _places(kind)):

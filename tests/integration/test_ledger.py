@@ -378,7 +378,9 @@ def test_mismatched_head(checkpoints):
     keywords = {"vocab_size": 180, "ignore_mismatched_sizes": True}
     model, trace = traced("LlamaForCausalLM", directory, keywords)
     rows = {row.name: row for row in trace.tensors if row.name}
-    assert rows["model.embed_tokens.weight"].provenance == "initialized"
+    # 4.36 takes what it leaves out for loaded, and nobody writes it.
+    told = "unknown" if Version("4.37") > VERSION else "initialized"
+    assert rows["model.embed_tokens.weight"].provenance == told
     assert rows["model.embed_tokens.weight"].shape == [180, 64]
     unused = {row.keys[0] for row in trace.tensors if row.kind == "unused"}
     assert unused == {"model.embed_tokens.weight", "lm_head.weight"}

@@ -117,8 +117,8 @@ def test_the_peak_agrees_with_an_independent_reader(loads, name):
     for attempt in range(3):
         measured = loads(name, attempt)
         peak = summary(measured.trace)["rss_peak_bytes"]
-        # The watermark is exact: nobody can have seen more. 64 pages a core is the kernel's own imprecision.
-        assert peak >= measured.highest - 64 * 4096 * (os.cpu_count() or 1)
+        # The watermark is exact but for the kernel's own counting: nobody can have seen more.
+        assert peak >= measured.highest - RESOLUTION
         seen.append((peak, measured.highest))
         if peak <= 1.01 * measured.highest:
             return
@@ -147,12 +147,16 @@ def parts(loads, name):
     return made, sums
 
 
+MAPS_PICKLES = VERSION > (4, 36)
+"""4.36 has torch read a whole pickle into memory."""
+
+
 def test_which_copies_an_upcast_needs(loads):
     stored = sum(row.stored_bytes or 0 for row in loads("up").trace.tensors)
     for name in ("up", "bin-up"):
         made, sums = parts(loads, name)
         assert sums["parameters", "anonymous"] == pytest.approx(2 * stored, rel=0.02)
-        sources = sums["sources", "file"]
+        sources = sums["sources", "file" if name == "up" or MAPS_PICKLES else "anonymous"]
         if VERSION >= (5, 0):
             # All files stay mapped until the last tensor is in the model.
             assert sources == pytest.approx(stored, rel=0.02)
@@ -164,6 +168,8 @@ def test_which_copies_an_upcast_needs(loads):
 
 COPIES = VERSION == (4, 50)
 """4.50 uses the first shard right out of the map, and copies the others."""
+COPIES_ALL = VERSION < (4, 43)
+"""Up to 4.42 a model that was not built on the meta device is written into, whatever the dtype."""
 
 
 def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
@@ -172,9 +178,14 @@ def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
         copied = sums.get(("parameters", "anonymous"), 0)
         if COPIES and name == "same":
             assert 0.5 * SIZE < copied < 0.9 * SIZE
+        elif COPIES_ALL and name == "same":
+            stored = sum(row.stored_bytes or 0 for row in loads(name).trace.tensors)
+            assert copied == pytest.approx(stored, rel=0.02)
         else:
-            # What the model computes itself is a few hundred bytes.
-            assert copied < 0.01 * SIZE
+            # What the model computes itself is a few hundred bytes; up to 4.42 each layer has tables.
+            rows = loads(name).trace.tensors
+            computed = sum(row.bytes or 0 for row in rows if row.provenance == "computed")
+            assert copied < computed + 0.01 * SIZE
             assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
 
 
@@ -182,6 +193,10 @@ def test_fused_experts_are_copies(loads):
     trace = loads("moe").trace
     fused = sum(row.bytes for row in trace.tensors if row.provenance == "converted")
     assert bool(fused) == (VERSION >= (5, 0))
-    if not COPIES:
-        _, sums = parts(loads, "moe")
+    _, sums = parts(loads, "moe")
+    if COPIES_ALL:
+        stored = sum(row.stored_bytes or 0 for row in trace.tensors)
+        held = sum(row.bytes or 0 for row in trace.tensors)
+        assert 0.98 * stored <= sums["parameters", "anonymous"] <= held + 0.01 * SIZE
+    elif not COPIES:
         assert fused <= sums.get(("parameters", "anonymous"), 0) < fused + 0.01 * SIZE

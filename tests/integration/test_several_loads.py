@@ -9,7 +9,15 @@ import warnings
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    LlamaForCausalLM,
+)
 
 import hftrace
 from hftrace.analysis.ending.part import ending_part
@@ -172,6 +180,29 @@ def test_a_cast_after_the_load_is_the_programs(small):
     assert not of("R32", trace)
     (found,) = of("R41", trace)
     assert "LlamaForCausalLM.to at test_several_loads.py:" in found.evidence
+
+
+def test_a_head_tied_to_a_new_module_is_one_tensor_with_it(small):
+    with hftrace.trace(sample_hz=0) as recording:
+        model = load(small, torch.float32)
+        model.set_input_embeddings(torch.nn.Embedding(*model.get_input_embeddings().weight.shape))
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    rows = {row.name: row for row in recording.trace.tensors}
+    embedding = rows["model.embed_tokens.weight"]
+    assert (embedding.provenance, embedding.tied_to, embedding.keys) == ("unknown", None, [])
+    assert (rows["lm_head.weight"].provenance, rows["lm_head.weight"].tied_to) == ("tied", embedding.name)
+
+
+def test_most_of_what_was_loaded_is_most_of_the_files(small):
+    class WithTable(LlamaForCausalLM):
+        def __init__(self, config):
+            super().__init__(config)
+            self.register_buffer("table", torch.zeros(1 << 20), persistent=False)
+
+    with hftrace.trace(sample_hz=0) as recording:
+        model = WithTable.from_pretrained(small, **{dtype_keyword(): torch.float32})
+        model.to(torch.bfloat16)
+    assert of("R41", recording.trace)
 
 
 def test_of_two_calls_that_may_have_cast_none_is_named(small):

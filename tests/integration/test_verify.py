@@ -108,7 +108,8 @@ def test_offloaded_weights_are_read_through_their_hooks(folder, tmp_path):
         "model.layers.0": "cpu",
         "model.layers.1": "disk",
         "model.norm": "cpu",
-        "model.rotary_emb": "cpu",
+        # Before, each layer has one of its own.
+        **({"model.rotary_emb": "cpu"} if Version("4.43") <= VERSION else {}),
         "lm_head": "disk",
     }
     with hftrace.trace(verify=True) as recorded:

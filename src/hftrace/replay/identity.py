@@ -373,10 +373,10 @@ def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
     families: dict[int, list[int]] = defaultdict(list)
     for at, row in enumerate(rows):
         families[row.identity].append(at)
-    for family in families.values():
-        if len(family) < 2:
-            continue
-        owner = next((at for at in family if keys[at] and ties[at] is None), None)
-        for at in family:
-            if owner is not None and at != owner and ties[at] is None and provenance[at] == "unknown":
-                ties[at], provenance[at], evidence[at] = rows[owner].name, "tied", "same_tensor"
+    for family in (each for each in families.values() if len(each) > 1):
+        apart = [at for at in family if ties[at] is None]
+        # A module that took another's place is of no load, though what is tied to it may be of one.
+        kept = min(apart or family, key=lambda at: (not keys[at], provenance[at] == "unknown"))
+        for at in apart:
+            if at != kept and (not keys[kept] or provenance[at] == "unknown"):
+                ties[at], provenance[at], evidence[at] = rows[kept].name, "tied", "same_tensor"

@@ -24,4 +24,7 @@ def check(trace, model, folder):
     assert (row.dtype, row.evidence) == ("float64", "cast_through")
     # What the load itself left, it was asked for.
     assert {row.dtype for row in trace.at_return if row.keys} == {"float32"}
-    assert [finding.rule for finding in findings(trace)] == ["R41"]
+    # Others may tell what took long: that is the machine's doing.
+    rules = {finding.rule for finding in findings(trace)}
+    assert "R41" in rules
+    assert not rules & {"R42", "R43", "H04"}

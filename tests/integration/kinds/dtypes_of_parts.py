@@ -8,6 +8,7 @@ from truth import randomize
 
 from hftrace.analysis.findings.registry import findings
 
+VERSIONS = ">=4.48"
 ASKED = {"text_config": torch.bfloat16, "vision_config": torch.float16, "": torch.float32}
 
 

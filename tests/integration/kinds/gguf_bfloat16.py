@@ -7,6 +7,7 @@ import torch
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.46"
 FINDINGS = ("unused-keys",)
 
 

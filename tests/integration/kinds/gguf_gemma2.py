@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.48"
 
 
 def make(folder):

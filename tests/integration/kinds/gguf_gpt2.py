@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.46"
 TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 

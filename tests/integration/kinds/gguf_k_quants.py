@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.46"
 KINDS = {
     "attn_q": "Q4_K",
     "attn_k": "Q5_K",

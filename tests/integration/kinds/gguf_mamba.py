@@ -7,6 +7,7 @@ import numpy
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.48"
 
 
 def make(folder):

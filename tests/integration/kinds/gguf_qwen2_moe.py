@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.46"
 EXPERTS = 60
 """What 4.x takes where it does not find the file's own number, as it never does for this architecture."""
 WIDTH = 32

@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.46"
 KINDS = {"attn_q": "Q4_0", "attn_k": "Q4_1", "attn_v": "Q5_0", "attn_output": "Q5_1", "ffn_up": "F16"}
 
 

@@ -6,6 +6,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
+VERSIONS = ">=4.44"
 
 
 make = gguf_files.make_llama

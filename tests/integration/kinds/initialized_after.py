@@ -28,4 +28,5 @@ def check(trace, model, folder):
     (row,) = rows_of(trace, "layers.1.mlp.up_proj")
     assert row.provenance == ("initialized" if AGAIN else "checkpoint")
     for row in rows_of(trace, "layers.0."):
-        assert row.provenance == "checkpoint"
+        # Up to 4.47 each layer has rotary buffers of its own.
+        assert row.provenance == ("checkpoint" if row.kind == "parameter" else "computed")

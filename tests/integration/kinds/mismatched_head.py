@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import transformers
+from packaging.version import Version
 
 FINDINGS = {"mismatched-shapes"}
+# 4.36 takes what it leaves out for loaded: nobody writes it, which cannot be told from a class that fills
+# its tensors as it makes them.
+LEFT_ALONE = Version(transformers.__version__) < Version("4.37")
 
 
 def small(labels):
@@ -32,7 +36,8 @@ def load(folder):
 def check(trace, model, folder):
     rows = {row.name: row for row in trace.tensors if row.kind != "unused"}
     row = rows["classifier.weight"]
-    assert (row.provenance, row.evidence, row.keys) == ("initialized", "initializer", [])
+    told = ("unknown", None) if LEFT_ALONE else ("initialized", "initializer")
+    assert (row.provenance, row.evidence, row.keys) == (*told, [])
     assert (row.shape, row.stored_shape) == ([3, 16], [6, 16])
     assert {(row.keys[0], row.evidence) for row in trace.tensors if row.kind == "unused"} == {
         ("classifier.weight", "mismatched"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+
 import torch
 import transformers
 from packaging.version import Version
 from torch import nn
 
+# What leaves alone in 5.x what was loaded.
+NEW = Version(transformers.__version__) >= Version("5")
+init = importlib.import_module("transformers.initialization") if NEW else nn.init
 RENAMED = Version(transformers.__version__) < Version("4.49")
 FINDINGS = {"missing-weights", "unused-keys"} if RENAMED else set()
 
@@ -32,7 +37,7 @@ class Model(transformers.PreTrainedModel):
 
     def _init_weights(self, module):
         if isinstance(module, Scale):
-            module.gamma.data.fill_(1.0)
+            init.constant_(module.gamma, 1.0)
 
 
 def make(folder):

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import transformers
+from packaging.version import Version
 from truth import randomize
+
+# 5.0 reports them as missing.
+REPORTED = Version("5.0") <= Version(transformers.__version__) < Version("5.1")
+FINDINGS = {"missing-weights"} if REPORTED else set()
 
 
 def make(folder):
@@ -33,5 +38,5 @@ def check(trace, model, folder):
     rows = [row for row in trace.tensors if row.name and "embed_positions" in row.name]
     assert len(rows) == 2
     for row in rows:
-        assert (row.keys, row.evidence) == ([], "expected")
+        assert (row.keys, row.evidence) == ([], "initializer" if REPORTED else "expected")
         assert row.provenance in ("initialized", "unknown")

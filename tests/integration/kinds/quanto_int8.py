@@ -10,6 +10,7 @@ import torch
 import transformers
 
 NEEDS = ("optimum-quanto",)
+VERSIONS = ">=4.46"
 
 
 def make(folder):

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import transformers
+from packaging.version import Version
+
+# 5.0 to 5.3 expect no position_ids, which old files have.
+FINDINGS = {"unused-keys"} if Version("5.0") <= Version(transformers.__version__) < Version("5.4") else set()
 
 
 def make(folder):

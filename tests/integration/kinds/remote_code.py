@@ -7,6 +7,7 @@ import os
 
 import torch
 import transformers
+from packaging.version import Version
 
 SOURCE = """
 import torch
@@ -37,7 +38,9 @@ class TinyModel(PreTrainedModel):
             module.weight.data.normal_(mean=0.0, std=0.02)
             module.weight.data[module.padding_idx].zero_()
 """
-FINDINGS = {"missing-weights"}
+# 5.0 initialises again what code from elsewhere writes by .data.
+AGAIN = Version("5.0") <= Version(transformers.__version__) < Version("5.1")
+FINDINGS = {"missing-weights", *(("overwritten-weights",) if AGAIN else ())}
 
 
 def make(folder):
@@ -66,4 +69,4 @@ def load(folder):
 def check(trace, model, folder):
     rows = {row.name: (row.provenance, row.evidence) for row in trace.tensors}
     assert rows.pop("head.weight") == rows.pop("head.bias") == ("initialized", "initializer")
-    assert set(rows.values()) == {("checkpoint", "placed")}
+    assert set(rows.values()) == {("initialized", "overwritten") if AGAIN else ("checkpoint", "placed")}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 import transformers
+from packaging.version import Version
+
+# 5.0 to 5.3 leave apart what has two keys, whatever these hold.
+APART = Version("5.0") <= Version(transformers.__version__) < Version("5.4")
 
 
 def make(folder):
@@ -27,4 +31,6 @@ def load(folder):
 
 def check(trace, model, folder):
     tied = [row for row in trace.tensors if row.provenance == "tied"]
-    assert [row.own_key_equal for row in tied] == [True]
+    assert [row.own_key_equal for row in tied] == ([] if APART else [True])
+    if APART:
+        assert {row.provenance for row in trace.tensors if row.kind == "parameter"} == {"checkpoint"}

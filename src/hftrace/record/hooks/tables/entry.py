@@ -363,7 +363,8 @@ POINTS = (
         f"{AUTO}.video_processing_auto:AutoVideoProcessor.from_pretrained", "processor", optional=True
     ),
     entry_point(f"{AUTO}.feature_extraction_auto:AutoFeatureExtractor.from_pretrained", "processor"),
-    entry_point("transformers.image_processing_base:ImageProcessingMixin.from_pretrained", "processor"),
+    # Defined there up to 4.41, and imported there since.
+    entry_point("transformers.image_processing_utils:ImageProcessingMixin.from_pretrained", "processor"),
     entry_point(
         "transformers.video_processing_utils:BaseVideoProcessor.from_pretrained",
         "processor",
