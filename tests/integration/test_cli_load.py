@@ -565,7 +565,7 @@ def finished(sample_trace, tmp_path, monkeypatch):
         document["outcome"].update(outcome)
         path = tmp_path / "sample.json"
         path.write_text(json.dumps(document))
-        result = supervisor.LoadResult(hftrace.Trace.open(path), 0)
+        result = supervisor.RunResult(hftrace.Trace.open(path), 0, 1)
         monkeypatch.setattr(supervisor, "run_load", lambda *_, **__: result)
         return result.trace
 
