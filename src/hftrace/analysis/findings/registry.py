@@ -41,6 +41,7 @@ MODULES = (
     "session",
     "threads",
     "time",
+    "values",
     "verify",
     "weights",
 )
