@@ -107,7 +107,7 @@ def _undo_unpacking(record: LoadRecord, stored: dict[str, Stored]) -> None:
 
 
 def _in_model(record: LoadRecord, own: set[str], name: str) -> str:
-    """Returns what the model calls a tensor of the state dict, which may be that of its base or of a whole."""
+    """Returns what the model calls a tensor of the state dict, which may be of its base or of a whole."""
     prefix = str((record.model or {}).get("base_model_prefix") or "")
     if name in own or not prefix:
         return name
