@@ -17,6 +17,7 @@ TABLES = (
     "entry",
     "containers",
     "given",
+    "opened",
     "hub",
     "hub_client",
     "hub_requests",

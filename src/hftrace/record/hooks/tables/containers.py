@@ -45,11 +45,13 @@ class ContainerObserver(EntryObserver):
 
     def what(self, call: Call) -> str:
         """Returns ``model`` for one, and ``other`` for what nobody knows."""
-        return "model" if self._makes_module(call.first()) else "other"
+        return "model" if self.makes_model(call) else "other"
 
-    @staticmethod
-    def _makes_module(owner: Any) -> bool:
-        return any(base.__module__ == "torch.nn.modules.module" for base in getattr(owner, "__mro__", ()))
+    def makes_model(self, call: Call) -> bool:
+        """Returns whether the class that the call is of is a torch module's."""
+        owner = call.first()
+        bases = (owner if isinstance(owner, type) else type(owner)).__mro__
+        return any(base.__module__ == "torch.nn.modules.module" for base in bases)
 
     def source(self, call: Call) -> str | None:
         """Returns the first path or name that it is given."""
