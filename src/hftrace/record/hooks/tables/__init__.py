@@ -33,6 +33,7 @@ TABLES = (
     "surgery",
     "generation",
     "pipelines",
+    "sentence_transformers",
     "saving",
 )
 """In the order in which their points are installed."""

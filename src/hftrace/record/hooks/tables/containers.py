@@ -104,31 +104,9 @@ class PipelineObserver(ContainerObserver):
         return named_source(call.get("model"))
 
 
-class ConstructorObserver(ContainerObserver):
-    """``SentenceTransformer(...)``: a load that is the class's own constructor."""
-
-    def what(self, call: Call) -> str:
-        """Returns the word."""
-        return "model"
-
-    def source(self, call: Call) -> str | None:
-        """Returns the model's path or name."""
-        return named_source(call.get("model_name_or_path") or call.get("model_name"))
-
-    def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
-        """Returns the classes of the modules that it is made of."""
-        children = [type(child).__name__ for child in call.first()._modules.values() if child is not None]
-        return {"returned": type(call.first()).__name__, "modules": children}
-
-    def model(self, call: Call, result: Any) -> Any:
-        """Returns what has been constructed."""
-        return call.first()
-
-
 maker_handler = observed_by(MakerObserver, begins_load=True)
 _composite_handler = observed_by(CompositeObserver, begins_load=True)
 _pipeline_handler = observed_by(PipelineObserver, begins_load=True)
-_constructor_handler = observed_by(ConstructorObserver, begins_load=True)
 
 
 def _composite(target: str) -> HookPoint:
@@ -136,17 +114,6 @@ def _composite(target: str) -> HookPoint:
         f"transformers.models.{target}",
         "load",
         handler=_composite_handler,
-        optional=True,
-        phase_before="config",
-        phase_after="finalize",
-    )
-
-
-def _constructor(target: str) -> HookPoint:
-    return HookPoint(
-        f"sentence_transformers.{target}.__init__",
-        "load",
-        handler=_constructor_handler,
         optional=True,
         phase_before="config",
         phase_after="finalize",
@@ -200,18 +167,5 @@ POINTS = (
     # Makes the model, then reads its weights.
     HookPoint(
         "huggingface_hub.hub_mixin:PyTorchModelHubMixin._from_pretrained", "instantiate", optional=True
-    ),
-    # To 5.x of sentence-transformers each class has a module of its own name.
-    *(
-        _constructor(target)
-        for target in (
-            "SentenceTransformer:SentenceTransformer",
-            "cross_encoder.CrossEncoder:CrossEncoder",
-            "sparse_encoder.SparseEncoder:SparseEncoder",
-            "base.model:BaseModel",
-            "sentence_transformer.model:SentenceTransformer",
-            "cross_encoder.model:CrossEncoder",
-            "sparse_encoder.model:SparseEncoder",
-        )
     ),
 )
