@@ -33,6 +33,7 @@ TABLES = (
     "surgery",
     "generation",
     "pipelines",
+    "diffusers",
     "sentence_transformers",
     "saving",
 )
