@@ -35,6 +35,8 @@ TABLES = (
     "pipelines",
     "diffusers",
     "sentence_transformers",
+    "timm",
+    "open_clip",
     "saving",
 )
 """In the order in which their points are installed."""

@@ -14,6 +14,7 @@ from hftrace.record.hooks.parts import in_container
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.entry import Entry, EntryObserver, named_source
 from hftrace.record.hooks.wrappers import observed_by
+from hftrace.record.snapshot import model_of
 
 SOURCES = (
     "pretrained_model_name_or_path",
@@ -102,6 +103,34 @@ class PipelineObserver(ContainerObserver):
     def source(self, call: Call) -> str | None:
         """Returns the model's path or name."""
         return named_source(call.get("model"))
+
+
+class FactoryObserver(ContainerObserver):
+    """``create_model(name, ...)`` of another library: a load where it has weights to load."""
+
+    def begin(self, call: Call, started: int) -> Entry | None:
+        """Begins a load, unless the model is only made."""
+        return super().begin(call, started) if self.loads(call) else None
+
+    def loads(self, call: Call) -> bool:
+        """Returns whether a call loads weights."""
+        return True
+
+    def makes_model(self, call: Call) -> bool:
+        """Returns whether it makes a model, which it does."""
+        return True
+
+    def name(self, call: Call) -> str:
+        """Returns the name of the model: one function calls another with it."""
+        return str(call.get("model_name"))
+
+    def class_name(self, call: Call) -> str:
+        """Returns the function."""
+        return f"{self.point.library}.{self.point.function}"
+
+    def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
+        """Returns the class of the model, which may have transforms beside it."""
+        return {"returned": type(model_of(result)).__name__}
 
 
 maker_handler = observed_by(MakerObserver, begins_load=True)
