@@ -159,6 +159,15 @@ def test_a_loop_that_copies_is_one_load_for_each_file(folder):
     assert len(trace.tensors) == 0
 
 
+def test_more_files_than_anyone_reads_are_counted(folder, monkeypatch):
+    from hftrace.record.hooks.tables import opened
+
+    monkeypatch.setattr(opened, "MAX_TOLD", 1)
+    _, trace = traced(lambda: [read(folder) for _ in range(2)])
+    assert [load.name for load in trace.loads] == [f"safe_open({FILES[0]})"]
+    assert trace.header["calls"]["left_out"]["shard"]["calls"] == 3
+
+
 def test_a_map_that_is_gone_is_no_source(folder):
     """What lies at its addresses later is another tensor."""
 

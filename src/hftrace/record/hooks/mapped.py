@@ -67,6 +67,8 @@ class Mapped:
         self._recorder = recorder
         self._maps: list[Map] = []
         self._headers: dict[tuple[str, lines.Identity], dict[int, _Entry]] = {}
+        self.untold = 0
+        """Openings that are no loads, because there were too many."""
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -108,7 +110,10 @@ class Mapped:
         return None
 
     def close(self) -> None:
-        """Forgets everything."""
+        """Forgets everything, and writes down how much was only counted."""
+        if self.untold:
+            counted = {"shard": {"calls": self.untold, "duration_ns": 0}}
+            self._recorder.facts("calls", {"left_out": counted})
         self._let_go(whole=True)
         self._headers.clear()
 

@@ -53,9 +53,13 @@ class OpenObserver(FileObserver):
                     note_file(recorder, basename(found.path), found.path, "local", shard=True)
                     note_checkpoint(recorder, found.path, found.identity)
             return None
-        if recorder.open_loads or len(self._told) >= MAX_TOLD or _caller() in WITH_HOOKS:
+        if recorder.open_loads or _caller() in WITH_HOOKS:
             return None
-        found = handed_of(recorder).mapped.add(call.first())
+        mapped = handed_of(recorder).mapped
+        if len(self._told) >= MAX_TOLD:
+            mapped.untold += 1
+            return None
+        found = mapped.add(call.first())
         if found is None or found.path in self._told:
             return None
         self._told.add(found.path)
