@@ -168,6 +168,8 @@ def test_which_copies_an_upcast_needs(loads):
 
 COPIES = VERSION == (4, 50)
 """4.50 uses the first shard right out of the map, and copies the others."""
+INITIALIZES = (5, 8) <= VERSION < (5, 12)
+"""5.8 has more anonymous memory than the weights take in initialize_weights, for a moment."""
 MIXED = (4, 44) <= VERSION < (4, 48)
 """Experts that were built, and initialised, are written into, but for those of the first shard."""
 COPIES_ALL = VERSION < (4, 43)
@@ -188,7 +190,7 @@ def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
             rows = loads(name).trace.tensors
             computed = sum(row.bytes or 0 for row in rows if row.provenance == "computed")
             assert copied < computed + 0.01 * SIZE
-            assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
+            assert made.peak_bytes - made.start_bytes < (2.5 if INITIALIZES else 0.5) * SIZE
 
 
 def test_fused_experts_are_copies(loads):
