@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -166,6 +167,17 @@ def test_more_files_than_anyone_reads_are_counted(folder, monkeypatch):
     _, trace = traced(lambda: [read(folder) for _ in range(2)])
     assert [load.name for load in trace.loads] == [f"safe_open({FILES[0]})"]
     assert trace.header["calls"]["left_out"]["shard"]["calls"] == 3
+
+
+def test_threads_that_open_at_one_time(folder):
+    """What is known of a map is let go of once, whoever finds that it is gone."""
+
+    def load():
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(lambda _: Net().load_state_dict(read(folder)), range(64)))
+
+    _, trace = traced(load)
+    assert {name for load in trace.loads for name in sources(trace, load)} <= WHOLE.keys()
 
 
 def test_a_map_that_is_gone_is_no_source(folder):

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+import threading
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.capture import absolute
@@ -65,6 +66,7 @@ class Mapped:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._lock = threading.RLock()
         self._maps: list[Map] = []
         self._headers: dict[tuple[str, lines.Identity], dict[int, _Entry]] = {}
         self.untold = 0
@@ -76,37 +78,43 @@ class Mapped:
 
     def add(self, storage: Any) -> Map | None:
         """Remembers a storage that is all of a file; returns what it is, None where that cannot be told."""
-        self._let_go()
-        if len(self._maps) >= MAX_MAPS:
-            return None
         start = int(storage.data_ptr())
         path = _path_at(start) if start else None
         identity = self._recorder.files.resolved(path) if path is not None else None
         if path is None or identity is None:
             return None
-        found = Map(storage._weak_ref(), start, start + int(storage.nbytes()), path, identity, clock())
-        self._maps.append(found)
+        with self._lock:
+            self._let_go()
+            if len(self._maps) >= MAX_MAPS:
+                return None
+            found = Map(storage._weak_ref(), start, start + int(storage.nbytes()), path, identity, clock())
+            self._maps.append(found)
         return found
 
     def place_of(self, tensor: Any) -> Place | None:
         """Returns what a tensor is in a file; None unless it is that, and all of it."""
         if not self._maps:
             return None
-        expired = sys.modules["torch"].UntypedStorage._expired
         at = int(tensor.data_ptr())
-        # The latest first: where a map is gone, another one may have its addresses.
-        for each in reversed(self._maps):
-            if each.start <= at < each.end and not expired(each.storage):
-                entry = self._header(each).get(at - each.start)
-                same = (
-                    entry is not None
-                    and tensor.is_contiguous()
-                    and entry.shape == tuple(tensor.shape)
-                    and entry.dtype == str(tensor.dtype).removeprefix("torch.")
-                )
-                if not same or entry is None:
-                    return None
-                return Place(each.path, entry.key, each.identity, each.time_ns)
+        found = self._map_at(at)
+        entry = self._header(found).get(at - found.start) if found is not None else None
+        if (
+            found is None
+            or entry is None
+            or not tensor.is_contiguous()
+            or entry.shape != tuple(tensor.shape)
+            or entry.dtype != str(tensor.dtype).removeprefix("torch.")
+        ):
+            return None
+        return Place(found.path, entry.key, found.identity, found.time_ns)
+
+    def _map_at(self, address: int) -> Map | None:
+        expired = sys.modules["torch"].UntypedStorage._expired
+        with self._lock:
+            # The latest first: where a map is gone, another one may have its addresses.
+            for each in reversed(self._maps):
+                if each.start <= address < each.end and not expired(each.storage):
+                    return each
         return None
 
     def close(self) -> None:
@@ -114,11 +122,15 @@ class Mapped:
         if self.untold:
             counted = {"shard": {"calls": self.untold, "duration_ns": 0}}
             self._recorder.facts("calls", {"left_out": counted})
-        self._let_go(whole=True)
+        if self._lock.acquire(timeout=1):  # after a fork a thread may hold it that is not there
+            try:
+                self._let_go(whole=True)
+            finally:
+                self._lock.release()
         self._headers.clear()
 
     def _let_go(self, *, whole: bool = False) -> None:
-        """Forgets the maps that are gone, or all."""
+        """Forgets the maps that are gone, or all, once: a reference must not be freed twice."""
         if not self._maps:
             return
         storage = sys.modules["torch"].UntypedStorage
