@@ -217,6 +217,10 @@ ATTRIBUTES: dict[str, Shape] = {
         "classes": _TEXTS,
         "dtype": TEXT,
         "source": TEXT,
+        "module": TEXT,
+        "auto_map": TEXT,
+        "registered": {"model_type": TEXT, "config": TEXT, "class": TEXT, "auto_class": TEXT},
+        "load_hooks": [{"module": TEXT, "kind": TEXT, "function": TEXT, "source": TEXT, "own_tensors": FLAG}],
         "attn_implementation": TEXT,
         "tie_word_embeddings": FLAG,
         "device_map": {"*": ANY},
@@ -235,6 +239,18 @@ ATTRIBUTES: dict[str, Shape] = {
             {"class": TEXT, "config": TEXT, "prefix": TEXT, "dtype": TEXT, "attn_implementation": TEXT}
         ],
     },
+    "code": [
+        {
+            "file": TEXT,
+            "path": TEXT,
+            "sha256": TEXT,
+            "bytes": AMOUNT,
+            "classes": _TEXTS,
+            "repo": TEXT,
+            "commit": TEXT,
+            "revision": TEXT,
+        }
+    ],
     "returned": TEXT,
     "class": TEXT,
     "model": TEXT,

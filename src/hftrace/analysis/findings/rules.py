@@ -58,6 +58,7 @@ CONCERNS = {
     "asked": Concern("not got", "tensors"),
     "weights": Concern("wrong", "tensors"),
     "keyword": Concern("ignored", ""),
+    "code": Concern("code", "files"),
     "time": Concern("slow", "spans"),
     "memory": Concern("large", "memory"),
     "other": Concern("note", "spans"),
