@@ -42,6 +42,7 @@ MODULES = (
     "session",
     "threads",
     "time",
+    "values",
     "verify",
     "weights",
 )
