@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from hftrace.record.adapted import adapters_of, trainable_of
 from hftrace.record.load_hooks import load_hooks
 from hftrace.record.registered import named_by_config, registered
 from hftrace.record.remote_code import foreign_files
@@ -50,6 +51,8 @@ def got_of(model: Any, asked: str | None = None, auto_class: Any = None) -> dict
         "sub_configs": lambda: sorted(_sub_configs(config)),
         "parts": lambda: list(_parts(model, config)),
         "partitioned_by": lambda: _partitioned_by(model),
+        "adapters": lambda: adapters_of(model),
+        "trainable": lambda: trainable_of(model) if hasattr(model, "peft_config") else None,
     }
     found: dict[str, Any] = {}
     for name, read in readers.items():

@@ -23,6 +23,17 @@ def load(folder):
 
 def check(trace, model, folder):
     assert provenances(trace) == {"checkpoint": 38}
+    loads = [span.attributes["got"] for span in trace.spans if span.phase == "load" and span.parent is None]
+    first, second = loads[-2:]
+    assert [(each["name"], each["modules"], each["whole"]) for each in second["adapters"]] == [
+        ("default", 4, ["lm_head"]),
+        ("other", 4, []),
+    ]
+    assert first["adapters"][0]["base"] == str(folder / "base")
+    trainable, every = model.get_nb_trainable_parameters()
+    assert second["trainable"] == {"parameters": trainable, "all": every}
+    states = {name: each for name, each in model.named_parameters() if ".default." in name}
+    assert second["adapters"][0]["parameters"] == sum(each.numel() for each in states.values())
     (row,) = rows_of(trace, "layers.0.self_attn.q_proj.base_layer")
     assert row.name == "base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight"
     assert (row.keys, row.file) == (["model.layers.0.self_attn.q_proj.weight"], "model.safetensors")

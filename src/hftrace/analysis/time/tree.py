@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.analysis.adapters import CHANGES
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
@@ -201,6 +202,9 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         ]
         if pairs:
             node.children.append(Node(kind="packages", label="", attributes={"packages": pairs}))
+    done = {name: node.attributes[name] for name in (*CHANGES, "trainable") if name in node.attributes}
+    if done and node.phase == "surgery":
+        node.children.append(Node(kind="change", label="", attributes=done))
     return node
 
 

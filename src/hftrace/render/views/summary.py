@@ -26,6 +26,7 @@ from hftrace.analysis.time.weights import (
     weight_files,
 )
 from hftrace.analysis.time.whose import failed_loads
+from hftrace.render.adapters import describe_adapters
 from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.generation import answer_words, generated_words, quoted_answer
@@ -234,6 +235,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "tensors", tensors
     if model is not None and (made := describe_quantised(model)):
         yield "quantised", made
+    if adapted := describe_adapters(trace):
+        yield "adapters", adapted
     environment = trace.environment
     versions = [
         f"{name} {environment[name]}"
