@@ -1,4 +1,4 @@
-"""An adapter taken out again without being merged, after it was merged for a while: the weights are a file's."""
+"""An adapter is taken out without being merged, after another was merged: what each wrote is told."""
 
 from __future__ import annotations
 
