@@ -112,9 +112,11 @@ def _add(entry: dict[str, Any], name: str, parameters: list[Any], whole: bool) -
     parts = name.split(".")
     if whole:
         entry["whole"] = [*entry["whole"], parts[-1]][:MAX_TARGETS]
-    else:
+    elif name:  # a prompt is the model's own, and around no module
         entry["modules"] += 1
-        entry["targets"][parts[-1]] = entry["targets"].get(parts[-1], 0) + 1
+        # "blocks.0" is one of the blocks.
+        target = next((part for part in reversed(parts) if not part.isdecimal()), name)
+        entry["targets"][target] = entry["targets"].get(target, 0) + 1
         entry["layers"] |= {int(part) for part in parts if part.isdecimal()}
     for parameter in parameters:
         count = parameter.numel()

@@ -8,6 +8,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.adapters import Adapter, Trainable, adapters_in, by_last_part, trainable_in
 from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.values import natural
 from hftrace.render.text import TIMES
 from hftrace.schema.trace import Trace
 
@@ -46,20 +47,20 @@ def change_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     for word, how in WORDS.items():
         done = facts.get(word)
         if isinstance(done, Mapping):
-            names = _joined([str(name) for name in done.get("adapters") or ()])
-            tensors = units.count(done.get("tensors") or 0, "weight")
-            size = units.byte_count(done.get("bytes") or 0)
+            names = _joined(_texts(done.get("adapters")))
+            tensors = units.count(natural(done.get("tensors")) or 0, "weight")
+            size = units.byte_count(natural(done.get("bytes")) or 0)
             yield f"{_who(names)} {how} {tensors}, {size}"
     done = facts.get("unloaded")
     if isinstance(done, Mapping):
-        names = _joined([str(name) for name in done.get("adapters") or ()])
-        modules = units.count(done.get("modules") or 0, "module")
+        names = _joined(_texts(done.get("adapters")))
+        modules = units.count(natural(done.get("modules")) or 0, "module")
         yield f"{_who(names)} taken out of {modules}, merged into none"
     yield from _cast_lines(facts)
     trainable = trainable_in(facts)
     if trainable is not None:
-        frozen = facts.get("frozen")
-        also = f"{units.count(frozen, 'tensor')} frozen; " if isinstance(frozen, int) and frozen else ""
+        frozen = natural(facts.get("frozen"))
+        also = f"{units.count(frozen, 'tensor')} frozen; " if frozen else ""
         yield also + _trainable_words(trainable)
 
 
@@ -67,12 +68,10 @@ def _cast_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     casts = facts.get("casts")
     for cast in casts if isinstance(casts, list) else ():
         if isinstance(cast, Mapping):
-            sizes = [units.byte_count(cast.get(name) or 0) for name in ("bytes_before", "bytes")]
+            sizes = [units.byte_count(natural(cast.get(name)) or 0) for name in ("bytes_before", "bytes")]
             names = _counted(by_last_part(cast.get("names")))
-            yield (
-                f"{units.count(cast.get('tensors') or 0, 'tensor')} {cast.get('from')} → {cast.get('to')}, "
-                f"{sizes[0]} → {sizes[1]}: {names}"
-            )
+            count = units.count(natural(cast.get("tensors")) or 0, "tensor")
+            yield (f"{count} {cast.get('from')} → {cast.get('to')}, {sizes[0]} → {sizes[1]}: {names}")
     if isinstance(casts, list) and not casts:
         yield "nothing cast"
 
@@ -143,6 +142,10 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _who(names: str) -> str:
     return f"adapter {names}" if names else "no adapter"
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 def _joined(names: list[str]) -> str:

@@ -126,6 +126,8 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
         if several and row in outermost:
             # Each of several loads has a line of its own: what they did is not the same.
             return (row,)
+        if index.phases[row] == "surgery" and not attributes[row].keys().isdisjoint(CHANGES):
+            return (row,)  # and so has what was done to a model's adapters
         # Names that differ in a number alone are alike (layer 3, layer 4), but every shard has its own line.
         name = names[row] if index.phases[row] == "shard" else _NUMBERS.sub("#", names[row])
         # What the program itself called is alike where it did so on one line: it is a course of things.
