@@ -10,7 +10,7 @@ NEEDS = ("peft",)
 def make(folder):
     make_base(folder)
     make_adapter(folder, lora(modules_to_save=["lm_head"]), "first", seed=1)
-    make_adapter(folder, lora(), "second", seed=2)
+    make_adapter(folder, lora(revision="v1"), "second", seed=2)
 
 
 def load(folder):
@@ -30,6 +30,7 @@ def check(trace, model, folder):
         ("other", 4, []),
     ]
     assert first["adapters"][0]["base"] == str(folder / "base")
+    assert [each["base_revision"] for each in second["adapters"]] == [None, "v1"]
     trainable, every = model.get_nb_trainable_parameters()
     assert second["trainable"] == {"parameters": trainable, "all": every}
     states = {name: each for name, each in model.named_parameters() if ".default." in name}

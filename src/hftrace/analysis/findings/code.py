@@ -101,7 +101,7 @@ def unpinned_code(trace: Trace) -> Iterator[Finding]:
             yield Finding(
                 "R52",
                 "unpinned-code",
-                f"Code of {repo} runs here, and is not pinned to a commit",
+                f"Code of {repo} is not pinned to a commit",
                 f"{_joined(names)} came with {at} given, this time from commit "
                 f"{(first.commit or '')[:SHORT]}: whoever can push to that repository decides what runs "
                 "next time.",

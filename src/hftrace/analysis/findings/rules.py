@@ -58,9 +58,9 @@ CONCERNS = {
     "asked": Concern("not got", "tensors"),
     "weights": Concern("wrong", "tensors"),
     "keyword": Concern("ignored", ""),
-    "code": Concern("code", "files"),
     "time": Concern("slow", "spans"),
     "memory": Concern("large", "memory"),
+    "code": Concern("code", "files"),
     "other": Concern("note", "spans"),
     "recorder": Concern("hftrace", ""),
 }

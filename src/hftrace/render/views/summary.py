@@ -199,7 +199,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     model = only_model_trace(trace)
     if model is not None and (asked := _asked(model)):
         yield "asked", asked
-    if code := describe_code(trace):
+    if code := describe_code(trace if model is None else model):
         yield "code", code
     yield from outcome_facts(trace)
     yield "took", took_words(trace)
@@ -235,7 +235,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "tensors", tensors
     if model is not None and (made := describe_quantised(model)):
         yield "quantised", made
-    if adapted := describe_adapters(trace):
+    if adapted := describe_adapters(trace if model is None else model):
         yield "adapters", adapted
     environment = trace.environment
     versions = [
