@@ -239,3 +239,34 @@ def test_a_hook_of_torch_itself_is_nobodys_finding(tmp_path):
 
     assert [hook["module"] for hook in load_hooks(model)] == ["block"]
     assert load_hooks(model)[0]["own_tensors"] is False
+
+
+class Renaming(OwnModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self._register_load_state_dict_pre_hook(self._rename)
+
+    def _rename(self, state_dict, prefix, *others):
+        CALLED.append("rename")
+        if f"{prefix}linear.kernel" in state_dict:
+            state_dict[f"{prefix}linear.weight"] = state_dict.pop(f"{prefix}linear.kernel")
+
+
+def test_a_hook_that_was_to_rename_keys_is_about_weights(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    Renaming(OwnConfig()).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    tensors["linear.kernel"] = tensors.pop("linear.weight")
+    save_file(tensors, path, metadata={"format": "pt"})
+    CALLED.clear()
+    with hftrace.trace(sample_hz=0) as recorded:
+        Renaming.from_pretrained(tmp_path)
+    said = {finding.name: finding for finding in findings(recorded.trace)}
+    assert ("uncalled-hooks" in said) == ("rename" not in CALLED)
+    if "uncalled-hooks" in said:
+        assert said["uncalled-hooks"].concerns == "weights"
+        # Its class initialises nothing.
+        assert {"uninitialized-weights", "unused-keys"} <= set(said)
+        assert "_rename (test_own_code.py:" in said["uncalled-hooks"].evidence
