@@ -1,6 +1,6 @@
 """Hook points of IBM's foundation-model-stack: ``get_model`` loads a plain module from files.
 
-Tried with ibm-fms 1.13.1 beside transformers 4.57.6 and 5.24.0. It copies each tensor, joined or
+Tried with ibm-fms 1.13.1 beside transformers 5.24.0 alone. It copies each tensor, joined or
 split for its own layers, with ``copy_``: what came from which key is not seen, and its weights are
 ``unknown``. Its adapters for transformers (``fms.models.hf``) load by ``from_pretrained`` like any
 other class, once ``register_fms_models`` has registered them.
