@@ -38,6 +38,7 @@ TABLES = (
     "timm",
     "open_clip",
     "saving",
+    "fms",
 )
 """In the order in which their points are installed."""
 
