@@ -79,6 +79,16 @@ class Parts:
         return made
 
 
+class Around(torch.nn.Module):
+    """A user's module around a model that it is given, and another one."""
+
+    @classmethod
+    def from_pretrained(cls, inner, path):
+        made = cls()
+        made.inner, made.own = inner, Mixed.from_pretrained(path)
+        return made
+
+
 class Maker:
     """A user's factory, by a static method."""
 
@@ -316,6 +326,19 @@ def test_the_models_of_another_library_in_a_load_are_parts_of_it(places):
     for row in trace.tensors:
         assert (row.load, row.provenance, row.keys) == (load.id, "checkpoint", [row.name])
         assert torch.equal(made.one.get_parameter(row.name), stored[row.name])
+
+
+def test_what_a_factory_has_loaded_goes_over_to_what_it_is_put_into(places):
+    def load():
+        made = Around.from_pretrained(Maker.from_pretrained(str(places.llama)), str(places.mixed))
+        return made.half()
+
+    _, trace = traced(load)
+    first, second = trace.loads
+    assert {row.load for row in trace.tensors} == {second.id}
+    assert {row.dtype for row in trace.tensors if row.kind == "parameter"} == {"float16"}
+    assert {row.provenance for row in trace.tensors if row.kind == "parameter"} == {"checkpoint"}
+    assert first.name == "Maker"
 
 
 def test_offloaded_weights_of_accelerate(places, tmp_path):

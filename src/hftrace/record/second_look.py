@@ -74,6 +74,8 @@ class Models:
                         for name, origin in zip(inner.look.names, inner.origins, strict=True)
                     ]
                     inner.part_of.add(load)
+                    # Whose rows they were: the tensors themselves may be of a load inside of that one.
+                    followed.part_of.add(inner.load)
                 self._followed.append(followed)
             else:
                 followed.update()
