@@ -29,6 +29,8 @@ from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
+from hftrace.analysis.time.offloading import MovedModel
+from hftrace.analysis.time.placement import Attached, Place, Written
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.session import Bounds, Stretch
 from hftrace.analysis.time.tree import Node
@@ -398,6 +400,38 @@ MEMORY = record(
         "device_peaks": array(record(DEVICE_PEAK)),
     }
 )
+WRITTEN = {"written": nullable(of(Written)), "attached": nullable(of(Attached))}
+OFFLOAD = record(
+    {
+        "placements": array(
+            record(
+                {
+                    "load": INTEGER,
+                    "name": STRING,
+                    "asked": ANY,
+                    "asked_limits": nullable(mapping(ANY)),
+                    "computed": BOOLEAN,
+                    "places": array(of(Place)),
+                    "largest_bytes": nullable(INTEGER),
+                    "largest_name": nullable(STRING),
+                    **WRITTEN,
+                }
+            )
+        ),
+        "operations": array(
+            record(
+                {
+                    "span": INTEGER,
+                    "name": STRING,
+                    "caller": nullable(STRING),
+                    "duration_ns": INTEGER,
+                    **WRITTEN,
+                }
+            )
+        ),
+        "passes": array(of(MovedModel)),
+    }
+)
 MODULE = {
     "class": nullable(STRING),
     "parameters": nullable(INTEGER),
@@ -613,6 +647,7 @@ VIEWS = {
     "requests": array(of(Request)),
     "samples": array(of(Sample)),
     "memory": MEMORY,
+    "offload": OFFLOAD,
     "postmortem": POSTMORTEM,
 }
 OUTPUTS: dict[str, tuple[str, Schema]] = {

@@ -57,6 +57,20 @@ def calls_facts(processes: list[Process]) -> dict[str, Any]:
     return {"calls": {"left_out": counted}} if counted else {}
 
 
+def moves_facts(processes: list[Process]) -> dict[str, Any]:
+    """Returns what each offloaded model has moved in its forward passes; nothing where none was.
+
+    Args:
+        processes: Those of the trace.
+    """
+    found = []
+    for process in processes:
+        # Written now and then: the last time counts.
+        last = {fact.get("number"): fact for fact in process.facts.get("moves", [])}
+        found += [{"pid": process.pid, "rank": process.rank, **fact} for fact in last.values()]
+    return {"moves": found} if found else {}
+
+
 def problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves, and how many lines are damaged.
 

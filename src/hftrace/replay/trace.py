@@ -30,7 +30,7 @@ from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
-from hftrace.replay.session import calls_facts, problems, session_facts
+from hftrace.replay.session import calls_facts, moves_facts, problems, session_facts
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
@@ -124,6 +124,7 @@ def _replay(
                 **({"watched": ledgers.named} if ledgers.named else {}),
                 **problems(processes, damage),
                 **calls_facts(processes),
+                **moves_facts(processes),
                 **_surroundings(processes, base),
                 **(header or {}),
             }

@@ -20,9 +20,10 @@ from hftrace.analysis.ledger.verification import verification
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.request import COMPUTED_MAPS
+from hftrace.analysis.time.offloading import moved_models
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
-from hftrace.units import byte_count
+from hftrace.units import byte_count, duration
 
 
 @rule(
@@ -322,6 +323,8 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
 def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
     reason, advice = _why_offloaded(trace)
+    models = moved_models(trace)
+    how = "mapped again" if models and all(model.mapped for model in models) else "copied"
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
         total = Total()
         for tensor_class, part in tensor_sums(trace).items():
@@ -334,10 +337,26 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
                 f"offloaded-to-{place}",
                 f"Weights stay {words}",
                 f"{units.count(total.count, 'tensor')} of {byte_count(size)} {reason}; "
-                f"they stay {words} and are copied in every forward pass.",
+                f"they stay {words} and are {how} in every forward pass.{_paid(trace)}",
                 advice,
                 cost_bytes=size,
             )
+
+
+def _paid(trace: Trace) -> str:
+    """Returns what the forward passes of the trace have paid for it; empty where it has none."""
+    models = moved_models(trace)
+    passes = sum(model.passes + model.unfinished for model in models)
+    if not passes:
+        return ""
+    spent, whole = (
+        sum(each) for each in zip(*((m.in_ns + m.out_ns, m.pass_ns) for m in models), strict=True)
+    )
+    share = "" if any(m.unfinished for m in models) else f" of {duration(whole)}"
+    return (
+        f" In the {units.count(passes, 'pass', 'passes')} of this trace the hooks took "
+        f"{duration(spent)}{share}: --view offload."
+    )
 
 
 def _why_offloaded(trace: Trace) -> tuple[str, str]:

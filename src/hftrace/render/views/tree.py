@@ -11,8 +11,8 @@ from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import CALLED, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
-from hftrace.render.generation import token_parts
 from hftrace.render.loads import root_note
+from hftrace.render.node_parts import node_parts
 from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.text import (
     BAD,
@@ -330,7 +330,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     collected = node.attributes.get("collected")
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
-    parts += token_parts(node)
+    parts += node_parts(node)
     source = (node.source or "") if phase != "shard" or layout.wide else ""
     if outermost and phase in ("surgery", *CALLED):
         # Where the program called it, not where the library says how.

@@ -1,0 +1,228 @@
+"""Where a load put the modules of its model, by bytes, and what decided that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from hftrace.analysis.as_loaded import as_loaded
+from hftrace.analysis.ledger.tensors import fold_alike
+from hftrace.analysis.model_loads import ModelLoad, model_loads
+from hftrace.analysis.once import once
+from hftrace.analysis.request import COMPUTED_MAPS, device_of
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import natural, text
+from hftrace.schema.trace import Trace
+
+COMPUTES = "infer_auto_device_map"
+
+
+class Written(NamedTuple):
+    """What was written to the folder for offloaded weights."""
+
+    files: int
+    bytes: int
+    duration_ns: int
+    folder: str | None
+
+
+class Attached(NamedTuple):
+    """Hooks of accelerate's that stand around ``forward`` of modules."""
+
+    hooks: int
+    """Modules that have one."""
+    offloaded: int
+    """Those of them whose weights come in for each call, and go out again."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One device, or the disk, and what is there."""
+
+    device: str
+    limit_bytes: int | None
+    """What it might have; None where nothing limits it, or that is not known."""
+    tensors: int
+    bytes: int
+    modules: Sequence[str]
+    """Of the map, with layers that follow one another as one."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the model of one load was spread."""
+
+    load: int
+    name: str
+    asked: Any
+    """The ``device_map`` that the caller gave."""
+    asked_limits: Mapping[str, Any] | None
+    """The caller's ``max_memory``."""
+    computed: bool
+    """Whether the map was made by the library, and limits decided."""
+    places: Sequence[Place]
+    largest_bytes: int | None
+    """Of the layer for which room was kept."""
+    largest_name: str | None
+    written: Written | None
+    attached: Attached | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return {
+            **asdict(self),
+            "written": self.written and self.written._asdict(),
+            "attached": self.attached and self.attached._asdict(),
+        }
+
+
+class Operation(NamedTuple):
+    """A function that offloads or spreads a model after its load."""
+
+    span: int
+    name: str
+    caller: str | None
+    duration_ns: int
+    written: Written | None
+    attached: Attached | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return {
+            **self._asdict(),
+            "written": self.written and self.written._asdict(),
+            "attached": self.attached and self.attached._asdict(),
+        }
+
+
+@once
+def placements(trace: Trace) -> list[Placement]:
+    """Returns where each load put its model that was given a ``device_map``, or has offloaded weights."""
+    trace = as_loaded(trace)
+    return [found for load in model_loads(trace) if (found := _placement(trace, load)) is not None]
+
+
+@once
+def offloadings(trace: Trace) -> list[Operation]:
+    """Returns what offloaded or spread a model after its load, in order of time."""
+    index, attributes = span_index(trace), trace.spans.column("attributes")
+    found = []
+    for row in sorted(range(len(index.phases)), key=index.starts.__getitem__):
+        noted = _mapping(attributes[row])
+        if index.phases[row] == "surgery" and "attached" in noted:
+            span = trace.spans[row]
+            caller = text(noted.get("caller"))
+            found.append(
+                Operation(
+                    span.id,
+                    span.name,
+                    caller,
+                    index.wall_ns(row),
+                    _written([noted]),
+                    _attached([noted]),
+                )
+            )
+    return found
+
+
+def folded_names(names: Iterable[str]) -> list[str]:
+    """Returns names of modules in their order, with those that differ in a layer's number alone as one."""
+    known = list(names)
+    found = []
+    for group in fold_alike(range(len(known)), known, [0] * len(known)):
+        if not group.indexes:
+            found.append(group.prefix or "the whole model")
+            continue
+        found += [f"{group.label}.{rest}".rstrip(".") for rest, _ in group.members]
+    return found
+
+
+def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
+    index, attributes = span_index(trace), trace.spans.column("attributes")
+    rows = index.walk_thread([index.row_of[load.span]])
+    noted = {row: _mapping(attributes[row]) for row in sorted(rows, key=index.starts.__getitem__)}
+    asked = load.keywords.get("device_map")
+    sizes = _sizes(trace, load)
+    device_map = _mapping(load.got.get("device_map"))
+    offloaded = any(trace.tensors.column("offload")[row] is not None for row in load.rows)
+    if not (offloaded or len(set(map(str, device_map.values()))) > 1 or asked in COMPUTED_MAPS):
+        return None
+    names = trace.spans.column("name")
+    computing = [row for row in noted if names[row].endswith(COMPUTES)]
+    limits: Mapping[str, Any] = {}
+    if computing:
+        until = index.ends[computing[-1]]
+        known = [
+            each["limits"] for row, each in noted.items() if "limits" in each and index.starts[row] < until
+        ]
+        limits = _mapping(known[-1]) if known else {}
+    bounds = {device_of(device) or device: natural(size) for device, size in limits.items()}
+    largest = next(
+        (_mapping(each["largest_layer"]) for each in noted.values() if "largest_layer" in each), {}
+    )
+    by_place: dict[str, list[str]] = {}
+    for module, device in device_map.items():
+        by_place.setdefault(device_of(str(device)) or str(device), []).append(module)
+    order = dict.fromkeys((*bounds, *by_place, *sizes))
+    places = [
+        Place(
+            device,
+            bounds.get(device),
+            *sizes.get(device, (0, 0)),
+            folded_names(by_place.get(device, ())),
+        )
+        for device in sorted(order, key=lambda device: device == "disk")
+        if device in by_place or device in sizes or bounds.get(device)
+    ]
+    first = largest.get("names")
+    return Placement(
+        load.span,
+        text(load.got.get("class")) or load.name,
+        asked,
+        load.keywords.get("max_memory"),
+        bool(computing),
+        places,
+        natural(largest.get("bytes")),
+        text(first[0]) if isinstance(first, list) and first else None,
+        _written(noted.values()),
+        _attached(noted.values()),
+    )
+
+
+def _sizes(trace: Trace, load: ModelLoad) -> dict[str, tuple[int, int]]:
+    """Returns how many tensors are where, and their bytes, each object once."""
+    column = trace.tensors.column
+    columns = [column(name) for name in ("kind", "same_as", "offload", "device", "bytes")]
+    found: dict[str, tuple[int, int]] = {}
+    for row in load.rows:
+        kind, same, offload, device, size = (each[row] for each in columns)
+        place = offload or device
+        if kind == "unused" or same is not None or place is None:
+            continue
+        count, total = found.get(place, (0, 0))
+        found[place] = count + 1, total + (size or 0)
+    return found
+
+
+def _written(noted: Iterable[Mapping[str, Any]]) -> Written | None:
+    """Returns the sum of what several spans say was written; None where none says so."""
+    known = [_mapping(each["written"]) for each in noted if "written" in each]
+    if not known:
+        return None
+    files, size, spent = (
+        sum(natural(each.get(name)) or 0 for each in known) for name in ("files", "bytes", "duration_ns")
+    )
+    return Written(files, size, spent, text(known[-1].get("folder")))
+
+
+def _attached(noted: Iterable[Mapping[str, Any]]) -> Attached | None:
+    """Returns the hooks that there were after the last of several spans that tells."""
+    known = [_mapping(each["attached"]) for each in noted if "attached" in each]
+    if not known:
+        return None
+    return Attached(natural(known[-1].get("hooks")) or 0, natural(known[-1].get("offloaded")) or 0)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
