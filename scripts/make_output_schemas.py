@@ -24,6 +24,7 @@ from hftrace.analysis.compare.files import FileKey
 from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
+from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
@@ -398,6 +399,7 @@ MEMORY = record(
         ),
         "composition": nullable(record(COMPOSITION)),
         "device_peaks": array(record(DEVICE_PEAK)),
+        "merges": array(of(Merge)),
     }
 )
 WRITTEN = {"written": nullable(of(Written)), "attached": nullable(of(Attached))}

@@ -35,6 +35,7 @@ MODULES = (
     "files",
     "keywords",
     "memory",
+    "merges",
     "prefixes",
     "recorder",
     "requests",
