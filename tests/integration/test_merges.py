@@ -9,6 +9,8 @@ import pytest
 
 import hftrace
 from hftrace.analysis.ledger.merges import merges
+from hftrace.analysis.time.offloading import moved_models
+from hftrace.analysis.time.placement import placements
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -129,3 +131,27 @@ def test_a_load_that_ended_in_the_middle(folder, monkeypatch):
         assert merge.keys == stored(folder, PARTS[label.rpartition(".")[2]])[0]
     placed = {row.name: row.provenance for row in trace.tensors if row.placed_ns is not None}
     assert {provenance for name, provenance in placed.items() if ".experts." in name} == {"converted"}
+
+
+def test_merged_and_offloaded(folder, tmp_path):
+    """What is merged is written anew, one file each, and each pass brings it in from there."""
+    places = {"model.embed_tokens": "cpu", "model.layers": "disk", "model.norm": "cpu"}
+    places |= {"model.rotary_emb": "cpu", "lm_head": "cpu"}
+    with hftrace.trace(None) as recorded:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, device_map=places, offload_folder=str(tmp_path / "off")
+        )
+        with torch.no_grad():
+            model(torch.arange(4)[None])
+    trace = recorded.trace
+    assert not trace.header["errors"]
+    found = {merge.label.rpartition(".")[2]: merge for merge in merges(trace)}
+    assert set(found) == set(PARTS)
+    files = list((tmp_path / "off").iterdir())
+    (placed,) = placements(trace)
+    assert placed.written.files == len(files) == sum(merge.tensors for merge in found.values())
+    assert placed.written.bytes == sum(file.stat().st_size for file in files)
+    (moved,) = moved_models(trace)
+    offloaded = sum(row.bytes for row in trace.tensors if row.offload == "disk")
+    assert moved.disk_bytes == offloaded
+    assert moved.mapped

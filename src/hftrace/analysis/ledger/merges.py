@@ -12,6 +12,9 @@ from hftrace.analysis.ledger.tensors import fold_alike
 from hftrace.analysis.once import once
 from hftrace.schema.trace import Trace
 
+MADE = ("converted", "offloaded")
+"""Provenances of what may have been merged: it is in the model, or was written to the offload folder."""
+
 
 class Merge(NamedTuple):
     """Parameters that were made in one way, of layers that are alike."""
@@ -95,7 +98,7 @@ def _parameters(trace: Trace) -> Mapping[tuple[Any, ...], _Parameter]:
     found: dict[tuple[Any, ...], _Parameter] = {}
     for row in zip(*columns, strict=True):
         name, operations, began, ended, span, keys, stored, size, read, dtype, load, rank, provenance = row
-        if provenance != "converted" or not (operations and name) or began is None or ended is None:
+        if provenance not in MADE or not (operations and name) or began is None or ended is None:
             continue
         known = found.setdefault((rank, load, name), _Parameter(name, tuple(operations), began, ended, span))
         known.keys += len(keys)

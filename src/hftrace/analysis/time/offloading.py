@@ -10,7 +10,7 @@ from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import fold_alike
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace, load_names
-from hftrace.analysis.time.placement import offloadings
+from hftrace.analysis.time.placement import offloadings, placements
 from hftrace.analysis.values import natural, text
 from hftrace.schema.trace import Trace
 
@@ -198,17 +198,22 @@ def _sum(layers: str, name: str, rows: list[list[Any]]) -> MovedModule:
 
 
 def _are_mapped(trace: Trace, load: int) -> bool:
-    """Returns whether a load left its weights in safetensors files, in the dtype that the model has.
+    """Returns whether all that a load left on disk is in safetensors files, in the dtype that the model has.
 
-    A tensor of such a file is a map for a model on the CPU. Whatever has written the weights anew wrote them
-    in another way, or in another dtype.
+    A tensor of such a file is a map for a model on the CPU. accelerate's own files are copied, and what
+    has another dtype in the file is cast.
     """
-    if offloadings(trace):
+    placed = next((each for each in placements(trace) if each.load == load), None)
+    if placed is None or offloadings(trace):
+        return False
+    if placed.written is not None and placed.written.format != "safetensors":
         return False
     tensors = as_loaded(trace).tensors
     columns = [tensors.column(name) for name in ("load", "offload", "file", "keys", "stored_dtype", "dtype")]
     found = [row for row in zip(*columns, strict=True) if row[0] == load and row[1] == "disk"]
     return bool(found) and all(
-        file is not None and file.endswith(".safetensors") and len(keys) == 1 and stored == dtype
+        stored == dtype
+        if file is not None and file.endswith(".safetensors") and len(keys) == 1
+        else placed.written is not None  # as the model has it
         for _, _, file, keys, stored, dtype in found
     )

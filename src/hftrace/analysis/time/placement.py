@@ -24,6 +24,8 @@ class Written(NamedTuple):
     files: int
     bytes: int
     duration_ns: int
+    format: str | None
+    """``safetensors``, as transformers 5 writes them, or ``dat``, as accelerate does."""
     folder: str | None
 
 
@@ -213,7 +215,7 @@ def _written(noted: Iterable[Mapping[str, Any]]) -> Written | None:
     files, size, spent = (
         sum(natural(each.get(name)) or 0 for each in known) for name in ("files", "bytes", "duration_ns")
     )
-    return Written(files, size, spent, text(known[-1].get("folder")))
+    return Written(files, size, spent, text(known[-1].get("format")), text(known[-1].get("folder")))
 
 
 def _attached(noted: Iterable[Mapping[str, Any]]) -> Attached | None:

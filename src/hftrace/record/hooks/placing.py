@@ -100,7 +100,8 @@ def written_handler(
             path = os.path.join(folder, f"{arguments.get('weight_name')}{suffix}")
             notes = state.stack[-1].notes
             written = notes.setdefault(
-                "written", {"files": 0, "bytes": 0, "duration_ns": 0, "folder": redact(folder)}
+                "written",
+                {"files": 0, "bytes": 0, "duration_ns": 0, "format": suffix[1:], "folder": redact(folder)},
             )
             written["files"] += 1
             written["bytes"] += os.stat(path).st_size
