@@ -36,6 +36,7 @@ MODULES = (
     "keywords",
     "memory",
     "merges",
+    "offload",
     "prefixes",
     "recorder",
     "requests",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
-from hftrace.analysis.ledger.tensors import fold_alike
+from hftrace.analysis.ledger.tensors import fold_alike, take
+from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import LoadTrace, load_names
 from hftrace.analysis.time.placement import offloadings, placements
@@ -208,12 +209,16 @@ def _are_mapped(trace: Trace, load: int) -> bool:
         return False
     if placed.written is not None and placed.written.format != "safetensors":
         return False
-    tensors = as_loaded(trace).tensors
-    columns = [tensors.column(name) for name in ("load", "offload", "file", "keys", "stored_dtype", "dtype")]
-    found = [row for row in zip(*columns, strict=True) if row[0] == load and row[1] == "disk"]
+    trace = as_loaded(trace)
+    rows = next((each.rows for each in model_loads(trace) if each.span == load), ())
+    columns = [
+        take(trace.tensors.column(name), rows)
+        for name in ("offload", "file", "keys", "stored_dtype", "dtype")
+    ]
+    found = [row for row in zip(*columns, strict=True) if row[0] == "disk"]
     return bool(found) and all(
         stored == dtype
         if file is not None and file.endswith(".safetensors") and len(keys) == 1
         else placed.written is not None  # as the model has it
-        for _, _, file, keys, stored, dtype in found
+        for _, file, keys, stored, dtype in found
     )
