@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
-from hftrace.analysis.ledger.tensors import fold_alike
+from hftrace.analysis.ledger.tensors import fold, fold_alike
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.request import COMPUTED_MAPS, device_of
@@ -45,10 +45,11 @@ class Place:
     device: str
     limit_bytes: int | None
     """What it might have; None where nothing limits it, or that is not known."""
-    tensors: int
-    bytes: int
+    tensors: int | None
+    bytes: int | None
+    """None in a load that has returned no model."""
     modules: Sequence[str]
-    """Of the map, with layers that follow one another as one."""
+    """Of the map, with layers that follow one another as one; without a map, the tensors that are there."""
 
 
 @dataclass(frozen=True)
@@ -145,13 +146,16 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
     rows = index.walk_thread([index.row_of[load.span]])
     noted = {row: _mapping(attributes[row]) for row in sorted(rows, key=index.starts.__getitem__)}
     asked = load.keywords.get("device_map")
-    sizes = _sizes(trace, load)
+    held = _held(trace, load)
+    size = trace.tensors.column("bytes")
     device_map = _mapping(load.got.get("device_map"))
     offloaded = any(trace.tensors.column("offload")[row] is not None for row in load.rows)
     if not (offloaded or len(set(map(str, device_map.values()))) > 1 or asked in COMPUTED_MAPS):
         return None
     names = trace.spans.column("name")
     computing = [row for row in noted if names[row].endswith(COMPUTES)]
+    if not (held or computing):
+        return None  # a model that was handed over, as to a pipeline: another load has placed it
     limits: Mapping[str, Any] = {}
     if computing:
         until = index.ends[computing[-1]]
@@ -166,16 +170,17 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
     by_place: dict[str, list[str]] = {}
     for module, device in device_map.items():
         by_place.setdefault(device_of(str(device)) or str(device), []).append(module)
-    order = dict.fromkeys((*bounds, *by_place, *sizes))
+    order = dict.fromkeys((*bounds, *by_place, *held))
     places = [
         Place(
             device,
             bounds.get(device),
-            *sizes.get(device, (0, 0)),
-            folded_names(by_place.get(device, ())),
+            len(held.get(device, ())) if held else None,
+            sum(size[row] or 0 for row in held.get(device, ())) if held else None,
+            folded_names(by_place[device]) if device in by_place else _of_tensors(trace, held.get(device)),
         )
         for device in sorted(order, key=lambda device: device == "disk")
-        if device in by_place or device in sizes or bounds.get(device)
+        if device in by_place or device in held or bounds.get(device)
     ]
     first = largest.get("names")
     return Placement(
@@ -192,19 +197,22 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
     )
 
 
-def _sizes(trace: Trace, load: ModelLoad) -> dict[str, tuple[int, int]]:
-    """Returns how many tensors are where, and their bytes, each object once."""
+def _held(trace: Trace, load: ModelLoad) -> dict[str, list[int]]:
+    """Returns the tensors that are in each place, each object once."""
     column = trace.tensors.column
-    columns = [column(name) for name in ("kind", "same_as", "offload", "device", "bytes")]
-    found: dict[str, tuple[int, int]] = {}
+    columns = [column(name) for name in ("kind", "same_as", "offload", "device")]
+    found: dict[str, list[int]] = {}
     for row in load.rows:
-        kind, same, offload, device, size = (each[row] for each in columns)
+        kind, same, offload, device = (each[row] for each in columns)
         place = offload or device
-        if kind == "unused" or same is not None or place is None:
-            continue
-        count, total = found.get(place, (0, 0))
-        found[place] = count + 1, total + (size or 0)
+        if kind != "unused" and same is None and place is not None:
+            found.setdefault(place, []).append(row)
     return found
+
+
+def _of_tensors(trace: Trace, rows: Sequence[int] | None) -> list[str]:
+    """Returns what tensors are called, those of layers by their layers."""
+    return list(dict.fromkeys(group.label for group in fold(trace.tensors, rows or ())))
 
 
 def _written(noted: Iterable[Mapping[str, Any]]) -> Written | None:

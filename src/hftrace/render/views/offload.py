@@ -62,11 +62,11 @@ def _placement(trace: Trace, placement: Placement) -> Block:
         rows.append(
             Row(
                 (
-                    words or ("-" if placement.places[0].modules else "not said by the model"),
+                    words or "-",
                     clean(place.device),
                     limit,
-                    f"{place.tensors:,}",
-                    units.byte_count(place.bytes),
+                    "-" if place.tensors is None else f"{place.tensors:,}",
+                    "-" if place.bytes is None else units.byte_count(place.bytes),
                 )
             )
         )
@@ -106,7 +106,7 @@ def _asked_words(placement: Placement) -> str:
             f"{clean(device)}: {_value(size)}" for device, size in placement.asked_limits.items()
         )
         return f"{words}, max_memory {limits}"
-    return words + ("; the limits are what was free then" if placement.computed else "")
+    return words + ("; the limits were worked out of what was free" if placement.computed else "")
 
 
 def _value(value: Any) -> str:
