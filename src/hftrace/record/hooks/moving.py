@@ -88,7 +88,7 @@ class Moved:
 class Pass:
     """A forward pass of an offloaded model that is running on this thread."""
 
-    __slots__ = ("before", "first", "hooks", "model", "moving", "open", "root", "started")
+    __slots__ = ("first", "hooks", "model", "moving", "open", "root", "started", "totals")
 
     def __init__(self, model: Moved, hook: Any, module: Any, started: int) -> None:
         self.model = model
@@ -101,7 +101,8 @@ class Pass:
         self.started = started
         self.moving: list[int] | None = None
         """The sums of the module that is being brought in."""
-        self.before = _sums(model)
+        self.totals = [0] * 7
+        """Sums over all modules."""
 
 
 class Moves:
@@ -140,11 +141,6 @@ def moves_of(recorder: Recorder) -> Moves:
     return found
 
 
-def _sums(model: Moved) -> list[int]:
-    """Returns the sums of all modules."""
-    return [sum(column) for column in zip(*model.modules.values(), strict=True)] or [0] * 7
-
-
 def _forward_is_running() -> bool:
     """Returns whether the call that is beginning lies in the ``forward`` of another module with a hook."""
     found = 0
@@ -180,7 +176,7 @@ def _end(recorder: Recorder, running: Pass, number: int, ended: int) -> None:
     state.moves = None
     model.passes += 1
     model.pass_ns += ended - running.started
-    moved = [after - before for after, before in zip(_sums(model), running.before, strict=True)]
+    moved = running.totals
     if not moved[TIMES]:
         return
     facts = {
@@ -207,15 +203,16 @@ def _end(recorder: Recorder, running: Pass, number: int, ended: int) -> None:
         recorder.facts("moves", model.facts())
 
 
-def _count_own(hook: Any, module: Any, sums: list[int]) -> None:
+def _count_own(hook: Any, module: Any, sums: list[int], totals: list[int]) -> None:
     """Counts the tensors of a module whose values no loader was asked for: they were in memory."""
     tensors = [*(module.parameters() if hook.place_submodules else module._parameters.values())]
     if hook.offload_buffers:
         tensors += module.buffers() if hook.place_submodules else module._buffers.values()
     for tensor in tensors:
         if tensor is not None:
-            sums[MEMORY] += 1
-            sums[MEMORY_BYTES] += tensor.nbytes
+            for each in (sums, totals):
+                each[MEMORY] += 1
+                each[MEMORY_BYTES] += tensor.nbytes
 
 
 @transparent
@@ -250,15 +247,19 @@ def bring_in_handler(
             recorder.error(target, error)
         if running is None or sums is None:
             return original(*args, **kwargs)
-        before = sums[DISK] + sums[MEMORY]
+        totals = running.totals
+        before = totals[DISK] + totals[MEMORY]
         try:
             result = original(*args, **kwargs)
         finally:
             running.moving = None
-            sums[IN] += clock() - started
+            spent = clock() - started
+            sums[IN] += spent
+            totals[IN] += spent
             sums[TIMES] += 1
-        if sums[DISK] + sums[MEMORY] == before:
-            shielded(recorder, target, _count_own, hook, module, sums)
+            totals[TIMES] += 1
+        if totals[DISK] + totals[MEMORY] == before:
+            shielded(recorder, target, _count_own, hook, module, sums, totals)
         return result
 
     return call
@@ -287,6 +288,7 @@ def take_out_handler(
             hook, module = args[0], args[1]
             if hook.offload:
                 running.model.of(hook, module)[OUT] += ended - started
+                running.totals[OUT] += ended - started
             if id(module) == running.root:
                 running.open -= 1
                 if running.open <= 0:
@@ -316,8 +318,9 @@ def offloaded_weight_handler(
             try:
                 at = MEMORY if args[1] in args[0].state_dict else DISK
                 size = result.nbytes
-                running.moving[at] += 1
-                running.moving[at + 1] += size
+                for sums in (running.moving, running.totals):
+                    sums[at] += 1
+                    sums[at + 1] += size
             except Exception as error:
                 recorder.error(point.target, error)
         return result
