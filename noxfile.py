@@ -1,4 +1,4 @@
-"""The project's commands: ``nox -s check``, ``test``, ``docs``, ``bench``; ``nox -l`` lists them.
+"""The project's commands: ``nox -s check``, ``test``, ``kinds``, ``docs``, ``bench``; ``nox -l`` lists them.
 
 Sessions make no environments of their own. They use the pinned ones of tests/environments, so that
 a check here sees what CI sees, and torch is installed once.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import nox
@@ -43,6 +44,17 @@ def check(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """What CI runs; ``nox -s test -- --all`` for every transformers version."""
     session.run("bash", "tests/run.sh", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def kinds(session: nox.Session) -> None:
+    """Every kind of load with every transformers version, and docs/kinds.md from what came of it; hours."""
+    session.run(sys.executable, "tests/environments/make.py", "--all", external=True, silent=True)
+    with tempfile.TemporaryDirectory() as reports:
+        run = (sys.executable, "tests/environments/run.py", "--all", "--sparse", "--reports", reports)
+        # Tests that fail are in the table.
+        session.run(*run, *session.posargs, external=True, success_codes=[0, 1])
+        _python(session, "scripts/make_kinds_page.py", reports)
 
 
 @nox.session(python=False)

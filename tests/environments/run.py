@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,8 +93,10 @@ def _count(report: Path, row: Row) -> None:
         row.passed += max(0, total - failures - errors - skipped)
 
 
-def _pytest(directory: Path, version: str, arguments: list[str], row: Row) -> int:
-    """Runs pytest and counts into ``row``; returns its exit code."""
+def _pytest(
+    directory: Path, version: str, arguments: list[str], row: Row, kept: Path | None, name: str
+) -> int:
+    """Runs pytest and counts into ``row``; returns its exit code. The report is kept below ``kept``."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary, "report.xml")
         options = [f"--junitxml={report}", "-o", f"cache_dir=.pytest_cache/{version}"]
@@ -107,6 +110,9 @@ def _pytest(directory: Path, version: str, arguments: list[str], row: Row) -> in
         )
         if report.exists():
             _count(report, row)
+            if kept is not None:
+                kept.mkdir(parents=True, exist_ok=True)
+                shutil.copy(report, kept / f"{name}.xml")
     # In one piece, as another version may be running beside this one.
     heading = f"\n=== transformers {version}: pytest {' '.join(arguments)}\n"
     print(heading + done.stdout.decode("utf-8", "replace"), flush=True)
@@ -127,7 +133,15 @@ def _chosen(version: str, *, ci: bool, sparse: bool) -> list[str]:
     return arguments
 
 
-def run_version(directory: Path, version: str, arguments: list[str], *, ci: bool, sparse: bool) -> Row:
+def run_version(
+    directory: Path,
+    version: str,
+    arguments: list[str],
+    *,
+    ci: bool,
+    sparse: bool,
+    reports: Path | None = None,
+) -> Row:
     """Runs pytest in the environment of one version.
 
     Args:
@@ -136,6 +150,8 @@ def run_version(directory: Path, version: str, arguments: list[str], *, ci: bool
         arguments: For pytest; empty for what this version runs by itself.
         ci: Whether CI runs it, which leaves out what another version shows as well.
         sparse: Whether tests marked `sparse` run with every version.
+        reports: Where pytest's own report is kept, as VERSION.xml, and that of a second try as
+            VERSION-again.xml.
     """
     row = Row(f"transformers {version}")
     if not arguments:
@@ -148,12 +164,11 @@ def run_version(directory: Path, version: str, arguments: list[str], *, ci: bool
         print(row.note, flush=True)
         return row
     started = time.monotonic()
-    code = _pytest(directory, version, arguments, row)
+    code = _pytest(directory, version, arguments, row, reports, version)
     if code == 1 and 0 < row.failed <= SECOND_TRY:
         again = Row(row.name)
-        code = _pytest(
-            directory, version, ["--last-failed", "--last-failed-no-failures=none", *arguments], again
-        )
+        last = ["--last-failed", "--last-failed-no-failures=none"]
+        code = _pytest(directory, version, [*last, *arguments], again, reports, f"{version}-again")
         if again.passed + again.failed == row.failed:
             row.note = f"{again.passed} passed on the second try" if again.passed else ""
             row.passed, row.failed = row.passed + again.passed, again.failed
@@ -208,6 +223,7 @@ def main() -> int:
     add_selection(parser)
     parser.add_argument("--checks", action="store_true", help="run ruff and mypy and build the docs first")
     parser.add_argument("--sparse", action="store_true", help="also run the tests marked sparse with each")
+    parser.add_argument("--reports", type=Path, metavar="DIRECTORY", help="keep pytest's reports there")
     parser.add_argument("--jobs", type=int, default=2, help="versions that run at a time (default: 2)")
     own, after = _split(sys.argv[1:])
     options = parser.parse_args(own)
@@ -220,7 +236,13 @@ def main() -> int:
         order = sorted(versions, key=lambda version: (version != BASE, version != CLIENT_VERSION))
         pending = {
             version: pool.submit(
-                run_version, options.directory, version, after, ci=options.ci, sparse=options.sparse
+                run_version,
+                options.directory,
+                version,
+                after,
+                ci=options.ci,
+                sparse=options.sparse,
+                reports=options.reports,
             )
             for version in order
         }

@@ -11,6 +11,9 @@ import torch
 import transformers
 from truth import model_tensors, randomize
 
+from hftrace.analysis.findings.registry import findings
+from hftrace.schema.trace import Trace
+
 pytestmark = [pytest.mark.integration, pytest.mark.once, pytest.mark.process]
 
 
@@ -25,6 +28,15 @@ class WithZeros(transformers.LlamaForSequenceClassification):
         if getattr(module, "out_features", None) == 3:
             with torch.no_grad():
                 module.weight.zero_()
+
+
+class WithNan(WithZeros):
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if getattr(module, "out_features", None) == 3:
+            with torch.no_grad():
+                module.weight[0, :2] = float("nan")
+                module.weight[1, 0] = float("inf")
 """
 
 
@@ -69,6 +81,14 @@ def shown(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def with_nan(shown, tmp_path_factory):
+    """Returns the findings of the same model with a head that holds values that are no numbers."""
+    made = next(tmp_path_factory.getbasetemp().glob("statistics*"))
+    hftrace(made, "load", made / "m", "--class", "zeros:WithNan", "--stats", "-q", "-o", made / "nan.json")
+    return findings(Trace.open(made / "nan.json")), findings(Trace.open(made / "x.json"))
+
+
 def test_each_tensor_of_the_model(shown):
     rows, model, _ = shown
     tensors = {name: tensor for name, (_, tensor, _) in model_tensors(model).items()}
@@ -102,3 +122,12 @@ def test_the_screen_says_what_is_no_number(shown):
     assert norm.split()[-3:] == ["%", "1", "file"]
     (head,) = (line for line in text.splitlines() if line.startswith("score.weight"))
     assert head.split()[-3:] == ["100", "%", "model"]
+
+
+def test_a_new_head_of_no_numbers_is_a_finding(with_nan):
+    found, healthy = with_nan
+    (head,) = [each for each in found if each.rule == "R46"]
+    assert "score.weight (initialized): 2 NaN and 1 infinite of 96 values" in head.evidence
+    # One in the file is the file's own, and a head of zeros is no error by itself.
+    assert "norm" not in head.evidence
+    assert "R46" not in [each.rule for each in healthy]

@@ -42,6 +42,7 @@ def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
         "kept_in_float32": lambda: _kept_in_float32(model),
         "sub_configs": lambda: sorted(_sub_configs(config)),
         "parts": lambda: list(_parts(model, config)),
+        "partitioned_by": lambda: _partitioned_by(model),
     }
     found: dict[str, Any] = {}
     for name, read in readers.items():
@@ -52,6 +53,17 @@ def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
         if value is not None and value != []:
             found[name] = value
     return found
+
+
+def _partitioned_by(model: Any) -> str | None:
+    """Returns what has taken the parameters apart, so that none of them is whole on this rank.
+
+    Under DeepSpeed's ZeRO-3 a parameter is an empty tensor with a ``ds_id``, but for the moments when it is
+    gathered (deepspeed.runtime.zero.partition_parameters). Not tried with DeepSpeed itself.
+    """
+    if "deepspeed" not in sys.modules:
+        return None
+    return "DeepSpeed ZeRO-3" if any(hasattr(each, "ds_id") for each in model.parameters()) else None
 
 
 def _own_classes(owner: type) -> list[str]:

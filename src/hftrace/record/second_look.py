@@ -158,6 +158,16 @@ class Models:
                     found.append(each)
             return found
 
+    def knows(self, module: Any) -> bool:
+        """Returns whether a module is a model that is followed, or one of transformers' that is a part of it.
+
+        Other modules are not looked for: a program may ask this of each module of a model, in turn.
+        """
+        with self._lock:
+            if any(each.model() is module for each in self._followed):
+                return module is not None
+        return hasattr(type(module), "_load_pretrained_model") and bool(self.loads_of(module))
+
     def loads_of(self, module: Any) -> set[int]:
         """Returns the loads of the followed models that a module is part of, or that are part of it."""
         with self._lock:

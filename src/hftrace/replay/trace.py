@@ -328,7 +328,11 @@ def _surroundings(processes: list[Process], base: int) -> dict[str, Any]:
         for fact in process.facts.get("surroundings", []):
             around.update(fact)
     unrecorded = [child for child in started if child.get("pid") not in recorded]
-    sums["count"] -= len(started) - len(unrecorded)
+    if len(unrecorded) < len(started):
+        sums["count"] -= len(started) - len(unrecorded)
+        # The kernel counts all children of a process together, those that have a journal here among them.
+        sums["cpu_ns"] = None
+        sums["alive"] = None if sums["alive"] else sums["alive"]
     # Journals of before say nothing of either.
     known = {"children": {**sums, "unrecorded": unrecorded}} if _counts_children(processes) else {}
     return {**known, **({"surroundings": around} if around else {})}

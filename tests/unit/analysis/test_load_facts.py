@@ -138,3 +138,12 @@ def test_what_was_damaged_is_said(lost, evidence):
     damaged = dataclasses.replace(trace, header=Facts({**trace.header, "lost": lost}))
     (found,) = (finding for finding in findings(damaged) if finding.rule == "H01")
     assert found.evidence == evidence
+
+
+def test_what_cannot_be_described_is_refused_plainly():
+    made = Session()
+    load = made.load("AutoModel", "a", "A", got={"partitioned_by": "DeepSpeed ZeRO-3"})
+    made.tensor("weight", [0], load=load)
+    found = {each.rule: each for each in findings(made.trace())}
+    assert found["H06"].title == "DeepSpeed ZeRO-3 is not supported"
+    assert found["H06"].concerns == "recorder"

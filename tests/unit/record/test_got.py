@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
+import types
 
 import pytest
 
@@ -147,3 +148,12 @@ def test_code_of_the_folder_and_code_of_another(imported):
     assert foreign_files(model_class, str(folder)) == ["modeling_toy.py"]
     assert foreign_files(model_class, "org/repository") == []
     assert foreign_files(torch.nn.Linear, str(folder)) == []
+
+
+def test_parameters_that_deepspeed_has_taken_apart(monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    assert "partitioned_by" not in got_of(model)
+    monkeypatch.setitem(sys.modules, "deepspeed", types.ModuleType("deepspeed"))
+    assert "partitioned_by" not in got_of(model)
+    model.weight.ds_id = 0
+    assert got_of(model)["partitioned_by"] == "DeepSpeed ZeRO-3"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from test_replay import MAIN, WORKER, Writer
 
+from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.time.phases import attributed_share
 from hftrace.launch.ending.explanation import explain_death
 from hftrace.launch.in_process import with_post_mortem
@@ -170,3 +171,19 @@ def test_processes_that_were_started_are_in_the_header(tmp_path):
     assert [(each["pid"], each["time_ns"]) for each in header["children"]["unrecorded"]] == [(77, 3_000_000)]
     assert header["children"]["count"] == 1, "the other one is recorded"
     assert "surroundings" not in header
+
+
+def test_what_the_kernel_counts_for_all_children_is_none_of_the_others(tmp_path):
+    made = two_loads(tmp_path)
+    child = {"how": "program", "pid": 77, "name": "uname", "python": False, "time_ns": made.at(3)}
+    made.line(journal.FACTS, "child", child)
+    made.line(journal.FACTS, "child", {**child, "pid": 78, "name": "python -m ipykernel", "python": True})
+    made.line(journal.FACTS, "children", {"count": 2, "alive": 0, "cpu_ns": 6_000_000_000})
+    made.write()
+    assert replay(tmp_path).header["children"]["cpu_ns"] == 6_000_000_000
+    other = Writer(tmp_path, rank=1, pid=78)
+    other.stop(5)
+    other.write()
+    found = replay(tmp_path).header["children"]
+    assert (found["count"], found["alive"], found["cpu_ns"]) == (1, 0, None)
+    assert not unrecorded_children(replay(tmp_path)).matters

@@ -9,6 +9,7 @@ from hftrace import units
 from hftrace.analysis.findings.rules import Finding, is_number, rule
 from hftrace.analysis.loader import is_unrecognised, traced_as
 from hftrace.analysis.lost import DAMAGED, NAMES, damaged_facts, lost_of
+from hftrace.analysis.model_loads import model_loads
 from hftrace.schema.trace import Trace
 
 MAX_NAMED = 3
@@ -158,6 +159,27 @@ def sampler_ended(trace: Trace) -> Iterator[Finding]:
         "Look for what ended it: the kernel's log (dmesg) names what it killed for memory.",
         internal=True,
     )
+
+
+@rule(
+    ("H06", "not-supported", "Parameters are taken apart in a way that the ledger cannot describe."),
+    concerns="recorder",
+)
+def not_supported(trace: Trace) -> Iterator[Finding]:
+    """H06: a model whose parameters are empty tensors on each rank."""
+    found = {str(load.got["partitioned_by"]) for load in model_loads(trace) if load.got.get("partitioned_by")}
+    if found:
+        by = " and ".join(sorted(found))
+        yield Finding(
+            "H06",
+            "not-supported",
+            f"{by} is not supported",
+            "It has taken the parameters apart: shapes, bytes and sources in the ledger are those of what is "
+            "left on this rank, and not of the model. Times and memory are the process's.",
+            "Do not go by the ledger of this load. The same checkpoint, loaded without it, shows where its "
+            "weights come from.",
+            internal=True,
+        )
 
 
 def _sampler_end(facts: Mapping[str, Any]) -> str:

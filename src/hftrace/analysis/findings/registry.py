@@ -43,6 +43,7 @@ MODULES = (
     "session",
     "threads",
     "time",
+    "values",
     "verify",
     "weights",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
+from hftrace.analysis.findings.afterwards import CASTING
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.time.session import (
     OUTSIDE,
@@ -19,6 +20,8 @@ from hftrace.analysis.time.session import (
 from hftrace.schema.trace import Trace
 
 RESIZE = "resize_token_embeddings"
+MOVING = CASTING | {"cpu", "cuda"}
+"""Methods whose work a load can do itself."""
 LEAST_NS = 1_000_000_000
 """Less time than this is nobody's question."""
 LEAST_RESIZE_NS = 100_000_000
@@ -107,7 +110,12 @@ def _name(part: Part) -> str:
 
 def _advice(part: Part) -> str:
     """Returns what to do about the largest part."""
-    if part.kind == "surgery":
+    if part.kind == "surgery" and part.name.endswith(".compile"):
+        return (
+            "torch.compile imports its compiler when called, and compiles when the model is called first: "
+            "leave it out where a process starts often and runs briefly."
+        )
+    if part.kind == "surgery" and part.name.rpartition(".")[2] in MOVING:
         return (
             f"Look at {part.name.rpartition('.')[2]} first: what the model is moved or cast to may be asked "
             "of from_pretrained itself (device_map, dtype)."

@@ -30,6 +30,8 @@ REPEATED = 4
 """From this many alike siblings on, one node stands for all of them."""
 CALLED = ("generate", "forward", "tokenize", "processor")
 """Phases of what a program calls besides loads."""
+OPERATIONS = ("surgery", "save")
+"""Phases of what it does to a model that is loaded."""
 _NUMBERS = re.compile(r"\d+")
 
 

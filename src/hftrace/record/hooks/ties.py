@@ -38,6 +38,8 @@ class TieObserver(WatchingObserver):
 
     def begin(self, call: Call, started: int) -> Any:
         """Looks at the parameters as they are, once weights have been placed."""
+        if not self.recorder.open_loads:
+            return self._outside(call, started)
         watched = super().begin(call, started)
         if watched is None:
             return None
@@ -45,8 +47,20 @@ class TieObserver(WatchingObserver):
         parts = models_of(self.recorder).touched_by(call.first()) if in_container(self.state.stack) else []
         return _Tying(watched, None if built else _Parameters(call.first()), parts)
 
+    def _outside(self, call: Call, started: int) -> OpenSpan | None:
+        """Begins a span for a call of the program's own; what it did shows in the second look."""
+        model = call.first()
+        if self.state.stack or not models_of(self.recorder).knows(model):
+            return None
+        return self.recorder.begin(
+            "surgery", f"{type(model).__name__}.tie_weights", self.number, None, started
+        )
+
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Writes down which parameter stands for which now."""
+        if not isinstance(token, _Tying):
+            self.recorder.end(token)
+            return
         try:
             if token.before is not None:
                 self._compare(token.before)
@@ -57,7 +71,10 @@ class TieObserver(WatchingObserver):
 
     def fail(self, token: Any, call: Call, error: BaseException) -> None:
         """Ends the span as failed."""
-        super().fail(token.watched, call, error)
+        if isinstance(token, _Tying):
+            super().fail(token.watched, call, error)
+        else:
+            self.recorder.fail(token, error)
 
     def _compare(self, held: _Parameters) -> None:
         if held.unchanged():
@@ -140,4 +157,4 @@ class _Parameters:
         return found
 
 
-tying_handler = observed_by(TieObserver)
+tying_handler = observed_by(TieObserver, begins_load=True)

@@ -9,7 +9,7 @@ from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
-from hftrace.analysis.time.tree import CALLED, TreeOptions, build
+from hftrace.analysis.time.tree import CALLED, OPERATIONS, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.loads import root_note
 from hftrace.render.node_parts import node_parts
@@ -332,7 +332,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
         parts.append(f"{units.count(collected, 'object')} freed")
     parts += node_parts(node)
     source = (node.source or "") if phase != "shard" or layout.wide else ""
-    if outermost and phase in ("surgery", *CALLED):
+    if outermost and phase in (*CALLED, *OPERATIONS):
         # Where the program called it, not where the library says how.
         caller = node.attributes.get("caller")
         source = place_words(caller) if isinstance(caller, str) else source
@@ -370,7 +370,7 @@ def _title(node: Node) -> str:
     method = node.label.rpartition(".")[2]
     if node.name and node.phase == "load" and node.name.isidentifier() and method != node.label:
         return f"{node.name}.{method}"
-    if node.name and node.phase in CALLED:
+    if node.name and node.phase in (*CALLED, *OPERATIONS):
         return node.name  # with the class of the model, which inherits the method
     return node.label
 

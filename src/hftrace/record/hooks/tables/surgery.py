@@ -1,4 +1,4 @@
-"""Hook points of what changes a model after its load: it is moved, cast, resized, given other weights.
+"""Hook points of what changes a model after its load: it is moved, cast, frozen, given other weights.
 
 Outside of a load each is a root span of phase ``surgery``, where the model is
 one that a load of this recording returned. Inside of a load most are no span,
@@ -208,6 +208,39 @@ class StateDictObserver(SurgeryObserver):
         }
 
 
+class OperationObserver(SpanObserver):
+    """A call on a model that leaves its tensors where they are: a span where the model is a known one."""
+
+    argument: ClassVar[str] = "self"
+    """The parameter that is the model."""
+
+    def begin(self, call: Call, started: int) -> OpenSpan | None:
+        """Begins a span, outside of all others."""
+        model = call.get(self.argument)
+        if self.state.stack or not models_of(self.recorder).knows(model):
+            return None
+        name = f"{type(model).__name__}.{self.words(call)}"
+        return self.recorder.begin("surgery", name, self.number, None, started)
+
+    def words(self, call: Call) -> str:
+        """Returns the function as it is shown."""
+        return self.point.function.rpartition(".")[2]
+
+
+class CompileObserver(OperationObserver):
+    """``torch.compile``, which imports the compiler; it compiles when the model is called first."""
+
+    argument = "model"
+
+
+class FreezeObserver(OperationObserver):
+    """``requires_grad_`` of a module: whether what is below it is trained from now on."""
+
+    def words(self, call: Call) -> str:
+        """Returns it with what was asked for."""
+        return f"{super().words(call)}({bool(call.get('requires_grad', True))})"
+
+
 def slots_of(module: Any) -> dict[str, tuple[int, str]]:
     """Returns, for each name of a tensor below a module, the module that holds it and the name there."""
     return {
@@ -221,6 +254,9 @@ surgery_handler = observed_by(SurgeryObserver, begins_load=True)
 move_model_handler = observed_by(MoveObserver, begins_load=True)
 dispatch_handler = observed_by(DispatchObserver, begins_load=True)
 _blank_handler = observed_by(BlankObserver, begins_load=True)
+operation_handler = observed_by(OperationObserver, begins_load=True)
+_compile_handler = observed_by(CompileObserver, begins_load=True)
+_freeze_handler = observed_by(FreezeObserver, begins_load=True)
 
 
 POINTS = (
@@ -229,6 +265,9 @@ POINTS = (
         for name in ("to", "cpu", "cuda", "half", "bfloat16", "float", "double", "type")
     ),
     HookPoint(f"{MODULE}.to_empty", "surgery", handler=_blank_handler),
+    HookPoint(f"{MODULE}.requires_grad_", "surgery", handler=_freeze_handler),
+    HookPoint(f"{MODULE}.compile", "surgery", handler=operation_handler, optional=True),
+    HookPoint("torch:compile", "surgery", handler=_compile_handler, optional=True),
     HookPoint(
         "transformers.modeling_utils:PreTrainedModel.resize_token_embeddings",
         "surgery",

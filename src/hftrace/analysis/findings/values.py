@@ -1,0 +1,57 @@
+"""Rules about the values that a model holds, where they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hftrace import units
+from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.schema.model import Tensor
+from hftrace.schema.trace import Trace
+
+MAX_NAMES = 3
+
+
+@rule(
+    ("R46", "not-finite", "Parameters that no file has hold values that are no numbers, by `load --stats`."),
+    concerns="weights",
+    at_end=True,
+)
+def not_finite(trace: Trace) -> Iterator[Finding]:
+    """R46: a new head or adapter holds NaN or infinity, and so does whatever is computed with it.
+
+    Buffers are left out: a mask holds infinities because it should.
+    """
+    if not trace.tensors.is_known("nans"):
+        return
+    columns = (trace.tensors.column(name) for name in ("kind", "nans", "infs"))
+    bad = [
+        trace.tensors[row]
+        for row, (kind, nans, infs) in enumerate(zip(*columns, strict=True))
+        if kind == "parameter" and (nans or infs)
+    ]
+    if not bad:
+        return
+    named = "; ".join(_words(row) for row in bad[:MAX_NAMES])
+    rest = f"; and {len(bad) - MAX_NAMES} more" if len(bad) > MAX_NAMES else ""
+    yield Finding(
+        "R46",
+        "not-finite",
+        f"{units.count(len(bad), 'parameter')} without a file {'holds' if len(bad) == 1 else 'hold'} "
+        "NaN or infinity",
+        f"{named}{rest}. No file has values for {'it' if len(bad) == 1 else 'them'}.",
+        "Initialise them before the model is used or trained (torch.nn.init); if nothing was seen to write "
+        "them, another version of transformers may initialise them.",
+        cost_bytes=sum(row.bytes or 0 for row in bad),
+    )
+
+
+def _words(row: Tensor) -> str:
+    """Returns how many values of a tensor are no numbers, and where it is from."""
+    counts = [f"{row.nans:,} NaN"] if row.nans else []
+    counts += [f"{row.infs:,} infinite"] if row.infs else []
+    elements = 1
+    for size in row.shape or ():
+        elements *= size
+    of = f" of {elements:,} values" if row.shape is not None else ""
+    return f"{row.name} ({row.provenance}): {' and '.join(counts)}{of}"
