@@ -402,7 +402,7 @@ MEMORY = record(
         "merges": array(of(Merge)),
     }
 )
-WRITTEN = {"written": nullable(of(Written)), "attached": nullable(of(Attached))}
+WRITTEN = {"written": array(of(Written)), "attached": nullable(of(Attached))}
 OFFLOAD = record(
     {
         "placements": array(

@@ -149,8 +149,9 @@ def test_merged_and_offloaded(folder, tmp_path):
     assert set(found) == set(PARTS)
     files = list((tmp_path / "off").iterdir())
     (placed,) = placements(trace)
-    assert placed.written.files == len(files) == sum(merge.tensors for merge in found.values())
-    assert placed.written.bytes == sum(file.stat().st_size for file in files)
+    (written,) = placed.written
+    assert written.files == len(files) == sum(merge.tensors for merge in found.values())
+    assert written.bytes == sum(file.stat().st_size for file in files)
     (moved,) = moved_models(trace)
     offloaded = sum(row.bytes for row in trace.tensors if row.offload == "disk")
     assert moved.disk_bytes == offloaded

@@ -154,9 +154,10 @@ def test_offloaded_after_the_load(folder, tmp_path):
     assert (disk.memory_bytes, disk.disk_bytes) == (0, weights)
     assert not disk.mapped  # accelerate copies what it reads of its own files
     first, second = offloadings(trace)
-    assert first.written is None
+    assert first.written == []
+    (written,) = second.written
     files = list((tmp_path / "off").glob("*.dat"))
-    assert (second.written.files, second.written.bytes) == (
+    assert (written.files, written.bytes) == (
         len(files),
         sum(file.stat().st_size for file in files),
     )
@@ -222,3 +223,30 @@ def test_a_hook_costs_microseconds():
         hook.pre_forward(module)
         traced = min(spent() for _ in range(7))
     assert traced - untraced < 40_000  # some 5 µs for both; a machine that is busy takes longer
+
+
+@pytest.mark.sparse
+def test_accelerate_loads_and_dispatches(folder, tmp_path):
+    """It writes what stays on the CPU to a folder of its own, and reads it again: that is told apart."""
+    with accelerate.init_empty_weights():
+        model = transformers.LlamaForCausalLM(transformers.AutoConfig.from_pretrained(folder))
+    with hftrace.trace(None) as recorded:
+        accelerate.load_checkpoint_and_dispatch(
+            model,
+            folder,
+            device_map="auto",
+            max_memory={"cpu": "5MB"},
+            offload_folder=str(tmp_path / "off"),
+            no_split_module_classes=["LlamaDecoderLayer"],
+        )
+        forward(model)
+    trace = recorded.trace
+    assert not trace.header["errors"]
+    (placed,) = placements(trace)
+    files = list((tmp_path / "off").glob("*.dat"))
+    (written,) = [each for each in placed.written if each.folder == str(tmp_path / "off")]
+    assert (written.files, written.bytes) == (len(files), sum(file.stat().st_size for file in files))
+    assert {place.device: place.limit_bytes for place in placed.places} == {"cpu": 5_000_000, "disk": None}
+    (moved,) = moved_models(trace)
+    assert moved.disk_bytes == sum(row.bytes for row in trace.tensors if row.offload == "disk")
+    assert not moved.mapped

@@ -324,7 +324,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "limits": _AMOUNTS,
     "largest_layer": {"bytes": AMOUNT, "names": _TEXTS},
     "attached": {"hooks": AMOUNT, "offloaded": AMOUNT},
-    "written": {"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT},
+    "written": [{"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT}],
     "moves": _MOVES,
     "prompt_tokens": AMOUNT,
     "sequences": AMOUNT,

@@ -207,7 +207,7 @@ def _are_mapped(trace: Trace, load: int) -> bool:
     placed = next((each for each in placements(trace) if each.load == load), None)
     if placed is None or offloadings(trace):
         return False
-    if placed.written is not None and placed.written.format != "safetensors":
+    if any(written.format != "safetensors" for written in placed.written):
         return False
     trace = as_loaded(trace)
     rows = next((each.rows for each in model_loads(trace) if each.span == load), ())
@@ -219,6 +219,6 @@ def _are_mapped(trace: Trace, load: int) -> bool:
     return bool(found) and all(
         stored == dtype
         if file is not None and file.endswith(".safetensors") and len(keys) == 1
-        else placed.written is not None  # as the model has it
+        else bool(placed.written)  # as the model has it
         for _, file, keys, stored, dtype in found
     )

@@ -19,7 +19,7 @@ COMPUTES = "infer_auto_device_map"
 
 
 class Written(NamedTuple):
-    """What was written to the folder for offloaded weights."""
+    """What was written to one folder for offloaded weights, or for others on the way."""
 
     files: int
     bytes: int
@@ -68,14 +68,14 @@ class Placement:
     largest_bytes: int | None
     """Of the layer for which room was kept."""
     largest_name: str | None
-    written: Written | None
+    written: Sequence[Written]
     attached: Attached | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
         return {
             **asdict(self),
-            "written": self.written and self.written._asdict(),
+            "written": [each._asdict() for each in self.written],
             "attached": self.attached and self.attached._asdict(),
         }
 
@@ -87,14 +87,14 @@ class Operation(NamedTuple):
     name: str
     caller: str | None
     duration_ns: int
-    written: Written | None
+    written: Sequence[Written]
     attached: Attached | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
         return {
             **self._asdict(),
-            "written": self.written and self.written._asdict(),
+            "written": [each._asdict() for each in self.written],
             "attached": self.attached and self.attached._asdict(),
         }
 
@@ -122,7 +122,7 @@ def offloadings(trace: Trace) -> list[Operation]:
                     span.name,
                     caller,
                     index.wall_ns(row),
-                    _written([noted]),
+                    written_of([noted]),
                     _attached([noted]),
                 )
             )
@@ -192,7 +192,7 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
         places,
         natural(largest.get("bytes")),
         text(first[0]) if isinstance(first, list) and first else None,
-        _written(noted.values()),
+        written_of(noted.values()),
         _attached(noted.values()),
     )
 
@@ -215,15 +215,24 @@ def _of_tensors(trace: Trace, rows: Sequence[int] | None) -> list[str]:
     return list(dict.fromkeys(group.label for group in fold(trace.tensors, rows or ())))
 
 
-def _written(noted: Iterable[Mapping[str, Any]]) -> Written | None:
-    """Returns the sum of what several spans say was written; None where none says so."""
-    known = [_mapping(each["written"]) for each in noted if "written" in each]
-    if not known:
-        return None
-    files, size, spent = (
-        sum(natural(each.get(name)) or 0 for each in known) for name in ("files", "bytes", "duration_ns")
-    )
-    return Written(files, size, spent, text(known[-1].get("format")), text(known[-1].get("folder")))
+def written_of(noted: Iterable[Mapping[str, Any]]) -> list[Written]:
+    """Returns what spans say was written, by folder.
+
+    Args:
+        noted: Their attributes.
+    """
+    found: dict[str | None, Written] = {}
+    for each in noted:
+        listed = each.get("written")
+        for facts in map(_mapping, listed if isinstance(listed, list) else ()):
+            files, size, spent = (natural(facts.get(name)) or 0 for name in ("files", "bytes", "duration_ns"))
+            folder, form = text(facts.get("folder")), text(facts.get("format"))
+            known = found.get(folder, Written(0, 0, 0, form, folder))
+            if files:
+                found[folder] = Written(
+                    known.files + files, known.bytes + size, known.duration_ns + spent, known.format, folder
+                )
+    return list(found.values())
 
 
 def _attached(noted: Iterable[Mapping[str, Any]]) -> Attached | None:

@@ -98,11 +98,12 @@ def written_handler(
             arguments = Call(("weight", "weight_name", "offload_folder"), args, kwargs)
             folder = os.fspath(arguments.get("offload_folder"))
             path = os.path.join(folder, f"{arguments.get('weight_name')}{suffix}")
-            notes = state.stack[-1].notes
-            written = notes.setdefault(
-                "written",
-                {"files": 0, "bytes": 0, "duration_ns": 0, "format": suffix[1:], "folder": redact(folder)},
-            )
+            folders = state.stack[-1].notes.setdefault("written", [])
+            name = redact(folder)
+            written = next((each for each in folders if each["folder"] == name), None)
+            if written is None:
+                written = {"files": 0, "bytes": 0, "duration_ns": 0, "format": suffix[1:], "folder": name}
+                folders.append(written)
             written["files"] += 1
             written["bytes"] += os.stat(path).st_size
             written["duration_ns"] += ended - started

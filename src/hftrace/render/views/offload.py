@@ -91,8 +91,7 @@ def _remarks(placement: Placement) -> Iterator[str]:
             f"of the limit of {where} room is kept for the largest layer, "
             f"{units.byte_count(placement.largest_bytes)}{name}: it has to fit when it comes in"
         )
-    if placement.written is not None:
-        yield _written(placement.written)
+    yield from map(_written, placement.written)
     if placement.attached is not None:
         yield _attached(placement.attached)
 
@@ -143,7 +142,8 @@ def _operations(trace: Trace) -> Block:
     for each in offloadings(trace):
         where = f"  {place_words(each.caller)}" if each.caller else ""
         written, attached = each.written, each.attached
-        size = f"{units.count(written.files, 'file')}, {units.byte_count(written.bytes)}" if written else "-"
+        files = units.count(sum(part.files for part in written), "file")
+        size = f"{files}, {units.byte_count(sum(part.bytes for part in written))}" if written else "-"
         hooks = f"{attached.hooks:,}" if attached else "-"
         rows.append(Row((clean(each.name) + where, size, hooks, units.duration(each.duration_ns))))
     return table("Operations", "", columns, rows)

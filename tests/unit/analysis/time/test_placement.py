@@ -30,7 +30,7 @@ def load(**header):
         limits = {"0": limit * MB, "cpu": 60 * MB}
         made.span(root, "device_map", "get_max_memory", began, began + 1, attributes={"limits": limits})
     written = {"files": 4, "bytes": 40 * MB, "duration_ns": 7, "format": "dat", "folder": "off"}
-    weights = made.span(root, "weights", "w", 40, 90, attributes={"written": written})
+    weights = made.span(root, "weights", "w", 40, 90, attributes={"written": [written]})
     made.span(root, "dispatch", "d", 91, 95, attributes={"attached": {"hooks": 9, "offloaded": 4}})
     places = [("embed.weight", {"device": "cuda:0"})]
     for layer in range(LAYERS):
@@ -54,7 +54,7 @@ def test_each_place_has_its_limit_and_its_bytes():
     ]
     assert [place.modules for place in placed.places] == [["embed"], ["layers.0"], ["layers.1–2"]]  # noqa: RUF001
     assert (placed.largest_bytes, placed.largest_name) == (40 * MB, "layers.0")
-    assert placed.written[:4] == (4, 40 * MB, 7, "dat")
+    assert placed.written[0][:4] == (4, 40 * MB, 7, "dat")
     assert placed.attached == (9, 4)
 
 
@@ -134,7 +134,7 @@ def test_files_in_the_dtype_of_the_model_are_maps():
     for written, mapped in (({}, True), ({"format": "safetensors"}, True), ({"format": "dat"}, False)):
         spans = [trace.spans[row] for row in range(len(trace.spans))]
         spans = [
-            dataclasses.replace(span, attributes={"written": {"files": 1, **written}} if written else {})
+            dataclasses.replace(span, attributes={"written": [{"files": 1, **written}]} if written else {})
             if span.phase == "weights"
             else span
             for span in spans
