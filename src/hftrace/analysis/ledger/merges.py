@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
-from hftrace.analysis.ledger.tensors import fold_alike
+from hftrace.analysis.ledger.tensors import fold_alike, take
 from hftrace.analysis.once import once
 from hftrace.schema.trace import Trace
 
@@ -93,7 +93,9 @@ def _parameters(trace: Trace) -> Mapping[tuple[Any, ...], _Parameter]:
         ),
         *("read_end_ns", "stored_dtype", "load", "rank", "provenance"),
     )
-    columns = [trace.tensors.column(name) for name in names]
+    # Most tensors are placed as they were read, and a ledger may have 100,000 of them.
+    rows = [row for row, done in enumerate(trace.tensors.column("operations")) if done]
+    columns = [take(trace.tensors.column(name), rows) for name in names]
     asked = asked_dtype(trace)
     found: dict[tuple[Any, ...], _Parameter] = {}
     for row in zip(*columns, strict=True):
