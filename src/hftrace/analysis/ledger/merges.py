@@ -15,6 +15,12 @@ from hftrace.schema.trace import Trace
 MADE = ("converted", "offloaded")
 """Provenances of what may have been merged: it is in the model, or was written to the offload folder."""
 
+COLUMNS = (
+    "name", "operations", "convert_start_ns", "convert_end_ns", "span", "keys", "stored_bytes", "bytes",
+    "read_end_ns", "stored_dtype", "load", "rank", "provenance",
+)  # fmt: skip
+"""Of the ledger, that say what was merged."""
+
 
 class Merge(NamedTuple):
     """Parameters that were made in one way, of layers that are alike."""
@@ -80,22 +86,9 @@ def merges(trace: Trace) -> list[Merge]:
 
 
 def _parameters(trace: Trace) -> Mapping[tuple[Any, ...], _Parameter]:
-    names = (
-        *(
-            "name",
-            "operations",
-            "convert_start_ns",
-            "convert_end_ns",
-            "span",
-            "keys",
-            "stored_bytes",
-            "bytes",
-        ),
-        *("read_end_ns", "stored_dtype", "load", "rank", "provenance"),
-    )
     # Most tensors are placed as they were read, and a ledger may have 100,000 of them.
     rows = [row for row, done in enumerate(trace.tensors.column("operations")) if done]
-    columns = [take(trace.tensors.column(name), rows) for name in names]
+    columns = [take(trace.tensors.column(name), rows) for name in COLUMNS]
     asked = asked_dtype(trace)
     found: dict[tuple[Any, ...], _Parameter] = {}
     for row in zip(*columns, strict=True):

@@ -119,7 +119,7 @@ def moved_models(trace: Trace) -> list[MovedModel]:
     noted = trace.header.get("moves")
     numbers = {name.span: name.number for name in load_names(trace)}
     found = []
-    for each in noted if isinstance(noted, list) else ():
+    for each in filter(None, noted if isinstance(noted, list) else ()):
         rows = [row for row in each.get("modules") or () if _is_row(row)]
         passes = (natural(each.get("passes")) or 0) + (natural(each.get("unfinished")) or 0)
         if not rows or not passes:

@@ -187,7 +187,7 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
         load.span,
         text(load.got.get("class")) or load.name,
         asked,
-        load.keywords.get("max_memory"),
+        _mapping(load.keywords.get("max_memory")) or None,
         bool(computing),
         places,
         natural(largest.get("bytes")),
