@@ -197,8 +197,7 @@ def _end(recorder: Recorder, running: Pass, number: int, ended: int) -> None:
         around.notes["moves"] = {name: value + (known or {}).get(name, 0) for name, value in facts.items()}
     else:
         times = running.started, ended
-        notes = {"moves": facts, **({} if model.load is None else {"of_load": model.load})}
-        calls_of(recorder).part(None, "forward", f"{model.name}.forward", times, notes, number)
+        calls_of(recorder).part(None, "forward", f"{model.name}.forward", times, {"moves": facts}, number)
     if model.passes in WRITTEN_AT:
         recorder.facts("moves", model.facts())
 
