@@ -72,6 +72,10 @@ def made(run_python, tmp_path, with_gguf):
     return make
 
 
+has_processors = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("4.48"),
+    reason="4.48 has the first processors, and the first architecture with an encoder",
+)
 reads_gguf = pytest.mark.skipif(
     Version(transformers.__version__) < Version("4.44"),
     reason="it reads neither F16 nor Qwen2 from GGUF files",
@@ -95,6 +99,7 @@ def test_the_head_is_loaded_too(made, run_cli, with_gguf, tmp_path, by_path):
 
 
 @pytest.mark.sparse
+@has_processors
 def test_an_architecture_with_an_encoder_has_another_class(made, run_cli, with_gguf, tmp_path):
     done = run_cli("load", made("t5") / "m.gguf", "-o", "t.json", "--quiet", env=with_gguf)
     assert done.returncode == 0, done.stderr
@@ -199,6 +204,7 @@ assert not t.trace.header["errors"]
 
 
 @reads_gguf
+@has_processors
 def test_a_traced_load_is_the_load_itself(made, run_python, with_gguf, tmp_path):
     script = tmp_path / "same.py"
     script.write_text(SAME.format(here=str(HERE)))
@@ -232,6 +238,7 @@ assert words["blk.0.attn_q.weight"] == "checkpoint", words
 
 
 @pytest.mark.sparse
+@has_processors
 def test_a_processor_that_hftrace_does_not_know_is_seen_too(made, run_python, with_gguf, tmp_path):
     script = tmp_path / "unknown.py"
     script.write_text(UNKNOWN_PROCESSOR)

@@ -571,7 +571,7 @@ def test_a_trace_inside_of_a_from_pretrained_is_not_about_it(places):
 
 
 @pytest.mark.skipif(
-    Version(transformers.__version__) < Version("4.44"), reason="sentence-transformers asks for a newer one"
+    Version(transformers.__version__) < Version("4.48"), reason="sentence-transformers asks for a newer one"
 )
 def test_sentence_transformers(places, tmp_path):
     pytest.importorskip("sentence_transformers")

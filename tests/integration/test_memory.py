@@ -168,6 +168,10 @@ def test_which_copies_an_upcast_needs(loads):
 
 COPIES = VERSION == (4, 50)
 """4.50 uses the first shard right out of the map, and copies the others."""
+INITIALIZES = (5, 8) <= VERSION < (5, 12)
+"""5.8 has more anonymous memory than the weights take in initialize_weights, for a moment."""
+MIXED = (4, 44) <= VERSION < (4, 48)
+"""Experts that were built, and initialised, are written into, but for those of the first shard."""
 COPIES_ALL = VERSION < (4, 43)
 """Up to 4.42 a model that was not built on the meta device is written into, whatever the dtype."""
 
@@ -186,7 +190,7 @@ def test_nothing_is_copied_where_the_dtype_is_the_same(loads):
             rows = loads(name).trace.tensors
             computed = sum(row.bytes or 0 for row in rows if row.provenance == "computed")
             assert copied < computed + 0.01 * SIZE
-            assert made.peak_bytes - made.start_bytes < 0.5 * SIZE
+            assert made.peak_bytes - made.start_bytes < (2.5 if INITIALIZES else 0.5) * SIZE
 
 
 def test_fused_experts_are_copies(loads):
@@ -198,5 +202,10 @@ def test_fused_experts_are_copies(loads):
         stored = sum(row.stored_bytes or 0 for row in trace.tensors)
         held = sum(row.bytes or 0 for row in trace.tensors)
         assert 0.98 * stored <= sums["parameters", "anonymous"] <= held + 0.01 * SIZE
+    elif MIXED:
+        # Nothing of it can be more than the process grew by, as the kernel counts it.
+        (load,) = trace.loads
+        grown = load.rss_anon_bytes - load.rss_anon_start_bytes
+        assert 0.5 * SIZE < sums["parameters", "anonymous"] <= grown < 0.9 * SIZE
     elif not COPIES:
         assert fused <= sums.get(("parameters", "anonymous"), 0) < fused + 0.01 * SIZE

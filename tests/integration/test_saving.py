@@ -46,7 +46,9 @@ def test_a_model_is_saved_in_one_span_with_its_configs(tmp_path, model):
 
 def test_what_was_there_before_was_not_written(tmp_path, model):
     (tmp_path / "README.md").write_text("mine")
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words())
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words(), clean_up_tokenization_spaces=True
+    )
     with hftrace.trace(sample_hz=0) as recorded:
         tokenizer.save_pretrained(tmp_path)
     (span,) = saved(recorded.trace)

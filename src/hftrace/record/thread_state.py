@@ -37,5 +37,9 @@ class ThreadState(threading.local):
         """True while our own code runs on this thread: its calls are not the host's."""
         self.dequantized = 0
         """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
+        self.gguf_keys: list[str] = []
+        """The names of the GGUF file that is being unpacked, in its order."""
+        self.gguf_turns: list[int] = []
+        """When each of its tensors was dequantised."""
         self.watching = False
         """Whether writes to tensors are being watched (:mod:`hftrace.record.write_watch`)."""

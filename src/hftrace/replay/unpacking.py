@@ -97,11 +97,22 @@ def _undo_unpacking(record: LoadRecord, stored: dict[str, Stored]) -> None:
         # What the mapping promised is no proof: what became of the tensors is.
         for key in stored:
             record.renames.pop(key, None)
+    own = {row.name for row in record.rows}
     loader = record.converts or {
-        name: Convert(name, [name], [], turns[0].start, turns[-1].end, turns[0].thread)
+        target: Convert(target, [name], [], turns[0].start, turns[-1].end, turns[0].thread)
         for name, turns in made_of.items()
+        for target in (_in_model(record, own, name),)
     }
     record.converts = {target: _back_to_file(convert, made_of, stored) for target, convert in loader.items()}
+
+
+def _in_model(record: LoadRecord, own: set[str], name: str) -> str:
+    """Returns what the model calls a tensor of the state dict, which may be of its base or of a whole."""
+    prefix = str((record.model or {}).get("base_model_prefix") or "")
+    if name in own or not prefix:
+        return name
+    without = name.removeprefix(f"{prefix}.")
+    return without if without in own else f"{prefix}.{name}" if f"{prefix}.{name}" in own else name
 
 
 def _back_to_file(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gguf_files
 import transformers
+from packaging.version import Version
 
 NEEDS = ("gguf",)
 VERSIONS = ">=4.46"
+# 4.46 has the config say that the head is tied, and drops the file's own.
+DROPPED = Version(transformers.__version__) < Version("4.48")
+FINDINGS = ("tied-over-own-key",) if DROPPED else ()
 TRANSPOSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 

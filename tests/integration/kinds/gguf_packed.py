@@ -8,7 +8,7 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
-VERSIONS = ">=5.17"
+VERSIONS = ">=5.20"
 HEADS = [0, 2]
 
 

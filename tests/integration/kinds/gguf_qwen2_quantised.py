@@ -6,7 +6,8 @@ import gguf_files
 import transformers
 
 NEEDS = ("gguf",)
-VERSIONS = ">=4.46"
+VERSIONS = ">=4.48"
+"""Up to 4.46 the config does not say that the head is the embedding: it is initialised."""
 KINDS = {"attn_q": "Q4_0", "attn_k": "Q4_1", "attn_v": "Q5_0", "attn_output": "Q5_1", "ffn_up": "F16"}
 
 

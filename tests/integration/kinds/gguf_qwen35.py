@@ -7,7 +7,7 @@ import numpy
 import transformers
 
 NEEDS = ("gguf",)
-VERSIONS = ">=5.17"
+VERSIONS = ">=5.20"
 ARCHITECTURE = "qwen35"
 FACTS = {
     "context_length": 64,

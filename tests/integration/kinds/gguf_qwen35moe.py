@@ -8,7 +8,7 @@ from pathlib import Path
 import gguf_files
 
 NEEDS = ("gguf",)
-VERSIONS = ">=5.17"
+VERSIONS = ">=5.20"
 
 _spec = importlib.util.spec_from_file_location("dense_qwen35", Path(__file__).with_name("gguf_qwen35.py"))
 assert _spec is not None

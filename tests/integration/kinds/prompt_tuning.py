@@ -5,6 +5,8 @@ from __future__ import annotations
 from adapters import load_base, make_adapter, make_base, provenances, rows_of
 
 NEEDS = ("peft",)
+VERSIONS = ">=4.46"
+"""peft 0.21 looks into a config as into a dictionary, which 4.44 does not have."""
 
 
 def make(folder):

@@ -232,8 +232,13 @@ def _parts(
     objects = max(0, growth.objects_anon - what.built)
     files = _mapped_growth(trace, load, span)
     source_memory = files.memory if files.load >= 0.5 * sums["sources"].bytes else "anonymous"
+    held_bytes = sums["parameters"].bytes
+    if what.built and None not in (span.rss_anon_bytes, load.rss_anon_start_bytes):
+        # Weights may be put into a model that was built right out of a map (4.44 to 4.46, one shard).
+        grown = (span.rss_anon_bytes or 0) - (load.rss_anon_start_bytes or 0) - growth.imports_anon
+        held_bytes = max(0, min(held_bytes, grown))
     parts = [
-        Part("parameters", "parameters and buffers of the model", sums["parameters"].bytes, "anonymous"),
+        Part("parameters", "parameters and buffers of the model", held_bytes, "anonymous"),
         Part("sources", "their sources in the checkpoint", sums["sources"].bytes, source_memory),
         Part("copies", "copies on their way into the model", sums["copies"].bytes, "anonymous"),
         Part("imports", "modules imported by the load", growth.imports_anon, "anonymous"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record.hooks.capture import absolute, basename, note_checkpoint
 from hftrace.record.hooks.events import EventHandler
+from hftrace.record.hooks.gguf_inline import unpacked
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.recorder import Recorder, clock
@@ -68,11 +69,30 @@ class CheckpointObserver(FileObserver):
     def _phase(self, call: Call, above: str) -> str:
         return "shard" if call.get("return_tensors") else super()._phase(call, above)
 
+    def begin(self, call: Call, started: int) -> OpenSpan | None:
+        """Begins a span that names the file."""
+        self.state.gguf_turns, self.state.gguf_keys = [], []
+        return super().begin(call, started)
+
     def finish(self, token: OpenSpan, call: Call, result: Any) -> None:
-        """Says how many tensors there are now."""
+        """Says how many tensors there are now, and what each was made of where no processor has told."""
+        ended = clock()
         tensors = result.get("tensors") if isinstance(result, Mapping) else None
+        if tensors and "TensorProcessor" not in vars(sys.modules[LEGACY]):
+            turns = unpacked(self.state.gguf_keys, self.state.gguf_turns, ended, result)
+            self.recorder.local.buffer.unpacks.extend(itertools.chain.from_iterable(turns))
+        self.state.gguf_turns, self.state.gguf_keys = [], []
         attributes = {"tensors": len(tensors)} if isinstance(tensors, Mapping) else None
         self.recorder.end(token, "ok", attributes)
+
+
+class ReaderObserver(FileObserver):
+    """``GGUFReader(path)``: a part of the span of its file, whose tensors it knows by name."""
+
+    def finish(self, token: OpenSpan, call: Call, result: Any) -> None:
+        """Notes the names."""
+        self.state.gguf_keys = [str(tensor.name) for tensor in call.first().tensors]
+        super().finish(token, call, result)
 
 
 class _Made(threading.local):
@@ -160,10 +180,13 @@ def processors() -> Iterator[HookPoint]:
 
 
 file_handler = observed_by(FileObserver)
+reader_handler = observed_by(ReaderObserver)
 checkpoint_handler = observed_by(CheckpointObserver)
 process_handler = observed_by(ProcessObserver)
 dequantize_handler = EventHandler(
-    "state.dequantized = started", {}, helpers=lambda recorder, *_: {"state": recorder.state}
+    "state.dequantized = started; state.gguf_keys and state.gguf_turns.append(started)",
+    {},
+    helpers=lambda recorder, *_: {"state": recorder.state},
 )
 """``dequantize(data, qtype)``: where the turn of a tensor begins that a processor is handed next."""
 
@@ -172,8 +195,15 @@ POINTS = (
     HookPoint(
         f"{LEGACY}:get_gguf_hf_weights_map", "resolve", optional=True, outermost_only=True, finish=_named
     ),
-    HookPoint("gguf.gguf_reader:GGUFReader.__init__", "config", optional=True, handler=file_handler),
+    HookPoint("gguf.gguf_reader:GGUFReader.__init__", "config", optional=True, handler=reader_handler),
     HookPoint("gguf.quants:dequantize", "convert", optional=True, handler=dequantize_handler),
+    # Up to 4.44, of transformers' own.
+    HookPoint(
+        "transformers.integrations.ggml:load_dequant_gguf_tensor",
+        "convert",
+        optional=True,
+        handler=dequantize_handler,
+    ),
     HookPoint(f"{LAZY}:read_gguf_metadata", "config", since="D", optional=True, handler=file_handler),
     HookPoint(f"{LAZY}:load_gguf_state_dict", "resolve", since="D", optional=True, handler=file_handler),
     HookPoint(f"{QUANTIZER}.read_header", "quantizer", since="D", optional=True, handler=file_handler),
