@@ -165,11 +165,13 @@ def _passes(trace: Trace, model: MovedModel) -> Block:
     rows = []
     for layers, group in itertools.groupby(model.modules, lambda module: module.layers):
         members = list(group)
-        if layers and (len(members) > 1 or members[0].name):
+        together = bool(layers) and len(members) > 1
+        if together:
             label = f"{clean(layers)} {TIMES} {units.count(len(members), 'module')}"
             rows.append(Row((label, "", *_figures(members))))
         for module in members:
-            name = clean(f"  {module.name}" if layers and module.name else module.name or layers)
+            alone = ".".join(filter(None, (layers, module.name)))
+            name = clean(f"  {module.name or 'the layer itself'}" if together else alone)
             rows.append(Row((name, clean(module.kind or ""), *_figures([module]))))
     title = f"Forward passes of {clean(model.name)}"
     if model.number is not None and has_several(trace):

@@ -7,45 +7,14 @@ import dataclasses
 import pytest
 
 from handmade import MB, MS, Builder
+from handmade_offload import rows, spread
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.time.offloading import moved_models, moves_of, sum_of_moves
 from hftrace.analysis.time.placement import placements
 
-LAYERS = 3
-MODULES = {"embed": "0", **{f"layers.{layer}": "cpu" if layer == 0 else "disk" for layer in range(LAYERS)}}
-
-
-def load(**header):
-    """Returns a load with a computed map: the embedding on a GPU, one layer on the CPU, two on disk."""
-    made = Builder()
-    made.request["keywords"] = {"device_map": "auto", "max_memory": {"0": 50 * MB, "cpu": "60MB"}}
-    got = {"class": "Model", "device_map": MODULES}
-    root = made.span(None, "load", "Model", 0, 100, attributes={"got": got})
-    made.span(
-        root, "device_map", "infer_auto_device_map", 10, 20,
-        attributes={"largest_layer": {"bytes": 40 * MB, "names": ["layers.0", "layers.1"]}},
-    )  # fmt: skip
-    for began, limit in ((5, 90), (12, 50), (30, 10)):
-        # What was asked for first, what decided, and what somebody asked for afterwards.
-        limits = {"0": limit * MB, "cpu": 60 * MB}
-        made.span(root, "device_map", "get_max_memory", began, began + 1, attributes={"limits": limits})
-    written = {"files": 4, "bytes": 40 * MB, "duration_ns": 7, "format": "dat", "folder": "off"}
-    weights = made.span(root, "weights", "w", 40, 90, attributes={"written": [written]})
-    made.span(root, "dispatch", "d", 91, 95, attributes={"attached": {"hooks": 9, "offloaded": 4}})
-    places = [("embed.weight", {"device": "cuda:0"})]
-    for layer in range(LAYERS):
-        place = {"device": "cpu"}
-        if layer:
-            place = {"device": "meta", "offload": "disk", "provenance": "offloaded"}
-        places += [(f"layers.{layer}.{name}.weight", place) for name in ("a", "b")]
-    for name, place in places:
-        made.tensor(name, [5_000_000], file="model.safetensors", span=weights, **place)
-    made.header.update(header)
-    return made.trace()
-
 
 def test_each_place_has_its_limit_and_its_bytes():
-    (placed,) = placements(load())
+    (placed,) = placements(spread())
     assert placed.computed
     assert [(place.device, place.limit_bytes, place.tensors, place.bytes) for place in placed.places] == [
         ("cuda:0", 50 * MB, 1, 10 * MB),
@@ -59,7 +28,7 @@ def test_each_place_has_its_limit_and_its_bytes():
 
 
 def test_the_finding_says_what_decided():
-    (found,) = [each for each in findings(load()) if each.name == "offloaded-to-disk"]
+    (found,) = [each for each in findings(spread()) if each.name == "offloaded-to-disk"]
     assert "(cuda:0 50.0 MB, cpu 60.0 MB, less 40.0 MB on each for the largest layer)" in found.evidence
     assert found.view == "offload"
 
@@ -74,12 +43,6 @@ def test_a_map_of_one_device_is_no_placement():
     assert placements(made.trace()) == []
 
 
-def rows(passes, layers=LAYERS, **changes):
-    sums = {"in": 5 * MS, "out": 2 * MS, "tensors": 1, "bytes": 10 * MB, **changes}
-    row = [passes, sums["in"], sums["out"], passes * sums["tensors"], passes * sums["bytes"], 0, 0]
-    return [[f"layers.{layer}.a", "Linear", *row] for layer in range(layers)]
-
-
 def test_modules_of_layers_are_one():
     model = {
         "class": "Model",
@@ -91,7 +54,7 @@ def test_modules_of_layers_are_one():
     }
     head = ["head", "Linear", 2, MS, MS, 0, 0, 2, 8 * MB]
     idle = ["rotary", "Rotary", 2, MS, MS, 0, 0, 0, 0]
-    (moved,) = moved_models(load(moves=[{**model, "modules": [*rows(2), head, idle]}]))
+    (moved,) = moved_models(spread(moves=[{**model, "modules": [*rows(2), head, idle]}]))
     assert [(each.layers, each.name, each.modules, each.tensors) for each in moved.modules] == [
         ("layers.0–2", "a", 3, 3),  # noqa: RUF001
         ("", "head", 1, 1),
@@ -118,7 +81,7 @@ def test_modules_of_layers_are_one():
     ],
 )
 def test_what_says_nothing(model):
-    assert moved_models(load(moves=[model])) == []
+    assert moved_models(spread(moves=[model])) == []
 
 
 def test_passes_add_up():
@@ -129,8 +92,8 @@ def test_passes_add_up():
 
 
 def test_files_in_the_dtype_of_the_model_are_maps():
-    root = placements(load())[0].load
-    trace = load(moves=[{"class": "Model", "load": root, "device": "cpu", "passes": 1, "modules": rows(1)}])
+    root = placements(spread())[0].load
+    trace = spread(moves=[{"class": "Model", "load": root, "device": "cpu", "passes": 1, "modules": rows(1)}])
     for written, mapped in (({}, True), ({"format": "safetensors"}, True), ({"format": "dat"}, False)):
         spans = [trace.spans[row] for row in range(len(trace.spans))]
         spans = [
