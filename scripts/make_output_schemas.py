@@ -214,6 +214,21 @@ LOAD = record(
         # What was asked and what the model says of itself, as the trace has it.
         "request": {"type": "object"},
         "got": {"type": "object"},
+        "code": array(
+            {
+                "type": "object",
+                "required": ["file", "repo", "commit", "revision", "sha256", "classes", "pinned"],
+                "properties": {
+                    "file": STRING,
+                    "repo": STRING,
+                    "commit": nullable(STRING),
+                    "revision": nullable(STRING),
+                    "sha256": nullable(STRING),
+                    "classes": array(STRING),
+                    "pinned": BOOLEAN,
+                },
+            }
+        ),
         "dtype": nullable(
             record(
                 {

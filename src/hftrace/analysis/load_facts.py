@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -13,6 +14,7 @@ from hftrace.analysis.memory.earlier import earlier_facts, held_earlier
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.model_loads import ModelLoad, model_loads
+from hftrace.analysis.own_code import code_files
 from hftrace.analysis.time.load_names import LoadTrace, load_groups, name_of, request_of
 from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
@@ -76,6 +78,7 @@ def _load(trace: Trace, row: int, number: int) -> dict[str, Any]:
         "phases": phases,
         "request": dict(request_of(trace, row)),
         "got": dict(asked.got),
+        "code": [asdict(file) | {"pinned": file.pinned} for file in code_files(span.attributes)],
         "quantised": made.to_json() if (made := quantised(own)) is not None else None,
         "dtype": _dtype(trace, asked) if asked.got else None,
         "memory": _memory(own),

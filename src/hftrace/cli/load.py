@@ -13,13 +13,14 @@ from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options, print_error
 from hftrace.cli.common.paths import output_path
-from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
+from hftrace.cli.common.values import cache_choice, json_inputs
+from hftrace.cli.common.watching import watch_options
 from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
 from hftrace.schema.redact import redact_arguments
-from hftrace.units import parse_size
 
 if TYPE_CHECKING:
     from hftrace.launch.progress import LiveState
+    from hftrace.launch.request import WatchOptions
     from hftrace.render.live import LiveView
 
 
@@ -84,32 +85,7 @@ DEFAULT_TOKENS = 16
     metavar="PATH",
     help="Interpreter of the loading process.  [default: this one]",
 )
-@click.option(
-    "--sample-hz",
-    type=click.FloatRange(0, 1000),
-    default=50.0,
-    show_default=True,
-    help="Memory readings per second; 0 for none.",
-)
-@click.option(
-    "--memory-limit",
-    metavar="SIZE",
-    help="Kill the load when its anonymous memory passes SIZE, such as 16GB, and exit with 3.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Kill the load when it takes longer, and exit with 3; the stacks of its threads are in the trace.",
-)
-@click.option(
-    "--stall",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After so long without an event, print the stacks of all threads and go on; 0 for never.",
-)
+@watch_options("load")
 @click.option(
     "-o",
     "--output",
@@ -134,10 +110,7 @@ def command(
     stats: bool,
     release: bool,
     python: str,
-    sample_hz: float,
-    memory_limit: str | None,
-    timeout: float | None,
-    stall: float,
+    watch: Callable[[], WatchOptions],
     output: str | None,
     force: bool,
     quiet: bool,
@@ -156,21 +129,18 @@ def command(
     if prompt is None and (chat or max_new_tokens is not None):
         option = "--chat" if chat else "--max-new-tokens"
         raise UsageError(f"{option} is about the answer to a prompt: give one with --generate")
-    limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
     chosen.check(model)
     target = output_path(output, model, force)
 
     from hftrace.launch.interrupts import Interrupts
     from hftrace.launch.kept import RunDirectory
-    from hftrace.launch.request import LoadRequest, Prompt, WatchOptions
+    from hftrace.launch.request import LoadRequest, Prompt
     from hftrace.launch.supervisor import run_load, working_directory
     from hftrace.render.live import LiveView
 
     request = LoadRequest(
         load=chosen.spec(model),
-        watch=WatchOptions(
-            sample_hz=sample_hz, memory_limit_bytes=limit, timeout_seconds=timeout, stall_seconds=stall
-        ),
+        watch=watch(),
         python=python,
         # On a terminal the live view shows the progress; anywhere else a bar is noise, and
         # leaves the line unfinished that a killed load was in.

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from hftrace.cli.common.finish import present_program, save
 from hftrace.cli.common.output import color_options, print_error
 from hftrace.cli.common.paths import output_path
-from hftrace.cli.common.values import parse_option
+from hftrace.cli.common.watching import watch_options
 from hftrace.errors import UsageError
 from hftrace.schema.redact import redact_arguments
-from hftrace.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hftrace.launch.request import WatchOptions
 
 
 @click.command(
@@ -26,33 +31,7 @@ from hftrace.units import parse_size
     metavar="PATH",
     help="Interpreter of the program.  [default: this one, or the one that a command names]",
 )
-@click.option(
-    "--sample-hz",
-    type=click.FloatRange(0, 1000),
-    default=50.0,
-    show_default=True,
-    help="Memory readings per second; 0 for none.",
-)
-@click.option(
-    "--memory-limit",
-    metavar="SIZE",
-    help="Kill the program when its anonymous memory passes SIZE, such as 16GB, and exit with 3. "
-    "That of its children is not counted.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Kill the program when it takes longer, and exit with 3; its stacks are in the trace.",
-)
-@click.option(
-    "--stall",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="After so long without an event inside a load, print the stacks and go on; 0 for never.",
-)
+@watch_options("program", limit="That of its children is not counted.", stall=" inside a load")
 @click.option(
     "-o", "--output", metavar="FILE", help="Where the trace goes; .gz compresses.  [default: traces/...]"
 )
@@ -66,10 +45,7 @@ def command(
     arguments: tuple[str, ...],
     is_module: bool,
     python: str | None,
-    sample_hz: float,
-    memory_limit: str | None,
-    timeout: float | None,
-    stall: float,
+    watch: Callable[[], WatchOptions],
     output: str | None,
     force: bool,
     quiet: bool,
@@ -88,15 +64,13 @@ def command(
     """  # noqa: D301 (click takes the character for an order to keep the lines)
     if output == "-":
         raise UsageError("standard output is the program's own: name a file with -o")
-    limit = None if memory_limit is None else parse_option("--memory-limit", parse_size, memory_limit)
-    target = output_path(output, script, force)
+    target = output_path(output, script.removesuffix(".py"), force)
     assert target is not None
 
     from hftrace.launch.ending.recovery import still_recording
     from hftrace.launch.interrupts import Interrupts
     from hftrace.launch.kept import RunDirectory, still_running_words
     from hftrace.launch.program import Program, job_of
-    from hftrace.launch.request import WatchOptions
     from hftrace.launch.supervisor import run_program, working_directory
 
     program = Program(
@@ -104,9 +78,7 @@ def command(
         arguments,
         is_module,
         python,
-        WatchOptions(
-            sample_hz=sample_hz, memory_limit_bytes=limit, timeout_seconds=timeout, stall_seconds=stall
-        ),
+        watch(),
     )
     header = {"command": "run", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
     with Interrupts() as interrupts, RunDirectory(working_directory(target)) as run:

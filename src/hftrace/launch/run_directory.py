@@ -28,9 +28,10 @@ from typing import Any
 
 from hftrace.errors import TraceError
 from hftrace.schema import journal
-from hftrace.schema.fact_shapes import AMOUNT, BLOCKS, FLAG, INTEGER, NUMBER, TEXT
+from hftrace.schema.fact_shapes import BLOCKS
 from hftrace.schema.facts import Cleaner
 from hftrace.schema.redact import clean
+from hftrace.schema.shapes import AMOUNT, FLAG, INTEGER, NUMBER, TEXT
 
 RUN_PREFIX = ".hftrace-run-"
 """Of the name of a run's directory, which lies beside the trace that it is for."""

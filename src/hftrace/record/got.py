@@ -11,19 +11,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from hftrace.record.remote_code import PACKAGE, foreign_files
+from hftrace.record.adapted import adapters_of, trainable_of
+from hftrace.record.load_hooks import load_hooks
+from hftrace.record.registered import named_by_config, registered
+from hftrace.record.remote_code import foreign_files
 
 MAX_DEPTH = 3
 """How far below the model its sub-models are looked for: ``model.vision_tower.vision_model``."""
 MAX_PARTS = 64
 
 
-def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
+def got_of(model: Any, asked: str | None = None, auto_class: Any = None) -> dict[str, Any]:
     """Returns the facts of a finished model; what it does not say is left out.
 
     Args:
         model: The torch module.
         asked: The repository or folder that was asked for.
+        auto_class: The class whose ``from_pretrained`` was called.
     """
     config = getattr(model, "config", None)
     owner = type(model)
@@ -31,6 +35,10 @@ def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
         "class": lambda: owner.__name__,
         "classes": lambda: _own_classes(owner),
         "source": lambda: _source(owner),
+        "module": lambda: owner.__module__ if _is_own(owner) else None,
+        "auto_map": lambda: named_by_config(model, auto_class),
+        "registered": lambda: registered(model, auto_class),
+        "load_hooks": lambda: load_hooks(model),
         "foreign_files": lambda: foreign_files(owner, asked) if asked else None,
         "dtype": lambda: _dtype(config),
         "attn_implementation": lambda: _attention(config),
@@ -43,6 +51,8 @@ def got_of(model: Any, asked: str | None = None) -> dict[str, Any]:
         "sub_configs": lambda: sorted(_sub_configs(config)),
         "parts": lambda: list(_parts(model, config)),
         "partitioned_by": lambda: _partitioned_by(model),
+        "adapters": lambda: adapters_of(model),
+        "trainable": lambda: trainable_of(model) if hasattr(model, "peft_config") else None,
     }
     found: dict[str, Any] = {}
     for name, read in readers.items():
@@ -76,9 +86,14 @@ def _own_classes(owner: type) -> list[str]:
     return names
 
 
+def _is_own(owner: type) -> bool:
+    """Returns whether a class is not transformers' own: it came with a checkpoint, or is the program's."""
+    return owner.__module__.partition(".")[0] != "transformers"
+
+
 def _source(owner: type) -> str | None:
-    """Returns the file of a class that came with a checkpoint; None for one of an installed package."""
-    if not owner.__module__.startswith(f"{PACKAGE}."):
+    """Returns the file of a class that is not transformers' own."""
+    if not _is_own(owner):
         return None
     return _text(getattr(sys.modules.get(owner.__module__), "__file__", None))
 

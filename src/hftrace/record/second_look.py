@@ -76,6 +76,10 @@ class Models:
                 followed.update()
                 followed.adopt(load)
                 followed.changed_by.clear()
+                for prefix, inner in self._inside(model):
+                    if prefix:
+                        # Where what is around it goes, this load's rows are of what is left.
+                        inner.part_of.add(load)
             self._write(followed, 0)
 
     def wrapped(self, model: Any) -> None:

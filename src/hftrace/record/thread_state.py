@@ -9,7 +9,7 @@ from typing import Any
 class OpenSpan:
     """A span that has begun and not ended, on the thread that began it."""
 
-    __slots__ = ("hook", "id", "name", "notes", "phase")
+    __slots__ = ("given", "hook", "id", "name", "notes", "phase")
 
     def __init__(self, identity: int, phase: str, hook: int | None, name: str) -> None:
         self.id = identity
@@ -18,6 +18,8 @@ class OpenSpan:
         self.name = name
         self.notes: dict[str, Any] = {}
         """Facts that hooks below leave for the end of this span."""
+        self.given: dict[str, str | None] | None = None
+        """Of a call that loads: which revisions its caller gave, of weights and of code."""
 
 
 class ThreadState(threading.local):

@@ -5,20 +5,8 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-TEXT: Final = "text"
-FLAG: Final = "flag"
-AMOUNT: Final = "amount"
-"""An integer that is not negative: bytes, a duration, a count, an id."""
-INTEGER: Final = "integer"
-NUMBER: Final = "number"
-"""A rate or so: an integer or a float, and not negative."""
-SHARE: Final = "share"
-ANY: Final = "any"
-Shape = Any
-"""One of these words; ``[shape]`` is a list, ``{"name": shape}`` an object, where ``*`` is any other name;
-``(shape, shape)`` is one or the other."""
+from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
+from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
 _TEXTS = [TEXT]
 _BY_NAME = {"*": TEXT}
@@ -232,24 +220,19 @@ ATTRIBUTES: dict[str, Shape] = {
         "classes": _TEXTS,
         "dtype": TEXT,
         "source": TEXT,
-        "attn_implementation": TEXT,
-        "tie_word_embeddings": FLAG,
-        "device_map": {"*": ANY},
-        "foreign_files": _TEXTS,
-        "kept_in_float32": _TEXTS,
-        "sub_configs": _TEXTS,
-        "quantization": {
-            "method": TEXT,
-            "quantizer": TEXT,
-            "bits": NUMBER,
-            "pre_quantized": FLAG,
-            "skipped": _TEXTS,
-        },
-        "footprint_bytes": AMOUNT,
-        "parts": [
-            {"class": TEXT, "config": TEXT, "prefix": TEXT, "dtype": TEXT, "attn_implementation": TEXT}
-        ],
+        "module": TEXT,
+        "auto_map": TEXT,
+        "registered": {"model_type": TEXT, "config": TEXT, "class": TEXT, "auto_class": TEXT},
+        "load_hooks": LOAD_HOOKS,
     },
+    "adapters": ADAPTERS,
+    "trainable": TRAINABLE,
+    "merged": MERGED,
+    "unmerged": MERGED,
+    "unloaded": MERGED,
+    "frozen": AMOUNT,
+    "casts": CASTS,
+    "code": CODE,
     "returned": TEXT,
     "class": TEXT,
     "model": TEXT,

@@ -13,18 +13,8 @@ from typing import Any, Final
 from hftrace.errors import TraceError
 from hftrace.schema.checks import MAX_DEPTH, MAX_INTEGER, ROUNDING, check_depth
 from hftrace.schema.columns import shown
-from hftrace.schema.fact_shapes import (
-    AMOUNT,
-    ANY,
-    ATTRIBUTES,
-    BLOCKS,
-    FLAG,
-    INTEGER,
-    NUMBER,
-    SHARE,
-    TEXT,
-    Shape,
-)
+from hftrace.schema.fact_shapes import ATTRIBUTES, BLOCKS
+from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
 MAX_NAMED = 20
 """Facts that are named, of those that were left out."""

@@ -30,3 +30,11 @@ def check(trace, model, folder):
     files = {file.name: file for file in trace.files if file.shard is not None}
     assert files["adapter_model.safetensors"].read_bytes == 4096
     assert files["model.safetensors"].read_bytes == 103040
+    (load,) = [span for span in trace.spans if span.phase == "load" and span.parent is None]
+    (adapter,) = load.attributes["got"]["adapters"]
+    assert (adapter["modules"], adapter["layers"], adapter["base"]) == (4, [0, 1], str(folder / "base"))
+    counts = [(each.numel(), each.requires_grad) for each in model.parameters()]
+    assert load.attributes["got"]["trainable"] == {
+        "parameters": sum(count for count, trained in counts if trained),
+        "all": sum(count for count, _ in counts),
+    }

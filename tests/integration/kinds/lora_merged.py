@@ -26,3 +26,8 @@ def check(trace, model, folder):
     assert (row.keys, row.file) == (["base_model.model.lm_head.weight"], "adapter_model.safetensors")
     (span,) = [span for span in trace.spans if span.phase == "surgery"]
     assert span.parent is None
+    assert span.name == "LoraModel.merge_and_unload"
+    # The whole copy of the head takes its place, and is merged into nothing.
+    size = sum(row.bytes for row in rows_of(trace, "q_proj") + rows_of(trace, "v_proj"))
+    merged = {"adapters": ["default"], "modules": 4, "tensors": 4, "bytes": size}
+    assert span.attributes["merged"] == merged

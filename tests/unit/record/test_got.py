@@ -71,7 +71,7 @@ def test_a_composite_model():
     assert parts["model.text"]["dtype"] == "bfloat16"
     assert found["kept_in_float32"] == ["gate", "wo"]
     assert found["device_map"] == {"": "cpu"}
-    assert "source" not in found
+    assert (found["source"], found["module"]) == (__file__, __name__)
 
 
 def test_two_parts_of_one_kind_are_not_told_apart():

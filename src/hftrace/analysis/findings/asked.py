@@ -351,8 +351,8 @@ def _class(trace: Trace, load: ModelLoad) -> Iterator[Answer]:
     names = load.got.get("classes")
     if not isinstance(asked, str) or not isinstance(got, str) or asked.startswith("Auto"):
         return
-    if load.request.get("what", "model") != "model":
-        return  # a pipeline, or whatever else a class's own from_pretrained makes
+    if load.request.get("what", "model") != "model" or "." in asked:
+        return  # a pipeline, whatever else a class's own from_pretrained makes, or a function
     if asked not in (got, *(names if isinstance(names, list) else ())) and not got.endswith(asked):
         yield (
             f"Asked for {asked}, got {got}",

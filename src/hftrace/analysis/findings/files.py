@@ -1,4 +1,4 @@
-"""Rules about files of a checkpoint that a load left alone, weights and code."""
+"""Rules about weight files of a checkpoint that a load left alone, or that changed under it."""
 
 from __future__ import annotations
 
@@ -63,28 +63,6 @@ def _sets(load: ModelLoad) -> tuple[list[str], list[tuple[str, int | None]]]:
         if found and found[4] in kinds and found[3] in variants:
             left.append((entry[0], entry[1] if isinstance(entry[1], int) else None))
     return loaded, left
-
-
-@rule(
-    ("R37", "foreign-code", "The code that runs is not that of the folder that was asked for."),
-    concerns="asked",
-)
-def foreign_code(trace: Trace) -> Iterator[Finding]:
-    """R37: the model's class came from another folder than the one that was asked for."""
-    for load in model_loads(trace):
-        found = load.got.get("foreign_files")
-        files = [str(name) for name in found] if isinstance(found, list) else []
-        if files:
-            model = load.request.get("model") or "the folder"
-            yield Finding(
-                "R37",
-                "foreign-code",
-                f"{load.got.get('class') or load.name} runs other code than its folder has",
-                f"What runs differs from {', '.join(files[:MAX_NAMES])} in {model}; it was imported from "
-                f"{load.got.get('source') or 'elsewhere'}, which another folder with the same last part of "
-                "its name may have filled.",
-                "Give the folders different names, or load them in different processes.",
-            )
 
 
 UNREAD = ("file_gone", "file_changed")

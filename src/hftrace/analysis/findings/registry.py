@@ -31,6 +31,7 @@ MODULES = (
     "afterwards",
     "asked",
     "casts",
+    "code",
     "culprits",
     "files",
     "keywords",

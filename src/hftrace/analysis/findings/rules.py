@@ -60,6 +60,7 @@ CONCERNS = {
     "keyword": Concern("ignored", ""),
     "time": Concern("slow", "spans"),
     "memory": Concern("large", "memory"),
+    "code": Concern("code", "files"),
     "other": Concern("note", "spans"),
     "recorder": Concern("hftrace", ""),
 }

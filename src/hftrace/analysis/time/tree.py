@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.analysis.adapters import CHANGES
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.offloading import sum_of_moves
 from hftrace.analysis.time.session import session_wall_ns, stretches
@@ -126,6 +127,8 @@ def _folded(trace: Trace) -> tuple[list[Node], dict[int, Node]]:
         if several and row in outermost:
             # Each of several loads has a line of its own: what they did is not the same.
             return (row,)
+        if index.phases[row] == "surgery" and not attributes[row].keys().isdisjoint(CHANGES):
+            return (row,)  # and so has what was done to a model's adapters
         # Names that differ in a number alone are alike (layer 3, layer 4), but every shard has its own line.
         name = names[row] if index.phases[row] == "shard" else _NUMBERS.sub("#", names[row])
         # What the program itself called is alike where it did so on one line: it is a course of things.
@@ -202,6 +205,9 @@ def _node(trace: Trace, rows: list[int]) -> Node:
         ]
         if pairs:
             node.children.append(Node(kind="packages", label="", attributes={"packages": pairs}))
+    done = {name: node.attributes[name] for name in (*CHANGES, "trainable") if name in node.attributes}
+    if done and node.phase == "surgery":
+        node.children.append(Node(kind="change", label="", attributes=done))
     return node
 
 

@@ -15,7 +15,8 @@ class Node:
     ``kind`` is ``span`` (one or more spans: ``count``), ``shard`` (tensors
     of one file, derived from the ledger), ``wait``, ``tensors`` (folded
     groups of the ledger), ``file`` (one that was missing, failed or was
-    downloaded), ``packages`` (of an import), ``outside`` (of all spans) or ``hidden``.
+    downloaded), ``packages`` (of an import), ``change`` (what was done to a model), ``outside``
+    (of all spans) or ``hidden``.
     """
 
     kind: str

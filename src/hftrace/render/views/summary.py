@@ -26,11 +26,13 @@ from hftrace.analysis.time.weights import (
     weight_files,
 )
 from hftrace.analysis.time.whose import failed_loads
+from hftrace.render.adapters import describe_adapters
 from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.generation import answer_words, generated_words, quoted_answer
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
+from hftrace.render.own_code import describe_code
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
 from hftrace.render.released import released_words
 from hftrace.render.session import outside_words, took_words
@@ -197,6 +199,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     model = only_model_trace(trace)
     if model is not None and (asked := _asked(model)):
         yield "asked", asked
+    if code := describe_code(trace if model is None else model):
+        yield "code", code
     yield from outcome_facts(trace)
     yield "took", took_words(trace)
     if outside := outside_words(trace):
@@ -231,6 +235,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "tensors", tensors
     if model is not None and (made := describe_quantised(model)):
         yield "quantised", made
+    if adapted := describe_adapters(trace if model is None else model):
+        yield "adapters", adapted
     environment = trace.environment
     versions = [
         f"{name} {environment[name]}"

@@ -11,9 +11,11 @@ from hftrace.analysis.time.session import AROUND, Inside, session_wall_ns
 from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import CALLED, OPERATIONS, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
+from hftrace.render.adapters import change_lines
 from hftrace.render.loads import root_note
 from hftrace.render.node_parts import node_parts
 from hftrace.render.session import inside_words, place_words, stretch_words
+from hftrace.render.shards import shard_amount, shard_rate
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -134,7 +136,12 @@ def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     if wide:
         # Figures far from their names are read in the wrong line.
         longest = max(
-            (width_of(node[1]) + line_width(_label_of(trace, node, layout)) for node in nodes), default=0
+            (
+                width_of(node.guide) + line_width(_label_of(trace, node, layout))
+                for node in nodes
+                if node.node.kind != "change"
+            ),
+            default=0,
         )
         layout = layout._replace(label=max(MIN_LABEL, min(layout.label, longest + 1)))
     yield heading("Call tree", width)
@@ -182,6 +189,12 @@ def _label_of(trace: Trace, guided: _Guided, layout: _Layout) -> Line:
 
 def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line]:
     node, guide, below, parent = guided
+    if node.kind == "change":
+        # These have no figures, whose columns they may use.
+        texts = [each for text in change_lines(node.attributes) for each in _wrapped(text, layout, below)]
+        for number, text in enumerate(texts):
+            yield [(below if number else guide, DIM), (text, DIM)]
+        return
     line: Line = [(guide, DIM), *_label_of(trace, guided, layout)]
     line.append((" " * max(1, layout.label - line_width(line)), PLAIN))
     line.extend(_figures(trace, node, layout))
@@ -191,6 +204,10 @@ def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line
         text_width = layout.width - width_of(below) - 2
         for text in wrap(node.message, max(20, text_width))[:3]:
             yield [(below, DIM), ("  " + text, BAD)]
+
+
+def _wrapped(text: str, layout: _Layout, below: str) -> list[str]:
+    return wrap(clean(text), max(20, layout.width - width_of(below)))
 
 
 def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
@@ -216,7 +233,7 @@ def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
     return [
         (fit(units.duration(spent), 10, "right"), DIM),
         (fit(units.share(share), 6, "right"), DIM),
-        (fit(_rate(node) if node.kind == "shard" else "", 10, "right"), DIM),
+        (fit(shard_rate(node) if node.kind == "shard" else "", 10, "right"), DIM),
     ]
 
 
@@ -228,7 +245,7 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
     if node.kind == "shard":
         return [
             (phase_letter("shard") + " " if not layout.wide else "shard ", phase_style("shard")),
-            *_named(node.label, _amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
+            *_named(node.label, shard_amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
         ]
     if node.kind == "wait":
         threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
@@ -249,27 +266,6 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
         return [(shorten(", ".join(costs), room), DIM)]
     size = f" ({units.byte_count(node.bytes)})" if node.bytes else ""
     return [(shorten(f"+ {node.count:,} {node.label}{size}: {node.hint}", room), DIM)]
-
-
-def _rate(node: Node) -> str:
-    """Returns the rate of what was read of a shard; what was only mapped has none."""
-    if node.attributes.get("reading") == "mapped":
-        return "mapped"
-    return "" if node.rate_bytes_per_s is None else units.rate(node.rate_bytes_per_s)
-
-
-def _amount(node: Node) -> list[str]:
-    """Returns the bytes of a shard, whether they were read or only mapped, and its tensors."""
-    parts = []
-    if node.bytes:
-        state, size = node.attributes.get("reading"), units.byte_count(node.bytes)
-        if state == "partly":
-            parts += ["partly read", f"{units.byte_count(node.attributes.get('read_bytes'))} of {size}"]
-        else:
-            parts.append(f"{size} {state}" if state else size)
-    if node.tensors:
-        parts.append(units.count(node.tensors, "tensor"))
-    return parts
 
 
 def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = "  ", least: int = 24) -> Line:
@@ -317,7 +313,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     if node.count > 1:
         parts.append(f"{TIMES} {node.count:,}")
     if phase == "shard":
-        parts += _amount(node)
+        parts += shard_amount(node)
     elif node.bytes:
         parts.append(units.byte_count(node.bytes))
     if node.thread is not None and parent is not None and node.thread != parent.thread:

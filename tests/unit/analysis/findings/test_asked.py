@@ -195,7 +195,11 @@ def test_loads_are_held_against_their_own_requests():
 def test_nothing_in_a_file_is_trusted(junk):
     names = ("dtype", "device_map", "attn_implementation", "load_in_8bit", "tie_word_embeddings")
     got = dict.fromkeys(
-        ("class", "classes", "parts", "sub_configs", "kept_in_float32", "quantization", "foreign_files"), junk
+        (
+            *("class", "classes", "parts", "sub_configs", "kept_in_float32", "quantization", "foreign_files"),
+            *("auto_map", "registered", "load_hooks", "module", "source"),
+        ),
+        junk,
     )
     trace = loaded(dict.fromkeys(names, junk), {**got, "commit": junk}, WEIGHTS, uses=junk, revision=junk)
     for finding in findings(trace):

@@ -33,6 +33,7 @@ TABLES = (
     "generation",
     "pipelines",
     "saving",
+    "fms",
 )
 """In the order in which their points are installed."""
 

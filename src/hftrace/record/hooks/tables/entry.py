@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
 from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file
+from hftrace.record.hooks.code import given_revisions, note_class
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.parts import CONTAINER, PART, in_container
@@ -86,6 +87,8 @@ class EntryObserver(SpanObserver):
             stack[0].notes[CONTAINER] = True
         if part:
             span.notes[PART] = True
+        if not self.container or "revision" in call.names:
+            span.given = given_revisions(call)
         return Entry(root, span, part)
 
     def _asked(self, call: Call) -> dict[str, Any]:
@@ -109,7 +112,7 @@ class EntryObserver(SpanObserver):
     def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
         """Writes down what the finished model says of itself, and where each keyword went."""
         recorder = self.recorder
-        recorder.facts("got", {"span": load.id, **got_of(model, self.source(call))})
+        recorder.facts("got", {"span": load.id, **got_of(model, self.source(call), call.first())})
         if (
             self.point.phase == "load"
             and not self.container
@@ -123,7 +126,10 @@ class EntryObserver(SpanObserver):
         """Ends the spans; after the outermost call, writes down what the model holds now."""
         recorder = self.recorder
         facts = self.result_facts(token, call, result)
-        recorder.end(token.span, "ok", facts)
+        ended = clock() if token.span.phase == "load" else None
+        if hasattr(type(result), "_load_pretrained_model") and token.owner is self.state.stack[0]:
+            note_class(recorder, type(result), self.source(call))
+        recorder.end(token.span, "ok", facts, ended)
         if token.root is not None:
             returned = {"returned": type(result).__name__} if result is not None else {}
             recorder.end(token.root, "ok", {**returned, **(facts or {})})

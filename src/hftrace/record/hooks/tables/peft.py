@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hftrace.record.adapted import adapters_of, holds, trainable_of
 from hftrace.record.hooks.adapter_files import assigning
 from hftrace.record.hooks.capture import describe_value
 from hftrace.record.hooks.parts import owner_at
@@ -18,6 +19,7 @@ from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint
 from hftrace.record.hooks.tables.entry import EntryObserver
 from hftrace.record.hooks.tables.surgery import (
     Marks,
+    MoveObserver,
     Operation,
     SurgeryObserver,
     slots_of,
@@ -29,6 +31,8 @@ from hftrace.record.thread_state import OpenSpan
 
 PEFT_MODEL = "peft.peft_model:PeftModel"
 TUNER = "peft.tuners.tuners_utils:BaseTuner"
+MAX_NAMES = 2000
+"""How many names of tensors that were cast are kept."""
 REWRITTEN = f"{COMPUTED}:adapter initialisation"
 LEAVES_THE_BASE = frozenset({"gaussian", "orthogonal", "eva", "mica"})
 """Values of ``init_lora_weights`` that leave the model's own weights alone (PEFT 0.21, ``lora/layer.py``)."""
@@ -91,6 +95,10 @@ class InjectObserver(SurgeryObserver):
         if not token.followed:
             self.hand_up(self.marks(call, result))
 
+    def facts(self, call: Call, result: Any) -> dict[str, Any] | None:
+        """Returns what the model says of its adapters now."""
+        return _says(call.first())
+
     def words(self, call: Call) -> tuple[str, str]:
         """Returns the words for an adapter's tensors, and for weights of the model that it has rewritten."""
         return MADE, REWRITTEN
@@ -120,6 +128,10 @@ class WrapObserver(SurgeryObserver):
         """Returns the model that is wrapped or unwrapped."""
         return call.get("model", call.first())
 
+    def facts(self, call: Call, result: Any) -> dict[str, Any] | None:
+        """Returns what the model says of its adapters now."""
+        return _says(result if hasattr(result, "peft_config") else call.first())
+
     def words(self, call: Call) -> tuple[str, str]:
         """Returns the words for tensors that the call makes."""
         return MADE, f"{COMPUTED}:{self._function()}"
@@ -137,12 +149,26 @@ class MergeObserver(WrapObserver):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._merged: Marks = {}
+        self._changed: dict[str, Any] = {}
+
+    def called(self, call: Call) -> str:
+        """Returns the function that the program called: both have their work done by one that is private."""
+        function = super().called(call)
+        if function != "unload_and_optionally_merge":
+            return function
+        return "unload" if call.get("merge") is False else "merge_and_unload"
+
+    def facts(self, call: Call, result: Any) -> dict[str, Any] | None:
+        """Returns what was merged, or taken out."""
+        changed, self._changed = self._changed, {}
+        return changed
 
     def begin(self, call: Call, started: int) -> Operation | None:
         """Finds the layers with adapters, which are gone afterwards."""
         found = super().begin(call, started)
         if found is not None:
-            self._merged = {} if call.get("merge") is False else self._below_adapters(call.first())
+            self._merged, self._changed = {}, {}
+            self.quietly(self._look, call)
         return found
 
     def marks(self, call: Call, result: Any) -> Marks:
@@ -150,18 +176,118 @@ class MergeObserver(WrapObserver):
         merged, self._merged = self._merged, {}
         return merged
 
-    def _below_adapters(self, model: Any) -> Marks:
-        word = f"{COMPUTED}:{self._function()}"
-        found: Marks = {}
-        for layer, base in adapted_layers(model):
-            # LoRA leaves a bias alone where it was not told to train one.
-            only_weight = hasattr(layer, "lora_A") and not any(
-                (getattr(layer, "lora_bias", None) or {}).values()
-            )
-            for name, tensor in getattr(base, "_parameters", {}).items():
-                if tensor is not None and not (only_weight and name == "bias"):
-                    found[id(base), name] = word
+    def _look(self, call: Call) -> None:
+        model, function = call.first(), self.called(call)
+        given = call.get("adapter_names")
+        layers = [
+            (layer, base, names)
+            for layer, base in adapted_layers(model)
+            if (names := _names(given or getattr(layer, "active_adapters", None))) and holds(layer, names)
+        ]
+        if function == "unload":
+            every = list(getattr(model, "peft_config", None) or ())
+            taken = sum(holds(layer, every) for layer, _ in adapted_layers(model))
+            self._changed = {"unloaded": {"adapters": _names(every), "modules": taken}}
+            return
+        if function == "unmerge_adapter":
+            # Whatever is merged, active or not.
+            layers = [
+                (layer, base, names)
+                for layer, base in adapted_layers(model)
+                if (names := _names(getattr(layer, "merged_adapters", None)))
+            ]
+        self._merged = _below(layers, f"{COMPUTED}:{self._function()}")
+        tensors = [
+            tensor
+            for _, base, _ in layers
+            for name, tensor in base._parameters.items()
+            if (id(base), name) in self._merged
+        ]
+        word = "unmerged" if function == "unmerge_adapter" else "merged"
+        self._changed = {
+            word: {
+                "adapters": list(dict.fromkeys(name for _, _, names in layers for name in names)),
+                "modules": len(layers),
+                "tensors": len(tensors),
+                "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            }
+        }
+
+
+def _names(given: Any) -> list[str]:
+    return [given] if isinstance(given, str) else [str(name) for name in given or ()]
+
+
+def _below(layers: list[tuple[Any, Any, list[str]]], word: str) -> Marks:
+    """Returns the weights below layers that an adapter is merged into."""
+    found: Marks = {}
+    for layer, base, _ in layers:
+        # LoRA leaves a bias alone where it was not told to train one.
+        biases = (getattr(layer, "lora_bias", None) or {}).values()
+        only_weight = hasattr(layer, "lora_A") and not any(biases)
+        for name, tensor in getattr(base, "_parameters", {}).items():
+            if tensor is not None and not (only_weight and name == "bias"):
+                found[id(base), name] = word
+    return found
+
+
+def _says(model: Any) -> dict[str, Any] | None:
+    """Returns the adapters of a model, and how many of its parameters are trainable."""
+    if not hasattr(model, "peft_config"):
+        return None
+    return {"adapters": adapters_of(model), "trainable": trainable_of(model)}
+
+
+class KbitObserver(MoveObserver):
+    """``prepare_model_for_kbit_training``: freezes all parameters, and casts halves in place."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._before: dict[int, tuple[str, str, int, bool]] = {}
+
+    def module(self, call: Call) -> Any:
+        """Returns the model."""
+        return call.get("model")
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Notes what each parameter is before."""
+        found = super().begin(call, started)
+        if found is not None and found.span is not None:
+            self._before = self.quietly(_states, call.get("model")) or {}
         return found
+
+    def facts(self, call: Call, result: Any) -> dict[str, Any] | None:
+        """Returns the casts that were made, by dtypes, and how many parameters were frozen."""
+        before, self._before = self._before, {}
+        casts: dict[tuple[str, str], dict[str, Any]] = {}
+        frozen = 0
+        for _, parameter in call.get("model").named_parameters():
+            if id(parameter) not in before:
+                continue
+            name, dtype, size, trained = before[id(parameter)]
+            now, size_now, trained_now = _state(parameter)
+            frozen += trained and not trained_now
+            if now != dtype:
+                cast = casts.setdefault(
+                    (dtype, now),
+                    {"from": dtype, "to": now, "tensors": 0, "bytes_before": 0, "bytes": 0, "names": []},
+                )
+                cast["tensors"] += 1
+                cast["bytes_before"] += size
+                cast["bytes"] += size_now
+                if len(cast["names"]) < MAX_NAMES:
+                    cast["names"].append(name)
+        trainable = trainable_of(call.get("model"))
+        return {"casts": list(casts.values()), "frozen": frozen, "trainable": trainable}
+
+
+def _states(model: Any) -> dict[int, tuple[str, str, int, bool]]:
+    return {id(parameter): (name, *_state(parameter)) for name, parameter in model.named_parameters()}
+
+
+def _state(parameter: Any) -> tuple[str, int, bool]:
+    size = parameter.numel() * parameter.element_size()
+    return str(parameter.dtype).removeprefix("torch."), size, bool(parameter.requires_grad)
 
 
 class AdapterFileObserver(SpanObserver):
@@ -205,6 +331,7 @@ adapter_handler = observed_by(AdapterObserver, begins_load=True)
 _inject_handler = observed_by(InjectObserver, begins_load=True)
 _wrap_handler = observed_by(WrapObserver, begins_load=True)
 _merge_handler = observed_by(MergeObserver, begins_load=True)
+_kbit_handler = observed_by(KbitObserver, begins_load=True)
 
 
 def _optional(target: str, phase: str, handler: HandlerBuilder) -> HookPoint:
@@ -226,6 +353,7 @@ POINTS = (
         "peft.tuners.trainable_tokens.model:TrainableTokensModel.inject_adapter", "adapter", _inject_handler
     ),
     _optional("peft.mapping_func:get_peft_model", "surgery", _wrap_handler),
+    _optional("peft.utils.other:prepare_model_for_kbit_training", "surgery", _kbit_handler),
     _optional(f"{TUNER}._unload_and_optionally_merge", "surgery", _merge_handler),
     _optional("peft.tuners.mixed.model:MixedModel._unload_and_optionally_merge", "surgery", _merge_handler),
     _optional("peft.tuners.ia3.model:IA3Model._unload_and_optionally_merge", "surgery", _merge_handler),

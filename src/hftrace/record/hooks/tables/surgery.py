@@ -8,7 +8,7 @@ but what they do to the tensors is followed all the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.hooks.adapter_files import assigning
@@ -66,6 +66,18 @@ class SurgeryObserver(SpanObserver):
         """Returns what was done to which tensor where that cannot be seen from outside."""
         return {}
 
+    def facts(self, call: Call, result: Any) -> dict[str, Any] | None:
+        """Returns what to put down of a call that has a span of its own."""
+        return None
+
+    def quietly(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls one of our own functions: where it fails, the operation is followed all the same."""
+        try:
+            return action(*arguments)
+        except Exception as error:
+            self.recorder.error(self.point.target, error)
+            return None
+
     def begin(self, call: Call, started: int) -> Operation | None:
         """Begins a span where the model is a known one, and looks at it as it is now."""
         stack = self.state.stack
@@ -79,10 +91,18 @@ class SurgeryObserver(SpanObserver):
             return None
         span = None
         if not stack:
-            name = f"{type(module).__name__}.{self._function()}"
-            span = self.recorder.begin("surgery", name, self.number, None, started)
+            span = self.recorder.begin("surgery", self.title(call, module), self.number, None, started)
         _operating.depth += 1
         return Operation(span, followed)
+
+    def title(self, call: Call, module: Any) -> str:
+        """Returns what to call the span: the function, and the class of the model."""
+        name, function = type(module).__name__, self.called(call)
+        return f"{name}.{function}" if "." in self.point.function else f"{function}({name})"
+
+    def called(self, call: Call) -> str:
+        """Returns the name of the function that the program called."""
+        return self._function()
 
     def _function(self) -> str:
         return self.point.function.rpartition(".")[2].lstrip("_")
@@ -90,7 +110,8 @@ class SurgeryObserver(SpanObserver):
     def finish(self, token: Operation, call: Call, result: Any) -> None:
         """Ends the span, and looks at the model again."""
         if token.span is not None:
-            self.recorder.end(token.span)
+            ended = clock()
+            self.recorder.end(token.span, "ok", self.quietly(self.facts, call, result), ended)
         if token.followed:
             new, changed = self.words(call)
             marks = {**self._after(), **self.marks(call, result)}

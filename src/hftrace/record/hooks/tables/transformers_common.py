@@ -13,6 +13,7 @@ from hftrace.record.hooks.capture import (
     loaded_state_dict,
     loading_report,
 )
+from hftrace.record.hooks.code import code_taken, named_class
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.ties import tying_handler
@@ -50,7 +51,12 @@ POINTS = (
         outermost_only=True,
         phase_before="config",
     ),
-    HookPoint("transformers.dynamic_module_utils:get_class_from_dynamic_module", "config"),
+    HookPoint(
+        "transformers.dynamic_module_utils:get_class_from_dynamic_module",
+        "config",
+        label=named_class,
+        finish=code_taken,
+    ),
     HookPoint("transformers.dynamic_module_utils:resolve_trust_remote_code", "config"),
     HookPoint(f"{MODEL}._set_default_torch_dtype", "config", until="C", optional=True, phase_before="config"),
     HookPoint(f"{MODEL}._set_default_dtype", "config", since="C", optional=True, phase_before="config"),

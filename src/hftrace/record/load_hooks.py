@@ -1,0 +1,65 @@
+"""Hooks that modules want to have called by ``load_state_dict``, which not every loader calls.
+
+Found in the finished model. Those of torch and of the libraries that loaders know by themselves
+are left out: who wrote a model of their own wrote the others.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from hftrace.record.identity import modules_of
+
+MAX_HOOKS = 64
+KNOWN = frozenset(
+    {
+        "torch",
+        "transformers",
+        "accelerate",
+        "peft",
+        "bitsandbytes",
+        "torchao",
+        "optimum",
+        "compressed_tensors",
+    }
+)
+ATTRIBUTES = {"_load_state_dict_pre_hooks": "pre", "_load_state_dict_post_hooks": "post"}
+
+
+def load_hooks(model: Any) -> list[dict[str, Any]]:
+    """Returns the hooks: module, kind, function, its place, and whether the module has tensors of its own."""
+    found: list[dict[str, Any]] = []
+    for prefix, module in modules_of(model):
+        for attribute, kind in ATTRIBUTES.items():
+            for hook in list((module.__dict__.get(attribute) or {}).values()):
+                function = _function(hook)
+                if str(getattr(function, "__module__", "")).partition(".")[0] in KNOWN:
+                    continue
+                if len(found) == MAX_HOOKS:
+                    return found
+                found.append(
+                    {
+                        "module": prefix.rstrip("."),
+                        "kind": kind,
+                        "function": str(getattr(function, "__qualname__", type(function).__name__)),
+                        "source": _place(function),
+                        "own_tensors": bool(module._parameters or module._buffers),
+                    }
+                )
+    return found
+
+
+def _function(hook: Any) -> Any:
+    """Returns the function that a model's author wrote, without what torch puts around it."""
+    while True:
+        inner = hook.func if isinstance(hook, functools.partial) else getattr(hook, "hook", None)
+        inner = getattr(hook, "__func__", None) if inner is None else inner
+        if inner is None:
+            return hook
+        hook = inner
+
+
+def _place(function: Any) -> str | None:
+    code = getattr(function, "__code__", None)
+    return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
