@@ -24,11 +24,14 @@ from hftrace.analysis.compare.files import FileKey
 from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
 from hftrace.analysis.findings.rules import Finding
+from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
+from hftrace.analysis.time.offloading import MovedModel
+from hftrace.analysis.time.placement import Attached, Place, Written
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.session import Bounds, Stretch
 from hftrace.analysis.time.tree import Node
@@ -411,6 +414,39 @@ MEMORY = record(
         ),
         "composition": nullable(record(COMPOSITION)),
         "device_peaks": array(record(DEVICE_PEAK)),
+        "merges": array(of(Merge)),
+    }
+)
+WRITTEN = {"written": array(of(Written)), "attached": nullable(of(Attached))}
+OFFLOAD = record(
+    {
+        "placements": array(
+            record(
+                {
+                    "load": INTEGER,
+                    "name": STRING,
+                    "asked": ANY,
+                    "asked_limits": nullable(mapping(ANY)),
+                    "computed": BOOLEAN,
+                    "places": array(of(Place)),
+                    "largest_bytes": nullable(INTEGER),
+                    "largest_name": nullable(STRING),
+                    **WRITTEN,
+                }
+            )
+        ),
+        "operations": array(
+            record(
+                {
+                    "span": INTEGER,
+                    "name": STRING,
+                    "caller": nullable(STRING),
+                    "duration_ns": INTEGER,
+                    **WRITTEN,
+                }
+            )
+        ),
+        "passes": array(of(MovedModel)),
     }
 )
 MODULE = {
@@ -628,6 +664,7 @@ VIEWS = {
     "requests": array(of(Request)),
     "samples": array(of(Sample)),
     "memory": MEMORY,
+    "offload": OFFLOAD,
     "postmortem": POSTMORTEM,
 }
 OUTPUTS: dict[str, tuple[str, Schema]] = {

@@ -17,6 +17,7 @@ from rich.console import Console
 import handmade
 import handmade_loads
 import handmade_models
+import handmade_offload
 from hftrace.analysis.time.loads import pick_load
 from hftrace.render.screen import screen
 from hftrace.render.text import TIMES, stack
@@ -99,6 +100,14 @@ LEDGERS = {
 @pytest.mark.parametrize("view", [name for name in LEDGERS if name != "model"])
 def test_views(view, width):
     compare(f"view-{view}-{width}", draw(LEDGERS[view](handmade.sharded()), width))
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_what_is_offloaded(width):
+    model = {"class": "Model", "load": 1, "device": "cuda:0", "passes": 3, "pass_ns": 60_000_000}
+    modules = [*handmade_offload.rows(3), ["head", "Linear", 3, 900_000, 90_000, 0, 0, 3, 12_000_000]]
+    trace = handmade_offload.spread(moves=[{**model, "modules": modules}])
+    compare(f"view-offload-{width}", draw(view_of(trace, "offload"), width))
 
 
 MODELS = {

@@ -65,6 +65,10 @@ class Releases:
         followed.gone = map(self._gone.append, noted).__next__
         self._models[number] = followed
 
+    def load_of(self, model: Any) -> int | None:
+        """Returns the span of the load that has returned a model; None for one that is not followed."""
+        return next((known.load for known in list(self._models.values()) if known() is model), None)
+
     def write(self) -> None:
         """Writes down which models have gone since."""
         count = len(self._gone)

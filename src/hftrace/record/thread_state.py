@@ -31,6 +31,7 @@ class ThreadState(threading.local):
         self.late: Any = None  # what hftrace.record.hooks.late has found running
         self.calls: list[Any] = []  # what hftrace.record.calls has open
         self.generation: Any = None  # what hftrace.record.hooks.generating has running
+        self.moves: Any = None  # what hftrace.record.hooks.moving has running
         self.import_stack: list[int] = []
         self.import_packages: dict[str, int] = {}
         self.import_modules: list[tuple[str, int, int]] = []

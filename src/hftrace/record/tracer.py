@@ -22,6 +22,7 @@ from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.initializers import init_weights_handler, initialize_again_handler
 from hftrace.record.hooks.late import late_of, watch
 from hftrace.record.hooks.lookup import STAND_IN, find, module_is_absent
+from hftrace.record.hooks.moving import moves_of
 from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.containers import MAKERS
@@ -343,6 +344,7 @@ class Tracer:
         if os.getpid() != recorder.pid:
             return
         shielded(recorder, "calls", calls_of(recorder).close)
+        shielded(recorder, "moves", moves_of(recorder).close)
         shielded(recorder, "releases", releases_of(recorder).close)
         shielded(recorder, "second look", models_of(recorder).close)
         shielded(recorder, "surroundings", self._say_what_else)

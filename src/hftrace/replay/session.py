@@ -57,6 +57,23 @@ def calls_facts(processes: list[Process]) -> dict[str, Any]:
     return {"calls": {"left_out": counted}} if counted else {}
 
 
+def moves_facts(process: Process, offset: int) -> list[dict[str, Any]]:
+    """Returns what each offloaded model of a process has moved in its forward passes.
+
+    Args:
+        process: What the process wrote.
+        offset: What is added to its own numbers of spans.
+    """
+    # Written now and then: the last time counts.
+    last = {fact.get("number"): fact for fact in process.facts.get("moves", [])}
+    found = []
+    for fact in last.values():
+        load = fact.get("load")
+        known = {"load": None if load is None else load + offset}
+        found.append({"pid": process.pid, "rank": process.rank, **fact, **known})
+    return found
+
+
 def problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]:
     """Returns what the recorders had to say of themselves, and how many lines are damaged.
 

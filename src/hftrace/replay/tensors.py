@@ -132,6 +132,7 @@ def _model_ledger(
         "span": [_span_of(record, seen.times) for seen in every],
         "convert_start_ns": [conversion.start if conversion else None for conversion in conversions],
         "convert_end_ns": [conversion.end if conversion else None for conversion in conversions],
+        "operations": [_operations(conversion) for conversion in conversions],
         "requires_grad": [requires_grad(row.kind) for row in record.rows],
         "same_as": same_objects(record.rows),
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
@@ -272,6 +273,11 @@ def requires_grad(kind: int) -> bool | None:
     return True if kind & TRAINED else False if kind & FROZEN else None
 
 
+def _operations(conversion: Convert | None) -> list[str] | None:
+    """Returns what a conversion did, for the ledger."""
+    return conversion.operations or None if conversion is not None else None
+
+
 def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[str, str | None]) -> list[Any]:
     """Returns a column of the rows for checkpoint keys that went nowhere."""
     if name == "evidence":
@@ -320,6 +326,8 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
     for key, (path, file, tensor, _) in stored.items():
         name = target_of.get(key) or record.renames.get(key)
         times = tensor_times.of(name or key, [key], path)
+        conversion = record.converts.get(name) if name is not None else None
+        merged = conversion is not None and bool(conversion.operations) and len(conversion.sources) > 1
         if name is None and (times.placed is not None or key in record.reads):
             name = key
         refused = not mismatched.isdisjoint((key, name))
@@ -330,7 +338,15 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
             Tensor(
                 name=name,
                 kind="parameter",
-                provenance=("state_dict" if path == STATE_DICT else "checkpoint") if done else None,
+                provenance=(
+                    None
+                    if not done
+                    else "state_dict"
+                    if path == STATE_DICT
+                    else "converted"
+                    if merged
+                    else "checkpoint"
+                ),
                 keys=[key],
                 file=file,
                 offset=tensor.offset,
@@ -346,6 +362,9 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
                 placed_ns=times.placed,
                 thread=times.thread,
                 span=_span_of(record, times),
+                convert_start_ns=conversion.start if conversion is not None else None,
+                convert_end_ns=conversion.end if conversion is not None else None,
+                operations=_operations(conversion),
                 evidence="mismatched" if refused else None,
                 stored_shape=tensor.shape,
             )

@@ -30,7 +30,7 @@ from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
-from hftrace.replay.session import calls_facts, problems, session_facts
+from hftrace.replay.session import calls_facts, moves_facts, problems, session_facts
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
@@ -124,6 +124,7 @@ def _replay(
                 **({"watched": ledgers.named} if ledgers.named else {}),
                 **problems(processes, damage),
                 **calls_facts(processes),
+                **({"moves": ledgers.moves} if ledgers.moves else {}),
                 **_surroundings(processes, base),
                 **(header or {}),
             }
@@ -187,6 +188,8 @@ class _Ledgers:
         self.watched: list[_Part[Tensor]] = []
         self.named: list[dict[str, Any]] = []
         """The modules that the program named."""
+        self.moves: list[dict[str, Any]] = []
+        """What offloaded models have moved in their forward passes."""
         self.changed = False
         """Whether a model was changed after its load."""
         self._base = base
@@ -268,6 +271,7 @@ class _Ledgers:
         add_collection_spans(process)
         add_own_time(process)
         add_release_spans(process, offset)
+        self.moves += moves_facts(process, offset)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

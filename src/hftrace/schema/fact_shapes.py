@@ -37,6 +37,20 @@ _REQUEST = {
 _ERROR = {"type": TEXT, "message": TEXT, "traceback": TEXT, "raised_at": TEXT, "raised_in": TEXT}
 _BYTES_HELD = {"rss_anon_bytes": AMOUNT, "rss_file_bytes": AMOUNT, "rss_shmem_bytes": AMOUNT}
 
+_MOVES = dict.fromkeys(
+    (
+        *("passes", "pass_ns", "hooks", "modules", "in_ns", "out_ns"),
+        *("disk_tensors", "disk_bytes", "memory_tensors", "memory_bytes"),
+    ),
+    AMOUNT,
+)
+_MOVED: dict[str, Shape] = {
+    **dict.fromkeys(("number", "load", "passes", "pass_ns", "unfinished", "left_out"), AMOUNT),
+    "class": TEXT,
+    "device": TEXT,
+    "modules": [[ANY]],
+}
+
 BLOCKS: dict[str, dict[str, Shape]] = {
     "header": {
         "hftrace": TEXT,
@@ -66,6 +80,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         },
         "calls": {"left_out": {"*": {"calls": AMOUNT, "duration_ns": AMOUNT}}},
         "errors": [{"hook": TEXT, "message": TEXT}],
+        "moves": [{"pid": INTEGER, "rank": AMOUNT, **_MOVED}],
         "lost": {"*": ANY},
         "measured": _BY_NAME,
         "processes": [{"pid": INTEGER, "rank": AMOUNT, "at_start": _BYTES_HELD}],
@@ -289,6 +304,11 @@ ATTRIBUTES: dict[str, Shape] = {
     "inner_calls": AMOUNT,
     "new_tokens": AMOUNT,
     "of_load": AMOUNT,
+    "limits": _AMOUNTS,
+    "largest_layer": {"bytes": AMOUNT, "names": _TEXTS},
+    "attached": {"hooks": AMOUNT, "offloaded": AMOUNT},
+    "written": [{"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT}],
+    "moves": _MOVES,
     "prompt_tokens": AMOUNT,
     "sequences": AMOUNT,
     "steps": AMOUNT,
@@ -313,6 +333,7 @@ FACTS: dict[str, dict[str, Shape]] = {
     "keyword_uses": {"span": AMOUNT, "uses": _BY_NAME},
     "own": {"thread": AMOUNT, "until_ns": AMOUNT},
     "calls": BLOCKS["header"]["calls"],
+    "moves": _MOVED,
     "released": {"load": AMOUNT, "class": TEXT, "time_ns": AMOUNT, "thread": AMOUNT},
     "adapter_prefix": {"prefix": TEXT},
     "stale": {"load": AMOUNT, "changed_by": _TEXTS},

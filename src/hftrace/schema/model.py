@@ -181,6 +181,9 @@ class Tensor:
     """How many are infinite."""
     model: int | None = None
     """Id of the span whose model has it: the load's own, or that of a part of it."""
+    operations: list[str] | None = None
+    """What the loader did to its keys' tensors, in order, by the classes of 5.x (``MergeModulelist``, then
+    ``Concatenate``); None where it placed them as they were read, and where nobody saw it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,8 @@ MODULES = (
     "files",
     "keywords",
     "memory",
+    "merges",
+    "offload",
     "prefixes",
     "recorder",
     "requests",

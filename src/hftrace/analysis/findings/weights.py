@@ -15,11 +15,9 @@ from hftrace.analysis.findings.rules import (
 )
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.renames import explained_rows, other_names
-from hftrace.analysis.ledger.tensors import Total, tensor_sums
+from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.ledger.verification import verification
-from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.once import once
-from hftrace.analysis.request import COMPUTED_MAPS
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
@@ -312,49 +310,3 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
         )
-
-
-@rule(
-    ("R18", "offloaded-to-disk", "Weights stay on disk and are copied in every forward pass."),
-    ("R18", "offloaded-to-cpu", "Weights stay in CPU memory and are copied in every forward pass."),
-    concerns="time",
-)
-def offloaded(trace: Trace) -> Iterator[Finding]:
-    """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
-    reason, advice = _why_offloaded(trace)
-    for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
-        total = Total()
-        for tensor_class, part in tensor_sums(trace).items():
-            if tensor_class.offload == place or (place == "disk" and tensor_class.device == "disk"):
-                total.add(part)
-        if total.count:
-            size = max(total.bytes, total.stored_bytes)
-            yield Finding(
-                "R18",
-                f"offloaded-to-{place}",
-                f"Weights stay {words}",
-                f"{units.count(total.count, 'tensor')} of {byte_count(size)} {reason}; "
-                f"they stay {words} and are copied in every forward pass.",
-                advice,
-                cost_bytes=size,
-            )
-
-
-def _why_offloaded(trace: Trace) -> tuple[str, str]:
-    """Returns why weights are elsewhere than on the devices, and what to change."""
-    maps = [load.keywords.get("device_map") for load in model_loads(trace)]
-    if maps and all(asked in COMPUTED_MAPS for asked in maps):
-        return (
-            "did not fit on the devices that the device_map may use",
-            "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
-        )
-    if maps and all(asked is not None and asked not in COMPUTED_MAPS for asked in maps):
-        return (
-            "are not on a device of the model's, as the device_map asks",
-            "Leave it so if this is meant; otherwise give these modules a device in the map, or pass "
-            'device_map="auto".',
-        )
-    return (
-        "are brought in by a hook when they are used",
-        "Give these modules a device in the device_map, if there is room for them.",
-    )

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from hftrace.analysis.ledger.merges import merges
 from hftrace.analysis.memory.holding import (
     HeldMemory,
     heap_growth,
@@ -270,7 +271,8 @@ def _parts(
     parts.append(Part("imports", "what an import needed for itself alone", passing, "both"))
     rest -= mapped + passing
     unrecorded = max(0, min(rest, _unrecorded(trace, load, what))) if load.status == "killed" else 0
-    parts.append(Part("unrecorded", "reads under way when it was killed", unrecorded, "anonymous"))
+    under_way = "reads and merges" if merges(trace) else "reads"
+    parts.append(Part("unrecorded", f"{under_way} under way when it was killed", unrecorded, "anonymous"))
     rest -= unrecorded
     reserve = max(0, min(rest, heap_growth(trace, load_row)))
     parts.append(Part("reserve", "freed, and kept by malloc", reserve, "anonymous"))

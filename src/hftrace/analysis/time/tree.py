@@ -14,6 +14,7 @@ from typing import Any
 
 from hftrace.analysis.adapters import CHANGES
 from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.offloading import sum_of_moves
 from hftrace.analysis.time.session import session_wall_ns, stretches
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.stretches import in_steps
@@ -225,7 +226,8 @@ def _in_common(trace: Trace, rows: list[int]) -> dict[str, Any]:
     index = span_index(trace)
     if index.parents[rows[0]] is None and index.phases[rows[0]] in CALLED:
         caller = _caller(trace.spans[rows[0]].attributes)
-        return {"caller": caller} if caller is not None else {}
+        moves = sum_of_moves(trace.spans[row].attributes for row in rows)
+        return {**({"caller": caller} if caller is not None else {}), **({"moves": moves} if moves else {})}
     if index.phases[rows[0]] != "collect":
         return {}
     noted = [trace.spans[row].attributes for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
+from hftrace.analysis.ledger.merges import merges
 from hftrace.analysis.ledger.tensors import fold, take
 from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
@@ -95,8 +96,29 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
             node_of[row].children.append(
                 Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
             )
+    _attach_merges(trace, node_of, everything)
     for row, found in ledger.items():
         node_of[row].children.extend(_tensor_groups(trace, list(found), None if everything else MAX_GROUPS))
+
+
+def _attach_merges(trace: Trace, node_of: dict[int, Node], everything: bool) -> None:
+    """Hangs parameters that were merged of several keys below the span that placed them."""
+    index = span_index(trace)
+    found = sorted(merges(trace), key=lambda merge: -merge.merging_ns)
+    for merge in found if everything else found[:MAX_GROUPS]:
+        row = index.row_of.get(merge.spans[0]) if merge.spans[0] is not None else None
+        if row is not None:
+            shard = index.phases[row] == "shard"
+            node_of[_above(index.parents, index.phases, row) if shard else row].children.append(
+                Node(
+                    kind="tensors",
+                    label=f"merged of {merge.keys:,} keys: {merge.label}",
+                    duration_ns=merge.merging_ns,
+                    tensors=merge.tensors,
+                    bytes=merge.bytes,
+                    attributes={"keys": merge.keys, "operations": list(merge.operations)},
+                )
+            )
 
 
 def _moved(shard: ShardReading) -> dict[str, Any]:

@@ -36,6 +36,7 @@ VIEWS: dict[str, View] = {
     "requests": View("hftrace.render.views.requests", "Requests sent, answered or not.", ("filter", "limit")),
     "samples": View("hftrace.render.views.samples", "Readings of memory and I/O.", ("limit",)),
     "memory": View("hftrace.render.views.memory", "Memory over time, and what its peak was made of."),
+    "offload": View("hftrace.render.views.offload", "Where modules were put, what bringing them in costs."),
     "postmortem": View("hftrace.render.views.postmortem", "How a load ended that did not end well."),
 }
 """Each view, in the order of ``--view all``."""

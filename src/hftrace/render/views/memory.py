@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.ledger.merges import merges
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_span, peak_time_ns
@@ -21,6 +22,7 @@ from hftrace.analysis.time.timeline import dominant, resample, stretches_by_lane
 from hftrace.analysis.values import integer
 from hftrace.render.charts import DEVICE_LAYERS, HOST_LAYERS, axis_text, chart, lane_line, spark
 from hftrace.render.composition import device_composition, host_composition
+from hftrace.render.merges import merges_table
 from hftrace.render.panels import Panel, chart_panels
 from hftrace.render.peak import describe_time
 from hftrace.render.text import (
@@ -66,7 +68,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             yield []
             yield from device_composition(trace, peak, several, width)
 
-    return [Block(lines)]
+    merged = merges_table(trace, peak_composition(trace))
+    return [Block(lines), merged] if merged is not None else [Block(lines)]
 
 
 # -- charts ---------------------------------------------------------------------------------------
@@ -343,6 +346,7 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
         ],
         "composition": composition_facts(trace),
         "device_peaks": device_peak_facts(trace),
+        "merges": [each.to_json() for each in merges(trace)],
     }
 
 

@@ -12,8 +12,8 @@ from hftrace.analysis.time.spans import span_index, thread_names
 from hftrace.analysis.time.tree import CALLED, OPERATIONS, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.adapters import change_lines
-from hftrace.render.generation import token_parts
 from hftrace.render.loads import root_note
+from hftrace.render.node_parts import node_parts
 from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.shards import shard_amount, shard_rate
 from hftrace.render.text import (
@@ -326,7 +326,7 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
     collected = node.attributes.get("collected")
     if phase == "collect" and isinstance(collected, int):
         parts.append(f"{units.count(collected, 'object')} freed")
-    parts += token_parts(node)
+    parts += node_parts(node)
     source = (node.source or "") if phase != "shard" or layout.wide else ""
     if outermost and phase in (*CALLED, *OPERATIONS):
         # Where the program called it, not where the library says how.

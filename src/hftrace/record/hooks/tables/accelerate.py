@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hftrace.record.hooks.capture import tied_before_dispatch
 from hftrace.record.hooks.events import move_handler
-from hftrace.record.hooks.points import Call, HookPoint
+from hftrace.record.hooks.moving import bring_in_handler, offloaded_weight_handler, take_out_handler
+from hftrace.record.hooks.placing import device_map, largest_layer_handler, limits, written_handler
+from hftrace.record.hooks.points import HookPoint
 from hftrace.record.hooks.tables.surgery import dispatch_handler
-from hftrace.record.recorder import Recorder
-from hftrace.record.thread_state import OpenSpan
 
 INTEGRATION = "transformers.integrations.accelerate"
-
-
-def _device_map(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
-    if not isinstance(result, dict):
-        return None
-    devices: dict[str, int] = {}
-    for device in result.values():
-        devices[str(device)] = devices.get(str(device), 0) + 1
-    return {"modules": len(result), "devices": devices}
+HOOKS = "accelerate.hooks"
 
 
 POINTS = (
@@ -32,17 +22,34 @@ POINTS = (
         begin=tied_before_dispatch,
         phase_before="dispatch",
     ),
-    HookPoint("accelerate.utils.modeling:infer_auto_device_map", "device_map", finish=_device_map),
-    HookPoint("accelerate.utils.modeling:get_balanced_memory", "device_map"),
-    HookPoint("accelerate.utils.modeling:get_max_memory", "device_map"),
+    HookPoint("accelerate.utils.modeling:infer_auto_device_map", "device_map", finish=device_map),
+    HookPoint("accelerate.utils.modeling:get_balanced_memory", "device_map", finish=limits),
+    HookPoint("accelerate.utils.modeling:get_max_memory", "device_map", finish=limits),
+    HookPoint(
+        "accelerate.utils.modeling:get_max_layer_size",
+        "device_map",
+        handler=largest_layer_handler,
+        optional=True,
+    ),
     HookPoint("accelerate.utils.modeling:check_tied_parameters_on_same_device", "device_map", optional=True),
     HookPoint(f"{INTEGRATION}:accelerate_dispatch", "dispatch", since="D", begin=tied_before_dispatch),
     HookPoint(f"{INTEGRATION}:accelerate_disk_offload", "offload", since="D"),
-    HookPoint(f"{INTEGRATION}:infer_auto_device_map", "device_map", since="D", finish=_device_map),
-    HookPoint(f"{INTEGRATION}:get_balanced_memory", "device_map", since="D"),
-    HookPoint(f"{INTEGRATION}:_get_device_map", "device_map", since="D", finish=_device_map),
+    HookPoint(f"{INTEGRATION}:infer_auto_device_map", "device_map", since="D", finish=device_map),
+    HookPoint(f"{INTEGRATION}:get_balanced_memory", "device_map", since="D", finish=limits),
+    HookPoint(f"{INTEGRATION}:get_max_memory", "device_map", since="D", finish=limits, optional=True),
+    HookPoint(f"{INTEGRATION}:_get_device_map", "device_map", since="D", finish=device_map),
     HookPoint(f"{INTEGRATION}:check_and_set_device_map", "device_map", since="D", optional=True),
     HookPoint(
-        "transformers.modeling_utils:_get_device_map", "device_map", since="B", until="C", finish=_device_map
+        "transformers.modeling_utils:_get_device_map", "device_map", since="B", until="C", finish=device_map
+    ),
+    HookPoint("accelerate.utils.offload:offload_weight", "offload", handler=written_handler, optional=True),
+    HookPoint(f"{INTEGRATION}:offload_weight", "offload", since="D", handler=written_handler, optional=True),
+    HookPoint(f"{HOOKS}:AlignDevicesHook.pre_forward", "forward", handler=bring_in_handler, optional=True),
+    HookPoint(f"{HOOKS}:AlignDevicesHook.post_forward", "forward", handler=take_out_handler, optional=True),
+    HookPoint(
+        "accelerate.utils.offload:OffloadedWeightsLoader.__getitem__",
+        "forward",
+        handler=offloaded_weight_handler,
+        optional=True,
     ),
 )

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.hooks.adapter_files import assigning
 from hftrace.record.hooks.parts import owner_of
+from hftrace.record.hooks.placing import hooks_attached
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Followed, modules_of
@@ -161,6 +162,14 @@ class DispatchObserver(MoveObserver):
     def module(self, call: Call) -> Any:
         """Returns the model."""
         return call.get("model")
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Ends the span, with the hooks that are there now."""
+        try:
+            if token.span is not None:
+                token.span.notes["attached"] = hooks_attached(self.module(call))
+        finally:
+            super().finish(token, call, result)
 
 
 class BlankObserver(SurgeryObserver):
