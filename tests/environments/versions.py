@@ -67,6 +67,20 @@ run without them."""
 TORCHAO = ("torchao==0.18.0",)
 """In another one: where it is there, transformers imports it with itself."""
 
+OTHERS = (
+    "diffusers==0.42.1",
+    "timm==1.0.31",
+    "open-clip-torch==3.3.0",
+    "torchvision==0.28.0",
+    "pillow==13.0.0",
+    "ftfy==6.3.1",
+    "wcwidth==0.9.4",
+    "importlib_metadata==10.2.0",
+    "zipp==4.1.2",
+)
+"""Other libraries that load, with what they import, in a third: transformers has other image processors where
+torchvision is there. Its compiled operators want a CUDA build of torch; nothing here uses them."""
+
 CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
 """One version of each loader generation, for every change."""
 

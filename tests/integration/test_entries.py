@@ -69,6 +69,26 @@ class Bundle:
         return made
 
 
+class Parts:
+    """A user's class that is no module, of two models by huggingface_hub's ``from_pretrained``."""
+
+    @classmethod
+    def from_pretrained(cls, path):
+        made = cls()
+        made.one, made.other = Mixed.from_pretrained(path), Mixed.from_pretrained(path)
+        return made
+
+
+class Around(torch.nn.Module):
+    """A user's module around a model that it is given, and another one."""
+
+    @classmethod
+    def from_pretrained(cls, inner, path):
+        made = cls()
+        made.inner, made.own = inner, Mixed.from_pretrained(path)
+        return made
+
+
 class Maker:
     """A user's factory, by a static method."""
 
@@ -292,6 +312,33 @@ def test_what_is_no_module_holds_the_models_that_were_loaded_in_it(places):
     assert {row.load for row in trace.tensors} == {load.id}
     names = {name for name, _ in made.denoiser.named_parameters()}
     assert {row.name for row in trace.tensors if row.provenance == "checkpoint"} == names
+
+
+def test_the_models_of_another_library_in_a_load_are_parts_of_it(places):
+    made, trace = traced(lambda: Parts.from_pretrained(str(places.mixed)))
+    (load,) = trace.loads
+    assert [span.name for span in trace.spans if span.parent == load.id and span.phase == "load"] == [
+        "Mixed",
+        "Mixed",
+    ]
+    stored = safetensors_torch.load_file(str(places.mixed / WEIGHTS))
+    assert len(trace.tensors) == 2 * len(stored)
+    for row in trace.tensors:
+        assert (row.load, row.provenance, row.keys) == (load.id, "checkpoint", [row.name])
+        assert torch.equal(made.one.get_parameter(row.name), stored[row.name])
+
+
+def test_what_a_factory_has_loaded_goes_over_to_what_it_is_put_into(places):
+    def load():
+        made = Around.from_pretrained(Maker.from_pretrained(str(places.llama)), str(places.mixed))
+        return made.half()
+
+    _, trace = traced(load)
+    first, second = trace.loads
+    assert {row.load for row in trace.tensors} == {second.id}
+    assert {row.dtype for row in trace.tensors if row.kind == "parameter"} == {"float16"}
+    assert {row.provenance for row in trace.tensors if row.kind == "parameter"} == {"checkpoint"}
+    assert first.name == "Maker"
 
 
 def test_offloaded_weights_of_accelerate(places, tmp_path):

@@ -4,10 +4,14 @@ A kind is a module of ``kinds/``:
 
 ``NEEDS``
     packages of the extras (see ``environments/versions.py``) that it loads with; optional. ``torchao``
-    has a directory of its own.
+    has a directory of its own, and so have the other libraries that load.
+``SPARSE``
+    whether it depends on another library more than on the loader; no by default.
 ``VERSIONS``
     the transformers versions that can load it, as a specifier; optional. What holds for a package is
     said once, in ``IMPORTED_BESIDE``.
+``PRINTED``
+    whether ``print(model)`` shows all of its modules; yes by default.
 ``make(folder)``
     writes the checkpoint.
 ``load(folder)``
@@ -64,11 +68,16 @@ def _facts(name: str):
     return kind
 
 
-IMPORTED_AS = {"peft": "peft", "compressed-tensors": "compressed_tensors"}
+IMPORTED_AS = {
+    "peft": "peft",
+    "compressed-tensors": "compressed_tensors",
+    "diffusers": "torchvision_operators,diffusers",
+    "timm": "torchvision_operators,timm,open_clip",
+}
 """What takes long to import is imported once. Quanto starts threads, which a fork would lose."""
 
 
-IMPORTED_BESIDE = {"peft": ">=4.44"}
+IMPORTED_BESIDE = {"peft": ">=4.44", "diffusers": ">=5.20"}
 """The transformers versions beside which a package can be imported, where not beside all of them."""
 
 
@@ -84,10 +93,14 @@ def _why_not(kind) -> str | None:
     return None
 
 
+OF_THEIR_OWN = {"torchao": "torchao", "diffusers": "others", "timm": "others", "open-clip-torch": "others"}
+"""The directories of packages that are not among the extras."""
+
+
 def _places(kind) -> list[Path]:
     """Returns the directories of the packages that a kind needs."""
     needs = getattr(kind, "NEEDS", ())
-    return list(dict.fromkeys(EXTRAS.with_name("torchao") if each == "torchao" else EXTRAS for each in needs))
+    return list(dict.fromkeys(EXTRAS.with_name(OF_THEIR_OWN.get(each, EXTRAS.name)) for each in needs))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +143,13 @@ def _run(needs: tuple[str, ...], folders: dict[str, Path]) -> None:
     )
 
 
-@pytest.mark.parametrize("name", KINDS)
+def _marked(name: str):
+    # Read and not imported, which takes long.
+    is_sparse = "\nSPARSE = True\n" in (HERE / "kinds" / f"{name}.py").read_text()
+    return pytest.param(name, marks=[pytest.mark.sparse] if is_sparse else [])
+
+
+@pytest.mark.parametrize("name", [_marked(name) for name in KINDS])
 def test_every_row_is_true(name, results):
     kind = _facts(name)
     if (reason := _why_not(kind)) is not None:

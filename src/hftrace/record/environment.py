@@ -24,6 +24,10 @@ LIBRARIES = (
     "compressed_tensors",
     "gguf",
     "hqq",
+    "diffusers",
+    "sentence_transformers",
+    "timm",
+    "open_clip",
     "numpy",
 )
 VARIABLES = ("HF_", "TRANSFORMERS_", "SAFETENSORS_", "CUDA_", "PYTORCH_", "HUGGINGFACE_", "OMP_NUM_THREADS")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from hftrace.record.contents import all_plain, plain_part
@@ -229,7 +229,7 @@ class Followed:
     """
 
     def __init__(self, model: Any, load: int, held: Held | None = None) -> None:
-        self.model: weakref.ref[Any] = weakref.ref(model)
+        self.model: Callable[[], Any] = weakref.ref(model)
         self.look = Look(model, held)
         self.load = load
         self.changed_by: list[str] = []

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import traceback
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,8 +80,8 @@ class Recorder:
         self.in_child: Callable[[], None] | None = None
         """Called in a child by fork when it loads something, if it is to be recorded too."""
         self.children: Children | None = None
-        self.models: list[tuple[int, weakref.ref[Any]]] = []
-        """The span of each load, and its finished model."""
+        self.models: list[tuple[int, Callable[[], Any]]] = []
+        """The span of each load, and what returns its finished model, or None once that is gone."""
         self.local = buffers.ThreadBuffers(self._threads)
         self.state = ThreadState()
         self.writes = WriteLog()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from hftrace.record.held import Held
@@ -40,12 +41,13 @@ class Models:
         self._unseen: set[int] = set()
         """By identity: models whose changes since their load were taken note of, and not written down."""
 
-    def loaded(self, load: int, model: Any) -> None:
+    def loaded(self, load: int, model: Any, again: Callable[[], Any] | None = None) -> None:
         """Writes down the model that a load returned, and follows it from now on.
 
         Args:
             load: The span of the load.
             model: The torch module.
+            again: Returns it at any later time, None where it is gone; needed where nobody else keeps it.
         """
         recorder = self._recorder
         held = Held(model)
@@ -57,6 +59,7 @@ class Models:
             followed = self._of(model)
             if followed is None:
                 followed = Followed(model, load, held)
+                followed.model = again or followed.model
                 inside = self._inside(model)
                 for prefix, inner in inside:
                     inner.update()
@@ -71,6 +74,8 @@ class Models:
                         for name, origin in zip(inner.look.names, inner.origins, strict=True)
                     ]
                     inner.part_of.add(load)
+                    # Whose rows they were: the tensors themselves may be of a load inside of that one.
+                    followed.part_of.add(inner.load)
                 self._followed.append(followed)
             else:
                 followed.update()

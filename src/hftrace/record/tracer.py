@@ -163,8 +163,8 @@ class Tracer:
         try:
             number = recorder.hook(
                 point.target,
-                point.function,
-                source_of(function),
+                point.stands_for or point.function,
+                "" if point.stands_for else source_of(function),
                 point.phase,
                 point.phase_before,
                 point.phase_after,

@@ -293,7 +293,7 @@ class _Files:
             if path.endswith(".safetensors"):
                 return self._safetensors(place).get_tensor(key)
             if path.endswith((".bin", ".pt", ".pth")):
-                return self._pickled(place)[key]
+                return _below(self._pickled(place), key)
         except Exception:
             raise _UnverifiedError("unreadable") from None
         raise _UnverifiedError("format" if os.path.exists(place) else "unreadable")
@@ -317,6 +317,16 @@ class _Files:
                 content = torch.load(place, map_location="cpu", weights_only=True)
             self._pickle = (place, content)
         return self._pickle[1]
+
+
+def _below(content: Any, key: str) -> Any:
+    """Returns the tensor of a pickle that has a key, which may begin with one of another dictionary in it."""
+    if key in content:
+        return content[key]
+    inner = (
+        (each, key.removeprefix(f"{name}.")) for name, each in content.items() if isinstance(each, Mapping)
+    )
+    return next(each[rest] for each, rest in inner if rest != key and rest in each)
 
 
 def verify_models(

@@ -205,6 +205,7 @@ class _Builder:
         for at, origin in enumerate(by_position):
             places[self._source_of(origin)].append(at)
         parts, order, unused = [], [], []
+        given = {key for key, (path, _) in record.keys.items() if not path}
         for source, positions in places.items():
             rows = [model.rows[at]._replace(name=by_position[at].known_as) for at in positions]
             if as_loaded and source == sources[0]:
@@ -225,7 +226,7 @@ class _Builder:
             parts.append(renamed(first(table, len(positions)), names, current))
             order += positions
             if as_loaded and source in sources:
-                unused.append(unused_rows(table))
+                unused.append(unused_rows(table, given if source.path else ()))
         rows_in_order = reordered(joined(parts), order)
         rows_in_order.columns["same_as"] = same_objects(model.rows)
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)

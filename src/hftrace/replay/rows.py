@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hftrace.schema.model import Table, Tensor
 
 
@@ -10,9 +12,17 @@ def first(table: Table[Tensor], count: int) -> Table[Tensor]:
     return Table(Tensor, {name: column[:count] for name, column in table.columns.items()})
 
 
-def unused_rows(table: Table[Tensor]) -> Table[Tensor]:
-    """Returns the rows of keys that went nowhere."""
-    return chosen(table, [at for at, kind in enumerate(table.column("kind")) if kind == "unused"])
+def unused_rows(table: Table[Tensor], given: Collection[str] = ()) -> Table[Tensor]:
+    """Returns the rows of keys that went nowhere.
+
+    Args:
+        table: Of a load.
+        given: Names of tensors that the caller handed over, and that are from no file any more: what was made
+            of the key of that name, before, nobody knows.
+    """
+    kinds, keys = table.column("kind"), table.column("keys")
+    rows = (at for at, kind in enumerate(kinds) if kind == "unused")
+    return chosen(table, [at for at in rows if not any(key in given for key in keys[at])])
 
 
 def chosen(table: Table[Tensor], rows: list[int]) -> Table[Tensor]:

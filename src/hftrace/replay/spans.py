@@ -213,8 +213,10 @@ def add_body_spans(process: Process) -> None:
                 owner, _, function = hook.function.rpartition(".")
                 # One from_pretrained calls another: whose it is tells them apart.
                 until = f"up to {hook.function if owner and function == 'from_pretrained' else function}"
+                if span.hook == above.hook:
+                    until = "until it begins"  # the same call: a load has a span besides that of its phase
                 process.spans[number] = _body_span(
-                    number, above, phase, until, (cursor, edge), (span.start, span.edge)
+                    process, number, above, phase, until, (cursor, edge), (span.start, span.edge)
                 )
             if span.end is not None and span.end > cursor:
                 cursor, edge = span.end, span.end_edge or Edge()
@@ -227,7 +229,7 @@ def add_body_spans(process: Process) -> None:
         if phase and above.end_edge and above.end is not None and above.end > cursor:
             number += 1
             process.spans[number] = _body_span(
-                number, above, phase, until, (cursor, edge), (above.end, above.end_edge)
+                process, number, above, phase, until, (cursor, edge), (above.end, above.end_edge)
             )
 
 
@@ -331,7 +333,17 @@ def add_release_spans(process: Process, offset: int) -> None:
         )
 
 
+def _called(process: Process, load: OpenedSpan) -> str:
+    """Returns the function that a load is a call of, without its class where the name says enough."""
+    hook = process.hooks.get(load.hook or 0)
+    if hook is None:
+        return "from_pretrained"
+    name = hook.function.rpartition(".")[2]
+    return hook.function if name == "__init__" else name
+
+
 def _body_span(
+    process: Process,
     number: int,
     above: OpenedSpan,
     phase: str,
@@ -346,7 +358,7 @@ def _body_span(
         number,
         above.id,
         phase,
-        f"from_pretrained, {until}",
+        f"{_called(process, above)}, {until}",
         above.hook,
         above.thread,
         start_ns,

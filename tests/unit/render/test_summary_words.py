@@ -61,6 +61,15 @@ def test_what_there_is_no_room_for_is_said():
     assert not any("no room for" in line for line in wide)
 
 
+def test_another_library_is_named_with_its_version():
+    made = Session()
+    made.load("timm.create_model", "resnet18", "ResNet")
+    made.environment["timm"] = "1.0.31"
+    lines = text_of(load("summary").draw(made.trace(), ViewOptions())[0].lines(140))
+    (line,) = [line for line in lines if line.startswith("with ")]
+    assert line.split(maxsplit=1)[1].startswith("timm 1.0.31, transformers ")
+
+
 def test_a_change_of_a_model_has_the_line_of_the_program():
     lines = text_of(load("tree").draw(handmade.started(), ViewOptions())[0].lines(140))
     (line,) = [line for line in lines if line.startswith("surgery ")]

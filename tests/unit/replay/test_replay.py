@@ -328,6 +328,28 @@ def test_what_the_body_of_from_pretrained_did_is_named_by_the_call_that_follows(
     assert (made[1].rss_anon_start_bytes, made[1].rss_anon_bytes) == (170 * MB, 50 * MB)
 
 
+def test_the_body_of_another_function_is_called_by_its_name(tmp_path):
+    writer = Writer(tmp_path)
+    writer.line("hook", 1, "m:Whole.__init__", "Whole.__init__", "m.py:1", "load", "config", "finalize")
+    writer.line("hook", 2, "m:_get_dtype", "_get_dtype", "m.py:2", "config", "resolve", "")
+    writer.line("hook", 3, "m:load_file", "load_file", "m.py:3", "shard", "shard", "")
+    writer.begin(1, None, "load", "Whole", 0, hook=1)
+    writer.begin(2, 1, "config", "_get_dtype", 3, hook=2)
+    writer.end(2, 5)
+    writer.end(1, 6)
+    writer.begin(3, None, "load", "load_file(a)", 7, hook=3)
+    writer.begin(4, 3, "shard", "load_file(a)", 9, hook=3)
+    writer.end(4, 10)
+    writer.end(3, 10)
+    writer.stop(12)
+    writer.write()
+    assert [span.name for span in replay(tmp_path).spans if span.attributes.get("body")] == [
+        "Whole.__init__, up to _get_dtype",
+        "Whole.__init__, until it returns",
+        "load_file, until it begins",
+    ]
+
+
 def collection(writer, start, end, collected=0, automatic=0, thread=MAIN):
     writer.line(
         journal.COLLECTIONS,

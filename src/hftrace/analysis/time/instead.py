@@ -14,9 +14,9 @@ from hftrace.schema.trace import Trace
 LOADERS = frozenset(
     {
         "vllm", "sglang", "tensorrt_llm", "llama_cpp", "ctransformers", "exllamav2", "ctranslate2",
-        "onnxruntime", "openvino", "optimum", "tensorflow", "keras", "jax", "flax", "mlx", "diffusers",
-        "sentence_transformers", "timm", "open_clip", "fairseq", "nemo", "torchtune", "litgpt", "unsloth",
-        "deepspeed", "megatron", "ggml", "gguf", "whisper", "faster_whisper", "spacy", "flair",
+        "onnxruntime", "openvino", "optimum", "tensorflow", "keras", "jax", "flax", "mlx", "fairseq",
+        "nemo", "torchtune", "litgpt", "unsloth", "deepspeed", "megatron", "ggml", "gguf", "whisper",
+        "faster_whisper", "spacy", "flair",
     }
 )  # fmt: skip
 """Packages that load models by a loader of their own."""

@@ -99,9 +99,14 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
     what = _text(asked.get("what")) or _text(own.get("what")) or "model"
     made = _text(_mapping(own.get("got")).get("class")) or _text(own.get("returned"))
     called = trace.spans.column("name")[row]
-    name = made or _chosen(trace, index, row) or called
+    # A file's tensors come in a dictionary, whose class says nothing.
+    function = _text(asked.get("class")) if what == "file" else None
+    name = function or made or _chosen(trace, index, row) or called
     source = _text(asked.get("model")) or _text(own.get("model"))
-    inner = _inner_load(index, row)
+    adapters = _adapters(trace, row, what, source)
+    # What is made of several has parts that lie elsewhere, or below its own place: that one says most.
+    several = own.get("container") is True and not adapters
+    inner = None if several else _inner_load(index, row)
     base = None if inner is None else _text(noted(trace, inner).get("model"))
     packed = _text(_mapping(asked.get("keywords")).get("gguf_file"))
     if source and packed:
@@ -118,7 +123,7 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
         class_name=name,
         source=source,
         base=base or source,
-        adapters=_adapters(trace, row, what, source),
+        adapters=adapters,
         failed=trace.spans.column("status")[row] != "ok",
     )
 

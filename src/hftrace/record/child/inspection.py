@@ -24,7 +24,7 @@ from hftrace.system.memory import HostMemory
 from hftrace.system.page_cache import resident_share
 
 ESSENTIAL = ("torch", "transformers", "safetensors")
-SLOW = ("sentence_transformers",)
+SLOW = ("diffusers", "open_clip", "sentence_transformers", "timm")
 """Not imported to see its hook points: seconds, and several more libraries."""
 OPTIONAL = ("accelerate", "huggingface_hub", "tokenizers", "peft", "bitsandbytes", "gguf")
 

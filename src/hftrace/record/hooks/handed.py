@@ -5,7 +5,8 @@
 one that was read where its storage and its place in it are the same and nothing
 has been written into it since: whoever renames keys, or leaves some out, hands
 over the same tensors, and whoever casts them does not. Only weak references to
-the storages are kept, so no memory is.
+the storages are kept, so no memory is. What comes from ``safe_open`` is known by
+where it lies (:mod:`hftrace.record.hooks.mapped`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys
+from hftrace.record.hooks.mapped import Mapped
 from hftrace.record.identity import modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.schema import lines
@@ -31,11 +33,23 @@ class _Read(NamedTuple):
     """A tensor of a file, as it was when it was read."""
 
     path: str
+    group: str
+    """The key of the file under which its own stands, with a dot; empty where it is not below another."""
     key: str
+    """The whole of it, group included."""
     dtype: Any
     version: int
     identity: lines.Identity | None
     """Of the file."""
+    time_ns: int
+
+
+class _Source(NamedTuple):
+    """What a load has tensors of: a file, or what stands below one of its keys."""
+
+    path: str
+    identity: lines.Identity | None
+    group: str
 
 
 class _Given(NamedTuple):
@@ -60,10 +74,11 @@ class Handed:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self.mapped = Mapped(recorder)
         self._read: dict[tuple[Any, ...], _Read] = {}
         self._storages: list[int] = []
-        self._pickles: dict[tuple[str, lines.Identity | None], dict[str, Any]] = {}
-        """What is in files that have no header, by path and identity."""
+        self._pickles: dict[_Source, dict[str, Any]] = {}
+        """What is in files that have no header."""
         self._given: dict[int, list[_Given]] = {}
         """By the span of the load that it is for."""
         self._free: Any = None
@@ -81,6 +96,7 @@ class Handed:
         self._pickles.clear()
         self._given.clear()
         self._modules.clear()
+        self.mapped.close()
         _handed.pop(self._recorder, None)
 
     # -- files -------------------------------------------------------------------------------------
@@ -92,39 +108,68 @@ class Handed:
         self._free = sys.modules["torch"].UntypedStorage._free_weak_ref
         path = absolute(path)
         identity = self._recorder.files.resolved(path)
+        time = clock()
+        groups = {"": tensors}
+        if not path.endswith(".safetensors"):
+            # A training's checkpoint has the model's tensors below a key of their own.
+            groups |= {f"{key}.": each for key, each in tensors.items() if isinstance(each, Mapping)}
+        return sum(self._read_group(path, identity, time, group, each) for group, each in groups.items())
+
+    def _read_group(
+        self, path: str, identity: lines.Identity | None, time: int, group: str, tensors: Mapping[Any, Any]
+    ) -> int:
         count = 0
         described: dict[str, Any] = {}
-        for key, tensor in tensors.items():
+        for name, tensor in tensors.items():
             place = _place(tensor)
-            if place is None or not isinstance(key, str):
+            if place is None or not isinstance(name, str):
                 continue
             count += 1
+            key = group + name
             described[key] = _Described(tensor)
             if len(self._storages) < MAX_TENSORS:
                 storage = tensor.untyped_storage()._weak_ref()
                 self._storages.append(storage)
                 version = _version(tensor)
                 if version is not None:
-                    self._read[storage, place] = _Read(path, key, tensor.dtype, version, identity)
-        if not path.endswith(".safetensors"):
-            self._pickles[path, identity] = described
+                    found = _Read(path, group, key, tensor.dtype, version, identity, time)
+                    # Under several keys it is one tensor: the first counts.
+                    self._read.setdefault((storage, place), found)
+        if described and not path.endswith(".safetensors"):
+            self._pickles[_Source(path, identity, group)] = described
         return count
 
     def source_of(self, tensor: Any) -> _Read | None:
         """Returns what a tensor was read as; None where it was not, or is not the same any more."""
         place = _place(tensor)
-        if place is None or not self._read:
+        if place is None:
             return None
+        found = self._read.get((self._storage_of(tensor), place)) if self._read else None
+        if found is not None:
+            same = found.dtype == tensor.dtype and found.version == _version(tensor)
+            return found if same else None
+        return self._mapped(tensor)
+
+    def _storage_of(self, tensor: Any) -> int | None:
+        """Returns what a storage is known by; while a weak reference is held, no other has its address."""
         try:
-            # While a weak reference is held, no other storage has its address.
             storage = tensor.untyped_storage()._weak_ref()
         except Exception:
             return None
         self._free(storage)
-        found = self._read.get((storage, place))
-        if found is None or found.dtype != tensor.dtype or found.version != _version(tensor):
+        return int(storage)
+
+    def _mapped(self, tensor: Any) -> _Read | None:
+        """Returns what a tensor in a file's own memory is, if nobody has written into it."""
+        if _version(tensor) != 0:
             return None
-        return found
+        try:
+            found = self.mapped.place_of(tensor)
+        except Exception:  # a tensor without memory of its own
+            return None
+        if found is None:
+            return None
+        return _Read(found.path, "", found.key, tensor.dtype, 0, found.identity, found.time_ns)
 
     # -- models ------------------------------------------------------------------------------------
 
@@ -153,13 +198,13 @@ class Handed:
         self._modules.setdefault(load, []).append(weakref.ref(module))
         time, thread = clock(), recorder.local.buffer.thread
         own: dict[str, Any] = {}
-        files: dict[tuple[str, lines.Identity | None], None] = {}
+        sources: dict[_Source, None] = {}
         found = self._given.setdefault(load, [])
         for key, value in state_dict.items():
             source = self.source_of(value)
             path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
             if source is not None:
-                files[path, source.identity] = None
+                sources[_Source(path, source.identity, source.group)] = None
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]
                 if source is None and not assign and _same_memory(value, tensor):
@@ -173,39 +218,58 @@ class Handed:
                 own[key] = value
         if own:
             note_keys(recorder, STATE_DICT, own)
+        self._note_sources(sources)
+
+    def _note_sources(self, sources: Iterable[_Source]) -> None:
+        """Writes down the files that tensors are of, and what is in those without a header."""
+        recorder = self._recorder
+        files = dict.fromkeys((source.path, source.identity) for source in sources)
         several = len(files) > len({path for path, _ in files})
         for path, identity in files:
             if several or path not in recorder.checkpoint_paths:
                 note_checkpoint(recorder, path, identity)
-            if (path, identity) in self._pickles:
-                note_keys(recorder, path, self._pickles[path, identity])
+        for source in sources:
+            if source in self._pickles:
+                note_keys(recorder, source.path, self._pickles[source])
 
-    def settle(self, load: int, model: Any) -> None:
-        """Writes down by what names a model holds what its modules were handed, if nobody wrote since."""
+    def settle(self, load: int, model: Any, *, search_since: int | None = None) -> None:
+        """Writes down by what names a model holds what its modules were handed, if nobody wrote since.
+
+        Args:
+            load: The span of the load.
+            model: The torch module.
+            search_since: When the load began, where other tensors of files are looked for in the model: those
+                that were put there by what is not hooked, as ``module.weight = Parameter(tensor)`` is.
+        """
         found = self._given.pop(load, [])
-        if not found:
-            return
-        self.loads.add(load)
-        prefixes: dict[int, str] = {}
-        for prefix, module in modules_of(model):
-            prefixes.setdefault(id(module), prefix)
+        search = search_since is not None and bool(self._read or self.mapped)
+        slots = _slots_of(model) if found or search else {}
         pairs: dict[tuple[str, int, int], dict[str, str]] = {}
         last: dict[str, tuple[str, int, int]] = {}
+        handed: set[tuple[int, str]] = set()
         for each in found:
             module = each.module()
-            if module is None or id(module) not in prefixes:
+            slot = (id(module), each.name)
+            if module is None or slot not in slots:
                 continue
-            tensor = module._parameters.get(each.name)
-            if tensor is None:
-                tensor = module._buffers.get(each.name)
-            name = prefixes[id(module)] + each.name
+            handed.add(slot)
+            name, tensor = slots[slot]
             # Handed over again: only the last one counts.
             group = last.pop(name, None)
             if group is not None:
                 pairs[group].pop(name)
-            if tensor is not None and id(tensor) == each.tensor and _version(tensor) == each.version:
+            if id(tensor) == each.tensor and _version(tensor) == each.version:
                 last[name] = (each.path, each.time_ns, each.thread)
                 pairs.setdefault(last[name], {})[name] = each.key
+        if search_since is not None and search:
+            for slot, (name, tensor) in slots.items():
+                source = self.source_of(tensor) if slot not in handed else None
+                if source is not None:
+                    time = max(source.time_ns, search_since)
+                    group = (source.path, time, self._recorder.local.buffer.thread)
+                    pairs.setdefault(group, {})[name] = source.key
+        if pairs or found:
+            self.loads.add(load)
         for (path, time, thread), names in pairs.items():
             items: list[str | None] = [part for name, key in names.items() for part in (key, name)]
             self._recorder.write(lines.Assigned(load, path, time, thread, items))
@@ -218,6 +282,17 @@ class Handed:
     def forget(self, load: int) -> None:
         """Forgets what was handed over in a load that failed."""
         self._given.pop(load, None)
+
+
+def _slots_of(model: Any) -> dict[tuple[int, str], tuple[str, Any]]:
+    """Returns name in the model, and tensor, by the identity of its module and its name there."""
+    slots: dict[tuple[int, str], tuple[str, Any]] = {}
+    for prefix, module in modules_of(model):
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    slots.setdefault((id(module), name), (prefix + name, tensor))
+    return slots
 
 
 class _Described:

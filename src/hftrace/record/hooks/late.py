@@ -118,7 +118,7 @@ class Late:
         recorder.writer.write_soon(to_line(line))
         model = handed_of(recorder).only_module(span.id)
         if model is not None:
-            handed_of(recorder).settle(span.id, model)
+            handed_of(recorder).settle(span.id, model, search_since=0)
             models_of(recorder).loaded(span.id, model)
 
     def _enclosing(self) -> types.FrameType | None:

@@ -2,8 +2,9 @@
 
 Most loads make one model from one checkpoint. A pipeline, an encoder put
 together with a decoder, a library's or a user's own ``from_pretrained`` may
-load several: these are containers, and each model that one of transformers'
-loaders makes in them is a part, with names and keys of its own.
+load several: these are containers, and each model that a loader makes in
+them is a part, with names and keys of its own. Another library's model is a
+part and a container: it may hold a transformers model itself.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ PART = "part"
 
 
 def in_container(stack: Sequence[OpenSpan]) -> bool:
-    """Returns whether a container is loading, and none of its parts."""
-    return bool(stack) and CONTAINER in stack[0].notes and owner_of(stack) is stack[0]
+    """Returns whether a container is loading, and none of its parts that is none itself."""
+    return bool(stack) and CONTAINER in owner_of(stack).notes
 
 
 def owner_at(stack: Sequence[OpenSpan]) -> int:
-    """Returns the position of the open span that owns what happens now: a part, else the outermost."""
-    return next((at for at, span in enumerate(stack) if PART in span.notes), 0)
+    """Returns the position of the span that owns what happens now: the innermost part, else the first."""
+    return next((at for at in reversed(range(len(stack))) if PART in stack[at].notes), 0)
 
 
 def owner_of(stack: Sequence[OpenSpan]) -> OpenSpan:

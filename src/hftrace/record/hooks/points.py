@@ -89,6 +89,7 @@ class HookPoint:
         parameters: The first parameters of the function. Where none of its names is there,
             the one function of its module (or class) that takes these is traced in its place.
             Only for modules that came with the generation: elsewhere an older function might take them.
+        stands_for: The function that calls it and is meant, where that one cannot be hooked.
     """
 
     target: str
@@ -105,6 +106,7 @@ class HookPoint:
     phase_after: str = ""
     other_names: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+    stands_for: str = ""
 
     @property
     def module(self) -> str:

@@ -70,6 +70,8 @@ DROP_ORDER = ("bars", "with", "released", "device", "asked", "read", "tensors", 
 """Parts that the summary of a load that did not end well can do without, the first one first."""
 LESS_ASKED = ("with", "at the peak")
 """The same of one that ended well: what was asked for stays."""
+OTHER_LIBRARIES = ("diffusers", "sentence_transformers", "timm", "open_clip")
+"""Whose versions are named, before that of transformers, where they were imported."""
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -240,7 +242,7 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     environment = trace.environment
     versions = [
         f"{name} {environment[name]}"
-        for name in ("transformers", "torch", "safetensors")
+        for name in (*OTHER_LIBRARIES, "transformers", "torch", "safetensors")
         if environment.get(name)
     ]
     if versions:

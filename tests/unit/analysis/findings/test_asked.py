@@ -154,7 +154,7 @@ def test_ties():
 def test_class_and_revision():
     (said,) = found(loaded({}, {"classes": ["ToyModel", "ToyBase"]}, **{"class": "OtherModel"}))
     assert said.title == "Asked for OtherModel, got ToyModel"
-    for name in ("ToyModel", "ToyBase", "AutoModelForCausalLM", None):
+    for name in ("ToyModel", "ToyBase", "AutoModelForCausalLM", "timm.create_model", None):
         assert found(loaded({}, {"classes": ["ToyModel", "ToyBase"]}, **{"class": name})) == []
     asked, other = "a" * 40, "b" * 40
     (said,) = found(loaded({}, {"commit": other}, revision=asked))

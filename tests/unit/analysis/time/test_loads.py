@@ -127,6 +127,27 @@ def test_tensors_that_an_adapter_took_over_were_read_before():
     assert load_names(trace)[1].adapters == ("checkpoints/lora",)
 
 
+def test_a_file_is_known_by_the_function_that_read_it():
+    made = Session()
+    asked = {"class": "torch.load", "model": "weights.bin", "what": "file"}
+    made.load("torch.load", "weights.bin", "OrderedDict", attributes={"request": asked})
+    made.load("AutoModel", "b", "B")
+    assert [describe_load(name) for name in load_names(made.trace())] == [
+        "torch.load of weights.bin",
+        "B of b",
+    ]
+
+
+def test_what_is_made_of_several_is_known_by_its_own_place():
+    made = Session()
+    for attributes in ({"container": True}, {}):
+        load = made.load("DiffusionPipeline", "sd", "StableDiffusionPipeline", attributes=attributes)
+        begin = made.clock - 140
+        inner = {"model": "sd/unet"}
+        made.span(load, "load", "UNet2DConditionModel", begin, begin + 1, attributes=inner)
+    assert [name.base for name in load_names(made.trace())] == ["sd", "sd/unet"]
+
+
 def test_steps_go_with_the_load_before_them():
     made = Session()
     made.load("AutoModel", "a", "A", takes=100)

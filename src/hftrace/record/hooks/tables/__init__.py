@@ -17,6 +17,7 @@ TABLES = (
     "entry",
     "containers",
     "given",
+    "opened",
     "hub",
     "hub_client",
     "hub_requests",
@@ -32,6 +33,10 @@ TABLES = (
     "surgery",
     "generation",
     "pipelines",
+    "diffusers",
+    "sentence_transformers",
+    "timm",
+    "open_clip",
     "saving",
     "fms",
 )

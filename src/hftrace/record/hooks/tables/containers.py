@@ -14,6 +14,7 @@ from hftrace.record.hooks.parts import in_container
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.entry import Entry, EntryObserver, named_source
 from hftrace.record.hooks.wrappers import observed_by
+from hftrace.record.snapshot import model_of
 
 SOURCES = (
     "pretrained_model_name_or_path",
@@ -45,11 +46,13 @@ class ContainerObserver(EntryObserver):
 
     def what(self, call: Call) -> str:
         """Returns ``model`` for one, and ``other`` for what nobody knows."""
-        return "model" if self._makes_module(call.first()) else "other"
+        return "model" if self.makes_model(call) else "other"
 
-    @staticmethod
-    def _makes_module(owner: Any) -> bool:
-        return any(base.__module__ == "torch.nn.modules.module" for base in getattr(owner, "__mro__", ()))
+    def makes_model(self, call: Call) -> bool:
+        """Returns whether the class that the call is of is a torch module's."""
+        owner = call.first()
+        bases = (owner if isinstance(owner, type) else type(owner)).__mro__
+        return any(base.__module__ == "torch.nn.modules.module" for base in bases)
 
     def source(self, call: Call) -> str | None:
         """Returns the first path or name that it is given."""
@@ -102,31 +105,37 @@ class PipelineObserver(ContainerObserver):
         return named_source(call.get("model"))
 
 
-class ConstructorObserver(ContainerObserver):
-    """``SentenceTransformer(...)``: a load that is the class's own constructor."""
+class FactoryObserver(ContainerObserver):
+    """``create_model(name, ...)`` of another library: a load where it has weights to load."""
 
-    def what(self, call: Call) -> str:
-        """Returns the word."""
-        return "model"
+    def begin(self, call: Call, started: int) -> Entry | None:
+        """Begins a load, unless the model is only made."""
+        return super().begin(call, started) if self.loads(call) else None
 
-    def source(self, call: Call) -> str | None:
-        """Returns the model's path or name."""
-        return named_source(call.get("model_name_or_path") or call.get("model_name"))
+    def loads(self, call: Call) -> bool:
+        """Returns whether a call loads weights."""
+        return True
+
+    def makes_model(self, call: Call) -> bool:
+        """Returns whether it makes a model, which it does."""
+        return True
+
+    def name(self, call: Call) -> str:
+        """Returns the name of the model: one function calls another with it."""
+        return str(call.get("model_name"))
+
+    def class_name(self, call: Call) -> str:
+        """Returns the function."""
+        return f"{self.point.library}.{self.point.function}"
 
     def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
-        """Returns the classes of the modules that it is made of."""
-        children = [type(child).__name__ for child in call.first()._modules.values() if child is not None]
-        return {"returned": type(call.first()).__name__, "modules": children}
-
-    def model(self, call: Call, result: Any) -> Any:
-        """Returns what has been constructed."""
-        return call.first()
+        """Returns the class of the model, which may have transforms beside it."""
+        return {"returned": type(model_of(result)).__name__}
 
 
 maker_handler = observed_by(MakerObserver, begins_load=True)
 _composite_handler = observed_by(CompositeObserver, begins_load=True)
 _pipeline_handler = observed_by(PipelineObserver, begins_load=True)
-_constructor_handler = observed_by(ConstructorObserver, begins_load=True)
 
 
 def _composite(target: str) -> HookPoint:
@@ -134,17 +143,6 @@ def _composite(target: str) -> HookPoint:
         f"transformers.models.{target}",
         "load",
         handler=_composite_handler,
-        optional=True,
-        phase_before="config",
-        phase_after="finalize",
-    )
-
-
-def _constructor(target: str) -> HookPoint:
-    return HookPoint(
-        f"sentence_transformers.{target}.__init__",
-        "load",
-        handler=_constructor_handler,
         optional=True,
         phase_before="config",
         phase_after="finalize",
@@ -198,18 +196,5 @@ POINTS = (
     # Makes the model, then reads its weights.
     HookPoint(
         "huggingface_hub.hub_mixin:PyTorchModelHubMixin._from_pretrained", "instantiate", optional=True
-    ),
-    # To 5.x of sentence-transformers each class has a module of its own name.
-    *(
-        _constructor(target)
-        for target in (
-            "SentenceTransformer:SentenceTransformer",
-            "cross_encoder.CrossEncoder:CrossEncoder",
-            "sparse_encoder.SparseEncoder:SparseEncoder",
-            "base.model:BaseModel",
-            "sentence_transformer.model:SentenceTransformer",
-            "cross_encoder.model:CrossEncoder",
-            "sparse_encoder.model:SparseEncoder",
-        )
     ),
 )

@@ -38,6 +38,8 @@ class Entry(NamedTuple):
     span: OpenSpan
     part: bool
     """Whether it loads a model that is a part of a container."""
+    started: int
+    """When it began."""
 
     @property
     def owner(self) -> OpenSpan:
@@ -71,7 +73,7 @@ class EntryObserver(SpanObserver):
                 recorder.error(point.target, error)  # the load is recorded all the same
         root = None
         begun: int | None = started
-        part = point.phase == "load" and not self.container and in_container(stack)
+        part = point.phase == "load" and in_container(stack) and self.makes_model(call)
         if not stack:
             asked = self._asked(call)
             recorder.facts("request", asked)
@@ -87,9 +89,11 @@ class EntryObserver(SpanObserver):
             stack[0].notes[CONTAINER] = True
         if part:
             span.notes[PART] = True
+            if self.container:
+                span.notes[CONTAINER] = True
         if not self.container or "revision" in call.names:
             span.given = given_revisions(call)
-        return Entry(root, span, part)
+        return Entry(root, span, part, started)
 
     def _asked(self, call: Call) -> dict[str, Any]:
         """Returns what the caller asked for."""
@@ -145,7 +149,9 @@ class EntryObserver(SpanObserver):
             recorder.write(lines.Resident(owner.id, paths, shares))
         model = self.model(call, result)
         if model is not None:
-            handed_of(recorder).settle(owner.id, model)
+            handed_of(recorder).settle(
+                owner.id, model, search_since=token.started if self.container else None
+            )
             models_of(recorder).loaded(owner.id, model)
             recorder.models.append((owner.id, weakref.ref(model)))
             releases_of(recorder).follow(owner.id, model)
@@ -163,6 +169,10 @@ class EntryObserver(SpanObserver):
     def what(self, call: Call) -> str:
         """Returns what kind of thing is loaded."""
         return "model" if self.point.phase == "load" else self.point.phase
+
+    def makes_model(self, call: Call) -> bool:
+        """Returns whether a load of this kind returns a model."""
+        return True
 
     def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any] | None:
         """Returns what to put down of what came back."""

@@ -16,7 +16,7 @@ from hftrace.record.frames import transparent
 from hftrace.record.hooks.adapter_files import adapter_file_read, assigning
 from hftrace.record.hooks.capture import basename, note_checkpoint, note_file
 from hftrace.record.hooks.handed import handed_of
-from hftrace.record.hooks.parts import in_container
+from hftrace.record.hooks.parts import in_container, owner_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.containers import ContainerObserver
 from hftrace.record.hooks.tables.entry import Entry, named_source
@@ -188,7 +188,7 @@ class GivenObserver(IntoObserver):
         refused = set(getattr(result, "unexpected_keys", ()))
         assign = bool(call.get("assign", False))
         handed_of(self.recorder).given(
-            self.state.stack[0].id, call.first(), call.get("state_dict"), refused, assign=assign
+            owner_of(self.state.stack).id, call.first(), call.get("state_dict"), refused, assign=assign
         )
         span = token.span if isinstance(token, Entry) else token
         span.notes["copied"] = not assign
