@@ -12,6 +12,8 @@ from hftrace.render.views.options import ViewOptions
 
 VALUES_NAMED = 8
 """Values of a column that a remark names."""
+LONGEST = 40
+"""Characters of a column's name that an error shows."""
 
 
 class Table(Protocol):
@@ -41,9 +43,11 @@ def chosen_rows(
     rows: Sequence[int] = range(len(table))
     for name, value in options.where:
         if name not in table.columns:
-            raise UsageError(
-                f"--filter {name}={value}: there is no column {name}; there are {', '.join(table.columns)}"
+            # A later hftrace may have others, and a damaged file any.
+            known = ", ".join(
+                each if len(each) <= LONGEST else f"{each[:LONGEST]}..." for each in table.columns
             )
+            raise UsageError(f"--filter {name}={value}: there is no column {name}; there are {known}")
         matches = value_matcher(name, value)
         # A tensor that was made of several files names each of them in a column of its own.
         columns = [
