@@ -92,6 +92,15 @@ def test_a_chat_goes_through_the_template(folder, model, tmp_path):
     assert spans["generate"].status == "ok"
 
 
+def makes_a_tokenizer(folder):
+    """Whether transformers makes one out of nothing, as 5.0 and 5.3 do."""
+    try:
+        transformers.AutoTokenizer.from_pretrained(folder)
+    except Exception:
+        return False
+    return True
+
+
 def test_what_cannot_answer_is_told_in_one_sentence(folder, model, tmp_path):
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -99,13 +108,13 @@ def test_what_cannot_answer_is_told_in_one_sentence(folder, model, tmp_path):
     config = transformers.BertConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=50
     )
-    for number, (source, made, words) in enumerate(
-        (
-            (folder, transformers.BertModel(config), "BertModel has nothing to generate with"),
-            (bare, model, f"{bare} has no tokenizer that can be loaded ("),
-            (folder, config, "which is no torch.nn.Module"),
-        )
-    ):
+    cases = [
+        (folder, transformers.BertModel(config), "BertModel has nothing to generate with"),
+        (folder, config, "which is no torch.nn.Module"),
+    ]
+    if not makes_a_tokenizer(bare):
+        cases.append((bare, model, f"{bare} has no tokenizer that can be loaded ("))
+    for number, (source, made, words) in enumerate(cases):
         place = tmp_path / str(number)
         place.mkdir()
         spans = answer(place, source, made, text="Hello")
