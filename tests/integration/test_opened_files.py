@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import hftrace
+from hftrace.analysis.findings.registry import findings
 
 pytestmark = [pytest.mark.integration, pytest.mark.once]
 
@@ -92,6 +93,23 @@ def test_which_key_each_tensor_of_a_state_dict_is(folder, assign):
     assert {file.name for file in trace.files if file.opened} == set(FILES)
     for name, (file, key) in WHOLE.items():
         assert torch.equal(model.state_dict()[name], load_file(folder / file)[key])
+
+
+def test_what_nobody_asked_for_did_not_go_astray(folder):
+    model = torch.nn.Module()
+    model.one = Net().one
+
+    def load(names):
+        found = read(folder)
+        model.load_state_dict({new: found[old] for new, old in names.items()}, strict=False)
+
+    _, trace = traced(lambda: load({"one.weight": "one.weight", "one.bias": "one.bias"}))
+    assert set(sources(trace, trace.loads[-1])) == {"one.weight", "one.bias"}
+    assert not [row for row in trace.tensors if row.kind == "unused"]
+    assert not [found for found in findings(trace) if found.name == "unused-keys"]
+    # What was handed over, and has no place, did.
+    _, trace = traced(lambda: load({"one.weight": "one.weight", "misspelt": "two.weight"}))
+    assert [row.keys for row in trace.tensors if row.kind == "unused"] == [["two.weight"]]
 
 
 def test_what_was_changed_before_is_from_no_file(folder):

@@ -114,6 +114,10 @@ class LoadRecord:
     """Whether :attr:`renames` holds every key that the loader renames."""
     modules: list[ModuleCopy] = field(default_factory=list)
     unpackings: list[Unpacking] = field(default_factory=list)
+    by_key: dict[str, set[str]] = field(default_factory=dict)
+    """Files of which the program takes the keys that it wants, and those of them that the model refused.
+
+    The others were never asked for."""
 
     def initializes_at(self, time_ns: int) -> bool:
         """Returns whether the loader was initialising what has no source."""
@@ -158,6 +162,9 @@ def load_records(process: Process) -> list[LoadRecord]:
         tied = records.get(fact.get("load", 0))
         if tied is not None:
             tied.tied_from.update(fact.get("sources") or {})
+    for fact in process.facts.get("by_key", []):
+        if (record := records.get(fact.get("load", 0))) is not None:
+            record.by_key.setdefault(str(fact.get("path")), set()).update(fact.get("refused") or ())
     for record in ordered:
         record.tie_groups += groups
         record.meta_buffers = loader.get("meta_buffers")

@@ -94,7 +94,11 @@ def _model_ledger(
         rows = _where_a_header_is_lost(rows, lost, record.reported.get("missing", set()))
     consumed = {key for row in rows for key in row.seen.keys}
     consumed |= quantized.taken(record, stored, {row.name for row in rows})
-    unused = [(key, found) for key, found in stored.items() if key not in consumed]
+    unused = [
+        (key, found)
+        for key, found in stored.items()
+        if key not in consumed and key in record.by_key.get(found.path, stored)
+    ]
     if record.elsewhere:
         # Another rank has the rest: what the loader itself found no place for is told by it alone.
         left = record.reported.get("unexpected", set()) | record.reported.get("mismatched", set())

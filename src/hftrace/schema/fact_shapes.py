@@ -339,6 +339,7 @@ FACTS: dict[str, dict[str, Shape]] = {
     "stale": {"load": AMOUNT, "changed_by": _TEXTS},
     "ties": {"groups": [_TEXTS]},
     "tied": {"load": AMOUNT, "sources": {"*": ANY}},
+    "by_key": {"load": AMOUNT, "path": TEXT, "refused": _TEXTS},
     "reading": {"open": [[AMOUNT]]},
 }
 """By block of a journal's line of facts: what they have to be."""

@@ -42,6 +42,8 @@ class _Read(NamedTuple):
     identity: lines.Identity | None
     """Of the file."""
     time_ns: int
+    by_key: bool = False
+    """Whether it was taken out of an open file, of which nobody says that all is read."""
 
 
 class _Source(NamedTuple):
@@ -169,7 +171,7 @@ class Handed:
             return None
         if found is None:
             return None
-        return _Read(found.path, "", found.key, tensor.dtype, 0, found.identity, found.time_ns)
+        return _Read(found.path, "", found.key, tensor.dtype, 0, found.identity, found.time_ns, True)
 
     # -- models ------------------------------------------------------------------------------------
 
@@ -199,12 +201,15 @@ class Handed:
         time, thread = clock(), recorder.local.buffer.thread
         own: dict[str, Any] = {}
         sources: dict[_Source, None] = {}
+        by_key: dict[str, list[str]] = {}
         found = self._given.setdefault(load, [])
         for key, value in state_dict.items():
             source = self.source_of(value)
             path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
             if source is not None:
                 sources[_Source(path, source.identity, source.group)] = None
+                if source.by_key:
+                    by_key.setdefault(path, []).extend([name] if key in refused else [])
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]
                 if source is None and not assign and _same_memory(value, tensor):
@@ -219,6 +224,8 @@ class Handed:
         if own:
             note_keys(recorder, STATE_DICT, own)
         self._note_sources(sources)
+        for path, names in by_key.items():
+            recorder.facts("by_key", {"load": load, "path": path, "refused": names})
 
     def _note_sources(self, sources: Iterable[_Source]) -> None:
         """Writes down the files that tensors are of, and what is in those without a header."""

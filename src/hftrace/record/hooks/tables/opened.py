@@ -19,7 +19,7 @@ from typing import Any
 from hftrace.record.frames import is_own
 from hftrace.record.hooks.capture import basename, note_checkpoint, note_file
 from hftrace.record.hooks.handed import handed_of
-from hftrace.record.hooks.parts import in_container
+from hftrace.record.hooks.parts import in_container, owner_of
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.tables.entry import Entry
 from hftrace.record.hooks.tables.given import FileObserver
@@ -52,6 +52,7 @@ class OpenObserver(FileObserver):
                 if found is not None and stack[-1].phase != "shard":
                     note_file(recorder, basename(found.path), found.path, "local", shard=True)
                     note_checkpoint(recorder, found.path, found.identity)
+                    recorder.facts("by_key", {"load": owner_of(stack).id, "path": found.path})
             return None
         if recorder.open_loads or _caller() in WITH_HOOKS:
             return None
