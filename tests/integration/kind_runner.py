@@ -45,14 +45,14 @@ def run(name: str, folder: Path) -> dict[str, object]:
         returned = kind.load(folder)
     trace = recorded.trace
     model = returned if isinstance(returned, torch.nn.Module) else returned[0]
+    failed = None
+    try:
+        kind.check(trace, model, folder)  # which puts files back that it took away
+    except Exception:
+        failed = traceback.format_exc()
     wrong = disagreements(model, trace)
     if getattr(kind, "PRINTED", True):
         wrong += tree_disagreements(model, trace)
-    failed = None
-    try:
-        kind.check(trace, model, folder)
-    except Exception:
-        failed = traceback.format_exc()
     return {
         "wrong": wrong,
         "different": [trace.tensors[row].name for row in (verification(trace) or NOTHING).different],
