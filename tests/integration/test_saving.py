@@ -75,9 +75,14 @@ def test_a_save_that_fails_says_so(tmp_path, model):
 def test_what_is_pushed_is_saved_inside_of_it(model, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
-    with hftrace.trace(sample_hz=0) as recorded, pytest.raises(Exception, match=r"(?i)offline"):
-        loaded.push_to_hub("somebody/something")
-    spans = saved(recorded.trace)
-    assert spans[0].name == "LlamaForCausalLM.push_to_hub"
-    assert (spans[0].status, spans[0].attributes["repo"]) == ("error", "somebody/something")
-    assert all(span.parent == spans[0].id for span in spans[1:])
+    # Models, configs and tokenizers have a copy each of what the others inherit.
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words(), clean_up_tokenization_spaces=True
+    )
+    for pushed in (loaded, loaded.config, loaded.generation_config, tokenizer):
+        with hftrace.trace(sample_hz=0) as recorded, pytest.raises(Exception, match=r"(?i)offline"):
+            pushed.push_to_hub("somebody/something")
+        first, *inside = saved(recorded.trace)
+        assert first.name == f"{type(pushed).__name__}.push_to_hub"
+        assert (first.status, first.attributes["repo"]) == ("error", "somebody/something")
+        assert all(span.parent == first.id and not span.name.endswith("push_to_hub") for span in inside)

@@ -50,6 +50,8 @@ class SaveObserver(SpanObserver):
         if any(span.phase == "save" and not span.name.endswith(f".{PUSH}") for span in stack):
             return None
         name = f"{type(call.first()).__name__}.{self.point.function.rpartition('.')[2]}"
+        if stack and stack[-1].name == name:
+            return None  # a class's own, which calls its base's
         where = self.folder(call)
         noted = {"folder": redact(where)} if where is not None else self.noted(call)
         span = self.recorder.begin("save", name, self.number, noted, started)
@@ -136,4 +138,11 @@ POINTS = (
         for owner, since, until in _CLASSES
     ),
     HookPoint(f"transformers.utils.hub:PushToHubMixin.{PUSH}", "save", optional=True, handler=_push_handler),
+    # Some classes have a copy of it (copy_func), or one of their own around it.
+    *(
+        HookPoint(
+            f"{owner}.{PUSH}", "save", since=since, until=until, optional=True, handler=_push_handler
+        )
+        for owner, since, until in _CLASSES
+    ),
 )
