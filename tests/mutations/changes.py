@@ -87,6 +87,14 @@ def other_value(value: Any, chance: random.Random) -> Any:
     return chance.choice([list(value), list(value.values()), str(value), [value], {**value, "x": None}])
 
 
+def copied(value: Any) -> Any:
+    """Returns a copy of a value; itself where an earlier change has put something too deep into it."""
+    try:
+        return copy.deepcopy(value)
+    except RecursionError:
+        return value
+
+
 def change(document: Any, chance: random.Random) -> None:
     """Changes one value somewhere in a document."""
     value, holder, place = document, None, None
@@ -102,11 +110,11 @@ def change(document: Any, chance: random.Random) -> None:
         del holder[place]
     elif isinstance(holder, list):
         if kind == 9:
-            holder.insert(chance.randrange(len(holder) + 1), copy.deepcopy(chance.choice(holder)))
+            holder.insert(chance.randrange(len(holder) + 1), copied(chance.choice(holder)))
         elif kind == 10:
             chance.shuffle(holder)
         else:
-            holder[place] = copy.deepcopy(chance.choice(holder))
+            holder[place] = copied(chance.choice(holder))
     elif kind == 9:
         holder[f"{place}2"] = holder.pop(place)
     elif kind == 10:
@@ -170,7 +178,7 @@ def change_table(document: Document, chance: random.Random) -> None:
     elif kind == 2:
         del table[column]
     elif kind == 3:
-        table[column] = copy.deepcopy(table[chance.choice(list(table))])
+        table[column] = copied(table[chance.choice(list(table))])
     elif isinstance(table[column], list):
         table[column] = [other_value(value, chance) for value in table[column]]
 

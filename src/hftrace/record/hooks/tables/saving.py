@@ -140,9 +140,7 @@ POINTS = (
     HookPoint(f"transformers.utils.hub:PushToHubMixin.{PUSH}", "save", optional=True, handler=_push_handler),
     # Some classes have a copy of it (copy_func), or one of their own around it.
     *(
-        HookPoint(
-            f"{owner}.{PUSH}", "save", since=since, until=until, optional=True, handler=_push_handler
-        )
+        HookPoint(f"{owner}.{PUSH}", "save", since=since, until=until, optional=True, handler=_push_handler)
         for owner, since, until in _CLASSES
     ),
 )
