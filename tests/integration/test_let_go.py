@@ -13,6 +13,7 @@ import hftrace
 from hftrace.analysis.memory.released import released
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time.ready import readiness
+from hftrace.record.recorder import Recorder
 from hftrace.render.released import released_words
 from hftrace.synth import plan, write
 
@@ -103,3 +104,20 @@ def test_an_interrupt_in_the_middle_of_it_is_not_lost(folder):
         gc.collect()
     assert interrupted == [True]
     assert len(released(recorded.trace)) == 1
+
+
+def recorders():
+    gc.collect()
+    return sum(type(each) is Recorder for each in gc.get_objects())
+
+
+def test_a_recording_that_is_over_is_let_go_too(folder):
+    def block():
+        with hftrace.trace(sample_hz=0):
+            load(folder)
+
+    block()  # what one block leaves, as its thread's last
+    before = recorders()
+    for _ in range(3):
+        block()
+    assert recorders() == before

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import threading
 import types
-import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.callers import caller_facts
 from hftrace.record.failures import failure_notes
 from hftrace.record.frames import transparent
@@ -192,18 +192,12 @@ class Calls:
                 for phase, (calls, spent) in self._left_out.items()
             }
             self._recorder.facts("calls", {"left_out": counted})
-        _calls.pop(self._recorder, None)
-
-
-_calls: weakref.WeakKeyDictionary[Recorder, Calls] = weakref.WeakKeyDictionary()
+        self._recorder.belongings.pop(Calls, None)
 
 
 def calls_of(recorder: Recorder) -> Calls:
     """Returns the calls of a recording."""
-    found = _calls.get(recorder)
-    if found is None:
-        found = _calls.setdefault(recorder, Calls(recorder))
-    return found
+    return of_recorder(recorder, Calls)
 
 
 class CallObserver:

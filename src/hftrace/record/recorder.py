@@ -85,6 +85,7 @@ class Recorder:
         self.local = buffers.ThreadBuffers(self._threads)
         self.state = ThreadState()
         self.writes = WriteLog()
+        self.belongings: dict[Any, Any] = {}  # see hftrace.record.belongings
         self._load_stacks: list[list[OpenSpan]] = []
         """For each open load, innermost last, the stack of its thread."""
         self._exact_peaks = exact_peaks

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.recorder import Recorder
 
 
@@ -83,14 +84,9 @@ class Releases:
         """Writes down the last ones, and follows none any more."""
         self.write()
         self._models.clear()
-        _releases.pop(self._recorder, None)
-
-
-_releases: weakref.WeakKeyDictionary[Recorder, Releases] = weakref.WeakKeyDictionary()
+        self._recorder.belongings.pop(Releases, None)
 
 
 def releases_of(recorder: Recorder) -> Releases:
     """Returns what a recorder knows of models that go."""
-    if recorder not in _releases:
-        _releases[recorder] = Releases(recorder)
-    return _releases[recorder]
+    return of_recorder(recorder, Releases)

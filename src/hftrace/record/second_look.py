@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.held import Held
 from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
@@ -294,11 +294,6 @@ def _mark_copies(followed: Followed) -> None:
                 followed.origins[at] = origin._replace(change=f"{COPIED}:{original}")
 
 
-_models: weakref.WeakKeyDictionary[Recorder, Models] = weakref.WeakKeyDictionary()
-
-
 def models_of(recorder: Recorder) -> Models:
     """Returns the models that a recorder knows."""
-    if recorder not in _models:
-        _models[recorder] = Models(recorder)
-    return _models[recorder]
+    return of_recorder(recorder, Models)

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys
 from hftrace.record.hooks.mapped import Mapped
 from hftrace.record.identity import modules_of
@@ -99,7 +100,7 @@ class Handed:
         self._given.clear()
         self._modules.clear()
         self.mapped.close()
-        _handed.pop(self._recorder, None)
+        self._recorder.belongings.pop(Handed, None)
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -346,11 +347,6 @@ def _version(tensor: Any) -> int | None:
         return None
 
 
-_handed: weakref.WeakKeyDictionary[Recorder, Handed] = weakref.WeakKeyDictionary()
-
-
 def handed_of(recorder: Recorder) -> Handed:
     """Returns what a recorder knows of tensors that were handed over."""
-    if recorder not in _handed:
-        _handed[recorder] = Handed(recorder)
-    return _handed[recorder]
+    return of_recorder(recorder, Handed)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 import threading
 import types
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -105,7 +104,7 @@ class Late:
         """Ends all of them."""
         for running in list(self._running):
             self._end(running)
-        _late.pop(self._recorder, None)
+        self._recorder.belongings.pop(Late, None)
 
     def _end(self, running: _Running) -> None:
         self._running.remove(running)
@@ -149,14 +148,11 @@ def _depth(frame: types.FrameType | None) -> int:
     return depth
 
 
-_late: weakref.WeakKeyDictionary[Recorder, Late] = weakref.WeakKeyDictionary()
-
-
 def watch(recorder: Recorder, names: tuple[str, ...], finder: Finder) -> None:
     """Begins to look for such calls."""
-    _late[recorder] = Late(recorder, names, finder)
+    recorder.belongings[Late] = Late(recorder, names, finder)
 
 
 def late_of(recorder: Recorder) -> Any:
     """Returns what looks for such calls; None where nothing does."""
-    return _late.get(recorder)
+    return recorder.belongings.get(Late)

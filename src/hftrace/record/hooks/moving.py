@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.calls import calls_of
 from hftrace.record.frames import transparent
 from hftrace.record.hooks.points import HookPoint
@@ -127,18 +128,12 @@ class Moves:
         for model in self._models:
             if model.modules:
                 self._recorder.facts("moves", model.facts())
-        _moves.pop(self._recorder, None)
-
-
-_moves: weakref.WeakKeyDictionary[Recorder, Moves] = weakref.WeakKeyDictionary()
+        self._recorder.belongings.pop(Moves, None)
 
 
 def moves_of(recorder: Recorder) -> Moves:
     """Returns the offloaded models of a recording."""
-    found = _moves.get(recorder)
-    if found is None:
-        found = _moves.setdefault(recorder, Moves(recorder))
-    return found
+    return of_recorder(recorder, Moves)
 
 
 def _forward_is_running() -> bool:
