@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 from hftrace import units
 from hftrace.analysis.time.generation import Generation, counted_calls, generations
 from hftrace.analysis.time.tree_node import Node
@@ -47,6 +45,8 @@ def generated_words(trace: Trace) -> str:
 
 def _several(found: list[Generation]) -> list[str]:
     """Returns what several calls have in common."""
+    from statistics import median  # brings in fractions and decimal, which no other screen needs
+
     tokens = units.count(sum(each.new_tokens or 0 for each in found), "new token")
     if any((each.sequences or 1) > 1 for each in found):
         tokens += " in the longest rows"  # where the others end is not known
@@ -59,9 +59,9 @@ def _several(found: list[Generation]) -> list[str]:
     rates = [each.tokens_per_s for each in found if each.tokens_per_s is not None]
     middle = []
     if first:
-        middle.append(f"first token after {units.duration(statistics.median(first))}")
+        middle.append(f"first token after {units.duration(median(first))}")
     if rates:
-        middle.append(f"then {_rate(statistics.median(rates))}")
+        middle.append(f"then {_rate(median(rates))}")
     if middle:
         words.append(f"{', '.join(middle)} (medians)")
     largest = max(found, key=lambda each: sum((each.cache_bytes or {}).values()))

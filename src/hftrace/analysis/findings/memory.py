@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from hftrace.analysis.ending.death import FullDevice, death_of
 from hftrace.analysis.findings.rules import (
     Finding,
     rule,
@@ -17,6 +17,9 @@ from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
+
+if TYPE_CHECKING:
+    from hftrace.analysis.ending.death import FullDevice
 
 UNUSED_BYTES = 100_000_000
 UNUSED_SHARE = 0.1
@@ -35,6 +38,8 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
     """R25: memory ran out."""
     if trace.outcome.get("status", "ok") == "ok":
         return
+    from hftrace.analysis.ending.death import death_of  # not for a load that ended well
+
     end = death_of(trace)
     at_limit = end.status == "killed" and end.near_limit
     if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") and not at_limit:

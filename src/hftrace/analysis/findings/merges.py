@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.ledger.merges import Merge, merges
 from hftrace.analysis.memory.composition import peak_composition
@@ -32,6 +31,8 @@ def merged(trace: Trace) -> Iterator[Finding]:
         return
     parts = {part.kind: part.bytes for part in made.parts} if (made := peak_composition(trace)) else {}
     if trace.outcome.get("status", "ok") != "ok":
+        from hftrace.analysis.ending.death import death_of  # not for a load that ended well
+
         end = death_of(trace)
         if end.killer not in ("memory-limit", "kernel-oom", "out-of-memory") or end.device is not None:
             return

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.findings.rules import (
     Finding,
     is_number,
@@ -48,6 +47,8 @@ def stalled(trace: Trace) -> Iterator[Finding]:
     """R25: long stretches in which nothing happened."""
     if not trace.outcome.get("stalls"):
         return
+    from hftrace.analysis.ending.death import death_of  # not for a load that never stood still
+
     silent = [stall for stall in death_of(trace).stalls if (stall.silent_ns or 0) > 0]
     if not silent:
         return

@@ -6,7 +6,6 @@ these: each of them has a first token of its own.
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,6 +132,8 @@ def generation_facts(trace: Trace) -> dict[str, Any] | None:
     counted = counted_calls(trace, "generate")
     if not found and not counted[0]:
         return None
+    from statistics import median  # brings in fractions and decimal, which no other screen needs
+
     first = [each.first_token_ns for each in found if each.first_token_ns is not None]
     return {
         "calls": len(found),
@@ -140,7 +141,7 @@ def generation_facts(trace: Trace) -> dict[str, Any] | None:
         "counted_ns": counted[1],
         "duration_ns": sum(each.duration_ns for each in found),
         "new_tokens": sum(each.new_tokens or 0 for each in found),
-        "first_token_ns": int(statistics.median(first)) if first else None,
+        "first_token_ns": int(median(first)) if first else None,
         "each": [each.to_json() for each in found[:MAX_LISTED]],
     }
 
