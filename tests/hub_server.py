@@ -28,6 +28,8 @@ LARGE = (".safetensors", ".bin", ".gguf")
 CHUNK = 64 << 10
 CLIENT_TIMEOUT_SECONDS = 20
 MAX_SLEEP_SECONDS = 30
+BRANCHES = ("main", "v1")
+"""Of every repository, with one commit; kernels are asked for by their version's branch."""
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._error(404, "EntryNotFound", "Entry not found")
             elif fault is not None and fault.status:
                 self._error(fault.status, None, "the test said so")
-            elif path.startswith("/api/models/"):
-                self._api(path.removeprefix("/api/models/"))
+            elif path.startswith(("/api/models/", "/api/kernels/")):
+                self._api(path.split("/", 3)[3], parts.query)
             elif path.startswith("/cdn/") and self._is_cdn:
                 if parse_qs(parts.query).get("X-Amz-Signature") != [self.hub.signature]:
                     self._error(403, None, "no signature")
@@ -233,18 +235,32 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return None
         return folder
 
-    def _api(self, path: str) -> None:
+    def _api(self, path: str, query: str) -> None:
         parts = path.split("/")
         repo, what = "/".join(parts[:2]), parts[2:]
         folder = self._repository(repo)
         if folder is None:
             return
-        if what[1:2] not in ([], ["main"], [self.hub.commit(repo)]):
+        if what == ["refs"]:
+            branches = [
+                {"name": name, "ref": f"refs/heads/{name}", "targetCommit": self.hub.commit(repo)}
+                for name in BRANCHES
+            ]
+            answer = {"branches": branches, "converts": [], "tags": []}
+            self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+            return
+        if what[1:2] not in ([], *([name] for name in BRANCHES), [self.hub.commit(repo)]):
             self._error(404, "RevisionNotFound", "Revision not found")
             return
         files = sorted(item for item in folder.rglob("*") if item.is_file())
         if what[:1] == ["tree"]:
             tree = [_tree_entry(folder, item) for item in files]
+            if parse_qs(query).get("recursive", ["true"])[0].lower() != "true":
+                below = folder.joinpath(*what[2:])
+                if not below.is_dir():
+                    self._error(404, "EntryNotFound", "Entry not found")
+                    return
+                tree = [_tree_entry(folder, item) for item in sorted(below.iterdir())]
             self._send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         elif what[:1] in ([], ["revision"]):
             info = {
@@ -262,14 +278,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._error(404, None, "Not found")
 
     def _resolve(self, path: str, fault: _Fault | None) -> None:
-        repo, _, rest = path.strip("/").partition("/resolve/")
+        repo, _, rest = path.strip("/").removeprefix("kernels/").partition("/resolve/")
         revision, _, name = rest.partition("/")
         folder = self._repository(repo)
         if folder is None:
             return
         commit = self.hub.commit(repo)
         headers = {"X-Repo-Commit": commit}
-        if revision not in ("main", commit):
+        if revision not in (*BRANCHES, commit):
             self._error(404, "RevisionNotFound", "Revision not found")
             return
         item = folder / name
@@ -351,6 +367,9 @@ def _digest(item: Path) -> str:
 
 
 def _tree_entry(folder: Path, item: Path) -> dict[str, object]:
+    if item.is_dir():
+        path = item.relative_to(folder).as_posix()
+        return {"type": "directory", "path": path, "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0}
     size, digest = item.stat().st_size, _digest(item)
     entry: dict[str, object] = {
         "type": "file",

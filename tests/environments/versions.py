@@ -67,6 +67,9 @@ run without them."""
 TORCHAO = ("torchao==0.18.0",)
 """In another one: where it is there, transformers imports it with itself."""
 
+KERNELS = ("kernels==0.17.2",)
+"""The client for kernels of the Hub, by itself: where it is there, transformers asks for some on its own."""
+
 OTHERS = (
     "diffusers==0.42.1",
     "timm==1.0.31",

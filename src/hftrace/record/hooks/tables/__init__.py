@@ -39,6 +39,7 @@ TABLES = (
     "open_clip",
     "saving",
     "fms",
+    "hub_kernels",
 )
 """In the order in which their points are installed."""
 
