@@ -5,8 +5,9 @@
 
 REPORTS is a directory of pytest's reports, VERSION.xml each, and VERSION-again.xml of what was
 tried twice; ``nox -s kinds`` makes both. Nothing in the table is written by hand: what a kind is
-stands in the docstring of its module, whether it passed is in the reports, and a version of which
-there is no report is not claimed. The screens are those of loads made meanwhile with the newest
+stands in the docstring of its module, and whether it passed is in the reports. What was found of a
+version stays in tests/data/kinds.json until there is a new report of it; one that never had one is
+not claimed. The screens are those of loads made meanwhile with the newest
 version, by the same code as the tests.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests" / "integration"
 PAGE = ROOT / "docs" / "kinds.md"
 SCREENS_PAGE = ROOT / "docs" / "kinds-screens.md"
+RESULTS = ROOT / "tests" / "data" / "kinds.json"
 KIND = re.compile(r"test_every_row_is_true\[(?P<kind>\w+)\]")
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 NOT_LOADED = re.compile(r"transformers \S+ cannot load this")
@@ -57,7 +60,7 @@ def results_of(reports: Path) -> tuple[Results, Results]:
                 module = str(case.get("classname")).rpartition(".")[2]
                 found = KIND.fullmatch(str(case.get("name")))
                 if module == "test_kinds" and found is not None:
-                    kinds[found["kind"]][version] = ended, why
+                    kinds[found["kind"]][version] = ended, _reason(why) if ended == SKIPPED else ""
                 elif (TESTS / f"{module}.py").is_file() and "again" not in path.stem:
                     others[module][version].append(ended)
     modules: Results = {}
@@ -67,6 +70,22 @@ def results_of(reports: Path) -> tuple[Results, Results]:
             for version, endings in by_version.items()
         }
     return kinds, modules
+
+
+def kept_with(kinds: Results, modules: Results) -> tuple[Results, Results]:
+    """Returns what was found before with what is new in the place of it, and keeps both."""
+    kept: dict[str, Results] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    for name, new in (("kinds", kinds), ("modules", modules)):
+        known = kept.setdefault(name, {})
+        fresh = {version for results in new.values() for version in results}
+        for row in known.keys() | new.keys():
+            before = {version: each for version, each in known.get(row, {}).items() if version not in fresh}
+            known[row] = before | new.get(row, {})
+    names = {path.stem for path in (TESTS / "kinds").glob("*.py")}, {path.stem for path in TESTS.glob("*.py")}
+    kept["kinds"] = {row: found for row, found in kept["kinds"].items() if found and row in names[0]}
+    kept["modules"] = {row: found for row, found in kept["modules"].items() if found and row in names[1]}
+    RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return kept["kinds"], kept["modules"]
 
 
 def _ending(case: ElementTree.Element) -> tuple[str, str]:
@@ -85,7 +104,7 @@ def versions_words(results: dict[str, tuple[str, str]]) -> tuple[str, str]:
         by_reason: dict[str, list[str]] = defaultdict(list)
         for version in tried:
             if results[version][0] == ended:
-                by_reason[text or _reason(results[version][1])].append(version)
+                by_reason[text or results[version][1] or "not tried"].append(version)
         words += [f"{reason}: {ranges(versions, tried)}" for reason, versions in by_reason.items()]
     return (ranges(passed, tried) if passed else "none"), "; ".join(words)
 
@@ -179,6 +198,7 @@ def main() -> int:
     kinds, modules = results_of(options.reports)
     if not kinds:
         sys.exit(f"no report of tests/integration/test_kinds.py in {options.reports}")
+    kinds, modules = kept_with(kinds, modules)
     tried = [version for version in ALL if any(version in results for results in kinds.values())]
     newest = [kind for kind in sorted(kinds) if kinds[kind].get(BASE, ("", ""))[0] == PASSED]
     screens = screens_of(newest, options.directory)
