@@ -180,7 +180,8 @@ def _importer() -> tuple[str | None, str | None, int | None]:
         file = code.co_filename
         if file not in _MACHINERY and code.co_name not in _ON_DEMAND and not is_own(file):
             name = frame.f_globals.get("__name__")
-            return name if type(name) is str else None, file, frame.f_lineno
+            if type(name) is str:  # what has none was made by somebody on the spot
+                return name, file, frame.f_lineno
         frame = frame.f_back
     return None, None, None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hftrace.replay.distributions import Distributions
@@ -13,6 +13,9 @@ from hftrace.replay.reader import Process
 from hftrace.schema.import_lines import ImportedModule, Imports
 from hftrace.schema.model import Import, Table
 
+LEAST_SHARE = 1_000
+"""An import that took less than this part of all imports of its process is in a sum, so that a slow machine,
+on which all of them take long, leaves no more rows than a fast one."""
 STANDARD, INSTALLED, OWN = "standard", "installed", "own"
 
 
@@ -39,13 +42,14 @@ class ImportTables:
             merged: By span that has become a part of another one: that one.
             offset: What is added to its own numbers of spans.
         """
-        rows = _folded(list(self._rows(process, merged)))
-        if not rows:
+        whole = list(self._rows(process, merged))
+        if not whole:
             return
+        rows = _folded(_summed(whole))
         by_number = {row.number: row for _, _, row in rows}
         numbers = {row.number: at for at, (_, _, row) in enumerate(rows, self._last + 1)}
         guards = _guards(by_number)
-        where = self._places(by_number)
+        where = self._places(row for _, _, row in whole)
         self._last += len(rows)
         known = [
             Import(
@@ -91,10 +95,10 @@ class ImportTables:
                 else:
                     process.damage.lines += 1
 
-    def _places(self, rows: Mapping[int, ImportedModule]) -> dict[str, str]:
+    def _places(self, rows: Iterable[ImportedModule]) -> dict[str, str]:
         """Returns where each package comes from, as far as that is known, and notes its distribution."""
         places: dict[str, str] = {}
-        for row in rows.values():
+        for row in rows:
             package = row.package
             if package in places:
                 continue
@@ -117,6 +121,42 @@ class ImportTables:
             for package, facts in sorted(self.packages.items())
         }
         return {"packages": found} if found else {}
+
+
+def _summed(
+    rows: list[tuple[int | None, int, ImportedModule]],
+) -> list[tuple[int | None, int, ImportedModule]]:
+    """Makes sums of imports that took next to nothing, held against all of them."""
+    least = sum(row.self_ns for _, _, row in rows) // LEAST_SHARE
+    parents = {row.number: row.parent for _, _, row in rows}
+    short = {
+        row.number for _, _, row in rows if row.name is not None and row.end_ns - row.start_ns < least
+    }
+
+    def parent(number: int | None) -> int | None:
+        seen = set()
+        while number in short and number not in seen:
+            seen.add(number)
+            number = parents[number]
+        return number
+
+    found = []
+    for span, thread, row in rows:
+        if row.number in short:
+            row = ImportedModule(
+                row.number,
+                row.parent,
+                None,
+                row.package,
+                None,
+                None,
+                row.self_ns,
+                row.modules,
+                row.compiled,
+                row.compile_ns,
+            )
+        found.append((span, thread, row._replace(parent=parent(row.parent))))
+    return found
 
 
 def _folded(

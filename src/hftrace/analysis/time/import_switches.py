@@ -1,0 +1,51 @@
+"""How to keep a library from importing a package that it imports only where it is there.
+
+Each switch was set, and the package was not imported any more: tests/integration/test_import_switches.py.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Variable(NamedTuple):
+    """An environment variable that a library heeds."""
+
+    name: str
+    value: str
+    library: str
+    below: int | None
+    """The first major version that does not heed it any more; None where the newest does."""
+
+
+VARIABLES = {
+    "tensorflow": Variable("USE_TF", "0", "transformers", 5),
+    # Its own variable of that name in transformers is called USE_JAX, and reads this one.
+    "jax": Variable("USE_FLAX", "0", "transformers", 5),
+    "flax": Variable("USE_FLAX", "0", "transformers", 5),
+    "torch_xla": Variable("USE_TORCH_XLA", "0", "transformers", None),
+}
+"""By package: what transformers is told by."""
+
+
+def variable_for(package: str, importer: str, versions: dict[str, str | None]) -> Variable | None:
+    """Returns the variable that keeps a library from importing a package; None where there is none.
+
+    Args:
+        package: What is imported.
+        importer: The library that imports it.
+        versions: Of libraries, by name.
+    """
+    known = VARIABLES.get(package)
+    if known is None or known.library != importer:
+        return None
+    major = (versions.get(known.library) or "").partition(".")[0]
+    if not major.isdigit() or (known.below is not None and int(major) >= known.below):
+        return None
+    return known
+
+
+def program_line(packages: list[str]) -> str:
+    """Returns the line of a program that makes packages count as not installed, in this process alone."""
+    names = ", ".join(f"{name}=None" for name in packages)
+    return f"import sys; sys.modules.update({names})"
