@@ -16,6 +16,7 @@ import types
 from typing import Any
 
 from hftrace.record.frames import IMPORT_FRAME_FILES, is_own
+from hftrace.record.garbage import Watch
 from hftrace.record.import_state import ImportState, OpenImport
 from hftrace.record.recorder import Recorder, clock
 from hftrace.schema import lines
@@ -52,6 +53,8 @@ class Imports:
         self._recorder = recorder
         self._numbers = itertools.count(1)
         self._outside = _Outside()
+        self._watches: list[Watch] = []
+        """Those that are installed."""
 
     def outside(self) -> ImportState:
         """Returns what this thread imports outside of loads."""
@@ -61,6 +64,17 @@ class Imports:
         """Returns the imports that are under way on this thread."""
         inside = self._recorder.state.imports
         return inside if inside.stack else self._outside.imports
+
+    def began(self, state: ImportState) -> None:
+        """Notes that an outermost import begins."""
+        state.clear()
+        self._watches.append(state.watch)
+        state.watch.install()
+
+    def close(self) -> None:
+        """Takes off what watches the collector, where an exception has kept an import from doing so."""
+        while self._watches:
+            self._watches.pop().remove()
 
     def ended(self, state: ImportState, name: str, started: int, failed: bool) -> int:
         """Books a module that has been imported, or could not be; returns the time.
@@ -135,7 +149,8 @@ class Imports:
         ]
 
     def described(self, state: ImportState) -> dict[str, Any]:
-        """Returns what an outermost import brought, as attributes of its span."""
+        """Returns what an outermost import brought, as attributes of its span, once it has ended."""
+        self._take_out_collections(state)
         ranked = sorted(state.packages.items(), key=lambda item: -item[1])
         facts: dict[str, Any] = {
             "modules": len(state.modules),
@@ -144,6 +159,29 @@ class Imports:
         if state.compiled:
             facts["bytecode"] = _bytecode(state.compiled)
         return facts
+
+    def _take_out_collections(self, state: ImportState) -> None:
+        """Takes full garbage collections out of the time of the modules that they interrupted.
+
+        They walk all objects of the process, whatever is being imported.
+        """
+        watch, modules = state.watch, state.modules
+        watch.remove()
+        if watch in self._watches:
+            self._watches.remove(watch)
+        for start, end in watch.between(modules[-1][1], modules[-1][2]) if modules else ():
+            # The innermost module is the one that began last of those that were under way.
+            under_way = [each for each in modules if each[1] <= start and end <= each[2]]
+            package, began, _ = max(under_way, key=lambda each: each[1])
+            state.packages[package] -= end - start
+            for at, row in enumerate(state.rows):
+                if row.start_ns == began:
+                    took = min(end - start, row.self_ns)
+                    state.rows[at] = row._replace(
+                        self_ns=row.self_ns - took, collect_ns=row.collect_ns + took
+                    )
+                    break
+        watch.forget()
 
     def write(self, state: ImportState, span: int) -> None:
         """Writes the rows of an outermost import down, and forgets them.
@@ -200,7 +238,7 @@ def _spec_of(name: str) -> Any:
     module = sys.modules.get(name)
     if not issubclass(type(module), types.ModuleType):
         return None
-    spec = types.ModuleType.__getattribute__(module, "__dict__").get("__spec__")  # type: ignore[arg-type]
+    spec = types.ModuleType.__getattribute__(module, "__dict__").get("__spec__")
     return spec if type(spec) is importlib.machinery.ModuleSpec else None
 
 

@@ -98,7 +98,9 @@ def _headers(lines: tuple[str, ...], row: int) -> list[_Header] | None:
             return None
         if not stripped or stripped.startswith("#") or _indent(text) >= indent:
             continue
-        if not re.match(r"(if|elif|else|try|except|finally|for|while|with|def|class|async|match|case)\b", stripped):
+        if not re.match(
+            r"(if|elif|else|try|except|finally|for|while|with|def|class|async|match|case)\b", stripped
+        ):
             return None  # the end of a header of several lines, or of another statement
         indent = _indent(text)
         found.append(_Header(above, indent, _whole(lines, above)))

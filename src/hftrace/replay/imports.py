@@ -70,6 +70,7 @@ class ImportTables:
                 importer=row.importer,
                 importer_line=row.line,
                 guard=guards.get(row.number),
+                collect_ns=row.collect_ns,
                 status="error" if row.failed else "ok",
                 thread=thread,
                 pid=process.pid,
@@ -113,7 +114,7 @@ class ImportTables:
         return places
 
     def environment(self) -> dict[str, Any]:
-        """Returns the facts of the packages, by their names; of what they require, that which was imported."""
+        """Returns the facts of the packages; of what they require, that which was imported."""
         forget_sources()
         imported = {facts["distribution"] for facts in self.packages.values()}
         found = {
@@ -123,15 +124,17 @@ class ImportTables:
         return {"packages": found} if found else {}
 
 
+def _took(row: ImportedModule) -> int:
+    return 0 if row.start_ns is None or row.end_ns is None else row.end_ns - row.start_ns
+
+
 def _summed(
     rows: list[tuple[int | None, int, ImportedModule]],
 ) -> list[tuple[int | None, int, ImportedModule]]:
     """Makes sums of imports that took next to nothing, held against all of them."""
     least = sum(row.self_ns for _, _, row in rows) // LEAST_SHARE
     parents = {row.number: row.parent for _, _, row in rows}
-    short = {
-        row.number for _, _, row in rows if row.name is not None and row.end_ns - row.start_ns < least
-    }
+    short = {row.number for _, _, row in rows if row.name is not None and _took(row) < least}
 
     def parent(number: int | None) -> int | None:
         seen = set()
@@ -143,18 +146,10 @@ def _summed(
     found = []
     for span, thread, row in rows:
         if row.number in short:
-            row = ImportedModule(
-                row.number,
-                row.parent,
-                None,
-                row.package,
-                None,
-                None,
-                row.self_ns,
-                row.modules,
-                row.compiled,
-                row.compile_ns,
-            )
+            sums = (row.self_ns, row.modules, row.compiled, row.compile_ns)
+            number, above, package = row.number, row.parent, row.package
+            collect_ns = row.collect_ns
+            row = ImportedModule(number, above, None, package, None, None, *sums, collect_ns=collect_ns)
         found.append((span, thread, row._replace(parent=parent(row.parent))))
     return found
 
@@ -176,7 +171,7 @@ def _folded(
         known = found[at][2]
         added = {
             name: getattr(known, name) + getattr(row, name)
-            for name in ("self_ns", "modules", "compiled", "compile_ns")
+            for name in ("self_ns", "modules", "compiled", "compile_ns", "collect_ns")
         }
         found[at] = (span, thread, known._replace(**added))
     return found
@@ -228,4 +223,3 @@ def _size(path: str | None) -> int | None:
         return os.stat(path).st_size
     except (OSError, ValueError):
         return None
-

@@ -1,4 +1,7 @@
-"""The line of a journal that says what an import has imported in its turn; :mod:`hftrace.schema.lines` has all."""
+"""The line of a journal that says what an import has imported in its turn.
+
+:mod:`hftrace.schema.lines` has all lines.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -30,6 +33,8 @@ class ImportedModule(NamedTuple):
     loader: str | None = None
     """``bytecode``, ``source``, ``extension``, ``built-in``, ``namespace`` or ``zip``."""
     failed: int = 0
+    collect_ns: int = 0
+    """Of full garbage collections that interrupted it; not in ``self_ns``."""
 
 
 class Imports(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Import:
     """A module that was imported, or the sum of those of one package that took next to nothing.
 
-    Every module has its time in one row: the sum of ``self_ns`` is what all imports took.
+    Every module has its time in one row: ``self_ns`` and ``collect_ns`` of all rows are what all imports took.
     """
 
     id: int
@@ -29,7 +29,7 @@ class Import:
     modules: int
     """How many modules; 1 where it has a name."""
     made_of: str | None = None
-    """``bytecode``, ``source`` (it was compiled here), ``extension``, ``built-in``, ``namespace`` or ``zip``."""
+    """``bytecode``, ``source`` (it was compiled here), ``extension``, ``built-in``, ``namespace``, ``zip``."""
     compiled: int = 0
     """How many of them were compiled here, because no bytecode of them was found."""
     compile_ns: int = 0
@@ -44,6 +44,8 @@ class Import:
     guard: str | None = None
     """What that line is under, where it is imported on a condition: ``if is_scipy_available()``, or
     ``try, except ImportError``. None where there is nothing of the kind, or the source could not be read."""
+    collect_ns: int = 0
+    """Of full garbage collections that interrupted it, its own imports aside; not in ``self_ns``."""
     status: str = "ok"
     """``error`` where the import failed: often a probe for a package that is not there."""
     thread: int = 0

@@ -136,7 +136,7 @@ _ROWS: dict[type, tuple[Check, ...]] = {
     lines.Imports: (
         *(_number, _MAYBE_NUMBER, _MAYBE_TEXT, _text, _MAYBE_AMOUNT, _MAYBE_AMOUNT),
         *(_amount, _amount, _amount, _amount),
-        *(_MAYBE_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER, _MAYBE_TEXT, _MAYBE_TEXT, _number),
+        *(_MAYBE_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER, _MAYBE_TEXT, _MAYBE_TEXT, _number, _amount),
     ),
 }
 """By line with many rows: what the fields of each have to be."""

@@ -5,7 +5,8 @@ Each switch was set, and the package was not imported any more: tests/integratio
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 
 class Variable(NamedTuple):
@@ -43,6 +44,41 @@ def variable_for(package: str, importer: str, versions: dict[str, str | None]) -
     if not major.isdigit() or (known.below is not None and int(major) >= known.below):
         return None
     return known
+
+
+class Unneeded(Protocol):
+    """A package that could be left out."""
+
+    @property
+    def distribution(self) -> str:
+        """What pip calls it."""
+
+    @property
+    def variable(self) -> Variable | None:
+        """What the library that imports it is told by."""
+
+    @property
+    def names(self) -> list[str]:
+        """The packages that have to count as not installed."""
+
+    @property
+    def library(self) -> str:
+        """What imports it."""
+
+
+def switch_words(packages: Sequence[Unneeded]) -> str:
+    """Returns how to keep packages from being imported, in one sentence without its point."""
+    variables = sorted({f"{found.name}={found.value}" for each in packages if (found := each.variable)})
+    others = [each for each in packages if each.variable is None]
+    words = [f"set {' '.join(variables)}"] if variables else []
+    if others:
+        names = list(dict.fromkeys(name for each in others for name in each.names))
+        libraries = sorted({each.library for each in others})
+        words.append(
+            f"put {program_line(names)} before the first import of {', '.join(libraries)}, "
+            f"or uninstall {', '.join(sorted(each.distribution for each in others))}"
+        )
+    return "; ".join(words)
 
 
 def program_line(packages: list[str]) -> str:

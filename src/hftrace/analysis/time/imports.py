@@ -104,15 +104,13 @@ def _by_id(trace: Trace) -> dict[int, Import]:
 def rows_in_loads(trace: Trace) -> frozenset[int]:
     """Returns the ids of the rows whose import happened in a load."""
     index = span_index(trace)
-    inside = {
-        index.ids[row] for row, load in enumerate(index.nearest(("load",))) if load is not None
-    }
+    inside = {index.ids[row] for row, load in enumerate(index.nearest(("load",))) if load is not None}
     return frozenset(row.id for row in import_rows(trace) if row.span in inside)
 
 
 @once
 def package_trees(trace: Trace) -> dict[str, PackageNode]:
-    """Returns what was imported outside of loads and in them: ``outside`` and ``loads``, those that have any."""
+    """Returns what was imported ``outside`` of loads and in ``loads``, those of the two that have any."""
     roots: dict[str, PackageNode] = {}
     by_id, above_of, in_loads = _by_id(trace), parents(trace), rows_in_loads(trace)
     nodes: dict[int, PackageNode] = {}
@@ -182,8 +180,13 @@ def package_sums(trace: Trace) -> list[PackageSum]:
 
 
 def imports_ns(trace: Trace) -> int:
-    """Returns what all imports took that have rows or are in their sums."""
-    return sum(row.self_ns for row in import_rows(trace))
+    """Returns what all imports took, full garbage collections in them included."""
+    return sum(row.self_ns for row in import_rows(trace)) + collections_ns(trace)
+
+
+def collections_ns(trace: Trace) -> int:
+    """Returns what full garbage collections took that interrupted imports."""
+    return sum(row.collect_ns for row in import_rows(trace))
 
 
 def module_count(trace: Trace) -> int:
@@ -221,13 +224,19 @@ def bytecode(trace: Trace) -> Bytecode | None:
     ]
     if not known:
         return None
-    sums = [
-        sum(each.get(name) or 0 for each in known)
-        for name in ("compiled", "compile_ns", "unwritten", "unwritten_ns")
-    ]
+
+    def total(name: str) -> int:
+        return sum(each.get(name) or 0 for each in known)
+
     largest = max(known, key=lambda each: each.get("unwritten_ns") or 0)
     return Bytecode(
-        *sums, largest.get("folder"), bool(largest.get("switched_off")), largest.get("writable")
+        total("compiled"),
+        total("compile_ns"),
+        total("unwritten"),
+        total("unwritten_ns"),
+        largest.get("folder"),
+        bool(largest.get("switched_off")),
+        largest.get("writable"),
     )
 
 

@@ -22,7 +22,16 @@ from hftrace.schema.trace import Trace
 
 LOADING = frozenset({"transformers", "torch", "safetensors", "tokenizers", "huggingface_hub"})
 """What a load needs, whoever imports it."""
-ASKED_PHASES = ("quantizer", "quantize", "adapter", "tokenizer", "processor", "device_map", "dispatch", "offload")
+ASKED_PHASES = (
+    "quantizer",
+    "quantize",
+    "adapter",
+    "tokenizer",
+    "processor",
+    "device_map",
+    "dispatch",
+    "offload",
+)
 """What is imported in spans of these is imported for what was asked."""
 FOR_KEYWORDS = {
     "device_map": "accelerate",
@@ -58,6 +67,11 @@ class OptionalPackage:
     def names(self) -> list[str]:
         """The packages that have to count as not installed, so that it is not imported."""
         return [self.package, *self.dependents]
+
+    @property
+    def library(self) -> str:
+        """What imports it."""
+        return (self.guarded.importer or "it").partition(".")[0]
 
 
 @once
@@ -165,7 +179,7 @@ def _needed(trace: Trace, known: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def _by_program(trace: Trace, row: Import, known: dict[str, dict[str, Any]]) -> bool:
-    """Returns whether no import of an installed package is around one: the program's own line asked for it."""
+    """Returns whether the program's own line asked for one: no import of an installed package is around it."""
     return not any(each.package in known for each in above(trace, row))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.time.import_switches import program_line
+from hftrace.analysis.time.import_switches import program_line, switch_words
 from hftrace.analysis.time.imports import (
     PackageNode,
     asker,
     bytecode,
     chain,
+    collections_ns,
     import_rows,
     imports_ns,
     module_count,
@@ -73,6 +74,7 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     rows = import_rows(trace)
     return {
         "imports_ns": imports_ns(trace),
+        "collections_ns": collections_ns(trace),
         "modules": module_count(trace),
         "packages": [each._asdict() for each in package_sums(trace)],
         "trees": {place: _node_facts(node) for place, node in package_trees(trace).items()},
@@ -104,14 +106,24 @@ def _tree(trace: Trace, width: int, *, everything: bool) -> Iterator[Line]:
     for place, root in package_trees(trace).items():
         yield _figures([(PLACES[place], STRONG)], root, label, alone=False)
         yield from _below(root, "", label, 0 if everything else LEAST_SHARE * total, unneeded)
+    collected = collections_ns(trace)
+    if collected:
+        yield [
+            (fit("full garbage collections meanwhile", label), PLAIN),
+            (fit(units.duration(collected), 10, "right"), PLAIN),
+        ]
+    if not everything:
+        yield from notes(["what took less than 1 % of all is left out: --limit 0 shows it"], width)
     yield from notes(_notes(trace), width)
 
 
 def _below(node: PackageNode, guide: str, label: int, least: float, unneeded: set[str]) -> Iterator[Line]:
     shown = [child for child in node.ranked() if child.total_ns >= least]
     rest = [child for child in node.ranked() if child.total_ns < least]
+    total = sum(child.total_ns for child in rest)
+    named = total >= least
     for at, child in enumerate(shown):
-        last = at == len(shown) - 1 and not rest
+        last = at == len(shown) - 1 and not (rest and named)
         own = guide + ("└ " if last else "├ ")
         name = clean(child.package)
         line: Line = [(own, DIM), (name, WARN if child.package in unneeded else PLAIN)]
@@ -121,8 +133,7 @@ def _below(node: PackageNode, guide: str, label: int, least: float, unneeded: se
             line.append(("  " + asked, DIM))
         yield _figures(line, child, label)
         yield from _below(child, guide + ("  " if last else "│ "), label, least, unneeded)
-    if rest:
-        total = sum(child.total_ns for child in rest)
+    if rest and named:
         words = f"+ {units.count(len(rest), 'more package')}: --limit 0"
         yield [
             (guide + "└ ", DIM),
@@ -153,16 +164,21 @@ def _figures(line: Line, node: PackageNode, label: int, *, alone: bool = True) -
 
 
 def _notes(trace: Trace) -> Iterator[str]:
-    """Yields what is known of whether this was a first process: of bytecode, and of the page cache."""
+    """Yields what would spare collections, and what is known of whether this was a first process."""
+    if collections_ns(trace):
+        yield (
+            "gc.disable() before the first import and gc.enable() after the last one spare the collections; "
+            "gc.freeze() then makes those of the load cheaper"
+        )
     found = bytecode(trace)
     if found is None:
-        yield "every module of Python source came from bytecode: a second process does not import faster for it"
+        yield "all Python source came from bytecode: a second process is not faster for that"
     else:
         kept = found.compiled - found.unwritten
         if kept:
             yield (
                 f"{units.count(kept, 'module')} had no bytecode yet: compiling took "
-                f"{units.duration(found.compile_ns - found.unwritten_ns)}, of which the next process is spared"
+                f"{units.duration(found.compile_ns - found.unwritten_ns)}, which the next process is spared"
             )
         if found.unwritten:
             yield (
@@ -174,8 +190,14 @@ def _notes(trace: Trace) -> Iterator[str]:
         yield "what came from storage meanwhile is not known"
     else:
         amount = units.byte_count(read.bytes) if read.bytes else "nothing"
-        took = "" if read.known_ns >= 0.9 * imports_ns(trace) else f" in the {units.duration(read.known_ns)} that are known"
-        yield f"{amount} came from storage meanwhile{took}" + ("" if read.bytes else ": the page cache was warm")
+        took = (
+            ""
+            if read.known_ns >= 0.9 * imports_ns(trace)
+            else f" in the {units.duration(read.known_ns)} that are known"
+        )
+        yield f"{amount} came from storage meanwhile{took}" + (
+            "" if read.bytes else ": the page cache was warm"
+        )
 
 
 # -- what nothing needed ------------------------------------------------------------------------------
@@ -192,23 +214,8 @@ def _optional(packages: Sequence[OptionalPackage], width: int) -> Iterable[Line]
         said = f"{clean(asker(each.guarded))} imports it under `{guard}`{with_it}"
         for text in wrap(said, width - 2):
             yield [("  " + text, DIM)]
-        for number, text in enumerate(wrap(switch_words(each), width - 4)):
+        for number, text in enumerate(wrap(switch_words([each]), width - 4)):
             yield [("  → " if not number else "    ", DIM), (text, PLAIN)]
-
-
-def switch_words(package: OptionalPackage) -> str:
-    """Returns how to keep a package from being imported."""
-    if package.variable is not None:
-        return f"{package.variable.name}={package.variable.value} in the environment"
-    with_them = f", {', '.join(package.dependents)} too" if package.dependents else ""
-    return (
-        f"{program_line(package.names)} before the first import of {_library(package)}, "
-        f"or uninstall {package.distribution}{with_them}"
-    )
-
-
-def _library(package: OptionalPackage) -> str:
-    return (package.guarded.importer or "it").partition(".")[0]
 
 
 # -- modules ------------------------------------------------------------------------------------------
@@ -293,4 +300,7 @@ def _optional_facts(package: OptionalPackage) -> dict[str, Any]:
 
 def _row_facts(row: Import, trace: Trace) -> dict[str, Any]:
     names = row.__dataclass_fields__
-    return {**{name: getattr(row, name) for name in names}, "chain": [asker(each) for each in chain(trace, row)]}
+    return {
+        **{name: getattr(row, name) for name in names},
+        "chain": [asker(each) for each in chain(trace, row)],
+    }

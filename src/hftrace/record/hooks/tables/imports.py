@@ -49,12 +49,13 @@ def import_handler(
     imports = of_recorder(recorder, Imports)
 
     def begin(name: str) -> OpenSpan:
-        state.imports.clear()
-        return recorder.begin("import", f"import {name}", number)
+        span = recorder.begin("import", f"import {name}", number)
+        imports.began(state.imports)
+        return span
 
     def end(span: OpenSpan, status: str) -> None:
-        _take_out_collections(recorder)
-        recorder.end(span, status, imports.described(state.imports))
+        ended = clock()
+        recorder.end(span, status, imports.described(state.imports), ended)
         imports.write(state.imports, span.id)
 
     def arrived(name: str) -> None:
@@ -66,7 +67,9 @@ def import_handler(
             attributes = {**imports.described(own), **caller_facts()}
             span = write_span(recorder, "import", f"import {name}", (started, ended), status, attributes)
             imports.write(own, span)
-        own.clear()
+        else:
+            imports.described(own)
+            own.clear()
 
     def call(name: Any, *args: Any) -> Any:
         # importlib.import_module comes here for modules that are there already, too.
@@ -76,7 +79,11 @@ def import_handler(
         around = imports.outside() if is_outside else state.imports
         stack = around.stack
         outermost = not stack
-        span = shielded(recorder, point.target, begin, name) if outermost and not is_outside else None
+        span = None
+        if outermost and is_outside:
+            shielded(recorder, point.target, imports.began, around)
+        elif outermost:
+            span = shielded(recorder, point.target, begin, name)
         stack.append(OpenImport())
         started = clock()
         try:
@@ -127,26 +134,6 @@ def compile_handler(
         return code
 
     return call
-
-
-def _take_out_collections(recorder: Recorder) -> None:
-    """Takes full garbage collections out of the time of the modules that they interrupted.
-
-    They walk all objects of the process, whatever is being imported, and are spans of their own.
-    """
-    state = recorder.state.imports
-    modules = state.modules
-    if not modules:
-        return
-    for start, end in recorder.garbage.between(modules[-1][1], modules[-1][2]):
-        # The innermost module is the one that began last of those that were under way.
-        under_way = [each for each in modules if each[1] <= start and end <= each[2]]
-        package, began, _ = max(under_way, key=lambda each: each[1])
-        state.packages[package] -= end - start
-        for at, row in enumerate(state.rows):
-            if row.start_ns == began and row.name is not None:
-                state.rows[at] = row._replace(self_ns=max(0, row.self_ns - (end - start)))
-                break
 
 
 POINTS = (
