@@ -7,7 +7,7 @@ of the import around it. So each nanosecond is in one row, and there are some hu
 
 from __future__ import annotations
 
-import importlib
+import importlib.machinery
 import itertools
 import os
 import sys

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Import:
     """A module that was imported, or the sum of those of one package that took next to nothing.
 
-    Every module has its time in one row: ``self_ns`` and ``collect_ns`` of all rows are what all imports took.
+    Every module has its time in one row: ``self_ns`` and ``collect_ns`` of all rows are what all of it took.
     """
 
     id: int
@@ -29,7 +29,8 @@ class Import:
     modules: int
     """How many modules; 1 where it has a name."""
     made_of: str | None = None
-    """``bytecode``, ``source`` (it was compiled here), ``extension``, ``built-in``, ``namespace``, ``zip``."""
+    """``bytecode``, ``source`` (it was compiled here), ``extension``, ``built-in``, ``namespace`` or
+    ``zip``."""
     compiled: int = 0
     """How many of them were compiled here, because no bytecode of them was found."""
     compile_ns: int = 0

@@ -50,16 +50,16 @@ class Unneeded(Protocol):
     """A package that could be left out."""
 
     @property
-    def distribution(self) -> str:
-        """What pip calls it."""
-
-    @property
     def variable(self) -> Variable | None:
         """What the library that imports it is told by."""
 
     @property
     def names(self) -> list[str]:
         """The packages that have to count as not installed."""
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """What pip calls these."""
 
     @property
     def library(self) -> str:
@@ -73,10 +73,11 @@ def switch_words(packages: Sequence[Unneeded]) -> str:
     words = [f"set {' '.join(variables)}"] if variables else []
     if others:
         names = list(dict.fromkeys(name for each in others for name in each.names))
+        gone = sorted({name for each in others for name in each.distributions})
         libraries = sorted({each.library for each in others})
         words.append(
             f"put {program_line(names)} before the first import of {', '.join(libraries)}, "
-            f"or uninstall {', '.join(sorted(each.distribution for each in others))}"
+            f"or uninstall {' '.join(gone)}"
         )
     return "; ".join(words)
 

@@ -48,7 +48,6 @@ class OptionalPackage:
     """A package that was imported only because it is installed."""
 
     package: str
-    distribution: str
     row: Import
     """Of its imports, the one that took longest."""
     guarded: Import
@@ -62,6 +61,8 @@ class OptionalPackage:
     """What the library that imports it is told by; None where there is no such thing."""
     dependents: tuple[str, ...]
     """Packages that require it, and are to be left out with it."""
+    distributions: tuple[str, ...]
+    """Its own, and theirs."""
 
     @property
     def names(self) -> list[str]:
@@ -122,18 +123,19 @@ def optional_packages(trace: Trace) -> list[OptionalPackage]:
         row, guard = max(guarded, key=lambda pair: pair[0].duration_ns or 0)
         costs, modules = _below(trace, {each.id for each in own}, needed)
         importer = (guard.importer or "").partition(".")[0]
+        dependents = _dependents(package, known)
         others = sorted(costs.keys() - {package}, key=lambda name: -costs[name])
         found.append(
             OptionalPackage(
                 package,
-                known[package]["distribution"],
                 row,
                 guard,
                 sum(costs.values()),
                 modules,
                 tuple(others),
                 variable_for(package, importer, versions),
-                _dependents(package, known),
+                dependents,
+                tuple(known[each]["distribution"] for each in (package, *dependents)),
             )
         )
     return sorted(found, key=lambda each: (-each.spared_ns, each.package))
@@ -179,7 +181,7 @@ def _needed(trace: Trace, known: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def _by_program(trace: Trace, row: Import, known: dict[str, dict[str, Any]]) -> bool:
-    """Returns whether the program's own line asked for one: no import of an installed package is around it."""
+    """Returns whether the program's own line asked for one: no import of a package is around it."""
     return not any(each.package in known for each in above(trace, row))
 
 

@@ -286,7 +286,7 @@ def _optional_facts(package: OptionalPackage) -> dict[str, Any]:
     variable = package.variable
     return {
         "package": package.package,
-        "distribution": package.distribution,
+        "distributions": list(package.distributions),
         "asked_by": asker(package.guarded),
         "guard": package.guarded.guard,
         "spared_ns": package.spared_ns,
