@@ -14,19 +14,19 @@ class Variable(NamedTuple):
 
     name: str
     value: str
-    library: str
+    libraries: tuple[str, ...]
     below: int | None
-    """The first major version that does not heed it any more; None where the newest does."""
+    """The first major version of the first one that does not heed it any more; None where the newest does."""
 
 
 VARIABLES = {
-    "tensorflow": Variable("USE_TF", "0", "transformers", 5),
-    # Its own variable of that name in transformers is called USE_JAX, and reads this one.
-    "jax": Variable("USE_FLAX", "0", "transformers", 5),
-    "flax": Variable("USE_FLAX", "0", "transformers", 5),
-    "torch_xla": Variable("USE_TORCH_XLA", "0", "transformers", None),
+    "tensorflow": Variable("USE_TF", "0", ("transformers",), 5),
+    # What transformers calls USE_JAX in its code reads this one: USE_JAX=0 changes nothing.
+    "jax": Variable("USE_FLAX", "0", ("transformers",), 5),
+    "flax": Variable("USE_FLAX", "0", ("transformers",), 5),
+    "torch_xla": Variable("USE_TORCH_XLA", "0", ("transformers", "accelerate"), None),
 }
-"""By package: what transformers is told by."""
+"""By package: what the libraries that import it are told by."""
 
 
 def variable_for(package: str, importer: str, versions: dict[str, str | None]) -> Variable | None:
@@ -38,12 +38,10 @@ def variable_for(package: str, importer: str, versions: dict[str, str | None]) -
         versions: Of libraries, by name.
     """
     known = VARIABLES.get(package)
-    if known is None or known.library != importer:
-        return None
-    major = (versions.get(known.library) or "").partition(".")[0]
-    if not major.isdigit() or (known.below is not None and int(major) >= known.below):
-        return None
-    return known
+    if known is None or importer not in known.libraries or known.below is None:
+        return known if known is not None and importer in known.libraries else None
+    major = (versions.get(known.libraries[0]) or "").partition(".")[0]
+    return known if major.isdecimal() and int(major) < known.below else None
 
 
 class Unneeded(Protocol):

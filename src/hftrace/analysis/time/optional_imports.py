@@ -110,19 +110,26 @@ def optional_packages(trace: Trace) -> list[OptionalPackage]:
         optional -= wrong
     versions = {package: text(facts.get("version")) for package, facts in known.items()}
     versions["transformers"] = versions.get("transformers") or text(trace.environment.get("transformers"))
+    variables = {
+        package: variable_for(package, (guard.importer or "").partition(".")[0], versions)
+        for package in optional
+        for row in entries[package]
+        if (guard := guards[row.id]) is not None
+    }
+    # What a variable spares by itself is told apart from the package that brings it.
+    apart = {package for package, variable in variables.items() if variable is not None}
     found = []
     for package in optional:
         own = [
             row
             for row in entries[package]
-            if not any(each.package in optional - {package} for each in around[row.id])
+            if package in apart or not any(each.package in optional - {package} for each in around[row.id])
         ]
         guarded = [(row, guard) for row in own if (guard := guards[row.id]) is not None]
         if not guarded:
             continue
         row, guard = max(guarded, key=lambda pair: pair[0].duration_ns or 0)
-        costs, modules = _below(trace, {each.id for each in own}, needed)
-        importer = (guard.importer or "").partition(".")[0]
+        costs, modules = _below(trace, {each.id for each in own}, needed, apart - {package})
         dependents = _dependents(package, known)
         others = sorted(costs.keys() - {package}, key=lambda name: -costs[name])
         found.append(
@@ -133,7 +140,7 @@ def optional_packages(trace: Trace) -> list[OptionalPackage]:
                 sum(costs.values()),
                 modules,
                 tuple(others),
-                variable_for(package, importer, versions),
+                variables.get(package),
                 dependents,
                 tuple(known[each]["distribution"] for each in (package, *dependents)),
             )
@@ -218,14 +225,25 @@ def _guarded(row: Import, around: list[Import]) -> Import | None:
     return None
 
 
-def _below(trace: Trace, tops: set[int], needed: set[str]) -> tuple[dict[str, int], int]:
-    """Returns the own time of what lies in some imports and nothing needs, by package; how many modules."""
+def _below(trace: Trace, tops: set[int], needed: set[str], apart: set[str]) -> tuple[dict[str, int], int]:
+    """Returns the own time of what lies in some imports and nothing needs, by package; how many modules.
+
+    Args:
+        trace: The trace.
+        tops: The ids of these imports.
+        needed: Packages that are imported anyway.
+        apart: Packages that do not count, with all that lies in them.
+    """
     costs: dict[str, int] = {}
     modules = 0
     for row in import_rows(trace):
         if row.package in needed or row.where == "standard":
             continue
-        if row.id in tops or any(each.id in tops for each in above(trace, row)):
-            costs[row.package] = costs.get(row.package, 0) + row.self_ns
-            modules += row.modules
+        for each in (row, *above(trace, row)):
+            if each.package in apart:
+                break
+            if each.id in tops:
+                costs[row.package] = costs.get(row.package, 0) + row.self_ns
+                modules += row.modules
+                break
     return costs, modules
