@@ -13,7 +13,7 @@ from hftrace.replay.reader import Process
 from hftrace.schema.import_lines import ImportedModule, Imports
 from hftrace.schema.model import Import, Table
 
-LEAST_SHARE = 1_000
+LEAST_SHARE = 300
 """An import that took less than this part of all imports of its process is in a sum, so that a slow machine,
 on which all of them take long, leaves no more rows than a fast one."""
 STANDARD, INSTALLED, OWN = "standard", "installed", "own"
@@ -45,7 +45,7 @@ class ImportTables:
         whole = list(self._rows(process, merged))
         if not whole:
             return
-        rows = _folded(_summed(whole))
+        rows = _folded(_raised(_summed(whole)))
         by_number = {row.number: row for _, _, row in rows}
         numbers = {row.number: at for at, (_, _, row) in enumerate(rows, self._last + 1)}
         guards = _guards(by_number)
@@ -152,6 +152,32 @@ def _summed(
             row = ImportedModule(number, above, None, package, None, None, *sums, collect_ns=collect_ns)
         found.append((span, thread, row._replace(parent=parent(row.parent))))
     return found
+
+
+def _raised(
+    rows: list[tuple[int | None, int, ImportedModule]],
+) -> list[tuple[int | None, int, ImportedModule]]:
+    """Puts sums below the first module of a package that leads to them, where there are fewer of them.
+
+    Which package imported which stays the same.
+    """
+    by_number = {row.number: row for _, _, row in rows}
+
+    def first(number: int | None) -> int | None:
+        seen: set[int] = set()
+        row = by_number.get(number) if number is not None else None
+        while row is not None and row.number not in seen:
+            seen.add(row.number)
+            above = by_number.get(row.parent) if row.parent is not None else None
+            if above is None or above.package != row.package:
+                return row.number
+            row = above
+        return number
+
+    return [
+        (span, thread, row if row.name is not None else row._replace(parent=first(row.parent)))
+        for span, thread, row in rows
+    ]
 
 
 def _folded(

@@ -13,17 +13,20 @@ class Import:
     """
 
     id: int
+    """Number of the row."""
     parent: int | None
     """The row whose body imported it; None where no import that has a row was under way."""
     name: str | None
-    """None for a sum, of those that took less than 2 ms with all that they imported."""
+    """None for a sum, of those that took less than 2 ms, or than a 300th of all imports, with all that they
+    imported."""
     package: str
     """The first part of the name."""
     span: int | None
     """Id of the span of the outermost import that it belongs to."""
     start_ns: int | None
-    """None for a sum."""
+    """When its import began; None for a sum."""
     end_ns: int | None
+    """When its import ended; None for a sum."""
     self_ns: int
     """Without what it imported, and without full garbage collections."""
     modules: int
@@ -42,6 +45,7 @@ class Import:
     importer: str | None = None
     """The module whose line asked for it, lazy attributes and ``importlib`` passed over."""
     importer_line: int | None = None
+    """The line in it."""
     guard: str | None = None
     """What that line is under, where it is imported on a condition: ``if is_scipy_available()``, or
     ``try, except ImportError``. None where there is nothing of the kind, or the source could not be read."""
@@ -50,8 +54,11 @@ class Import:
     status: str = "ok"
     """``error`` where the import failed: often a probe for a package that is not there."""
     thread: int = 0
+    """The thread."""
     pid: int = 0
+    """The process."""
     rank: int = 0
+    """The rank of the process; 0 where there is one."""
 
     @property
     def duration_ns(self) -> int | None:
