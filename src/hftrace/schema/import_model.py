@@ -63,4 +63,4 @@ class Import:
     @property
     def duration_ns(self) -> int | None:
         """With all that it imported; None for a sum."""
-        return None if self.start_ns is None or self.end_ns is None else self.end_ns - self.start_ns
+        return None if self.start_ns is None or self.end_ns is None else max(0, self.end_ns - self.start_ns)
