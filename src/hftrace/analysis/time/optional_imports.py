@@ -42,6 +42,9 @@ FOR_KEYWORDS = {
 }
 """Packages that keywords of the load are for."""
 
+LEAST_BROUGHT = 0.02
+"""A package that another one brings is named where it is more than this share of what that one takes."""
+
 
 @dataclass(frozen=True)
 class OptionalPackage:
@@ -131,7 +134,11 @@ def optional_packages(trace: Trace) -> list[OptionalPackage]:
         row, guard = max(guarded, key=lambda pair: pair[0].duration_ns or 0)
         costs, modules = _below(trace, {each.id for each in own}, needed, apart - {package})
         dependents = _dependents(package, known)
-        others = sorted(costs.keys() - {package}, key=lambda name: -costs[name])
+        least = LEAST_BROUGHT * sum(costs.values())
+        others = sorted(
+            (name for name, cost in costs.items() if name != package and cost > least),
+            key=lambda name: -costs[name],
+        )
         found.append(
             OptionalPackage(
                 package,
