@@ -30,12 +30,13 @@ from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
+from hftrace.analysis.time.imports import Bytecode, PackageSum, StorageRead
 from hftrace.analysis.time.offloading import MovedModel
 from hftrace.analysis.time.placement import Attached, Place, Written
 from hftrace.analysis.time.ready import Release, Step
 from hftrace.analysis.time.session import Bounds, Stretch
 from hftrace.analysis.time.tree import Node
-from hftrace.schema.model import File, Request, Sample, Span, Tensor
+from hftrace.schema.model import File, Import, Request, Sample, Span, Tensor
 
 TARGET = Path(hftrace.__file__).parent / "schema" / "json"
 Schema = dict[str, Any]
@@ -652,12 +653,53 @@ SYNTH_LIST = array(
         }
     )
 )
+PACKAGE = record(
+    {
+        "package": STRING,
+        "total_ns": INTEGER,
+        "self_ns": INTEGER,
+        "modules": INTEGER,
+        "asked_by": nullable(STRING),
+        "guard": nullable(STRING),
+        "asked_times": INTEGER,
+        "children": array({"$ref": "#/$defs/package"}),
+    }
+)
+IMPORTS = record(
+    {
+        "imports_ns": INTEGER,
+        "collections_ns": INTEGER,
+        "modules": INTEGER,
+        "packages": array(of(PackageSum)),
+        "trees": mapping({"$ref": "#/$defs/package"}),
+        "optional": array(
+            record(
+                {
+                    "package": STRING,
+                    "distributions": array(STRING),
+                    "asked_by": STRING,
+                    "guard": nullable(STRING),
+                    "spared_ns": INTEGER,
+                    "modules": INTEGER,
+                    "brings": array(STRING),
+                    "dependents": array(STRING),
+                    "environment": mapping(STRING),
+                    "program_line": STRING,
+                }
+            )
+        ),
+        "bytecode": nullable(of(Bytecode)),
+        "storage_read": nullable(of(StorageRead)),
+        "rows": array(record({**fields_of(Import), "chain": array(STRING)})),
+    }
+)
 VIEWS = {
     "summary": SUMMARY,
     "loads": array(LOAD),
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
     "model": MODEL,
+    "imports": IMPORTS,
     "spans": array(of(Span)),
     "tensors": array(of(Tensor)),
     "files": array(of(File)),
@@ -675,6 +717,8 @@ OUTPUTS: dict[str, tuple[str, Schema]] = {
     "doctor": ("hftrace doctor --json", DOCTOR),
     "synth-list": ("hftrace synth --list --json", SYNTH_LIST),
 }
+PARTS = {"node": NODE, "package": PACKAGE}
+"""Objects that hold others of their kind."""
 SAME = {"show-summary": "; so do hftrace show TRACE --json, hftrace load --json and hftrace recover --json"}
 
 
@@ -688,8 +732,10 @@ def document(name: str) -> Schema:
         "shares 0 to 1; what is not known is null. Readers ignore keys that they do not know.",
         **schema,
     }
-    if "#/$defs/node" in json.dumps(schema):
-        made["$defs"] = {"node": NODE}
+    text = json.dumps(schema)
+    parts = {name: each for name, each in PARTS.items() if f"#/$defs/{name}" in text}
+    if parts:
+        made["$defs"] = parts
     return made
 
 

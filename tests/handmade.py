@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hftrace.schema.model import Facts, File, Request, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Import, Request, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 MS = 1_000_000
@@ -29,6 +29,7 @@ class Builder:
         self.files: list[File] = []
         self.samples: list[Sample] = []
         self.requests: list[Request] = []
+        self.imports: list[Import] = []
         self.header: dict[str, Any] = {
             "hftrace": "0.1.0",
             "command": "load",
@@ -180,6 +181,35 @@ class Builder:
             )
         )
 
+    def imported(
+        self,
+        name: str | None,
+        parent: int | None,
+        start_ms: float,
+        end_ms: float,
+        own_ms: float | None = None,
+        **more: Any,
+    ) -> int:
+        """Adds an import; a sum of a package where the name is None. Its own time is all of it otherwise."""
+        identity = len(self.imports) + 1
+        fields: dict[str, Any] = {"span": 1, "where": "installed", "modules": 1, **more}
+        fields.setdefault("package", (name or "").partition(".")[0])
+        times = (None, None) if name is None else (round(start_ms * MS), round(end_ms * MS))
+        own = round((end_ms - start_ms if own_ms is None else own_ms) * MS)
+        row = Import(
+            id=identity,
+            parent=parent,
+            name=name,
+            start_ns=times[0],
+            end_ns=times[1],
+            self_ns=own,
+            pid=PID,
+            thread=MAIN,
+            **fields,
+        )
+        self.imports.append(row)
+        return identity
+
     def trace(self) -> Trace:
         return Trace(
             header=Facts(self.header),
@@ -191,6 +221,7 @@ class Builder:
             files=Table.of(File, self.files),
             samples=Table.of(Sample, self.samples),
             requests=Table.of(Request, self.requests),
+            imports=Table.of(Import, self.imports),
         )
 
 

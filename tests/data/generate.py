@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.schema.document import VERSION
-from hftrace.schema.model import Facts, File, Request, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Import, Request, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 HERE = Path(__file__).resolve().parent
@@ -95,6 +95,34 @@ def _span(identity: int, parent: int | None, phase: str, start_ns: int, end_ns: 
     }
     row.update(values)
     return Span(id=identity, parent=parent, phase=phase, start_ns=start_ns, end_ns=end_ns, **row)
+
+
+IMPORTS = [
+    Import(1, None, "transformers", "transformers", 1, 5_000_000, 900_000_000, 260_000_000, 1, "bytecode"),
+    Import(
+        id=2,
+        parent=1,
+        name="scipy.optimize",
+        package="scipy",
+        span=1,
+        start_ns=100_000_000,
+        end_ns=500_000_000,
+        self_ns=50_000_000,
+        modules=1,
+        made_of="source",
+        compiled=1,
+        compile_ns=9_000_000,
+        file_bytes=14_280,
+        where="installed",
+        importer="transformers.loss.loss_for_object_detection",
+        importer_line=27,
+        guard="if is_scipy_available()",
+        collect_ns=100_000_000,
+    ),
+    Import(3, 2, None, "scipy", 1, None, None, 250_000_000, 180),
+    Import(4, 1, None, "json", 1, None, None, 25_000_000, 5, where="standard"),
+]
+"""What the process has imported: two modules that took long, and sums of others."""
 
 
 def make_trace(*, tensors: int = 39, shards: int = 3, samples: int = 40, seed: int = 7) -> Trace:
@@ -308,6 +336,7 @@ def make_trace(*, tensors: int = 39, shards: int = 3, samples: int = 40, seed: i
         files=Table.of(File, files),
         samples=Table.of(Sample, readings),
         requests=Table.of(Request, requests),
+        imports=Table.of(Import, IMPORTS),
     )
 
 

@@ -296,7 +296,10 @@ def test_a_device_is_known_by_its_kind_and_a_file_by_its_last_component():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--filter", "provenance=initialized"], "add --view spans, model, tensors, files or requests"),
+        (
+            ["--filter", "provenance=initialized"],
+            "add --view imports, spans, model, tensors, files or requests",
+        ),
         (["--view", "tensors", "--filter", "provenence=x"], "there is no column provenence; there are"),
         (["--view", "samples", "--filter", "pid=1"], "--filter does not apply"),
     ],

@@ -23,6 +23,9 @@ load llama-A-4.48.3 "$environments/overlays/4.48.3"
 load llama-B-4.50.3 "$environments/overlays/4.50.3"
 load llama-C-4.57.6 "$environments/overlays/4.57.6"
 load llama-D-5.23.0 "$environments/overlays/5.23.0"
+# What the process imports, in a second process: with scipy and scikit-learn installed, and bytecode written.
+PYTHONPATH=$environments/overlays/4.57.6 "$hftrace" load llama-2-7b-100mb --quiet --force -o imports.json
+load imports-C-4.57.6 "$environments/overlays/4.57.6"
 # The same with a layer that stays on disk.
 load llama-D-5.23.0-offload "$environments/overlays/5.23.0" --device-map '{"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "cpu", "lm_head": "cpu"}' --offload-folder offload
 # The stored dtype, which is only mapped: when is the model ready, and what does it leave behind?

@@ -18,6 +18,8 @@ coverage over those that begin with a bracket.
 
 IMPORT_FRAME_FILE = "<frozen importlib._bootstrap>"
 """The same for frames inside the import machinery (``import.c``, ``remove_importlib_frames``)."""
+IMPORT_FRAME_FILES = (IMPORT_FRAME_FILE, "<frozen importlib._bootstrap_external>")
+"""All that are cut there."""
 
 
 def trampoline_file(original: str) -> str:
@@ -29,7 +31,7 @@ def trampoline_file(original: str) -> str:
     what it is for a debugger; and coverage, which finds the name of the module's own
     file at its end, books the frame to the line of the ``def``.
     """
-    if original == IMPORT_FRAME_FILE:
+    if original in IMPORT_FRAME_FILES:
         return original
     if original.startswith("<") and original.endswith(">"):
         return f"{original[:-1]} {_MARK}"

@@ -117,6 +117,11 @@ class Watch:
         del self._marks[:count]
         return [[journal.COLLECTIONS, thread, items] for thread, items in events.items()]
 
+    def forget(self) -> None:
+        """Forgets what was noted; nothing may be installed any more."""
+        self._marks.clear()
+        self._recent.clear()
+
     def between(self, start: int, end: int) -> list[tuple[int, int]]:
         """Returns start and end of the full collections of late that lie between two times."""
         found = {(begun[0], ended) for begun, ended, _ in _full(list(self._marks))}

@@ -82,8 +82,8 @@ def write_span(
     times: tuple[int, int],
     status: str,
     attributes: dict[str, Any],
-) -> None:
-    """Writes a root span that is over; memory at its edges is not known.
+) -> int:
+    """Writes a root span that is over, and returns its number; memory at its edges is not known.
 
     Args:
         recorder: Who records it.
@@ -97,6 +97,7 @@ def write_span(
     begin = lines.Begin(span, None, phase, name, None, thread, times[0], nothing, attributes)
     recorder.writer.write_soon(to_line(begin))
     recorder.writer.write_soon(to_line(lines.End(span, times[1], nothing, status, {})))
+    return span
 
 
 def looked(recorder: Recorder, since_ns: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from hftrace.record.import_state import ImportState
+
 
 class OpenSpan:
     """A span that has begun and not ended, on the thread that began it."""
@@ -32,9 +34,8 @@ class ThreadState(threading.local):
         self.calls: list[Any] = []  # what hftrace.record.calls has open
         self.generation: Any = None  # what hftrace.record.hooks.generating has running
         self.moves: Any = None  # what hftrace.record.hooks.moving has running
-        self.import_stack: list[int] = []
-        self.import_packages: dict[str, int] = {}
-        self.import_modules: list[tuple[str, int, int]] = []
+        self.imports = ImportState()
+        """What it imports inside of loads, and before them where that is recorded (``record_imports``)."""
         self.busy = False
         """True while our own code runs on this thread: its calls are not the host's."""
         self.dequantized = 0

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.calls import calls_of
 from hftrace.record.children import Children
 from hftrace.record.environment import collect
@@ -31,6 +32,7 @@ from hftrace.record.hooks.tables.gguf import LEGACY, processors
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
+from hftrace.record.imports import Imports
 from hftrace.record.living import Living
 from hftrace.record.patching import (
     Undo,
@@ -318,6 +320,7 @@ class Tracer:
             self.recorder.active = False
             take_off(self._undo)
             self._undo.clear()
+        of_recorder(self.recorder, Imports).close()
         _active.discard(self)
         recording.discard(self.recorder)
 

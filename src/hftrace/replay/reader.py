@@ -85,6 +85,8 @@ class Process:
     """By span whose parent had not begun when it did: what was open around it on its thread."""
     restored: bool = False
     """Whether paths have their secrets again, which the trace may not have."""
+    merged: dict[int, int] = field(default_factory=dict)
+    """By span of an import that has become a part of another one: that one."""
     device_marks: dict[str, int] = field(default_factory=dict)
     """The allocators' peaks at the last edge, where they are not set back at each."""
     used_devices: bool = False

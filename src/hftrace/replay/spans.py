@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 from hftrace.replay.events import Collection, Initialization
 from hftrace.replay.nesting import roots
@@ -174,13 +175,26 @@ def _merge_group(process: Process, group: list[OpenedSpan]) -> None:
             ),
             "packages": [[package, cost] for package, cost in ranked[:12]],
             "imports": len(group),
+            **_bytecode(group),
         }
         first.name = f"{longest.name} and {len(group) - 1} more"
         first.end, first.end_edge, first.status = last.end, last.end_edge, "ok"
         for span in group[1:]:
             del process.spans[span.id]
+            process.merged[span.id] = first.id
     if first.end is not None and first.end - first.start < MIN_IMPORT_NS:
         del process.spans[first.id]
+
+
+def _bytecode(group: list[OpenedSpan]) -> dict[str, Any]:
+    """Returns the sums of what imports say of modules that came from no bytecode."""
+    known = [facts for span in group if (facts := span.attributes.get("bytecode"))]
+    if not known:
+        return {}
+    sums = ("compiled", "compile_ns", "unwritten", "unwritten_ns")
+    # Where nothing could be kept is said of one folder.
+    found: dict[str, Any] = {key: value for facts in reversed(known) for key, value in facts.items()}
+    return {"bytecode": {**found, **{name: sum(facts.get(name) or 0 for facts in known) for name in sums}}}
 
 
 def add_body_spans(process: Process) -> None:

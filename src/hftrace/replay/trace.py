@@ -20,6 +20,7 @@ from hftrace.replay.asked import add_answers, first_request, note_beginnings
 from hftrace.replay.contents import Contents, Opened
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
+from hftrace.replay.imports import ImportTables
 from hftrace.replay.keys import CheckpointHeaders
 from hftrace.replay.loads import load_records
 from hftrace.replay.nesting import add_own_time, nest
@@ -47,7 +48,7 @@ from hftrace.replay.verification import apply_statistics, apply_verification
 from hftrace.replay.watched import watched_ledgers
 from hftrace.schema import document, journal
 from hftrace.schema.gc_pause import paused_collector
-from hftrace.schema.model import Facts, File, Request, Row, Sample, Span, Table, Tensor
+from hftrace.schema.model import Facts, File, Import, Request, Row, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 
@@ -129,7 +130,7 @@ def _replay(
                 **(header or {}),
             }
         ),
-        environment=Facts(around),
+        environment=Facts({**around, **ledgers.imports.environment()}),
         request=Facts(asked),
         outcome=Facts(result),
         spans=_table(Span, ledgers.spans),
@@ -139,6 +140,7 @@ def _replay(
         samples=_table(Sample, [_Part(Table.of(Sample, samples), {"time_ns": -base}, {})]),
         at_return=_table(Tensor, ledgers.at_return if ledgers.changed else []),
         watched=_table(Tensor, ledgers.watched),
+        imports=_table(Import, [_Part(rows, {}, {}) for rows in ledgers.imports.tables]),
     )
     return hidden(trace) if any(process.restored for process in processes) else trace
 
@@ -190,6 +192,7 @@ class _Ledgers:
         """The modules that the program named."""
         self.moves: list[dict[str, Any]] = []
         """What offloaded models have moved in their forward passes."""
+        self.imports = ImportTables(base)
         self.changed = False
         """Whether a model was changed after its load."""
         self._base = base
@@ -272,6 +275,7 @@ class _Ledgers:
         add_own_time(process)
         add_release_spans(process, offset)
         self.moves += moves_facts(process, offset)
+        self.imports.add(process, process.merged, offset)
         nest(process)
         shifts = {"id": offset, "parent": offset, "start_ns": -base, "end_ns": -base}
         self.spans.append(_Part(span_table(process), shifts, {}))

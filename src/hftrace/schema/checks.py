@@ -19,7 +19,7 @@ from typing import Any
 from hftrace.errors import TraceError
 from hftrace.schema import model
 from hftrace.schema.columns import shown, witnesses
-from hftrace.schema.model import File, Request, Sample, Span, Tensor
+from hftrace.schema.model import File, Import, Request, Sample, Span, Tensor
 
 TABLES: dict[str, type[Any]] = {
     "spans": Span,
@@ -29,6 +29,7 @@ TABLES: dict[str, type[Any]] = {
     "samples": Sample,
     "at_return": Tensor,
     "watched": Tensor,
+    "imports": Import,
 }
 """The tables of a trace, and what a row of each is."""
 MAX_AMOUNT = 2**62

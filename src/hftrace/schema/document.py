@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = "hftrace.trace"
-VERSION = "1.2"
+VERSION = "1.3"
 """1.0: the first version. 1.1 (both 2026-11): the evidence of an ending is a kind and numbers, and no
 sentence; the environment has the facts of the loader generation. 1.2: a tensor has evidence, the
 stored shape, the whole's, the files of several keys, what a tie dropped, and how it compared with the
 files; its provenance may be uninitialized or unknown; the tables of requests and of the tensors as
 each load left them; the modules of each model, whether a parameter requires a gradient, what its
-values are like; when a weight file was last changed; modules that the program named."""
+values are like; when a weight file was last changed; modules that the program named. 1.3: the table of
+imports, and of which packages they are."""
 MAX_DOCUMENT_BYTES = 512 << 20
 """A larger document is refused instead of being unpacked into memory; 100,000 tensors take 15 MB."""
 UNPACKED_BYTES, UNPACKED_RATIO = 4 << 20, 64
@@ -47,7 +48,7 @@ REFERENCE_CELLS = 10
 
 _BLOCKS = ("header", "environment", "request", "outcome")
 TENSOR_TABLES = ("tensors", "at_return", "watched")
-OPTIONAL = ("at_return", "watched")
+OPTIONAL = ("at_return", "watched", "imports")
 """Tables that a trace has only where they have rows."""
 
 

@@ -146,6 +146,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
             }
         ],
         "hooks": {"found": AMOUNT, "missing": _TEXTS, "stand_ins": _BY_NAME},
+        "packages": {"*": {"distribution": TEXT, "version": TEXT, "requires": _TEXTS}},
         "loader": {
             "traced_as": TEXT,
             "versions": TEXT,
@@ -288,6 +289,12 @@ ATTRIBUTES: dict[str, Shape] = {
     "weight_files": _TEXTS,
     "alive": [INTEGER],
     "packages": [[ANY]],
+    "bytecode": {
+        **dict.fromkeys(("compiled", "compile_ns", "unwritten", "unwritten_ns"), AMOUNT),
+        "folder": TEXT,
+        "switched_off": FLAG,
+        "writable": FLAG,
+    },
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
     "devices": _AMOUNTS,

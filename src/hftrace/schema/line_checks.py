@@ -117,6 +117,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Assigned: (_integer, _text, _amount, _number, _LIST),
     lines.Origins: (_integer, _integer, _amount, _NUMBERS, _LIST, _TEXTS),
     lines.Watched: (_integer, _text, _amount, _LIST),
+    lines.Imports: (_number, _number, _LIST),
 }
 """By line: what each of its fields has to be. Where a model is looked at once more, the span is negative.
 Begin and End, edges and allocators are below."""
@@ -132,6 +133,11 @@ _ROWS: dict[type, tuple[Check, ...]] = {
     lines.Assigned: (_MAYBE_TEXT, _text),
     lines.Origins: (_text, _number, _text, _text),
     lines.Watched: (_text, _number, _text, _text),
+    lines.Imports: (
+        *(_number, _MAYBE_NUMBER, _MAYBE_TEXT, _text, _MAYBE_AMOUNT, _MAYBE_AMOUNT),
+        *(_amount, _amount, _amount, _amount),
+        *(_MAYBE_TEXT, _MAYBE_TEXT, _MAYBE_NUMBER, _MAYBE_TEXT, _MAYBE_TEXT, _number, _amount),
+    ),
 }
 """By line with many rows: what the fields of each have to be."""
 

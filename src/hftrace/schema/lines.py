@@ -9,6 +9,8 @@ takes apart.
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from hftrace.schema.import_lines import ImportedModule as ImportedModule
+from hftrace.schema.import_lines import Imports as Imports
 from hftrace.schema.model_lines import FROZEN as FROZEN
 from hftrace.schema.model_lines import MARKS as MARKS
 from hftrace.schema.model_lines import TRAINED as TRAINED
@@ -373,5 +375,5 @@ class Events(NamedTuple):
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
     | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
-    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept
+    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept | Imports
 )  # fmt: skip

@@ -16,6 +16,7 @@ from operator import is_not
 from typing import Any, Generic, TypeVar, overload
 
 from hftrace.schema.block import Facts as Facts
+from hftrace.schema.import_model import Import as Import
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +298,7 @@ class Sample:
     """The machine's memory that can be had without swapping."""
 
 
-Row = TypeVar("Row", Span, Tensor, File, Request, Sample)
+Row = TypeVar("Row", Span, Tensor, File, Request, Sample, Import)
 
 
 class Table(Sequence[Row], Generic[Row]):
@@ -389,3 +390,5 @@ class Content:
     watched: Table[Tensor] = dataclasses.field(default_factory=lambda: Table.of(Tensor, []))
     """The tensors of modules that the program named (``recorded.watch``): ``load`` is the load that each came
     from, None for one of the program's own, and ``model`` the number of the module."""
+    imports: Table[Import] = dataclasses.field(default_factory=lambda: Table.of(Import, []))
+    """The modules that were imported. Empty in a trace before 1.3."""

@@ -36,6 +36,15 @@ EXAMPLES = [
     lines.Measured(1, ["a", -0.5, 1e-40, 1, 2, 3, "b", None, None, 0, 0, 4]),
     lines.Verified(-1, ["a", True, None, None, None]),
     lines.Assigned(3, "/a/adapter_model.safetensors", 7, 9, ["a.lora_A.weight", "a.lora_A.default.weight"]),
+    lines.Imports(
+        4,
+        77,
+        [
+            *(7, 6, "scipy.optimize", "scipy", 10, 90, 30, 1, 0, 0, "transformers.loss", "/a/loss.py", 27),
+            *("/b/scipy/optimize/__init__.py", "bytecode", 0, 5),
+            *(8, 7, None, "scipy", None, None, 45, 12, 1, 3, None, None, None, None, None, 0, 0),
+        ],
+    ),
     lines.Watched(-2, "head", 12, ["score.weight", 0, "score.weight", "own", "a", 1, "b", ""]),
     lines.Origins(3, -1, 7, [1], ["a.weight", 1, "b.weight", "computed:half"], ["half"]),
     lines.Writes(1, [99, 5, "initializer"]),

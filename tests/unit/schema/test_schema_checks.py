@@ -30,6 +30,7 @@ ROWS = {
     "files": {"name": "a", "result": "local"},
     "requests": {"time_ns": 0, "method": "GET", "path": "/"},
     "samples": {"time_ns": 0},
+    "imports": {"id": 1, "package": "a", "self_ns": 1, "modules": 1},
 }
 
 
@@ -68,6 +69,9 @@ def deep(levels):
         ("files", "shard", -1, "no such number"),
         ("requests", "duration_ns", -1, "no time"),
         ("samples", "time_ns", -(2**63), "no time"),
+        ("imports", "self_ns", -1, "no time"),
+        ("imports", "file_bytes", -1, "no number of bytes"),
+        ("imports", "modules", -1, "no such number"),
     ],
 )
 def test_a_number_out_of_bounds_is_refused_with_its_row(name, column, value, what):

@@ -73,6 +73,14 @@ def test_sample_of_1_2_has_requests():
     assert len(Trace.open(DATA / "trace-1.1.json").requests) == 0
 
 
+def test_sample_of_1_3_has_imports():
+    trace = Trace.open(DATA / "trace-1.3.json")
+    assert [row.name for row in trace.imports] == ["transformers", "scipy.optimize", None, None]
+    assert trace.imports[1].guard == "if is_scipy_available()"
+    assert [row.duration_ns for row in trace.imports] == [895_000_000, 400_000_000, None, None]
+    assert len(Trace.open(DATA / "trace-1.2.json").imports) == 0
+
+
 def test_sample_has_every_column_and_encoding():
     raw = json.loads((DATA / "trace-1.0.json").read_text())
     encodings = set()

@@ -34,6 +34,7 @@ MODULES = (
     "code",
     "culprits",
     "files",
+    "imports",
     "keywords",
     "memory",
     "merges",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
+from hftrace.analysis.findings.imports import costly_optional_packages
 from hftrace.analysis.findings.rules import (
     Finding,
     is_number,
@@ -15,6 +16,7 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.imports import collections_ns
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times
@@ -36,6 +38,9 @@ from hftrace.units import byte_count, duration
 
 STORAGE_SHARE = 0.1
 """The share of the bytes read that must have come from storage before it is named as a part of the time."""
+
+COLLECTED_SHARE = 0.1
+"""The share of the imports that full collections must take before they are named; 0.2 is usual for torch."""
 
 
 @rule(
@@ -199,8 +204,16 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         said = f" {largest.name} at {largest.place} took {took} with all that it imports."
         advice = (
             "leave out imports that the start does not need, or move them to where they are used; "
-            "python -X importtime has each module's time."
+            "--view imports has each module's time."
         )
+    collected = collections_ns(trace)
+    if collected >= COLLECTED_SHARE * spent:
+        said += f" {duration(collected)} of it were full garbage collections."
+        advice += " gc.disable() before the imports and gc.enable() after them spare these collections."
+    unneeded = costly_optional_packages(trace)
+    if unneeded:
+        # The rule of these says how.
+        advice += f" {', '.join(each.package for each in unneeded)} can be left out: see R54."
     yield Finding(
         "R05",
         "imports-dominate",
@@ -210,7 +223,7 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         + said,
         f"No option of the loader helps here: {advice}",
         cost_ns=spent,
-        view="tree",
+        view="imports" if len(trace.imports) else "tree",
     )
 
 

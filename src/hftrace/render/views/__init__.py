@@ -25,6 +25,7 @@ VIEWS: dict[str, View] = {
         on_screen=True,
     ),
     "timeline": View("hftrace.render.views.timeline", "Threads and memory over time.", (), on_screen=True),
+    "imports": View("hftrace.render.views.imports", "Who imported what, and what for.", ("filter", "limit")),
     "spans": View("hftrace.render.views.spans", "Every timed piece, unfolded.", ("filter", "limit")),
     "model": View(
         "hftrace.render.views.model", "The model's modules, what they hold.", ("depth", "filter", "limit")
