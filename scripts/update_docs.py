@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
-MODEL = SOURCE / "hftrace" / "schema" / "model.py"
+MODEL = [SOURCE / "hftrace" / "schema" / name for name in ("model.py", "sample.py")]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(
     r"^```text\n(?P<command>\$ hftrace (?:(?:show|compare|check) traces/[^\n]*|synth --list))\n"
@@ -148,8 +148,8 @@ def _columns(found: re.Match[str]) -> str:
 
 def _fields(row: str) -> list[tuple[str, str, str]]:
     """Returns name, type and docstring of each column of a row, read from the source."""
-    tree = ast.parse(MODEL.read_text("utf-8"))
-    body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == row).body
+    nodes = [node for path in MODEL for node in ast.parse(path.read_text("utf-8")).body]
+    body = next(node for node in nodes if isinstance(node, ast.ClassDef) and node.name == row).body
     fields = []
     for node, after in itertools.zip_longest(body, body[1:]):
         if not isinstance(node, ast.AnnAssign):

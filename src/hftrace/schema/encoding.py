@@ -42,6 +42,7 @@ CLASSES: dict[str, type[Any]] = {
     journal.ORIGINS: lines.Origins,
     journal.WATCHED: lines.Watched,
     journal.KEPT: lines.Kept,
+    journal.CLOCKS: lines.Clocks,
 }
 _KINDS = {line_class: kind for kind, line_class in CLASSES.items()}
 

@@ -254,6 +254,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "tokenizer": TEXT,
     "bytes": AMOUNT,
     "own_ns": AMOUNT,
+    "delay_ns": AMOUNT,
     "files": AMOUNT,
     "shard": AMOUNT,
     "shards": AMOUNT,
@@ -290,6 +291,18 @@ ATTRIBUTES: dict[str, Shape] = {
     "packages": [[ANY]],
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
+    "readers": [
+        {
+            "thread": AMOUNT,
+            "born_ns": INTEGER,
+            "time_ns": [INTEGER],
+            "user_ns": [AMOUNT],
+            "system_ns": [AMOUNT],
+            "minor_faults": [AMOUNT],
+            "major_faults": [AMOUNT],
+            "delay_ns": [ANY],
+        }
+    ],
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

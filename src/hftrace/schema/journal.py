@@ -79,6 +79,7 @@ ASSIGNED = "assigned"
 ORIGINS = "origins"
 WATCHED = "watched"
 KEPT = "kept"
+CLOCKS = "clocks"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.
 READS = "reads"
