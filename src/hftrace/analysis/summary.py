@@ -12,6 +12,7 @@ from hftrace.analysis.load_facts import file_facts, loads, weight_facts
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.released import released
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.generation import generation_facts
 from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.limit import stages
@@ -80,6 +81,9 @@ def summary(trace: Trace) -> dict[str, Any]:
         "released": [each.to_json() for each in released(trace)],
         "phases": phase_times(trace),
         "stages": [stage.facts() for stage in stages(trace)],
+        "efficiency": reached.facts()
+        if (reached := efficiency(main_load_trace(trace))) is not None
+        else None,
         "weights_split": split.facts() if (split := weights_split(trace)) is not None else None,
         "loads": loads(trace),
         "overlapping": [

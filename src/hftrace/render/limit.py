@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.limit import limit, reads_weights, stages
 from hftrace.analysis.time.split import weights_split
 from hftrace.analysis.time.weights import storage_bytes
@@ -45,3 +46,13 @@ def limit_words(trace: Trace) -> str:
     if len(found) > 1 and found[1].share >= 0.1:
         text += f"; then {found[1].words}: {units.duration(found[1].duration_ns)}"
     return text
+
+
+def efficiency_words(trace: Trace) -> str:
+    """Returns the share of what this machine reads, as the end of a sentence; nothing if unknown."""
+    reached = efficiency(trace)
+    if reached is None:
+        return ""
+    source = {"both": "storage and the page cache"}.get(reached.source, reached.source)
+    where = f" into {reached.device}" if reached.device is not None else f" from {source}"
+    return f", {units.share(reached.share)} of what this machine reads{where}"

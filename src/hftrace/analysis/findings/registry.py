@@ -39,6 +39,7 @@ MODULES = (
     "merges",
     "offload",
     "prefixes",
+    "reading",
     "recorder",
     "requests",
     "session",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hftrace.analysis.time.split import Split, Used, _clock, _Clock, _in_gaps
+from hftrace.analysis.time.split import Split, Used, _Clock, _clock, _in_gaps
 from hftrace.render.limit import split_words
 
 MS = 1_000_000
@@ -55,9 +55,9 @@ def test_a_thread_of_the_load_began_with_nothing():
 
 
 def test_of_an_older_thread_the_first_reading_is_all_that_is_known():
-    assert _clock(facts([50, 90], [7, 9], -10**9), 0) is None
+    assert _clock(facts([50, 90], [7, 9], -(10**9)), 0) is None
     assert _clock(facts([50, 90], [7, 9], None), 0) is None
-    earlier = _clock(facts([-50, 90], [7, 9], -10**9), 0)
+    earlier = _clock(facts([-50, 90], [7, 9], -(10**9)), 0)
     assert (earlier.used[-1] - earlier.used[0]).user_ns == 2
 
 
