@@ -5,6 +5,7 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
+from hftrace.schema.counter_shapes import FLOORS, READERS
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
@@ -125,21 +126,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "machine": TEXT,
         "filesystem": TEXT,
         "mount_options": TEXT,
-        "floors": {
-            "measured_at": TEXT,
-            "filesystem": TEXT,
-            "bytes": AMOUNT,
-            "readers": AMOUNT,
-            "cold_bytes_per_s": AMOUNT,
-            "cold_readers_bytes_per_s": AMOUNT,
-            "warm_bytes_per_s": AMOUNT,
-            "warm_readers_bytes_per_s": AMOUNT,
-            "copy_bytes_per_s": AMOUNT,
-            "cast_bytes_per_s": AMOUNT,
-            "pinned_bytes_per_s": _AMOUNTS,
-            "pageable_bytes_per_s": _AMOUNTS,
-            "import_ns": _AMOUNTS,
-        },
+        "floors": FLOORS,
         "generation": TEXT,
         "cpu_count": AMOUNT,
         "usable_cpu_count": AMOUNT,
@@ -307,18 +294,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "packages": [[ANY]],
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
-    "readers": [
-        {
-            "thread": AMOUNT,
-            "born_ns": INTEGER,
-            "time_ns": [INTEGER],
-            "user_ns": [AMOUNT],
-            "system_ns": [AMOUNT],
-            "minor_faults": [AMOUNT],
-            "major_faults": [AMOUNT],
-            "delay_ns": [ANY],
-        }
-    ],
+    "readers": READERS,
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

@@ -18,7 +18,7 @@ MIN_READING_NS = 1_000_000_000
 SLOW = 0.5
 """The share of the floor below which reading from storage is slow: floors vary by a fifth, not by half."""
 WAITED = 0.25
-"""The share of the readers' time that they must have waited: a machine may be busy with others besides."""
+"""The share of the readers' time that they must have waited, where faults do not say it by their number."""
 PER_FAULT_BYTES = 256_000
 """What a fault that waits for storage brings in, at least, where the kernel reads ahead: megabytes mostly."""
 REMOTE = (
@@ -58,14 +58,12 @@ def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
     remote = system.startswith(REMOTE)
     if not remote and (stored is None or not read or stored < STORAGE_SHARE * read):
         return
-    if split is None:
-        paged = False
-    else:
-        # Where a cast took the time, or others the processors, storage is not what to change.
-        if split.share("waiting") < max(WAITED, split.share("kernel"), split.share("user")):
-            return
-        paged = stored is not None and split.used.major_faults * PER_FAULT_BYTES > stored
-    if not remote and not paged:
+    if split is not None and split.waiting_ns < max(split.used.system_ns, split.used.user_ns):
+        return  # a cast took the time, or what the kernel did
+    paged = split is not None and split.used.major_faults * PER_FAULT_BYTES > (stored or 0) > 0
+    waited = split is None or split.share("waiting") >= WAITED
+    # On a machine that is busy with others a thread waits for a processor after each fault, besides.
+    if not paged and not (remote and waited):
         return
     faults = f", {split.used.major_faults:,} faults that waited for storage" if split is not None else ""
     spared = round(spent * (1 - reached.share))
