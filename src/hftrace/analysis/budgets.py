@@ -150,9 +150,7 @@ def check_efficiency(trace: Trace, minimum: float) -> Result:
     )
     detail = "" if reached is not None else f"{missing}: see hftrace floor"
     found = None if reached is None else round(100 * reached.share)
-    return Result(
-        "--min-efficiency", "of the floor", "%", round(100 * minimum), found, detail, is_minimum=True
-    )
+    return Result("--min-efficiency", "reading", "%", round(100 * minimum), found, detail, is_minimum=True)
 
 
 # -- what must not happen -----------------------------------------------------------------------------

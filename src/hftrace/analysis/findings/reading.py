@@ -89,7 +89,7 @@ def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
 
 @rule(
     ("R05", "at-the-limit", "Weights were read as fast as this machine reads them."),
-    concerns="other",
+    concerns="time",
 )
 def at_the_limit(trace: Trace) -> Iterator[Finding]:
     """R05: storage gave what it gives, so no option of the loader makes it faster."""
