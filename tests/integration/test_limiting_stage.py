@@ -135,5 +135,7 @@ def test_cold_storage(load, checkpoints):
     if resident(files) is None or (storage_bytes(trace) or 0) < 0.9 * size:
         pytest.skip("these files cannot be dropped from the page cache")
     assert weight_bytes(trace).read >= 0.9 * size
+    if weights_split(trace).share("queue") > 0.5:
+        pytest.skip("the kernel read ahead while others had the processors, so storage was no limit")
     if named(trace, "storage"):
         assert "from storage" in limit_words(trace)

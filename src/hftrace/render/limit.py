@@ -7,8 +7,7 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.time.efficiency import efficiency
-from hftrace.analysis.time.limit import limit, reads_weights, stages
-from hftrace.analysis.time.split import weights_split
+from hftrace.analysis.time.limit import limit, limiting_split, reads_weights, stages
 from hftrace.analysis.time.weights import storage_bytes
 from hftrace.schema.trace import Trace
 
@@ -37,7 +36,7 @@ def limit_words(trace: Trace) -> str:
         return ""
     found = stages(trace)
     text = f"{first.words}: {units.duration(first.duration_ns)}, {units.share(first.share)}"
-    if reads_weights(first) and (split := weights_split(trace)) is not None:
+    if reads_weights(first) and (split := limiting_split(trace)) is not None:
         text += f" ({split_words({name: split.share(name) for name in split.parts})})"
     if first.name == "faults" and split is not None:
         text += f", {split.used.minor_faults + split.used.major_faults:,} faults"

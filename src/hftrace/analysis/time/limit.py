@@ -14,12 +14,15 @@ from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import phases_of, wall_of
+from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.requests import failures
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.split import Split, weights_split
+from hftrace.analysis.time.split import Split, own_split, weights_split
 from hftrace.analysis.time.weights import (
     READING,
     goes_to_a_device,
+    reader_waiting_ns,
+    reading_ns,
     storage_bytes,
     weight_bytes,
     weight_files,
@@ -36,6 +39,9 @@ MIN_FAULTS = 1000
 """Faults without which the kernel's time is not called page faults: at 1 µs each, they are nothing."""
 HELPED = 0.5
 """The share of the waiting that other threads of the process must have worked, before it was for these."""
+WAITED = 0.5
+"""The share of reading in which the thread that places weights waited for those that read, at least, before
+these are what limits."""
 BUSY = 0.7
 """The share of the processors that a process must have used before it waited for no other one."""
 FILES = ("resolve", "download")
@@ -121,13 +127,17 @@ def reading_cause(trace: Trace, but: Collection[str] = ()) -> tuple[str, str]:
         trace: The trace.
         but: Parts to leave out: ``queue`` says what it would have been on a machine with free processors.
     """
-    split = weights_split(trace)
+    placing = _is_placing(trace)
+    split = limiting_split(trace)
     if split is None:
         return "weights", "reading weights"
     parts = {name: spent for name, spent in split.parts.items() if name != "unknown" and name not in but}
     largest = max(parts, key=lambda name: parts[name], default=None)
     if largest is None or split.unknown_ns > parts[largest]:
         return "weights", "reading weights"
+    if placing and largest != "queue":
+        # Readers were ahead of it: what they did took no time of the load's.
+        return "code", "placing weights, tensor by tensor"
     if largest == "queue":
         process, count = _process(trace), natural(trace.environment.get("usable_cpu_count"))
         if process is None or not count or process.used_ns < BUSY * count * process.wall_ns:
@@ -142,6 +152,18 @@ def reading_cause(trace: Trace, but: Collection[str] = ()) -> tuple[str, str]:
             return "faults", "page faults of reading weights" + ("" if mapped else ", and copies")
         return "code", "reading weights, in the kernel"
     return _computing(trace)
+
+
+def _is_placing(trace: Trace) -> bool:
+    """Returns whether the thread that places weights was the slower one, and not those that read for it."""
+    reading = weight_reading(as_loaded(trace))
+    spent = reading_ns(trace)
+    return bool(reading.reader_threads) and spent is not None and reader_waiting_ns(trace) < WAITED * spent
+
+
+def limiting_split(trace: Trace) -> Split | None:
+    """Returns the split of the threads that reading weights was limited by; None if unknown."""
+    return own_split(trace) if _is_placing(trace) else weights_split(trace)
 
 
 def _computing(trace: Trace) -> tuple[str, str]:

@@ -78,9 +78,16 @@ class Split:
 
     @classmethod
     def of(cls, busy_ns: int, used: Used, unknown_ns: int = 0, threads: int = 1) -> Split:
-        """Returns the split of so much time in read calls; what threads did besides counts as well."""
-        known = unknown_ns + used.user_ns + used.system_ns + (used.delay_ns or 0)
-        return cls(max(busy_ns, known), used, unknown_ns, threads)
+        """Returns the split of so much time in read calls.
+
+        What threads ran besides counts as well. That they were ready besides does not: a pool whose work
+        comes slowly is often woken, and waits for a processor more than it works.
+        """
+        ran = unknown_ns + used.user_ns + used.system_ns
+        wall = max(busy_ns, ran)
+        if used.delay_ns is not None:
+            used = used._replace(delay_ns=min(used.delay_ns, wall - ran))
+        return cls(wall, used, unknown_ns, threads)
 
     @property
     def waiting_ns(self) -> int:
@@ -139,7 +146,7 @@ def weights_split(trace: Trace) -> Split | None:
         return None
     busy = {thread: spent for (rank, thread), spent in reading.reader_threads.items() if rank == lane.rank}
     if not busy:
-        return _of_own_thread(trace, lane)
+        return own_split(trace)
     clocks = _clocks(trace)
     used, unknown = Used(), 0
     for thread, spent in busy.items():
@@ -153,8 +160,13 @@ def weights_split(trace: Trace) -> Split | None:
     return Split.of(sum(busy.values()), used, unknown, len(busy))
 
 
-def _of_own_thread(trace: Trace, lane: Lane) -> Split | None:
+@once
+def own_split(trace: Trace) -> Split | None:
+    """Returns the same of the main thread, which places the weights, and may be the one that reads."""
     index = span_index(trace)
+    lane = index.main_lane
+    if lane is None or overlapping_loads(trace) is not None:
+        return None
     rows = _outermost(index, "shard", lane) or _outermost(index, "weights", lane)
     splits = [split for row in rows if (split := _of_span(trace, row)) is not None]
     wall = sum(split.wall_ns for split in splits)
@@ -198,41 +210,45 @@ def shard_split(trace: Trace, shard: ShardReading) -> Split | None:
             return None
         split = _of_span(trace, shard.owner)
         return split if split is not None and split.wall_ns >= MIN_NS else None
-    clocks, reads = _clocks(trace), _reads(trace)
-    used, wall, unknown, threads = Used(), 0, 0, 0
-    for thread in shard.busy_ns:
-        mine = [read for read in reads.get((own.rank, thread), []) if read[2] == (shard.owner, shard.file)]
-        spent = sum(end - start for start, end, _ in mine)
-        wall, threads = wall + spent, threads + 1
-        clock = clocks.get((own.rank, thread))
-        if clock is None:
-            unknown += spent
-            continue
-        found, known = _in_gaps(clock, reads[own.rank, thread], (shard.owner, shard.file))
-        used, unknown = used + found, unknown + spent - known
+    clocks = _clocks(trace)
+    if not clocks:
+        return None
+    used, unknown, key = Used(), 0, (shard.owner, shard.file)
+    for thread, spent in shard.busy_ns.items():
+        found, known = _by_file(trace).get((own.rank, thread), {}).get(key, (Used(), 0))
+        used, unknown = used + found, unknown + max(0, spent - known)
+    wall = sum(shard.busy_ns.values())
     if wall < MIN_SAMPLED_NS or unknown > wall // 2:
         return None
-    return Split.of(wall, used, unknown, threads)
+    return Split.of(wall, used, unknown, len(shard.busy_ns))
 
 
-def _in_gaps(
-    clock: _Clock, reads: Sequence[tuple[int, int, Any]], file: tuple[int | None, str]
-) -> tuple[Used, int]:
-    """Returns what a thread used between readings with reads of one file alone, and the time of these."""
-    used, known = Used(), 0
+@once
+def _by_file(trace: Trace) -> dict[tuple[int, int], dict[Any, tuple[Used, int]]]:
+    """Returns what each thread with clocks used for each file, and the time of which that is known."""
+    clocks = _clocks(trace)
+    return {
+        thread: _in_gaps(clocks[thread], reads) for thread, reads in _reads(trace).items() if thread in clocks
+    }
+
+
+def _in_gaps(clock: _Clock, reads: Sequence[tuple[int, int, Any]]) -> dict[Any, tuple[Used, int]]:
+    """Returns what a thread used between readings with reads of one file alone, and their time, by file."""
     by_gap: dict[int, tuple[set[Any], int]] = {}
     for start, end, key in reads:
         first, last = bisect_left(clock.times, start + 1), bisect_left(clock.times, end)
-        for gap in range(first, last + 1):
-            if not 0 < gap < len(clock.times):
-                continue
-            low, high = clock.times[gap - 1], clock.times[gap]
+        for gap in range(max(1, first), min(last + 1, len(clock.times))):
+            inside = min(end, clock.times[gap]) - max(start, clock.times[gap - 1])
             keys, spent = by_gap.get(gap, (set(), 0))
-            by_gap[gap] = (keys | {key}, spent + max(0, min(end, high) - max(start, low)))
+            keys.add(key)
+            by_gap[gap] = (keys, spent + max(0, inside))
+    found: dict[Any, tuple[Used, int]] = {}
     for gap, (keys, spent) in by_gap.items():
-        if keys == {file}:
-            used, known = used + (clock.used[gap] - clock.used[gap - 1]), known + spent
-    return used, known
+        if len(keys) == 1:
+            (key,) = keys
+            used, known = found.get(key, (Used(), 0))
+            found[key] = (used + (clock.used[gap] - clock.used[gap - 1]), known + spent)
+    return found
 
 
 @once

@@ -29,6 +29,12 @@ def test_more_processor_time_than_read_calls():
     assert (split.wall_ns, split.waiting_ns) == (30 * MS, 0)
 
 
+def test_a_pool_that_is_woken_often_waits_for_its_work():
+    """It was ready 80 ms without a processor, of which at most 6 ms lay in its 10 ms of read calls."""
+    split = Split.of(10 * MS, used(3, 1, 80))
+    assert (split.wall_ns, split.used.delay_ns, split.waiting_ns) == (10 * MS, 6 * MS, 0)
+
+
 def test_what_one_part_does_not_know_the_sum_does_not():
     assert (used(1) + used(2)).delay_ns == 0
     assert (used(1) + used(2, delay=None)).delay_ns is None
@@ -79,13 +85,14 @@ def test_damaged_readings_are_unknown(damage):
 def test_only_time_of_one_file_alone_is_its_own():
     clock = _Clock([0, 100, 200, 300], [used(0), used(1), used(3), used(7)])
     reads = [(0, 90, FILE), (110, 150, FILE), (150, 190, OTHER), (210, 260, OTHER)]
-    assert _in_gaps(clock, reads, FILE) == (used(1), 90)
-    assert _in_gaps(clock, reads, OTHER) == (used(4), 50)
+    # In the second gap both were read.
+    assert _in_gaps(clock, reads) == {FILE: (used(1), 90), OTHER: (used(4), 50)}
 
 
 def test_a_read_that_spans_readings():
     clock = _Clock([0, 100, 200, 300], [used(0), used(1), used(3), used(7)])
-    assert _in_gaps(clock, [(50, 250, FILE)], FILE) == (used(7), 200)
+    assert _in_gaps(clock, [(50, 250, FILE)]) == {FILE: (used(7), 200)}
+    assert _in_gaps(clock, [(350, 400, FILE)]) == {}
 
 
 def test_words_of_a_file_that_nobody_vouches_for():
