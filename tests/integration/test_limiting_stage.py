@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import transformers
+import transformers.configuration_utils
 from safetensors.torch import load_file, save_file
 
 import hftrace
