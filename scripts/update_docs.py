@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
-MODELS = tuple(SOURCE / "hftrace" / "schema" / name for name in ("model.py", "import_model.py"))
+MODELS = tuple(SOURCE / "hftrace" / "schema" / name for name in ("model.py", "import_model.py", "sample.py"))
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 BLOCK = re.compile(
     r"^```text\n(?P<command>\$ hftrace (?:(?:show|compare|check) traces/[^\n]*|synth --list))\n"

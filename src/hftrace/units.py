@@ -111,9 +111,11 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
 
 
 def figure(value: float | None, unit: str) -> str:
-    """Returns a figure by its unit: ``ns`` as a duration, ``bytes`` as a size, all else as a number."""
+    """Returns a figure by its unit, ``ns``, ``bytes`` or ``%``; of anything else as a number."""
     if value is None:
         return UNKNOWN
+    if unit == "%":
+        return f"{value:,} %"
     return duration(value) if unit == "ns" else byte_count(value) if unit == "bytes" else f"{value:,}"
 
 

@@ -22,6 +22,7 @@ from processes import everything_under
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.limit import stages
 from hftrace.synth import plan, write
 
 pytest.importorskip("torch")
@@ -352,6 +353,14 @@ def test_an_answer_of_503_that_passes_costs_requests_and_nothing_else(script, hu
     there = sum(not entry.cdn for entry in hub.log)
     assert f"2 of {there} requests to 127.0.0.1:{hub.port} failed" in finding.evidence
     assert finding.cost_ns >= 900_000_000, "the client waits a second before it asks again"
+
+
+@pytest.mark.sparse
+def test_a_load_that_waits_for_retries_says_so(script, hub, repositories):
+    hub.fail(shards(repositories)[1].name, 503, times=4)
+    script()
+    first, *others = [stage.name for stage in stages(script.trace)]
+    assert (first, "imports" in others) == ("retries", True), stages(script.trace)
 
 
 @pytest.mark.sparse

@@ -15,10 +15,11 @@ from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
 from hftrace.analysis.lost import stop_reason
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.session import largest_load_ns, session_bounds, session_wall_ns
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import weight_files
+from hftrace.analysis.time.weights import read_rate, weight_files
 from hftrace.schema.trace import Trace
 
 NAMES_SHOWN = 3
@@ -45,19 +46,23 @@ class Result:
     name: str
     """The metric's label, or the kind that is forbidden."""
     unit: str
-    """``ns, bytes`` or ``count``."""
+    """``ns, bytes, count`` or ``%``."""
     maximum: int
     found: int | None
     """None where the trace does not say."""
     detail: str
     """What was found, or what is missing, as text; may be empty."""
+    is_minimum: bool = False
+    """Whether ``maximum`` is the least that was asked for."""
     at_least: bool = False
     """Whether more may have come that is not in the trace."""
 
     @property
     def status(self) -> str:
         """``ok``, ``broken``, or ``unknown`` where the trace does not say."""
-        if self.found is not None and self.found > self.maximum:
+        if self.found is not None and (
+            self.found < self.maximum if self.is_minimum else self.found > self.maximum
+        ):
             return "broken"
         return "unknown" if self.found is None or self.at_least else "ok"
 
@@ -130,6 +135,22 @@ def check_limit(trace: Trace, asked: Limit) -> Result:
     if isinstance(trace, LoadTrace) and asked.metric in OF_A_SESSION:
         label = f"load {trace.number}"  # of the session around it this says nothing
     return Result(asked.option, label, asked.metric.unit, asked.maximum, found, detail)
+
+
+def check_efficiency(trace: Trace, minimum: float) -> Result:
+    """Holds the rate of reading against a share of what this machine was measured to read.
+
+    Args:
+        trace: The trace.
+        minimum: 0.5 for half of the floor.
+    """
+    reached = efficiency(trace)
+    missing = (
+        "what was read has no rate" if read_rate(trace) is None else "what this machine reads is not known"
+    )
+    detail = "" if reached is not None else f"{missing}: see hftrace floor"
+    found = None if reached is None else round(100 * reached.share)
+    return Result("--min-efficiency", "reading", "%", round(100 * minimum), found, detail, is_minimum=True)
 
 
 # -- what must not happen -----------------------------------------------------------------------------
@@ -231,13 +252,16 @@ def check_forbidden(trace: Trace, kind: str) -> Result:
     return Result("--forbid", kind, "count", 0, found, f"{words}: {detail}" if found else "")
 
 
-def check(trace: Trace, limits: Sequence[Limit], forbidden: Sequence[str]) -> list[Result]:
+def check(
+    trace: Trace, limits: Sequence[Limit], forbidden: Sequence[str], min_efficiency: float | None = None
+) -> list[Result]:
     """Holds a trace against budgets, in their order.
 
     The caller has made sure that the trace has a load that succeeded: see :func:`variants.succeeded`.
     """
     results = [
         *(check_limit(trace, each) for each in limits),
+        *([check_efficiency(trace, min_efficiency)] if min_efficiency is not None else []),
         *(check_forbidden(trace, kind) for kind in dict.fromkeys(forbidden)),
     ]
     reason = stop_reason(trace)

@@ -12,8 +12,10 @@ from hftrace.analysis.load_facts import file_facts, loads, weight_facts
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
 from hftrace.analysis.memory.released import released
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.generation import generation_facts
 from hftrace.analysis.time.instead import seen_instead
+from hftrace.analysis.time.limit import stages
 from hftrace.analysis.time.loads import main_load_trace
 from hftrace.analysis.time.overlap import overlapped_by
 from hftrace.analysis.time.phases import attributed_share, loads_wall_ns, phase_times
@@ -27,6 +29,7 @@ from hftrace.analysis.time.session import (
     unrecorded_ns,
 )
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.split import weights_split
 from hftrace.schema.trace import Trace
 
 
@@ -77,6 +80,11 @@ def summary(trace: Trace) -> dict[str, Any]:
         "generation": generation_facts(trace),
         "released": [each.to_json() for each in released(trace)],
         "phases": phase_times(trace),
+        "stages": [stage.facts() for stage in stages(trace)],
+        "efficiency": reached.facts()
+        if (reached := efficiency(main_load_trace(trace))) is not None
+        else None,
+        "weights_split": split.facts() if (split := weights_split(trace)) is not None else None,
         "loads": loads(trace),
         "overlapping": [
             {"load": index.ids[row], "with": [index.ids[other] for other in others]}

@@ -44,6 +44,12 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("paths", metavar="TRACE...", nargs=-1, required=True, type=click.Path())
 @_limit_options
 @click.option(
+    "--min-efficiency",
+    metavar="SHARE",
+    default=None,
+    help="Weights are read at no less than this share of what hftrace floor has measured: 50%, 0.5.",
+)
+@click.option(
     "--forbid",
     type=click.Choice(FORBIDDEN),
     multiple=True,
@@ -71,6 +77,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @output_options
 def command(
     paths: Sequence[str],
+    min_efficiency: str | None,
     forbid: Sequence[str],
     baseline: str | None,
     tolerance: str | None,
@@ -94,7 +101,10 @@ def command(
     limits = _limits(asked)
     if tolerance is not None and baseline is None:
         raise UsageError("--tolerance is about a baseline: name one with --baseline TRACE")
-    if not limits and not forbid and baseline is None:
+    least = None
+    if min_efficiency is not None:
+        least = parse_option("--min-efficiency", units.parse_share, min_efficiency)
+    if not limits and not forbid and baseline is None and least is None:
         raise UsageError("nothing to check: give a budget such as --max-time 90s, or --forbid cast")
     reference = None
     if baseline is not None:
@@ -106,7 +116,7 @@ def command(
         trace = of_load(Trace.open(path), path, load_number)
         if succeeded(trace):
             caveats = _caveats(reference, baseline, trace, path)
-            checked.append(Checked(path, None, check(trace, limits, forbid), caveats))
+            checked.append(Checked(path, None, check(trace, limits, forbid, least), caveats))
         else:
             checked.append(Checked(path, _problem(trace), [], []))
     if as_json:

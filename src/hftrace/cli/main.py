@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),
+    "floor": ("hftrace.cli.floor", "Measure what this machine can do for the bytes of a model."),
     "doctor": ("hftrace.cli.doctor", "Say what hftrace finds and misses here."),
 }
 """Each command: its module, whose ``command`` is a click command, and its help in one line."""

@@ -39,9 +39,9 @@ from hftrace.replay.trace import replay
 from hftrace.schema.model import Facts
 from hftrace.schema.redact import redact_arguments
 from hftrace.schema.trace import Trace
+from hftrace.system.floors import storage_facts
 from hftrace.system.heap import trim
 from hftrace.system.limits import binding_cgroup_limit_bytes, ram_bytes
-from hftrace.system.mounts import file_system_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -307,7 +307,7 @@ class Recording:
             trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
-                environment={"filesystem": checkpoint_file_system(tracer)},
+                environment=checkpoint_storage(tracer),
                 outcome=ending_of(tracer.recorder, error),
                 opened=tracer.recorder.files.opened,
             )
@@ -380,10 +380,10 @@ def with_post_mortem(trace: Trace) -> Trace:
     return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **post_mortem(trace, facts)}))
 
 
-def checkpoint_file_system(tracer: Tracer) -> str | None:
-    """Returns the file system of the first weight file that the tracer saw."""
+def checkpoint_storage(tracer: Tracer) -> dict[str, Any]:
+    """Returns what is known of the storage of the first weight file that the tracer saw."""
     path = tracer.recorder.first_checkpoint
-    return file_system_of(path) if path else None
+    return storage_facts(path) if path else {"filesystem": None}
 
 
-__all__ = ["Recording", "checkpoint_file_system"]
+__all__ = ["Recording", "checkpoint_storage"]

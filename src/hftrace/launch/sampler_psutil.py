@@ -23,7 +23,14 @@ class PsutilReader:
         self.missing: dict[str, str] = dict(missing)
         for name in ("rss_file_bytes", "rss_shmem_bytes", "swap_bytes", "storage_read_bytes"):
             self.missing[name] = "psutil gives the total resident memory alone, as the anonymous part"
-        for name in ("cgroup_bytes", "memory_stall_ns"):
+        self.more: list[int | None] = [None] * 4
+        for name in (
+            "cgroup_bytes",
+            "memory_stall_ns",
+            "minor_faults",
+            "major_faults",
+            "io_stall_ns",
+        ):
             self.missing[name] = "there is no such counter here"
         self._process = psutil.Process(pid)
         self._available = psutil.virtual_memory
@@ -45,5 +52,6 @@ class PsutilReader:
             available = int(self._available().available)
         except self._gone:
             return None
+        self.more[0] = int(cpu.system * 1e9)
         spent = int((cpu.user + cpu.system) * 1e9)
         return [memory.rss, None, None, None, None, spent, None, None, available]

@@ -22,6 +22,7 @@ from hftrace.system.processes import helpers, starting_helper
 SAMPLER = Path(sampler.__file__)
 DEFAULT_RATE_HZ = 50.0
 SYSTEM_PRESSURE = "/proc/pressure/memory"
+SYSTEM_IO_PRESSURE = "/proc/pressure/io"
 
 
 def nvml_directory() -> tuple[str | None, str]:
@@ -39,8 +40,17 @@ def nvml_directory() -> tuple[str | None, str]:
 
 def pressure_file(group: MemoryGroup | None) -> str | None:
     """Returns the file with memory stall times: the control group's own, else the machine's."""
-    own = group.pressure_file if group is not None else None
-    for path in (own, Path(SYSTEM_PRESSURE)):
+    return _readable(group.pressure_file if group is not None else None, SYSTEM_PRESSURE)
+
+
+def io_pressure_file(group: MemoryGroup | None) -> str | None:
+    """Returns the same for storage."""
+    memory = group.pressure_file if group is not None else None
+    return _readable(memory.with_name("io.pressure") if memory is not None else None, SYSTEM_IO_PRESSURE)
+
+
+def _readable(own: Path | None, of_machine: str) -> str | None:
+    for path in (own, Path(of_machine)):
         if path is not None:
             try:
                 # With PSI compiled in and switched off, the file is there and cannot be read.
@@ -68,6 +78,7 @@ def sampler_options(
         limit_bytes,
         cgroup_file=str(group.usage_file) if group is not None else None,
         pressure_file=pressure_file(group),
+        io_pressure_file=io_pressure_file(group),
         nvml_directory=nvml,
         missing={"device_used_bytes": reason} if nvml is None else {},
     )

@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from hftrace.schema import events, journal
+from hftrace.system.threads import LastWords
 
 
 class Buffer:
@@ -20,8 +21,10 @@ class Buffer:
 
     __slots__ = (
         "converts",
+        "has_read",
         "initializes",
         "kinds",
+        "last",
         "modules",
         "moves",
         "places",
@@ -32,6 +35,10 @@ class Buffer:
 
     def __init__(self, thread: int) -> None:
         self.thread = thread
+        self.last: LastWords | None = LastWords()
+        """What the thread has used when it ends; None once that has been said."""
+        self.has_read: bool | None = None
+        """Whether it has read tensors since its clocks were asked for; None where it never did."""
         self.reads: list[Any] = []
         self.converts: list[Any] = []
         self.places: list[Any] = []
@@ -61,6 +68,7 @@ class ThreadBuffers(threading.local):
 
     def __init__(self, registry: list[tuple[Buffer, str]]) -> None:
         self.buffer = Buffer(threading.get_native_id())
+        self.sentinel = LastWords.Sentinel(self.buffer.last)
         registry.append((self.buffer, threading.current_thread().name))
 
 
@@ -73,5 +81,7 @@ def drain(registry: list[tuple[Buffer, str]]) -> list[bytes]:
                 count = len(items)
                 chunk = items[:count]
                 del items[:count]
+                if items is buffer.reads:
+                    buffer.has_read = True
                 lines.append(events.encode(kind, buffer.thread, chunk))
     return lines

@@ -110,13 +110,14 @@ class Calls:
         """
         recorder = self._recorder
         calls = recorder.state.calls
-        if call in calls:
+        own = call in calls
+        if own:
             del calls[calls.index(call) :]
         if call.id is None:
             if call.outermost:
                 self._count(call.phase, ended - call.started)
             return
-        edge = self._edge() if call.read else lines.Edge()
+        edge = self._edge(own=own) if call.read else lines.Edge()
         line = lines.End(call.id, ended, edge, status, call.notes)
         recorder.writer.write_soon(to_line(line))
 
@@ -158,16 +159,13 @@ class Calls:
         call: OpenCall | None = state.calls[-1] if state.calls else None
         return call.id if call is not None else None
 
-    def _edge(self) -> lines.Edge:
-        """Reads the memory of the process.
+    def _edge(self, *, own: bool = True) -> lines.Edge:
+        """Reads the memory of the process, and the clocks of the thread where they are the call's own.
 
         Not the devices': to have a peak of theirs it has to be set back, and a program
         may well ask for its own around this very call.
         """
-        if self._recorder.abandoned:
-            return lines.Edge()
-        anon, file, shmem, mark, storage_read = self._recorder.memory.read()
-        return lines.Edge(anon, file, shmem, mark, None, storage_read)
+        return lines.Edge() if self._recorder.abandoned else self._recorder.edges.host(own=own)
 
     # -- what is only counted ----------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hftrace.record import buffers
+from hftrace.record import buffers, reader_clocks
 from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
-from hftrace.record.device import DeviceMemory
+from hftrace.record.edges import Edges, delay_at, delay_since
 from hftrace.record.failures import told
 from hftrace.record.garbage import Watch
 from hftrace.record.kept_files import KeptFiles
@@ -32,7 +32,6 @@ from hftrace.schema import journal, lines
 from hftrace.schema.encoding import to_line
 from hftrace.schema.redact import learn_process, redact
 from hftrace.system.heap import free_heap_bytes
-from hftrace.system.memory import HostMemory
 
 clock = time.monotonic_ns
 
@@ -88,9 +87,8 @@ class Recorder:
         self.belongings: dict[Any, Any] = {}  # see hftrace.record.belongings
         self._load_stacks: list[list[OpenSpan]] = []
         """For each open load, innermost last, the stack of its thread."""
-        self._exact_peaks = exact_peaks
-        self.memory = HostMemory(reset=exact_peaks)
-        self.devices = DeviceMemory()
+        self.edges = Edges(exact_peaks=exact_peaks)
+        self.memory, self.devices = self.edges.memory, self.edges.devices
         self.garbage = Watch()
         self.readers = Readers()
         self.files = KeptFiles(directory)
@@ -152,14 +150,10 @@ class Recorder:
 
     # -- spans -------------------------------------------------------------------------------
 
-    def edge(self) -> lines.Edge:
-        """Reads all memory at an edge of a span, and what has come from storage until then."""
-        if self.abandoned:
-            return lines.Edge()  # these files are about the parent, and reading them sets its marks back
-        anon, file, shmem, mark, storage_read = self.memory.read()
-        found = self.devices.read(reset=self._exact_peaks)
-        devices = {name: lines.Allocator(*figures) for name, figures in found.items()} if found else None
-        return lines.Edge(anon, file, shmem, mark, devices, storage_read)
+    def edge(self, *, own: bool = True) -> lines.Edge:
+        """Reads what an edge of a span has; ``own`` says that the span begins and ends on this thread."""
+        # In a forked child these files are about the parent, and reading them sets its marks back.
+        return lines.Edge() if self.abandoned else self.edges.read(own=own)
 
     def begin(
         self,
@@ -207,6 +201,7 @@ class Recorder:
             self.writer.write_soon(to_line(line))
         else:
             self.write(line)
+        span.delay = delay_at(phase)
         # Last: where one of the steps above fails, nothing is open that nobody would end.
         if is_load:
             with self._lock:
@@ -231,13 +226,16 @@ class Recorder:
         if span.phase == "load" and ended is None:
             ended = clock()
         stack = self.state.stack
+        own = span in stack
         while span in stack:
             self._pop(stack)
         if attributes:
             span.notes.update(attributes)
         if span.phase == "weights" and all(open_span.phase == "load" for open_span in stack):
             span.notes["heap_free_bytes"] = free_heap_bytes()
-        edge = self.edge()
+        if own and span.delay is not None:
+            span.notes.update(delay_since(span.delay))
+        edge = self.edge(own=own)
         if ended is None:
             ended = clock()
         self.writer.write_soon(to_line(lines.End(span.id, ended, edge, status, span.notes)))
@@ -374,6 +372,7 @@ class Recorder:
             others.append(lines.Facts("reading", {"open": reads}))
         if self.open_loads:
             others += self.devices.news()
+        others += reader_clocks.news(self._threads)
         return [*batches, *map(to_line, others)]
 
 

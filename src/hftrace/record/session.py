@@ -217,9 +217,8 @@ def _begin(recorder: Recorder, name: str) -> int:
     """Writes that a step begins; returns the number of its span."""
     span, thread = next(recorder.span_numbers), recorder.local.buffer.thread
     started, noted = time.monotonic_ns(), caller_facts()
-    line = lines.Begin(
-        span, None, "step", redact(str(name))[:MAX_NAME], None, thread, started, recorder.edge(), noted
-    )
+    edge = recorder.edge(own=False)  # a step of a coroutine may end on another thread
+    line = lines.Begin(span, None, "step", redact(str(name))[:MAX_NAME], None, thread, started, edge, noted)
     recorder.write(line)
     return span
 
@@ -230,4 +229,4 @@ def _end(recorder: Recorder, span: int, ended_ns: int, error: BaseException | No
     if error is not None and not isinstance(error, GeneratorExit):
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, SystemExit)) else "error"
         noted = failure_notes(error, with_place=False)
-    recorder.write(lines.End(span, ended_ns, recorder.edge(), status, noted))
+    recorder.write(lines.End(span, ended_ns, recorder.edge(own=False), status, noted))

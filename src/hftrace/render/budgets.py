@@ -49,10 +49,10 @@ def sentence(result: Result) -> str:
     """Returns what is wrong with a budget in one sentence."""
     if result.unit == "count":
         return f"{result.option} {result.name}: {amount(result, result.found)} {result.detail}"
-    asked = amount(result, result.maximum)
+    asked = f"at {'least' if result.is_minimum else 'most'} {amount(result, result.maximum)} was asked"
     if result.found is None:
-        return f"{result.option}: {result.name} is not known, at most {asked} was asked; {result.detail}"
-    return f"{result.option}: {result.name} is {amount(result, result.found)}, at most {asked} was asked"
+        return f"{result.option}: {result.name} is not known, {asked}; {result.detail}"
+    return f"{result.option}: {result.name} is {amount(result, result.found)}, {asked}"
 
 
 def table(checked: Sequence[Checked]) -> Block:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hftrace import units
 from hftrace.analysis.time.tree_node import Node
+from hftrace.render.limit import split_words
 
 
 def shard_rate(node: Node) -> str:
@@ -22,6 +25,14 @@ def shard_amount(node: Node) -> list[str]:
             parts += ["partly read", f"{units.byte_count(node.attributes.get('read_bytes'))} of {size}"]
         else:
             parts.append(f"{size} {state}" if state else size)
+    if words := shard_split_words(node):
+        parts.append(words)
     if node.tensors:
         parts.append(units.count(node.tensors, "tensor"))
     return parts
+
+
+def shard_split_words(node: Node) -> str:
+    """Returns what the threads that read did meanwhile, in shares; nothing where it is not known."""
+    split = node.attributes.get("split")
+    return split_words(split) if isinstance(split, Mapping) else ""

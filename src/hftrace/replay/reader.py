@@ -155,11 +155,9 @@ def total_of(edge: Edge | None) -> int | None:
     return int(edge.anonymous) + int(edge.file or 0) + int(edge.shared or 0)
 
 
-def storage_read(start: Edge, end: Edge) -> int | None:
-    """Returns the bytes that came from storage between two edges; None if unknown."""
-    if start.storage_read is None or end.storage_read is None:
-        return None
-    return max(0, int(end.storage_read) - int(start.storage_read))
+def between(start: int | None, end: int | None) -> int | None:
+    """Returns what a counter rose by between two edges; None if unknown."""
+    return None if start is None or end is None else max(0, end - start)
 
 
 def greater(left: int | None, right: int | None) -> int | None:

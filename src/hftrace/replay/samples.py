@@ -83,6 +83,10 @@ def _sample(line: lines.Sample, pid: int) -> Sample:
         cgroup_bytes=line.cgroup,
         memory_stall_ns=line.memory_stall_ns,
         available_bytes=line.available,
+        cpu_system_ns=line.system_ns,
+        minor_faults=line.minor_faults,
+        major_faults=line.major_faults,
+        io_stall_ns=line.io_stall_ns,
     )
 
 

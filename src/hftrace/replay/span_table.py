@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hftrace.replay.reader import OpenedSpan, Process, storage_read
+from hftrace.replay.reader import OpenedSpan, Process, between
 from hftrace.schema.lines import Edge
 from hftrace.schema.model import Span, Table
 
@@ -48,7 +48,19 @@ def span_table(process: Process) -> Table[Span]:
             {name: it.reserved for name, it in found.items()} or None for found in devices
         ],
         "device_peak_bytes": [span.device_peak or None for span in spans],
-        "storage_read_bytes": [storage_read(start, end) for start, end in zip(starts, ends, strict=True)],
+        "storage_read_bytes": [
+            between(start.storage_read, end.storage_read) for start, end in zip(starts, ends, strict=True)
+        ],
+        "cpu_user_ns": [between(start.user_ns, end.user_ns) for start, end in zip(starts, ends, strict=True)],
+        "cpu_system_ns": [
+            between(start.system_ns, end.system_ns) for start, end in zip(starts, ends, strict=True)
+        ],
+        "minor_faults": [
+            between(start.minor_faults, end.minor_faults) for start, end in zip(starts, ends, strict=True)
+        ],
+        "major_faults": [
+            between(start.major_faults, end.major_faults) for start, end in zip(starts, ends, strict=True)
+        ],
     }
     return Table(Span, columns)
 

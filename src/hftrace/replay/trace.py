@@ -43,6 +43,7 @@ from hftrace.replay.spans import (
     sample_open_peaks,
 )
 from hftrace.replay.structures import note_structures
+from hftrace.replay.thread_clocks import note_reader_clocks
 from hftrace.replay.unpacking import add_unpack_spans, name_by_file
 from hftrace.replay.verification import apply_statistics, apply_verification
 from hftrace.replay.watched import watched_ledgers
@@ -233,6 +234,7 @@ class _Ledgers:
         add_answers(process)
         note_beginnings(process, offset)
         note_structures(process)
+        note_reader_clocks(process)
         rank = {"rank": process.rank}
         records = load_records(process)
         for record in records:
@@ -386,9 +388,14 @@ def _measured(
     missing = sampling.get("missing") or {}
     return {
         "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,
-        "spans.rss_anon_bytes": edges if exact is not None else None,
-        "spans.rss_file_bytes": edges if exact is not None else None,
+        **dict.fromkeys(
+            ("spans.rss_anon_bytes", "spans.rss_file_bytes"), edges if exact is not None else None
+        ),
         "spans.storage_read_bytes": "/proc/self/io, at both edges of the span",
+        **dict.fromkeys(
+            ("spans.cpu_user_ns", "spans.cpu_system_ns", "spans.minor_faults", "spans.major_faults"),
+            "getrusage of the span's own thread, at both edges of the span",
+        ),
         "spans.device_peak_bytes": allocator,
         "samples.rss_anon_bytes": sampled,
         "samples.device_used_bytes": "NVML" if sampled and "device_used_bytes" not in missing else None,

@@ -43,6 +43,7 @@ CLASSES: dict[str, type[Any]] = {
     journal.WATCHED: lines.Watched,
     journal.KEPT: lines.Kept,
     journal.IMPORTS: lines.Imports,
+    journal.CLOCKS: lines.Clocks,
 }
 _KINDS = {line_class: kind for kind, line_class in CLASSES.items()}
 

@@ -5,6 +5,7 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
+from hftrace.schema.counter_shapes import FLOORS, READERS
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
@@ -124,6 +125,8 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "os": TEXT,
         "machine": TEXT,
         "filesystem": TEXT,
+        "mount_options": TEXT,
+        "floors": FLOORS,
         "generation": TEXT,
         "cpu_count": AMOUNT,
         "usable_cpu_count": AMOUNT,
@@ -255,6 +258,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "tokenizer": TEXT,
     "bytes": AMOUNT,
     "own_ns": AMOUNT,
+    "delay_ns": AMOUNT,
     "files": AMOUNT,
     "shard": AMOUNT,
     "shards": AMOUNT,
@@ -297,6 +301,7 @@ ATTRIBUTES: dict[str, Shape] = {
     },
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
+    "readers": READERS,
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

@@ -80,6 +80,7 @@ ORIGINS = "origins"
 WATCHED = "watched"
 KEPT = "kept"
 IMPORTS = "imports"
+CLOCKS = "clocks"
 
 # What happens once per tensor or module: thread, then a batch of events as it stands here.
 READS = "reads"

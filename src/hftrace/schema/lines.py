@@ -9,6 +9,9 @@ takes apart.
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
+from hftrace.schema.counter_lines import Clocks as Clocks
+from hftrace.schema.counter_lines import Limit as Limit
+from hftrace.schema.counter_lines import Sample as Sample
 from hftrace.schema.import_lines import ImportedModule as ImportedModule
 from hftrace.schema.import_lines import Imports as Imports
 from hftrace.schema.model_lines import FROZEN as FROZEN
@@ -56,6 +59,11 @@ class Edge(NamedTuple):
     devices: dict[str, Allocator] | None = None
     storage_read: int | None = None
     """Bytes fetched from storage so far; journals of 0.1 development versions do not have it."""
+    # Journals of 0.1 end here. What follows is of the thread, so far, where the span is that thread's alone.
+    user_ns: int | None = None
+    system_ns: int | None = None
+    minor_faults: int | None = None
+    major_faults: int | None = None
 
 
 class Header(NamedTuple):
@@ -337,32 +345,6 @@ class Stop(NamedTuple):
     time_ns: int
 
 
-class Sample(NamedTuple):
-    """One reading of the sampler; ``launch/sampler.py`` writes it without this module, in this order."""
-
-    time_ns: int
-    anonymous: int | None = None
-    file: int | None = None
-    shared: int | None = None
-    swap: int | None = None
-    storage_read: int | None = None
-    cpu_ns: int | None = None
-    # Samplers of 0.1 development versions end here.
-    cgroup: int | None = None
-    memory_stall_ns: int | None = None
-    available: int | None = None
-    device_used: dict[str, int] | None = None
-
-
-class Limit(NamedTuple):
-    """The sampler is about to kill the process."""
-
-    time_ns: int
-    anonymous: int
-    limit: int
-    """Both in bytes."""
-
-
 class Events(NamedTuple):
     """What one thread did once per tensor or module, since it was last written."""
 
@@ -375,5 +357,5 @@ class Events(NamedTuple):
 Line: TypeAlias = (
     Header | Hook | Begin | End | Slices | Keys | Renames | File | Download | Answer | Checkpoint | Resident
     | Model | Structure | Layouts | Tensors | Writes | Verified | Thread | Error | Facts | Device | Lost
-    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept | Imports
+    | Measured | Stop | Sample | Limit | Events | Assigned | Origins | Watched | Kept | Imports | Clocks
 )  # fmt: skip

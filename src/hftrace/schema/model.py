@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from hftrace.schema.block import Facts as Facts
 from hftrace.schema.import_model import Import as Import
+from hftrace.schema.sample import Sample as Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,15 @@ class Span:
     device_peak_bytes: dict[str, int] | None = None
     storage_read_bytes: int | None = None
     """Bytes that this process, all its threads, caused to be fetched from storage during the span."""
+    cpu_user_ns: int | None = None
+    """Processor time of the span's own thread, outside of the kernel; what other threads did is not in it.
+    How the time divides into user and system is coarse: a span of less than 50 ms says little."""
+    cpu_system_ns: int | None = None
+    """The same inside of the kernel: page faults, reads, copies."""
+    minor_faults: int | None = None
+    """Page faults of that thread that did not wait for storage."""
+    major_faults: int | None = None
+    """Page faults of that thread that waited for storage; one may bring in many pages."""
 
     @property
     def duration_ns(self) -> int:
@@ -271,31 +281,6 @@ class Request:
         return self.error is not None or (
             self.status is not None and (self.status in (408, 429) or self.status >= 500)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One reading of the loading process's counters."""
-
-    time_ns: int
-    rss_anon_bytes: int | None
-    rss_file_bytes: int | None
-    rss_shmem_bytes: int | None
-    swap_bytes: int | None
-    device_allocated_bytes: dict[str, int] | None
-    device_reserved_bytes: dict[str, int] | None
-    device_used_bytes: dict[str, int] | None
-    storage_read_bytes: int | None
-    """Bytes that this process caused to be read from storage so far."""
-    cpu_ns: int | None
-    """Processor time of the process so far, user and system."""
-    pid: int | None = None
-    cgroup_bytes: int | None = None
-    """Memory charged to the process's control group, page cache included."""
-    memory_stall_ns: int | None = None
-    """Time that any process has waited for memory so far (PSI): of the control group, else of the machine."""
-    available_bytes: int | None = None
-    """The machine's memory that can be had without swapping."""
 
 
 Row = TypeVar("Row", Span, Tensor, File, Request, Sample, Import)

@@ -79,12 +79,19 @@ def test_reader(sleeper, tmp_path):
     (tmp_path / "current").write_text("4711\n")
     (tmp_path / "pressure").write_bytes(PRESSURE)
     options = sampler.Options(
-        1.0, cgroup_file=str(tmp_path / "current"), pressure_file=str(tmp_path / "pressure")
+        1.0,
+        cgroup_file=str(tmp_path / "current"),
+        pressure_file=str(tmp_path / "pressure"),
+        io_pressure_file=str(tmp_path / "pressure"),
     )
     reader = sampler.ProcReader(sleeper.pid, options)
     values = reader.read()
     assert len(values) == 9
     assert values[6:8] == [4711, 1_874_000]
+    system, minor, major, stall = reader.more
+    assert 0 <= system <= values[5]
+    assert minor > 0 <= major
+    assert stall == 1_874_000
     assert "cgroup_bytes" not in reader.missing
     assert reader.anonymous() > 0
     sleeper.kill()
@@ -132,6 +139,10 @@ def test_devices(nvml, visible, used):
     assert sampler_nvml.DeviceReader(str(nvml()), visible).read() == used
 
 
+DEVICES = 11
+"""Where a line has what NVML says."""
+
+
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -151,9 +162,9 @@ def test_samples_hold_what_nvml_says(nvml, sleeper, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     process = sampling.SamplerProcess(sleeper.pid, tmp_path, sampling.sampler_options(sleeper.pid, 100))
     path = journal.samples_path(tmp_path, sleeper.pid)
-    line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[-1])
+    line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[DEVICES])
     process.stop()
-    assert line[-1] == {"cuda:0": 1001}
+    assert line[DEVICES] == {"cuda:0": 1001}
 
 
 def test_nvml_that_does_not_begin_is_named_with_its_reason(nvml, sleeper, tmp_path, monkeypatch):
@@ -186,8 +197,8 @@ def copied(sleeper, tmp_path, nvml_directory, *parts):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_it_is_a_script_that_runs_wherever_its_files_are(nvml, sleeper, tmp_path):
     with copied(sleeper, tmp_path, nvml(), "sampler_nvml.py") as path:
-        line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[-1])
-        assert line[-1] == {"cuda:0": 1000, "cuda:1": 1001, "cuda:2": 1002}
+        line = wait_for_line(path, lambda line: line[0] == journal.SAMPLE and line[DEVICES])
+        assert line[DEVICES] == {"cuda:0": 1000, "cuda:1": 1001, "cuda:2": 1002}
         assert line[2] > 0
 
 
@@ -256,7 +267,7 @@ def test_old_and_new_lines_are_read(read_again):
         [journal.HEADER, {"pid": PID, "rate_hz": 10, "source": "proc", "missing": {"a": "b"}}],
         [journal.SAMPLE, BASE + 1, 1, 2, 3, 4, 5, 6],
         [journal.SAMPLE, BASE + 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, {"cuda:0": 10}],
-        [journal.SAMPLE, BASE + 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, None, "from the future"],
+        [journal.SAMPLE, BASE + 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, None, 1, 2, 3, 4, "from the future"],
         [journal.HEADER, {"pid": PID, "rate_hz": 10, "source": "proc", "missing": {"c": "d"}}],
         [journal.LIMIT, BASE + 4, 11, 10],
     )
@@ -265,5 +276,7 @@ def test_old_and_new_lines_are_read(read_again):
     assert (new.cgroup_bytes, new.memory_stall_ns, new.available_bytes) == (7, 8, 9)
     assert (new.time_ns, new.cpu_ns, new.device_used_bytes, new.pid) == (2, 6, {"cuda:0": 10}, PID)
     assert newer.available_bytes == 9
+    assert (newer.cpu_system_ns, newer.minor_faults, newer.major_faults, newer.io_stall_ns) == (1, 2, 3, 4)
+    assert (new.cpu_system_ns, new.minor_faults, new.major_faults, new.io_stall_ns) == (None,) * 4
     assert trace.header["sampling"]["missing"] == {"a": "b", "c": "d"}
     assert trace.header["sampling"]["limit"] == {"time_ns": 4, "rss_anon_bytes": 11, "limit_bytes": 10}

@@ -10,7 +10,7 @@ import pytest
 from hftrace.schema import codec, journal, lines
 from hftrace.schema.encoding import to_line
 
-EDGE = lines.Edge(1, 2, 3, 4, {"cuda:0": lines.Allocator(5, 6, 7)}, 8)
+EDGE = lines.Edge(1, 2, 3, 4, {"cuda:0": lines.Allocator(5, 6, 7)}, 8, 9, 10, 11, 12)
 EXAMPLES = [
     lines.Header({"schema": journal.SCHEMA, "version": 1}),
     lines.Hook(1, "m:f", "f", "m.py:1", "load", "config", "finalize"),
@@ -55,7 +55,9 @@ EXAMPLES = [
     lines.Device(5, {"cuda:0": lines.AllocatorReading(1, 2)}),
     lines.Lost(3),
     lines.Stop(9),
-    lines.Sample(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {"cuda:0": 11}),
+    lines.Sample(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {"cuda:0": 11}, 12, 13, 14, 15),
+    lines.Clocks(7, 9, 1, 2, 3, 4, 5, 6),
+    lines.Clocks(7, 9, None, 2, 3, 4, 5, None),
     lines.Limit(1, 2, 3),
     lines.Events(journal.PLACES, 77, ["a", 1, 2]),
 ]
@@ -81,16 +83,18 @@ def test_older_journals():
     assert (hook.phase_before, hook.phase_after) == ("", "")
     begun = codec.from_line([journal.BEGIN, 1, None, "load", "M", None, 7, 5, [1, 2, 3, 4, None], {}])
     assert begun.edge == lines.Edge(1, 2, 3, 4)
-    assert begun.edge.storage_read is None
+    assert begun.edge.storage_read is begun.edge.user_ns is None
     sample = codec.from_line([journal.SAMPLE, 1, 2, 3, 4, 5, 6, 7])
-    assert (sample.cpu_ns, sample.cgroup, sample.device_used) == (7, None, None)
+    assert (sample.cpu_ns, sample.cgroup, sample.device_used, sample.io_stall_ns) == (7, None, None, None)
 
 
 def test_newer_journals():
     assert codec.from_line([journal.STOP, 9, "more"]) == lines.Stop(9)
     assert codec.from_line(["unheard of", 1, 2]) is None
-    edge = codec.from_line([journal.END, 1, 9, [1, 2, 3, 4, None, 8, "more"], "ok", {}, "more"]).edge
-    assert edge == lines.Edge(1, 2, 3, 4, None, 8)
+    edge = codec.from_line(
+        [journal.END, 1, 9, [1, 2, 3, 4, None, 8, 9, 10, 11, 12, "more"], "ok", {}, "more"]
+    ).edge
+    assert edge == lines.Edge(1, 2, 3, 4, None, 8, 9, 10, 11, 12)
 
 
 @pytest.mark.parametrize(

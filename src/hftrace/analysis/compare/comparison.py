@@ -284,6 +284,7 @@ def facts(comparison: Comparison) -> dict[str, Any]:
         difference = by_name.get(variant.name)
         entry: dict[str, Any] = {
             "runs": len(variant.runs),
+            "efficiency": variant.efficiency,
             "runs_with_figures": len(variant.successful),
             "metrics": {
                 metric.key: {

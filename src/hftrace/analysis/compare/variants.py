@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from hftrace.analysis.compare.sessions import session_ns, session_parts
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.phases import phase_times, phases_of, wall_of
 from hftrace.analysis.time.ready import main_loads, readiness, returned_ns
 from hftrace.analysis.time.session import Part
@@ -168,6 +169,12 @@ class Variant:
         """Returns the median of a metric in its unit, rounded to whole ns or bytes; None without values."""
         values = self.values[key]
         return round(statistics.median(values)) if values else None
+
+    @cached_property
+    def efficiency(self) -> float | None:
+        """The median share of what the machine reads that its runs have reached; None where none says it."""
+        known = [reached.share for run in self.successful if (reached := efficiency(run)) is not None]
+        return statistics.median(known) if known else None
 
     @cached_property
     def typical(self) -> Trace:

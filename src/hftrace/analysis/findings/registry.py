@@ -40,6 +40,7 @@ MODULES = (
     "merges",
     "offload",
     "prefixes",
+    "reading",
     "recorder",
     "requests",
     "session",

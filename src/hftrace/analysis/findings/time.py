@@ -17,6 +17,7 @@ from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.imports import collections_ns
+from hftrace.analysis.time.limit import reading_cause
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.phases import loads_wall_ns, phase_times
@@ -285,6 +286,15 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     )
 
 
+_MEASURED = {
+    "processors": "Give the load processors of its own. Its readers and torch's threads compete as well: "
+    "try it with OMP_NUM_THREADS=1.",
+    "faults": "Faster storage would not help: the kernel maps pages one by one, of files and of new memory.",
+    "cast": None,
+}
+"""What to do about a cause that the clocks of the readers prove; None: store in the dtype asked for."""
+
+
 def _reading_limit(trace: Trace) -> tuple[str, str]:
     """Returns what limited those that read, as far as the counters prove it, and what to do about that."""
     read, stored = weight_bytes(trace).read, storage_bytes(trace)
@@ -313,6 +323,9 @@ def _reading_limit(trace: Trace) -> tuple[str, str]:
             else "Trace the load once more, with its files in the page cache, and compare the two.",
         )
     came = "Next to nothing came from storage" if stored is not None else "The page cache was warm"
+    cause, words = reading_cause(trace)
+    if cause in _MEASURED:
+        return f"{came}: most of it was {words}.", _MEASURED[cause] or same_dtype
     stages = ["reading pages"]
     if changed:
         stages.append("casting {} to {}".format(*changed[0]))

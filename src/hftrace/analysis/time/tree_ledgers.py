@@ -9,6 +9,7 @@ from hftrace.analysis.ledger.merges import merges
 from hftrace.analysis.ledger.tensors import fold, take
 from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.split import shard_split, weights_split
 from hftrace.analysis.time.tree_node import Node
 from hftrace.schema.trace import Trace
 
@@ -72,7 +73,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
         if index.phases[shard.owner] == "shard":
             node.tensors = (node.tensors or 0) + shard.tensors
             node.bytes = shard.bytes if node.bytes is None else node.bytes
-            node.attributes = {**node.attributes, **_moved(shard)}
+            node.attributes = {**node.attributes, **_moved(trace, shard)}
             weights = _above(index.parents, index.phases, shard.owner)
         else:
             shards.setdefault(shard.owner, []).append(
@@ -84,7 +85,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
                     duration_ns=shard.duration_ns,
                     tensors=shard.tensors,
                     bytes=shard.bytes,
-                    attributes={"threads": len(shard.busy_ns), **_moved(shard)},
+                    attributes={"threads": len(shard.busy_ns), **_moved(trace, shard)},
                 )
             )
         ledger.setdefault(weights, {}).update(dict.fromkeys(rows))
@@ -94,7 +95,12 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
         if waiting:
             readers = len([rank for rank, _ in reading.reader_threads if rank == index.lanes[row].rank])
             node_of[row].children.append(
-                Node(kind="wait", label="waiting", duration_ns=waiting, attributes={"threads": readers})
+                Node(
+                    kind="wait",
+                    label="waiting",
+                    duration_ns=waiting,
+                    attributes={"threads": readers, "split": _split_of_readers(trace)},
+                )
             )
     _attach_merges(trace, node_of, everything)
     for row, found in ledger.items():
@@ -121,9 +127,20 @@ def _attach_merges(trace: Trace, node_of: dict[int, Node], everything: bool) -> 
             )
 
 
-def _moved(shard: ShardReading) -> dict[str, Any]:
-    """Returns whether a shard was read, mapped or partly read, and the bytes that a rate may be of."""
-    return {"reading": shard.moved.state, "read_bytes": shard.moved.read, "mapped_bytes": shard.moved.mapped}
+def _moved(trace: Trace, shard: ShardReading) -> dict[str, Any]:
+    """Returns whether a shard was read, mapped or partly, the bytes that a rate may be of, and its split."""
+    split = shard_split(trace, shard)
+    return {
+        "reading": shard.moved.state,
+        "read_bytes": shard.moved.read,
+        "mapped_bytes": shard.moved.mapped,
+        "split": {part: split.share(part) for part in split.parts} if split is not None else None,
+    }
+
+
+def _split_of_readers(trace: Trace) -> dict[str, float] | None:
+    split = weights_split(trace)
+    return {part: split.share(part) for part in split.parts} if split is not None else None
 
 
 def _above(parents: list[int | None], phases: list[str], row: int) -> int:

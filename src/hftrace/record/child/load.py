@@ -37,7 +37,7 @@ from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.session import ended
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import learn_call, redact, redact_value
-from hftrace.system.mounts import file_system_of
+from hftrace.system.floors import storage_facts
 
 REQUEST_FILE = "request.json"
 SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
@@ -141,7 +141,7 @@ def main(directory: str, **looks: Callable[[Recorder], None]) -> int:
     # What is left is writing: the supervisor ends it where it takes too long for somebody.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if recorder.first_checkpoint is not None:
-        recorder.facts("environment", {"filesystem": file_system_of(recorder.first_checkpoint)})
+        recorder.facts("environment", storage_facts(recorder.first_checkpoint))
     shielded(recorder, "session", ended, recorder)
     tracer.stop()
     held.clear()

@@ -26,7 +26,7 @@ from hftrace.record.recorder import shielded
 from hftrace.record.tracer import Tracer
 from hftrace.schema import journal
 from hftrace.schema.redact import redact_arguments
-from hftrace.system.mounts import file_system_of
+from hftrace.system.floors import storage_facts
 
 RUN_VARIABLE = "HFTRACE_RUN"
 """Says where a program and its children record: ``PID:DIRECTORY``. The process that PID has started is
@@ -150,8 +150,8 @@ def _end(tracer: Tracer, place: Place) -> None:
     if isinstance(error, BaseException):
         shielded(recorder, "outcome", lambda: recorder.facts("outcome", ending_of(recorder, error)))
     if recorder.first_checkpoint is not None:
-        found = shielded(recorder, "file system", file_system_of, recorder.first_checkpoint)
-        recorder.facts("environment", {"filesystem": found})
+        found = shielded(recorder, "file system", storage_facts, recorder.first_checkpoint)
+        recorder.facts("environment", found or {"filesystem": None})
     shielded(recorder, "session", session.ended, recorder)
     tracer.stop()
     if not place.is_root and LOADERS.isdisjoint(sys.modules):

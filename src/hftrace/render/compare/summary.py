@@ -167,6 +167,13 @@ def _explanations(comparison: Comparison, layout: _Layout, width: int) -> Iterab
         if both_known(difference, metric)
     }
     texts.append("imports: before the load and inside it; load: returned without those inside")
+    reached = [
+        f"{variant.name} {units.share(variant.efficiency)}"
+        for variant in comparison.variants
+        if variant.efficiency is not None
+    ]
+    if reached:
+        texts.append(f"weights, of what the machine of each reads: {', '.join(reached)}")
     several = any(len(variant.successful) > 1 for variant in comparison.variants)
     if several:
         intervals = "; in brackets the 95 % interval of the ratio" if layout.interval else ""

@@ -30,6 +30,7 @@ from hftrace.render.adapters import describe_adapters
 from hftrace.render.bars import bars
 from hftrace.render.findings import finding_line, finding_list, order_of, short_list
 from hftrace.render.generation import answer_words, generated_words, quoted_answer
+from hftrace.render.limit import efficiency_words, limit_words
 from hftrace.render.loads import describe_earlier, load_lines, source_of, title_of
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.own_code import describe_code
@@ -207,6 +208,8 @@ def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
     yield "took", took_words(trace)
     if outside := outside_words(trace):
         yield "outside", outside
+    if limited := limit_words(trace):
+        yield "limit", limited
     if has_several(trace):
         yield "loads", ""
     if earlier := describe_earlier(trace):
@@ -318,6 +321,7 @@ def _read(trace: Trace) -> str:
             # Nothing waits for a device: a copy to one may still be under way when its call returns.
             whose = " of host time" if goes_to_a_device(trace) else ""
             text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
+            text += efficiency_words(trace)
             text += " with dequantising" * any(file.format == "gguf" for file in weight_files(trace))
         parts.append(text)
     if moved.mapped:

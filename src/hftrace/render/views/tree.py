@@ -15,7 +15,7 @@ from hftrace.render.adapters import change_lines
 from hftrace.render.loads import root_note
 from hftrace.render.node_parts import node_parts
 from hftrace.render.session import inside_words, place_words, stretch_words
-from hftrace.render.shards import shard_amount, shard_rate
+from hftrace.render.shards import shard_amount, shard_rate, shard_split_words
 from hftrace.render.text import (
     BAD,
     DIM,
@@ -249,7 +249,11 @@ def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _La
         ]
     if node.kind == "wait":
         threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
-        return [(shorten(f"waiting for {threads}", room), WARN)]
+        line = f"waiting for {threads}"
+        words = shard_split_words(node)
+        if words and width_of(line) + width_of(words) + 2 <= room:
+            return [(line, WARN), (f": {words}", DIM)]
+        return [(shorten(line, room), WARN)]
     if node.kind == "tensors":
         return _tensor_label(node, room, layout.wide)
     if node.kind == "outside":

@@ -1,0 +1,1 @@
+"""What this machine can do for the bytes of a model: measured when asked, and kept."""

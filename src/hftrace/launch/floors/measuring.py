@@ -1,0 +1,139 @@
+"""Measures all floors of a model's files: reads here, what needs torch in an interpreter of its own."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hftrace.errors import HftraceError, UsageError
+from hftrace.launch.child import child_command
+from hftrace.launch.floors.reads import drop, pieces_of, read_rate
+from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
+from hftrace.system.mounts import file_system_of
+
+READERS = 4
+"""Threads that transformers 5.x reads with."""
+CHILD = "hftrace.record.child.floor"
+CHILD_SECONDS = 120
+
+
+def weight_files(model: str) -> list[Path]:
+    """Returns the weight files of a model: of a directory, one file, or a model of the Hub that is cached.
+
+    Raises:
+        UsageError: There are none.
+    """
+    place = Path(model).expanduser()
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        place = _cached(model)
+    suffixes = (".safetensors", ".gguf", *WEIGHT_SUFFIXES)
+    for suffix in dict.fromkeys(suffixes):
+        found = sorted(path for path in place.iterdir() if path.suffix == suffix and path.stat().st_size)
+        if found:
+            return found
+    raise UsageError(
+        f"{model} holds no weight files: name a directory with .safetensors, .gguf or .bin files"
+    )
+
+
+def _cached(model: str) -> Path:
+    """Returns the directory of a model of the Hub in its cache; nothing is fetched.
+
+    Raises:
+        UsageError: It is not there.
+    """
+    home = os.environ.get("HF_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
+    )
+    cache = Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub"))
+    folder = cache / ("models--" + model.replace("/", "--"))
+    try:
+        commit = (folder / "refs" / "main").read_text().strip()
+        if (folder / "snapshots" / commit).is_dir():
+            return folder / "snapshots" / commit
+    except OSError:
+        pass
+    raise UsageError(
+        f"there is no directory {model}, and no model of that name in {cache}: download it first"
+    )
+
+
+def measure(
+    files: list[Path],
+    *,
+    python: str,
+    seconds: float,
+    most_bytes: int,
+    devices: bool,
+    told: Callable[[str], None] = lambda what: None,
+) -> dict[str, Any]:
+    """Returns what this machine can do with files; a figure that cannot be had is None.
+
+    Args:
+        files: Weight files; what is read of them is dropped from the page cache first.
+        python: The interpreter whose libraries are imported.
+        seconds: How long each measurement may take.
+        most_bytes: How much each of them may read.
+        devices: Whether to copy to accelerators too.
+        told: Is told what is measured now.
+
+    Raises:
+        HftraceError: A file cannot be read, or the interpreter gives no answer.
+    """
+    try:
+        pieces = pieces_of(files, most_bytes)
+        cold: dict[int, int | None] = {}
+        for readers in (1, READERS):
+            told(f"reading from storage, {readers} at a time")
+            cold[readers] = read_rate(pieces, readers, seconds) if drop(pieces) else None
+        told("reading from the page cache")
+        read_rate(pieces, 1, seconds)  # what the time has cut off above
+        warm = {readers: read_rate(pieces, readers, seconds) for readers in (1, READERS)}
+    except OSError as error:
+        raise HftraceError(
+            f"{error.filename or files[0]} cannot be read: {error.strerror or error}"
+        ) from None
+    told("imports, copies and casts")
+    inside = _in_child(python, seconds, min(most_bytes, 1 << 28), devices)
+    return {
+        "measured_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "filesystem": file_system_of(str(files[0])),
+        "bytes": sum(piece.bytes for piece in pieces),
+        "readers": READERS,
+        "cold_bytes_per_s": cold[1],
+        "cold_readers_bytes_per_s": cold[READERS],
+        "warm_bytes_per_s": warm[1],
+        "warm_readers_bytes_per_s": warm[READERS],
+        **inside,
+    }
+
+
+def _in_child(python: str, seconds: float, most_bytes: int, devices: bool) -> Mapping[str, Any]:
+    asked = json.dumps({"seconds": seconds, "bytes": most_bytes, "devices": devices})
+    try:
+        done = subprocess.run(
+            child_command(python, "load", Path(asked), CHILD),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=CHILD_SECONDS + 10 * seconds,
+            check=False,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot start {python}: {error.strerror or error}") from None
+    except subprocess.TimeoutExpired:
+        raise HftraceError(f"{python} did not answer: an import hangs") from None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+        raise HftraceError(f"{python} ended with code {done.returncode}: {last[0][:300]}")
+    return answer

@@ -1,0 +1,142 @@
+"""What limited a load: loads that are made slow in one known way, and what the screen names first."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+
+import pytest
+import torch
+import transformers
+import transformers.configuration_utils
+from safetensors.torch import load_file, save_file
+
+import hftrace
+from hftrace.analysis.time.limit import limit, reading_cause, stages
+from hftrace.analysis.time.split import weights_split
+from hftrace.analysis.time.weights import storage_bytes, weight_bytes
+from hftrace.record.child.keywords import dtype_keyword
+from hftrace.render.limit import limit_words
+from hftrace.synth import write_many
+from hftrace.system.page_cache import resident
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.process,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux counts by thread"),
+]
+PROGRAM = """
+import pathlib, sys
+import torch
+import hftrace
+from transformers import AutoModelForCausalLM
+from hftrace.system.page_cache import evict, warm
+
+torch.set_num_threads(1)
+out, small, model, dtype, keyword, cold = sys.argv[1:]
+keywords = {keyword: getattr(torch, dtype)}
+AutoModelForCausalLM.from_pretrained(small, **keywords)  # imports are done
+files = sorted(pathlib.Path(model).glob("*.safetensors"))
+(evict if cold == "cold" else warm)(files)
+with hftrace.trace(out):
+    AutoModelForCausalLM.from_pretrained(model, **keywords)
+"""
+NEW_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Every tensor gets memory of its own from the kernel, page by page."""
+SAME_PAGES = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "1000000000",
+}
+"""Memory comes in large pieces, which the kernel fills with large pages where it can."""
+V5 = int(transformers.__version__.partition(".")[0]) >= 5
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A small one, 600 MB in float32, and the same weights in eight bits."""
+    place = tmp_path_factory.mktemp("limits")
+    write_many(place / "small", 12, hidden_size=32)
+    write_many(place / "wide", 70, hidden_size=1536, dtype="float32", max_shard_size="200MB")
+    eight = place / "eight"
+    eight.mkdir()
+    for path in sorted((place / "wide").iterdir()):
+        if path.suffix == ".safetensors":
+            tensors = {name: value.to(torch.float8_e4m3fn) for name, value in load_file(path).items()}
+            save_file(tensors, eight / path.name, metadata={"format": "pt"})
+        else:
+            (eight / path.name).write_bytes(path.read_bytes())
+    return place
+
+
+@pytest.fixture
+def load(tmp_path, checkpoints, run_python):
+    def run(name, dtype, cold="warm", environment=None):
+        script, out = tmp_path / "program.py", tmp_path / "out.json"
+        script.write_text(PROGRAM)
+        arguments = [str(out), str(checkpoints / "small"), str(checkpoints / name)]
+        done = run_python(str(script), *arguments, dtype, dtype_keyword(), cold, env=environment or {})
+        assert done.returncode == 0, done.stderr
+        return hftrace.Trace.open(out)
+
+    return run
+
+
+def named(trace, name):
+    """Asserts that this stage is the first; on a machine that is busy, that it would have been."""
+    first, split = stages(trace)[0], weights_split(trace)
+    assert sum(split.parts.values()) == split.wall_ns
+    assert first.share > 0.5
+    assert reading_cause(trace, but=("queue",))[0] == name, limit_words(trace)
+    if first.name == "processors":
+        assert split.share("queue") > 0.25
+        return False
+    assert first.name == name
+    return True
+
+
+def test_imports(tmp_path, checkpoints, run_cli):
+    out = tmp_path / "out.json"
+    done = run_cli("load", checkpoints / "small", "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    trace = hftrace.Trace.open(out)
+    assert limit(trace).name == "imports"
+    assert json.loads(done.stdout)["stages"][0]["stage"] == "imports"
+    assert limit_words(trace).startswith("imports: ")
+
+
+def test_page_faults(load):
+    trace = load("wide", "bfloat16", environment=NEW_PAGES)
+    if named(trace, "faults"):
+        assert "faults" in limit_words(trace)
+    split = weights_split(trace)
+    made = sum(row.bytes for row in trace.tensors if row.kind == "parameter")
+    # Each page of the new weights is one fault, unless the kernel gave large ones.
+    assert split.used.minor_faults * mmap.PAGESIZE >= 0.3 * made
+    assert split.used.major_faults < 100
+
+
+@pytest.mark.skipif(not V5, reason="4.x keeps weights of eight bits as they are")
+def test_a_cast(load):
+    trace = load("eight", "bfloat16", environment=SAME_PAGES)
+    if named(trace, "cast"):
+        assert stages(trace)[0].words == "the cast float8_e4m3fn → bfloat16"
+    split = weights_split(trace)
+    assert split.share("user") > split.share("kernel")
+
+
+@pytest.mark.skipif(not V5, reason="one thread reads and casts in turn: storage is read ahead meanwhile")
+def test_cold_storage(load, checkpoints):
+    files = sorted((checkpoints / "wide").glob("*.safetensors"))
+    trace = load("wide", "bfloat16", "cold", SAME_PAGES)
+    size = sum(os.path.getsize(path) for path in files)
+    if resident(files) is None or (storage_bytes(trace) or 0) < 0.9 * size:
+        pytest.skip("these files cannot be dropped from the page cache")
+    assert weight_bytes(trace).read >= 0.9 * size
+    if weights_split(trace).share("queue") > 0.5:
+        pytest.skip("the kernel read ahead while others had the processors, so storage was no limit")
+    if named(trace, "storage"):
+        assert "from storage" in limit_words(trace)
