@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Fix, rule
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
@@ -16,17 +16,21 @@ from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 
-def _how_to_keep(trace: Trace, argument: str, stored: str) -> str:
+def how_to_keep(trace: Trace, argument: str, stored: str) -> tuple[str, Fix]:
+    """Returns how a load keeps the stored dtype, as a sentence and as keywords."""
     if any(file.format == "gguf" for file in weight_files(trace)):
         return (
-            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked for."
+            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked "
+            "for.",
+            Fix({argument: stored}),
         )
-    return f'Pass {argument}="auto" to keep the stored dtype.'
+    return f'Pass {argument}="auto" to keep the stored dtype.', Fix({argument: "auto"})
 
 
 @rule(
     ("R02", "dtype-widened", "Most of the checkpoint takes more bytes in the model than in the file."),
     concerns="memory",
+    severity="warning",
 )
 def dtype_widened(trace: Trace) -> Iterator[Finding]:
     """R02: most of the checkpoint takes more bytes in the model than in the file."""
@@ -46,6 +50,7 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
     argument = loader_facts(trace).dtype_keyword or "torch_dtype"
+    advice, fix = how_to_keep(trace, argument, source)
     yield Finding(
         "R02",
         "dtype-widened",
@@ -53,8 +58,16 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened"
         f"{_reason(trace, argument, target)}: "
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
-        _how_to_keep(trace, argument, source),
+        advice,
         cost_bytes=extra,
+        fix=fix,
+        numbers={
+            "tensors": sum(total.count for total in widened.values()),
+            "stored_bytes": affected,
+            "extra_bytes": extra,
+            "from": source,
+            "to": target,
+        },
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace.analysis.ending.death import death_of
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Fix, rule
 from hftrace.analysis.ledger.merges import Merge, merges
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.schema.trace import Trace
@@ -19,11 +19,19 @@ ADVICE = (
     "With HF_DEACTIVATE_ASYNC_LOAD=1 parts are read when their parameter is merged, and not long before"
 )
 
+FIX = Fix(environment={"MALLOC_MMAP_THRESHOLD_": "131072"})
+
 
 @rule(
     ("R50", "merged-parts-kept", "Weights were merged of many keys, and malloc kept what that had freed."),
-    ("R50", "killed-while-merging", "A load that merges weights of many keys was killed for its memory."),
+    (
+        "R50",
+        "killed-while-merging",
+        "A load that merges weights of many keys was killed for its memory.",
+        "error",
+    ),
     concerns="memory",
+    severity="warning",
 )
 def merged(trace: Trace) -> Iterator[Finding]:
     """R50: what it takes to merge experts, where it is much."""
@@ -44,6 +52,8 @@ def merged(trace: Trace) -> Iterator[Finding]:
             f"{_merged(found, 'had become')} when it died. While one is merged, its parts and the whole are "
             f"there at once.{read}",
             f"{ADVICE}.",
+            fix=FIX,
+            numbers={"waiting_bytes": waiting},
         )
         return
     kept = parts.get("reserve", 0)
@@ -58,6 +68,13 @@ def merged(trace: Trace) -> Iterator[Finding]:
         f"{share(kept / rise)} of the {byte_count(rise)} that the load needed.",
         f"{ADVICE}.",
         cost_bytes=kept,
+        fix=FIX,
+        numbers={
+            "kept_bytes": kept,
+            "rise_bytes": rise,
+            "keys": sum(each.keys for each in found),
+            "tensors": sum(each.tensors for each in found),
+        },
     )
 
 
