@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hftrace.analysis.findings.registry import all_findings, catalogue, show_only
+from hftrace.analysis.findings.registry import catalogue, show_only
 from hftrace.analysis.findings.rules import SEVERITIES, Finding
 from hftrace.errors import UsageError
 from hftrace.schema.trace import Trace
@@ -44,7 +44,7 @@ def at_least(severity: str, least: str) -> bool:
 def choose(trace: Trace, choice: Choice) -> None:
     """Lets everything that is drawn or printed of a trace show the chosen findings alone."""
     if choice != Choice():
-        show_only(trace, [finding for finding in all_findings(trace) if choice.takes(finding)])
+        show_only(trace, choice.takes)
 
 
 def rule_words(texts: Iterable[str]) -> frozenset[str]:

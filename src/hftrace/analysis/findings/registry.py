@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 
@@ -67,19 +67,20 @@ def catalogue() -> list[FindingKind]:
     return sorted(KINDS)
 
 
-_SHOWN = "_shown_findings"
-"""The attribute of a trace that keeps which of its findings are wanted."""
+_WANTED = "_wanted_findings"
+"""The attribute of a trace that says which of its findings are wanted."""
 
 
 def findings(trace: Trace) -> list[Finding]:
     """Returns the findings of a trace that are wanted: all of them where nobody has chosen."""
-    chosen: list[Finding] | None = trace.__dict__.get(_SHOWN)
-    return all_findings(trace) if chosen is None else chosen
+    wanted: Callable[[Finding], bool] | None = trace.__dict__.get(_WANTED)
+    found = all_findings(trace)
+    return found if wanted is None else [finding for finding in found if wanted(finding)]
 
 
-def show_only(trace: Trace, chosen: list[Finding]) -> None:
+def show_only(trace: Trace, wanted: Callable[[Finding], bool]) -> None:
     """Lets :func:`findings` return some of them alone; see :mod:`hftrace.analysis.findings.choice`."""
-    trace.__dict__[_SHOWN] = chosen
+    trace.__dict__[_WANTED] = wanted
 
 
 @once
