@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace.analysis.ending.death import death_of
-from hftrace.analysis.findings.rules import Finding, Fix, rule
+from hftrace.analysis.findings.rules import MOST_NAMED, Finding, Fix, Where, rule
 from hftrace.analysis.ledger.merges import Merge, merges
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.schema.trace import Trace
@@ -75,6 +75,44 @@ def merged(trace: Trace) -> Iterator[Finding]:
             "keys": sum(each.keys for each in found),
             "tensors": sum(each.tensors for each in found),
         },
+    )
+
+
+AHEAD = 2
+"""Times the largest parameter: the parts of one and the whole of it are there at once while it is merged."""
+
+
+@rule(
+    ("R12", "conversion-spike", "Parts that wait to be merged were read long before their turn."),
+    concerns="memory",
+    severity="warning",
+)
+def conversion_spike(trace: Trace) -> Iterator[Finding]:
+    """R12: a peak that is made of parts that were read far ahead of the parameter they become."""
+    found = merges(trace)
+    made = peak_composition(trace)
+    if not found or made is None or trace.outcome.get("status", "ok") != "ok":
+        return
+    waiting = sum(part.bytes for part in made.parts if part.kind == "copies")
+    largest = max(each.largest_bytes for each in found)
+    rise = made.peak_bytes - made.start_bytes
+    spare = waiting - AHEAD * largest
+    if not largest or spare < max(KEPT_BYTES, KEPT_SHARE * rise):
+        return
+    yield Finding(
+        "R12",
+        "conversion-spike",
+        f"{byte_count(waiting)} read and not yet merged at the peak",
+        f"{_merged(found, 'became')}, of which the largest takes {byte_count(largest)}. At the peak "
+        f"{byte_count(waiting)} of their parts had been read and were not in the model yet: "
+        f"{share(waiting / rise)} of the {byte_count(rise)} that the load needed.",
+        "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): parts are read when their parameter is merged, and not long "
+        "before. A checkpoint that is saved as the model has it needs no merging: "
+        "save_pretrained(..., save_original_format=False).",
+        cost_bytes=spare,
+        fix=Fix(environment={"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
+        numbers={"waiting_bytes": waiting, "largest_bytes": largest, "rise_bytes": rise},
+        where=Where(spans=[span for each in found for span in each.spans if span is not None][:MOST_NAMED]),
     )
 
 

@@ -39,6 +39,8 @@ from hftrace.analysis.time.weights import (
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
+WORTH_NS = 500_000_000
+"""A collection or two of the many objects that torch and transformers have made is what most loads see."""
 STORAGE_SHARE = 0.1
 """The share of the bytes read that must have come from storage before it is named as a part of the time."""
 
@@ -145,6 +147,7 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
         f"{'; '.join(parts)}. {whole} {units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
+        severity="warning" if spent >= WORTH_NS else "info",
         numbers={"collections": len(rows), "spent_ns": spent, "freed_objects": freed},
         where=Where(spans=[trace.spans.column("id")[row] for row in rows[:MOST_NAMED]]),
     )
