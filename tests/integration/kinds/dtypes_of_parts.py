@@ -10,6 +10,7 @@ from hftrace.analysis.findings.registry import findings
 
 VERSIONS = ">=4.48"
 ASKED = {"text_config": torch.bfloat16, "vision_config": torch.float16, "": torch.float32}
+WARNED = ("asked-not-got",)
 
 
 def make(folder):

@@ -35,6 +35,9 @@ ADVICE = {
     "after the load; --verify holds each tensor against the files.",
 }
 NAMED = 3
+WORTH_BYTES = 100_000_000
+WORTH_NS = 1_000_000_000
+"""A cast of less is good to know, and no more."""
 
 
 @rule(
@@ -79,6 +82,7 @@ def cast_after_load(trace: Trace) -> Iterator[Finding]:
         cost_ns=spent,
         cost_bytes=None if spent else sum(cast),
         view="timeline",
+        severity="warning" if sum(cast) >= WORTH_BYTES or (spent or 0) >= WORTH_NS else "info",
         fix=Fix({loader_facts(trace).dtype_keyword or "torch_dtype": after}),
         numbers={"tensors": len(cast), "cast_bytes": sum(cast), "from": before, "to": after},
     )

@@ -61,6 +61,7 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
         "save the model.",
         cost_ns=spent,
         view="timeline",
+        severity="warning" if spent >= LEAST_NS else "info",
         numbers={
             "spent_ns": spent,
             "loads_ns": inside_ns(trace),
