@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import Finding, Fix, Where, first_few, rule
+from hftrace.analysis.findings.rules import WORTH_BYTES, WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
 from hftrace.analysis.ledger.verification import verification
@@ -35,9 +35,6 @@ ADVICE = {
     "after the load; --verify holds each tensor against the files.",
 }
 NAMED = 3
-WORTH_BYTES = 100_000_000
-WORTH_NS = 1_000_000_000
-"""A cast of less is good to know, and no more."""
 
 
 @rule(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, Fix, rule
+from hftrace.analysis.findings.rules import WORTH_BYTES, Finding, Fix, rule
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, is_cast, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
@@ -61,8 +61,8 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
         advice,
         cost_bytes=extra,
-        # What the caller asked for is no fault.
-        severity="info" if _asked(trace)[1] == target else "",
+        # What the caller asked for is no fault, and what is little is no matter.
+        severity="info" if _asked(trace)[1] == target or extra < WORTH_BYTES else "",
         fix=fix,
         numbers={
             "tensors": sum(total.count for total in widened.values()),

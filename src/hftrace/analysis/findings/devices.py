@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import Finding, Fix, Where, first_few, rule
+from hftrace.analysis.findings.rules import WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.model_loads import model_loads
@@ -21,8 +21,6 @@ NOWHERE = (None, "meta", "disk")
 MOVING = frozenset({"to", "cuda", "xpu", "npu"})
 """Methods of a module that move it to a device."""
 MOST = 0.5
-WORTH_NS = 1_000_000_000
-"""A copy that took less is good to know, and no more."""
 OVERSHOOT = 1.1
 QUANTISING = 1.5
 """Times what a load needs in the end, from which what it held on its way is worth a word."""

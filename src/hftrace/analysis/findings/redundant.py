@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
+from hftrace.analysis.findings.rules import WORTH_NS, Finding, Where, first_few, rule
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.time.phases import loads_wall_ns
@@ -16,8 +16,6 @@ from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
-WORTH_NS = 1_000_000_000
-"""Work for nothing that took less is good to know, and no more."""
 MOST = 0.5
 """The share of a load's weights from which it was for nothing as a whole."""
 

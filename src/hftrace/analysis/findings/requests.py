@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import MOST_NAMED, Finding, Fix, Where, first_few, rule
+from hftrace.analysis.findings.rules import MOST_NAMED, WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.requests import HostFailures, answered, failures, length
 from hftrace.analysis.time.session import session_wall_ns
@@ -14,7 +14,6 @@ from hftrace.schema.trace import Trace
 from hftrace.units import duration
 
 MAX_HOSTS = 3
-WORTH_NS = 1_000_000_000
 WORTH_SHARE = 0.1
 """Of the session: asking whether a file is current is what every load does that was not told to be offline,
 and nobody's question below this."""

@@ -19,6 +19,9 @@ SEVERITIES = ("error", "warning", "info")
 """How much a finding matters, the worst first: the model is not what it should be, or the load failed; time
 or memory that can be spared, or a doubt that a person must settle; and what is good to know of a load
 that does nothing wrong."""
+WORTH_BYTES = 100_000_000
+WORTH_NS = 1_000_000_000
+"""What costs less is good to know, and no warning: a load of a tiny model does nothing that matters."""
 MOST_NAMED = 8
 """Of spans, tensors and files that a finding points at: a view has the rest."""
 

@@ -9,6 +9,7 @@ from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.findings.rules import (
     MOST_NAMED,
+    WORTH_BYTES,
     Finding,
     Fix,
     Where,
@@ -39,7 +40,8 @@ from hftrace.analysis.time.weights import (
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
-WORTH_NS = 500_000_000
+COLLECTING_NS = 500_000_000
+AGAIN = 3
 """A collection or two of the many objects that torch and transformers have made is what most loads see."""
 STORAGE_SHARE = 0.1
 """The share of the bytes read that must have come from storage before it is named as a part of the time."""
@@ -147,7 +149,7 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
         f"{'; '.join(parts)}. {whole} {units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
-        severity="warning" if spent >= WORTH_NS else "info",
+        severity="warning" if spent >= COLLECTING_NS and len(rows) >= AGAIN else "info",
         numbers={"collections": len(rows), "spent_ns": spent, "freed_objects": freed},
         where=Where(spans=[trace.spans.column("id")[row] for row in rows[:MOST_NAMED]]),
     )
@@ -263,6 +265,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
             "whole before its tensors are placed.",
             "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
             cost_bytes=largest,
+            severity="warning" if largest >= WORTH_BYTES else "info",
             numbers={"files": len(files), "stored_bytes": size},
             where=Where(files=first_few(file.name for file in files)),
         )
