@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from hftrace import __version__ as release  # noqa: E402 (the source beside these pages, installed or not)
+from hftrace.analysis.findings.explained import explanations  # noqa: E402
 
 URLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
 
@@ -88,6 +89,21 @@ def show_front(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = source[0].replace(place, text)
 
 
+RULES = "<!-- the page of each rule stands here -->"
+
+
+def show_rules(app: Sphinx, name: str, source: list[str]) -> None:
+    """Puts the pages that ``hftrace explain`` prints into the page of all rules."""
+    if name != "rules":
+        return
+    if RULES not in source[0]:
+        raise ValueError(f"docs/rules.md does not say {RULES}")
+    source[0] = source[0].replace(
+        RULES, "\n".join(f"## {each.title}\n\n{each.page}" for each in explanations())
+    )
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", show_rules)
     app.connect("source-read", show_front)

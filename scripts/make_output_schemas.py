@@ -23,6 +23,7 @@ from hftrace.analysis.compare.comparison import Call
 from hftrace.analysis.compare.files import FileKey
 from hftrace.analysis.compare.sessions import PART_KEYS
 from hftrace.analysis.ending.death import Death
+from hftrace.analysis.findings.explained import PARTS
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
@@ -693,6 +694,13 @@ IMPORTS = record(
         "rows": array(record({**fields_of(Import), "chain": array(STRING)})),
     }
 )
+EXPLAIN = record(
+    {
+        "rule": STRING,
+        "findings": array(record(dict.fromkeys(("name", "severity", "concerns", "meaning"), STRING))),
+        **dict.fromkeys(PARTS.values(), nullable(STRING)),
+    }
+)
 VIEWS = {
     "summary": SUMMARY,
     "loads": array(LOAD),
@@ -715,6 +723,8 @@ OUTPUTS: dict[str, tuple[str, Schema]] = {
     "compare": ("hftrace compare ... --json", COMPARE),
     "check": ("hftrace check ... --json", CHECK),
     "doctor": ("hftrace doctor --json", DOCTOR),
+    "explain": ("hftrace explain RULE --json", EXPLAIN),
+    "explain-all": ("hftrace explain --json", array(EXPLAIN)),
     "synth-list": ("hftrace synth --list --json", SYNTH_LIST),
 }
 PARTS = {"node": NODE, "package": PACKAGE}

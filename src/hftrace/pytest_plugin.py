@@ -82,7 +82,7 @@ def budget_of(marker: pytest.Mark) -> Budget:
     Raises:
         hftrace.errors.UsageError: A keyword, a time, a size or a kind that does not exist; no budget at all.
     """
-    from hftrace.analysis.budgets import FORBIDDEN
+    from hftrace.analysis.budgets import forbidden_word
     from hftrace.errors import UsageError
     from hftrace.units import parse_duration, parse_size
 
@@ -95,10 +95,10 @@ def budget_of(marker: pytest.Mark) -> Budget:
             kinds = (value,) if isinstance(value, str) else value
             if not isinstance(kinds, (list, tuple, set, frozenset)):
                 raise UsageError(f"{MARKER} forbids kinds, such as forbid=['cast'], and not {value!r}")
-            wrong = [kind for kind in kinds if kind not in FORBIDDEN]
-            if wrong:
-                raise UsageError(f"{MARKER} cannot forbid {wrong[0]!r}: it forbids {', '.join(FORBIDDEN)}")
-            forbidden = tuple(kinds)
+            try:
+                forbidden = tuple(forbidden_word(str(kind)) for kind in kinds)
+            except UsageError as error:
+                raise UsageError(f"{MARKER}: {error.message}") from None
         elif keyword in FIGURES:
             # A boolean is a number to Python, and no budget to anybody.
             number = type(value) in (int, float) and 0 < value < float("inf")

@@ -61,7 +61,7 @@ def run(name: str, folder: Path) -> dict[str, object]:
         # As it is in the file: a line, or a fact, that was taken for damaged is one whose shape is not known.
         "lost": dict(hftrace.Trace.open(folder / "trace.json").header["lost"]),
         "errors": [dict(error) for error in trace.header["errors"]],
-        "findings": [[finding.rule, finding.name, finding.title] for finding in findings(trace)],
+        "findings": [[finding.severity, finding.name, finding.title] for finding in findings(trace)],
     }
 
 

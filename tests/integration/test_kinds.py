@@ -22,6 +22,9 @@ A kind is a module of ``kinds/``:
     names of the tensors that ``verify`` must find not to hold what the files hold; none by default.
 ``FINDINGS``
     names of the findings about weights that there must be; none by default: a healthy load has none.
+``WARNED``
+    names of the other findings above ``info`` that there must be; none by default: a healthy load has
+    none.
 """
 
 from __future__ import annotations
@@ -168,3 +171,5 @@ def test_every_row_is_true(name, results):
     assert not {name for _, name, _ in result["findings"]} & {"failed-requests", "hub-requests"}
     found = {name for _, name, _ in result["findings"]}
     assert found & ABOUT_WEIGHTS == set(getattr(kind, "FINDINGS", ()))
+    above = {name for severity, name, _ in result["findings"] if severity != "info"}
+    assert above - ABOUT_WEIGHTS == set(getattr(kind, "WARNED", ())), result["findings"]

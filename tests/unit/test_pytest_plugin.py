@@ -176,7 +176,7 @@ WRONG = [
     ("seconds='soon'", "limit_load, seconds: 'soon' is not a time"),
     ("seconds=None", "limit_load, seconds: 'None' is not a time"),
     ("ready=float('nan')", "limit_load, ready: 'nan' is not a time"),
-    ("forbid='everything'", "cannot forbid 'everything'"),
+    ("forbid='everything'", "nothing is called 'everything' that can be forbidden"),
     ("forbid=None", "forbids kinds"),
     ("10", "takes keywords alone"),
     ("", "has no budget"),

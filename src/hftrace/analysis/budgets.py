@@ -13,6 +13,9 @@ from typing import Any
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
+from hftrace.analysis.findings.choice import at_least, known_word
+from hftrace.analysis.findings.registry import all_findings
+from hftrace.analysis.findings.rules import SEVERITIES
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
 from hftrace.analysis.lost import stop_reason
 from hftrace.analysis.time.efficiency import efficiency
@@ -20,6 +23,7 @@ from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.session import largest_load_ns, session_bounds, session_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import read_rate, weight_files
+from hftrace.errors import UsageError
 from hftrace.schema.trace import Trace
 
 NAMES_SHOWN = 3
@@ -245,9 +249,39 @@ FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
 """Each kind of ``--forbid``: what it counts, as text, and how."""
 
 
+def forbidden_word(text: str) -> str:
+    """Returns what ``--forbid`` is given as it is written: a kind, a rule, a finding's name, a severity.
+
+    Raises:
+        UsageError: It is none of them.
+    """
+    word = text.strip().lower()
+    if word in FORBIDDEN or word in SEVERITIES:
+        return word
+    found = known_word(word)
+    if found is None:
+        raise UsageError(
+            f"nothing is called {text.strip()!r} that can be forbidden: give {', '.join(FORBIDDEN)}, a "
+            f"severity ({', '.join(SEVERITIES)}), or a rule or name that 'hftrace explain' lists"
+        )
+    return found
+
+
+def _findings(trace: Trace, word: str) -> tuple[int, str]:
+    """Counts the findings of a rule, or of a name, or that matter at least so much."""
+    found = [
+        finding
+        for finding in all_findings(trace)
+        if (at_least(finding.severity, word) if word in SEVERITIES else word in (finding.rule, finding.name))
+    ]
+    said = [f"{finding.rule} {finding.title}" for finding in found[:NAMES_SHOWN]]
+    more = f" and {len(found) - len(said):,} more" if len(found) > len(said) else ""
+    return len(found), "; ".join(said) + more
+
+
 def check_forbidden(trace: Trace, kind: str) -> Result:
     """Counts what must not happen."""
-    words, count = FORBIDDEN[kind]
+    words, count = FORBIDDEN.get(kind) or ("findings", lambda trace: _findings(trace, kind))
     found, detail = count(trace)
     return Result("--forbid", kind, "count", 0, found, f"{words}: {detail}" if found else "")
 

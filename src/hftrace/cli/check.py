@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hftrace.render.budgets import Checked
 
 FORBIDDEN = ("cast", "initialized", "offload", "network", "meta", "unused", "pickle", "converted")
+"""Those of :data:`hftrace.analysis.budgets.FORBIDDEN`, which ``--help`` does not import."""
 DEFAULT_TOLERANCE = "10%"
 
 OPTIONS: tuple[tuple[str, str, str], ...] = (
@@ -51,9 +52,11 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--forbid",
-    type=click.Choice(FORBIDDEN),
+    metavar="WHAT",
     multiple=True,
-    help="What must not happen; may be given more than once.",
+    help=f"What must not happen; may be given more than once: {', '.join(FORBIDDEN)}; a finding, by rule or "
+    "name (R02, unused-keys: 'hftrace explain' lists them); or error, warning or info for all findings that "
+    "matter so much.",
 )
 @click.option(
     "--baseline",
@@ -94,11 +97,12 @@ def command(
     that succeeded, or does not say what a budget asks (unless --allow-unknown). In GitHub Actions each
     broken budget is an annotation, and the step summary has the table.
     """
-    from hftrace.analysis.budgets import check, facts
+    from hftrace.analysis.budgets import check, facts, forbidden_word
     from hftrace.analysis.compare.variants import succeeded
     from hftrace.render.budgets import Checked
 
     limits = _limits(asked)
+    forbidden = [forbidden_word(each) for each in forbid]
     if tolerance is not None and baseline is None:
         raise UsageError("--tolerance is about a baseline: name one with --baseline TRACE")
     least = None
@@ -116,7 +120,7 @@ def command(
         trace = of_load(Trace.open(path), path, load_number)
         if succeeded(trace):
             caveats = _caveats(reference, baseline, trace, path)
-            checked.append(Checked(path, None, check(trace, limits, forbid, least), caveats))
+            checked.append(Checked(path, None, check(trace, limits, forbidden, least), caveats))
         else:
             checked.append(Checked(path, _problem(trace), [], []))
     if as_json:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options, print_error
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hftrace.launch.progress import LiveState
     from hftrace.launch.request import WatchOptions
     from hftrace.render.live import LiveView
+    from hftrace.schema.trace import Trace
 
 
 DEFAULT_TOKENS = 16
@@ -94,6 +96,7 @@ DEFAULT_TOKENS = 16
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
+@finding_options
 @output_options
 def command(
     model: str,
@@ -114,6 +117,7 @@ def command(
     output: str | None,
     force: bool,
     quiet: bool,
+    choose: Callable[[Trace], None],
     as_json: bool,
     color: str,
     width: int | None,
@@ -169,6 +173,7 @@ def command(
                     on_stall=live.line if live else None,
                 )
             saved = save(result.trace, target)
+            choose(result.trace)
         try:
             with interrupts.allowed():
                 return present(result.trace, saved, quiet, as_json, color, width)

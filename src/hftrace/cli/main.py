@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("hftrace.cli.show", "Draw a saved trace."),
     "compare": ("hftrace.cli.compare", "Compare loads: which is better, by how much, is it noise, and why."),
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
+    "explain": ("hftrace.cli.explain", "Say what a finding means, and what mends it."),
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),
     "floor": ("hftrace.cli.floor", "Measure what this machine can do for the bytes of a model."),

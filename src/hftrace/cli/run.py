@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.finish import present_program, save
 from hftrace.cli.common.output import color_options, print_error
 from hftrace.cli.common.paths import output_path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hftrace.launch.request import WatchOptions
+    from hftrace.schema.trace import Trace
 
 
 @click.command(
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
+@finding_options
 @color_options
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -49,6 +52,7 @@ def command(
     output: str | None,
     force: bool,
     quiet: bool,
+    choose: Callable[[Trace], None],
     color: str,
     width: int | None,
 ) -> int:
@@ -88,4 +92,5 @@ def command(
         if alive:
             run.keep = True
             print_error(still_running_words(alive, run.path))
+    choose(result.trace)
     return present_program(result.trace, saved, result.exit_code, quiet, color, width)

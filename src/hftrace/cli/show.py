@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftrace.cli.choices import ViewChoice
+from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.render.asked import view_options
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     help="Of each tensor mean, standard deviation, zeros, NaN and inf, read from the files that were loaded; "
     "of those without a file what 'hftrace load --stats' has measured. With --view tensors.",
 )
+@finding_options
 @load_option
 @output_options
 def command(
@@ -71,6 +73,7 @@ def command(
     patterns: tuple[str, ...],
     limit: int | None,
     stats: bool,
+    choose: Callable[[Trace], None],
     load_number: int | None,
     as_json: bool,
     color: str,
@@ -93,6 +96,7 @@ def command(
         from hftrace.schema.trace import Trace
 
         trace = of_load(Trace.open(path), path, load_number)
+        choose(trace)
         if as_json:
             _print_facts(trace, view or "summary", options)
         else:

@@ -98,6 +98,8 @@ class DeviceMemory:
             if hasattr(module, "get_device_properties"):
                 properties = module.get_device_properties(index)
                 facts.update(name=properties.name, memory_bytes=int(properties.total_memory))
+                if hasattr(properties, "is_integrated"):
+                    facts["integrated"] = bool(properties.is_integrated)
             # torch.cuda and torch.accelerator have their own names for the same question.
             ask = getattr(module, "mem_get_info", None) or getattr(module, "get_memory_info", None)
             if ask is not None and _has_context(kind, index):

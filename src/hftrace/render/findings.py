@@ -110,7 +110,8 @@ def finding_list(trace: Trace) -> Block:
 
 
 def _lines(found: list[Finding], nothing: str, width: int) -> Iterable[Line]:
-    yield heading("Findings", width, order_of(found) if found else "")
+    hint = f"{order_of(found)}; hftrace explain {found[0].rule} says more" if found else ""
+    yield heading("Findings", width, hint)
     if not found:
         yield [(nothing, DIM)]
     for finding in found:

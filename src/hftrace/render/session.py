@@ -113,7 +113,7 @@ def took_words(trace: Trace) -> str:
         words.append(f"imports{where} {units.duration(before)}")
     named = ""
     # What one load shows is no claim on the session, but its own phases are known.
-    known = all(reason.kind == "one-load" for reason in doubts(trace))
+    known = all(reason.kind in ("one-load", "hidden") for reason in doubts(trace))
     if attributed_share(trace) is not None and known:
         named = f"{units.share(attributed_share(trace), precise=True)} in named phases"
     if loads:

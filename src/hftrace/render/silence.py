@@ -52,6 +52,10 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
         f"{facts['loads']:,} loads ran at the same time in one process, which transformers is not made for."
     ),
     "requests": lambda facts: f"{units.count(facts['failed'], 'request')} failed.",
+    "hidden": lambda facts: (
+        f"{units.count(facts['findings'], 'finding')} {'is' if facts['findings'] == 1 else 'are'} left out, "
+        "as --select, --ignore or --severity asks."
+    ),
     "one-load": lambda facts: (
         f"No findings about load {facts['load']}; what the rest of the session cost is not looked at here."
     ),

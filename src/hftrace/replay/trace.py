@@ -380,7 +380,7 @@ def _measured(
     rate, source = sampling.get("rate_reached_hz"), sampling.get("source")
     counters = {"proc": "/proc/PID/status", "psutil": "psutil"}.get(source or "", source)
     sampled = f"{counters}, sampled at {rate:g} Hz" if rate and counters else None
-    edges = "/proc/self/status, at both edges of the span"
+    edges = "/proc/self/status, at both edges of the span" if exact is not None else None
     device = environment.get("device_memory")
     allocator = device.get("source") if isinstance(device, dict) else None
     if allocator and not process.header.get("device_peaks_reset", True):
@@ -388,9 +388,7 @@ def _measured(
     missing = sampling.get("missing") or {}
     return {
         "spans.rss_peak_bytes": "kernel watermark (VmHWM, reset at each edge)" if exact else sampled,
-        **dict.fromkeys(
-            ("spans.rss_anon_bytes", "spans.rss_file_bytes"), edges if exact is not None else None
-        ),
+        **dict.fromkeys(("spans.rss_anon_bytes", "spans.rss_file_bytes"), edges),
         "spans.storage_read_bytes": "/proc/self/io, at both edges of the span",
         **dict.fromkeys(
             ("spans.cpu_user_ns", "spans.cpu_system_ns", "spans.minor_faults", "spans.major_faults"),

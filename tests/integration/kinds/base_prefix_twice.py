@@ -6,6 +6,7 @@ from adapters import load_base, make_base
 from safetensors.torch import load_file, save_file
 
 VERSIONS = "<5"  # which finds the names all the same
+WARNED = ("one-prefix",)
 
 
 def make(folder):

@@ -6,6 +6,8 @@ from truth import randomize
 
 from hftrace.analysis.findings.registry import findings
 
+WARNED = ("one-prefix",)
+
 
 def make(folder):
     config = LlamaConfig(

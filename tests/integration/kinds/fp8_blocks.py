@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 VERSIONS = ">=5.20"
 BLOCK = 128
+WARNED = ("quant-not-realised",)
 
 
 def make(folder):

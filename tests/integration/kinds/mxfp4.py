@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from truth import randomize
 
 VERSIONS = ">=4.57"
+WARNED = ("quant-not-realised",)
 
 
 def make(folder):

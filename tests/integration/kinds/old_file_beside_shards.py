@@ -7,6 +7,8 @@ from truth import randomize
 
 from hftrace.analysis.findings.registry import findings
 
+WARNED = ("unused-weight-files",)
+
 
 def make(folder):
     config = LlamaConfig(

@@ -41,6 +41,7 @@ class PartsModel(PreTrainedModel):
     def forward(self, values):
         return self.linear(values) * scale()
 """
+WARNED = ("foreign-code",)
 
 
 def _write(folder, scale):

@@ -118,6 +118,11 @@ def test_synth_list(printed, validators):
     validators["synth-list"].validate(printed("synth", "--list"))
 
 
+def test_explain(run_cli, validators):
+    validators["explain"].validate(json.loads(run_cli("explain", "R02", "--json").stdout))
+    validators["explain-all"].validate(json.loads(run_cli("explain", "--json").stdout))
+
+
 def test_doctor(run_cli, validators):
     done = run_cli("doctor", "--json")
     validators["doctor"].validate(json.loads(done.stdout))

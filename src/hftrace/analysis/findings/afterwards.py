@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import WORTH_BYTES, WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
 from hftrace.analysis.ledger.verification import verification
@@ -40,6 +40,7 @@ NAMED = 3
 @rule(
     ("R41", "cast-after-load", "The program casts most of what was loaded, after its load."),
     concerns="time",
+    severity="warning",
     of_session=True,
     at_end=True,
 )
@@ -78,6 +79,9 @@ def cast_after_load(trace: Trace) -> Iterator[Finding]:
         cost_ns=spent,
         cost_bytes=None if spent else sum(cast),
         view="timeline",
+        severity="warning" if sum(cast) >= WORTH_BYTES or (spent or 0) >= WORTH_NS else "info",
+        fix=Fix({loader_facts(trace).dtype_keyword or "torch_dtype": after}),
+        numbers={"tensors": len(cast), "cast_bytes": sum(cast), "from": before, "to": after},
     )
 
 
@@ -92,8 +96,10 @@ def cast_after_load(trace: Trace) -> Iterator[Finding]:
         "written-after-load",
         "Weights came from the checkpoint, and code that is not hooked wrote to them, or put others in "
         "their place, after their load.",
+        "warning",
     ),
     concerns="weights",
+    severity="error",
     at_end=True,
 )
 def lost_after_load(trace: Trace) -> Iterator[Finding]:
@@ -119,4 +125,6 @@ def lost_after_load(trace: Trace) -> Iterator[Finding]:
             ADVICE[name],
             cost_bytes=sum(sizes[row] or 0 for row in rows),
             view="tensors",
+            numbers={"tensors": len(rows)},
+            where=Where(tensors=first_few(names[row] for row in rows)),
         )

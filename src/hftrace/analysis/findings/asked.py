@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, rule
 from hftrace.analysis.ledger.dtypes import CAST_DTYPES
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.request import SEVERAL, device_of
@@ -28,6 +28,7 @@ _DIGITS = re.compile(r"(?<=\.)\d+(?=\.|$)")
 @rule(
     ("R32", "asked-not-got", "Something was asked for, and the finished model has something else."),
     concerns="asked",
+    severity="warning",
 )
 def asked_not_got(trace: Trace) -> Iterator[Finding]:
     """R32: what the caller asked for, held against the finished model."""
@@ -35,12 +36,21 @@ def asked_not_got(trace: Trace) -> Iterator[Finding]:
         if not load.got:
             continue  # the load did not finish, or an older hftrace recorded it
         for check in (_dtype, _device_map, _attention, _quantization, _ties, _class, _revision):
-            for title, evidence, advice, cost in check(trace, load):
-                yield Finding("R32", "asked-not-got", title, evidence, advice, cost_bytes=cost or None)
+            for title, evidence, advice, cost, *meant in check(trace, load):
+                yield Finding(
+                    "R32",
+                    "asked-not-got",
+                    title,
+                    evidence,
+                    advice,
+                    cost_bytes=cost or None,
+                    severity="info" if meant else "",
+                    where=Where(spans=[load.span]),
+                )
 
 
-Answer = tuple[str, str, str, int]
-"""Title, evidence, advice, and the bytes that it costs."""
+Answer = tuple[str, str, str, int] | tuple[str, str, str, int, str]
+"""Title, evidence, advice, the bytes that it costs, and who means it so where that is no fault."""
 
 
 class _Parameters:
@@ -163,6 +173,7 @@ def _not_of_dtype(
             f"Count it in: {byte_count(parameters.extra(kept, dtype))} more than asked for, and casts where "
             f"the two dtypes meet. model.to(torch.{dtype}) after the load casts them too.",
             parameters.extra(kept, dtype),
+            "class",
         )
 
 

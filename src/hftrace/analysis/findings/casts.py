@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, tensor_sums
+from hftrace.analysis.findings.rules import WORTH_BYTES, Finding, Fix, rule
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, is_cast, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
@@ -16,17 +17,21 @@ from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 
-def _how_to_keep(trace: Trace, argument: str, stored: str) -> str:
+def how_to_keep(trace: Trace, argument: str, stored: str) -> tuple[str, Fix]:
+    """Returns how a load keeps the stored dtype, as a sentence and as keywords."""
     if any(file.format == "gguf" for file in weight_files(trace)):
         return (
-            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked for."
+            f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked "
+            "for.",
+            Fix({argument: stored}),
         )
-    return f'Pass {argument}="auto" to keep the stored dtype.'
+    return f'Pass {argument}="auto" to keep the stored dtype.', Fix({argument: "auto"})
 
 
 @rule(
     ("R02", "dtype-widened", "Most of the checkpoint takes more bytes in the model than in the file."),
     concerns="memory",
+    severity="warning",
 )
 def dtype_widened(trace: Trace) -> Iterator[Finding]:
     """R02: most of the checkpoint takes more bytes in the model than in the file."""
@@ -46,6 +51,7 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
     (source, target), _ = next(iter(widened.items()))
     argument = loader_facts(trace).dtype_keyword or "torch_dtype"
+    advice, fix = how_to_keep(trace, argument, source)
     yield Finding(
         "R02",
         "dtype-widened",
@@ -53,18 +59,89 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
         f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened"
         f"{_reason(trace, argument, target)}: "
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
-        _how_to_keep(trace, argument, source),
+        advice,
         cost_bytes=extra,
+        # What the caller asked for is no fault, and what is little is no matter.
+        severity="info" if _asked(trace)[1] == target or extra < WORTH_BYTES else "",
+        fix=fix,
+        numbers={
+            "tensors": sum(total.count for total in widened.values()),
+            "stored_bytes": affected,
+            "extra_bytes": extra,
+            "from": source,
+            "to": target,
+        },
+    )
+
+
+CAST_SHARE = 0.2
+"""The share of the checkpoint's bytes from which a cast is worth a word."""
+CAST_BYTES = 100_000_000
+"""Less is cast in no time: what the readers spent with it was for something else."""
+CAST_NS = 500_000_000
+"""Of the readers' time with these tensors: a cast that took less is nobody's question."""
+
+
+@rule(
+    (
+        "R03",
+        "cast-in-flight",
+        "Much of the checkpoint was cast to another dtype on its way, without growing.",
+    ),
+    concerns="time",
+    severity="info",
+)
+def cast_in_flight(trace: Trace) -> Iterator[Finding]:
+    """R03: tensors that were read and cast where they could have been read, or only mapped."""
+    columns = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "read_start_ns", "read_end_ns")
+    whole = spent = 0
+    found: Counter[tuple[str, str]] = Counter()
+    grown = same = 0
+    for how, stored, dtype, before, after, start, end in zip(
+        *map(trace.tensors.column, columns), strict=True
+    ):
+        if how not in FROM_CHECKPOINT:
+            continue
+        whole += before or 0
+        if not is_cast(how, stored, dtype):
+            continue
+        found[stored, dtype] += before or 0
+        grown += max(0, (after or 0) - (before or 0))
+        same += before if before and before == after else 0
+        if start is not None and end is not None:
+            spent += end - start
+    cast = sum(found.values())
+    if cast < max(CAST_BYTES, CAST_SHARE * whole) or grown > cast // 2 or spent < CAST_NS:
+        return  # what grows is R02's
+    ((source, target), _), *_ = found.most_common()
+    argument = loader_facts(trace).dtype_keyword or "torch_dtype"
+    advice = (
+        f"Load it in the stored dtype where that will do, {argument}=torch.{source}: on the CPU the files "
+        "are then only mapped. Or save the checkpoint once in the dtype that you ask for."
+    )
+    yield Finding(
+        "R03",
+        "cast-in-flight",
+        f"{source} in the file, cast to {target} as it is read",
+        f"{byte_count(cast)} of {byte_count(whole)} were cast. The readers spent {units.duration(spent)} "
+        "with these tensors, reading and casting together.",
+        advice,
+        view="tensors",
+        # A dtype of another size changes what the model needs.
+        fix=Fix({argument: "auto"}) if same > cast // 2 else None,
+        numbers={
+            "cast_bytes": cast,
+            "stored_bytes": whole,
+            "readers_ns": spent,
+            "from": source,
+            "to": target,
+        },
     )
 
 
 def _reason(trace: Trace, argument: str, target: str) -> str:
     """Returns why weights came out in a dtype, as a part of a sentence; nothing where it is not known."""
-    loads = model_loads(trace)
-    # What the loader was told: "hftrace load" takes a dtype by one name for all versions.
-    keywords = loads[0].keywords if loads else asked_keywords(trace)
-    name = next((key for key in ("dtype", "torch_dtype") if keywords.get(key) is not None), None)
-    asked = str(keywords[name]).removeprefix("torch.") if name is not None else None
+    name, asked = _asked(trace)
     if asked == target:
         return f", as {name}={asked} asked"
     if name is not None and not (name == "dtype" and argument == "torch_dtype"):
@@ -72,3 +149,12 @@ def _reason(trace: Trace, argument: str, target: str) -> str:
     return (
         f", because {argument} was not given" if loader_facts(trace).default_dtype in (None, target) else ""
     )
+
+
+def _asked(trace: Trace) -> tuple[str | None, str | None]:
+    """Returns the keyword for a dtype that was given, and the dtype."""
+    loads = model_loads(trace)
+    # What the loader was told: "hftrace load" takes a dtype by one name for all versions.
+    keywords = loads[0].keywords if loads else asked_keywords(trace)
+    name = next((key for key in ("dtype", "torch_dtype") if keywords.get(key) is not None), None)
+    return name, None if name is None else str(keywords[name]).removeprefix("torch.")

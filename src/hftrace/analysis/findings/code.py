@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Fix, Where, first_few, rule
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.own_code import PACKAGE, CodeFile, code_files
 from hftrace.analysis.time.spans import span_index
@@ -20,6 +20,7 @@ SHORT = 12
 @rule(
     ("R37", "foreign-code", "The code that runs is not that of the folder that was asked for."),
     concerns="asked",
+    severity="error",
 )
 def foreign_code(trace: Trace) -> Iterator[Finding]:
     """R37: the model's class is not the one that the checkpoint brought, although its code was allowed."""
@@ -36,6 +37,7 @@ def foreign_code(trace: Trace) -> Iterator[Finding]:
                 f"{source or 'elsewhere'}, which another folder with the same last part of "
                 "its name may have filled.",
                 "Give the folders different names, or load them in different processes.",
+                where=Where(spans=[load.span], files=first_few(files)),
             )
         elif named := _not_its_own(load):
             where = f" of {source}" if source else ""
@@ -47,6 +49,7 @@ def foreign_code(trace: Trace) -> Iterator[Finding]:
                 f"{runs}{where}{_registration(load)}.",
                 "Where the checkpoint's own code is meant, register no class for its model_type in this "
                 "process, or call from_pretrained of the class that is meant.",
+                where=Where(spans=[load.span]),
             )
 
 
@@ -80,6 +83,7 @@ def _last(path: str | None) -> str:
         "Code from the Hub runs, of a revision that may be another one next time.",
     ),
     concerns="code",
+    severity="warning",
 )
 def unpinned_code(trace: Trace) -> Iterator[Finding]:
     """R52: remote code whose revision is a branch, a tag or left out: who can push there decides."""
@@ -107,6 +111,8 @@ def unpinned_code(trace: Trace) -> Iterator[Finding]:
                 "next time.",
                 f'Read that code, then give {keyword}="{first.commit}"{also}.',
                 view="files",
+                fix=Fix({keyword: first.commit}) if first.commit else None,
+                where=Where(spans=[load.span], files=first_few(names)),
             )
 
 
@@ -125,6 +131,7 @@ BY_MODULE = ("B", "C")
         "Modules have hooks for load_state_dict, and this loader places tensors without calling it.",
     ),
     concerns="code",
+    severity="info",
 )
 def uncalled_hooks(trace: Trace) -> Iterator[Finding]:
     """R53: what a model's author does to the keys of a checkpoint did not happen."""
@@ -159,6 +166,9 @@ def uncalled_hooks(trace: Trace) -> Iterator[Finding]:
             "from_pretrained (4.50 and later); model.load_state_dict of a state dict of your own calls them.",
             concerns="weights" if lost else "code",
             view="tensors",
+            severity="warning" if lost else "info",
+            numbers={"hooks": len(hooks)},
+            where=Where(spans=[load.span]),
         )
 
 

@@ -8,7 +8,7 @@ from hftrace import units
 from hftrace.analysis.ending.culprits import absent
 from hftrace.analysis.ending.damage import damage_facts, damage_remedy, damage_sentence, damaged_rows
 from hftrace.analysis.ending.words import not_there_sentence
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.schema.trace import Trace
 
 MAX_NAMES = 3
@@ -21,6 +21,7 @@ MAX_NAMES = 3
         "Files of the checkpoint are cut off, empty, missing, or not what their name says.",
     ),
     concerns="ending",
+    severity="error",
 )
 def damaged(trace: Trace) -> Iterator[Finding]:
     """R47: files that were not whole when a load failed."""
@@ -43,12 +44,15 @@ def damaged(trace: Trace) -> Iterator[Finding]:
         f"{'; '.join(damage_sentence(each) for each in found[:MAX_NAMES])}{rest}.",
         _sentence("; ".join(dict.fromkeys(damage_remedy(each) for each in found))),
         view="files",
+        numbers={"files": len(rows)},
+        where=Where(files=first_few(str(trace.files[row].name) for row in rows)),
     )
 
 
 @rule(
     ("R48", "not-there", "The folder, repository, revision or variant that was asked for does not exist."),
     concerns="ending",
+    severity="error",
 )
 def not_there(trace: Trace) -> Iterator[Finding]:
     """R48: what was asked for and is not there."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule, total_of
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule, total_of
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.schema.trace import Trace
@@ -24,6 +24,7 @@ MAX_NAMES = 3
         "The folder has other weights of the same format beside those that were loaded.",
     ),
     concerns="weights",
+    severity="warning",
 )
 def unused_weight_files(trace: Trace) -> Iterator[Finding]:
     """R36: two sets of weights of one format in a folder, of which one was loaded."""
@@ -43,6 +44,8 @@ def unused_weight_files(trace: Trace) -> Iterator[Finding]:
             "is a model.safetensors, transformers takes it and no shards.",
             "Find out which of the two is the newer save, and delete the other.",
             view="files",
+            numbers={"files": len(left), "left_bytes": size},
+            where=Where(spans=[load.span], files=first_few(names)),
         )
 
 
@@ -77,6 +80,7 @@ UNREAD = ("file_gone", "file_changed")
         "known.",
     ),
     concerns="weights",
+    severity="warning",
 )
 def unread_files(trace: Trace) -> Iterator[Finding]:
     """R29: weight files that were not what they had been, before it was known what was in them."""
@@ -109,6 +113,8 @@ def unread_files(trace: Trace) -> Iterator[Finding]:
         "Leave a checkpoint as it is until its load has returned.",
         cost_bytes=total.bytes or None,
         view="files",
+        numbers={"files": len(found), "parameters": total.count},
+        where=Where(files=first_few(found)),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import WORTH_NS, Finding, Fix, rule
 from hftrace.analysis.time.import_switches import switch_words
 from hftrace.analysis.time.imports import asker, bytecode
 from hftrace.analysis.time.optional_imports import OptionalPackage, optional_packages
@@ -19,6 +19,8 @@ LEAST_SHARE = 0.1
 LEAST_OF_ONE = 0.02
 """A package is named where it took so much of the session."""
 MOST_NAMED = 4
+WARNED_NS, WARNED_SHARE = 500_000_000, 0.2
+"""And a warning where it is as much as that."""
 COMPILED_NS = 200_000_000
 """Compiling the same modules in each process is worth a finding where it took so long."""
 
@@ -34,6 +36,7 @@ def costly_optional_packages(trace: Trace) -> list[OptionalPackage]:
 @rule(
     ("R54", "unneeded-imports", "Packages were imported only because they are installed."),
     concerns="time",
+    severity="info",
     of_session=True,
 )
 def unneeded_imports(trace: Trace) -> Iterator[Finding]:
@@ -43,6 +46,7 @@ def unneeded_imports(trace: Trace) -> Iterator[Finding]:
         return
     cost = sum(each.spared_ns for each in packages)
     names = ", ".join(each.package for each in packages)
+    variables = {found.name: found.value for each in packages if (found := each.variable)}
     is_are, it_they = ("is", "it is") if len(packages) == 1 else ("are", "they are")
     said = [
         f"{each.package} took {duration(each.spared_ns)}"
@@ -58,12 +62,16 @@ def unneeded_imports(trace: Trace) -> Iterator[Finding]:
         f"If your program does not need {'it' if len(packages) == 1 else 'them'}: {switch_words(packages)}.",
         cost_ns=cost,
         view="imports",
+        severity="warning" if cost >= max(WARNED_NS, WARNED_SHARE * session_wall_ns(trace)) else "",
+        fix=Fix(environment=variables) if variables else None,
+        numbers={"spared_ns": cost, "session_ns": session_wall_ns(trace), "packages": len(packages)},
     )
 
 
 @rule(
     ("R55", "no-bytecode", "Modules are compiled anew in each process, because no bytecode is kept."),
     concerns="time",
+    severity="info",
     of_session=True,
 )
 def no_bytecode(trace: Trace) -> Iterator[Finding]:
@@ -72,7 +80,9 @@ def no_bytecode(trace: Trace) -> Iterator[Finding]:
     if found is None or found.unwritten_ns < COMPILED_NS:
         return
     folder = found.folder or "the folder of their sources"
+    fix = None
     if found.switched_off:
+        fix = Fix(environment={"PYTHONDONTWRITEBYTECODE": ""})
         reason = "PYTHONDONTWRITEBYTECODE is set, or Python was started with -B."
         advice = (
             "Unset PYTHONDONTWRITEBYTECODE and leave -B out, or compile once: python -m compileall on the "
@@ -94,4 +104,7 @@ def no_bytecode(trace: Trace) -> Iterator[Finding]:
         advice,
         cost_ns=found.unwritten_ns,
         view="imports",
+        severity="warning" if found.unwritten_ns >= WORTH_NS else "",
+        fix=fix,
+        numbers={"compile_ns": found.unwritten_ns, "modules": found.unwritten},
     )

@@ -13,6 +13,7 @@ from hftrace.schema.trace import Trace
 @rule(
     ("R26", "ignored-keyword", "A keyword was given that this version of transformers ignores."),
     concerns="keyword",
+    severity="warning",
 )
 def ignored_keywords(trace: Trace) -> Iterator[Finding]:
     """R26: keywords that were accepted, and that nothing reads."""
@@ -62,4 +63,5 @@ def _refused(trace: Trace) -> Iterator[Finding]:
         "__init__, which refused it.",
         f"Did you mean {meant}?" if meant else "Leave it out.",
         concerns="ending",  # it was not ignored
+        severity="error",
     )

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hftrace.analysis.findings.rules import (
-    Finding,
-    rule,
-)
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.ready import readiness
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after
+from hftrace.analysis.time.weights import checkpoint_bytes, resident_share_after, weight_files
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
@@ -32,6 +29,7 @@ OUTSIDE_SHARE = 0.2
     ("R25", "killed-at-limit", "The load was killed when memory ran out."),
     ("R25", "out-of-memory", "An allocation failed, on the CPU or on a device."),
     concerns="ending",
+    severity="error",
     of_session=True,
 )
 def killed_at_limit(trace: Trace) -> Iterator[Finding]:
@@ -68,6 +66,12 @@ def killed_at_limit(trace: Trace) -> Iterator[Finding]:
         evidence[0].upper() + evidence[1:],
         'Load in the stored dtype (dtype="auto"), give a device_map with max_memory, or raise the limit.',
         cost_bytes=used,
+        numbers={
+            "held_bytes": used,
+            "limit_bytes": limit,
+            "checkpoint_bytes": size,
+            "predicted_anon_bytes": end.predicted_anon_bytes,
+        },
     )
 
 
@@ -102,6 +106,13 @@ def _device_full(trace: Trace, full: FullDevice) -> Finding:
         evidence[0].upper() + evidence[1:],
         advice + ".",
         cost_bytes=held,
+        numbers={
+            "device": full.device,
+            "held_bytes": held,
+            "memory_bytes": full.memory_bytes,
+            "outside_bytes": outside,
+            "predicted_bytes": full.predicted_bytes,
+        },
     )
 
 
@@ -112,6 +123,7 @@ def _device_full(trace: Trace, full: FullDevice) -> Finding:
         "When the load ended, the allocator kept much more of a device than tensors need.",
     ),
     concerns="memory",
+    severity="warning",
 )
 def reserved_unused(trace: Trace) -> Iterator[Finding]:
     """R10: the allocator kept much more of a device than the model needs when the load ended."""
@@ -133,6 +145,12 @@ def reserved_unused(trace: Trace) -> Iterator[Finding]:
             f"Call torch.{kind}.empty_cache() after the load: it gives back the blocks that no tensor is in. "
             f'Loaded on the CPU and moved with .to("{kind}"), a model leaves next to none.',
             cost_bytes=unused,
+            numbers={
+                "device": peak.device,
+                "reserved_bytes": reserved,
+                "allocated_bytes": peak.allocated_bytes,
+                "warmup_bytes": warmed,
+            },
         )
 
 
@@ -146,6 +164,7 @@ def _warmed_up(trace: Trace, device: str) -> int:
 @rule(
     ("R17", "not-resident", "The load returned with weights that are mapped and not read yet."),
     concerns="memory",
+    severity="info",
 )
 def not_resident(trace: Trace) -> Iterator[Finding]:
     """R17: part of the checkpoint was not in RAM when the load returned."""
@@ -169,4 +188,6 @@ def not_resident(trace: Trace) -> Iterator[Finding]:
         "memory-mapped, and the first forward pass reads them from storage.",
         advice,
         cost_bytes=missing,
+        numbers={"missing_bytes": missing, "checkpoint_bytes": size, "resident_share": share},
+        where=Where(files=first_few(file.name for file in weight_files(trace))),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import MOST_NAMED, Finding, Fix, Where, rule
 from hftrace.analysis.ledger.merges import Merge, merges
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.schema.trace import Trace
@@ -18,11 +18,19 @@ ADVICE = (
     "With HF_DEACTIVATE_ASYNC_LOAD=1 parts are read when their parameter is merged, and not long before"
 )
 
+FIX = Fix(environment={"MALLOC_MMAP_THRESHOLD_": "131072"})
+
 
 @rule(
     ("R50", "merged-parts-kept", "Weights were merged of many keys, and malloc kept what that had freed."),
-    ("R50", "killed-while-merging", "A load that merges weights of many keys was killed for its memory."),
+    (
+        "R50",
+        "killed-while-merging",
+        "A load that merges weights of many keys was killed for its memory.",
+        "error",
+    ),
     concerns="memory",
+    severity="warning",
 )
 def merged(trace: Trace) -> Iterator[Finding]:
     """R50: what it takes to merge experts, where it is much."""
@@ -45,6 +53,8 @@ def merged(trace: Trace) -> Iterator[Finding]:
             f"{_merged(found, 'had become')} when it died. While one is merged, its parts and the whole are "
             f"there at once.{read}",
             f"{ADVICE}.",
+            fix=FIX,
+            numbers={"waiting_bytes": waiting},
         )
         return
     kept = parts.get("reserve", 0)
@@ -59,6 +69,51 @@ def merged(trace: Trace) -> Iterator[Finding]:
         f"{share(kept / rise)} of the {byte_count(rise)} that the load needed.",
         f"{ADVICE}.",
         cost_bytes=kept,
+        fix=FIX,
+        numbers={
+            "kept_bytes": kept,
+            "rise_bytes": rise,
+            "keys": sum(each.keys for each in found),
+            "tensors": sum(each.tensors for each in found),
+        },
+    )
+
+
+AHEAD = 2
+"""Times the largest parameter: the parts of one and the whole of it are there at once while it is merged."""
+
+
+@rule(
+    ("R12", "conversion-spike", "Parts that wait to be merged were read long before their turn."),
+    concerns="memory",
+    severity="warning",
+)
+def conversion_spike(trace: Trace) -> Iterator[Finding]:
+    """R12: a peak that is made of parts that were read far ahead of the parameter they become."""
+    found = merges(trace)
+    made = peak_composition(trace)
+    if not found or made is None or trace.outcome.get("status", "ok") != "ok":
+        return
+    waiting = sum(part.bytes for part in made.parts if part.kind == "copies")
+    largest = max(each.largest_bytes for each in found)
+    rise = made.peak_bytes - made.start_bytes
+    spare = waiting - AHEAD * largest
+    if not largest or spare < max(KEPT_BYTES, KEPT_SHARE * rise):
+        return
+    yield Finding(
+        "R12",
+        "conversion-spike",
+        f"{byte_count(waiting)} read and not yet merged at the peak",
+        f"{_merged(found, 'became')}, of which the largest takes {byte_count(largest)}. At the peak "
+        f"{byte_count(waiting)} of their parts had been read and were not in the model yet: "
+        f"{share(waiting / rise)} of the {byte_count(rise)} that the load needed.",
+        "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): parts are read when their parameter is merged, and not long "
+        "before. A checkpoint that is saved as the model has it needs no merging: "
+        "save_pretrained(..., save_original_format=False).",
+        cost_bytes=spare,
+        fix=Fix(environment={"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
+        numbers={"waiting_bytes": waiting, "largest_bytes": largest, "rise_bytes": rise},
+        where=Where(spans=[span for each in found for span in each.spans if span is not None][:MOST_NAMED]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, rule, tensors_of
 from hftrace.analysis.ledger.tensors import Total, tensor_sums
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import COMPUTED_MAPS
@@ -19,10 +19,11 @@ from hftrace.units import byte_count, duration
     ("R18", "offloaded-to-disk", "Weights stay on disk and are copied in every forward pass."),
     ("R18", "offloaded-to-cpu", "Weights stay in CPU memory and are copied in every forward pass."),
     concerns="time",
+    severity="warning",
 )
 def offloaded(trace: Trace) -> Iterator[Finding]:
     """R18: weights that stay on disk or on the CPU and are moved in every forward pass."""
-    reason, advice = _why_offloaded(trace)
+    reason, advice, severity = _why_offloaded(trace)
     models = moved_models(trace)
     how = "mapped again" if models and all(model.mapped for model in models) else "copied"
     for place, words in (("disk", "on disk"), ("cpu", "in CPU memory")):
@@ -41,6 +42,9 @@ def offloaded(trace: Trace) -> Iterator[Finding]:
                 advice,
                 cost_bytes=size,
                 view="offload" if models or placements(trace) else "",
+                severity=severity,
+                numbers={"tensors": total.count, "offloaded_bytes": size},
+                where=Where(tensors=tensors_of(trace, "parameter", offload=place)),
             )
 
 
@@ -78,21 +82,24 @@ def _limits(trace: Trace) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-def _why_offloaded(trace: Trace) -> tuple[str, str]:
-    """Returns why weights are elsewhere than on the devices, and what to change."""
+def _why_offloaded(trace: Trace) -> tuple[str, str, str]:
+    """Returns why weights are elsewhere than on the devices, what to change, and how much that matters."""
     maps = [load.keywords.get("device_map") for load in model_loads(trace)]
     if maps and all(asked in COMPUTED_MAPS for asked in maps):
         return (
             f"did not fit on the devices that the device_map may use{_limits(trace)}",
             "Use a smaller dtype or a quantised checkpoint, or give more with max_memory.",
+            "warning",
         )
     if maps and all(asked is not None and asked not in COMPUTED_MAPS for asked in maps):
         return (
             "are not on a device of the model's, as the device_map asks",
             "Leave it so if this is meant; otherwise give these modules a device in the map, or pass "
             'device_map="auto".',
+            "info",  # what was asked for is no fault
         )
     return (
         "are brought in by a hook when they are used",
         "Give these modules a device in the device_map, if there is room for them.",
+        "info",
     )

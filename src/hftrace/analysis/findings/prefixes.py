@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.analysis.ledger.renames import CommonPrefix, common_prefixes
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
@@ -22,6 +22,7 @@ ORIGINS = {
 @rule(
     ("R33", "one-prefix", "One prefix alone keeps the keys of the checkpoint and the model's names apart."),
     concerns="weights",
+    severity="error",
 )
 def one_prefix(trace: Trace) -> Iterator[Finding]:
     """R33: the unused keys are the missing parameters, but for one prefix."""
@@ -43,6 +44,8 @@ def one_prefix(trace: Trace) -> Iterator[Finding]:
             "in the model.",
             _advice(found),
             cost_bytes=size,
+            numbers={"parameters": len(found.pairs), "prefix": found.prefix, "where": found.where},
+            where=Where(tensors=first_few(names[row] for _, row in found.pairs)),
         )
 
 

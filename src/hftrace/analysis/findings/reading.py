@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.analysis.time.efficiency import AT_THE_LIMIT, efficiency
 from hftrace.analysis.time.limit import STORAGE_SHARE
 from hftrace.analysis.time.split import weights_split
@@ -41,6 +41,7 @@ REMOTE = (
 @rule(
     ("R04", "mmap-on-slow-storage", "Weights came from storage far slower than plain reads get them there."),
     concerns="time",
+    severity="warning",
 )
 def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
     """R04: memory-mapped weights came page by page from storage that gives much more to plain reads."""
@@ -84,12 +85,20 @@ def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
         "Read the files once before the load (cat *.safetensors > /dev/null, several at a time), or copy "
         "them to a local disk first: then the map finds its pages in the page cache.",
         cost_ns=spared,
+        numbers={
+            "rate_bytes_per_s": reached.rate,
+            "floor_bytes_per_s": reached.floor,
+            "storage_read_bytes": stored,
+            "major_faults": split.used.major_faults if split is not None else None,
+        },
+        where=Where(files=first_few(file.name for file in weight_files(trace))),
     )
 
 
 @rule(
     ("R05", "at-the-limit", "Weights were read as fast as this machine reads them."),
     concerns="time",
+    severity="info",
 )
 def at_the_limit(trace: Trace) -> Iterator[Finding]:
     """R05: storage gave what it gives, so no option of the loader makes it faster."""
@@ -105,4 +114,5 @@ def at_the_limit(trace: Trace) -> Iterator[Finding]:
         f"{byte_count(weight_bytes(trace).read)} were read in {duration(spent)}, "
         f"{units.rate(reached.rate)}; hftrace floor has measured {units.rate(reached.floor)} here.",
         "No option of the loader helps: faster storage, fewer bytes, or files in the page cache before.",
+        numbers={"rate_bytes_per_s": reached.rate, "floor_bytes_per_s": reached.floor},
     )

@@ -18,6 +18,7 @@ MAX_NAMED = 3
 @rule(
     ("H01", "lost-events", "Something could not be recorded, or was damaged: the trace is incomplete."),
     concerns="recorder",
+    severity="warning",
     of_session=True,
 )
 def lost_events(trace: Trace) -> Iterator[Finding]:
@@ -53,6 +54,7 @@ def lost_events(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H02", "hook-errors", "An error inside hftrace; the load was not affected."),
     concerns="recorder",
+    severity="warning",
     of_session=True,
 )
 def own_errors(trace: Trace) -> Iterator[Finding]:
@@ -72,6 +74,7 @@ def own_errors(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H03", "slow-sampling", "Memory was sampled less than half as often as asked."),
     concerns="recorder",
+    severity="info",
     of_session=True,
 )
 def slow_sampling(trace: Trace) -> Iterator[Finding]:
@@ -94,6 +97,7 @@ def slow_sampling(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H04", "missing-hook-points", "Hook points are not there that should be, or the loader is not known."),
     concerns="recorder",
+    severity="warning",
     of_session=True,
 )
 def unknown_loader(trace: Trace) -> Iterator[Finding]:
@@ -134,6 +138,7 @@ def unknown_loader(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H05", "sampler-ended", "The process that reads the memory was gone before the load had ended."),
     concerns="recorder",
+    severity="warning",
     of_session=True,
 )
 def sampler_ended(trace: Trace) -> Iterator[Finding]:
@@ -164,6 +169,7 @@ def sampler_ended(trace: Trace) -> Iterator[Finding]:
 @rule(
     ("H06", "not-supported", "Parameters are taken apart in a way that the ledger cannot describe."),
     concerns="recorder",
+    severity="warning",
 )
 def not_supported(trace: Trace) -> Iterator[Finding]:
     """H06: a model whose parameters are empty tensors on each rank."""

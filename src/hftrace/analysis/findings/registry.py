@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 
@@ -26,13 +26,14 @@ from hftrace.analysis.time.phases import recorded_wall_ns
 from hftrace.analysis.time.weights import checkpoint_bytes
 from hftrace.schema.trace import Trace
 
-__all__ = ["MODULES", "Finding", "FindingKind", "catalogue", "findings", "rules"]
+__all__ = ["MODULES", "Finding", "FindingKind", "all_findings", "catalogue", "findings", "rules", "show_only"]
 MODULES = (
     "afterwards",
     "asked",
     "casts",
     "code",
     "culprits",
+    "devices",
     "files",
     "imports",
     "keywords",
@@ -41,11 +42,15 @@ MODULES = (
     "offload",
     "prefixes",
     "reading",
+    "quantised",
     "recorder",
+    "redundant",
     "requests",
     "session",
+    "tail",
     "threads",
     "time",
+    "tiny",
     "values",
     "verify",
     "weights",
@@ -69,16 +74,32 @@ def catalogue() -> list[FindingKind]:
     return sorted(KINDS)
 
 
-@once
+_WANTED = "_wanted_findings"
+"""The attribute of a trace that says which of its findings are wanted."""
+
+
 def findings(trace: Trace) -> list[Finding]:
-    """Returns the findings of a trace: wrong ones before slow ones, the most expensive of each first.
+    """Returns the findings of a trace that are wanted: all of them where nobody has chosen."""
+    wanted: Callable[[Finding], bool] | None = trace.__dict__.get(_WANTED)
+    found = all_findings(trace)
+    return found if wanted is None else [finding for finding in found if wanted(finding)]
+
+
+def show_only(trace: Trace, wanted: Callable[[Finding], bool]) -> None:
+    """Lets :func:`findings` return some of them alone; see :mod:`hftrace.analysis.findings.choice`."""
+    trace.__dict__[_WANTED] = wanted
+
+
+@once
+def all_findings(trace: Trace) -> list[Finding]:
+    """Returns all findings of a trace: wrong ones before slow ones, the most expensive of each first.
 
     Time and memory are made comparable as shares: of the wall time, and of
     the peak memory or the checkpoint, whichever is larger.
     """
     wall = recorded_wall_ns(trace) or 1
     memory = max(memory_peaks(trace).rss_bytes or 0, checkpoint_bytes(trace) or 0) or 1
-    found = [_with_concern(finding) for finding in _found(trace)]
+    found = [_completed(finding) for finding in _found(trace)]
 
     def weight(finding: Finding) -> tuple[int, int, float]:
         cost = max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
@@ -127,11 +148,16 @@ def _of_load(finding: Finding, trace: Trace) -> Finding:
     )
 
 
-def _with_concern(finding: Finding) -> Finding:
-    concerns = finding.concerns or next(
-        (kind.concerns for kind in KINDS if kind.name == finding.name), "other"
+def _completed(finding: Finding) -> Finding:
+    """Returns a finding with what its kind was registered with, where it says nothing itself."""
+    kind = next((kind for kind in KINDS if kind.name == finding.name), None)
+    concerns = finding.concerns or (kind.concerns if kind is not None else "other")
+    return replace(
+        finding,
+        concerns=concerns,
+        view=finding.view or CONCERNS[concerns].view,
+        severity=finding.severity or (kind.severity if kind is not None else "warning"),
     )
-    return replace(finding, concerns=concerns, view=finding.view or CONCERNS[concerns].view)
 
 
 def _place(concerns: str) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import MOST_NAMED, WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.requests import HostFailures, answered, failures, length
+from hftrace.analysis.time.session import session_wall_ns
+from hftrace.schema.model import Request
 from hftrace.schema.trace import Trace
 from hftrace.units import duration
 
 MAX_HOSTS = 3
+WORTH_SHARE = 0.1
+"""Of the session: asking whether a file is current is what every load does that was not told to be offline,
+and nobody's question below this."""
 MAX_REASONS = 3
+OFFLINE = Fix(environment={"HF_HUB_OFFLINE": "1"})
 SPARED = "set HF_HUB_OFFLINE=1 before the program starts, or pass local_files_only=True"
 """How a load asks its cache alone."""
 IN_TIME = (
@@ -23,6 +29,7 @@ IN_TIME = (
 @rule(
     ("R35", "failed-requests", "Requests failed, or were sent again because they had failed."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def failed_requests(trace: Trace) -> Iterator[Finding]:
@@ -44,6 +51,14 @@ def failed_requests(trace: Trace) -> Iterator[Finding]:
         _advice(trace, hosts),
         cost_ns=lost,
         view="requests",
+        fix=OFFLINE if _all_was_cached(trace) else None,
+        numbers={
+            "failed": failed,
+            "requests": sum(host.requests for host in hosts),
+            "hosts": len(hosts),
+            "lost_ns": lost,
+        },
+        where=Where(spans=_asked_by(row for row in trace.requests if row.failed)),
     )
 
 
@@ -62,10 +77,19 @@ def _words(host: HostFailures) -> str:
     return text + (f", {host.repeated:,} sent again after a failure" if host.repeated else "")
 
 
-def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
-    ended_well = trace.outcome.get("status", "ok") == "ok"
+def _asked_by(rows: Iterable[Request]) -> list[int]:
+    """Returns the first few spans that requests were sent in."""
+    return list(dict.fromkeys(row.asked_by for row in rows if row.asked_by is not None))[:MOST_NAMED]
+
+
+def _all_was_cached(trace: Trace) -> bool:
+    """Returns whether a load got all that it needed from the cache."""
     results = set(trace.files.column("result"))
-    if ended_well and "cached" in results and "downloaded" not in results:
+    return trace.outcome.get("status", "ok") == "ok" and "cached" in results and "downloaded" not in results
+
+
+def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
+    if _all_was_cached(trace):
         return (
             f"All that was needed was in the cache: {SPARED}. "
             "Else check the network, HF_ENDPOINT and the proxy."
@@ -84,6 +108,7 @@ def _advice(trace: Trace, hosts: list[HostFailures]) -> str:
 @rule(
     ("R35", "offline-too-late", "Offline mode was asked for after the Hub client had been imported."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def offline_too_late(trace: Trace) -> Iterator[Finding]:
@@ -99,12 +124,15 @@ def offline_too_late(trace: Trace) -> Iterator[Finding]:
             f"{'is' if len(names) == 1 else 'are'} set: huggingface_hub reads it once, when it is imported.",
             IN_TIME,
             view="requests",
+            fix=OFFLINE,
+            numbers={"requests": len(trace.requests)},
         )
 
 
 @rule(
     ("R22", "hub-requests", "Requests went to the Hub although every file was here already."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def hub_requests(trace: Trace) -> Iterator[Finding]:
@@ -123,6 +151,8 @@ def hub_requests(trace: Trace) -> Iterator[Finding]:
     else:
         return
     if count:
+        worth = cost >= WORTH_NS or cost >= WORTH_SHARE * session_wall_ns(trace)
+        asked_by = _asked_by(row for row in trace.requests if not row.failed)
         yield Finding(
             "R22",
             "hub-requests",
@@ -130,4 +160,8 @@ def hub_requests(trace: Trace) -> Iterator[Finding]:
             f"Every file was here already, and {units.count(count, 'request')} asked whether it is current.",
             "Set HF_HUB_OFFLINE=1, or pass local_files_only=True.",
             cost_ns=cost,
+            severity="warning" if worth else "info",
+            fix=OFFLINE,
+            numbers={"requests": count, "spent_ns": cost},
+            where=Where(spans=asked_by, files=first_few(row.file for row in trace.requests)),
         )

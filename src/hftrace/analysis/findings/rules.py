@@ -7,13 +7,45 @@ those of the project's catalogue of cases.
 """
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import Total, take, tensor_batches, tensor_sums
 from hftrace.schema.trace import Trace
+
+SEVERITIES = ("error", "warning", "info")
+"""How much a finding matters, the worst first: the model is not what it should be, or the load failed; time
+or memory that can be spared, or a doubt that a person must settle; and what is good to know of a load
+that does nothing wrong."""
+WORTH_BYTES = 100_000_000
+WORTH_NS = 1_000_000_000
+"""What costs less is good to know, and no warning: a load of a tiny model does nothing that matters."""
+MOST_NAMED = 8
+"""Of spans, tensors and files that a finding points at: a view has the rest."""
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What mends it, as ``tune`` and ``compare`` can apply it; valid for the versions in the trace."""
+
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    """Keywords of ``from_pretrained``, with JSON values; a dtype goes by torch's name."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables of the process, set before it starts."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """The rows of the trace that a finding is about, the first few of each."""
+
+    spans: list[int] = field(default_factory=list)
+    """By id."""
+    tensors: list[str] = field(default_factory=list)
+    """By name in the model; by key where they have none."""
+    files: list[str] = field(default_factory=list)
+    """By the name in the file ledger."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,13 @@ class Finding:
     """What follows ``--view`` to see more of it; the view of what it concerns where it says nothing."""
     load: int | None = None
     """The span of the load that it is of; None for one of the whole session."""
+    severity: str = ""
+    """One of :data:`SEVERITIES`; what its kind was registered with where it says nothing."""
+    fix: Fix | None = None
+    """None where no one keyword or variable mends it."""
+    numbers: Mapping[str, int | float | str | None] = field(default_factory=dict)
+    """The evidence as figures, units in their names (``_ns``, ``_bytes``); counts and shares have none."""
+    where: Where = field(default_factory=Where)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the finding as plain JSON values."""
@@ -80,6 +119,8 @@ class FindingKind(NamedTuple):
     """In one line."""
     concerns: str = "other"
     """One of :data:`CONCERNS`."""
+    severity: str = "warning"
+    """One of :data:`SEVERITIES`."""
 
 
 Rule: TypeAlias = Callable[[Trace], Iterator[Finding]]
@@ -93,20 +134,26 @@ KINDS: list[FindingKind] = []
 
 
 def rule(
-    *kinds: tuple[str, str, str], concerns: str = "other", of_session: bool = False, at_end: bool = False
+    *kinds: tuple[str, str, str] | tuple[str, str, str, str],
+    concerns: str = "other",
+    severity: str,
+    of_session: bool = False,
+    at_end: bool = False,
 ) -> Callable[[Rule], Rule]:
     """Registers a rule.
 
     Args:
-        kinds: Id, name and meaning of each kind of finding that it can yield.
+        kinds: Id, name and meaning of each kind of finding that it can yield, and its severity where that is
+            another than the rule's.
         concerns: What all of them are about, one of :data:`CONCERNS`.
+        severity: How much they matter, one of :data:`SEVERITIES`, where a finding does not say otherwise.
         of_session: Whether it looks at the whole session at once. A rule is asked about each load for
             itself otherwise, and never sees what several of them add up to.
         at_end: Whether it looks at the tensors as they were seen last, and not as their load left them.
     """
 
     def register(function: Rule) -> Rule:
-        KINDS.extend(FindingKind(*kind, concerns) for kind in kinds)
+        KINDS.extend(FindingKind(*kind[:3], concerns, *(kind[3:] or (severity,))) for kind in kinds)
         RULES.append(function)
         if of_session:
             OF_SESSION.add(function)
@@ -182,6 +229,25 @@ def worst_names(
     rest = len(sizes) - len(worst)
     what = "more" if whole else "more module"
     return ", ".join(worst) + (f" and {units.count(rest, what, what if whole else None)}" if rest > 0 else "")
+
+
+def first_few(names: Iterable[str | None]) -> list[str]:
+    """Returns the first few of some names, each once, for :class:`Where`."""
+    return list(dict.fromkeys(name for name in names if name))[:MOST_NAMED]
+
+
+def tensors_of(trace: Trace, kind: str, *, without: Container[int] = (), **fields: str | None) -> list[str]:
+    """Names the first few tensors whose class has the values given, for :class:`Where`."""
+    names, keys = trace.tensors.column("name"), trace.tensors.column("keys")
+    rows = sorted(
+        row
+        for batch in tensor_batches(trace)
+        if batch.tensor_class.kind == kind
+        and all(getattr(batch.tensor_class, name) == value for name, value in fields.items())
+        for row in batch.rows
+        if row not in without
+    )[:MOST_NAMED]
+    return first_few(names[row] or (keys[row][0] if keys[row] else None) for row in rows)
 
 
 def is_number(value: Any) -> bool:

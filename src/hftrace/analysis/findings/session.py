@@ -40,6 +40,7 @@ def _resizes(trace: Trace) -> list[Part]:
 @rule(
     ("R40", "slow-resize", "resize_token_embeddings after a load takes long, mostly to draw the new rows."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def slow_resize(trace: Trace) -> Iterator[Finding]:
@@ -60,12 +61,19 @@ def slow_resize(trace: Trace) -> Iterator[Finding]:
         "save the model.",
         cost_ns=spent,
         view="timeline",
+        severity="warning" if spent >= LEAST_NS else "info",
+        numbers={
+            "spent_ns": spent,
+            "loads_ns": inside_ns(trace),
+            "calls": sum(part.times for part in found),
+        },
     )
 
 
 @rule(
     ("R39", "outside-dominates", "Most of the session lies outside of the loads, and not in imports."),
     concerns="time",
+    severity="info",
     of_session=True,
 )
 def outside_dominates(trace: Trace) -> Iterator[Finding]:
@@ -98,6 +106,7 @@ def outside_dominates(trace: Trace) -> Iterator[Finding]:
         _advice(own[0]),
         cost_ns=spent,
         view="timeline",
+        numbers={"outside_ns": spent, "session_ns": wall},
     )
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hftrace.analysis.children import unrecorded_children
-from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.findings.registry import all_findings, findings
 from hftrace.analysis.loader import is_unrecognised
-from hftrace.analysis.once import once
 from hftrace.analysis.time.instead import seen_instead
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.overlap import overlapping_loads
@@ -31,7 +30,7 @@ class Reason(NamedTuple):
 
     kind: str
     """``ended, block-raised, exited, no-load, failed-load, incomplete, unrecognised, overlapping, children,
-    requests, outside`` or ``one-load``."""
+    requests, outside, one-load`` or ``hidden``."""
     facts: dict[str, Any]
     """Names, counts and times in ns."""
 
@@ -45,13 +44,15 @@ def claimed(trace: Trace) -> bool:
     return not findings(trace) and not doubts(trace)
 
 
-@once
 def doubts(trace: Trace) -> list[Reason]:
     """Returns all reasons against the claim that can be seen in a trace, the weightiest first."""
     return list(_doubts(trace))
 
 
 def _doubts(trace: Trace) -> Iterator[Reason]:
+    hidden = len(all_findings(trace)) - len(findings(trace))
+    if hidden:
+        yield Reason("hidden", {"findings": hidden})
     index = span_index(trace)
     status = str(trace.outcome.get("status") or "ok")
     if status != "ok":
@@ -69,9 +70,9 @@ def _doubts(trace: Trace) -> Iterator[Reason]:
     failed = [row for row in loads if statuses[row] not in ("ok", "unknown")]
     if failed:
         yield Reason("failed-load", {"failed": len(failed), "loads": len(loads)})
-    if any(finding.rule in ("H01", "H02") for finding in findings(trace)):
+    if any(finding.rule in ("H01", "H02") for finding in all_findings(trace)):
         yield Reason("incomplete", {})
-    if is_unrecognised(trace) or any(finding.rule == "H04" for finding in findings(trace)):
+    if is_unrecognised(trace) or any(finding.rule == "H04" for finding in all_findings(trace)):
         yield Reason("unrecognised", {"transformers": text(trace.environment.get("transformers"))})
     overlap = overlapping_loads(trace)
     if overlap is not None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule, total_of
+from hftrace.analysis.findings.rules import MOST_NAMED, Finding, Where, rule, tensors_of, total_of
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
@@ -21,6 +21,7 @@ MAX_NAMES = 4
 @rule(
     ("R34", "overlapping-loads", "Several from_pretrained ran at the same time in one process."),
     concerns="weights",
+    severity="error",
     of_session=True,
 )
 def overlapping(trace: Trace) -> Iterator[Finding]:
@@ -50,6 +51,16 @@ def overlapping(trace: Trace) -> Iterator[Finding]:
         f"{len(overlap.rows):,} loads ran at the same time in one process",
         "; ".join(parts) + ".",
         advice,
+        numbers={
+            "loads": len(overlap.rows),
+            "threads": overlap.threads,
+            "at_once": overlap.at_once,
+            "left_on_meta": left,
+        },
+        where=Where(
+            spans=[_session(trace).spans.column("id")[row] for row in overlap.rows[:MOST_NAMED]],
+            tensors=tensors_of(trace, "parameter", device="meta", offload=None),
+        ),
     )
 
 
@@ -60,8 +71,7 @@ def _names(trace: Trace, rows: list[int]) -> str:
         trace: The session, or one load of it.
         rows: Their spans, of the session.
     """
-    session = trace.session if isinstance(trace, LoadTrace) else trace
-    names = session.spans.column("name")
+    names = _session(trace).spans.column("name")
     counts = Counter(str(names[row]) for row in rows)
     said = [f"{count:,} of {name}" if count > 1 else name for name, count in counts.most_common(MAX_NAMES)]
     more = len(counts) - MAX_NAMES
@@ -69,6 +79,10 @@ def _names(trace: Trace, rows: list[int]) -> str:
         said[-1:] = [said[-1], f"{units.count(more, 'other class', 'other classes')}"]
     which = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
     return f"{len(rows):,} loads ({which})"
+
+
+def _session(trace: Trace) -> Trace:
+    return trace.session if isinstance(trace, LoadTrace) else trace
 
 
 def changed_globals(trace: Trace) -> list[str]:

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from hftrace import units
 from hftrace.analysis.findings.imports import costly_optional_packages
 from hftrace.analysis.findings.rules import (
+    MOST_NAMED,
+    WORTH_BYTES,
     Finding,
+    Fix,
+    Where,
+    first_few,
     is_number,
     rule,
     total_of,
@@ -37,6 +42,9 @@ from hftrace.analysis.time.weights import (
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
+COLLECTING_NS = 500_000_000
+AGAIN = 3
+"""A collection or two of the many objects that torch and transformers have made is what most loads see."""
 STORAGE_SHARE = 0.1
 """The share of the bytes read that must have come from storage before it is named as a part of the time."""
 
@@ -47,6 +55,7 @@ COLLECTED_SHARE = 0.1
 @rule(
     ("R25", "stalled", "The load stood still: long stretches without any event."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def stalled(trace: Trace) -> Iterator[Finding]:
@@ -74,12 +83,14 @@ def stalled(trace: Trace) -> Iterator[Finding]:
         f"{'the longest ' if len(silent) > 1 else ''}of {duration(worst.silent_ns or 0)}{where}; {stacks}.",
         "See what each thread was doing: hftrace show TRACE --view postmortem.",
         cost_ns=total,
+        numbers={"stretches": len(silent), "silent_ns": total, "longest_ns": worst.silent_ns},
     )
 
 
 @rule(
     ("R01", "init-then-overwrite", "Parameters were initialised, and the checkpoint then overwrote them."),
     concerns="time",
+    severity="warning",
 )
 def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
     """R01: parameters were allocated and initialised before the checkpoint overwrote them."""
@@ -100,12 +111,15 @@ def initialized_then_overwritten(trace: Trace) -> Iterator[Finding]:
             "Pass low_cpu_mem_usage=True (needs accelerate), or upgrade: from transformers 4.51 on, "
             "models are always built on the meta device.",
             cost_ns=spent,
+            fix=Fix({"low_cpu_mem_usage": True}),
+            numbers={"spent_ns": spent, "overwritten_bytes": overwritten},
         )
 
 
 @rule(
     ("R09", "full-collections", "The garbage collector walked all objects of the process again and again."),
     concerns="time",
+    severity="warning",
     of_session=True,
 )
 def full_collections(trace: Trace) -> Iterator[Finding]:
@@ -142,6 +156,9 @@ def full_collections(trace: Trace) -> Iterator[Finding]:
         f"{'; '.join(parts)}. {whole} {units.count(freed, 'object')}.",
         _advice_on_collections(trace, {kind for kind, _ in places}, {place for _, place in places}),
         cost_ns=spent,
+        severity="warning" if spent >= COLLECTING_NS and len(rows) >= AGAIN else "info",
+        numbers={"collections": len(rows), "spent_ns": spent, "freed_objects": freed},
+        where=Where(spans=[trace.spans.column("id")[row] for row in rows[:MOST_NAMED]]),
     )
 
 
@@ -180,6 +197,7 @@ def _advice_on_collections(trace: Trace, kinds: set[str], places: set[str]) -> s
 @rule(
     ("R05", "imports-dominate", "Most of the time is Python imports, not the loader."),
     concerns="time",
+    severity="info",
     of_session=True,
 )
 def imports_dominate(trace: Trace) -> Iterator[Finding]:
@@ -225,12 +243,14 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         f"No option of the loader helps here: {advice}",
         cost_ns=spent,
         view="imports" if len(trace.imports) else "tree",
+        numbers={"imports_ns": spent, "session_ns": session_wall_ns(trace)},
     )
 
 
 @rule(
     ("R08", "pickle-checkpoint", "Weights in pickle files are unpacked into memory whole."),
     concerns="memory",
+    severity="warning",
 )
 def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
@@ -260,12 +280,16 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
             "whole before its tensors are placed.",
             "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
             cost_bytes=largest,
+            severity="warning" if largest >= WORTH_BYTES else "info",
+            numbers={"files": len(files), "stored_bytes": size},
+            where=Where(files=first_few(file.name for file in files)),
         )
 
 
 @rule(
     ("R24", "waiting-for-readers", "The thread that places tensors mostly waits for those that read them."),
     concerns="time",
+    severity="info",
 )
 def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     """The thread that places tensors mostly waits for those that read them."""
@@ -283,6 +307,12 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
         f"It waited {duration(waiting)} of {duration(loads_wall_ns(trace))} for {threads}.{reached} {limit}",
         advice,
         cost_ns=waiting,
+        numbers={
+            "waiting_ns": waiting,
+            "threads": len(weight_reading(trace).reader_threads),
+            "storage_bytes": storage_bytes(trace),
+            "read_bytes": weight_bytes(trace).read,
+        },
     )
 
 

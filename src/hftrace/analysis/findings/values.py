@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.schema.model import Tensor
 from hftrace.schema.trace import Trace
 
@@ -15,6 +15,7 @@ MAX_NAMES = 3
 @rule(
     ("R46", "not-finite", "Parameters that no file has hold values that are no numbers, by `load --stats`."),
     concerns="weights",
+    severity="error",
     at_end=True,
 )
 def not_finite(trace: Trace) -> Iterator[Finding]:
@@ -32,17 +33,19 @@ def not_finite(trace: Trace) -> Iterator[Finding]:
     ]
     if not bad:
         return
-    named = "; ".join(_words(row) for row in bad[:MAX_NAMES])
+    said = "; ".join(_words(row) for row in bad[:MAX_NAMES])
     rest = f"; and {len(bad) - MAX_NAMES} more" if len(bad) > MAX_NAMES else ""
     yield Finding(
         "R46",
         "not-finite",
         f"{units.count(len(bad), 'parameter')} without a file {'holds' if len(bad) == 1 else 'hold'} "
         "NaN or infinity",
-        f"{named}{rest}. No file has values for {'it' if len(bad) == 1 else 'them'}.",
+        f"{said}{rest}. No file has values for {'it' if len(bad) == 1 else 'them'}.",
         "Initialise them before the model is used or trained (torch.nn.init); if nothing was seen to write "
         "them, another version of transformers may initialise them.",
         cost_bytes=sum(row.bytes or 0 for row in bad),
+        numbers={"parameters": len(bad)},
+        where=Where(tensors=first_few(row.name for row in bad)),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.findings.rules import Finding, Fix, Where, first_few, rule
 from hftrace.analysis.ledger.verification import verification
+from hftrace.analysis.model_loads import model_loads
 from hftrace.schema.model import Tensor
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
@@ -21,6 +22,7 @@ MAX_NAMES = 3
         "A tied tensor has other weights of its own in the checkpoint, which the load dropped.",
     ),
     concerns="weights",
+    severity="error",
 )
 def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     """R30: the checkpoint has weights of its own for a tied tensor, and they are lost."""
@@ -36,7 +38,7 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     ]
     if not lost:
         return
-    named = "; ".join(
+    said = "; ".join(
         f"{name} is tied to {owner}, which does not hold the checkpoint's own {keys[0]}"
         for name, owner, keys, _ in lost[:MAX_NAMES]
     )
@@ -46,9 +48,12 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
         "R30",
         "tied-over-own-key",
         f"{units.count(len(lost), 'tied tensor')} lost weights of {'its' if len(lost) == 1 else 'their'} own",
-        f"{named}{rest}. {byte_count(size)} of the checkpoint were dropped without a word.",
+        f"{said}{rest}. {byte_count(size)} of the checkpoint were dropped without a word.",
         "If they were trained, load with tie_word_embeddings=False; else take the key out of the checkpoint.",
         cost_bytes=size,
+        fix=Fix({"tie_word_embeddings": False}) if len(lost) == 1 and _is_of_config(trace) else None,
+        numbers={"tensors": len(lost), "dropped_bytes": size},
+        where=Where(tensors=first_few(name for name, *_ in lost)),
     )
 
 
@@ -59,6 +64,7 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
         "`tie_weights` of the model's class wrote over weights that were placed from the checkpoint.",
     ),
     concerns="weights",
+    severity="error",
 )
 def tied_by_copy(trace: Trace) -> Iterator[Finding]:
     """R30: a model's own ``tie_weights`` wrote over loaded weights."""
@@ -84,6 +90,8 @@ def tied_by_copy(trace: Trace) -> Iterator[Finding]:
         "Let tie_weights of the model's class make the tensors one, or leave alone what has a key of its "
         "own; --verify says whether the values differ from the file's.",
         cost_bytes=size,
+        numbers={"tensors": len(lost), "placed_bytes": size},
+        where=Where(tensors=first_few(name for name, _ in lost)),
     )
 
 
@@ -94,6 +102,7 @@ def tied_by_copy(trace: Trace) -> Iterator[Finding]:
         "A tensor of the model does not hold what the files hold under its key, by `--verify`.",
     ),
     concerns="weights",
+    severity="error",
     at_end=True,
 )
 def verify_failed(trace: Trace) -> Iterator[Finding]:
@@ -102,18 +111,20 @@ def verify_failed(trace: Trace) -> Iterator[Finding]:
     if found is None or not found.different:
         return
     rows = [trace.tensors[row] for row in found.different]
-    named = "; ".join(_mismatch(row) for row in rows[:MAX_NAMES])
+    said = "; ".join(_mismatch(row) for row in rows[:MAX_NAMES])
     rest = f"; and {len(rows) - MAX_NAMES} more" if len(rows) > MAX_NAMES else ""
     size = sum(row.bytes or 0 for row in rows)
     yield Finding(
         "R38",
         "verify-failed",
         f"{units.count(len(rows), 'tensor')} {'is' if len(rows) == 1 else 'are'} not what the files hold",
-        f"{named}{rest}. Of {units.count(found.count, 'tensor')} with a source in the files "
+        f"{said}{rest}. Of {units.count(found.count, 'tensor')} with a source in the files "
         f"{found.same:,} hold it.",
         "Something changed the model after its weights were placed: look for it in the model's class, and in "
         "what runs after the load.",
         cost_bytes=size,
+        numbers={"different": len(rows), "compared": found.count, "same": found.same},
+        where=Where(tensors=first_few(row.name for row in rows)),
     )
 
 
@@ -126,3 +137,8 @@ def _mismatch(row: Tensor) -> str:
         if row.tolerance:
             what += f", where {row.tolerance:.3g} is permitted"
     return what
+
+
+def _is_of_config(trace: Trace) -> bool:
+    """Returns whether the config says that the embeddings are tied, which a keyword overrules."""
+    return any(load.got.get("tie_word_embeddings") is True for load in model_loads(trace))

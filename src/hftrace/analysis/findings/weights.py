@@ -7,12 +7,7 @@ from collections.abc import Container, Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.files import UNREAD
-from hftrace.analysis.findings.rules import (
-    Finding,
-    rule,
-    total_of,
-    worst_names,
-)
+from hftrace.analysis.findings.rules import Finding, Where, first_few, rule, tensors_of, total_of, worst_names
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.renames import explained_rows, other_names
 from hftrace.analysis.ledger.tensors import Total
@@ -30,6 +25,7 @@ from hftrace.units import byte_count
         "Weights came from the checkpoint, and the loader's initialisation overwrote them.",
     ),
     concerns="weights",
+    severity="error",
 )
 def overwritten_weights(trace: Trace) -> Iterator[Finding]:
     """R27: weights that were loaded, and written again by the model's own initialisation."""
@@ -46,12 +42,15 @@ def overwritten_weights(trace: Trace) -> Iterator[Finding]:
         "(init.normal_ and so on), which leaves loaded tensors alone, and __init__ must end with "
         "self.post_init().",
         cost_bytes=total.bytes,
+        numbers={"parameters": total.count},
+        where=Where(tensors=tensors_of(trace, "parameter", evidence="overwritten")),
     )
 
 
 @rule(
     ("R28", "uninitialized-weights", "Tensors hold whatever was in memory: nothing was seen to write them."),
     concerns="weights",
+    severity="error",
 )
 def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
     """R28: tensors that were allocated and never written."""
@@ -76,12 +75,15 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
             + _renamed_away(trace, kind, "uninitialized", explained),
             advice,
             cost_bytes=total.bytes,
+            numbers={f"{kind}s": total.count},
+            where=Where(tensors=tensors_of(trace, kind, provenance="uninitialized", without=explained)),
         )
 
 
 @rule(
     ("R31", "mismatched-shapes", "Keys of the checkpoint have another shape than the model's parameters."),
     concerns="weights",
+    severity="warning",
 )
 def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
@@ -102,6 +104,8 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
         f"Left out, as ignore_mismatched_sizes allows: {shown}{rest}.",
         "Give the config of the checkpoint (num_labels, vocab_size), or train them.",
         cost_bytes=size,
+        numbers={"parameters": len(rows)},
+        where=Where(tensors=first_few(names[row] for row in rows)),
     )
 
 
@@ -144,6 +148,9 @@ def _refused(trace: Trace) -> Iterator[Finding]:
         f"The load ended for {'it' if len(keys) == 1 else 'them'}: {'; '.join(keys[:3])}{rest}.",
         advice,
         cost_bytes=total.stored_bytes,
+        severity="error",
+        numbers={"keys": total.count},
+        where=Where(tensors=first_few(parts)),
     )
 
 
@@ -207,6 +214,7 @@ def _meant(trace: Trace) -> list[int]:
 @rule(
     ("R20", "missing-weights", "Parameters did not come from the checkpoint and were freshly initialised."),
     concerns="weights",
+    severity="warning",
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
@@ -229,12 +237,15 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{hints}",
         "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
         cost_bytes=total.bytes,
+        numbers={"parameters": total.count},
+        where=Where(tensors=tensors_of(trace, "parameter", provenance="initialized", without=without)),
     )
 
 
 @rule(
     ("R29", "unknown-weights", "Nothing that is hooked was seen to give these parameters their values."),
     concerns="weights",
+    severity="warning",
 )
 def unknown_weights(trace: Trace) -> Iterator[Finding]:
     """R29: parameters whose source was not seen."""
@@ -261,12 +272,15 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
         + _renamed_away(trace, "parameter", "unknown", explained),
         "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
+        numbers={"parameters": total.count},
+        where=Where(tensors=tensors_of(trace, "parameter", provenance="unknown", without=explained)),
     )
 
 
 @rule(
     ("R19", "left-on-meta", "Parameters have a shape and no data after the load."),
     concerns="weights",
+    severity="error",
 )
 def left_on_meta(trace: Trace) -> Iterator[Finding]:
     """R19: parameters that have no data after the load."""
@@ -282,12 +296,15 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
             f"{byte_count(total.bytes)} have a shape and no data; the first use fails.",
             advice,
             cost_bytes=total.bytes,
+            numbers={"parameters": total.count},
+            where=Where(tensors=tensors_of(trace, "parameter", device="meta", offload=None)),
         )
 
 
 @rule(
     ("R20", "unused-keys", "Keys of the checkpoint found no parameter."),
     concerns="weights",
+    severity="warning",
 )
 def unused_keys(trace: Trace) -> Iterator[Finding]:
     """R20: checkpoint keys that went nowhere."""
@@ -309,4 +326,13 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}",
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             cost_bytes=total.stored_bytes,
+            numbers={"keys": total.count},
+            where=Where(
+                tensors=first_few(
+                    [
+                        *tensors_of(trace, "unused", evidence=None, without=explained),
+                        *tensors_of(trace, "unused", evidence="renamed", without=explained),
+                    ]
+                )
+            ),
         )

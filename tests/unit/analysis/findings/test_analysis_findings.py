@@ -308,7 +308,7 @@ def test_what_is_found_is_in_the_catalogue(name):
 def test_the_documentation_lists_the_catalogue():
     table = (Path(__file__).parents[4] / "docs" / "findings.md").read_text("utf-8")
     for kind in catalogue():
-        assert re.search(rf"^\| {kind.id} \|[^|]*`{kind.name}`", table, re.M), kind
+        assert re.search(rf"^\| {kind.id} \|[^|]*`{kind.name}`[^|]*\| {kind.severity} \|", table, re.M), kind
 
 
 def test_keys_that_do_not_make_up_one_parameter_are_told_by_it():

@@ -1,0 +1,128 @@
+"""The rule about work that was done for nothing: fetched and not opened, read twice, loaded and replaced."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from hftrace import units
+from hftrace.analysis.as_loaded import rows_since
+from hftrace.analysis.findings.rules import WORTH_NS, Finding, Where, first_few, rule
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
+from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.time.phases import loads_wall_ns
+from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.time.weights import weight_files
+from hftrace.schema.trace import Trace
+from hftrace.units import byte_count
+
+MOST = 0.5
+"""The share of a load's weights from which it was for nothing as a whole."""
+
+
+@rule(
+    ("R23", "fetched-not-opened", "Weight files were downloaded and never opened."),
+    concerns="time",
+    severity="warning",
+    of_session=True,
+)
+def fetched_not_opened(trace: Trace) -> Iterator[Finding]:
+    """R23: weight files that came over the network, and that no load opened."""
+    if trace.outcome.get("status", "ok") != "ok":
+        return
+    found = [file for file in weight_files(trace) if file.result == "downloaded" and file.opened is False]
+    if not found:
+        return
+    size = sum(file.downloaded_bytes or file.size_bytes or 0 for file in found)
+    names = first_few(file.name for file in found)
+    rest = len(found) - len(names)
+    yield Finding(
+        "R23",
+        "fetched-not-opened",
+        f"{units.count(len(found), 'weight file')} downloaded for nothing",
+        f"{', '.join(names)}{f' and {rest:,} more' if rest else ''}: {byte_count(size)} came from the Hub, "
+        "and no load opened them.",
+        "Say which files are meant: variant= or use_safetensors= of from_pretrained, ignore_patterns= of "
+        "snapshot_download.",
+        cost_bytes=size,
+        view="files",
+        numbers={"files": len(found), "downloaded_bytes": size},
+        where=Where(files=names),
+    )
+
+
+@rule(
+    ("R23", "loaded-twice", "The same weights were loaded several times in one process."),
+    concerns="time",
+    severity="info",
+    of_session=True,
+)
+def loaded_twice(trace: Trace) -> Iterator[Finding]:
+    """R23: several loads of one session that read the same tensors of the same files."""
+    paths = {(file.rank, file.name): file.path or file.source for file in weight_files(trace)}
+    sources: dict[frozenset[tuple[object, ...]], list[int]] = defaultdict(list)
+    names, keys, ranks = (trace.tensors.column(name) for name in ("file", "keys", "rank"))
+    provenances = trace.tensors.column("provenance")
+    for load in model_loads(trace):
+        read = frozenset(
+            (ranks[row], names[row], paths.get((ranks[row], names[row])), *keys[row])
+            for row in load.rows
+            if names[row] and keys[row] and provenances[row] in FROM_CHECKPOINT
+        )
+        if read:
+            sources[read].append(load.span)
+    index = span_index(trace)
+    for loads in sources.values():
+        again = [index.row_of[span] for span in loads[1:] if span in index.row_of]
+        spent = sum(index.wall_ns(row) for row in again)
+        if not again or spent < WORTH_NS:
+            continue
+        yield Finding(
+            "R23",
+            "loaded-twice",
+            f"The same weights were loaded {len(loads):,} times",
+            f"{units.count(len(loads), 'load')} read the same tensors of the same files in one session; all "
+            f"but the first took {units.duration(spent)}.",
+            "Load once and hand the model on, or copy.deepcopy it, where no second copy from the files is "
+            "meant.",
+            cost_ns=spent,
+            view="loads",
+            numbers={"loads": len(loads), "spent_ns": spent},
+            where=Where(spans=loads[:8]),
+        )
+
+
+@rule(
+    ("R23", "loaded-then-replaced", "Most of what a load read was replaced by another state dict after it."),
+    concerns="time",
+    severity="warning",
+    at_end=True,
+)
+def loaded_then_replaced(trace: Trace) -> Iterator[Finding]:
+    """R23: a model whose weights came from a checkpoint, and then from somewhere else."""
+    was, sizes = trace.at_return.column("provenance"), trace.at_return.column("bytes")
+    names, evidence = trace.tensors.column("name"), trace.tensors.column("evidence")
+    loaded = sum(size or 0 for size, how in zip(sizes, was, strict=True) if how in FROM_CHECKPOINT)
+    rows = [
+        (row, later)
+        for row, later in rows_since(trace)
+        if was[row] in FROM_CHECKPOINT and evidence[later] == "load_state_dict"
+    ]
+    replaced = sum(sizes[row] or 0 for row, _ in rows)
+    if not loaded or replaced <= MOST * loaded:
+        return
+    spent = loads_wall_ns(trace)
+    yield Finding(
+        "R23",
+        "loaded-then-replaced",
+        f"{byte_count(replaced)} loaded, then replaced by load_state_dict",
+        f"{units.count(len(rows), 'tensor')} came from the checkpoint in a load of {units.duration(spent)}, "
+        f"and load_state_dict put others in their place: {units.share(replaced / loaded)} of what was read.",
+        "Build the model without weights, AutoModel.from_config(AutoConfig.from_pretrained(...)), or hand "
+        "state_dict= to from_pretrained.",
+        cost_ns=spent,
+        view="tensors",
+        severity="warning" if spent >= WORTH_NS else "info",
+        numbers={"tensors": len(rows), "replaced_bytes": replaced, "loaded_bytes": loaded},
+        where=Where(tensors=first_few(names[later] for _, later in rows)),
+    )
