@@ -115,19 +115,6 @@ TABLE: tuple[Setting, ...] = (
         applies=lambda situation: situation.safetensors and situation.formats != {"safetensors"},
     ),
     Setting("fast init", without=frozenset({"_fast_init"}), until=(4, 51), applies=_falsy("_fast_init")),
-    Setting("low_cpu_mem_usage=True", {"low_cpu_mem_usage": True}, until=(4, 51)),
-    Setting(
-        "device_map=cpu",
-        {"device_map": CPU},
-        # Where nothing is moved by it, it still takes another way through the loader.
-        applies=lambda situation: situation.keywords.get("device_map") is None,
-    ),
-    Setting(
-        "device_map=auto",
-        {"device_map": "auto"},
-        changes=_DEVICE,
-        applies=lambda situation: situation.accelerators,
-    ),
     Setting(
         "dtype=auto",
         {"dtype": "auto"},
@@ -141,6 +128,19 @@ TABLE: tuple[Setting, ...] = (
         without=DTYPE_KEYWORDS,
         changes=_DTYPE,
         applies=lambda situation: situation.stored != {"bfloat16"},
+    ),
+    Setting("low_cpu_mem_usage=True", {"low_cpu_mem_usage": True}, until=(4, 51)),
+    Setting(
+        "device_map=cpu",
+        {"device_map": CPU},
+        # Where nothing is moved by it, it still takes another way through the loader.
+        applies=lambda situation: situation.keywords.get("device_map") is None,
+    ),
+    Setting(
+        "device_map=auto",
+        {"device_map": "auto"},
+        changes=_DEVICE,
+        applies=lambda situation: situation.accelerators,
     ),
     Setting("attn_implementation=sdpa", {"attn_implementation": "sdpa"}, changes=_ATTENTION),
     Setting("attn_implementation=eager", {"attn_implementation": "eager"}, changes=_ATTENTION),

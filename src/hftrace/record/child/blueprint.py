@@ -60,7 +60,7 @@ def blueprint(question: Mapping[str, Any]) -> dict[str, Any]:
         except BlueprintError:
             raise
         except Exception as error:
-            problem = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
             continue
         smallest = made
         if most is None or made["elements"] * each <= most:
@@ -95,10 +95,20 @@ def _built(raw: Mapping[str, Any]) -> dict[str, Any]:
     if model_type not in auto.CONFIG_MAPPING_NAMES:
         raise BlueprintError(f"this transformers knows no model type {model_type!r}")
     config = auto.CONFIG_MAPPING[model_type].from_dict({**raw})
-    owner = _class_for(raw, model_type)
-    config.architectures = [owner.__name__]
-    with torch.device("meta"):
-        model = owner(config)
+    model: Any = None
+    first: Exception | None = None
+    for owner in _classes_for(raw, model_type):
+        config.architectures = [owner.__name__]
+        try:
+            with torch.device("meta"):
+                model = owner(config)
+            break
+        except Exception as error:  # one of a part of the model takes the part's config
+            first = first or error
+    else:
+        if first is None:
+            raise BlueprintError(f"this transformers has no model class for {model_type}")
+        raise first
     model.tie_weights()
     tensors = dict(_as_saved(model))
     rows = [
@@ -108,31 +118,32 @@ def _built(raw: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {id(each): each.numel() for each in model.parameters()}
     return {
         "config": json.loads(config.to_json_string()),
-        "class": owner.__name__,
+        "class": type(model).__name__,
         "tensors": rows,
         "elements": sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
         "parameters": sum(parameters.values()),
     }
 
 
-def _class_for(raw: Mapping[str, Any], model_type: str) -> Any:
-    """Returns the model's class: what the config names, else the first in the tables of the auto classes."""
+def _classes_for(raw: Mapping[str, Any], model_type: str) -> Iterator[Any]:
+    """Yields the model's classes: what the config names, else those in the tables of the auto classes."""
     import transformers
 
-    for name in raw.get("architectures") or []:
-        owner = getattr(transformers, str(name), None)
-        if owner is not None:
-            return owner
+    named = [getattr(transformers, str(name), None) for name in raw.get("architectures") or []]
+    if any(named):
+        yield next(filter(None, named))
+        return
     auto = importlib.import_module("transformers.models.auto.modeling_auto")
     others = [name for name in vars(auto) if name.startswith("AutoModelFor") and name not in PREFERRED]
+    seen = set()
     for name in (*PREFERRED, *others, *LAST):
         mapping = getattr(getattr(vars(auto).get(name), "_model_mapping", None), "_model_mapping", None) or {}
         entry = mapping.get(model_type)
         for candidate in entry if isinstance(entry, (tuple, list)) else [entry]:
             owner = getattr(transformers, candidate, None) if candidate else None
-            if owner is not None:
-                return owner
-    raise BlueprintError(f"this transformers has no model class for {model_type}")
+            if owner is not None and candidate not in seen:
+                seen.add(candidate)
+                yield owner
 
 
 def _as_saved(model: Any) -> Iterator[tuple[str, Any]]:
