@@ -15,7 +15,7 @@ from hftrace.synth.writer import write
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.sparse
 TYPES = ["mixtral", "bert", "t5", "gpt_neox", "resnet", "whisper", "clip"]
-"""Merged experts, tied embeddings, encoders and decoders, buffers of integers, parts with configs of their own."""
+"""Merged experts, tied embeddings, encoders and decoders, buffers of integers, parts with own configs."""
 
 
 def problems(folder, name):
