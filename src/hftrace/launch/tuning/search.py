@@ -201,7 +201,8 @@ class Tuner:
 
     def _alone(self, names: list[str]) -> tuple[Path, dict[str, Variant]] | None:
         """Proves which settings leave the model as it is, and measures those in full."""
-        room = max(0, self.runs.room(ALONE_SHARE, RUNS) - 1)
+        # One setting is worth all that is left: without it there is no answer.
+        room = max(self.runs.room(ALONE_SHARE, RUNS) - 1, min(1, self.runs.room(1.0, RUNS) - 1), 0)
         self._drop(names[room:], "the budget left no room to measure it in full")
         # What costs a run each is done for those alone that may be in the answer.
         names = [name for name in names[:room] if self._same_model(name, [name])]
