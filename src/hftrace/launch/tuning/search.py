@@ -251,19 +251,21 @@ class Tuner:
             specs = whole
             self._settings_of |= less
         elif self.runs.room(1.0, RUNS + 1) >= len(specs) + 1:
-            self._note("the budget left no room to leave out one setting at a time")
+            self._notes.append("the budget left no room to leave out one setting at a time")
         else:
-            self._note("the budget left no room to measure the settings together")
+            self._notes.append("the budget left no room to measure the settings together")
             return None
         if not self._same_model(COMBINED, chosen):
             how = self.models.found[COMBINED].how
-            self._note(f"together the settings are not proven to make the same model: {how}")
+            self._notes.append(f"together the settings are not proven to make the same model: {how}")
             return None
         self.runs.say(f"{' and '.join(chosen)} together")
         folder, measured = self._measure(COMBINED, specs, RUNS)
         measured = {name: made for name, made in measured.items() if name not in self.runs.failed}
         if not {PLAIN, COMBINED} <= measured.keys():
-            self._note(f"the settings together did not load: {self.runs.failed.get(COMBINED, 'no trace')}")
+            self._notes.append(
+                f"the settings together did not load: {self.runs.failed.get(COMBINED, 'no trace')}"
+            )
             return None
         for name in chosen:
             without = f"without {name}" if len(chosen) > 2 else next(one for one in chosen if one != name)
@@ -392,9 +394,6 @@ class Tuner:
     def _drop(self, names: Sequence[str], reason: str) -> None:
         for name in names:
             self._tried[name].reason = reason
-
-    def _note(self, text: str) -> None:
-        self._notes.append(text)
 
 
 def _peak(made: Variant) -> int | None:
