@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("hftrace.cli.run", "Run a program, and trace every load that it makes."),
     "show": ("hftrace.cli.show", "Draw a saved trace."),
     "compare": ("hftrace.cli.compare", "Compare loads: which is better, by how much, is it noise, and why."),
+    "bisect": ("hftrace.cli.bisect", "Find the version of transformers that made a load slower or larger."),
+    "tune": ("hftrace.cli.tune", "Find the call that loads a model fastest, or in the least memory."),
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
     "explain": ("hftrace.cli.explain", "Say what a finding means, and what mends it."),
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),

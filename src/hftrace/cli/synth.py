@@ -13,7 +13,7 @@ from hftrace import units
 from hftrace.cli.common.model import progress_bar
 from hftrace.cli.common.output import print_json
 from hftrace.errors import UsageError
-from hftrace.synth.architectures import ARCHITECTURES
+from hftrace.synth.architectures import ARCHITECTURES, architecture
 from hftrace.synth.planning import (
     DEFAULT_MAX_SHARD_SIZE,
     ELEMENT_BYTES,
@@ -29,6 +29,13 @@ from hftrace.units import byte_count, duration, rate
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", required=False)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="PATH",
+    help="Write the model of this config.json, which the installed transformers knows.",
+)
 @click.option(
     "--size", metavar="SIZE", help="Scale down to about this size of weights, such as 500MB or 1GiB."
 )
@@ -70,6 +77,7 @@ from hftrace.units import byte_count, duration, rate
 @click.option("--list", "list_names", is_flag=True, help="List the known names and leave.")
 def command(
     name: str | None,
+    config_path: Path | None,
     size: str | None,
     dtype: str | None,
     max_shard_size: str,
@@ -86,13 +94,22 @@ def command(
     NAME is an architecture such as llama-2-7b: its published configuration,
     tensor names and shapes, at full size or scaled down with --size. Layers go
     first, then the width, and the vocabulary and the experts last.
+
+    NAME is any other model type of the installed transformers as well, such as mixtral or qwen2_moe, with the
+    config that it has by itself; --config takes one from a file. The model is then built on the meta device,
+    by a process of its own, to learn its tensors; a smaller --size has fewer layers first, then a smaller
+    vocabulary and fewer experts, then a narrower width, and is no more than asked for if that can be had.
     """
     if list_names:
         _print_names(as_json)
         return
-    if name is None:
+    overrides = _overrides(settings)
+    if config_path is not None or (name is not None and name.strip().lower() not in ARCHITECTURES):
+        planned = _plan_any(name, config_path, size, dtype, max_shard_size, overrides)
+    elif name is None:
         raise UsageError("say which architecture to write; hftrace synth --list names them")
-    planned = plan(name, size, dtype, max_shard_size, _overrides(settings))
+    else:
+        planned = plan(name, size, dtype, max_shard_size, overrides)
     started = time.perf_counter()
     with progress_bar(planned) as progress:
         directory, was_there, files = _write(planned, file_format, seed, output, force, progress)
@@ -101,6 +118,61 @@ def command(
         print_json(_result(planned, directory, files, file_format, seed, was_there, seconds))
     else:
         _print_result(planned, directory, was_there, seconds)
+
+
+def _plan_any(
+    name: str | None,
+    config_path: Path | None,
+    size: str | None,
+    dtype: str | None,
+    max_shard_size: str,
+    overrides: dict[str, Any],
+) -> CheckpointPlan:
+    """Plans a checkpoint of any model that the installed transformers knows."""
+    from hftrace.launch.blueprints import ask_blueprint
+    from hftrace.synth.blueprints import plan_blueprint, stated_dtype
+
+    if name is not None and config_path is not None:
+        raise UsageError("a name and --config both say what to write: give one of them")
+    config = None if config_path is None else _config(config_path)
+    if config is None and not str(name).isidentifier() and not str(name).replace("-", "_").isidentifier():
+        architecture(str(name))  # says which names there are
+    blueprint = None
+    try:
+        if overrides or dtype is None:
+            # What a model type is by itself has to be known before anything in it is set.
+            first = {"asked": config} if config is not None else ask_blueprint(model_type=name)
+            config = {**first["asked"], **overrides}
+            dtype = dtype or stated_dtype(config)
+            blueprint = first if config_path is None and size is None and not overrides else None
+        if blueprint is None:
+            most = None if size is None else units.parse_size(size)
+            each = ELEMENT_BYTES.get(dtype, 4)
+            blueprint = ask_blueprint(config=config, model_type=name, most_bytes=most, float_bytes=each)
+    except UsageError as error:
+        if config_path is None and "knows no model type" in error.message:
+            architecture(str(name))  # says which names there are besides
+        raise
+    called = name or str(blueprint["config"].get("model_type"))
+    return plan_blueprint(blueprint, name=called, size=size, dtype=dtype, max_shard_size=max_shard_size)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Returns the content of a config.json, or of the one in a directory.
+
+    Raises:
+        UsageError: It cannot be read, or is none.
+    """
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
+    except ValueError:
+        raise UsageError(f"{file} is not valid JSON") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise UsageError(f"{file} is no config of a model: it has no model_type")
+    return config
 
 
 def _write(

@@ -32,7 +32,10 @@ def load_command(run: Path, request: LoadRequest) -> list[str]:
         run: The run's directory, with the request in it.
         request: What to load.
     """
-    module = "hftrace.launch.verified" if request.verify or request.stats else "hftrace.record.child.load"
+    if request.digest:
+        module = "hftrace.launch.digested"
+    else:
+        module = "hftrace.launch.verified" if request.verify or request.stats else "hftrace.record.child.load"
     return child_command(request.python, "load", run, module)
 
 
@@ -67,8 +70,9 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
                 "quiet_bars": request.quiet_bars,
                 "touch": request.touch,
                 "forward": request.forward,
-                "verify": request.verify,
+                "verify": request.verify or request.digest,
                 "stats": request.stats,
+                "collector": request.collector,
                 "release": request.release,
             }
         ),

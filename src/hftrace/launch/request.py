@@ -80,6 +80,9 @@ class LoadRequest:
         generate: What to ask the model after that.
         verify: Whether to hold the model against its files after that.
         stats: Whether to measure the tensors that no file has, after that.
+        digest: Whether to take digests of the model, and to verify it.
+        collector: What Python's collector of cycles does during the load: ``off``, ``freeze``, or None for
+            what it does by itself.
         release: Whether to let go of the model at the end, and measure what stays.
     """
 
@@ -95,4 +98,6 @@ class LoadRequest:
     generate: Prompt | None = None
     verify: bool = False
     stats: bool = False
+    digest: bool = False
+    collector: str | None = None
     release: bool = False

@@ -330,6 +330,11 @@ ATTRIBUTES: dict[str, Shape] = {
     "token_ns": {"median": AMOUNT, "first": AMOUNT, "last": AMOUNT},
     "tokens": AMOUNT,
     "task": TEXT,
+    "digests": {
+        **dict.fromkeys(("values", "others", "layout", "places", "kind"), TEXT),
+        "tensors": AMOUNT,
+        "others_tensors": AMOUNT,
+    },
 }
 """The same of the attributes of spans, of any phase. ``request`` is a flag in spans of the Hub's client."""
 

@@ -29,15 +29,17 @@ class TensorSpec:
     Attributes:
         name: Its key in the checkpoint.
         shape: Its dimensions.
-        fill: Random values, ones (norm weights), or the lower triangle of a causal mask.
+        fill: Random values, ones (norm weights), zeros, or the lower triangle of a causal mask.
         parameter: False for what published files hold beside the parameters, and
             no model takes: it needs bytes, but does not count.
+        dtype: What it is stored in, by torch's name; None for that of the checkpoint.
     """
 
     name: str
     shape: tuple[int, ...]
-    fill: Literal["normal", "ones", "mask"] = "normal"
+    fill: Literal["normal", "ones", "zeros", "mask"] = "normal"
     parameter: bool = True
+    dtype: str | None = None
 
     @property
     def elements(self) -> int:

@@ -20,8 +20,21 @@ DEFAULT_MAX_SHARD_SIZE = "5GB"
 ELEMENT_BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 """The size of one number by the name of the dtype."""
 
-SAFETENSORS_DTYPES: Mapping[str, str] = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+SAFETENSORS_DTYPES: Mapping[str, str] = {
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 """What a safetensors header calls each dtype."""
+
+OTHER_BYTES: Mapping[str, int] = {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
+"""The size of one number of buffers that hold no floats."""
 
 FORMATS: Mapping[str, tuple[str, str]] = {
     "safetensors": ("model", ".safetensors"),
@@ -85,6 +98,8 @@ class CheckpointPlan:
     preprocessor: Mapping[str, Any] | None = field(default=None)
     auto_class: str = "AutoModelForCausalLM"
     since: str = "4.36"
+    generative: bool | None = None
+    """Whether there is a ``generation_config.json``; None for what the layout of its family says."""
 
     @property
     def element_bytes(self) -> int:
@@ -125,9 +140,9 @@ class CheckpointPlan:
         entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         offset = 0
         for tensor in self.shards[index].tensors:
-            end = offset + tensor.elements * self.element_bytes
+            end = offset + stored_bytes(tensor, self.dtype)
             entries[tensor.name] = {
-                "dtype": SAFETENSORS_DTYPES[self.dtype],
+                "dtype": SAFETENSORS_DTYPES[tensor.dtype or self.dtype],
                 "shape": tensor.shape,
                 "data_offsets": (offset, end),
             }
@@ -234,7 +249,7 @@ def _plan(
         config=dict(sorted({**config, "torch_dtype": dtype}.items())),
         dtype=dtype,
         tensors=tensors,
-        shards=_sharded(tensors, element_bytes, max_shard_bytes),
+        shards=sharded(tensors, dtype, max_shard_bytes),
         target_bytes=target_bytes,
         max_shard_bytes=max_shard_bytes,
         changes=changes,
@@ -245,12 +260,18 @@ def _plan(
     )
 
 
-def _sharded(tensors: Iterable[TensorSpec], element_bytes: int, limit: int) -> tuple[Shard, ...]:
+def stored_bytes(tensor: TensorSpec, dtype: str) -> int:
+    """Returns the size of a tensor in a checkpoint of a dtype."""
+    own = tensor.dtype or dtype
+    return tensor.elements * (OTHER_BYTES[own] if own in OTHER_BYTES else ELEMENT_BYTES[own])
+
+
+def sharded(tensors: Iterable[TensorSpec], dtype: str, limit: int) -> tuple[Shard, ...]:
     """Fills shards in order, as ``save_pretrained`` does; a tensor above the limit gets its own."""
     groups: list[list[TensorSpec]] = [[]]
     filled = 0
     for tensor in tensors:
-        size = tensor.elements * element_bytes
+        size = stored_bytes(tensor, dtype)
         if groups[-1] and filled + size > limit:
             groups.append([])
             filled = 0
@@ -259,7 +280,7 @@ def _sharded(tensors: Iterable[TensorSpec], element_bytes: int, limit: int) -> t
     return tuple(
         Shard(
             tuple(sorted(group, key=lambda tensor: tensor.name)),
-            sum(tensor.elements for tensor in group) * element_bytes,
+            sum(stored_bytes(tensor, dtype) for tensor in group),
         )
         for group in groups
     )

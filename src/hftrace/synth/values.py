@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from hftrace.synth.layouts import TensorSpec
-from hftrace.synth.planning import ELEMENT_BYTES
+from hftrace.synth.planning import ELEMENT_BYTES, stored_bytes
 
 if TYPE_CHECKING:
     import numpy
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 STANDARD_DEVIATION = 0.02
 
 _BLOCK_BYTES = 64 << 20
+_ZEROS_BYTES = 1 << 20
 _BLOCK_ELEMENTS = (65_537, 1_048_573, 4_194_301, 16_777_213, 33_554_393)
 """Prime numbers, each the largest or nearly so below a power of two: block lengths."""
 
@@ -67,6 +68,10 @@ class RandomValues:
 
     def pieces(self, tensor: TensorSpec, place: int) -> Iterator[memoryview]:
         """Yields the bytes of a tensor; ``place`` is its number in the checkpoint."""
+        if tensor.fill == "zeros":
+            # Numbers that are no floats count or point at something: none points outside.
+            yield from _zeros(stored_bytes(tensor, self._dtype))
+            return
         left = tensor.elements * self._item
         if tensor.fill == "mask":
             yield _mask(tensor.shape[-1], self._dtype)
@@ -85,6 +90,13 @@ class RandomValues:
             yield piece
             left -= len(piece)
             offset = 0
+
+
+def _zeros(count: int) -> Iterator[memoryview]:
+    while count:
+        piece = min(count, _ZEROS_BYTES)
+        yield memoryview(bytes(piece))
+        count -= piece
 
 
 def _mask(side: int, dtype: str) -> memoryview:

@@ -230,7 +230,9 @@ def _write_bin(
     for tensor in plan.shards[index].tensors:
         # A storage of its own for each: torch saves the whole storage that a tensor views.
         storage = bytearray(b"".join(values.pieces(tensor, places[tensor.name])))
-        state[tensor.name] = torch.frombuffer(storage, dtype=getattr(torch, plan.dtype)).reshape(tensor.shape)
+        dtype = getattr(torch, tensor.dtype or plan.dtype)
+        made = torch.frombuffer(storage, dtype=dtype) if storage else torch.empty(0, dtype=dtype)
+        state[tensor.name] = made.reshape(tensor.shape)
         meter.add(len(storage))
     torch.save(state, path)
 
@@ -258,7 +260,7 @@ class _Meter:
 def _small_files(plan: CheckpointPlan, format: str) -> dict[str, Any]:
     """Returns the content of all JSON files by name, in the order of writing: config.json is last."""
     config = plan.config
-    layout = family(config)
+    generative = family(config).generative if plan.generative is None else plan.generative
     files: dict[str, Any] = {}
     if len(plan.shards) > 1:
         stem, suffix = FORMATS[format]
@@ -272,7 +274,7 @@ def _small_files(plan: CheckpointPlan, format: str) -> dict[str, Any]:
                 )
             ),
         }
-    if layout.generative:
+    if generative:
         generation = {key: value for key, value in config.items() if key.endswith("_token_id")}
         files["generation_config.json"] = {"_from_model_config": True, **generation}
     if plan.tokens is not None:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,8 @@ def run_rounds(
     directory: Path,
     header: Mapping[str, Any],
     on_round: Callable[[Round, int, int], None],
+    warm: Collection[str] = (),
+    after: int = 0,
 ) -> Rounds:
     """Runs all variants ``repeat`` times in turn, after one run of each that is not counted.
 
@@ -100,11 +102,19 @@ def run_rounds(
         directory: Where the traces go.
         header: Facts for the traces' headers.
         on_round: Hears of each finished run: the run, how many are done, and how many there are.
+        warm: Variants that ran just before, and need no such run.
+        after: How many rounds of theirs the directory holds already: numbers go on from there.
     """
     result = Rounds({spec.name: [] for spec in specs})
     by_name = {spec.name: spec for spec in specs}
     stems = file_names(by_name)
-    turns = [(number, name) for number in range(repeat + 1) for name in order_of(list(by_name), number)]
+    numbers = [0, *range(after + 1, after + repeat + 1)]
+    turns = [
+        (number, name)
+        for number in numbers
+        for name in order_of(list(by_name), number)
+        if number or name not in warm
+    ]
     total, done = len(turns), 0
     interrupts = Interrupts()
     try:
@@ -159,6 +169,7 @@ def _run(
         load=varied(request.load, spec, str(scratch)),
         environment={**request.environment, **spec.environment},
         python=spec.python or request.python,
+        collector=spec.collector or request.collector,
     )
     try:
         return run_load(mine, interrupts, run=run, header=facts).trace

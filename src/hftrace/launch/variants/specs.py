@@ -40,6 +40,7 @@ class VariantSpec:
         environment: Variables that are set for it.
         python: Its interpreter; None for the one that hftrace runs in.
         without: Keywords that it does not have, whatever is common to all variants.
+        collector: What Python's collector of cycles does: see :class:`hftrace.launch.request.LoadRequest`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class VariantSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str | None = None
     without: frozenset[str] = frozenset()
+    collector: str | None = None
 
 
 PRESETS: dict[str, dict[str, Any]] = {

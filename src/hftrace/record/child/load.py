@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
+from hftrace.record.child.collector import collecting
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
 from hftrace.record.child.quantization import (
@@ -191,7 +192,8 @@ def _load(
         },
     )
     readiness = Readiness(recorder, request, looks)
-    held.append(owner.from_pretrained(model_id, **keywords))
+    with collecting(request.get("collector")):
+        held.append(owner.from_pretrained(model_id, **keywords))
     readiness.run(held)
 
 
