@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hftrace.record.child.plan_facts import dtype_name, model_facts
+from hftrace.record.child.plan_facts import model_facts
 from hftrace.record.child.plan_hollow import Hollow, UnknownError
 from hftrace.record.child.plan_ledger import PHASE_OUTSIDE, Ledger
-from hftrace.record.child.plan_stand_ins import standing_in
+from hftrace.record.child.plan_stand_ins import named_devices, standing_in
 from hftrace.record.hooks.lookup import find
 from hftrace.record.hooks.tables import POINTS
-
-OUTER = frozenset({"load"})
 
 
 def dry_load(
@@ -41,10 +38,14 @@ def dry_load(
         UnknownError: What the load does cannot be planned.
     """
     gpus = list(options.get("gpus") or [])
-    ledger = Ledger(real, Phases())
+    phases = Phases()
+    phases()  # what it learns takes memory, which is no part of the load
+    ledger = Ledger(real, phases)
     mode = Hollow(ledger, devices=bool(gpus))
     if "offload_folder" in keywords:
         keywords = {**keywords, "offload_folder": str(folder / "offload")}
+    if gpus and "device_map" in keywords:
+        keywords = {**keywords, "device_map": named_devices(keywords["device_map"])}
     start = real()
     ledger.settle()
     with standing_in(mode, gpus), mode:
@@ -59,20 +60,10 @@ def dry_load(
     return {
         "start": {"anon_bytes": start[0], "file_bytes": start[1]},
         **ledger.facts(),
-        **model_facts(model, mode, _stored(mode)),
+        **model_facts(model, mode),
         "end": {"anon_bytes": real()[0] + ledger.now["anon"], "file_bytes": real()[1] + ledger.now["file"]},
         "offload_written_bytes": ledger.now["disk"],
     }
-
-
-def _stored(mode: Hollow) -> dict[tuple[str, int], str]:
-    """Returns the dtype that each tensor of the files that were read has there."""
-    from safetensors import safe_open
-
-    import torch
-
-    found: dict[tuple[str, int], str] = {}
-    return found
 
 
 class Phases:

@@ -62,13 +62,12 @@ def _device(place: Any) -> str:
     return str(place)
 
 
-def model_facts(model: Any, mode: Hollow, stored: dict[tuple[str, int], str]) -> dict[str, Any]:
+def model_facts(model: Any, mode: Hollow) -> dict[str, Any]:
     """Returns what is in a finished model.
 
     Args:
         model: It.
         mode: What counted its load.
-        stored: The dtype of each tensor of the files, by file and offset, as far as known.
     """
     places = Places(model, mode)
     dtypes: Counter[str] = Counter()
@@ -90,7 +89,7 @@ def model_facts(model: Any, mode: Hollow, stored: dict[tuple[str, int], str]) ->
         count += parameter.numel()
         if place == CPU and mode.mapped(parameter) is not None:
             lazy += size
-        way = _way(parameter, place, mode, stored)
+        way = _way(parameter, place, mode)
         ways.setdefault(way, []).append(name)
         way_bytes[way] += size
     buffers = sum(each.numel() * each.element_size() for each in model.buffers())
@@ -118,7 +117,7 @@ def _logical(model: Any, count: int) -> int:
     return int(number()) if number is not None else count
 
 
-def _way(parameter: Any, place: str, mode: Hollow, stored: dict[tuple[str, int], str]) -> str:
+def _way(parameter: Any, place: str, mode: Hollow) -> str:
     """Returns how a parameter came to be where it is."""
     if place == DISK or (parameter.device.type == META and place != META):
         return "offloaded"
@@ -136,5 +135,4 @@ def _way(parameter: Any, place: str, mode: Hollow, stored: dict[tuple[str, int],
     if len(known.sources) > 1 or not known.operations <= MOVING:
         return "converted"
     (source,) = known.sources
-    before = stored.get(source)
-    return "copied" if before == dtype_name(parameter.dtype) else "cast"
+    return "copied" if source[2] == parameter.dtype else "cast"

@@ -29,6 +29,9 @@ MAX_SOURCES = 4096
 """Of one tensor: the experts of a layer are fused from so many at most."""
 
 
+Source = tuple[str, int, torch.dtype]
+
+
 class UnknownError(Exception):
     """The load does what cannot be planned."""
 
@@ -48,7 +51,7 @@ class Storage:
         kind: Of memory: anonymous, or a device's name.
         size: Its bytes.
         written: How many of them are there, as far as something wrote them.
-        sources: Where its values come from: (file, offset).
+        sources: Where its values come from: (file, offset, dtype there).
         operations: Which operations made them.
         counted: Whether it is in the ledger: what this process takes in truth is not.
         blank: Whether its values are not there.
@@ -59,7 +62,7 @@ class Storage:
     def __init__(self, kind: str, size: int, *, counted: bool = True, blank: bool = True) -> None:
         self.kind, self.size, self.counted, self.blank = kind, size, counted, blank
         self.written = 0
-        self.sources: frozenset[tuple[str, int]] = frozenset()
+        self.sources: frozenset[Source] = frozenset()
         self.operations: frozenset[str] = frozenset()
 
 
@@ -97,6 +100,11 @@ class Hollow(TorchDispatchMode):
         self._storages: dict[int, Storage] = {}
         self._mappings: list[Mapping] = []
         self._from_file: Any = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leaves the compiler out: it would be imported for being told to look away, which no load does."""
+        return False
 
     def __enter__(self) -> Hollow:
         self._from_file = vars(torch.UntypedStorage).get("from_file", torch.UntypedStorage.from_file)
@@ -332,12 +340,12 @@ class Hollow(TorchDispatchMode):
                 mapping.touched.add((offset, size))
                 self.ledger.add(FILE, size)
 
-    def _sources(self, tensors: list[Any]) -> frozenset[tuple[str, int]]:
-        found: frozenset[tuple[str, int]] = frozenset()
+    def _sources(self, tensors: list[Any]) -> frozenset[Source]:
+        found: frozenset[Source] = frozenset()
         for each in tensors:
             place = self.mapped(each)
             if place is not None:
-                found = _joined(found, frozenset({(place[0].path, place[1])}))
+                found = _joined(found, frozenset({(place[0].path, place[1], each.dtype)}))
             elif (known := self.known(each)) is not None:
                 found = _joined(found, known.sources)
         return found

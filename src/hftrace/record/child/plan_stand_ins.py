@@ -41,7 +41,63 @@ def standing_in(mode: Hollow, gpus: list[int]) -> Iterator[None]:
             original = getattr(sys.modules.get(name), "offload_weight", None)
             if original is not None:
                 stack.enter_context(_replaced({original: _offloading(mode)}))
+        if gpus:
+            stack.enter_context(_devices(gpus))
+            for name in ("accelerate.utils.modeling", "transformers.integrations.accelerate"):
+                original = getattr(sys.modules.get(name), "infer_auto_device_map", None)
+                if original is not None:
+                    stack.enter_context(_replaced({original: _named(original)}))
         yield
+
+
+def named_devices(device_map: Any) -> Any:
+    """Returns a device map with names in place of numbers, which torch takes only where such a device is."""
+    if isinstance(device_map, dict):
+        names = {name: named_devices(place) for name, place in device_map.items()}
+        return type(device_map)(names) if type(device_map) is not dict else names
+    return f"cuda:{device_map}" if type(device_map) is int else device_map
+
+
+def _named(original: Callable[..., Any]) -> Callable[..., Any]:
+    def infer_auto_device_map(*args: Any, **kwargs: Any) -> Any:
+        return named_devices(original(*args, **kwargs))
+
+    return infer_auto_device_map
+
+
+@contextlib.contextmanager
+def _devices(sizes: list[int]) -> Iterator[None]:
+    """Lets torch speak of devices that are not here: how many, and how much memory each has."""
+    import torch
+
+    def index(device: Any = None) -> int:
+        if device is None:
+            return 0
+        return device if isinstance(device, int) else torch.device(device).index or 0
+
+    answers: dict[str, Callable[..., Any]] = {
+        "is_available": lambda: True,
+        "device_count": lambda: len(sizes),
+        "current_device": lambda: 0,
+        "mem_get_info": lambda device=None: (sizes[index(device)], sizes[index(device)]),
+        "synchronize": lambda device=None: None,
+        "empty_cache": lambda: None,
+        "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
+    }
+    places: list[tuple[Any, str, Any]] = [(torch.cuda, name, answer) for name, answer in answers.items()]
+    for name, module in list(sys.modules.items()):
+        # What it reserves is what the weights take right after; it would ask the driver first.
+        if name.startswith("transformers") and "caching_allocator_warmup" in vars(module):
+            places.append((module, "caching_allocator_warmup", lambda *_, **__: None))
+    before = [(module, name, getattr(module, name)) for module, name, _ in places]
+    try:
+        for module, name, answer in places:
+            setattr(module, name, answer)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def _offloading(mode: Hollow) -> Callable[..., Any]:
