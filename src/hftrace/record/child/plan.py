@@ -29,6 +29,7 @@ from hftrace.schema.redact import learn_call, redact
 from hftrace.system.memory import HostMemory
 
 PLAN_FILE = "plan.json"
+OPTIONS_FILE = "options.json"
 
 
 class _Unrecorded:
@@ -50,6 +51,7 @@ def main(directory: str) -> int:
         hidden = json.loads(secret)
         keywords = {**(request.get("keywords") or {}), **hidden.pop("keywords", {})}
         request.update(hidden, keywords=keywords)
+    request["plan"] = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
     learn_call(str(request.get("model")), request.get("keywords") or {})
     found: dict[str, Any]
     try:
@@ -89,13 +91,13 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     from hftrace.record.child.plan_dry import dry_load
 
-    found = dry_load(owner, str(request["model"]), keywords, request.get("plan") or {}, folder, _reader(memory))
+    found = dry_load(owner, str(request["model"]), keywords, request["plan"], folder, _reader(memory))
     return {
         **found,
         "asked_class": owner.__name__,
         "import": {"anon_bytes": imported.rss_anon, "file_bytes": imported.rss_file},
         "versions": library_versions(),
-        **{"loader": loader_facts()},
+        "loader": loader_facts(),
         "python": sys.executable,
     }
 

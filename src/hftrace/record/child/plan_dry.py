@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hftrace.record.child.plan_cache import cache_bytes
 from hftrace.record.child.plan_facts import model_facts
 from hftrace.record.child.plan_hollow import Hollow, UnknownError
 from hftrace.record.child.plan_ledger import PHASE_OUTSIDE, Ledger
@@ -57,11 +58,17 @@ def dry_load(
         )
     if not isinstance(model, sys.modules["torch"].nn.Module):
         raise UnknownError(f"{type(model).__name__} is no model: only those are planned")
+    end = real()
+    cache, problem = None, None
+    if options.get("context"):
+        cache, problem = cache_bytes(model, int(options["context"]), int(options.get("batch") or 1))
     return {
         "start": {"anon_bytes": start[0], "file_bytes": start[1]},
         **ledger.facts(),
         **model_facts(model, mode),
-        "end": {"anon_bytes": real()[0] + ledger.now["anon"], "file_bytes": real()[1] + ledger.now["file"]},
+        "cache_bytes": cache,
+        "cache_problem": problem,
+        "end": {"anon_bytes": end[0] + ledger.now["anon"], "file_bytes": end[1] + ledger.now["file"]},
         "offload_written_bytes": ledger.now["disk"],
     }
 
@@ -74,15 +81,16 @@ class Phases:
         self._modules = 0
 
     def __call__(self) -> str:
+        """Returns the phase of the innermost function that has one."""
         if self._modules != len(sys.modules):
             self._modules = len(sys.modules)
             self._learn()
-        frame = sys._getframe(1)
+        frame: Any = sys._getframe(1)
         while frame is not None:
             phase = self._codes.get(frame.f_code)
             if phase is not None:
                 return phase
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return PHASE_OUTSIDE
 
     def _learn(self) -> None:

@@ -81,7 +81,7 @@ _LIKE = frozenset(
 _PLAIN = torch._C._disabled_torch_dispatch_impl
 
 
-class Hollow(TorchDispatchMode):
+class Hollow(TorchDispatchMode):  # type: ignore[misc]
     """Counts what operations on weights take instead of doing them.
 
     Args:
@@ -229,9 +229,7 @@ class Hollow(TorchDispatchMode):
         """Returns whether a tensor that is said to be on a device is asked for there once more."""
         known = self.known(tensor)
         return (
-            known is not None
-            and known.kind == kind != ANON
-            and kwargs.get("dtype") in (None, tensor.dtype)
+            known is not None and known.kind == kind != ANON and kwargs.get("dtype") in (None, tensor.dtype)
         )
 
     def _made(self, func: Any, args: Any, kwargs: Any, kind: str) -> Any:
@@ -298,14 +296,13 @@ class Hollow(TorchDispatchMode):
             known.blank = True
             known.sources = _joined(self._sources(inputs), known.sources if target.numel() else frozenset())
             known.operations = known.operations | {func._schema.name} | self._operations(inputs)
-        returns = [ret for ret in func._schema.returns]
+        returns = list(func._schema.returns)
         if not returns:
             return None
         return written[0] if len(returns) == 1 else tuple(written[: len(returns)])
 
     def _computed(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], kind: str) -> Any:
         """Returns outputs that are there in all but their values."""
-        self._read(tensors)
         asked = {**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs
         target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else ""
         try:
@@ -313,7 +310,8 @@ class Hollow(TorchDispatchMode):
         except NotImplementedError:
             raise UnknownError(f"torch cannot say what {func} gives without doing it") from None
         if target == "meta":
-            return result
+            return result  # whose values nobody needs: nothing is read
+        self._read(tensors)
         sources, operations = self._sources(tensors), self._operations(tensors) | {func._schema.name}
         name = kind
 
