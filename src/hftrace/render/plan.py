@@ -18,6 +18,7 @@ WAYS = {
     "quantised": "quantised",
     "initialised": "not in the files: initialised at random",
     "offloaded": "offloaded",
+    "unknown": "made by code that a plan does not see",
     "meta": "left on the meta device",
 }
 LABEL = 18

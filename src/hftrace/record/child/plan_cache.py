@@ -28,8 +28,7 @@ def cache_bytes(model: Any, context: int, batch: int) -> tuple[int | None, str |
         empty = empty.to(dtype if dtype.is_floating_point else torch.get_default_dtype()).eval()
         with torch.no_grad():
             ids = torch.ones((batch, context), dtype=torch.long, device="meta")
-            mask = torch.ones((batch, context), dtype=torch.long, device="meta")
-            out = empty(input_ids=ids, attention_mask=mask, use_cache=True)
+            out = empty(input_ids=ids, use_cache=True)
         cache = getattr(out, "past_key_values", None)
         if cache is None:
             cache = getattr(out, "cache_params", None)

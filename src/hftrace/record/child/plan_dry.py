@@ -47,6 +47,8 @@ def dry_load(
         keywords = {**keywords, "offload_folder": str(folder / "offload")}
     if gpus and "device_map" in keywords:
         keywords = {**keywords, "device_map": named_devices(keywords["device_map"])}
+    # A GGUF file is unpacked by numpy, which is not kept from it: its load is done, and measured.
+    unseen = bool(keywords.get("gguf_file"))
     start = real()
     ledger.settle()
     with standing_in(mode, gpus), mode:
@@ -65,7 +67,8 @@ def dry_load(
     return {
         "start": {"anon_bytes": start[0], "file_bytes": start[1]},
         **ledger.facts(),
-        **model_facts(model, mode),
+        **model_facts(model, mode, unseen),
+        "reads_weights": unseen,
         "cache_bytes": cache,
         "cache_problem": problem,
         "end": {"anon_bytes": end[0] + ledger.now["anon"], "file_bytes": end[1] + ledger.now["file"]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hftrace.record.child.plan_hollow import Hollow
+from hftrace.record.child.plan_hollow import Hollow, is_wrapped
 from hftrace.record.child.plan_ledger import ANON
 
 DISK, CPU, META = "disk", "cpu", "meta"
@@ -62,12 +62,13 @@ def _device(place: Any) -> str:
     return str(place)
 
 
-def model_facts(model: Any, mode: Hollow) -> dict[str, Any]:
+def model_facts(model: Any, mode: Hollow, unseen: bool = False) -> dict[str, Any]:
     """Returns what is in a finished model.
 
     Args:
         model: It.
         mode: What counted its load.
+        unseen: Whether weights come from where it does not see them.
     """
     places = Places(model, mode)
     dtypes: Counter[str] = Counter()
@@ -89,7 +90,7 @@ def model_facts(model: Any, mode: Hollow) -> dict[str, Any]:
         count += parameter.numel()
         if place == CPU and mode.mapped(parameter) is not None:
             lazy += size
-        way = _way(parameter, place, mode)
+        way = _way(parameter, place, mode, unseen)
         ways.setdefault(way, []).append(name)
         way_bytes[way] += size
     buffers = sum(each.numel() * each.element_size() for each in model.buffers())
@@ -117,15 +118,19 @@ def _logical(model: Any, count: int) -> int:
     return int(number()) if number is not None else count
 
 
-def _way(parameter: Any, place: str, mode: Hollow) -> str:
+def _way(parameter: Any, place: str, mode: Hollow, unseen: bool) -> str:
     """Returns how a parameter came to be where it is."""
     if place == DISK or (parameter.device.type == META and place != META):
         return "offloaded"
     if parameter.device.type == META:
         return META
+    if is_wrapped(parameter):
+        return "quantised"
     if mode.mapped(parameter) is not None:
         return "mapped"
     known = mode.known(parameter)
+    if unseen and (known is None or not known.sources):
+        return "unknown"
     if known is None or not known.sources:
         if known is not None and any(not name.startswith("aten::") for name in known.operations):
             return "quantised"

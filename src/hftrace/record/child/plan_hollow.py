@@ -9,6 +9,7 @@ that it decides, in every version and for every architecture; what it would have
 from __future__ import annotations
 
 import mmap
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -66,6 +67,8 @@ class Storage:
         self.operations: frozenset[str] = frozenset()
 
 
+_NOTHING = Storage("", 0)
+"""Stands for what was overwritten as a whole."""
 _ALIASES = torch.ops.aten.alias.default
 _ITEM = torch.ops.aten._local_scalar_dense.default
 _COPY_TO = torch.ops.aten._to_copy.default
@@ -134,11 +137,11 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def known(self, tensor: Any) -> Storage | None:
         """Returns what is known of a tensor's storage; None for one of no concern."""
-        return self._storages.get(tensor.untyped_storage()._cdata)
+        return None if is_wrapped(tensor) else self._storages.get(tensor.untyped_storage()._cdata)
 
     def mapped(self, tensor: Any) -> tuple[Mapping, int] | None:
         """Returns the weight file that a tensor lies in, and where in it."""
-        if tensor.device.type != "cpu" or not self._mappings:
+        if tensor.device.type != "cpu" or not self._mappings or is_wrapped(tensor):
             return None
         at = tensor.untyped_storage().data_ptr()
         for mapping in reversed(self._mappings):
@@ -205,7 +208,7 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         if not involved and kind == ANON:
             return func(*args, **kwargs)
         if func is _ITEM:
-            if (known := self.known(tensors[0])) is not None and known.blank:
+            if (known := self.known(tensors[0])) is not None and known.blank and not _is_saving():
                 self.looked.append(str(func))
             return func(*args, **kwargs)
         written = _written(func, args, kwargs)
@@ -258,7 +261,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         if torch.device(device if device is not None else tensors[0].device).type == "meta":
             return func(*args, **kwargs)
         asked = {**kwargs, "device": "meta", **({"pin_memory": False} if "pin_memory" in kwargs else {})}
-        like = func(*_mapped_args(args), **_mapped_args(asked))
+        with self.ledger.own_work():
+            like = func(*_mapped_args(args), **_mapped_args(asked))
         if like.numel() * like.element_size() >= LARGE:
             return self._reserved(func, like, kind)
         if kind != ANON:
@@ -294,8 +298,9 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
                 self._register(target, known)
             self._write(known, target.numel() * target.element_size())
             known.blank = True
-            known.sources = _joined(self._sources(inputs), known.sources if target.numel() else frozenset())
-            known.operations = known.operations | {func._schema.name} | self._operations(inputs)
+            kept = known if target.numel() * target.element_size() < known.size else _NOTHING
+            known.sources = _joined(self._sources(inputs), kept.sources)
+            known.operations = kept.operations | {func._schema.name} | self._operations(inputs)
         returns = list(func._schema.returns)
         if not returns:
             return None
@@ -306,7 +311,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         asked = {**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs
         target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else ""
         try:
-            result = func(*_mapped_args(args), **_mapped_args(asked))
+            with self.ledger.own_work():
+                result = func(*_mapped_args(args), **_mapped_args(asked))
         except NotImplementedError:
             raise UnknownError(f"torch cannot say what {func} gives without doing it") from None
         if target == "meta":
@@ -352,6 +358,21 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         return frozenset().union(
             *(known.operations for each in tensors if (known := self.known(each)) is not None)
         )
+
+
+def _is_saving() -> bool:
+    """Returns whether a module is writing its state down: a value that is only kept decides nothing."""
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == "_save_to_state_dict":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_wrapped(tensor: Any) -> bool:
+    """Returns whether a tensor is of a kind that holds others, and has no storage of its own."""
+    return type(tensor).__torch_dispatch__ is not _PLAIN
 
 
 def _joined(one: frozenset[Any], other: frozenset[Any]) -> frozenset[Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 ANON, FILE = "anon", "file"
+KEPT_AT_MOST = 32 << 20
+"""glibc gives larger pieces back at once; of smaller ones it may keep the pages, for want of order."""
 PHASE_OUTSIDE = "load"
 """The phase of what lies in no function that has one of its own."""
 
@@ -26,10 +30,27 @@ class Ledger:
         self.at: dict[str, str] = {}
         """The phase of each peak, by the name of what peaked."""
         self.phases: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        self._real = real
+        self.freed = 0
+        """Bytes that were given back in pieces which an allocator may keep."""
+        self._own = (0, 0)
+        self._read = real
         self._phase = phase
         # A storage may die while another thread, or this one, is in here.
         self._lock = threading.RLock()
+
+    @contextlib.contextmanager
+    def own_work(self) -> Iterator[None]:
+        """Leaves out what torch imports to say what an operation gives: no load does that."""
+        modules = len(sys.modules)
+        before = self._read()
+        yield
+        if len(sys.modules) != modules:
+            after = self._read()
+            self._own = (self._own[0] + after[0] - before[0], self._own[1] + after[1] - before[1])
+
+    def _real(self) -> tuple[int, int]:
+        anon, file = self._read()
+        return anon - self._own[0], file - self._own[1]
 
     def add(self, kind: str, count: int) -> None:
         """Adds bytes of a kind: anonymous, file-backed, or those of a device by its name."""
@@ -44,6 +65,8 @@ class Ledger:
         """Takes bytes away that are no longer there."""
         with self._lock:
             self.now[kind] -= count
+            if kind == ANON and count <= KEPT_AT_MOST:
+                self.freed += count
 
     def settle(self) -> None:
         """Looks once more, where nothing was added: what the process itself has taken may have grown."""
@@ -71,5 +94,6 @@ class Ledger:
         return {
             "peaks": dict(self.peaks),
             "peak_phases": dict(self.at),
+            "freed_bytes": self.freed,
             "phases": {phase: dict(row) for phase, row in self.phases.items()},
         }
