@@ -82,8 +82,12 @@ def _memory(plan: Mapping[str, Any]) -> Iterable[Line]:
     yield _figure(
         "before the load", plan["start_anon_bytes"], f"anonymous: the libraries, in {_total(plan, 'start')}"
     )
-    yield _figure("peak, anonymous", plan["peak_anon_bytes"], when("anon"))
-    yield _figure("peak, total", plan["peak_total_bytes"], f"{when('total')}, pages of files included")
+    if plan["peak_unknown_because"]:
+        yield [(_label("peak"), DIM), (f"unknown: {plan['peak_unknown_because']}", WARN)]
+    least = "at least; " if plan["peak_unknown_because"] else ""
+    yield _figure("peak, anonymous", plan["peak_anon_at_least_bytes"], f"{least}{when('anon')}")
+    note = f"{least}{when('total')}, pages of files included"
+    yield _figure("peak, total", plan["peak_total_at_least_bytes"], note)
     yield _figure("after the load", plan["end_anon_bytes"], f"anonymous, of {_total(plan, 'end')}")
     if plan["unread_bytes"]:
         yield _figure("read on first use", plan["unread_bytes"], "of the weight files")
@@ -100,7 +104,8 @@ def _memory(plan: Mapping[str, Any]) -> Iterable[Line]:
 def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
     limit = plan["limits"]["cpu"]
     if plan["fits"] is None:
-        yield [("Whether it fits is not known: ", WARN), ("there is no limit to hold it against", PLAIN)]
+        why = "the peak is not" if plan["peak_unknown_because"] else "there is no limit to hold it against"
+        yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
         return
     needed = units.byte_count(plan["needs"]["cpu"])
     what = f"{needed} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"

@@ -37,7 +37,7 @@ def cache_bytes(model: Any, context: int, batch: int) -> tuple[int | None, str |
         said = str(error).strip().splitlines() or [""]
         return (
             None,
-            f"{type(model).__name__} does not run on the meta device ({type(error).__name__}: {said[0][:200]})",
+            f"{type(model).__name__} does not run on the meta device ({said[0][:200]})",
         )
     if not found:
         return None, f"{type(model).__name__} gave no cache"

@@ -14,9 +14,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-
 from hftrace.record.child.plan_ledger import ANON, FILE, Ledger
 
 LARGE = 1 << 16
@@ -30,7 +27,7 @@ MAX_SOURCES = 4096
 """Of one tensor: the experts of a layer are fused from so many at most."""
 
 
-Source = tuple[str, int, torch.dtype]
+Source = tuple[str, int, Any]
 
 
 class UnknownError(Exception):
@@ -69,9 +66,8 @@ class Storage:
 
 _NOTHING = Storage("", 0)
 """Stands for what was overwritten as a whole."""
-_ALIASES = torch.ops.aten.alias.default
-_ITEM = torch.ops.aten._local_scalar_dense.default
-_COPY_TO = torch.ops.aten._to_copy.default
+_ITEM = "aten::_local_scalar_dense"
+_COPY_TO = "aten::_to_copy"
 _REAL = "aten::set_"
 _LIKE = frozenset(
     f"aten::{name}"
@@ -81,10 +77,9 @@ _LIKE = frozenset(
     )
 )
 """They make a tensor of another one's kind and read nothing of it."""
-_PLAIN = torch._C._disabled_torch_dispatch_impl
 
 
-class Hollow(TorchDispatchMode):  # type: ignore[misc]
+class Hollow:
     """Counts what operations on weights take instead of doing them.
 
     Args:
@@ -93,10 +88,7 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
     """
 
     def __init__(self, ledger: Ledger, devices: bool = False) -> None:
-        super().__init__()
-        if devices:
-            # A mode of this kind keeps torch from initialising a device that is only spoken of.
-            self._mode_key = torch._C._TorchDispatchModeKey.FAKE
+        self._mode = _mode(self, devices)
         self.ledger = ledger
         self.looked: list[str] = []
         """Operations that looked at a value that is not there."""
@@ -104,12 +96,9 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         self._mappings: list[Mapping] = []
         self._from_file: Any = None
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Leaves the compiler out: it would be imported for being told to look away, which no load does."""
-        return False
-
     def __enter__(self) -> Hollow:
+        import torch
+
         self._from_file = vars(torch.UntypedStorage).get("from_file", torch.UntypedStorage.from_file)
         original = torch.UntypedStorage.from_file
 
@@ -121,11 +110,13 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
             return storage
 
         torch.UntypedStorage.from_file = staticmethod(from_file)
-        super().__enter__()
+        self._mode.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        import torch
+
+        self._mode.__exit__(*error)
         torch.UntypedStorage.from_file = self._from_file
 
     def _unmap(self, mapping: Mapping) -> None:
@@ -172,6 +163,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def _reserve(self, like: Any, kind: str) -> Any:
         """Returns a tensor like a meta tensor whose memory nobody has touched."""
+        import torch
+
         size = like.untyped_storage().nbytes() if like.numel() else 0
         if size >= MAPPED:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE
@@ -192,9 +185,9 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     # -- operations ------------------------------------------------------------------------------------
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if any(each.__torch_dispatch__ is not _PLAIN for each in types):
+    def dispatch(self, func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Does an operation, or what is done in its place."""
+        if any(_has_own(each) for each in types):
             return NotImplemented  # a kind of tensor with operations of its own, which come through here
         tensors = list(_tensors((args, kwargs)))
         kind = _kind(kwargs.get("device"), tensors, self)
@@ -207,15 +200,15 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
         involved = any(self._is_weight(each) for each in tensors)
         if not involved and kind == ANON:
             return func(*args, **kwargs)
-        if func is _ITEM:
+        if func._schema.name == _ITEM:
             if (known := self.known(tensors[0])) is not None and known.blank and not _is_saving():
                 self.looked.append(str(func))
             return func(*args, **kwargs)
         written = _written(func, args, kwargs)
         if not written and _is_view(func):
             return func(*args, **kwargs)
-        if func is _COPY_TO and self._is_there(tensors[0], kwargs, kind):
-            return _ALIASES(tensors[0])
+        if func._schema.name == _COPY_TO and self._is_there(tensors[0], kwargs, kind):
+            return tensors[0].view(tensors[0].shape)
         if all(each.device.type == "meta" for each in tensors) and kind == ANON:
             return func(*args, **kwargs)
         if written:
@@ -237,6 +230,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def _made(self, func: Any, args: Any, kwargs: Any, kind: str) -> Any:
         """Returns what a function makes of nothing."""
+        import torch
+
         device = kwargs.get("device")
         if device is not None and torch.device(device).type == "meta":
             return func(*args, **kwargs)
@@ -257,6 +252,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def _like(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], kind: str) -> Any:
         """Returns a tensor of another one's kind."""
+        import torch
+
         device = kwargs.get("device")
         if torch.device(device if device is not None else tensors[0].device).type == "meta":
             return func(*args, **kwargs)
@@ -271,6 +268,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def _elsewhere(self, func: Any, args: Any, kwargs: Any, kind: str) -> Any:
         """Returns what is computed of no weight on a device: computed here, and counted there."""
+        import torch
+
         if "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         result = func(*args, **kwargs)
@@ -308,6 +307,8 @@ class Hollow(TorchDispatchMode):  # type: ignore[misc]
 
     def _computed(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], kind: str) -> Any:
         """Returns outputs that are there in all but their values."""
+        import torch
+
         asked = {**kwargs, "device": torch.device("meta")} if kwargs.get("device") is not None else kwargs
         target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else ""
         try:
@@ -372,7 +373,13 @@ def _is_saving() -> bool:
 
 def is_wrapped(tensor: Any) -> bool:
     """Returns whether a tensor is of a kind that holds others, and has no storage of its own."""
-    return type(tensor).__torch_dispatch__ is not _PLAIN
+    return _has_own(type(tensor))
+
+
+def _has_own(kind: Any) -> bool:
+    import torch
+
+    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
 
 
 def _joined(one: frozenset[Any], other: frozenset[Any]) -> frozenset[Any]:
@@ -387,6 +394,8 @@ def _elements(shape: Any) -> int:
 
 
 def _tensors(value: Any) -> Iterator[Any]:
+    import torch
+
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (list, tuple)):
@@ -397,6 +406,8 @@ def _tensors(value: Any) -> Iterator[Any]:
 
 
 def _replaced(value: Any, make: Callable[[Any], Any]) -> Any:
+    import torch
+
     if isinstance(value, torch.Tensor):
         return make(value)
     if isinstance(value, (list, tuple)):
@@ -406,6 +417,8 @@ def _replaced(value: Any, make: Callable[[Any], Any]) -> Any:
 
 def _mapped_args(value: Any) -> Any:
     """Returns arguments with meta tensors in place of all tensors."""
+    import torch
+
     if isinstance(value, torch.Tensor):
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     if isinstance(value, (list, tuple)):
@@ -417,6 +430,8 @@ def _mapped_args(value: Any) -> Any:
 
 def _kind(device: Any, tensors: list[Any], mode: Hollow) -> str:
     """Returns what kind of memory the output of an operation takes."""
+    import torch
+
     if device is not None:
         asked = torch.device(device)
         if asked.type in ("cpu", "meta"):
@@ -443,3 +458,24 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
 def _is_view(func: Any) -> bool:
     returns = func._schema.returns
     return bool(returns) and all(each.alias_info is not None for each in returns)
+
+
+def _mode(hollow: Hollow, devices: bool) -> Any:
+    """Returns the mode of torch through which operations come."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Mode(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return hollow.dispatch(func, types, args, kwargs or {})
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            # The compiler would be imported for being told to look away, which no load does.
+            return False
+
+    mode = Mode()
+    if devices:
+        # A mode of this kind keeps torch from initialising a device that is only spoken of.
+        mode._mode_key = torch._C._TorchDispatchModeKey.FAKE
+    return mode
