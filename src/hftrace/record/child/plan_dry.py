@@ -10,8 +10,9 @@ from typing import Any
 
 from hftrace.record.child.plan_cache import cache_bytes
 from hftrace.record.child.plan_facts import model_facts
-from hftrace.record.child.plan_hollow import Hollow, UnknownError
+from hftrace.record.child.plan_hollow import Hollow
 from hftrace.record.child.plan_ledger import PHASE_OUTSIDE, Ledger
+from hftrace.record.child.plan_operations import UnknownError
 from hftrace.record.child.plan_stand_ins import named_devices, standing_in
 from hftrace.record.hooks.lookup import find
 from hftrace.record.hooks.tables import POINTS

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from hftrace.record.child.plan_hollow import Hollow, is_wrapped
+from hftrace.record.child.plan_hollow import Hollow
 from hftrace.record.child.plan_ledger import ANON
+from hftrace.record.child.plan_operations import is_wrapped
 
 DISK, CPU, META = "disk", "cpu", "meta"
 MOVING = frozenset(

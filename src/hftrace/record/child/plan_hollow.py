@@ -9,12 +9,26 @@ that it decides, in every version and for every architecture; what it would have
 from __future__ import annotations
 
 import mmap
-import sys
 import weakref
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from hftrace.record.child.plan_ledger import ANON, FILE, Ledger
+from hftrace.record.child.plan_operations import (
+    Mapping,
+    Source,
+    Storage,
+    UnknownError,
+    as_meta,
+    elements,
+    has_own,
+    is_saving,
+    is_view,
+    is_wrapped,
+    joined,
+    replaced,
+    tensors_in,
+    written_by,
+)
 
 LARGE = 1 << 16
 """Bytes from which on a new tensor is reserved and not made: what a model computes of itself is smaller."""
@@ -23,45 +37,6 @@ MAPPED = 1 << 20
 NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 DEVICE_BLOCK = 512
 """The caching allocator of an accelerator rounds to this."""
-MAX_SOURCES = 4096
-"""Of one tensor: the experts of a layer are fused from so many at most."""
-
-
-Source = tuple[str, int, Any]
-
-
-class UnknownError(Exception):
-    """The load does what cannot be planned."""
-
-
-class Mapping:
-    """A weight file in memory: what of it was read."""
-
-    def __init__(self, path: str, start: int, size: int) -> None:
-        self.path, self.start, self.end = path, start, start + size
-        self.touched: set[tuple[int, int]] = set()
-
-
-class Storage:
-    """What is known of one storage.
-
-    Attributes:
-        kind: Of memory: anonymous, or a device's name.
-        size: Its bytes.
-        written: How many of them are there, as far as something wrote them.
-        sources: Where its values come from: (file, offset, dtype there).
-        operations: Which operations made them.
-        counted: Whether it is in the ledger: what this process takes in truth is not.
-        blank: Whether its values are not there.
-    """
-
-    __slots__ = ("blank", "counted", "kind", "operations", "size", "sources", "written")
-
-    def __init__(self, kind: str, size: int, *, counted: bool = True, blank: bool = True) -> None:
-        self.kind, self.size, self.counted, self.blank = kind, size, counted, blank
-        self.written = 0
-        self.sources: frozenset[Source] = frozenset()
-        self.operations: frozenset[str] = frozenset()
 
 
 _NOTHING = Storage("", 0)
@@ -187,9 +162,9 @@ class Hollow:
 
     def dispatch(self, func: Any, types: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Does an operation, or what is done in its place."""
-        if any(_has_own(each) for each in types):
+        if any(has_own(each) for each in types):
             return NotImplemented  # a kind of tensor with operations of its own, which come through here
-        tensors = list(_tensors((args, kwargs)))
+        tensors = list(tensors_in((args, kwargs)))
         kind = _kind(kwargs.get("device"), tensors, self)
         if func._schema.name == _REAL:
             return func(*args, **kwargs)
@@ -201,11 +176,11 @@ class Hollow:
         if not involved and kind == ANON:
             return func(*args, **kwargs)
         if func._schema.name == _ITEM:
-            if (known := self.known(tensors[0])) is not None and known.blank and not _is_saving():
+            if (known := self.known(tensors[0])) is not None and known.blank and not is_saving():
                 self.looked.append(str(func))
             return func(*args, **kwargs)
-        written = _written(func, args, kwargs)
-        if not written and _is_view(func):
+        written = written_by(func, args, kwargs)
+        if not written and is_view(func):
             return func(*args, **kwargs)
         if func._schema.name == _COPY_TO and self._is_there(tensors[0], kwargs, kind):
             return tensors[0].view(tensors[0].shape)
@@ -236,9 +211,9 @@ class Hollow:
         if device is not None and torch.device(device).type == "meta":
             return func(*args, **kwargs)
         shape = args[0] if args and isinstance(args[0], (list, tuple)) else None
-        if kind == ANON and (shape is None or _elements(shape) * 8 < LARGE):
+        if kind == ANON and (shape is None or elements(shape) * 8 < LARGE):
             return func(*args, **kwargs)
-        if kind != ANON and (shape is None or _elements(shape) * 8 < LARGE):
+        if kind != ANON and (shape is None or elements(shape) * 8 < LARGE):
             return self._elsewhere(func, args, kwargs, kind)
         asked = {**kwargs, "device": "meta", **({"pin_memory": False} if "pin_memory" in kwargs else {})}
         return self._reserved(func, func(*args, **asked), kind)
@@ -259,7 +234,7 @@ class Hollow:
             return func(*args, **kwargs)
         asked = {**kwargs, "device": "meta", **({"pin_memory": False} if "pin_memory" in kwargs else {})}
         with self.ledger.own_work():
-            like = func(*_mapped_args(args), **_mapped_args(asked))
+            like = func(*as_meta(args), **as_meta(asked))
         if like.numel() * like.element_size() >= LARGE:
             return self._reserved(func, like, kind)
         if kind != ANON:
@@ -273,7 +248,7 @@ class Hollow:
         if "device" in kwargs:
             kwargs = {**kwargs, "device": torch.device("cpu")}
         result = func(*args, **kwargs)
-        for made in _tensors(result):
+        for made in tensors_in(result):
             if self.known(made) is None and made.device.type != "meta":
                 size = -(-made.untyped_storage().nbytes() // DEVICE_BLOCK) * DEVICE_BLOCK
                 storage = Storage(kind, size, blank=False)
@@ -298,7 +273,7 @@ class Hollow:
             self._write(known, target.numel() * target.element_size())
             known.blank = True
             kept = known if target.numel() * target.element_size() < known.size else _NOTHING
-            known.sources = _joined(self._sources(inputs), kept.sources)
+            known.sources = joined(self._sources(inputs), kept.sources)
             known.operations = kept.operations | {func._schema.name} | self._operations(inputs)
         returns = list(func._schema.returns)
         if not returns:
@@ -313,7 +288,7 @@ class Hollow:
         target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else ""
         try:
             with self.ledger.own_work():
-                result = func(*_mapped_args(args), **_mapped_args(asked))
+                result = func(*as_meta(args), **as_meta(asked))
         except NotImplementedError:
             raise UnknownError(f"torch cannot say what {func} gives without doing it") from None
         if target == "meta":
@@ -329,10 +304,10 @@ class Hollow:
             self._write(storage, storage.size)
             return hollow
 
-        if not any(True for _ in _tensors(result)):
+        if not any(True for _ in tensors_in(result)):
             self.looked.append(str(func))
             return func(*args, **kwargs) if result is None else result
-        return _replaced(result, real)
+        return replaced(result, real)
 
     def _read(self, tensors: list[Any]) -> None:
         for each in tensors:
@@ -350,82 +325,15 @@ class Hollow:
         for each in tensors:
             place = self.mapped(each)
             if place is not None:
-                found = _joined(found, frozenset({(place[0].path, place[1], each.dtype)}))
+                found = joined(found, frozenset({(place[0].path, place[1], each.dtype)}))
             elif (known := self.known(each)) is not None:
-                found = _joined(found, known.sources)
+                found = joined(found, known.sources)
         return found
 
     def _operations(self, tensors: list[Any]) -> frozenset[str]:
         return frozenset().union(
             *(known.operations for each in tensors if (known := self.known(each)) is not None)
         )
-
-
-def _is_saving() -> bool:
-    """Returns whether a module is writing its state down: a value that is only kept decides nothing."""
-    frame: Any = sys._getframe(2)
-    while frame is not None:
-        if frame.f_code.co_name == "_save_to_state_dict":
-            return True
-        frame = frame.f_back
-    return False
-
-
-def is_wrapped(tensor: Any) -> bool:
-    """Returns whether a tensor is of a kind that holds others, and has no storage of its own."""
-    return _has_own(type(tensor))
-
-
-def _has_own(kind: Any) -> bool:
-    import torch
-
-    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
-
-
-def _joined(one: frozenset[Any], other: frozenset[Any]) -> frozenset[Any]:
-    return one if len(one) >= MAX_SOURCES else one | other
-
-
-def _elements(shape: Any) -> int:
-    total = 1
-    for each in shape:
-        total *= int(each)
-    return total
-
-
-def _tensors(value: Any) -> Iterator[Any]:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _tensors(each)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
-def _replaced(value: Any, make: Callable[[Any], Any]) -> Any:
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return make(value)
-    if isinstance(value, (list, tuple)):
-        return type(value)([_replaced(each, make) for each in value])
-    return value
-
-
-def _mapped_args(value: Any) -> Any:
-    """Returns arguments with meta tensors in place of all tensors."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    if isinstance(value, (list, tuple)):
-        return [_mapped_args(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _mapped_args(each) for name, each in value.items()}
-    return value
 
 
 def _kind(device: Any, tensors: list[Any], mode: Hollow) -> str:
@@ -442,22 +350,6 @@ def _kind(device: Any, tensors: list[Any], mode: Hollow) -> str:
         if known is not None and known.kind != ANON:
             return known.kind
     return ANON
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
-    """Returns the tensors that an operation writes into."""
-    found: list[Any] = []
-    for number, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is None or not argument.alias_info.is_write:
-            continue
-        value = args[number] if number < len(args) else kwargs.get(argument.name)
-        found.extend(_tensors(value))
-    return found
-
-
-def _is_view(func: Any) -> bool:
-    returns = func._schema.returns
-    return bool(returns) and all(each.alias_info is not None for each in returns)
 
 
 def _mode(hollow: Hollow, devices: bool) -> Any:
