@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "plan": ("hftrace.cli.plan", "Say what a load will take, and whether it fits, before it is done."),
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
     "run": ("hftrace.cli.run", "Run a program, and trace every load that it makes."),
     "show": ("hftrace.cli.show", "Draw a saved trace."),

@@ -1,0 +1,1 @@
+"""Arithmetic of plans: what a load will take, whether it fits, and what to change."""

@@ -1,0 +1,153 @@
+"""A plan from what the child found: what the load will take, and whether it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+CPU = "cpu"
+MAX_FREED_SHARE = 0.05
+"""Of what a load adds to memory. Where it gives back more on its way, in small pieces, the peak depends on
+how the allocator keeps these: of fused experts, 20 to 40 % more than was in use was measured."""
+MIN_FREED_BYTES = 16 << 20
+"""Less makes no difference beside what the libraries take."""
+NOT_DEVICES = frozenset({"anon", "total", "disk"})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a load may take.
+
+    Args:
+        cpu_bytes: Of memory; None where nobody knows.
+        cpu_source: What says so: ``--cpu``, ``the control group``, ``this machine``.
+        device_bytes: Of each device, in order.
+    """
+
+    cpu_bytes: int | None
+    cpu_source: str
+    device_bytes: Sequence[int] = ()
+
+
+def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Returns a plan as plain JSON values; what is not known is None.
+
+    Args:
+        found: What the child of :func:`hftrace.launch.planning.plan_load` found.
+        limits: What the load may take.
+    """
+    refused = bool(found.get("refusal"))
+    peaks = found.get("peaks") or {}
+    devices = {name: value for name, value in peaks.items() if name not in NOT_DEVICES}
+    needs = _needs(found)
+    start, end = found.get("start") or {}, found.get("end") or {}
+    doubt = peak_doubt(found)
+    sure = doubt is None
+    return {
+        "known": not refused,
+        "unknown_because": found.get("error") if refused else None,
+        "class": found.get("class"),
+        "versions": found.get("versions"),
+        "loader": found.get("loader"),
+        "python": found.get("python"),
+        "parameters": found.get("parameters"),
+        "bytes_by_dtype": found.get("bytes_by_dtype"),
+        "bytes_by_device": found.get("bytes_by_device"),
+        "buffer_bytes": found.get("buffer_bytes"),
+        "device_map": found.get("device_map"),
+        "tied": found.get("tied"),
+        "tensors": found.get("tensors"),
+        "peak_anon_bytes": peaks.get("anon") if sure else None,
+        "peak_total_bytes": peaks.get("total") if sure else None,
+        "peak_unknown_because": doubt,
+        "peak_anon_at_least_bytes": peaks.get("anon"),
+        "peak_total_at_least_bytes": peaks.get("total"),
+        "peak_device_bytes": None if refused else devices,
+        "peak_phases": found.get("peak_phases"),
+        "phases": found.get("phases"),
+        "start_anon_bytes": start.get("anon_bytes"),
+        "start_total_bytes": _total(start),
+        "end_anon_bytes": end.get("anon_bytes"),
+        "end_total_bytes": _total(end),
+        "unread_bytes": found.get("mapped_bytes"),
+        "offload_written_bytes": found.get("offload_written_bytes"),
+        "cache_bytes": found.get("cache_bytes"),
+        "cache_unknown_because": found.get("cache_problem"),
+        "needs": needs,
+        "limits": {
+            CPU: limits.cpu_bytes,
+            "cpu_from": limits.cpu_source,
+            **{f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)},
+        },
+        "fits": _verdict(fits(needs, limits), sure),
+    }
+
+
+def peak_doubt(found: Mapping[str, Any]) -> str | None:
+    """Returns why the peak of a load is not known, as a part of a sentence; None where it is."""
+    peaks = found.get("peaks")
+    if not peaks:
+        return None
+    tensors = found.get("tensors") or {}
+    if "quantised" in tensors:
+        return "what a quantiser takes on its way is not seen"
+    added = peaks["anon"] - (found.get("start") or {}).get("anon_bytes", 0)
+    if (found.get("freed_bytes") or 0) > MAX_FREED_SHARE * added and found["freed_bytes"] > MIN_FREED_BYTES:
+        return "tensors are made and given back on the way, and the allocator may keep their memory"
+    return None
+
+
+def _verdict(fitting: bool | None, sure: bool) -> bool | None:
+    """Returns whether a load fits; of a peak that is not known, only that its least does not."""
+    return fitting if sure or fitting is False else None
+
+
+def _total(row: Mapping[str, Any]) -> int | None:
+    anon, file = row.get("anon_bytes"), row.get("file_bytes")
+    return None if anon is None or file is None else anon + file
+
+
+def _needs(found: Mapping[str, Any]) -> dict[str, int] | None:
+    """Returns what must be there of each kind of memory, for the load and for the use of the model.
+
+    File-backed memory is given back to whoever needs it, so the load needs its anonymous memory alone. A
+    model whose weights stay in their files' pages needs these to run, and the cache lies with the weights.
+    """
+    peaks = found.get("peaks")
+    if not peaks or found.get("refusal"):
+        return None
+    cache = found.get("cache_bytes") or 0
+    devices = {name: value for name, value in peaks.items() if name not in NOT_DEVICES}
+    needs = dict(devices)
+    if devices and cache:
+        # Where the layers are, their part of the cache is; who holds most of them holds most of it.
+        weights = {name: (found.get("bytes_by_device") or {}).get(name, 0) for name in devices}
+        whole = sum(weights.values()) or 1
+        needs = {name: value + cache * weights[name] // whole for name, value in devices.items()}
+    used = found["end"]["anon_bytes"] + (found.get("mapped_bytes") or 0) + (0 if devices else cache)
+    needs[CPU] = max(peaks["anon"], used)
+    return needs
+
+
+def fits(needs: Mapping[str, int] | None, limits: Limits) -> bool | None:
+    """Returns whether a load fits; None where what it needs, or what is there, is not known."""
+    if needs is None or limits.cpu_bytes is None:
+        return None
+    sizes = {f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)}
+    sizes[CPU] = limits.cpu_bytes
+    if any(name not in sizes for name in needs):
+        return None
+    return all(value <= sizes[name] for name, value in needs.items())
+
+
+def shortage(needs: Mapping[str, int] | None, limits: Limits) -> dict[str, int]:
+    """Returns by how many bytes each kind of memory is too small."""
+    sizes = {f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)}
+    if limits.cpu_bytes is not None:
+        sizes[CPU] = limits.cpu_bytes
+    return {
+        name: value - sizes[name]
+        for name, value in (needs or {}).items()
+        if name in sizes and value > sizes[name]
+    }

@@ -1,0 +1,140 @@
+"""``hftrace plan``: says what a load will take before it is done, and whether it fits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hftrace import units
+from hftrace.cli.common.model import ModelOptions, model_options
+from hftrace.cli.common.output import output_options, print_blocks, print_json
+from hftrace.cli.common.values import parse_option
+from hftrace.errors import EXIT_FAILED, EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from hftrace.analysis.plan.plans import Limits
+    from hftrace.launch.request import LoadSpec
+
+
+@click.command("plan", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@model_options()
+@click.option("--cpu", metavar="SIZE", help="Memory there is for the process, such as 16GB.")
+@click.option("--gpu", metavar="SIZES", help="Memory of each device, such as 24GB,24GB; none need be here.")
+@click.option("--context", type=click.IntRange(1), metavar="N", help="Add the cache for N tokens.")
+@click.option("--batch", type=click.IntRange(1), metavar="N", help="Sequences in the cache.  [default: 1]")
+@click.option("--against", metavar="TRACE", help="Show what a trace of the load has measured beside it.")
+@click.option(
+    "--python", default=sys.executable, metavar="PATH", help="Plan for its libraries.  [default: this one]"
+)
+@output_options
+def command(
+    model: str,
+    chosen: ModelOptions,
+    cpu: str | None,
+    gpu: str | None,
+    context: int | None,
+    batch: int | None,
+    against: str | None,
+    python: str,
+    as_json: bool,
+    color: str,
+    width: int | None,
+) -> int:
+    """Say what a load of MODEL will take, from its config and the headers of its files.
+
+    The installed loader runs, and no weight is read: what it would allocate is added up. --cpu and --gpu are
+    limits; where a device map places the weights, they are its max_memory. Leaves with 1 where the load does
+    not fit, or no plan can be made of it.
+    """
+    if batch is not None and context is None:
+        raise UsageError("--batch is of the cache, which --context asks for")
+    from hftrace.analysis.plan.plans import Limits, plan_facts, shortage
+    from hftrace.launch.planning import plan_load
+
+    trace = _trace(against)
+    gpus = [parse_option("--gpu", units.parse_size, part.strip()) for part in gpu.split(",")] if gpu else []
+    given = parse_option("--cpu", units.parse_size, cpu) if cpu else None
+    chosen.check(model)
+    limits = Limits(*_memory(given), gpus)
+    spec = _with_limits(chosen.spec(model), given, limits)
+    options = {"gpus": gpus, "context": context, "batch": batch or 1}
+    plan = plan_facts(plan_load(spec, python, options), limits)
+    plan["short_bytes"] = shortage(plan["needs"], limits)
+    plan["change"] = _change(plan, spec, python, options, limits) if plan["fits"] is False else None
+    if trace is not None:
+        from hftrace.analysis.plan.against import against as beside
+
+        plan["against"] = beside(plan, trace)
+    if as_json:
+        print_json({"model": model, **plan})
+    else:
+        from hftrace.render.plan import plan_block
+
+        print_blocks([plan_block(plan, model)], color, width)
+    return EXIT_FAILED if plan["fits"] is False or not plan["known"] else EXIT_OK
+
+
+def _trace(path: str | None) -> Any:
+    if path is None:
+        return None
+    from hftrace.schema.trace import Trace
+
+    return Trace.open(path)
+
+
+def _memory(given: int | None) -> tuple[int | None, str]:
+    """Returns the memory that a process may take here, and what says so."""
+    from hftrace.system import limits
+
+    if given is not None:
+        return given, "--cpu"
+    group = limits.binding_cgroup_limit_bytes()
+    return (group, "the control group") if group is not None else (limits.ram_bytes(), "this machine")
+
+
+def _with_limits(spec: LoadSpec, cpu: int | None, limits: Limits) -> LoadSpec:
+    """Returns what to load with the limits as a device map's, where there is one."""
+    keywords = dict(spec.keywords)
+    if limits.device_bytes:
+        keywords.setdefault("device_map", "auto")
+    if "device_map" not in keywords or "max_memory" in keywords or not (limits.device_bytes or cpu):
+        return replace(spec, keywords=keywords)
+    if isinstance(keywords["device_map"], str) and keywords["device_map"] in ("auto", "balanced"):
+        memory: dict[str, Any] = {str(index): size for index, size in enumerate(limits.device_bytes)}
+        if limits.cpu_bytes is not None:
+            memory["cpu"] = limits.cpu_bytes
+        keywords["max_memory"] = memory
+        keywords.setdefault("offload_folder", "offload")
+    return replace(spec, keywords=keywords)
+
+
+def _change(
+    plan: Mapping[str, Any], spec: LoadSpec, python: str, options: Mapping[str, Any], limits: Limits
+) -> dict[str, Any] | None:
+    """Returns the smallest change that makes a load fit, as another plan has shown; None where none does."""
+    from hftrace.analysis.plan.changes import changes
+    from hftrace.analysis.plan.plans import plan_facts
+    from hftrace.errors import HftraceError
+    from hftrace.launch.planning import plan_load
+
+    for change in changes(plan, spec.keywords, limits):
+        keywords = {name: value for name, value in spec.keywords.items() if name != "torch_dtype"}
+        changed = replace(spec, keywords={**keywords, **change.keywords})
+        try:
+            found = plan_facts(plan_load(changed, python, options), limits)
+        except HftraceError:
+            continue  # this version cannot do that
+        if found["fits"]:
+            return {
+                "keywords": dict(change.keywords),
+                "words": change.words,
+                "changes_results": change.computes,
+                "needs": found["needs"],
+                "bytes_by_device": found["bytes_by_device"],
+            }
+    return None

@@ -1,0 +1,110 @@
+"""The child of ``hftrace plan``: the installed loader loads the model, and no weight is read.
+
+See :mod:`hftrace.record.child.plan_hollow`. What comes out is ``plan.json`` in the run's directory.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hftrace.record import gil
+from hftrace.record.child.load import (
+    REQUEST_FILE,
+    SECRETS_VARIABLE,
+    RequestError,
+    _answer_no_prompt,
+    _keywords,
+    _resolve_class,
+)
+from hftrace.record.child.quantization import QuantizationError, check_installed, check_possible
+from hftrace.record.environment import library_versions
+from hftrace.record.hooks.generations import loader_facts
+from hftrace.schema.redact import learn_call, redact
+from hftrace.system.memory import HostMemory
+
+PLAN_FILE = "plan.json"
+OPTIONS_FILE = "options.json"
+
+
+class _Unrecorded:
+    """Stands where a load has its recorder: nothing of a plan is recorded."""
+
+    def begin(self, *_: Any) -> None:
+        return None
+
+    def end(self, *_: Any) -> None:
+        return None
+
+
+def main(directory: str) -> int:
+    """Plans the load that ``directory`` asks for; returns the exit code."""
+    folder = Path(directory)
+    request = json.loads((folder / REQUEST_FILE).read_text(encoding="utf-8"))
+    secret = os.environ.pop(SECRETS_VARIABLE, None)
+    if secret is not None:
+        hidden = json.loads(secret)
+        keywords = {**(request.get("keywords") or {}), **hidden.pop("keywords", {})}
+        request.update(hidden, keywords=keywords)
+    request["plan"] = json.loads((folder / OPTIONS_FILE).read_text(encoding="utf-8"))
+    learn_call(str(request.get("model")), request.get("keywords") or {})
+    found: dict[str, Any]
+    try:
+        found = _plan(request, folder)
+    except (RequestError, QuantizationError) as error:
+        found = {"usage": redact(str(error))}
+    except Exception as error:
+        said = str(error).strip().splitlines() or ["no message"]
+        found = {"error": redact(f"{type(error).__name__}: {said[0][:400]}"), "refusal": _is_refusal(error)}
+        if os.environ.get("HFTRACE_DEBUG"):
+            raise
+    (folder / PLAN_FILE).write_text(json.dumps(found), encoding="utf-8")
+    return 0
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Returns whether it is the plan that cannot be made, and not the load."""
+    return type(error).__name__ == "UnknownError"
+
+
+def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
+    reason = gil.refusal()
+    if reason is not None:
+        raise RequestError(reason)
+    memory = HostMemory(reset=False)
+    quantization = (request.get("keywords") or {}).get("quantization_config")
+    check_installed(quantization)
+    import transformers
+
+    check_possible(quantization, str(request["model"]))
+    _answer_no_prompt()
+    transformers.utils.logging.disable_progress_bar()
+    importlib.import_module("transformers.modeling_utils")
+    keywords = _keywords(dict(request.get("keywords") or {}))
+    owner = _resolve_class(_Unrecorded(), transformers, request, keywords)  # type: ignore[arg-type]
+    imported = memory.current()
+
+    from hftrace.record.child.plan_dry import dry_load
+
+    found = dry_load(owner, str(request["model"]), keywords, request["plan"], folder, _reader(memory))
+    return {
+        **found,
+        "asked_class": owner.__name__,
+        "import": {"anon_bytes": imported.rss_anon, "file_bytes": imported.rss_file},
+        "versions": library_versions(),
+        "loader": loader_facts(),
+        "python": sys.executable,
+    }
+
+
+def _reader(memory: HostMemory) -> Callable[[], tuple[int, int]]:
+    def read() -> tuple[int, int]:
+        reading = memory.current()
+        return reading.rss_anon or 0, (reading.rss_file or 0) + (reading.rss_shmem or 0)
+
+    return read

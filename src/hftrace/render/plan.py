@@ -1,0 +1,153 @@
+"""The screen of ``hftrace plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hftrace import units
+from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, heading, notes
+
+MAX_PLACES = 20
+"""Rows of a device map that are shown; --json has all."""
+WAYS = {
+    "mapped": "stay in the pages of their files, and are read when they are first used",
+    "copied": "copied as they are",
+    "cast": "cast to another dtype",
+    "converted": "converted: several tensors of the files become one, or one becomes others",
+    "quantised": "quantised",
+    "initialised": "not in the files: initialised at random",
+    "offloaded": "offloaded",
+    "unknown": "made by code that a plan does not see",
+    "meta": "left on the meta device",
+}
+LABEL = 18
+
+
+def plan_block(plan: Mapping[str, Any], model: str) -> Block:
+    """Returns the screen of a plan.
+
+    Args:
+        plan: As :func:`hftrace.analysis.plan.plans.plan_facts` gives it, with ``change`` and ``against``.
+        model: What the user called it.
+    """
+    return Block(lambda width: _lines(plan, model, width))
+
+
+def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:
+    versions = plan.get("versions") or {}
+    version = versions.get("transformers")
+    yield heading(f"Plan of {model}", width, f"transformers {version}" if version else "")
+    if not plan["known"]:
+        yield from notes([f"No plan: {plan['unknown_because']}"], width, "  ")
+        return
+    yield [(_label("Model"), DIM), (f"{plan['class']}, {plan['parameters']:,} parameters", STRONG)]
+    yield [(_label("By dtype"), DIM), (_sizes(plan["bytes_by_dtype"]), PLAIN)]
+    yield [(_label("By device"), DIM), (_sizes(plan["bytes_by_device"]), PLAIN)]
+    for way, row in sorted(plan["tensors"].items(), key=lambda item: -item[1]["bytes"]):
+        text = (
+            f"{units.count(row['count'], 'tensor')}, {units.byte_count(row['bytes'])}: {WAYS.get(way, way)}"
+        )
+        yield [(_label("Weights"), DIM), (text, PLAIN)]
+    if plan["tied"]:
+        yield [
+            (_label("Tied"), DIM),
+            (f"{units.count(len(plan['tied']), 'name')} of the same weights", PLAIN),
+        ]
+    places = plan["device_map"] or {}
+    if len(set(places.values())) > 1:
+        yield []
+        yield heading("Device map", width)
+        for name, place in list(places.items())[:MAX_PLACES]:
+            yield [(f"  {place:<8} ", DIM), (name or "(all)", PLAIN)]
+        if len(places) > MAX_PLACES:
+            yield [(f"  and {len(places) - MAX_PLACES} more: --json has them", DIM)]
+    yield []
+    yield heading("Memory of the process", width)
+    yield from _memory(plan)
+    yield []
+    yield from _verdict(plan, width)
+    if plan.get("against"):
+        yield []
+        yield heading("Planned and measured", width)
+        yield from _against(plan["against"])
+
+
+def _memory(plan: Mapping[str, Any]) -> Iterable[Line]:
+    phases = plan["peak_phases"] or {}
+
+    def when(name: str) -> str:
+        return f"in {phases[name]}" if name in phases else ""
+
+    yield _figure(
+        "before the load", plan["start_anon_bytes"], f"anonymous: the libraries, in {_total(plan, 'start')}"
+    )
+    if plan["peak_unknown_because"]:
+        yield [(_label("peak"), DIM), (f"unknown: {plan['peak_unknown_because']}", WARN)]
+    least = "at least; " if plan["peak_unknown_because"] else ""
+    yield _figure("peak, anonymous", plan["peak_anon_at_least_bytes"], f"{least}{when('anon')}")
+    note = f"{least}{when('total')}, pages of files included"
+    yield _figure("peak, total", plan["peak_total_at_least_bytes"], note)
+    yield _figure("after the load", plan["end_anon_bytes"], f"anonymous, of {_total(plan, 'end')}")
+    if plan["unread_bytes"]:
+        yield _figure("read on first use", plan["unread_bytes"], "of the weight files")
+    if plan["offload_written_bytes"]:
+        yield _figure("written to disk", plan["offload_written_bytes"], "in the offload folder")
+    for name, value in sorted((plan["peak_device_bytes"] or {}).items()):
+        yield _figure(f"{name}, peak", value, "allocated by tensors; the device's own context comes on top")
+    if plan["cache_bytes"] is not None:
+        yield _figure("cache", plan["cache_bytes"], "keys and values of the context")
+    elif plan["cache_unknown_because"]:
+        yield [(_label("cache"), DIM), (f"unknown: {plan['cache_unknown_because']}", WARN)]
+
+
+def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
+    limit = plan["limits"]["cpu"]
+    if plan["fits"] is None:
+        why = "the peak is not" if plan["peak_unknown_because"] else "there is no limit to hold it against"
+        yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
+        return
+    needed = units.byte_count(plan["needs"]["cpu"])
+    what = f"{needed} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
+    if plan["fits"]:
+        yield [("It fits: ", GOOD), (what, PLAIN)]
+        return
+    short = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in plan["short_bytes"].items())
+    yield [("It does not fit: ", BAD), (f"{short} missing; it needs {what}", PLAIN)]
+    change = plan.get("change")
+    if change is None:
+        yield from notes(["No change that was tried makes it fit."], width)
+        return
+    said = ", ".join(f"{name}={value!r}" for name, value in change["keywords"].items())
+    note = "; the model then computes in another precision" if change["changes_results"] else ""
+    needs = units.byte_count(change["needs"]["cpu"])
+    yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {needs}."], width)
+
+
+def _against(rows: Sequence[Mapping[str, Any]]) -> Iterable[Line]:
+    for row in rows:
+        difference = row["difference"]
+        said = "" if difference is None else f"{difference:+.1%}".replace("%", " %")
+        cells = f"{units.byte_count(row['planned']):>9}  {units.byte_count(row['measured']):>9}  {said:>8}"
+        yield [(f"  {row['figure']:<28} ", DIM), (cells, PLAIN)]
+
+
+def _figure(label: str, value: int | None, note: str) -> Line:
+    return [
+        (_label(label), DIM),
+        (f"{units.byte_count(value):>9}", STRONG),
+        (f"  {note}" if note else "", DIM),
+    ]
+
+
+def _total(plan: Mapping[str, Any], name: str) -> str:
+    return f"{units.byte_count(plan[f'{name}_total_bytes'])} with the pages of files"
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    ordered = sorted(sizes.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {units.byte_count(size)}" for name, size in ordered)
+
+
+def _label(text: str) -> str:
+    return f"  {text:<{LABEL}}"
