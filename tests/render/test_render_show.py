@@ -89,7 +89,7 @@ def test_limit_says_how_to_see_the_rest(run_cli, traces):
         (
             ["sharded.json", "--view", "samples", "--filter", "x"],
             2,
-            "--filter does not apply to --view samples: use it with tree, spans, model, tensors, files",
+            "--filter does not apply to --view samples: use it with tree, imports, spans, model",
         ),
         (["sharded.json", "--limit", "3"], 2, "--limit does not apply to the default screen: use it with"),
         (["sharded.json", "--view", "memory", "--depth", "3"], 2, "--depth does not apply"),

@@ -55,7 +55,7 @@ def test_what_there_is_no_room_for_is_said():
     trace = handmade.generation_a()
     narrow = lines(80)
     assert not any(line.startswith("with ") for line in narrow)
-    assert "Findings, by cost  no room for: with (--width 140)" in narrow
+    assert "Findings, by cost  no room for: with, at the peak (--width 140)" in narrow
     wide = lines(140)
     assert any(line.startswith("with ") for line in wide)
     assert not any("no room for" in line for line in wide)

@@ -36,7 +36,7 @@ def ask(monkeypatch):
             "storage_bytes": S,
             "weight_bytes": SimpleNamespace(read=S),
             "weights_split": Split.of((waiting + user + 1) * S, used),
-            "weight_files": [SimpleNamespace(format="safetensors")],
+            "weight_files": [SimpleNamespace(format="safetensors", name="model.safetensors")],
         }
         for name, value in facts.items():
             monkeypatch.setattr(reading, name, lambda trace, value=value: value)
@@ -50,6 +50,7 @@ def test_pages_one_by_one(ask):
     assert (found.rule, found.cost_ns) == ("R04", 9 * S)
     assert "100,000 faults" in found.evidence
     assert "100 MB/s" in found.evidence
+    assert found.where.files == ["model.safetensors"]
 
 
 @pytest.mark.parametrize(
