@@ -271,7 +271,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "private": False,
                 "gated": "auto" if repo in self.hub.gates else False,
                 "tags": [],
-                "siblings": [{"rfilename": item.relative_to(folder).as_posix()} for item in files],
+                "siblings": [
+                    {"rfilename": item.relative_to(folder).as_posix(), "size": item.stat().st_size}
+                    for item in files
+                ],
             }
             self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         else:
@@ -313,9 +316,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
         wanted = self.headers.get("Range", "")
         if wanted.startswith("bytes="):
-            start = int(wanted.removeprefix("bytes=").partition("-")[0] or 0)
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self._send(206, data[start:], headers, fault)
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, end = int(first or 0), min(int(last or len(data)), len(data) - 1)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
+            self._send(206, data[start : end + 1], headers, fault)
         else:
             self._send(200, data, headers, fault)
 

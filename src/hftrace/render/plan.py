@@ -64,7 +64,7 @@ def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:
             yield [(f"  and {len(places) - MAX_PLACES} more: --json has them", DIM)]
     yield []
     yield heading("Memory of the process", width)
-    yield from _memory(plan)
+    yield from _memory(plan, width)
     yield []
     yield from _verdict(plan, width)
     if plan.get("against"):
@@ -73,32 +73,30 @@ def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:
         yield from _against(plan["against"])
 
 
-def _memory(plan: Mapping[str, Any]) -> Iterable[Line]:
+def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
     phases = plan["peak_phases"] or {}
 
     def when(name: str) -> str:
         return f"in {phases[name]}" if name in phases else ""
 
-    yield _figure(
-        "before the load", plan["start_anon_bytes"], f"anonymous: the libraries, in {_total(plan, 'start')}"
-    )
+    yield _figure("before the load", plan["start_anon_bytes"], f"anonymous; {_total(plan, 'start')}")
     if plan["peak_unknown_because"]:
-        yield [(_label("peak"), DIM), (f"unknown: {plan['peak_unknown_because']}", WARN)]
+        yield from notes([f"The peak is unknown: {plan['peak_unknown_because']}"], width, "  ")
     least = "at least; " if plan["peak_unknown_because"] else ""
     yield _figure("peak, anonymous", plan["peak_anon_at_least_bytes"], f"{least}{when('anon')}")
     note = f"{least}{when('total')}, pages of files included"
     yield _figure("peak, total", plan["peak_total_at_least_bytes"], note)
-    yield _figure("after the load", plan["end_anon_bytes"], f"anonymous, of {_total(plan, 'end')}")
+    yield _figure("after the load", plan["end_anon_bytes"], f"anonymous; {_total(plan, 'end')}")
     if plan["unread_bytes"]:
         yield _figure("read on first use", plan["unread_bytes"], "of the weight files")
     if plan["offload_written_bytes"]:
         yield _figure("written to disk", plan["offload_written_bytes"], "in the offload folder")
     for name, value in sorted((plan["peak_device_bytes"] or {}).items()):
-        yield _figure(f"{name}, peak", value, "allocated by tensors; the device's own context comes on top")
+        yield _figure(f"{name}, peak", value, "of tensors; the device's own context comes on top")
     if plan["cache_bytes"] is not None:
         yield _figure("cache", plan["cache_bytes"], "keys and values of the context")
     elif plan["cache_unknown_because"]:
-        yield [(_label("cache"), DIM), (f"unknown: {plan['cache_unknown_because']}", WARN)]
+        yield from notes([f"The cache is unknown: {plan['cache_unknown_because']}"], width, "  ")
 
 
 def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:

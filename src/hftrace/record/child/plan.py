@@ -22,6 +22,8 @@ from hftrace.record.child.load import (
     _keywords,
     _resolve_class,
 )
+from hftrace.record.child.plan_operations import UnknownError
+from hftrace.record.child.plan_remote import refuse_weights, weightless
 from hftrace.record.child.quantization import QuantizationError, check_installed, check_possible
 from hftrace.record.environment import library_versions
 from hftrace.record.hooks.generations import loader_facts
@@ -30,6 +32,10 @@ from hftrace.system.memory import HostMemory
 
 PLAN_FILE = "plan.json"
 OPTIONS_FILE = "options.json"
+
+
+_PERHAPS_OURS = (RuntimeError, TypeError, AttributeError, AssertionError, IndexError)
+"""What code that meets weights without values may raise, whatever the load itself does."""
 
 
 class _Unrecorded:
@@ -59,8 +65,13 @@ def main(directory: str) -> int:
     except (RequestError, QuantizationError) as error:
         found = {"usage": redact(str(error))}
     except Exception as error:
-        said = str(error).strip().splitlines() or ["no message"]
-        found = {"error": redact(f"{type(error).__name__}: {said[0][:400]}"), "refusal": _is_refusal(error)}
+        behind = _behind(error)
+        said = str(behind).strip().splitlines() or ["no message"]
+        name = "" if isinstance(behind, UnknownError) else f"{type(behind).__name__}: "
+        words = redact(f"{name}{said[0][:400]}")
+        if isinstance(error, _PERHAPS_OURS) and behind is error:
+            words = f"the loader ended with {words} Weights that are not there may be why: try the load"
+        found = {"error": words, "refusal": _is_refusal(error)}
         if os.environ.get("HFTRACE_DEBUG"):
             raise
     (folder / PLAN_FILE).write_text(json.dumps(found), encoding="utf-8")
@@ -69,7 +80,19 @@ def main(directory: str) -> int:
 
 def _is_refusal(error: Exception) -> bool:
     """Returns whether it is the plan that cannot be made, and not the load."""
-    return type(error).__name__ == "UnknownError"
+    return isinstance(_behind(error), UnknownError) or isinstance(error, _PERHAPS_OURS)
+
+
+def _behind(error: BaseException) -> BaseException:
+    """Returns the refusal that the loader has made another error of; without one, the error itself."""
+    seen: list[BaseException] = []
+    found: BaseException | None = error
+    while found is not None and found not in seen:
+        if isinstance(found, UnknownError):
+            return found
+        seen.append(found)
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -81,17 +104,21 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     check_installed(quantization)
     import transformers
 
-    check_possible(quantization, str(request["model"]))
+    refuse_weights()
+    asked = dict(request.get("keywords") or {})
+    model, asked = weightless(str(request["model"]), asked, folder)
+    request = {**request, "model": model, "keywords": asked}
+    check_possible(quantization, model)
     _answer_no_prompt()
     transformers.utils.logging.disable_progress_bar()
     importlib.import_module("transformers.modeling_utils")
-    keywords = _keywords(dict(request.get("keywords") or {}))
+    keywords = _keywords(dict(asked))
     owner = _resolve_class(_Unrecorded(), transformers, request, keywords)  # type: ignore[arg-type]
     imported = memory.current()
 
     from hftrace.record.child.plan_dry import dry_load
 
-    found = dry_load(owner, str(request["model"]), keywords, request["plan"], folder, _reader(memory))
+    found = dry_load(owner, model, keywords, request["plan"], folder, _reader(memory))
     return {
         **found,
         "asked_class": owner.__name__,

@@ -43,6 +43,7 @@ def standing_in(mode: Hollow, gpus: list[int]) -> Iterator[None]:
                 stack.enter_context(_replaced({original: _offloading(mode)}))
         if gpus:
             stack.enter_context(_devices(gpus))
+            stack.enter_context(_staying(mode))
             for name in ("accelerate.utils.modeling", "transformers.integrations.accelerate"):
                 original = getattr(sys.modules.get(name), "infer_auto_device_map", None)
                 if original is not None:
@@ -98,6 +99,32 @@ def _devices(sizes: list[int]) -> Iterator[None]:
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+def _staying(mode: Hollow) -> Any:
+    """Returns a mode: ``tensor.to`` gives the tensor itself where it is there already, as torch does."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Staying(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func is torch.Tensor.to and len(args) > 0 and not kwargs.get("copy"):
+                known = mode.known(args[0])
+                if known is not None and known.kind in _asked(args, kwargs):
+                    return args[0]
+            return func(*args, **kwargs)
+
+    def _asked(args: Any, kwargs: dict[str, Any]) -> tuple[str, ...]:
+        try:
+            device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **kwargs)
+        except (RuntimeError, TypeError):
+            return ()
+        if device is None or dtype not in (None, args[0].dtype):
+            return ()
+        return (f"{device.type}:{device.index or 0}",)
+
+    return Staying()
 
 
 def _offloading(mode: Hollow) -> Callable[..., Any]:
