@@ -133,6 +133,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("long") is not None and not os.environ.get("HFTRACE_LONG_TESTS"):
+        pytest.skip("takes minutes: set HFTRACE_LONG_TESTS")
     if item.get_closest_marker("gpu") is not None:
         import torch
 

@@ -70,6 +70,7 @@ def bisect(cwd, *arguments):
     return finish(started, cwd, timeout=900)
 
 
+@pytest.mark.long
 def test_a_planted_slow_release_is_found_among_six_folders(model, tmp_path):
     for number in range(1, 7):
         linked(tmp_path / "overlays" / f"4.{number}.0", SLOW if number >= 4 else "")

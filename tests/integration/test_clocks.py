@@ -16,6 +16,7 @@ from hftrace.synth import write_many
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.sparse,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux counts by thread"),
 ]
 

@@ -19,6 +19,7 @@ from hftrace.synth import write_many
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.once,
     pytest.mark.process,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the page cache of Linux"),
 ]

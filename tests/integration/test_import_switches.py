@@ -18,6 +18,8 @@ from hftrace.analysis.time.optional_imports import optional_packages
 
 transformers = pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.sparse
+
 OLD = Version(transformers.__version__) < Version("5")
 SECONDS = 0.6
 FAKES = {

@@ -16,6 +16,8 @@ import hftrace
 from hftrace.analysis.time.imports import asker, import_rows, imports_ns, package_trees
 from hftrace.analysis.time.optional_imports import optional_packages
 
+pytestmark = pytest.mark.sparse
+
 SLEEP = 0.06
 """Seconds that a module of these tests sleeps."""
 

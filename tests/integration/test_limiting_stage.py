@@ -24,6 +24,7 @@ from hftrace.system.page_cache import resident
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.sparse,
     pytest.mark.process,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux counts by thread"),
 ]

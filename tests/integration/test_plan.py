@@ -43,17 +43,8 @@ def synthesize(run_cli, tmp_path):
     return make
 
 
-def planned(run_cli, model, name, keywords):
-    words = [f"--kwarg={key}={json.dumps(value)}" for key, value in keywords.items()]
-    done = run_cli("plan", model, "--class", name, *words, "--json")
-    assert done.stdout, done.stderr
-    return json.loads(done.stdout)
-
-
-def loaded(run_python, model, name, keywords):
-    done = run_python("-c", TRUTH, model, name, json.dumps(keywords))
-    line = next((line for line in done.stdout.splitlines() if line.startswith("TRUTH")), None)
-    assert line is not None, done.stderr
+def found_in(output):
+    line = next(line for line in output.splitlines() if line.startswith("TRUTH"))
     return json.loads(line[5:])
 
 
@@ -86,17 +77,35 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = ("sharded", "down", "cpu", "explicit")
+EACH_VERSION = ("up", "disk")
+"""What every version is asked; the rest with the newest alone, but for ``--sparse``."""
+
+
+def marks_of(case):
+    return [pytest.mark.sparse] * (case not in EACH_VERSION) + [pytest.mark.long] * (case in LONG)
+
+
+@pytest.mark.parametrize("case", [pytest.param(each, marks=marks_of(each)) for each in CASES])
 def test_a_plan_is_what_the_load_ends_with(run_cli, run_python, synthesize, case):
     architecture, options, name, keywords = CASES[case]
     model = synthesize(architecture, "4MB", *options)
-    plan = planned(run_cli, model, name, keywords)
-    dtypes, devices, parameters = loaded(run_python, model, name, keywords)
+    words = [f"--kwarg={key}={json.dumps(value)}" for key, value in keywords.items()]
+    done = run_cli("plan", model, "--class", name, *words, "--json")
+    truth = run_python("-c", TRUTH, model, name, json.dumps(keywords))
+    if "TRUTH" not in truth.stdout:
+        # 4.50 to 4.57 cannot load a model that is on the disk as a whole.
+        error = truth.stderr.strip().splitlines()[-1].rpartition(": ")[2]
+        assert f"this load would fail: SafetensorError: {error}" in done.stderr
+        return
+    plan = json.loads(done.stdout)
+    dtypes, devices, parameters = found_in(truth.stdout)
     assert plan["bytes_by_dtype"] == dtypes
     assert plan["bytes_by_device"] == devices
     assert plan["parameters"] == parameters
 
 
+@pytest.mark.sparse
 def test_a_plan_writes_nothing(run_cli, synthesize, tmp_path):
     model = synthesize("llama-2-7b", "4MB", "--format", "bin")
     before = sorted(os.listdir(tmp_path))
@@ -114,6 +123,7 @@ def test_a_plan_writes_nothing(run_cli, synthesize, tmp_path):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.sparse
 def test_what_does_not_fit_is_said_with_what_to_change(run_cli, synthesize):
     model = synthesize("llama-2-7b", "40MB")
     wide = json.loads(run_cli("plan", model, "--dtype", "float32", "--json").stdout)
@@ -127,6 +137,7 @@ def test_what_does_not_fit_is_said_with_what_to_change(run_cli, synthesize):
     assert plan["change"]["needs"]["cpu"] <= limit
 
 
+@pytest.mark.sparse
 def test_devices_that_are_not_here_have_what_a_map_gives_them(run_cli, synthesize):
     model = synthesize("llama-2-7b", "40MB")
     done = run_cli("plan", model, "--gpu", "20MB,40MB", "--dtype", "bfloat16", "--json")

@@ -25,6 +25,8 @@ sys.modules[_spec.name] = _module
 _spec.loader.exec_module(_module)
 Hub = _module.Hub
 
+pytestmark = pytest.mark.sparse
+
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):

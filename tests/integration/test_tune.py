@@ -37,6 +37,7 @@ def tuned(model, tmp_path_factory):
     return finish(start(words, cwd, environment()), cwd, timeout=1500)
 
 
+@pytest.mark.long
 def test_the_answer_is_better_and_keeps_to_the_budget(tuned):
     assert tuned.code == 0, tuned.stderr
     facts = json.loads(tuned.stdout)
@@ -57,6 +58,7 @@ def test_the_answer_is_better_and_keeps_to_the_budget(tuned):
     assert "better" in verdicts.values()
 
 
+@pytest.mark.long
 def test_settings_that_change_the_model_otherwise_are_not_tried(tuned):
     facts = json.loads(tuned.stdout)
     attention = [tried for tried in facts["tried"] if tried["changes"] == ["attention"]]
@@ -65,6 +67,7 @@ def test_settings_that_change_the_model_otherwise_are_not_tried(tuned):
     assert all("attn_implementation" not in key for key in facts["call"]["keywords"])
 
 
+@pytest.mark.long
 def test_the_answer_is_a_program(tuned, model):
     facts = json.loads(tuned.stdout)
     program = facts["call"]["python"] + "print(next(model.parameters()).dtype)\n"
@@ -76,6 +79,7 @@ def test_the_answer_is_a_program(tuned, model):
     assert done.stdout.strip() == wanted
 
 
+@pytest.mark.long
 def test_the_first_trace_is_the_plain_call(tuned):
     trace = hftrace.Trace.open(tuned.cwd / "out" / "first" / "plain-1.json")
     assert trace.request["keywords"] == {"dtype": "float32", "use_safetensors": False}

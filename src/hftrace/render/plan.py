@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, heading, notes
+from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, heading, notes, wrap
 
 MAX_PLACES = 20
 """Rows of a device map that are shown; --json has all."""
@@ -45,10 +45,10 @@ def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:
     yield [(_label("By dtype"), DIM), (_sizes(plan["bytes_by_dtype"]), PLAIN)]
     yield [(_label("By device"), DIM), (_sizes(plan["bytes_by_device"]), PLAIN)]
     for way, row in sorted(plan["tensors"].items(), key=lambda item: -item[1]["bytes"]):
-        text = (
-            f"{units.count(row['count'], 'tensor')}, {units.byte_count(row['bytes'])}: {WAYS.get(way, way)}"
-        )
-        yield [(_label("Weights"), DIM), (text, PLAIN)]
+        count = units.count(row["count"], "tensor")
+        text = f"{count}, {units.byte_count(row['bytes'])}: {WAYS.get(way, way)}"
+        for at, line in enumerate(wrap(text, max(20, width - LABEL - 2))):
+            yield [(_label("" if at else "Weights"), DIM), (line, PLAIN)]
     if plan["tied"]:
         yield [
             (_label("Tied"), DIM),
@@ -94,7 +94,7 @@ def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
     for name, value in sorted((plan["peak_device_bytes"] or {}).items()):
         yield _figure(f"{name}, peak", value, "of tensors; the device's own context comes on top")
     if plan["cache_bytes"] is not None:
-        yield _figure("cache", plan["cache_bytes"], "keys and values of the context")
+        yield _figure("cache", plan["cache_bytes"], "for the context that was asked for")
     elif plan["cache_unknown_because"]:
         yield from notes([f"The cache is unknown: {plan['cache_unknown_because']}"], width, "  ")
 
@@ -102,24 +102,40 @@ def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
 def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
     limit = plan["limits"]["cpu"]
     if plan["fits"] is None:
-        why = "the peak is not" if plan["peak_unknown_because"] else "there is no limit to hold it against"
+        why = "there is no limit to hold it against"
+        if plan["peak_unknown_because"] or plan["cache_unknown_because"]:
+            why = "the peak is not" if plan["peak_unknown_because"] else "the cache is not"
         yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
         return
-    needed = units.byte_count(plan["needs"]["cpu"])
-    what = f"{needed} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
+    needs = plan["needs"]
     if plan["fits"]:
+        what = f"{units.byte_count(needs['cpu'])} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
         yield [("It fits: ", GOOD), (what, PLAIN)]
+        rest = needs["cpu"] - (plan["peak_anon_at_least_bytes"] or 0)
+        if rest > 0:
+            yield from notes(
+                [
+                    f"{units.byte_count(rest)} of it when the model is used: weights that "
+                    "are read then, and the cache."
+                ],
+                width,
+            )
         return
-    short = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in plan["short_bytes"].items())
-    yield [("It does not fit: ", BAD), (f"{short} missing; it needs {what}", PLAIN)]
+    short = [
+        f"{name} needs {units.byte_count(needs[name])} of {units.byte_count(plan['limits'][name])}, "
+        f"{units.byte_count(size)} more than there is"
+        for name, size in plan["short_bytes"].items()
+    ]
+    yield [("It does not fit.", BAD)]
+    yield from notes([f"{each}." for each in short], width, "  ")
     change = plan.get("change")
     if change is None:
         yield from notes(["No change that was tried makes it fit."], width)
         return
     said = ", ".join(f"{name}={value!r}" for name, value in change["keywords"].items())
     note = "; the model then computes in another precision" if change["changes_results"] else ""
-    needs = units.byte_count(change["needs"]["cpu"])
-    yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {needs}."], width)
+    then = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in sorted(change["needs"].items()))
+    yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {then}."], width)
 
 
 def _against(rows: Sequence[Mapping[str, Any]]) -> Iterable[Line]:

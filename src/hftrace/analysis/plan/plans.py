@@ -80,7 +80,7 @@ def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
             "cpu_from": limits.cpu_source,
             **{f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)},
         },
-        "fits": _verdict(fits(needs, limits), sure),
+        "fits": _verdict(fits(needs, limits), sure and not found.get("cache_problem")),
     }
 
 
@@ -99,7 +99,7 @@ def peak_doubt(found: Mapping[str, Any]) -> str | None:
 
 
 def _verdict(fitting: bool | None, sure: bool) -> bool | None:
-    """Returns whether a load fits; of a peak that is not known, only that its least does not."""
+    """Returns whether a load fits; of a peak or a cache that is not known, only that its least does not."""
     return fitting if sure or fitting is False else None
 
 
@@ -131,14 +131,17 @@ def _needs(found: Mapping[str, Any]) -> dict[str, int] | None:
 
 
 def fits(needs: Mapping[str, int] | None, limits: Limits) -> bool | None:
-    """Returns whether a load fits; None where what it needs, or what is there, is not known."""
-    if needs is None or limits.cpu_bytes is None:
+    """Returns whether a load fits; None where what it needs, or what is there, is not known.
+
+    One limit that is broken is enough to say that it does not.
+    """
+    if needs is None:
         return None
-    sizes = {f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)}
-    sizes[CPU] = limits.cpu_bytes
-    if any(name not in sizes for name in needs):
-        return None
-    return all(value <= sizes[name] for name, value in needs.items())
+    if shortage(needs, limits):
+        return False
+    known = {CPU} if limits.cpu_bytes is not None else set()
+    known |= {f"cuda:{index}" for index in range(len(limits.device_bytes))}
+    return True if needs.keys() <= known else None
 
 
 def shortage(needs: Mapping[str, int] | None, limits: Limits) -> dict[str, int]:

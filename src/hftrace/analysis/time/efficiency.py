@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from hftrace.analysis.ledger.tensors import tensor_sums
 from hftrace.analysis.once import once
-from hftrace.analysis.time.weights import cache_state, read_rate, resident_share_before
+from hftrace.analysis.time.weights import cache_state, read_rate, resident_share_before, weight_bytes
 from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 
+LEAST_BYTES = 32 << 20
+"""What reads less says nothing of a machine: it takes milliseconds, and floors are of as much at least."""
 AT_THE_LIMIT = 0.8
 """From this share of the floor on nothing of the loader's is left to gain: floors vary by as much."""
 
@@ -61,7 +63,7 @@ def efficiency(trace: Trace) -> Efficiency | None:
     rate, floors = read_rate(trace), floors_of(trace)
     share = resident_share_before(trace)
     state = cache_state(share)
-    if not rate or state is None or share is None:
+    if not rate or state is None or share is None or weight_bytes(trace).read < LEAST_BYTES:
         return None
     cold, warm = _best(floors, "cold"), _best(floors, "warm")
     floor: float | None = warm if state == "warm" else cold

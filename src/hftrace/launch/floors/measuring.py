@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hftrace import units
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.child import child_command
-from hftrace.launch.floors.reads import drop, pieces_of, read_rate
+from hftrace.launch.floors.reads import BLOCK_BYTES, drop, pieces_of, read_rate
 from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 from hftrace.system.mounts import file_system_of
 
@@ -20,6 +21,8 @@ READERS = 4
 """Threads that transformers 5.x reads with."""
 CHILD = "hftrace.record.child.floor"
 CHILD_SECONDS = 120
+LEAST_BYTES = READERS * BLOCK_BYTES
+"""One block for each reader: what is less is no rate of several."""
 
 
 def weight_files(model: str) -> list[Path]:
@@ -29,12 +32,14 @@ def weight_files(model: str) -> list[Path]:
         UsageError: There are none.
     """
     place = Path(model).expanduser()
+    suffixes = tuple(dict.fromkeys((".safetensors", ".gguf", *WEIGHT_SUFFIXES)))
     if place.is_file():
+        if place.suffix not in suffixes:
+            raise UsageError(f"{model} is no weight file: name one that ends in {', '.join(suffixes)}")
         return [place]
     if not place.is_dir():
         place = _cached(model)
-    suffixes = (".safetensors", ".gguf", *WEIGHT_SUFFIXES)
-    for suffix in dict.fromkeys(suffixes):
+    for suffix in suffixes:
         found = sorted(path for path in place.iterdir() if path.suffix == suffix and path.stat().st_size)
         if found:
             return found
@@ -89,6 +94,12 @@ def measure(
     """
     try:
         pieces = pieces_of(files, most_bytes)
+        there = sum(piece.bytes for piece in pieces)
+        if there < LEAST_BYTES:
+            raise UsageError(
+                f"{units.byte_count(there)} of weights are too few for a floor: "
+                f"name a model of {units.byte_count(LEAST_BYTES)} or more"
+            )
         cold: dict[int, int | None] = {}
         for readers in (1, READERS):
             told(f"reading from storage, {readers} at a time")

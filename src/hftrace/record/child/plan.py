@@ -70,7 +70,8 @@ def main(directory: str) -> int:
         name = "" if isinstance(behind, UnknownError) else f"{type(behind).__name__}: "
         words = redact(f"{name}{said[0][:400]}")
         if isinstance(error, _PERHAPS_OURS) and behind is error:
-            words = f"the loader ended with {words} Weights that are not there may be why: try the load"
+            hint = "Weights that are not there may be why: try the load"
+            words = f"the loader ended with {words.rstrip('.')}. {hint}"
         found = {"error": words, "refusal": _is_refusal(error)}
         if os.environ.get("HFTRACE_DEBUG"):
             raise
@@ -113,6 +114,7 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     importlib.import_module("transformers.modeling_utils")
     keywords = _keywords(dict(asked))
+    _check_devices(keywords.get("device_map"), request["plan"])
     owner = _resolve_class(_Unrecorded(), transformers, request, keywords)  # type: ignore[arg-type]
     imported = memory.current()
 
@@ -127,6 +129,14 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "loader": loader_facts(),
         "python": sys.executable,
     }
+
+
+def _check_devices(device_map: Any, options: dict[str, Any]) -> None:
+    """Refuses a map to devices that are not here, and of which nobody said how large they are."""
+    places = device_map.values() if isinstance(device_map, dict) else [device_map]
+    named = any(str(place).startswith("cuda") or type(place) is int for place in places)
+    if named and not options.get("gpus") and not sys.modules["torch"].cuda.is_available():
+        raise RequestError("device_map names a GPU, and there is none here: --gpu SIZE says how large it is")
 
 
 def _reader(memory: HostMemory) -> Callable[[], tuple[int, int]]:
