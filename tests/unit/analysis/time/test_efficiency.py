@@ -31,11 +31,12 @@ class Place(NamedTuple):
 def load(monkeypatch):
     """Returns a trace of a load that is described by a few figures."""
 
-    def make(floors=FLOORS, rate=500.0, resident=0.0, devices=("cpu",), system="ext4"):
+    def make(floors=FLOORS, rate=500.0, resident=0.0, devices=("cpu",), system="ext4", read=1 << 30):
         sums = {Place(device): SimpleNamespace(stored_bytes=1) for device in devices}
         monkeypatch.setattr(module, "tensor_sums", lambda trace: sums)
         monkeypatch.setattr(module, "read_rate", lambda trace: rate)
         monkeypatch.setattr(budgets, "read_rate", lambda trace: rate)
+        monkeypatch.setattr(module, "weight_bytes", lambda trace: SimpleNamespace(read=read))
         monkeypatch.setattr(module, "resident_share_before", lambda trace: resident)
         return SimpleNamespace(environment={"floors": floors, "filesystem": system})
 
@@ -68,6 +69,7 @@ def test_the_floor_is_of_where_the_bytes_came_from(load, figures, floor, source,
         {"system": "nfs4"},
         {"rate": None},
         {"resident": None},
+        {"read": 8_000_000},
         {"floors": {"filesystem": "ext4", "warm_bytes_per_s": 5000}},
         {"floors": {"filesystem": "ext4", "cold_bytes_per_s": "fast"}},
         {"floors": {"filesystem": "ext4", "cold_bytes_per_s": 0}},
