@@ -93,6 +93,8 @@ CAST_NS = 500_000_000
 )
 def cast_in_flight(trace: Trace) -> Iterator[Finding]:
     """R03: tensors that were read and cast where they could have been read, or only mapped."""
+    if not any(is_cast(each.provenance, each.stored_dtype, each.dtype) for each in tensor_sums(trace)):
+        return
     columns = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "read_start_ns", "read_end_ns")
     whole = spent = 0
     found: Counter[tuple[str, str]] = Counter()

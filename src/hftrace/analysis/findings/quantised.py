@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, tensor_sums
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.time.quantised import NUMBERS
 from hftrace.analysis.values import text
@@ -32,6 +32,14 @@ MOST = 0.3
 )
 def quant_not_realised(trace: Trace) -> Iterator[Finding]:
     """R13: a quantised checkpoint that was made plain again."""
+    if not any(
+        each.kind == "parameter"
+        and each.provenance in FROM_CHECKPOINT
+        and each.stored_dtype not in NUMBERS
+        and each.dtype in NUMBERS
+        for each in tensor_sums(trace)
+    ):
+        return
     columns = ("kind", "name", "provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "keys")
     tensors = list(map(trace.tensors.column, columns))
     for load in model_loads(trace):

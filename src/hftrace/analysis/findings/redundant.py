@@ -59,6 +59,8 @@ def fetched_not_opened(trace: Trace) -> Iterator[Finding]:
 )
 def loaded_twice(trace: Trace) -> Iterator[Finding]:
     """R23: several loads of one session that read the same tensors of the same files."""
+    if len(model_loads(trace)) < 2:
+        return
     paths = {(file.rank, file.name): file.path or file.source for file in weight_files(trace)}
     sources: dict[frozenset[tuple[object, ...]], list[int]] = defaultdict(list)
     names, keys, ranks = (trace.tensors.column(name) for name in ("file", "keys", "rank"))

@@ -31,6 +31,9 @@ times as long, the time goes by their number."""
 )
 def many_tiny_tensors(trace: Trace) -> Iterator[Finding]:
     """R07: a load whose time goes by the number of its tensors, and not by their bytes."""
+    spent = reading_ns(trace) or 0
+    if spent < LEAST_NS or spent < LEAST_SHARE * loads_wall_ns(trace):
+        return
     columns = ("keys", "stored_bytes", "read_start_ns", "read_end_ns", "provenance")
     count = total = 0
     reads: list[tuple[int, int]] = []
@@ -41,9 +44,6 @@ def many_tiny_tensors(trace: Trace) -> Iterator[Finding]:
             if len(keys) == 1 and size and start is not None and end is not None:
                 reads.append((size, end - start))
     if count < MANY:
-        return
-    spent = reading_ns(trace) or 0
-    if spent < LEAST_NS or spent < LEAST_SHARE * loads_wall_ns(trace):
         return
     mean = total // count
     flat = _is_flat(reads)
