@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, tensor_sums
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, take, tensor_sums
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.time.quantised import NUMBERS
 from hftrace.analysis.values import text
@@ -45,8 +45,8 @@ def quant_not_realised(trace: Trace) -> Iterator[Finding]:
     for load in model_loads(trace):
         whole = stored = after = 0
         names, formats = [], Counter[str]()
-        for row in load.rows:
-            kind, name, provenance, before, dtype, small, large, keys = (column[row] for column in tensors)
+        cells = zip(*(take(column, load.rows) for column in tensors), strict=True)
+        for kind, name, provenance, before, dtype, small, large, keys in cells:
             if kind != "parameter" or provenance not in FROM_CHECKPOINT or not small or not large:
                 continue
             whole += small

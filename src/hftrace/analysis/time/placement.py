@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
-from hftrace.analysis.ledger.tensors import fold, fold_alike
+from hftrace.analysis.ledger.tensors import fold, fold_alike, take
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.request import COMPUTED_MAPS, device_of
@@ -202,8 +202,8 @@ def _held(trace: Trace, load: ModelLoad) -> dict[str, list[int]]:
     column = trace.tensors.column
     columns = [column(name) for name in ("kind", "same_as", "offload", "device")]
     found: dict[str, list[int]] = {}
-    for row in load.rows:
-        kind, same, offload, device = (each[row] for each in columns)
+    cells = zip(load.rows, *(take(each, load.rows) for each in columns), strict=True)
+    for row, kind, same, offload, device in cells:
         place = offload or device
         if kind != "unused" and same is None and place is not None:
             found.setdefault(place, []).append(row)
