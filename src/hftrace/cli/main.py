@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bisect": ("hftrace.cli.bisect", "Find the version of transformers that made a load slower or larger."),
     "tune": ("hftrace.cli.tune", "Find the call that loads a model fastest, or in the least memory."),
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
+    "export": ("hftrace.cli.export", "Write a saved trace for other programs: tables, pages, timelines."),
     "explain": ("hftrace.cli.explain", "Say what a finding means, and what mends it."),
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),

@@ -1,15 +1,19 @@
-"""Exports of a trace by format. A format is a file with ``write``, and a line here."""
+"""Exports of traces by format. A format is a file with ``write``, and a line here."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol, cast
 
 from hftrace.errors import UsageError
 
 if TYPE_CHECKING:
     from hftrace.schema.trace import Trace
+
+TABLES = ("tensors", "spans", "files", "requests", "samples", "loads")
+"""What ``--table`` takes."""
 
 
 class Format(NamedTuple):
@@ -20,21 +24,42 @@ class Format(NamedTuple):
     """Ends of file names that choose it: ``.html``."""
     help: str
     """What opens it, in one line."""
+    takes_many: bool = False
+    """Whether one file may hold several traces."""
+    is_table: bool = False
+    """Whether one file is one table of a trace."""
 
 
-FORMATS: dict[str, Format] = {}
+class Wish(NamedTuple):
+    """What is to be written, beside the traces."""
+
+    paths: tuple[str, ...] = ()
+    """Where each trace lies."""
+    table: str = ""
+    """Which table, of a format that has one; empty for others."""
+
+
+FORMATS: dict[str, Format] = {
+    "jsonl": Format(
+        "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
+    ),
+}
 """Each format by its name on the command line."""
 
 
 class Exporter(Protocol):
     """What the module of a format holds."""
 
-    def write(self, trace: Trace, stream: BinaryIO) -> None:
-        """Writes a trace."""
+    def write(self, traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
+        """Writes traces; one, where the format does not take several.
+
+        Raises:
+            HftraceError: A package that the format needs is not there.
+        """
 
 
-def exporter_for(path: str | os.PathLike[str], name: str | None = None) -> Exporter:
-    """Returns what writes a file, by the name of its format or else by its suffix.
+def format_for(path: str | os.PathLike[str], name: str | None = None) -> str:
+    """Returns the name of the format of a file, by what was asked for or else by the file's suffix.
 
     Args:
         path: Where the file goes; ``-`` is stdout, and has no suffix.
@@ -49,6 +74,11 @@ def exporter_for(path: str | os.PathLike[str], name: str | None = None) -> Expor
             raise UsageError(f"no format is known by the end of {os.fspath(path)!r}: {_formats()}")
     elif name not in FORMATS:
         raise UsageError(f"there is no format {name!r}: {_formats()}")
+    return name
+
+
+def exporter(name: str) -> Exporter:
+    """Returns what writes a format."""
     return cast(Exporter, importlib.import_module(FORMATS[name].module))
 
 

@@ -7,11 +7,11 @@ import pytest
 
 import handmade
 from hftrace.errors import UsageError
-from hftrace.export import FORMATS, Format, exporter_for
+from hftrace.export import FORMATS, Format, Wish, exporter, format_for
 
 LINES = """
-def write(trace, stream):
-    for row in trace.spans:
+def write(traces, stream, wish):
+    for row in traces[0].spans:
         stream.write(f"{row.phase}\\n".encode())
 """
 
@@ -20,7 +20,9 @@ def write(trace, stream):
 def made_up(monkeypatch, tmp_path):
     """Two formats, each a file and a line."""
     (tmp_path / "made_up_lines.py").write_text(LINES)
-    (tmp_path / "made_up_packed.py").write_text("def write(trace, stream):\n    stream.write(b'packed')\n")
+    (tmp_path / "made_up_packed.py").write_text(
+        "def write(traces, stream, wish):\n    stream.write(b'packed')\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(FORMATS, "lines", Format("made_up_lines", (".lines", ".gz"), "One phase a line."))
     monkeypatch.setitem(FORMATS, "packed", Format("made_up_packed", (".lines.gz",), "The same, packed."))
@@ -31,7 +33,7 @@ def made_up(monkeypatch, tmp_path):
 
 def written(*arguments):
     stream = io.BytesIO()
-    exporter_for(*arguments).write(handmade.sharded(), stream)
+    exporter(format_for(*arguments)).write([handmade.sharded()], stream, Wish())
     return stream.getvalue()
 
 
@@ -48,7 +50,7 @@ def test_a_name_goes_before_the_suffix(made_up):
 
 
 def test_only_what_is_used_is_imported(made_up):
-    exporter_for("x.lines")
+    exporter(format_for("x.lines"))
     assert "made_up_lines" in sys.modules
     assert "made_up_packed" not in sys.modules
 
@@ -56,11 +58,11 @@ def test_only_what_is_used_is_imported(made_up):
 @pytest.mark.parametrize("arguments", [("x.txt",), ("-",), ("folder.lines/x",), ("x.lines", "html")])
 def test_what_there_is_not_names_what_there_is(made_up, arguments):
     with pytest.raises(UsageError, match=r"lines \(\.lines, \.gz\), packed \(\.lines\.gz\)"):
-        exporter_for(*arguments)
+        format_for(*arguments)
 
 
 def test_without_any_format_the_error_says_so(monkeypatch):
     for name in list(FORMATS):
         monkeypatch.delitem(FORMATS, name)
     with pytest.raises(UsageError, match="exports nothing"):
-        exporter_for("x.html")
+        format_for("x.html")
