@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux counts by thread"),
 ]
 PROGRAM = """
-import pathlib, sys
+import os, pathlib, sys
 import torch
 import hftrace
 from transformers import AutoModelForCausalLM
@@ -40,6 +41,8 @@ out, small, model, dtype, keyword, cold = sys.argv[1:]
 keywords = {keyword: getattr(torch, dtype)}
 AutoModelForCausalLM.from_pretrained(small, **keywords)  # imports are done
 files = sorted(pathlib.Path(model).glob("*.safetensors"))
+if group := os.environ.get("TEST_SLOW_GROUP"):
+    (pathlib.Path(group) / "cgroup.procs").write_text(str(os.getpid()))
 (evict if cold == "cold" else warm)(files)
 with hftrace.trace(out):
     AutoModelForCausalLM.from_pretrained(model, **keywords)
@@ -53,6 +56,8 @@ SAME_PAGES = {
     "MALLOC_TOP_PAD_": "1000000000",
 }
 """Memory comes in large pieces, which the kernel fills with large pages where it can."""
+SLOW_BYTES = 150_000_000
+"""Of storage a second, where a test makes it slow."""
 V5 = int(transformers.__version__.partition(".")[0]) >= 5
 
 
@@ -84,6 +89,30 @@ def load(tmp_path, checkpoints, run_python):
         return hftrace.Trace.open(out)
 
     return run
+
+
+@pytest.fixture
+def slow_storage(tmp_path):
+    """A control group whose processes get SLOW_BYTES a second from the disk of the test's files."""
+    device = os.stat(tmp_path).st_dev
+    disk = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+    if (disk / "partition").exists():
+        disk = disk.resolve().parent
+    group = Path("/sys/fs/cgroup/blkio" if Path("/sys/fs/cgroup/blkio").exists() else "/sys/fs/cgroup")
+    group /= f"hftrace-test-{os.getpid()}"
+    try:
+        number = (disk / "dev").read_text().strip()
+        group.mkdir()
+        if group.parent.name == "blkio":
+            (group / "blkio.throttle.read_bps_device").write_text(f"{number} {SLOW_BYTES}")
+        else:
+            (group / "io.max").write_text(f"{number} rbps={SLOW_BYTES}")
+    except OSError as error:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"the kernel slows no disk for this user: {error}")
+    yield group
+    group.rmdir()
 
 
 def named(trace, name):
@@ -129,15 +158,14 @@ def test_a_cast(load):
     assert split.share("user") > split.share("kernel")
 
 
-@pytest.mark.skipif(not V5, reason="one thread reads and casts in turn: storage is read ahead meanwhile")
-def test_cold_storage(load, checkpoints):
+def test_slow_storage(load, checkpoints, slow_storage):
+    """The kernel gives the process 150 MB/s, so that storage is slower than all that is done with the bytes."""
     files = sorted((checkpoints / "wide").glob("*.safetensors"))
-    trace = load("wide", "bfloat16", "cold", SAME_PAGES)
+    trace = load("wide", "bfloat16", "cold", {**SAME_PAGES, "TEST_SLOW_GROUP": str(slow_storage)})
     size = sum(os.path.getsize(path) for path in files)
     if resident(files) is None or (storage_bytes(trace) or 0) < 0.9 * size:
         pytest.skip("these files cannot be dropped from the page cache")
     assert weight_bytes(trace).read >= 0.9 * size
-    if weights_split(trace).share("queue") > 0.5:
-        pytest.skip("the kernel read ahead while others had the processors, so storage was no limit")
-    if named(trace, "storage"):
-        assert "from storage" in limit_words(trace)
+    assert named(trace, "storage"), limit_words(trace)
+    assert "from storage" in limit_words(trace)
+    assert stages(trace)[0].duration_ns == pytest.approx(size / SLOW_BYTES * 1e9, rel=0.5)

@@ -155,10 +155,17 @@ def reading_cause(trace: Trace, but: Collection[str] = ()) -> tuple[str, str]:
 
 
 def _is_placing(trace: Trace) -> bool:
-    """Returns whether the thread that places weights was the slower one, and not those that read for it."""
+    """Returns whether the thread that places weights was the slower one, and not those that read for it.
+
+    It was not where it waited: for a reader, as the ledger says, or as its own clock says for whatever else
+    they share, such as the interpreter's lock.
+    """
     reading = weight_reading(as_loaded(trace))
-    spent = reading_ns(trace)
-    return bool(reading.reader_threads) and spent is not None and reader_waiting_ns(trace) < WAITED * spent
+    spent, own = reading_ns(trace), own_split(trace)
+    if not reading.reader_threads or spent is None:
+        return False
+    waited = reader_waiting_ns(trace) / spent if spent else 0.0
+    return max(waited, own.share("waiting") if own is not None else 0.0) < WAITED
 
 
 def limiting_split(trace: Trace) -> Split | None:
