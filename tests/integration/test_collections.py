@@ -93,8 +93,10 @@ def test_a_frozen_process_is_collected_quickly(sharded, warm):
 def test_a_collection_that_the_models_code_asks_for(sharded, warm):
     trace = traced(sharded, Collecting)
     spans = {span.id: span for span in trace.spans}
-    (made,) = [span for span in collections(trace) if spans[span.parent].phase == "instantiate"]
-    assert (made.name, made.attributes["automatic"]) == ("gc.collect", False)
+    inside = [span for span in collections(trace) if spans[span.parent].phase == "instantiate"]
+    # Python may find one due by itself as well.
+    (made,) = [span for span in inside if not span.attributes["automatic"]]
+    assert made.name == "gc.collect"
     above = spans[made.parent]
     assert above.phase == "instantiate"
     assert above.start_ns <= made.start_ns < made.end_ns <= above.end_ns

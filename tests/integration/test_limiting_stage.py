@@ -159,7 +159,7 @@ def test_a_cast(load):
 
 
 def test_slow_storage(load, checkpoints, slow_storage):
-    """The kernel gives the process 150 MB/s, so that storage is slower than all that is done with the bytes."""
+    """The kernel gives the process 150 MB/s: storage is slower than all that is done with the bytes."""
     files = sorted((checkpoints / "wide").glob("*.safetensors"))
     trace = load("wide", "bfloat16", "cold", {**SAME_PAGES, "TEST_SLOW_GROUP": str(slow_storage)})
     size = sum(os.path.getsize(path) for path in files)

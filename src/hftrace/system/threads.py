@@ -11,6 +11,7 @@ when its timer ticks, every 1 to 10 ms.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
@@ -87,7 +88,15 @@ def _text(path: str) -> bytes:
     try:
         return os.read(file, 1024)
     finally:
-        os.close(file)
+        # This runs in threads of ours and in threads that end. The host may meanwhile have closed all
+        # descriptors, and have a file of its own by this number.
+        if os.fstat(file).st_dev == _proc_device():
+            os.close(file)
+
+
+@functools.cache
+def _proc_device() -> int:
+    return os.stat("/proc/self/stat").st_dev
 
 
 class LastWords:

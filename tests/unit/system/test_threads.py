@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 import threading
 import time
@@ -112,3 +113,22 @@ def test_how_long_a_thread_had_no_processor():
         pytest.skip("this kernel does not count it")
     spend()
     assert own_delay_ns() >= first
+
+
+def test_a_descriptor_that_became_the_hosts_is_left_open(tmp_path, monkeypatch):
+    """Another thread closes all descriptors, and opens its own, while a file of ours is read."""
+    read, own = os.read, []
+
+    def meanwhile(number, length):
+        text = read(number, length)
+        os.close(number)
+        own.append(os.open(tmp_path / str(number), os.O_RDWR | os.O_CREAT))
+        assert own[-1] == number
+        return text
+
+    monkeypatch.setattr(os, "read", meanwhile)
+    assert own_delay_ns() is None or own_delay_ns() >= 0
+    monkeypatch.undo()
+    assert own
+    for number in own:
+        os.close(number)  # raises where it is closed already
