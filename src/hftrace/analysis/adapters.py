@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.values import natural, text
 
@@ -13,8 +12,7 @@ CHANGES = ("adapters", "merged", "unmerged", "unloaded", "casts", "frozen")
 """Attributes of a span that say what a function did to a model."""
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """One adapter."""
 
     name: str
@@ -36,8 +34,7 @@ class Adapter:
     base_revision: str | None
 
 
-@dataclass(frozen=True)
-class Trainable:
+class Trainable(NamedTuple):
     """How much of a model is trainable: what ``print_trainable_parameters`` says."""
 
     parameters: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -78,7 +77,7 @@ def _load(trace: Trace, row: int, number: int) -> dict[str, Any]:
         "phases": phases,
         "request": dict(request_of(trace, row)),
         "got": dict(asked.got),
-        "code": [asdict(file) | {"pinned": file.pinned} for file in code_files(span.attributes)],
+        "code": [file._asdict() | {"pinned": file.pinned} for file in code_files(span.attributes)],
         "quantised": made.to_json() if (made := quantised(own)) is not None else None,
         "dtype": _dtype(trace, asked) if asked.got else None,
         "memory": _memory(own),

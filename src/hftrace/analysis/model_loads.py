@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.schema.trace import Trace, outermost_loads
 
 
-@dataclass(frozen=True)
-class ModelLoad:
+class ModelLoad(NamedTuple):
     """One outermost load, as far as a trace tells; what is not known is empty."""
 
     span: int
@@ -47,8 +45,8 @@ def model_loads(trace: Trace) -> list[ModelLoad]:
     """
     spans = trace.spans
     ids, names, attributes = (spans.column(name) for name in ("id", "name", "attributes"))
-    rows = rows_by_load(trace)
     loads = outermost_loads(spans)
+    rows = rows_by_load(trace) if len(loads) > 1 else {}
     found = []
     for row in loads:
         own = _mapping(attributes[row])

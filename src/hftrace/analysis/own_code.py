@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.values import text
 
@@ -14,8 +13,7 @@ PACKAGE = "transformers_modules."
 """Begins the name of every module that transformers imports from a checkpoint's files."""
 
 
-@dataclass(frozen=True)
-class CodeFile:
+class CodeFile(NamedTuple):
     """One file of Python code that came with a checkpoint, and was imported."""
 
     file: str

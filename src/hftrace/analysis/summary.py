@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from hftrace.analysis.children import unrecorded_children
@@ -41,9 +40,9 @@ def _after_load(trace: Trace) -> dict[str, Any]:
     return {
         "returned_ns": ready.returned_ns,
         "ready_ns": ready.ready_ns,
-        "after_load": [dataclasses.asdict(step) for step in ready.steps],
-        "verify": dataclasses.asdict(ready.verify) if ready.verify is not None else None,
-        "release": dataclasses.asdict(ready.release) if ready.release is not None else None,
+        "after_load": [step._asdict() for step in ready.steps],
+        "verify": ready.verify._asdict() if ready.verify is not None else None,
+        "release": ready.release._asdict() if ready.release is not None else None,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hftrace.analysis.ledger.tensors import take, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.whose import ended_load, ended_outside
@@ -40,23 +41,24 @@ def ledger_progress(trace: Trace) -> Progress:
     tensors = trace.tensors
     index, row = span_index(trace), ended_load(trace)
     own = None if row is None else {index.ids[below] for below in index.walk([row])}
+    stored, placed, files, loads = map(tensors.column, ("stored_bytes", "placed_ns", "files", "load"))
     count = done = placed_bytes = all_bytes = 0
     known: set[str | None] = set()
-    columns = ("kind", "provenance", "stored_bytes", "placed_ns", "file", "files", "load")
-    for kind, provenance, stored, placed, file, files, load in zip(
-        *(tensors.column(name) for name in columns), strict=True
-    ):
-        if kind == "unused" or stored is None or (own is not None and load not in own):
+    for batch in tensor_batches(trace):
+        if batch.tensor_class.kind == "unused":
             continue
-        known.add(file)
-        known.update(files or ())
-        if provenance in ("tied", "computed"):
+        rows = [row for row in batch.rows if stored[row] is not None and (own is None or loads[row] in own)]
+        if not rows:
             continue
-        count += 1
-        all_bytes += stored
-        if placed is not None:
-            done += 1
-            placed_bytes += stored
+        known.add(batch.file)
+        for several in filter(None, take(files, rows)):
+            known.update(several)
+        if batch.tensor_class.provenance in ("tied", "computed"):
+            continue
+        there = [row for row in rows if placed[row] is not None]
+        count, done = count + len(rows), done + len(there)
+        all_bytes += sum(take(stored, rows))
+        placed_bytes += sum(take(stored, there))
     weights = {
         file.name for file in trace.files if file.shard is not None and (own is None or file.asked_by in own)
     }

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import WORTH_BYTES, Finding, Fix, rule
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, casts, is_cast, tensor_sums
+from hftrace.analysis.ledger.tensors import (
+    FROM_CHECKPOINT,
+    casts,
+    is_cast,
+    take,
+    tensor_batches,
+    tensor_sums,
+)
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
@@ -93,25 +100,24 @@ CAST_NS = 500_000_000
 )
 def cast_in_flight(trace: Trace) -> Iterator[Finding]:
     """R03: tensors that were read and cast where they could have been read, or only mapped."""
-    if not any(is_cast(each.provenance, each.stored_dtype, each.dtype) for each in tensor_sums(trace)):
+    if not casts(tensor_sums(trace)):
         return
-    columns = ("provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "read_start_ns", "read_end_ns")
-    whole = spent = 0
+    starts, ends = trace.tensors.column("read_start_ns"), trace.tensors.column("read_end_ns")
+    whole = grown = same = spent = 0
     found: Counter[tuple[str, str]] = Counter()
-    grown = same = 0
-    for how, stored, dtype, before, after, start, end in zip(
-        *map(trace.tensors.column, columns), strict=True
-    ):
+    for batch in tensor_batches(trace):
+        how, stored, dtype = batch.tensor_class[1:4]
         if how not in FROM_CHECKPOINT:
             continue
-        whole += before or 0
-        if not is_cast(how, stored, dtype):
+        before, after = batch.total.stored_bytes, batch.total.bytes
+        whole += before
+        if not stored or not dtype or not is_cast(how, stored, dtype):
             continue
-        found[stored, dtype] += before or 0
-        grown += max(0, (after or 0) - (before or 0))
-        same += before if before and before == after else 0
-        if start is not None and end is not None:
-            spent += end - start
+        found[stored, dtype] += before
+        grown += max(0, after - before)
+        same += before if before == after else 0
+        rows = [row for row in batch.rows if ends[row] is not None] if batch.read else []
+        spent += sum(take(ends, rows)) - sum(take(starts, rows))
     cast = sum(found.values())
     if cast < max(CAST_BYTES, CAST_SHARE * whole) or grown > cast // 2 or spent < CAST_NS:
         return  # what grows is R02's

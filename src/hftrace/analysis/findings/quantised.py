@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
-from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, take, tensor_sums
+from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT, batches_of, take, tensor_sums
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.time.quantised import NUMBERS
 from hftrace.analysis.values import text
@@ -40,22 +40,24 @@ def quant_not_realised(trace: Trace) -> Iterator[Finding]:
         for each in tensor_sums(trace)
     ):
         return
-    columns = ("kind", "name", "provenance", "stored_dtype", "dtype", "stored_bytes", "bytes", "keys")
-    tensors = list(map(trace.tensors.column, columns))
+    columns = [trace.tensors.column(name) for name in ("name", "stored_bytes", "bytes", "keys")]
     for load in model_loads(trace):
         whole = stored = after = 0
         names, formats = [], Counter[str]()
-        cells = zip(*(take(column, load.rows) for column in tensors), strict=True)
-        for kind, name, provenance, before, dtype, small, large, keys in cells:
-            if kind != "parameter" or provenance not in FROM_CHECKPOINT or not small or not large:
+        for batch in batches_of(trace, load.rows):
+            kind, provenance, before, dtype, *_ = batch.tensor_class
+            if kind != "parameter" or provenance not in FROM_CHECKPOINT:
                 continue
-            whole += small
-            plain_before = before in NUMBERS or (before is None and len(keys) < 2)
-            if dtype in NUMBERS and not plain_before and large >= GREW * small:
-                stored += small
-                after += large
-                names.append(name)
-                formats[str(before) if before else "codes and scales"] += small
+            whole += batch.total.stored_bytes
+            if dtype not in NUMBERS or before in NUMBERS:
+                continue
+            for name, small, large, keys in zip(*(take(each, batch.rows) for each in columns), strict=True):
+                plain_before = before is None and len(keys) < 2
+                if small and large and not plain_before and large >= GREW * small:
+                    stored += small
+                    after += large
+                    names.append(name)
+                    formats[str(before) if before else "codes and scales"] += small
         if stored > MOST * whole:
             yield _finding(load, stored, after, names, formats)
 

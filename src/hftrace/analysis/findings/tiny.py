@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule
+from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
 from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.analysis.time.weights import reading_ns
 from hftrace.schema.trace import Trace
@@ -34,19 +35,16 @@ def many_tiny_tensors(trace: Trace) -> Iterator[Finding]:
     spent = reading_ns(trace) or 0
     if spent < LEAST_NS or spent < LEAST_SHARE * loads_wall_ns(trace):
         return
-    columns = ("keys", "stored_bytes", "read_start_ns", "read_end_ns", "provenance")
-    count = total = 0
-    reads: list[tuple[int, int]] = []
-    for keys, size, start, end, provenance in zip(*map(trace.tensors.column, columns), strict=True):
-        if provenance not in (None, "tied"):
-            count += len(keys)
-            total += size or 0
-            if len(keys) == 1 and size and start is not None and end is not None:
-                reads.append((size, end - start))
+    batches = [
+        batch for batch in tensor_batches(trace) if batch.tensor_class.provenance not in (None, "tied")
+    ]
+    keys = trace.tensors.column("keys")
+    count = sum(sum(map(len, take(keys, batch.rows))) for batch in batches)
     if count < MANY:
         return
+    total = sum(batch.total.stored_bytes for batch in batches)
     mean = total // count
-    flat = _is_flat(reads)
+    flat = _is_flat([read for batch in batches if batch.read for read in _reads(trace, batch)])
     if mean > TINY_BYTES and not flat:
         return
     why = (
@@ -65,6 +63,15 @@ def many_tiny_tensors(trace: Trace) -> Iterator[Finding]:
         cost_ns=spent,
         numbers={"keys": count, "each_ns": spent // count, "spent_ns": spent, "mean_bytes": mean},
     )
+
+
+def _reads(trace: Trace, batch: Batch) -> list[tuple[int, int]]:
+    """Returns stored bytes and time of each tensor of a batch that was read as one key."""
+    columns = ("keys", "stored_bytes", "read_start_ns", "read_end_ns")
+    cells = zip(*(take(trace.tensors.column(name), batch.rows) for name in columns), strict=True)
+    return [
+        (size, end - start) for keys, size, start, end in cells if size and end is not None and len(keys) == 1
+    ]
 
 
 def _is_flat(reads: list[tuple[int, int]]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.once import once
@@ -23,8 +23,7 @@ WITHOUT_A_KEY = frozenset({"initialized", "uninitialized", "unknown", "meta"})
 """Provenances of a parameter whose key was not in the checkpoint."""
 
 
-@dataclass(frozen=True)
-class CommonPrefix:
+class CommonPrefix(NamedTuple):
     """One prefix between the names of a load's missing parameters and the keys that nothing took."""
 
     load: ModelLoad

@@ -6,7 +6,7 @@ and no row object is built.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
@@ -85,12 +85,28 @@ def tensor_batches(trace: Trace) -> list[Batch]:
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(*columns, read, strict=True)):
         found[key].append(row)
-    sizes, stored = tensors.column("bytes"), tensors.column("stored_bytes")
-    result = []
-    for (*fields, rank, file, span, thread, known), rows in found.items():
-        total = Total(len(rows), sum(filter(None, take(sizes, rows))), sum(filter(None, take(stored, rows))))
-        result.append(Batch(TensorClass(*fields), rank, file, span, thread, known, rows, total))
-    return result
+    return [
+        Batch(TensorClass(*fields), rank, file, span, thread, known, rows, total_of_rows(trace, rows))
+        for (*fields, rank, file, span, thread, known), rows in found.items()
+    ]
+
+
+def total_of_rows(trace: Trace, rows: Sequence[int]) -> Total:
+    """Returns count and bytes of rows of the ledger."""
+    sizes, stored = (take(trace.tensors.column(name), rows) for name in ("bytes", "stored_bytes"))
+    return Total(len(rows), sum(filter(None, sizes)), sum(filter(None, stored)))
+
+
+def batches_of(trace: Trace, rows: Sequence[int]) -> Iterator[Batch]:
+    """Yields the batches of a part of the tensor ledger, such as that of one load of several."""
+    if len(rows) == len(trace.tensors):
+        yield from tensor_batches(trace)
+        return
+    own = frozenset(rows)
+    for batch in tensor_batches(trace):
+        mine = [row for row in batch.rows if row in own]
+        if mine:
+            yield batch._replace(rows=mine, total=total_of_rows(trace, mine))
 
 
 def take(column: Sequence[Cell], rows: Iterable[int]) -> list[Cell]:
@@ -198,18 +214,30 @@ def fold(tensors: Table[Tensor], rows: Iterable[int] | None = None) -> list[Grou
         rows: The rows to fold; all by default.
     """
     chosen = range(len(tensors)) if rows is None else list(rows)
-    names = tensors.column("name")
-    keys = tensors.column("keys")
-    named = [names[row] or (keys[row][0] if keys[row] else "(no name)") for row in chosen]
+    named = take(tensors.column("name"), chosen)
+    if None in named:
+        keys = tensors.column("keys")
+        named = [
+            name or (keys[row][0] if keys[row] else "(no name)")
+            for name, row in zip(named, chosen, strict=True)
+        ]
     return fold_names(tensors, chosen, named)
 
 
 def fold_names(tensors: Table[Tensor], rows: Sequence[int], names: Sequence[str]) -> list[Group]:
     """Like :func:`fold`, for names given by the caller (parts of names below a layer)."""
+    columns = [column for name in _ALIKE if (column := _telling(tensors.column(name), rows)) is not None]
+    if len(columns) < 2:
+        return fold_alike(rows, names, columns[0] if columns else [None] * len(rows))
     numbers: dict[tuple[Any, ...], int] = {}
-    columns = [take(tensors.column(name), rows) for name in _ALIKE]
     alike = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
     return fold_alike(rows, names, alike)
+
+
+def _telling(column: Sequence[Any], rows: Sequence[int]) -> list[Any] | None:
+    """Returns the cells of a column in the rows given; None where they are all the same."""
+    cells = take(column, rows)
+    return cells if cells and cells.count(cells[0]) < len(cells) else None
 
 
 def fold_alike(rows: Sequence[int], names: Sequence[str], alike: Sequence[Any]) -> list[Group]:

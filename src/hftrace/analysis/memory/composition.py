@@ -8,7 +8,6 @@ that was killed, above all the reads that were under way, which are recorded whe
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from hftrace.analysis.ledger.merges import merges
@@ -50,8 +49,7 @@ class Part(NamedTuple):
     tensors: int | None = None
 
 
-@dataclass(frozen=True)
-class Composition:
+class Composition(NamedTuple):
     """What the memory of a process was made of at its peak during one load; bytes."""
 
     load: int
@@ -159,7 +157,7 @@ def composition_of(trace: Trace, load_row: int) -> Composition | None:
     made = composition(own, span_index(own).row_of[span_index(trace).ids[load_row]])
     if made is None:
         return None
-    return replace(made, load=load_row, span=None if made.span is None else rows[ids[made.span]])
+    return made._replace(load=load_row, span=None if made.span is None else rows[ids[made.span]])
 
 
 def _total(*parts: int | None) -> int | None:

@@ -9,7 +9,7 @@ that is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from hftrace.analysis.memory.composition import READING, TOLERANCE, Part, fit_parts
 from hftrace.analysis.memory.device_arrivals import BLOCK_BYTES, on_device
@@ -29,8 +29,7 @@ ORDER = ("before", "warmup", "parameters", "unquantized", "copies", "scales", "r
 """Parts as they are drawn."""
 
 
-@dataclass(frozen=True)
-class DevicePeak:
+class DevicePeak(NamedTuple):
     """What torch's allocator had given out on one device at its peak during one load; bytes."""
 
     device: str
@@ -96,7 +95,7 @@ def _peaks_of(trace: Trace, load_row: int) -> list[DevicePeak]:
         return device_peaks(trace, load_row)
     rows, ids = span_index(trace).row_of, span_index(own).ids
     found = device_peaks(own, span_index(own).row_of[span_index(trace).ids[load_row]])
-    return [replace(peak, load=load_row, span=rows[ids[peak.span]]) for peak in found]
+    return [peak._replace(load=load_row, span=rows[ids[peak.span]]) for peak in found]
 
 
 def _device_peak(trace: Trace, load_row: int, load: Span, device: str, peak: int) -> DevicePeak:

@@ -7,8 +7,7 @@ A model that nobody refers to any more is alive, and takes its memory, until Pyt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.once import once
@@ -18,8 +17,7 @@ from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 
 
-@dataclass(frozen=True)
-class HeldModel:
+class HeldModel(NamedTuple):
     """The model of an earlier load that was still there."""
 
     load: LoadName
@@ -28,8 +26,7 @@ class HeldModel:
     they are in the ledger of a later load, which made them its own."""
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(NamedTuple):
     """What a process held when a load began; None for what nobody saw."""
 
     anonymous_bytes: int | None

@@ -9,8 +9,7 @@ Whatever else the program did meanwhile is in it.
 from __future__ import annotations
 
 import bisect
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.memory.devices import device_sizes
 from hftrace.analysis.memory.readings import DeviceReading, Reading, device_readings, host_readings
@@ -24,8 +23,7 @@ MOST_NS = 1_000_000_000
 """What is read later than this after a model was gone says little of it."""
 
 
-@dataclass(frozen=True)
-class Released:
+class Released(NamedTuple):
     """A model that is gone; None is unknown."""
 
     span: int
@@ -63,7 +61,7 @@ class Released:
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
         came_back = {"anonymous_bytes": self.anonymous_bytes, "file_bytes": self.file_bytes}
-        return {**asdict(self), **came_back, "device_bytes": self.device_bytes}
+        return {**self._asdict(), **came_back, "device_bytes": self.device_bytes}
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

@@ -2,7 +2,6 @@
 
 import bisect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from hftrace.analysis.memory.devices import device_sizes
@@ -32,8 +31,7 @@ class State(NamedTuple):
     file_bytes: int | None
 
 
-@dataclass(frozen=True)
-class ProcessMemory:
+class ProcessMemory(NamedTuple):
     """What is known about the memory of one loading process. Times are ns from the clock base."""
 
     rank: int

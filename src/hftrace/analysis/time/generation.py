@@ -6,8 +6,7 @@ these: each of them has a first token of its own.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import asked_after, span_index
@@ -18,8 +17,7 @@ MAX_LISTED = 100
 """Calls that the summary's JSON has one by one."""
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """A call of ``generate``; what the trace does not say is None."""
 
     span: int
@@ -66,7 +64,7 @@ class Generation:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
-        return {**asdict(self), "tokens_per_s": self.tokens_per_s}
+        return {**self._asdict(), "tokens_per_s": self.tokens_per_s}
 
 
 @once

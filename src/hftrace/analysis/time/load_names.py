@@ -6,7 +6,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.spans import SpanIndex, span_index
@@ -28,8 +28,7 @@ class LoadTrace(Trace):
     """Its place among the session's loads by their start, from 1."""
 
 
-@dataclass(frozen=True)
-class LoadName:
+class LoadName(NamedTuple):
     """Who a load was of, as a reader knows it; what is not known is None."""
 
     number: int

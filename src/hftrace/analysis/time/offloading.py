@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -84,8 +83,7 @@ class MovedModule(NamedTuple):
         return spent * self.modules // self.calls if self.calls else 0
 
 
-@dataclass(frozen=True)
-class MovedModel:
+class MovedModel(NamedTuple):
     """A model whose weights come in for each forward pass."""
 
     name: str

@@ -8,8 +8,7 @@ of these is not known is not among them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.analysis.request import asked_keywords
@@ -46,8 +45,7 @@ LEAST_BROUGHT = 0.02
 """A package that another one brings is named where it is more than this share of what that one takes."""
 
 
-@dataclass(frozen=True)
-class OptionalPackage:
+class OptionalPackage(NamedTuple):
     """A package that was imported only because it is installed."""
 
     package: str

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
-from hftrace.analysis.ledger.tensors import fold, fold_alike, take
+from hftrace.analysis.ledger.tensors import batches_of, fold, fold_alike
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.request import COMPUTED_MAPS, device_of
@@ -48,12 +49,26 @@ class Place:
     tensors: int | None
     bytes: int | None
     """None in a load that has returned no model."""
-    modules: Sequence[str]
-    """Of the map, with layers that follow one another as one; without a map, the tensors that are there."""
+    named: Callable[[], Sequence[str]] = field(repr=False, compare=False)
+    """Says :attr:`modules`, which no other question about a load needs."""
+
+    @cached_property
+    def modules(self) -> Sequence[str]:
+        """Of the map, with layers that follow one another as one; without a map, its tensors."""
+        return self.named()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return {
+            "device": self.device,
+            "limit_bytes": self.limit_bytes,
+            "tensors": self.tensors,
+            "bytes": self.bytes,
+            "modules": list(self.modules),
+        }
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """How the model of one load was spread."""
 
     load: int
@@ -74,7 +89,8 @@ class Placement:
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
         return {
-            **asdict(self),
+            **self._asdict(),
+            "places": [place.to_json() for place in self.places],
             "written": [each._asdict() for each in self.written],
             "attached": self.attached and self.attached._asdict(),
         }
@@ -149,7 +165,7 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
     held = _held(trace, load)
     size = trace.tensors.column("bytes")
     device_map = _mapping(load.got.get("device_map"))
-    offloaded = any(trace.tensors.column("offload")[row] is not None for row in load.rows)
+    offloaded = any(batch.tensor_class.offload is not None for batch in batches_of(trace, load.rows))
     if not (offloaded or len(set(map(str, device_map.values()))) > 1 or asked in COMPUTED_MAPS):
         return None
     names = trace.spans.column("name")
@@ -177,7 +193,9 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
             bounds.get(device),
             len(held.get(device, ())) if held else None,
             sum(size[row] or 0 for row in held.get(device, ())) if held else None,
-            folded_names(by_place[device]) if device in by_place else _of_tensors(trace, held.get(device)),
+            partial(folded_names, by_place[device])
+            if device in by_place
+            else partial(_of_tensors, trace, held.get(device)),
         )
         for device in sorted(order, key=lambda device: device == "disk")
         if device in by_place or device in held or bounds.get(device)
@@ -199,15 +217,13 @@ def _placement(trace: Trace, load: ModelLoad) -> Placement | None:
 
 def _held(trace: Trace, load: ModelLoad) -> dict[str, list[int]]:
     """Returns the tensors that are in each place, each object once."""
-    column = trace.tensors.column
-    columns = [column(name) for name in ("kind", "same_as", "offload", "device")]
+    same = trace.tensors.column("same_as")
     found: dict[str, list[int]] = {}
-    cells = zip(load.rows, *(take(each, load.rows) for each in columns), strict=True)
-    for row, kind, same, offload, device in cells:
-        place = offload or device
-        if kind != "unused" and same is None and place is not None:
-            found.setdefault(place, []).append(row)
-    return found
+    for batch in batches_of(trace, load.rows):
+        place = batch.tensor_class.offload or batch.tensor_class.device
+        if batch.tensor_class.kind != "unused" and place is not None:
+            found.setdefault(place, []).extend(row for row in batch.rows if same[row] is None)
+    return {place: sorted(rows) for place, rows in found.items() if rows}
 
 
 def _of_tensors(trace: Trace, rows: Sequence[int] | None) -> list[str]:

@@ -7,7 +7,7 @@ it is ready is that of its load and of what came after it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hftrace.analysis.once import once
 from hftrace.analysis.time.phases import wall_of
@@ -16,8 +16,7 @@ from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import READY_PHASES
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One root span after the load."""
 
     phase: str
@@ -27,8 +26,7 @@ class Step:
     storage_read_bytes: int | None
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """What the process kept once the model was gone; None where it is not known.
 
     Bytes are those above the level at the start of the load.
@@ -42,8 +40,7 @@ class Release:
     """Whether the model itself was: False where something still refers to it."""
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """The loads of the main thread, and what followed the last of them."""
 
     returned_ns: int

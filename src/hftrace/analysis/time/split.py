@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -64,8 +63,7 @@ class Used(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Split:
+class Split(NamedTuple):
     """Where the time of threads went that read."""
 
     wall_ns: int

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.adapters import CHANGES
 from hftrace.analysis.time.load_names import has_several
@@ -36,8 +35,7 @@ OPERATIONS = ("surgery", "save")
 _NUMBERS = re.compile(r"\d+")
 
 
-@dataclass(frozen=True)
-class TreeOptions:
+class TreeOptions(NamedTuple):
     """What to show of a tree."""
 
     depth: int | None = 8
