@@ -126,8 +126,18 @@ def test_the_screen_says_what_is_no_number(shown):
 
 def test_a_new_head_of_no_numbers_is_a_finding(with_nan):
     found, healthy = with_nan
-    (head,) = [each for each in found if each.rule == "R46"]
+    (head,) = [each for each in found if each.name == "not-finite"]
     assert "score.weight (initialized): 2 NaN and 1 infinite of 96 values" in head.evidence
-    # One in the file is the file's own, and a head of zeros is no error by itself.
+    # One in the file is the file's own.
     assert "norm" not in head.evidence
-    assert "R46" not in [each.rule for each in healthy]
+    assert "not-finite" not in [each.name for each in healthy]
+
+
+def test_a_new_head_of_one_value_is_a_finding(with_nan):
+    found, zeros = with_nan
+    (head,) = [each for each in zeros if each.rule == "R46"]
+    assert (head.name, head.severity) == ("constant-values", "warning")
+    assert "score.weight (initialized): all values are 0" in head.evidence
+    # A vector of ones, such as a norm's, is how it should begin.
+    assert "norm" not in head.evidence
+    assert "constant-values" not in [each.name for each in found]

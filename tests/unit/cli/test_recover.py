@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from hftrace import Trace
 from hftrace.cli.recover import command
 from hftrace.cli.show import command as show
+from hftrace.errors import EXIT_FAILED, HftraceError
+from hftrace.launch.ending import recovery
 from hftrace.schema import document, journal
 
 PID = 2**23  # no process of Linux has it
@@ -115,3 +117,42 @@ def test_what_is_left_of_a_journal_is_drawn(run, tmp_path):
     drawn = CliRunner().invoke(show, [str(target), "--view", "postmortem"])
     assert (drawn.exit_code, drawn.exception) == (0, None)
     assert "6 ns after the start" in drawn.stdout
+
+
+def test_all_runs_of_a_directory_by_the_numbers_of_their_processes(run, tmp_path):
+    other = tmp_path / ".hftrace-run-def"
+    shutil.copytree(run, other)
+    (tmp_path / f"{PID}.json").write_text("what was there")
+    damage(other)
+    done = recover(tmp_path, "--all", "--delete", "--json")
+    assert done.exit_code == 0
+    made = json.loads(done.stdout)
+    assert {each["trace"] for each in made} == {str(tmp_path / f"{PID}-{n}.json") for n in (2, 3)}
+    assert all(Trace.open(each["trace"]).outcome["status"] == each["status"] for each in made)
+    # What was not damaged is deleted, and nothing is overwritten.
+    assert (run.exists(), other.exists()) == (False, True)
+    assert (tmp_path / f"{PID}.json").read_text() == "what was there"
+
+
+def test_one_run_that_cannot_be_made_keeps_no_other_from_it(run, tmp_path, monkeypatch):
+    other = tmp_path / ".hftrace-run-def"
+    shutil.copytree(run, other)
+    make = recovery.recover
+
+    def fails(place, **options):
+        if place == other:
+            raise HftraceError(f"the journal in {place} is damaged")
+        return make(place, **options)
+
+    monkeypatch.setattr(recovery, "recover", fails)
+    words = [str(tmp_path), "--all", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(command, words, standalone_mode=False)
+    assert (tmp_path / "out" / f"{PID}.json").exists()
+    assert done.return_value == EXIT_FAILED
+    assert f"the journal in {other} is damaged" in done.stderr
+    assert other.exists()
+
+
+def test_several_runs_without_all_are_named(run, tmp_path):
+    shutil.copytree(run, tmp_path / ".hftrace-run-def")
+    assert "name the one to recover, or --all" in str(recover(tmp_path).exception)

@@ -60,6 +60,35 @@ def opened_run(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield Path(folder)
 
 
+def runs_in(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns all runs that a directory holds, the earliest first.
+
+    Raises:
+        UsageError: It holds none.
+    """
+    place = Path(path).expanduser()
+    named = (run for prefix in (RUN_PREFIX, BLOCK_PREFIX) for run in place.glob(f"{prefix}*"))
+    runs = sorted((run for run in named if _journals(run)), key=_last_written)
+    if not runs:
+        raise UsageError(
+            f"there is no run in {path}: name a directory that holds {RUN_PREFIX}* or {BLOCK_PREFIX}*"
+        )
+    return runs
+
+
+def root_process(run: Path) -> int | None:
+    """Returns the number of the process that a run is of, by the first of its journals; None if unknown."""
+    headers = (codec.read_header(path) for path in _journals(run))
+    known = [
+        (header["clock_base_ns"], header["pid"])
+        for header in headers
+        if header is not None
+        and isinstance(header.get("clock_base_ns"), int)
+        and isinstance(header.get("pid"), int)
+    ]
+    return min(known)[1] if known else None
+
+
 def _run_in(place: Path) -> Path:
     if _journals(place):
         return place
@@ -72,7 +101,7 @@ def _run_in(place: Path) -> Path:
     if runs:
         latest = sorted(runs, key=_last_written, reverse=True)[:MAX_NAMED]
         names = "; ".join(map(_described, latest)) + ("; ..." if len(runs) > MAX_NAMED else "")
-        raise UsageError(f"{place} holds {len(runs)} runs ({names}): name the one to recover")
+        raise UsageError(f"{place} holds {len(runs)} runs ({names}): name the one to recover, or --all")
     raise UsageError(
         f"there is no journal in {place}: name a journal-*{journal.SUFFIX}, a {RUN_PREFIX}* directory, "
         f"or what hftrace.trace left in the temporary directory ({tempfile.gettempdir()}/{BLOCK_PREFIX}*)"
