@@ -3,6 +3,10 @@
     python tests/benchmarks/instructions.py                      (ten minutes; needs valgrind)
     python tests/benchmarks/instructions.py --source OTHER/src   the same for another hftrace
     python tests/benchmarks/instructions.py --leaving            and what comes after the load
+    python tests/benchmarks/instructions.py --no-collections     without garbage collections
+
+Whether one more full collection falls into a load moves the count by tens of thousands for a tensor, either
+way: to compare two versions of hftrace, leave them out.
 
 Times of loads spread by more than tracing costs. Instructions do not: a load
 of the same checkpoint executes the same ones, but for a few in ten thousand.
@@ -23,6 +27,7 @@ it would wake up fifty times as often as it does.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import shutil
@@ -33,6 +38,7 @@ from pathlib import Path
 
 SIZES = (500, 2_500)
 TARGET = 1.01
+NO_COLLECTIONS = "HFTRACE_BENCHMARK_NO_COLLECTIONS"
 SLOWER = 60
 """How much slower a program is under cachegrind, about."""
 
@@ -48,14 +54,23 @@ def load(arm: str, checkpoint: str, output: str) -> None:
     import hftrace
     import hftrace.launch.in_process
     from hftrace.record import writer
+
+    try:
+        from hftrace.record import reader_clocks
+    except ImportError:  # an older hftrace
+        reader_clocks = None
     from hftrace.record.tracer import Tracer
 
     logging.disable_progress_bar()
     writer.FLUSH_SECONDS *= SLOWER
+    if reader_clocks is not None:
+        reader_clocks.ASK_NS *= SLOWER
 
     def run() -> None:
         AutoModelForCausalLM.from_pretrained(checkpoint, torch_dtype=torch.float32)
 
+    if os.environ.get(NO_COLLECTIONS):
+        gc.disable()
     if arm == "plain":
         run()
     elif arm == "traced":
@@ -96,10 +111,13 @@ def main() -> None:
     )
     parser.add_argument("--source", help="directory of another hftrace to count")
     parser.add_argument("--leaving", action="store_true", help="count what comes after the load, too")
+    parser.add_argument("--no-collections", action="store_true", help="collect no garbage in the load")
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load:
         load(*arguments.load)
+    if arguments.no_collections:
+        os.environ[NO_COLLECTIONS] = "1"
     if shutil.which("valgrind") is None:
         sys.exit("valgrind is not here: install it")
     from hftrace import synth

@@ -20,6 +20,7 @@ class Buffer:
     """The lists of one thread."""
 
     __slots__ = (
+        "asked_ns",
         "converts",
         "has_read",
         "initializes",
@@ -39,6 +40,8 @@ class Buffer:
         """What the thread has used when it ends; None once that has been said."""
         self.has_read: bool | None = None
         """Whether it has read tensors since its clocks were asked for; None where it never did."""
+        self.asked_ns = 0
+        """When its clocks were asked for, by the monotonic clock."""
         self.reads: list[Any] = []
         self.converts: list[Any] = []
         self.places: list[Any] = []

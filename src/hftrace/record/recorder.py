@@ -372,7 +372,7 @@ class Recorder:
             others.append(lines.Facts("reading", {"open": reads}))
         if self.open_loads:
             others += self.devices.news()
-        others += reader_clocks.news(self._threads)
+        others += reader_clocks.news(self._threads, at_end=not self.open_loads)
         return [*batches, *map(to_line, others)]
 
 

@@ -120,13 +120,25 @@ class LastWords:
         self.clocks: ThreadClocks | None = None
         self._thread = threading.get_native_id()
 
-    def say(self, clocks_of: Any = clocks_of, current: Any = threading.get_native_id) -> None:
+    def say(
+        self,
+        clocks_of: Any = clocks_of,
+        own_clocks: Any = own_clocks,
+        current: Any = threading.get_native_id,
+    ) -> None:
         """Reads the figures, where this is the thread itself; never raises.
 
         What it calls is kept as defaults: at the end of the interpreter modules are emptied.
         """
         try:
             if current() == self._thread:
-                self.clocks = clocks_of(self._thread)
+                known, exact = clocks_of(self._thread), own_clocks()
+                # Its own figures are not rounded down to ticks, so they are never below what was read before.
+                if known and exact:
+                    user, system, minor, major = exact
+                    known = known._replace(
+                        user_ns=user, system_ns=system, minor_faults=minor, major_faults=major
+                    )
+                self.clocks = known
         except Exception:
             pass  # the host's thread ends here, whatever happens
