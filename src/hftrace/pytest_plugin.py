@@ -82,7 +82,7 @@ def budget_of(marker: pytest.Mark) -> Budget:
     Raises:
         hftrace.errors.UsageError: A keyword, a time, a size or a kind that does not exist; no budget at all.
     """
-    from hftrace.analysis.budgets import forbidden_word
+    from hftrace.analysis.budgets import forbidden_words
     from hftrace.errors import UsageError
     from hftrace.units import parse_duration, parse_size
 
@@ -96,7 +96,7 @@ def budget_of(marker: pytest.Mark) -> Budget:
             if not isinstance(kinds, (list, tuple, set, frozenset)):
                 raise UsageError(f"{MARKER} forbids kinds, such as forbid=['cast'], and not {value!r}")
             try:
-                forbidden = tuple(forbidden_word(str(kind)) for kind in kinds)
+                forbidden = tuple(forbidden_words(map(str, kinds)))
             except UsageError as error:
                 raise UsageError(f"{MARKER}: {error.message}") from None
         elif keyword in FIGURES:

@@ -93,9 +93,16 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
+MOST_SHARE = 10
+"""A rate may be above a floor that was measured on a busy machine, never by so many times."""
+
+
 def share(value: float | None, precise: bool = False) -> str:
-    """Returns a share of one in percent: ``49 %``, ``<1 %``; ``99.6 %`` where it must be precise."""
-    if value is None:
+    """Returns a share of one in percent: ``49 %``, ``<1 %``; ``99.6 %`` where it must be precise.
+
+    What is below nothing, or more than :data:`MOST_SHARE`, comes from a damaged trace and is unknown.
+    """
+    if value is None or not 0 <= value <= MOST_SHARE:
         return UNKNOWN
     if 0 < value < 0.005:
         return "<1 %"

@@ -112,6 +112,18 @@ def test_a_version_that_fails_is_found_by_its_status(model, tmp_path):
     assert "it fails otherwise" in skipped["reason"]
 
 
+def test_a_good_version_that_fails_is_said_in_the_words_of_bisect(model, tmp_path):
+    for number, first in enumerate(["raise NameError('planted')", ""], 1):
+        thin(tmp_path / "overlays" / f"1.{number}", first)
+    ends = ["--good", "1.1", "--bad", "1.2", "--overlays", "overlays", "--class", "LlamaConfig"]
+    done = bisect(tmp_path, str(model), *ends)
+    assert done.code == 1
+    assert "the good version 1.1 did not load:" in done.stderr
+    assert "planted" in done.stderr
+    assert "name another one with --good" in done.stderr
+    assert "--baseline" not in done.stderr
+
+
 def git(folder, *words):
     mine = {
         **os.environ,

@@ -106,6 +106,16 @@ def test_a_plan_is_what_the_load_ends_with(run_cli, run_python, synthesize, case
 
 
 @pytest.mark.sparse
+def test_a_tied_bias_is_no_conversion(run_cli, synthesize):
+    """It is padded by nothing: what the file has and what the model has are the same values."""
+    model = synthesize("bert", "1MB", "--dtype", "float32")
+    done = run_cli("plan", model, "--class", "BertLMHeadModel", "--json")
+    plan = json.loads(done.stdout)
+    assert not {"converted", "cast", "initialised"} & set(plan["tensors"])
+    assert "cls.predictions.decoder.bias" in plan["tied"]
+
+
+@pytest.mark.sparse
 def test_a_plan_writes_nothing(run_cli, synthesize, tmp_path):
     model = synthesize("llama-2-7b", "4MB", "--format", "bin")
     before = sorted(os.listdir(tmp_path))

@@ -70,6 +70,47 @@ def test_the_command_writes_a_config_of_a_file(tmp_path):
     assert problems(tmp_path / "made", facts["auto_class"]) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "settings"),
+    [
+        ("falcon", 3_000_000, {}),
+        ("vit", 3_000_000, {}),
+        ("t5", 3_000_000, {"num_layers": 4}),
+        ("mamba", 3_000_000, {"vocab_size": 5000}),
+    ],
+)
+def test_the_size_is_near_and_what_was_set_stays(name, size, settings, tmp_path):
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    done = command(
+        *["synth", name, "--size", str(size), *words, "-o", "made", "--json"], cwd=tmp_path, env=environment()
+    )
+    assert done.code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["data_bytes"] == pytest.approx(size, rel=0.1)
+    stored = json.loads((tmp_path / "made" / "config.json").read_text())
+    assert {key: stored[key] for key in settings} == settings
+    assert problems(tmp_path / "made", facts["auto_class"]) == {}
+    assert facts["transformers"] == f"=={transformers.__version__}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "hidden_size=4544",
+            "falcon cannot be scaled to 3.00 MB: the smallest that hftrace finds with hidden_size",
+        ),
+        ("hidden_sice=4544", "a config of falcon has no 'hidden_sice' that could be set"),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_is_written(setting, message, tmp_path):
+    words = ("synth", "falcon", "--size", "3MB", "--set", setting, "-o", "made")
+    done = command(*words, cwd=tmp_path, env=environment())
+    assert done.code == 2
+    assert message in done.stderr
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_type_that_nobody_knows_is_said_in_a_sentence(tmp_path):
     done = command("synth", "no_such_type", "-o", "made", cwd=tmp_path, env=environment())
     assert done.code == 2

@@ -1,5 +1,7 @@
 """Numbers as people read them, and as they write them."""
 
+import math
+
 import pytest
 
 from hftrace import units
@@ -74,6 +76,12 @@ def test_shares(value, text):
 )
 def test_precise_shares_never_round_up_to_everything(value, text):
     assert units.share(value, precise=True) == text
+
+
+@pytest.mark.parametrize("value", [-0.1, 40.0, 1e300, math.inf, -math.inf, math.nan])
+def test_a_share_that_none_can_be_is_unknown(value):
+    assert units.share(value) == units.UNKNOWN
+    assert units.share(value, precise=True) == units.UNKNOWN
 
 
 def test_counts_and_rates():

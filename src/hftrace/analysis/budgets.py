@@ -6,14 +6,14 @@ it counts as unknown, and never as kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.compare import variants
 from hftrace.analysis.compare.variants import Metric
-from hftrace.analysis.findings.choice import at_least, known_word
+from hftrace.analysis.findings.choice import at_least, known_word, meant, split_words
 from hftrace.analysis.findings.registry import all_findings
 from hftrace.analysis.findings.rules import SEVERITIES
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
@@ -249,19 +249,23 @@ FORBIDDEN: dict[str, tuple[str, Callable[[Trace], tuple[int, str]]]] = {
 """Each kind of ``--forbid``: what it counts, as text, and how."""
 
 
-def forbidden_word(text: str) -> str:
-    """Returns what ``--forbid`` is given as it is written: a kind, a rule, a finding's name, a severity.
+def forbidden_words(texts: Iterable[str]) -> list[str]:
+    """Returns what ``--forbid`` is given, as it is written: kinds, rules, names of findings, severities.
 
     Raises:
-        UsageError: It is none of them.
+        UsageError: One is none of them.
     """
-    word = text.strip().lower()
+    return list(dict.fromkeys(map(_forbidden_word, split_words(texts))))
+
+
+def _forbidden_word(text: str) -> str:
+    word = text.lower()
     if word in FORBIDDEN or word in SEVERITIES:
         return word
     found = known_word(word)
     if found is None:
         raise UsageError(
-            f"nothing is called {text.strip()!r} that can be forbidden: give {', '.join(FORBIDDEN)}, a "
+            f"nothing is called {text!r} that can be forbidden: give {', '.join(FORBIDDEN)}, a "
             f"severity ({', '.join(SEVERITIES)}), or a rule or name that 'hftrace explain' lists"
         )
     return found
@@ -269,10 +273,11 @@ def forbidden_word(text: str) -> str:
 
 def _findings(trace: Trace, word: str) -> tuple[int, str]:
     """Counts the findings of a rule, or of a name, or that matter at least so much."""
+    rules = meant(word)
     found = [
         finding
         for finding in all_findings(trace)
-        if (at_least(finding.severity, word) if word in SEVERITIES else word in (finding.rule, finding.name))
+        if (at_least(finding.severity, word) if word in SEVERITIES else {finding.rule, finding.name} & rules)
     ]
     said = [f"{finding.rule} {finding.title}" for finding in found[:NAMES_SHOWN]]
     more = f" and {len(found) - len(said):,} more" if len(found) > len(said) else ""

@@ -52,9 +52,9 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option(
     "--forbid",
-    metavar="WHAT",
+    metavar="WHAT,...",
     multiple=True,
-    help=f"What must not happen; may be given more than once: {', '.join(FORBIDDEN)}; a finding, by rule or "
+    help=f"What must not happen: {', '.join(FORBIDDEN)}; a finding, by rule or "
     "name (R02, unused-keys: 'hftrace explain' lists them); or error, warning or info for all findings that "
     "matter so much.",
 )
@@ -97,12 +97,12 @@ def command(
     that succeeded, or does not say what a budget asks (unless --allow-unknown). In GitHub Actions each
     broken budget is an annotation, and the step summary has the table.
     """
-    from hftrace.analysis.budgets import check, facts, forbidden_word
+    from hftrace.analysis.budgets import check, facts, forbidden_words
     from hftrace.analysis.compare.variants import succeeded
     from hftrace.render.budgets import Checked
 
     limits = _limits(asked)
-    forbidden = [forbidden_word(each) for each in forbid]
+    forbidden = forbidden_words(forbid)
     if tolerance is not None and baseline is None:
         raise UsageError("--tolerance is about a baseline: name one with --baseline TRACE")
     least = None

@@ -18,6 +18,7 @@ from hftrace.errors import EXIT_FAILED, EXIT_OK, UsageError
 if TYPE_CHECKING:
     from hftrace.analysis.plan.plans import Limits
     from hftrace.launch.request import LoadSpec
+    from hftrace.schema.trace import Trace
 
 
 @click.command("plan", context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,7 +57,7 @@ def command(
     from hftrace.analysis.plan.plans import Limits, plan_facts, shortage
     from hftrace.launch.planning import plan_load
 
-    trace = _trace(against)
+    trace = None if against is None else _trace(against)
     gpus = [parse_option("--gpu", units.parse_size, part.strip()) for part in gpu.split(",")] if gpu else []
     given = parse_option("--cpu", units.parse_size, cpu) if cpu else None
     chosen.check(model)
@@ -68,8 +69,12 @@ def command(
     plan["change"] = _change(plan, spec, python, options, limits) if plan["fits"] is False else None
     if trace is not None:
         from hftrace.analysis.plan.against import against as beside
+        from hftrace.analysis.plan.against import differences
 
+        names = [name for name in (spec.asked, spec.model) if name is not None]
+        differing = differences(plan, names, spec.keywords, trace)
         plan["against"] = beside(plan, trace)
+        plan["against_differs"] = [each._asdict() for each in differing]
     if as_json:
         print_json({"model": model, **plan})
     else:
@@ -79,12 +84,18 @@ def command(
     return EXIT_FAILED if plan["fits"] is False or not plan["known"] else EXIT_OK
 
 
-def _trace(path: str | None) -> Any:
-    if path is None:
-        return None
+def _trace(path: str) -> Trace:
+    """Returns the trace that a plan is held against.
+
+    Raises:
+        HftraceError: It cannot be read, or no load in it has succeeded.
+    """
+    from hftrace.analysis.plan.against import check_trace
     from hftrace.schema.trace import Trace
 
-    return Trace.open(path)
+    trace = Trace.open(path)
+    check_trace(trace, path)
+    return trace
 
 
 def _memory(given: int | None) -> tuple[int | None, str]:

@@ -26,6 +26,9 @@ from hftrace.synth.planning import (
 from hftrace.synth.writer import Progress
 from hftrace.units import byte_count, duration, rate
 
+FAR_TOO_LARGE = 10
+"""Nobody who asks for a size wants so many times of it on disk."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", required=False)
@@ -98,7 +101,8 @@ def command(
     NAME is any other model type of the installed transformers as well, such as mixtral or qwen2_moe, with the
     config that it has by itself; --config takes one from a file. The model is then built on the meta device,
     by a process of its own, to learn its tensors; a smaller --size has fewer layers first, then a smaller
-    vocabulary and fewer experts, then a narrower width, and is no more than asked for if that can be had.
+    vocabulary and fewer experts, then a narrower width. What --set says is never scaled. What is far from the
+    size asked for is said before anything is written, and ten times of it is not written.
     """
     if list_names:
         _print_names(as_json)
@@ -110,6 +114,7 @@ def command(
         raise UsageError("say which architecture to write; hftrace synth --list names them")
     else:
         planned = plan(name, size, dtype, max_shard_size, overrides)
+    _check_size(planned, overrides, as_json)
     started = time.perf_counter()
     with progress_bar(planned) as progress:
         directory, was_there, files = _write(planned, file_format, seed, output, force, progress)
@@ -139,22 +144,44 @@ def _plan_any(
         architecture(str(name))  # says which names there are
     blueprint = None
     try:
-        if overrides or dtype is None:
-            # What a model type is by itself has to be known before anything in it is set.
+        if dtype is None:
+            # What dtype a model type says has to be known before its bytes can be counted.
             first = {"asked": config} if config is not None else ask_blueprint(model_type=name)
-            config = {**first["asked"], **overrides}
-            dtype = dtype or stated_dtype(config)
+            config = first["asked"]
+            dtype = dtype or stated_dtype({**config, **overrides})
             blueprint = first if config_path is None and size is None and not overrides else None
         if blueprint is None:
             most = None if size is None else units.parse_size(size)
             each = ELEMENT_BYTES.get(dtype, 4)
-            blueprint = ask_blueprint(config=config, model_type=name, most_bytes=most, float_bytes=each)
+            blueprint = ask_blueprint(
+                config=config, model_type=name, kept=overrides, most_bytes=most, float_bytes=each
+            )
     except UsageError as error:
         if config_path is None and "knows no model type" in error.message:
             architecture(str(name))  # says which names there are besides
         raise
     called = name or str(blueprint["config"].get("model_type"))
     return plan_blueprint(blueprint, name=called, size=size, dtype=dtype, max_shard_size=max_shard_size)
+
+
+def _check_size(planned: CheckpointPlan, overrides: dict[str, Any], as_json: bool) -> None:
+    """Says how the size relates to the one asked for, before anything is written.
+
+    Raises:
+        UsageError: It is so much more that nobody wants it.
+    """
+    target = planned.target_bytes
+    if target is None:
+        return
+    if planned.data_bytes > FAR_TOO_LARGE * target:
+        kept = f" with {', '.join(overrides)} as set" if overrides else ""
+        size = byte_count(planned.data_bytes)
+        raise UsageError(
+            f"{planned.name} cannot be scaled to {byte_count(target)}: the smallest that hftrace finds{kept} "
+            f"is {size}. Ask for --size {size.replace(' ', '')}, or name a smaller config: --set, --config"
+        )
+    if not (as_json and planned.is_near_target):
+        click.echo(f"Size: {describe_size(planned)}", err=as_json)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -237,7 +264,7 @@ def _result(
             for change in planned.changes
         },
         "auto_class": planned.auto_class,
-        "transformers": f">={planned.since}",
+        "transformers": planned.requirement,
         "seconds": round(seconds, 3),
     }
 
@@ -250,13 +277,12 @@ def _print_result(planned: CheckpointPlan, directory: Path, was_there: bool, sec
     ]
     if not was_there:
         facts.append(f"{duration(seconds * 1e9)}, {rate(planned.data_bytes / max(seconds, 1e-9))}")
-    relation = describe_size(planned)
-    if relation:
-        click.echo(f"Size: {relation}")
     if planned.changes:
         click.echo(f"Scaled: {describe_changes(planned.changes)}")
-    if planned.since != "4.36":
-        click.echo(f"Loads with transformers {planned.since} and later")
+    if planned.named_by:
+        click.echo(f"Named as transformers {planned.named_by} stores it; other versions were not asked")
+    elif planned.since != "4.36":
+        click.echo(f"Needs transformers {planned.since} or newer")
     verb, place = ("Found", "in") if was_there else ("Wrote", "to")
     click.echo(f"{verb} {planned.name} {place} {directory}: {', '.join(facts)}")
 

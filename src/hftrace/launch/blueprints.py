@@ -18,6 +18,7 @@ def ask_blueprint(
     *,
     config: Mapping[str, Any] | None = None,
     model_type: str | None = None,
+    kept: Mapping[str, Any] | None = None,
     most_bytes: int | None = None,
     float_bytes: int = 2,
     python: str = sys.executable,
@@ -27,6 +28,7 @@ def ask_blueprint(
     Args:
         config: The content of a config.json.
         model_type: A model type instead, with the config that it has by itself.
+        kept: Values to set in the config, which no size changes.
         most_bytes: The size to come below by smaller configs; None for the config as it is.
         float_bytes: The size of one float.
         python: The interpreter.
@@ -38,6 +40,7 @@ def ask_blueprint(
     question = {
         "config": config,
         "model_type": model_type,
+        "kept": kept,
         "most_bytes": most_bytes,
         "float_bytes": float_bytes,
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hftrace.analysis.findings.explained import ELSEWHERE, PARTS, Explanation, explanations
+from hftrace.analysis.findings.choice import TOLD_BY
+from hftrace.analysis.findings.explained import PARTS, Explanation, explanations
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, WARN, Block, Line, fit, heading, wrap
 
 STYLES = {"error": BAD, "warning": WARN, "info": DIM}
@@ -49,4 +50,4 @@ def _overview(width: int) -> Iterable[Line]:
                 yield [*head, (part, DIM)]
                 head = [(" " * (NAME + SEVERITY + 5), PLAIN)]
         if not each.kinds:
-            yield [(f"{each.rule}  ", STRONG), (f"{'':{SEVERITY}}{ELSEWHERE[each.rule]}", DIM)]
+            yield [(f"{each.rule}  ", STRONG), (f"{'':{SEVERITY}}{TOLD_BY[each.rule].name}", DIM)]

@@ -38,5 +38,7 @@ def _rows(figures: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for key, kind in (("pinned_bytes_per_s", "pinned"), ("pageable_bytes_per_s", "pageable")):
         for device, value in (figures.get(key) or {}).items():
             yield f"{kind} memory → {device}", units.rate(value)
+    if figures.get("pinned_bytes_per_s") == {}:  # asked for, and nothing to copy to
+        yield "memory → accelerator", "torch finds no CUDA device here"
     for name, spent in (figures.get("import_ns") or {}).items():
         yield f"import {name}", units.duration(spent)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, heading, notes, wrap
+from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, clean, heading, notes, wrap
 
 MAX_PLACES = 20
 """Rows of a device map that are shown; --json has all."""
@@ -21,6 +21,14 @@ WAYS = {
     "unknown": "made by code that a plan does not see",
     "meta": "left on the meta device",
 }
+FIGURES = {
+    "peak_anon_bytes": "peak, anonymous",
+    "peak_total_bytes": "peak, total",
+    "bytes_by_dtype": "weights in",
+    "bytes_by_device": "weights on",
+    "peak_device_bytes": "peak on",
+}
+"""What is planned and measured, by its key."""
 LABEL = 18
 
 
@@ -70,6 +78,7 @@ def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:
     if plan.get("against"):
         yield []
         yield heading("Planned and measured", width)
+        yield from _differs(plan.get("against_differs") or (), width)
         yield from _against(plan["against"])
 
 
@@ -138,12 +147,27 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
     yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {then}."], width)
 
 
+def _differs(differences: Sequence[Mapping[str, Any]], width: int) -> Iterable[Line]:
+    """Yields what the trace is of and the plan is not, before any figure."""
+    for each in differences:
+        said = f"{each['subject']} differs: {each['planned']} (planned), {each['measured']} (measured)"
+        for text in wrap(clean(said), width - 4):
+            yield [("  ! ", WARN), (text, WARN)]
+
+
 def _against(rows: Sequence[Mapping[str, Any]]) -> Iterable[Line]:
+    yield [(f"  {'':<28} {'planned':>9}  {'measured':>9}", DIM)]
     for row in rows:
         difference = row["difference"]
         said = "" if difference is None else f"{difference:+.1%}".replace("%", " %")
         cells = f"{units.byte_count(row['planned']):>9}  {units.byte_count(row['measured']):>9}  {said:>8}"
-        yield [(f"  {row['figure']:<28} ", DIM), (cells, PLAIN)]
+        yield [(f"  {_figure_words(row['figure']):<28} ", DIM), (cells, PLAIN)]
+
+
+def _figure_words(figure: str) -> str:
+    """Returns a figure as the screen calls it; ``--json`` has its key."""
+    key, _, name = figure.partition(".")
+    return f"{FIGURES[key]} {name}".rstrip()
 
 
 def _figure(label: str, value: int | None, note: str) -> Line:

@@ -76,7 +76,7 @@ def plan_blueprint(
         max_shard_bytes=units.parse_size(max_shard_size),
         changes=changes,
         auto_class=str(blueprint["class"]),
-        since=str(blueprint["transformers"]),
+        named_by=str(blueprint["transformers"]),
         generative=False,
     )
 

@@ -83,7 +83,9 @@ class CheckpointPlan:
         tokens: The special tokens; None where no tokenizer is written.
         preprocessor: The content of ``preprocessor_config.json``, if there is one.
         auto_class: The transformers class that loads the checkpoint whole.
-        since: The first transformers version that can.
+        since: The first transformers version that can; later ones may not.
+        named_by: The transformers version that named the tensors, the only one that it is known of; None
+            for a published layout.
     """
 
     name: str
@@ -98,8 +100,14 @@ class CheckpointPlan:
     preprocessor: Mapping[str, Any] | None = field(default=None)
     auto_class: str = "AutoModelForCausalLM"
     since: str = "4.36"
+    named_by: str | None = None
     generative: bool | None = None
     """Whether there is a ``generation_config.json``; None for what the layout of its family says."""
+
+    @property
+    def requirement(self) -> str:
+        """The transformers versions that it is for, as far as known, as a requirement."""
+        return f"=={self.named_by}" if self.named_by else f">={self.since}"
 
     @property
     def element_bytes(self) -> int:
@@ -172,7 +180,7 @@ def plan(
             ``"500MB"``; None for the published size.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None for the architecture's own.
         max_shard_size: What no shard shall exceed, in bytes or such as ``"5GB"``.
-        overrides: Values of the configuration to set before it is scaled.
+        overrides: Values of the configuration to set, which no size changes.
 
     Raises:
         UsageError: An argument makes no sense.
@@ -183,7 +191,7 @@ def plan(
         if key not in config:
             raise UsageError(f"{known.name} has no {key!r} in its config. It has: {', '.join(config)}")
         config[key] = value
-    return _plan(known, config, size, dtype, max_shard_size)
+    return _plan(known, config, size, dtype, max_shard_size, frozenset(overrides or ()))
 
 
 def plan_config(
@@ -217,6 +225,7 @@ def _plan(
     size: int | str | None,
     dtype: str | None,
     max_shard_size: int | str,
+    kept: frozenset[str] = frozenset(),
 ) -> CheckpointPlan:
     dtype = dtype or known.dtype
     if dtype not in ELEMENT_BYTES:
@@ -227,7 +236,7 @@ def _plan(
     layout = family(config)
     try:
         if target_bytes is not None:
-            config = scale(config, layout, target_bytes // element_bytes)
+            config = scale(config, layout, target_bytes // element_bytes, kept)
         tensors = tuple(layout.tensors(config))
     except KeyError as error:
         raise UsageError(f"the configuration of {known.name} lacks {error}") from error
@@ -312,4 +321,4 @@ def describe_size(plan: CheckpointPlan) -> str:
     text = f"{ratio:+.1%} of the {units.byte_count(plan.target_bytes)} asked for"
     if plan.is_near_target:
         return text
-    return f"{text}, the nearest that this architecture can be scaled to"
+    return f"{text}, the nearest that was found for this architecture"

@@ -8,7 +8,8 @@ vocabulary, the number of experts and the number of positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from hftrace.synth.layouts import Config, Family
@@ -29,7 +30,7 @@ def count_elements(config: Config, family: Family) -> int:
     return sum(tensor.elements for tensor in family.tensors(config))
 
 
-def scale(config: Config, family: Family, target: int) -> dict[str, Any]:
+def scale(config: Config, family: Family, target: int, kept: Collection[str] = ()) -> dict[str, Any]:
     """Returns the configuration scaled down to about ``target`` numbers.
 
     Args:
@@ -37,6 +38,7 @@ def scale(config: Config, family: Family, target: int) -> dict[str, Any]:
         family: Its layout.
         target: How many numbers the checkpoint shall hold: its size in bytes
             over the size of one.
+        kept: What the caller set, which is not scaled.
 
     Returns:
         A configuration within :data:`TOLERANCE` of the target, or the nearest
@@ -44,6 +46,7 @@ def scale(config: Config, family: Family, target: int) -> dict[str, Any]:
     """
     if target >= count_elements(config, family):
         return dict(config)
+    family = _without(family, kept)
     limit = target * (1 + TOLERANCE)
     widths = _head_counts(config, family)
     for heads in widths:
@@ -60,6 +63,20 @@ def scale(config: Config, family: Family, target: int) -> dict[str, Any]:
     return _with_last_resort(narrow, family, target)
 
 
+def _without(family: Family, kept: Collection[str]) -> Family:
+    """Returns the layout without the keys that stay as they are, and without what has to change with them."""
+    width = {*family.heads, family.hidden, *filter(None, [family.key_value_heads])}
+    return replace(
+        family,
+        layers=() if set(family.layers) & set(kept) else family.layers,
+        heads=() if width & set(kept) else family.heads,
+        feed_forward=tuple(key for key in family.feed_forward if key not in kept),
+        vocabulary=None if family.vocabulary in kept else family.vocabulary,
+        experts=None if family.experts in kept else family.experts,
+        positions=tuple(key for key in family.positions if key not in kept),
+    )
+
+
 def _heads(config: Config, family: Family) -> int:
     return int(config[family.heads[0]])
 
@@ -70,6 +87,8 @@ def _head_counts(config: Config, family: Family) -> list[int]:
     They keep the number of query heads that share a key and value head, as
     long as there are that many.
     """
+    if not family.heads:
+        return [0]
     published = _heads(config, family)
     group = published // int(config[family.key_value_heads]) if family.key_value_heads else 1
     smallest = min(MINIMUM_HEADS, published)
@@ -86,7 +105,7 @@ def _with_layers(config: Config, family: Family, layers: int) -> dict[str, Any]:
 
 def _with_nearest_layers(config: Config, family: Family, target: int) -> dict[str, Any]:
     """Returns the configuration with the number of layers that comes nearest to the target."""
-    most = int(config[family.layers[0]])
+    most = int(config[family.layers[0]]) if family.layers else 0
     if most <= MINIMUM_LAYERS:
         return dict(config)
     fewest = count_elements(_with_layers(config, family, MINIMUM_LAYERS), family)
@@ -96,7 +115,9 @@ def _with_nearest_layers(config: Config, family: Family, target: int) -> dict[st
 
 
 def _with_width(config: Config, family: Family, heads: int) -> dict[str, Any]:
-    """Returns the configuration with fewer heads, each as large as before."""
+    """Returns the configuration with fewer heads, each as large as before; 0 for those that it has."""
+    if not heads:
+        return dict(config)
     published = _heads(config, family)
     scaled = dict(config)
     for key in family.heads:
@@ -118,6 +139,8 @@ def _rounded(width: float) -> int:
 
 
 def _with_narrower_feed_forward(wide: Config, scaled: Config, family: Family, target: int) -> dict[str, Any]:
+    if not family.layers or not family.feed_forward:
+        return dict(scaled)
     layers = int(scaled[family.layers[0]])
     if count_elements(scaled, family) < target:
         layers += 1

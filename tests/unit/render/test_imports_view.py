@@ -6,6 +6,7 @@ import json
 
 from handmade import Builder, hostile
 from handmade_imports import SCIPY, session
+from hftrace.analysis.time.loads import pick_load
 from hftrace.render.views import load
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema import document
@@ -64,6 +65,27 @@ def test_traces_without_the_table():
     made = Builder()
     made.span(None, "import", "import torch", 0, 10)
     assert "record it once more" in drawn(made.trace())
+
+
+def test_one_load_has_its_own_imports():
+    made = Builder()
+    first = made.span(None, "load", "first", 0, 1000)
+    made.span(None, "load", "second", 1000, 2000)
+    inside = made.span(first, "import", "import transformers", 0, 500)
+    made.imported("transformers", None, 0, 500, span=inside, importer="__main__")
+    before = made.span(None, "import", "import torch", 0, 1)
+    made.imported("torch", None, 0, 1, span=before, importer="__main__")
+    trace = made.trace()
+    one = pick_load(trace, 1)
+    assert "transformers" in drawn(one)
+    assert "torch" not in drawn(one)
+    assert "50 % of the load" in drawn(one)
+    assert "imported in this load alone" in drawn(one)
+    facts = load("imports").facts(one, ViewOptions())
+    assert [row["name"] for row in facts["rows"]] == ["transformers"]
+    assert facts["optional"] is None
+    # A load without any does not speak for the session.
+    assert "nothing was imported in this load: without --load" in drawn(pick_load(trace, 2))
 
 
 def test_json_has_all_of_it():

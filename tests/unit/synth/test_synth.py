@@ -609,6 +609,26 @@ def test_command_writes_and_says_so(tmp_path):
     assert run("llama-2-7b", "--size", TINY, "-o", str(tmp_path / "model"), "--force").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_hidden_layers": 8}, {"hidden_size": 512}, {"num_attention_heads": 16}, {"intermediate_size": 999}],
+)
+def test_what_the_caller_sets_is_not_scaled(settings):
+    planned = plan("llama-2-7b", "60MB", overrides=settings)
+    assert {key: planned.config[key] for key in settings} == settings
+    assert planned.data_bytes < 13e9 / 10
+
+
+def test_command_says_first_what_it_cannot_reach(tmp_path):
+    near = run("llama-2-7b", "--size", "10MB", "--set", "vocab_size=32000", "-o", str(tmp_path / "near"))
+    assert near.exit_code == 0
+    assert near.stdout.startswith("Size: +259.3% of the 10.0 MB asked for, the nearest")
+    far = run("llama-2-7b", "--size", "1KB", "-o", str(tmp_path / "far"))
+    assert isinstance(far.exception, UsageError)
+    assert "cannot be scaled to 1.00 kB: the smallest that hftrace finds is" in far.exception.message
+    assert not (tmp_path / "far").exists()
+
+
 def test_command_json(cache):
     arguments = ("gpt2", "--size", TINY, "--max-shard-size", "1MB", "--set", "n_ctx=512", "--json")
     result = json.loads(run(*arguments).stdout)

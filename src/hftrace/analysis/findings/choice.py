@@ -5,11 +5,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hftrace.analysis.findings.registry import catalogue, show_only
 from hftrace.analysis.findings.rules import SEVERITIES, Finding
 from hftrace.errors import UsageError
 from hftrace.schema.trace import Trace
+
+
+class Elsewhere(NamedTuple):
+    """A rule of the catalogue of cases that others tell."""
+
+    name: str
+    rules: tuple[str, ...]
+
+
+TOLD_BY = {"R21": Elsewhere("overwritten-or-mis-tied", ("R27", "R30", "R38", "R42", "R43"))}
+"""Rules that have no finding of their own: who asks for one of them asks for those."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +59,18 @@ def choose(trace: Trace, choice: Choice) -> None:
         show_only(trace, choice.takes)
 
 
+def split_words(texts: Iterable[str]) -> list[str]:
+    """Returns the words of options that take several, such as ``r02,unused-keys``."""
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
 def rule_words(texts: Iterable[str]) -> frozenset[str]:
     """Returns the rules and names that texts such as ``r02,unused-keys`` mean.
 
     Raises:
         UsageError: There is no such rule.
     """
-    return frozenset(rule_word(word) for text in texts for word in text.split(",") if word.strip())
+    return frozenset(each for word in split_words(texts) for each in meant(rule_word(word)))
 
 
 def rule_word(text: str) -> str:
@@ -73,4 +90,11 @@ def rule_word(text: str) -> str:
 def known_word(text: str) -> str | None:
     """Returns a rule's id or a finding's name as it is written; None where there is none."""
     words = {word.lower(): word for kind in catalogue() for word in (kind.id, kind.name)}
+    for rule, elsewhere in TOLD_BY.items():
+        words[rule.lower()] = words[elsewhere.name] = rule
     return words.get(text.strip().lower())
+
+
+def meant(word: str) -> frozenset[str]:
+    """Returns the rules or the name that findings have, of a word that is known: others may tell a rule."""
+    return frozenset(TOLD_BY[word].rules) if word in TOLD_BY else frozenset({word})

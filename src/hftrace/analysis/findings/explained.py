@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from hftrace.analysis.findings.choice import rule_word
+from hftrace.analysis.findings.choice import TOLD_BY, rule_word
 from hftrace.analysis.findings.registry import catalogue
 from hftrace.analysis.findings.rules import FindingKind
-
-ELSEWHERE = {"R21": "overwritten-or-mis-tied"}
-"""Rules of the catalogue of cases that several others tell, and that have a page for that."""
 
 
 class Explanation(NamedTuple):
@@ -42,7 +39,7 @@ class Explanation(NamedTuple):
     @property
     def title(self) -> str:
         """The rule with the names of what it finds."""
-        return f"{self.rule} {', '.join(kind.name for kind in self.kinds) or ELSEWHERE[self.rule]}"
+        return f"{self.rule} {', '.join(kind.name for kind in self.kinds) or TOLD_BY[self.rule].name}"
 
     def parts(self) -> dict[str, str | None]:
         """Returns the paragraphs by their keys in :data:`PARTS`; None where there is none."""
@@ -66,9 +63,7 @@ def explanation(text: str) -> Explanation:
     Raises:
         UsageError: There is no such rule.
     """
-    word = text.strip().upper()
-    if word not in ELSEWHERE:
-        word = rule_word(text)
+    word = rule_word(text)
     by_name = {kind.name: kind.id for kind in catalogue()}
     rule = by_name.get(word, word)
     page = (files(__package__) / "pages" / f"{rule}.md").read_text(encoding="utf-8")
@@ -77,5 +72,5 @@ def explanation(text: str) -> Explanation:
 
 def explanations() -> Iterator[Explanation]:
     """Yields the pages of all rules, in order."""
-    for rule in sorted({*(kind.id for kind in catalogue()), *ELSEWHERE}):
+    for rule in sorted({*(kind.id for kind in catalogue()), *TOLD_BY}):
         yield explanation(rule)

@@ -19,6 +19,9 @@ from hftrace.schema.trace import Trace
 
 LAZY_SHARE = 0.5
 """Share of the weights that may be maps alone that must be missing from the process before they are."""
+TELLING_BYTES = 64_000_000
+"""Fewer bytes of maps are hidden in what a process grows by for itself: a load of 4 MB, all of it mapped, has
+grown by 14 MB, one of 59 MB by 26, imports aside (transformers 5.24.0, torch 2.13.0)."""
 MADE = frozenset({"converted", "quantized"})
 """Provenances whose tensors are made of what was read, wherever they are."""
 WRITTEN = frozenset({"initialized", "uninitialized", "computed"})
@@ -123,7 +126,8 @@ def _was_moved(trace: Trace, batch: Batch) -> bool:
 def _missing(trace: Trace) -> dict[int, int]:
     """Returns, by rank, the bytes of weights on the CPU that the process did not grow by; 0 where it did.
 
-    A rank is left out where nobody knows: its load did not end well, or its memory was not read.
+    A rank is left out where nobody knows: its load did not end well, its memory was not read, or it grew
+    by so much as anything may have been.
     """
     if not loads_ended_well(trace):
         return {}
@@ -161,7 +165,10 @@ def _missing(trace: Trace) -> dict[int, int]:
             held = anonymous - copies.get(rank, 0) + max(0, file - elsewhere.get(rank, 0))
             expected = maps.get(rank, 0)
             missing = expected - max(0, held)
-            result[rank] = missing if expected and missing >= LAZY_SHARE * expected else 0
+            if expected and missing >= LAZY_SHARE * expected:
+                result[rank] = missing
+            elif not expected or expected >= TELLING_BYTES:
+                result[rank] = 0
     return result
 
 

@@ -22,7 +22,7 @@ from hftrace.analysis.compare.bisection import (
     Step,
     place,
 )
-from hftrace.analysis.compare.comparison import compare
+from hftrace.analysis.compare.comparison import Comparison, compare
 from hftrace.analysis.compare.variants import Metric, Variant
 from hftrace.analysis.compare.verdicts import WORSE
 from hftrace.errors import HftraceError, SignalInterrupt
@@ -83,7 +83,7 @@ class Steps:
             problem = _wrong_version(end, traces[end.label][0])
             if problem is not None:
                 raise HftraceError(f"{end.label} could not be tried: {problem}")
-        comparison = compare([(label, traces[label]) for label in (good, bad)])
+        comparison = _compared(good, bad, traces)
         if not comparison.differences[0].variant.successful:
             raise HftraceError(
                 f"{bad} did not load: {explain_failure(traces[bad][0])}; to find what brought that, say "
@@ -118,7 +118,7 @@ class Steps:
             steps=steps,
             last_good=search.last_good,
             suspects=search.suspects,
-            proof=compare([(label, both[label]) for label in neighbours]),
+            proof=_compared(*neighbours, both),
             proof_directory=str(folder),
         )
 
@@ -269,6 +269,19 @@ class Steps:
         error = trace.outcome.get("error")
         self._failure = status, error.get("type") if isinstance(error, Mapping) else None
         return Step(candidate.label, BAD, explain_failure(trace), version, subject=subject)
+
+
+def _compared(good: str, bad: str, traces: Mapping[str, Sequence[Trace]]) -> Comparison:
+    """Returns a version against a better one.
+
+    Raises:
+        HftraceError: No load with the better one has succeeded, so there is nothing to compare with.
+    """
+    if not Variant.of(good, traces[good]).successful:
+        raise HftraceError(
+            f"the good version {good} did not load: {_reason(traces[good])}; name another one with --good"
+        )
+    return compare([(label, traces[label]) for label in (good, bad)])
 
 
 def _wrong_version(candidate: Candidate, trace: Trace) -> str | None:

@@ -15,10 +15,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hftrace.record.child.load import LAST, PREFERRED
-from hftrace.record.child.shrinking import levels
+from hftrace.record.child.shrinking import Step, more_layers, more_tokens, steps
 
 FLOAT = "float"
 """Stands for every dtype of floats: which one it is stored in is not the model's to say."""
+
+TOLERANCE = 0.1
+"""What may be more than was asked for, where what is less would be further from it."""
+TRIES = 4
+"""How many numbers of layers are tried where those that fit by the first one do not."""
 
 
 class BlueprintError(Exception):
@@ -41,8 +46,9 @@ def blueprint(question: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a checkpoint holds.
 
     Args:
-        question: ``config`` (the content of a config.json) or ``model_type``, and ``most_bytes``: what all
-            floats may take at ``float_bytes`` each; None for the size of the config.
+        question: ``config`` (the content of a config.json) or ``model_type``; ``kept``: values to set in
+            it, which no size changes; and ``most_bytes``: what all floats may take at ``float_bytes`` each,
+            None for the size of the config.
 
     Raises:
         BlueprintError: The model is not known, or cannot be built.
@@ -51,23 +57,98 @@ def blueprint(question: Mapping[str, Any]) -> dict[str, Any]:
 
     transformers.utils.logging.set_verbosity_error()
     asked = question.get("config") or _default_config(str(question.get("model_type")))
+    kept = _kept(asked, question.get("kept") or {})
+    asked = {**asked, **kept}
     most, each = question.get("most_bytes"), int(question.get("float_bytes") or 2)
-    smallest: dict[str, Any] | None = None
-    problem = ""
-    for raw in levels(asked) if most is not None else [asked]:
+    sizes = _Sizes(asked, kept, None if most is None else most // each)
+    found = sizes.nearest()
+    if found is None:
+        raise BlueprintError(
+            f"transformers {transformers.__version__} cannot build this model ({sizes.problem})"
+        )
+    return {**found, "asked": asked, "transformers": transformers.__version__}
+
+
+class _Sizes:
+    """A model at several sizes.
+
+    Attributes:
+        problem: Why one could not be built, in a sentence.
+    """
+
+    def __init__(self, asked: Mapping[str, Any], kept: Mapping[str, Any], most: int | None) -> None:
+        # What the caller set is not there for what makes a config smaller, and put back afterwards.
+        self._free = {key: value for key, value in asked.items() if key not in kept}
+        self._kept = kept
+        self._most = most
+        self.problem = "nothing about it can be built"
+
+    def nearest(self) -> dict[str, Any] | None:
+        """Returns what comes near to the size asked for, else the smallest; None if none can be built."""
+        smallest: dict[str, Any] | None = None
+        for step in steps(self._free):
+            made = self._made(step)
+            if made is None:
+                continue
+            if self._fits(made):
+                return made if step == Step() else self._filled(step, made)
+            if smallest is None or made["elements"] < smallest["elements"]:
+                smallest = made
+        return smallest
+
+    def _fits(self, made: Mapping[str, Any]) -> bool:
+        return self._most is None or made["elements"] <= self._most
+
+    def _filled(self, step: Step, made: dict[str, Any]) -> dict[str, Any]:
+        """Returns the model with what room is left used by more layers, and then by more tokens."""
+        most = self._most or 0
+        for more in (more_layers, more_tokens):
+            count, of = more(step, self._free)
+            one = self._made(of(1)) if count else None
+            costs = 0 if one is None else one["elements"] - made["elements"]
+            room = 0 if costs <= 0 else min(count, round((most - made["elements"]) / costs))
+            # Layers need not all be alike: one less, until it fits.
+            for wanted in range(room, max(0, room - TRIES), -1):
+                found = self._made(of(wanted))
+                if found is not None and found["elements"] <= most * (1 + TOLERANCE):
+                    step, made = of(wanted), found
+                    break
+        return made
+
+    def _made(self, step: Step) -> dict[str, Any] | None:
+        raw = step.of(self._free)
+        if raw is None:
+            return None
         try:
-            made = _built(raw)
+            return _built({**raw, **self._kept})
         except BlueprintError:
             raise
         except Exception as error:
-            problem = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-            continue
-        smallest = made
-        if most is None or made["elements"] * each <= most:
-            break
-    if smallest is None:
-        raise BlueprintError(f"transformers {transformers.__version__} cannot build this model ({problem})")
-    return {**smallest, "asked": asked, "transformers": transformers.__version__}
+            self.problem = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            return None
+
+
+def _kept(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the caller set, by the names that the config has for it.
+
+    Raises:
+        BlueprintError: The config has no place for it: it would be kept, and mean nothing.
+    """
+    auto = importlib.import_module("transformers.models.auto.configuration_auto")
+    model_type = str(asked.get("model_type"))
+    if not given or model_type not in auto.CONFIG_MAPPING_NAMES:
+        return {**given}
+    owner = auto.CONFIG_MAPPING[model_type]
+    others: Mapping[str, str] = getattr(owner, "attribute_map", None) or {}
+    kept = {others.get(key, key): value for key, value in given.items()}
+    try:
+        known = owner.from_dict({**asked})
+    except Exception:  # it may lack just what is set
+        return kept
+    for key in kept:
+        if not hasattr(known, key):
+            raise BlueprintError(f"a config of {model_type} has no {key!r} that could be set")
+    return kept
 
 
 def _default_config(model_type: str) -> dict[str, Any]:

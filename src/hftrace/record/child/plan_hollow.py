@@ -25,6 +25,7 @@ from hftrace.record.child.plan_operations import (
     is_view,
     is_wrapped,
     joined,
+    operation,
     replaced,
     tensors_in,
     written_by,
@@ -294,7 +295,7 @@ class Hollow:
         if target == "meta":
             return result  # whose values nobody needs: nothing is read
         self._read(tensors)
-        sources, operations = self._sources(tensors), self._operations(tensors) | {func._schema.name}
+        sources, operations = self._sources(tensors), self._operations(tensors) | {operation(func, args)}
         name = kind
 
         def real(made: Any) -> Any:

@@ -47,6 +47,17 @@ class Storage:
         self.operations: frozenset[str] = frozenset()
 
 
+def operation(func: Any, args: Any) -> str:
+    """Returns what an operation does to values, by the name of one that does the same where it does nothing.
+
+    ``tie_weights`` of 5.x pads the bias of every head that is tied, mostly by nothing: that is a copy.
+    """
+    name: str = func._schema.name
+    if name == "aten::constant_pad_nd" and len(args) > 1 and not any(args[1]):
+        return "aten::clone"
+    return name
+
+
 def is_saving() -> bool:
     """Returns whether a module is writing its state down: a value that is only kept decides nothing."""
     frame: Any = sys._getframe(2)

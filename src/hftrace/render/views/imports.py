@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from hftrace.analysis.time.imports import (
     package_trees,
     storage_read,
 )
+from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.optional_imports import OptionalPackage, optional_packages
 from hftrace.analysis.time.session import session_wall_ns
 from hftrace.render.chosen import chosen_rows, nothing_chosen
@@ -41,7 +43,7 @@ from hftrace.render.text import (
     wrap,
 )
 from hftrace.render.views.options import ViewOptions
-from hftrace.schema.model import Import
+from hftrace.schema.model import Import, Table
 from hftrace.schema.trace import Trace
 
 MODULES = 15
@@ -57,12 +59,13 @@ PLACES = {"outside": "outside of loads", "loads": "inside of loads"}
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the tree of packages, what nothing needed, and the modules that took longest."""
+    trace = _of_load(trace)
     if not import_rows(trace):
         return [Block(lambda width: [heading("Imports", width), *notes([_nothing(trace)], width)])]
     blocks = []
     if not options.filtered:
         blocks = [Block(lambda width: _tree(trace, width, everything=options.limit == 0))]
-        optional = [each for each in optional_packages(trace) if each.spared_ns >= LEAST_OPTIONAL_NS]
+        optional = [each for each in _optional_packages(trace) or () if each.spared_ns >= LEAST_OPTIONAL_NS]
         if optional:
             blocks.append(Block(lambda width: _optional(optional, width)))
     return [*blocks, _modules(trace, options)]
@@ -70,6 +73,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns what the view draws as plain JSON values, with all modules that have a row."""
+    trace = _of_load(trace)
+    optional = _optional_packages(trace)
     compiled, storage = bytecode(trace), storage_read(trace)
     rows = import_rows(trace)
     return {
@@ -78,14 +83,34 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
         "modules": module_count(trace),
         "packages": [each._asdict() for each in package_sums(trace)],
         "trees": {place: _node_facts(node) for place, node in package_trees(trace).items()},
-        "optional": [_optional_facts(each) for each in optional_packages(trace)],
+        "optional": None if optional is None else [_optional_facts(each) for each in optional],
         "bytecode": compiled._asdict() if compiled is not None else None,
         "storage_read": storage._asdict() if storage is not None else None,
         "rows": [_row_facts(rows[at], trace) for at in _chosen(trace, options)],
     }
 
 
+def _of_load(trace: Trace) -> Trace:
+    """Returns the trace with the imports of its load alone, where it is of one load of a session.
+
+    The table is of a session: a package that two loads need is imported in the first of them.
+    """
+    if not isinstance(trace, LoadTrace):
+        return trace
+    spans, rows = set(trace.spans.column("id")), trace.session.imports
+    chosen = [row for row, span in enumerate(rows.column("span")) if span in spans]
+    columns = {name: [column[row] for row in chosen] for name, column in rows.columns.items()}
+    return dataclasses.replace(trace, imports=Table(Import, columns))
+
+
+def _optional_packages(trace: Trace) -> Sequence[OptionalPackage] | None:
+    """Returns what nothing needed; None for one load, where nobody knows what the others needed."""
+    return None if isinstance(trace, LoadTrace) else optional_packages(trace)
+
+
 def _nothing(trace: Trace) -> str:
+    if isinstance(trace, LoadTrace) and len(trace.session.imports):
+        return "nothing was imported in this load: without --load the view has the imports of the session"
     if any(phase == "import" for phase in trace.spans.column("phase")):
         return "which modules were imported is not in this trace: record it once more"
     return "nothing was imported while this was recorded"
@@ -98,11 +123,12 @@ def _tree(trace: Trace, width: int, *, everything: bool) -> Iterator[Line]:
     total = imports_ns(trace)
     wall = session_wall_ns(trace)
     note = f"{units.count(module_count(trace), 'module')}, {units.duration(total)}"
-    yield heading("Imports", width, note + (f", {units.share(total / wall)} of the session" if wall else ""))
+    whole = "load" if isinstance(trace, LoadTrace) else "session"
+    yield heading("Imports", width, note + (f", {units.share(total / wall)} of the {whole}" if wall else ""))
     label = max(20, width - FIGURES)
     titles = fit("with all", 10, "right") + fit("alone", 10, "right") + fit("modules", 8, "right")
     yield [(fit("package, and the line that asked for it", label), DIM), (titles, DIM)]
-    unneeded = {each.package for each in optional_packages(trace)}
+    unneeded = {each.package for each in _optional_packages(trace) or ()}
     for place, root in package_trees(trace).items():
         yield _figures([(PLACES[place], STRONG)], root, label, alone=False)
         yield from _below(root, "", label, 0 if everything else LEAST_SHARE * total, unneeded)
@@ -165,6 +191,8 @@ def _figures(line: Line, node: PackageNode, label: int, *, alone: bool = True) -
 
 def _notes(trace: Trace) -> Iterator[str]:
     """Yields what would spare collections, and what is known of whether this was a first process."""
+    if isinstance(trace, LoadTrace):
+        yield "imported in this load alone: without --load there are all, and what nothing needed"
     if collections_ns(trace):
         yield (
             "gc.disable() before the first import and gc.enable() after the last one spare the collections; "

@@ -3,8 +3,9 @@
 import pytest
 
 import handmade
-from hftrace.analysis.budgets import check_forbidden, forbidden_word
-from hftrace.analysis.findings.choice import Choice, choose, rule_words
+from handmade_loads import Session
+from hftrace.analysis.budgets import check_forbidden, forbidden_words
+from hftrace.analysis.findings.choice import Choice, choose, meant, rule_words
 from hftrace.analysis.findings.registry import all_findings, catalogue, findings
 from hftrace.analysis.findings.rules import SEVERITIES
 from hftrace.analysis.findings.silence import claimed, doubts
@@ -62,10 +63,29 @@ def test_every_finding_has_a_severity_of_the_three():
     ("word", "count"), [("R02", 1), ("Dtype-Widened", 1), ("R20", 0), ("error", 0), ("warning", 5)]
 )
 def test_findings_can_be_forbidden(word, count):
-    result = check_forbidden(handmade.generation_a(), forbidden_word(word))
+    result = check_forbidden(handmade.generation_a(), *forbidden_words([word]))
     assert result.found == count
     assert (result.status == "broken") == bool(count)
     assert not count or "R" in result.detail
+
+
+def test_one_parser_for_all_options():
+    assert forbidden_words(["R02, dtype-widened", "cast,R02"]) == ["R02", "dtype-widened", "cast"]
+    told = {"R27", "R30", "R38", "R42", "R43"}
+    assert rule_words(["r21"]) == rule_words(["Overwritten-or-mis-tied"]) == told
+    assert forbidden_words(["overwritten-or-mis-tied"]) == ["R21"]
+    assert told <= {kind.id for kind in catalogue()}
+    with pytest.raises(UsageError, match=r"nothing is called 'R99' that can be forbidden"):
+        forbidden_words(["R02,R99"])
+
+
+def test_a_rule_that_others_tell_is_forbidden_by_them():
+    made = Session()
+    load = made.load("AutoModel", "a", "A", got={})
+    made.tensor("held.weight", [4], verified=False, provenance="unknown", load=load)
+    assert {finding.rule for finding in findings(made.trace())} & meant("R21") == {"R38"}
+    assert check_forbidden(made.trace(), "R21").found == 1
+    assert check_forbidden(handmade.generation_a(), "R21").found == 0
 
 
 def test_what_is_forbidden_holds_whatever_is_shown():

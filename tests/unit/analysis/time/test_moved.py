@@ -76,12 +76,22 @@ def test_what_moves_a_tensor(more, moved):
 def test_weights_that_the_process_grew_by_were_copied():
     """As up to 4.49, without low_cpu_mem_usage."""
     made = Builder()
-    weights = load(made, anonymous=40 * MB)
-    for number in range(2):
+    weights = load(made, anonymous=80 * MB)
+    for number in range(4):
         tensor(made, number, weights)
     trace = made.trace()
-    assert weight_bytes(trace) == Moved(read=40 * MB)
+    assert weight_bytes(trace) == Moved(read=80 * MB)
     assert untouched_bytes(trace) == 0
+
+
+def test_small_weights_are_hidden_in_what_a_process_grows_by_anyway():
+    made = Builder()
+    weights = load(made, anonymous=25 * MB)
+    tensor(made, 0, weights)
+    trace = made.trace()
+    assert weight_bytes(trace) == Moved(unknown=20 * MB)
+    assert untouched_bytes(trace) == 0
+    assert read_rate(trace) is None
 
 
 def test_pages_that_a_copy_to_a_device_touched_are_not_the_rest():
