@@ -12,6 +12,7 @@ from typing import BinaryIO
 import click
 
 from hftrace.cli.common.loads import load_option, of_load
+from hftrace.cli.common.opened import Opened
 from hftrace.errors import HftraceError, UsageError
 from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
@@ -63,7 +64,11 @@ def command(
     target = None if output == "-" else _target(output, force)
     from hftrace.schema.trace import Trace
 
-    traces = [of_load(Trace.open(path), path, load_number) for path in paths]
+    def opened(path: str) -> Trace:
+        return of_load(Trace.open(path), path, load_number)
+
+    # Of tables one trace after the other is in memory: there may be ten thousand.
+    traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]
     writer = exporter(name)
     if target is None:
         writer.write(traces, sys.stdout.buffer, wish)

@@ -12,7 +12,7 @@ from hftrace.errors import UsageError
 if TYPE_CHECKING:
     from hftrace.schema.trace import Trace
 
-TABLES = ("tensors", "spans", "files", "requests", "samples", "loads")
+TABLES = ("tensors", "spans", "files", "requests", "samples", "imports", "loads")
 """What ``--table`` takes."""
 
 
@@ -40,8 +40,12 @@ class Wish(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
+    "csv": Format("hftrace.export.csv", (".csv",), "One table, for spreadsheets.", True, True),
     "jsonl": Format(
-        "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
+        "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", True, True
+    ),
+    "parquet": Format(
+        "hftrace.export.parquet", (".parquet",), "One table with types, for DuckDB and pandas.", True, True
     ),
 }
 """Each format by its name on the command line."""
