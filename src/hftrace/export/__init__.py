@@ -47,6 +47,9 @@ FORMATS: dict[str, Format] = {
     "parquet": Format(
         "hftrace.export.parquet", (".parquet",), "One table with types, for DuckDB and pandas.", True, True
     ),
+    "prometheus": Format(
+        "hftrace.export.prometheus", (".prom",), "Figures for node-exporter's textfile collector.", True
+    ),
 }
 """Each format by its name on the command line."""
 

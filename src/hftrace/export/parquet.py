@@ -34,6 +34,8 @@ from hftrace.schema.trace import Trace
 
 ROWS = 100_000
 """Of one row group, at least, where there are as many: groups of a trace each would be slow to read."""
+TABLES = 64
+"""In memory, at most, before they are made one: each takes some 70 KB, however few its rows are."""
 START_TIME = "trace_start_time"
 
 
@@ -65,6 +67,8 @@ def write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
             arrays = [_array(arrow, each, fields[each.name]) for each in columns]
             waiting.append(arrow.Table.from_arrays(arrays, schema=schema))
             written.append(whose)
+            if len(waiting) >= TABLES:
+                waiting = [arrow.concat_tables(waiting).combine_chunks()]
             if sum(map(len, waiting)) >= ROWS:
                 writer.write_table(arrow.concat_tables(waiting))
                 waiting = []
