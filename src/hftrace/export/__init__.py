@@ -37,6 +37,8 @@ class Wish(NamedTuple):
     """Where each trace lies."""
     table: str = ""
     """Which table, of a format that has one; empty for others."""
+    tensors: bool = False
+    """Whether single tensors are in it, of a format that can do without them."""
 
 
 FORMATS: dict[str, Format] = {
@@ -46,6 +48,9 @@ FORMATS: dict[str, Format] = {
     ),
     "parquet": Format(
         "hftrace.export.parquet", (".parquet",), "One table with types, for DuckDB and pandas.", True, True
+    ),
+    "otlp": Format(
+        "hftrace.export.otlp", (".otlp", ".otlp.pb"), "Spans for OpenTelemetry collectors, as protobuf.", True
     ),
     "prometheus": Format(
         "hftrace.export.prometheus", (".prom",), "Figures for node-exporter's textfile collector.", True
