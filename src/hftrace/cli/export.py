@@ -12,7 +12,8 @@ from typing import BinaryIO
 import click
 
 from hftrace.cli.common.loads import load_option, of_load
-from hftrace.cli.common.opened import Opened
+from hftrace.cli.common.opened import Opened, Shown
+from hftrace.cli.common.redacting import redact_option, stand_ins
 from hftrace.errors import HftraceError, UsageError
 from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
@@ -39,6 +40,7 @@ from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
     help="Send format otlp to the collector at OTEL_EXPORTER_OTLP_ENDPOINT, instead of to a file.",
 )
 @load_option
+@redact_option
 @click.option(
     "-o",
     "--output",
@@ -54,6 +56,7 @@ def command(
     tensors: bool,
     send: bool,
     load_number: int | None,
+    redact: bool | None,
     output: str,
     force: bool,
 ) -> None:
@@ -68,7 +71,8 @@ def command(
             f"say what to write: --format {' or '.join(FORMATS)}, or -o with a FILE whose end says it"
         )
     name = format_for(output, name)
-    wish = Wish(paths, _table(FORMATS[name], name, table), tensors)
+    names = stand_ins(bool(redact))
+    wish = Wish(Shown(paths, names.text), _table(FORMATS[name], name, table), tensors)
     if (tensors or send) and name != "otlp":
         raise UsageError(f"--{'tensors' if tensors else 'send'} is for format otlp, and this is {name}")
     if send and output != "-":
@@ -79,7 +83,7 @@ def command(
     from hftrace.schema.trace import Trace
 
     def opened(path: str) -> Trace:
-        return of_load(Trace.open(path), path, load_number)
+        return of_load(names.trace(Trace.open(path)), path, load_number)
 
     # Of tables one trace after the other is in memory: there may be ten thousand.
     traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]

@@ -33,7 +33,7 @@ class Format(NamedTuple):
 class Wish(NamedTuple):
     """What is to be written, beside the traces."""
 
-    paths: tuple[str, ...] = ()
+    paths: Sequence[str] = ()
     """Where each trace lies."""
     table: str = ""
     """Which table, of a format that has one; empty for others."""

@@ -1,4 +1,4 @@
-"""Traces that are read when their turn comes, and forgotten when it is over."""
+"""Traces that are read when their turn comes and forgotten after it, and their paths as they are shown."""
 
 from __future__ import annotations
 
@@ -37,3 +37,30 @@ class Opened(Sequence["Trace"]):
 
     def __iter__(self) -> Iterator[Trace]:
         return map(self._read, self._paths)
+
+
+class Shown(Sequence[str]):
+    """Paths as they are shown; what stands for a name in one may be known only when its trace was read.
+
+    Args:
+        paths: As they were named.
+        show: Returns one as it is shown.
+    """
+
+    def __init__(self, paths: Sequence[str], show: Callable[[str], str]) -> None:
+        self._paths = paths
+        self._show = show
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._show(path) for path in self._paths[index]]
+        return self._show(self._paths[index])
