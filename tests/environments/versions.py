@@ -84,6 +84,16 @@ OTHERS = (
 """Other libraries that load, with what they import, in a third: transformers has other image processors where
 torchvision is there. Its compiled operators want a CUDA build of torch; nothing here uses them."""
 
+READERS = (
+    "pyarrow==26.0.1",
+    "duckdb==2.0.1",
+    "prometheus-client==0.26.0",
+    "opentelemetry-proto==1.45.2",
+    "protobuf==7.36.2",
+)
+"""What reads the exports back, and pyarrow writes Parquet, in a directory of their own: all other tests run
+without them."""
+
 CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
 """One version of each loader generation, for every change."""
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from types import CodeType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from hftrace.api.trace import Trace
 from hftrace.errors import HftraceError
 from hftrace.launch import in_process
+from hftrace.launch.kept import to_stderr
 from hftrace.launch.packed import Packed
 from hftrace.launch.sampling import DEFAULT_RATE_HZ
 from hftrace.schema import trace as schema
+from hftrace.schema.model import Facts
+from hftrace.schema.redact import redact
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,6 +35,13 @@ _NO_TRACE = {
 """Why a recording has no trace."""
 
 
+def _with_otlp(afresh: Callable[[], Recording], otlp: bool) -> Recording:
+    """Returns a recording that was sent to another process."""
+    made = afresh()
+    made._otlp = otlp
+    return made
+
+
 class Recording(in_process.Recording):
     """What :func:`hftrace.trace` returns: a context manager, and a decorator.
 
@@ -35,6 +51,39 @@ class Recording(in_process.Recording):
 
     _shown: tuple[schema.Trace, Trace] | None = None
     """The trace that was made, and the same as a program reads it."""
+    _otlp = False
+    """Whether traces go to OpenTelemetry's collector, too."""
+
+    def _for_a_call(self, code: CodeType | None) -> Self:
+        made = super()._for_a_call(code)
+        made._otlp = self._otlp
+        return made
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        afresh, nothing = super().__reduce__()
+        return functools.partial(_with_otlp, afresh, self._otlp), nothing
+
+    def _told(self, trace: schema.Trace) -> schema.Trace:
+        """Sends the trace to the collector; one that cannot be sent is kept, with the reason."""
+        if not self._otlp:
+            return trace
+        from hftrace.export.otlp_send import send
+
+        try:
+            send([trace])
+            return trace
+        except Exception as failure:
+            named = f"{type(failure).__name__}: {failure}"
+            reason = failure.message if isinstance(failure, HftraceError) else named
+        to_stderr(f"hftrace: {reason}; the trace itself is kept")
+        try:
+            exports = [*(trace.header.get("exports") or ()), {"format": "otlp", "error": redact(reason)}]
+            noted = dataclasses.replace(trace, header=Facts({**trace.header, "exports": exports}))
+            if self._written is not None and self._written.is_file():
+                noted.save(self._written)
+            return noted
+        except Exception:
+            return trace  # as it was written
 
     @property
     def trace(self) -> Trace:
@@ -81,6 +130,7 @@ def trace(
     sample_hz: float = ...,
     exact_peaks: bool = ...,
     verify: bool = ...,
+    otlp: bool = ...,
     force: bool = ...,
 ) -> Function: ...
 
@@ -92,6 +142,7 @@ def trace(
     sample_hz: float = ...,
     exact_peaks: bool = ...,
     verify: bool = ...,
+    otlp: bool = ...,
     force: bool = ...,
 ) -> Recording: ...
 
@@ -102,6 +153,7 @@ def trace(
     sample_hz: float = DEFAULT_RATE_HZ,
     exact_peaks: bool = True,
     verify: bool = False,
+    otlp: bool = False,
     force: bool = False,
 ) -> Any:
     """Records every load in a block, or in each call of a decorated function.
@@ -147,6 +199,10 @@ def trace(
             of the models that were loaded in it, and are still there, against
             the bytes of their files. It changes nothing, takes as long as
             reading the files, and makes memory-mapped weights resident.
+        otlp: When the block is left and its trace is written, send its spans to the collector of
+            OpenTelemetry that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, below ``TRACEPARENT`` where that is
+            set. That they could not be sent is said on stderr and in the trace, and never raised. Needs
+            ``pip install 'hftrace[otel]'``.
         force: Overwrite a file that is there: each trace then goes to exactly
             the path that was named, over that of the call before.
 
@@ -161,6 +217,7 @@ def trace(
     recording = Recording(
         path if named else None, sample_hz=sample_hz, exact_peaks=exact_peaks, verify=verify, force=force
     )
+    recording._otlp = otlp
     if named:
         return recording
     if not callable(path) and not isinstance(path, (staticmethod, classmethod)):

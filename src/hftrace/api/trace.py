@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hftrace.api.tables import Table
+from hftrace.api.tables import Loads, Table
 from hftrace.errors import UsageError
 from hftrace.launch.statistics import measured
 from hftrace.schema import model
@@ -67,6 +67,15 @@ class Trace(schema.Trace):
                 was written by a newer major version of the format.
         """
         return Trace.of(schema.Trace.open(path), os.fsdecode(path))
+
+    @property
+    def loads(self) -> Loads:
+        """The outermost loads in order of time; each is its span, with what was asked of it.
+
+        Steps of the caller and imports may be around them. ``loads.to_pandas()`` is a data frame of their
+        figures.
+        """
+        return Loads(super().loads, self)
 
     def summary(self, load: int | None = None) -> dict[str, Any]:
         """Returns the figures of the summary: the object that ``hftrace show TRACE --json`` prints.

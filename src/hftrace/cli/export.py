@@ -12,6 +12,8 @@ from typing import BinaryIO
 import click
 
 from hftrace.cli.common.loads import load_option, of_load
+from hftrace.cli.common.opened import Opened, Shown
+from hftrace.cli.common.redacting import redact_option, stand_ins
 from hftrace.errors import HftraceError, UsageError
 from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
@@ -31,7 +33,14 @@ from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
     default=None,
     help="Which table, of a format that holds one.",
 )
+@click.option("--tensors", is_flag=True, help="A span for each tensor, too, of format otlp.")
+@click.option(
+    "--send",
+    is_flag=True,
+    help="Send format otlp to the collector at OTEL_EXPORTER_OTLP_ENDPOINT, instead of to a file.",
+)
 @load_option
+@redact_option
 @click.option(
     "-o",
     "--output",
@@ -44,7 +53,10 @@ def command(
     paths: tuple[str, ...],
     name: str | None,
     table: str | None,
+    tensors: bool,
+    send: bool,
     load_number: int | None,
+    redact: bool | None,
     output: str,
     force: bool,
 ) -> None:
@@ -52,20 +64,35 @@ def command(
 
     The end of FILE says which format, where it is plain; --format says it always.
     """
+    if send and name is None and output == "-":
+        name = "otlp"
     if output == "-" and name is None:
         raise UsageError(
             f"say what to write: --format {' or '.join(FORMATS)}, or -o with a FILE whose end says it"
         )
     name = format_for(output, name)
-    wish = Wish(paths, _table(FORMATS[name], name, table))
+    names = stand_ins(bool(redact))
+    wish = Wish(Shown(paths, names.text), _table(FORMATS[name], name, table), tensors)
+    if (tensors or send) and name != "otlp":
+        raise UsageError(f"--{'tensors' if tensors else 'send'} is for format otlp, and this is {name}")
+    if send and output != "-":
+        raise UsageError("--send goes to a collector, and -o to a file: say one of them")
     if len(paths) > 1 and not FORMATS[name].takes_many:
         raise UsageError(f"a file of format {name} holds one trace, and {len(paths)} were named")
     target = None if output == "-" else _target(output, force)
     from hftrace.schema.trace import Trace
 
-    traces = [of_load(Trace.open(path), path, load_number) for path in paths]
+    def opened(path: str) -> Trace:
+        return of_load(names.trace(Trace.open(path)), path, load_number)
+
+    # Of tables one trace after the other is in memory: there may be ten thousand.
+    traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]
     writer = exporter(name)
-    if target is None:
+    if send:
+        from hftrace.export.otlp_send import send as to_collector
+
+        click.echo(f"hftrace: sent to {to_collector(traces, tensors=tensors)}", err=True)
+    elif target is None:
         writer.write(traces, sys.stdout.buffer, wish)
         sys.stdout.buffer.flush()
     else:

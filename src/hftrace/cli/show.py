@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,19 @@ import click
 
 from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.chosen import finding_options
+from hftrace.cli.common.formats import (
+    AGENT,
+    JSON,
+    MARKDOWN,
+    QUIET,
+    chosen_format,
+    format_option,
+    print_for_agent,
+)
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
+from hftrace.cli.common.redacting import redact_option, stand_ins
+from hftrace.errors import UsageError
 from hftrace.render.asked import view_options
 from hftrace.render.registry import ALL, shown_by
 from hftrace.render.views import VIEWS, load
@@ -21,6 +33,10 @@ from hftrace.render.views.options import Rows, ViewOptions
 if TYPE_CHECKING:
     from hftrace.schema.statistics import Measured
     from hftrace.schema.trace import Trace
+
+
+QUIET_WIDTH = 200
+"""Columns in which the one line of ``--format quiet`` is laid out, so that no name in it is cut."""
 
 
 @click.command("show")
@@ -64,6 +80,8 @@ if TYPE_CHECKING:
 )
 @finding_options
 @load_option
+@redact_option
+@format_option
 @output_options
 def command(
     path: str,
@@ -75,6 +93,8 @@ def command(
     stats: bool,
     choose: Callable[[Trace], None],
     load_number: int | None,
+    redact: bool | None,
+    form: str,
     as_json: bool,
     color: str,
     width: int | None,
@@ -85,7 +105,13 @@ def command(
     call tree, and the timeline with memory under it. --json prints facts
     instead: the summary, or every row and column of the table that --view names.
     --load N shows what is true of one load of several, in every view.
+    --format markdown prints a report to paste into an issue, with stand-ins for names.
     """
+    form = chosen_format(form, as_json)
+    if form in (MARKDOWN, QUIET) and view is not None:
+        raise UsageError(f"--format {form} is of the whole trace: leave out --view {view}")
+    if redact and stats:
+        raise UsageError("--stats reads the files that the trace names, and --redact takes the names away")
     options = view_options(
         view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit, measure=_measure if stats else None
     )
@@ -95,17 +121,38 @@ def command(
     try:
         from hftrace.schema.trace import Trace
 
-        trace = of_load(Trace.open(path), path, load_number)
+        # A report is for strangers: names are left in it only where somebody asks for them.
+        redacted = redact if redact is not None else form == MARKDOWN
+        names = stand_ins(redacted)
+        trace = of_load(names.trace(Trace.open(path)), path, load_number)
         choose(trace)
-        if as_json:
+        if form == JSON:
             _print_facts(trace, view or "summary", options)
+        elif form == MARKDOWN:
+            from hftrace.render.bug_report import bug_report
+
+            sys.stdout.write(bug_report(trace, redacted))
+        elif form == QUIET:
+            _print_title(trace)
         else:
             from hftrace.render.shown import shown
 
-            print_blocks(shown(trace, path, view, options), color, width)
+            blocks = shown(trace, names.text(path), view, options)
+            if form == AGENT:
+                print_for_agent(blocks, width)
+            else:
+                print_blocks(blocks, color, width)
     finally:
         if collecting:
             gc.enable()
+
+
+def _print_title(trace: Trace) -> None:
+    """Prints one line: what was loaded, how it ended, and how long it took."""
+    from hftrace.render.views.summary import summary
+
+    text = summary(trace).text(QUIET_WIDTH)
+    sys.stdout.write(re.sub(r"  +", "  ", text.partition("\n")[0]) + "\n")
 
 
 def _measure(trace: Trace, rows: Sequence[int]) -> Sequence[Measured]:

@@ -12,7 +12,7 @@ from hftrace.errors import UsageError
 if TYPE_CHECKING:
     from hftrace.schema.trace import Trace
 
-TABLES = ("tensors", "spans", "files", "requests", "samples", "loads")
+TABLES = ("tensors", "spans", "files", "requests", "samples", "imports", "loads")
 """What ``--table`` takes."""
 
 
@@ -33,15 +33,27 @@ class Format(NamedTuple):
 class Wish(NamedTuple):
     """What is to be written, beside the traces."""
 
-    paths: tuple[str, ...] = ()
+    paths: Sequence[str] = ()
     """Where each trace lies."""
     table: str = ""
     """Which table, of a format that has one; empty for others."""
+    tensors: bool = False
+    """Whether single tensors are in it, of a format that can do without them."""
 
 
 FORMATS: dict[str, Format] = {
+    "csv": Format("hftrace.export.csv", (".csv",), "One table, for spreadsheets.", True, True),
     "jsonl": Format(
-        "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
+        "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", True, True
+    ),
+    "parquet": Format(
+        "hftrace.export.parquet", (".parquet",), "One table with types, for DuckDB and pandas.", True, True
+    ),
+    "otlp": Format(
+        "hftrace.export.otlp", (".otlp", ".otlp.pb"), "Spans for OpenTelemetry collectors, as protobuf.", True
+    ),
+    "prometheus": Format(
+        "hftrace.export.prometheus", (".prom",), "Figures for node-exporter's textfile collector.", True
     ),
 }
 """Each format by its name on the command line."""

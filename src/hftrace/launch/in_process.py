@@ -337,6 +337,7 @@ class Recording:
         self._finished, self._state = trace, "done"
         if self._place is None or self._saved(trace, self._place, directory):
             shutil.rmtree(directory, ignore_errors=True)
+        self._finished = trace = self._told(trace)
         self._finished = packed(trace, self._written)
         if self._finished is not trace:
             del trace
@@ -345,6 +346,10 @@ class Recording:
                 # keeps some 25 MB from being given back. A program that collects by itself does it then.
                 gc.collect()
             trim()
+
+    def _told(self, trace: Trace) -> Trace:
+        """Tells others of the trace, which is written by now, and returns it as it is after that."""
+        return trace
 
     def _saved(self, trace: Trace, place: Place, directory: Path) -> bool:
         """Writes the trace, and says so where that is news; returns whether it is written.

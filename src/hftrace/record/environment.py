@@ -73,6 +73,7 @@ def collect() -> dict[str, Any]:
         **library_versions(),
         "os": platform.platform(),
         "machine": platform.machine(),
+        "host": platform.node() or None,
         "cpu_count": os.cpu_count(),
         "usable_cpu_count": limits.usable_cpu_count(),
         "ram_bytes": limits.ram_bytes(),

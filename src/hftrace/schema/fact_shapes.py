@@ -124,6 +124,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "huggingface_hub": TEXT,
         "os": TEXT,
         "machine": TEXT,
+        "host": TEXT,
         "filesystem": TEXT,
         "mount_options": TEXT,
         "floors": FLOORS,

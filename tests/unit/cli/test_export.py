@@ -1,12 +1,15 @@
 """``hftrace export``: where files go, and what is refused before anything is read."""
 
 import json
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
 
 import handmade
 from hftrace.cli.export import command
+from hftrace.export import FORMATS
+from hftrace.export.table import IDENTITY
 
 
 @pytest.fixture
@@ -29,9 +32,10 @@ def test_a_table_has_every_row_and_column(path, tmp_path, table):
     out = tmp_path / "out.jsonl"
     assert run(path, "--table", table, "-o", out).exception is None
     expected = getattr(handmade.sharded(), table)
-    assert rows_of(out.read_text()) == [
-        {name: column[row] for name, column in expected.columns.items()} for row in range(len(expected))
-    ]
+    assert [
+        {name: value for name, value in row.items() if name not in IDENTITY}
+        for row in rows_of(out.read_text())
+    ] == [{name: column[row] for name, column in expected.columns.items()} for row in range(len(expected))]
 
 
 def test_loads_are_those_of_the_summary(path, tmp_path):
@@ -68,7 +72,26 @@ def test_what_is_not_said_is_asked_for(path, arguments, words):
     assert words in str(run(path, *arguments).exception)
 
 
-def test_one_trace_a_file(path):
+def test_several_traces_in_one_table(path, tmp_path):
+    other = tmp_path / "other.json"
+    handmade.lazy().save(other)
+    done = run(path, other, "--table", "files", "--format", "jsonl")
+    assert done.exception is None
+    counts = Counter(row["trace"] for row in rows_of(done.stdout))
+    assert counts == {str(path): len(handmade.sharded().files), str(other): len(handmade.lazy().files)}
+
+
+def test_a_trace_that_cannot_be_read_leaves_no_file(path, tmp_path):
+    (tmp_path / "bad.json").write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    assert "bad.json" in str(
+        run(path, tmp_path / "bad.json", "--table", "spans", "-o", tmp_path / "x.csv").exception
+    )
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_trace_a_file(path, monkeypatch):
+    monkeypatch.setitem(FORMATS, "jsonl", FORMATS["jsonl"]._replace(takes_many=False))
     assert "holds one trace, and 2 were named" in str(
         run(path, path, "--table", "spans", "--format", "jsonl").exception
     )
