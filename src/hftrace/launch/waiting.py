@@ -52,7 +52,7 @@ def wait_for_exit(
                             child.send_signal(signal.SIGINT)
                     pause = watchdog.pause()
                     if listener.on_progress is not None:
-                        pause = listener.pause_seconds
+                        pause = min(listener.pause_seconds, pause or listener.pause_seconds)
                     if end.wait(POLL_SECONDS if interrupted else pause):
                         return interrupted
                     if listener.on_progress is not None:

@@ -70,7 +70,8 @@ def _lines(state: LiveState, now_ns: int, title: str, width: int) -> Iterable[Li
             share = process.tensors_done / process.tensors_total
             said = f"{process.tensors_done:,} of {process.tensors_total:,} placed"
             yield _row("tensors", share, said, width, phase_style("weights"))
-    yield from _memory(process, state.limit, width)
+    whose = f"memory, rank {process.rank}" if len(state.processes) > 1 else "memory"
+    yield from _memory(process, state.limit, width, whose)
     if process.waits_for:
         yield [("waiting for " + shorten(" and ".join(process.waits_for), max(8, width - 12)), WARN)]
 
@@ -154,7 +155,7 @@ def _amount(shards: Sequence[LiveShard], process: LiveProcess, done: bool = Fals
     return words if speed is None else f"{words}  {units.rate(speed)}"
 
 
-def _memory(process: LiveProcess, limit: LiveLimit | None, width: int) -> Iterable[Line]:
+def _memory(process: LiveProcess, limit: LiveLimit | None, width: int, name: str) -> Iterable[Line]:
     memory = process.memory
     if memory is not None:
         held = memory.anonymous + memory.shared
@@ -164,13 +165,17 @@ def _memory(process: LiveProcess, limit: LiveLimit | None, width: int) -> Iterab
         said = f"{units.byte_count(memory.anonymous)} anonymous + {units.byte_count(memory.file)} file"
         if memory.shared:
             said += f" + {units.byte_count(memory.shared)} shared"
+        short = f"{units.byte_count(memory.anonymous)} anonymous"
         if limit is None or limit.size <= 0:
-            yield [(fit("memory", _names(width)) + " " + shorten(said, width), "")]
+            yield [(fit(name, _names(width)) + " " + shorten(said, width), "")]
         else:
             share = solid / limit.size
-            said += f" of {units.byte_count(limit.size)} {LIMITS.get(limit.kind, '')}"
+            most = f" of {units.byte_count(limit.size)}"
+            room = width - _names(width) - 1
+            whole = said + most + f" {LIMITS.get(limit.kind, '')}"
+            said = next((each for each in (whole, said + most) if width_of(each) <= room), short + most)
             style = "bold red" if share >= NEAR else phase_style("instantiate")
-            yield _row("memory", share, said, width, style, soft / limit.size)
+            yield _row(name, share, said, width, style, soft / limit.size)
     for device, size in sorted(process.device_bytes.items()):
         if size:
             yield [(fit(device, _names(width)) + f" {units.byte_count(size)} allocated", "")]
