@@ -7,7 +7,8 @@
         model = AutoModelForCausalLM.from_pretrained("./model")
 
 The marked test runs under :class:`hftrace.trace`, and fails where a load of it
-breaks a budget, or with ``--fail-on-increase`` takes more than in an earlier run. The fixture ``hftrace`` traces a part of a test. Traces go to
+breaks a budget, or with ``--fail-on-increase`` takes more than in an earlier run.
+The fixture ``hftrace`` traces a part of a test. Traces go to
 ``--hftrace-dir``, figures to the properties of the test in a JUnit file.
 
 Being installed costs a test run nothing: pytest apart, nothing is imported
@@ -59,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         *short,
         action="store_true",
         dest="hftrace_fail_on_increase",
-        help=f"Fail a test marked {MARKER} where it takes longer, or needs more memory, than in the baseline.",
+        help=f"Fail a test marked {MARKER} where it takes longer, or more memory, than in the baseline.",
     )
     group.addoption(
         "--hftrace-tolerance",
@@ -82,8 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         f"{MARKER}(seconds=, load_seconds=, ready=, peak=, anon_peak=, device_peak=, forbid=[...], "
         "allow_unknown=, tolerance=): fail the test where it takes longer (seconds: all of it; load_seconds: "
-        "its largest load), needs more memory (bytes, or text such as '2GB'), or does something forbidden (see hftrace "
-        "check --forbid)",
+        "its largest load), needs more memory (bytes, or text such as '2GB'), or does something forbidden "
+        "(see hftrace check --forbid)",
     )
 
 
