@@ -7,7 +7,8 @@
         model = AutoModelForCausalLM.from_pretrained("./model")
 
 The marked test runs under :class:`hftrace.trace`, and fails where a load of it
-breaks a budget. The fixture ``hftrace`` traces a part of a test. Traces go to
+breaks a budget, or with ``--fail-on-increase`` takes more than in an earlier run.
+The fixture ``hftrace`` traces a part of a test. Traces go to
 ``--hftrace-dir``, figures to the properties of the test in a JUnit file.
 
 Being installed costs a test run nothing: pytest apart, nothing is imported
@@ -17,8 +18,9 @@ before a test asks for it.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,9 @@ FIGURES |= {"peak": "--max-peak", "anon_peak": "--max-anon-peak", "device_peak":
 TIMES = ("seconds", "load_seconds", "ready")
 NOT_SAVED = pytest.StashKey[list[str]]()
 """Why traces of a run are not there, a sentence each."""
+NO_BASELINE = pytest.StashKey[list[str]]()
+"""Tests that were to be held against a baseline that does not have them."""
+DEFAULT_TOLERANCE = "10%"
 EXAMPLE = "seconds=10, peak='2GB', forbid=['cast']"
 
 
@@ -43,21 +48,53 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--hftrace-dir``."""
     group = parser.getgroup("hftrace", "traces of from_pretrained")
     group.addoption("--hftrace-dir", metavar="DIR", help="Keep the traces of tests that hftrace records.")
+    group.addoption(
+        "--hftrace-baseline",
+        metavar="DIR",
+        help="Traces of an earlier run, as --hftrace-dir has kept them, for --fail-on-increase.",
+    )
+    # pytest-memray has an option of that name: two of one name would end every run of pytest.
+    short = ["--fail-on-increase"] if importlib.util.find_spec("pytest_memray") is None else []
+    group.addoption(
+        "--hftrace-fail-on-increase",
+        *short,
+        action="store_true",
+        dest="hftrace_fail_on_increase",
+        help=f"Fail a test marked {MARKER} where it takes longer, or more memory, than in the baseline.",
+    )
+    group.addoption(
+        "--hftrace-tolerance",
+        metavar="SHARE",
+        default=DEFAULT_TOLERANCE,
+        help="By how much it may all the same: 5%%, 5 and 0.05 are one. [default: 10%%]",
+    )
+    parser.addini(
+        "hftrace_limits",
+        f"What every test marked {MARKER} may take, such as peak=2GB or forbid=cast; its own marker wins.",
+        type="linelist",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Makes the marker known."""
+    if config.getoption("hftrace_fail_on_increase") and not config.getoption("--hftrace-baseline"):
+        raise pytest.UsageError("--fail-on-increase needs traces to hold against: --hftrace-baseline DIR")
     config.addinivalue_line(
         "markers",
         f"{MARKER}(seconds=, load_seconds=, ready=, peak=, anon_peak=, device_peak=, forbid=[...], "
-        "allow_unknown=): fail the test where it takes longer (seconds: all of it; load_seconds: its largest "
-        "load), needs more memory (bytes, or text such as '2GB'), or does something forbidden (see hftrace "
-        "check --forbid)",
+        "allow_unknown=, tolerance=): fail the test where it takes longer (seconds: all of it; load_seconds: "
+        "its largest load), needs more memory (bytes, or text such as '2GB'), or does something forbidden "
+        "(see hftrace check --forbid)",
     )
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Says which traces could not be written, and what is kept of them."""
+    new = config.stash.get(NO_BASELINE, [])
+    if new:
+        terminalreporter.section("loads without a baseline")
+        for name in new:
+            terminalreporter.write_line(f"hftrace: {name} has no trace in the baseline, and is not compared")
     reasons = config.stash.get(NOT_SAVED, [])
     if reasons:
         terminalreporter.section("traces that could not be saved")
@@ -74,23 +111,48 @@ class Budget:
     forbidden: tuple[str, ...]
     allow_unknown: bool = False
     """Whether what a trace does not say is let pass."""
+    tolerance: float | None = None
+    """By how much the baseline may be exceeded; None for what the command line says."""
 
 
-def budget_of(marker: pytest.Mark) -> Budget:
+def limits_of_all(config: pytest.Config) -> dict[str, Any]:
+    """Returns the keywords that every marker has which does not say otherwise, from ``hftrace_limits``."""
+    from hftrace.errors import UsageError
+
+    keywords: dict[str, Any] = {}
+    for line in config.getini("hftrace_limits"):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not value:
+            raise UsageError(f"hftrace_limits takes lines such as peak=2GB, and not {line!r}")
+        if name == "forbid":
+            keywords.setdefault(name, []).append(value)
+        else:
+            keywords[name] = value == "true" if name == "allow_unknown" else value
+    return keywords
+
+
+def budget_of(marker: pytest.Mark, common: Mapping[str, Any] | None = None, compared: bool = False) -> Budget:
     """Returns what a marker says.
+
+    Args:
+        marker: Of one test.
+        common: Keywords of all, which those of the marker replace.
+        compared: Whether the test is held against a baseline, and needs no budget of its own.
 
     Raises:
         hftrace.errors.UsageError: A keyword, a time, a size or a kind that does not exist; no budget at all.
     """
     from hftrace.analysis.budgets import forbidden_words
     from hftrace.errors import UsageError
-    from hftrace.units import parse_duration, parse_size
+    from hftrace.units import parse_duration, parse_share, parse_size
 
     limits: dict[str, int] = {}
     forbidden: tuple[str, ...] = ()
     if marker.args:
         raise UsageError(f"{MARKER} takes keywords alone: {EXAMPLE}")
-    for keyword, value in marker.kwargs.items():
+    keywords = {**(common or {}), **marker.kwargs}
+    tolerance: float | None = None
+    for keyword, value in keywords.items():
         if keyword == "forbid":
             kinds = (value,) if isinstance(value, str) else value
             if not isinstance(kinds, (list, tuple, set, frozenset)):
@@ -109,12 +171,17 @@ def budget_of(marker: pytest.Mark) -> Budget:
                     limits[FIGURES[keyword]] = parse_size(int(value) if number else str(value))
             except UsageError as error:
                 raise UsageError(f"{MARKER}, {keyword}: {error.message}") from None
+        elif keyword == "tolerance":
+            try:
+                tolerance = parse_share(str(value))
+            except UsageError as error:
+                raise UsageError(f"{MARKER}, tolerance: {error.message}") from None
         elif keyword != "allow_unknown":
-            known = ", ".join((*FIGURES, "forbid", "allow_unknown"))
+            known = ", ".join((*FIGURES, "forbid", "allow_unknown", "tolerance"))
             raise UsageError(f"{MARKER} does not know {keyword!r}: it takes {known}")
-    if not limits and not forbidden:
+    if not limits and not forbidden and not compared:
         raise UsageError(f"{MARKER} has no budget, so it would hold nothing: say one, such as {EXAMPLE}")
-    return Budget(limits, forbidden, bool(marker.kwargs.get("allow_unknown")))
+    return Budget(limits, forbidden, bool(keywords.get("allow_unknown")), tolerance)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,7 +194,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     from hftrace.schema.redact import redact
 
     try:
-        budget = budget_of(marker)
+        config = pyfuncitem.config
+        compared = bool(config.getoption("hftrace_fail_on_increase"))
+        budget = budget_of(marker, limits_of_all(config), compared)
+        allowed = tolerance_of(budget, config.getoption("--hftrace-tolerance")) if compared else None
     except UsageError as error:
         # Where pytest reports it as any other failure of the test, it is one sentence and no traceback.
         pytest.fail(error.message, pytrace=False)
@@ -135,10 +205,59 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     with loads.trace():
         result = yield
     broken = problems(loads.traces[-1], budget)
+    if allowed is not None:
+        broken += increases(pyfuncitem, loads.traces[-1], allowed)
     if broken:
         where = f"\ntrace: {loads.paths[-1]}" if loads.paths else "\nkeep its trace with --hftrace-dir DIR"
         pytest.fail(redact("\n".join(broken) + where), pytrace=False)
     return result
+
+
+def tolerance_of(budget: Budget, share: str) -> float:
+    """Returns by how much a test may exceed its baseline.
+
+    Raises:
+        hftrace.errors.UsageError: The command line says no share.
+    """
+    from hftrace.errors import UsageError
+    from hftrace.units import parse_share
+
+    if budget.tolerance is not None:
+        return budget.tolerance
+    try:
+        return parse_share(share)
+    except UsageError as error:
+        raise UsageError(f"--hftrace-tolerance: {error.message}") from None
+
+
+def increases(item: pytest.Item, trace: Trace, tolerance: float) -> list[str]:
+    """Returns a sentence for each time and each peak that exceeds the same test's in the baseline."""
+    from hftrace.analysis import budgets
+    from hftrace.analysis.compare.variants import succeeded
+    from hftrace.errors import HftraceError
+    from hftrace.render.budgets import sentence
+    from hftrace.schema.trace import Trace
+
+    path = Path(item.config.getoption("--hftrace-baseline"), file_name(item.nodeid))
+    if not path.exists():
+        item.config.stash.setdefault(NO_BASELINE, []).append(item.nodeid)
+        return []
+    try:
+        reference = Trace.open(path)
+    except HftraceError as error:
+        return [f"the baseline cannot be read: {error.message}"]
+    if not succeeded(reference):
+        return [f"the baseline {path} has no load that succeeded"]
+    results = budgets.check(trace, budgets.limits_from(reference, tolerance), ())
+    return [sentence(result) for result in results if result.status == "broken"]
+
+
+def file_name(*words: str, number: int = 0) -> str:
+    """Returns the name of the trace of a test, or of a part of one: the same in every run."""
+    from hftrace.schema.redact import redact
+
+    stem = re.sub(r"[^A-Za-z0-9._=-]+", "-", "-".join(map(redact, words))).strip("-")[:150]
+    return f"{stem}{f'-{number}' if number else ''}.json"
 
 
 def problems(trace: Trace, budget: Budget) -> list[str]:
@@ -215,13 +334,9 @@ class Loads:
         directory = self._item.config.getoption("--hftrace-dir")
         if directory is None:
             return None
-        from hftrace.schema.redact import redact
-
-        words = [redact(self._item.nodeid), *([redact(name)] if name else [])]
-        number = f"-{len(self.traces) + 1}" if self.traces else ""
-        stem = re.sub(r"[^A-Za-z0-9._=-]+", "-", "-".join(words)).strip("-")[:150]
+        number = len(self.traces) + 1 if self.traces else 0
         Path(directory).mkdir(parents=True, exist_ok=True)
-        return Path(directory, f"{stem}{number}.json")
+        return Path(directory, file_name(self._item.nodeid, *([name] if name else []), number=number))
 
     def _tell(self, trace: Trace, name: str | None) -> None:
         """Adds the figures to the test's properties, which a JUnit file shows."""

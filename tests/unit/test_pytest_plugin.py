@@ -238,3 +238,88 @@ def test_it():
 """
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+LIMITED = """
+@pytest.mark.limit_load
+def test_global(tmp_path):
+    load(tmp_path)
+
+
+@pytest.mark.limit_load(peak="100GB", seconds=60)
+def test_own(tmp_path):
+    load(tmp_path)
+"""
+
+
+@with_transformers
+def test_a_limit_for_all_that_a_marker_replaces(pytester):
+    pytester.makeini("[pytest]\nhftrace_limits =\n    peak=1MB\n    seconds=50\n    forbid=network\n")
+    done = check(pytester, LIMITED)
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["*--max-peak: total peak is * at most 1.00 MB was asked*"])
+    assert "test_own" not in "".join(line for line in done.outlines if line.startswith("FAILED"))
+
+
+def test_lines_of_the_ini_file_that_cannot_be(pytester):
+    pytester.makeini("[pytest]\nhftrace_limits = peak\n")
+    done = check(
+        pytester, "@pytest.mark.limit_load(seconds=1)\ndef test_it():\n    pass\n".replace("LOAD", "")
+    )
+    done.assert_outcomes(failed=1)
+    done.stdout.fnmatch_lines(["*hftrace_limits takes lines such as peak=2GB, and not 'peak'*"])
+
+
+GROWING = """
+import os
+
+
+@pytest.mark.limit_load
+def test_grows(tmp_path):
+    load(tmp_path)
+    held = b"x" * int(os.environ.get("MORE", "0"))
+
+
+@pytest.mark.limit_load(tolerance="1000000%")
+def test_may_grow(tmp_path):
+    load(tmp_path)
+    held = b"x" * int(os.environ.get("MORE", "0"))
+"""
+
+
+@with_transformers
+def test_more_than_in_an_earlier_run_fails(pytester, monkeypatch):
+    more = ("--fail-on-increase", "--hftrace-baseline", "base", "--hftrace-tolerance", "100%")
+    pytester.makeini("[pytest]\nhftrace_limits = seconds=300\n")
+    check(pytester, GROWING, "--hftrace-dir", "base", "-k", "may_grow").assert_outcomes(
+        passed=1, deselected=1
+    )
+    done = check(pytester, GROWING, *more)
+    done.assert_outcomes(passed=2)
+    done.stdout.fnmatch_lines(["hftrace: *test_grows has no trace in the baseline, and is not compared"])
+    check(pytester, GROWING, "--hftrace-dir", "base").assert_outcomes(passed=2)
+    assert "no trace in the baseline" not in check(pytester, GROWING, *more).stdout.str()
+    monkeypatch.setenv("MORE", str(3 * 10**9))
+    done = check(pytester, GROWING, *more)
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["*test_grows*", "*--baseline: total peak is * GB, at most * was asked*"])
+    (pytester.path / "base" / next(iter(pytester.path.glob("base/*test_grows*"))).name).write_text("{}")
+    done = check(pytester, GROWING, *more, "-k", "test_grows")
+    done.stdout.fnmatch_lines(["*the baseline cannot be read:*"])
+
+
+def test_an_increase_over_nothing_is_wrong_usage(pytester):
+    done = check(pytester, "", "--fail-on-increase")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    done.stderr.fnmatch_lines(["*--fail-on-increase needs traces to hold against: --hftrace-baseline DIR*"])
+
+
+def test_another_plugin_with_an_option_of_the_same_name(pytester, monkeypatch):
+    pytester.makepyfile(
+        pytest_memray="def pytest_addoption(parser):\n"
+        "    parser.getgroup('memray').addoption('--fail-on-increase', action='store_true')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(pytester.path), prepend=":")
+    pytester.makepyfile("def test_it():\n    pass\n")
+    done = pytester.runpytest_subprocess("-p", "pytest_memray", "--fail-on-increase")
+    done.assert_outcomes(passed=1)

@@ -120,6 +120,7 @@ def command(
     """
     from hftrace.analysis.compare.bisection import bisection_facts
     from hftrace.analysis.compare.ranking import NAMES
+    from hftrace.cli.common.live import run_views
     from hftrace.launch.bisecting.search import Steps
 
     if metric == "ready" and not (touch or forward or given):
@@ -151,7 +152,7 @@ def command(
     )
     measured: Metric | None = None if metric == STATUS else NAMES[metric]
     header = {"command": "bisect", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
-    steps = Steps(request, source, measured, repeat, directory, header, _say)
+    steps = Steps(request, source, measured, repeat, directory, header, _say, run_views(color, width))
     try:
         found = steps.run(good, bad)
     except (KeyboardInterrupt, HftraceError):

@@ -76,6 +76,13 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     is_flag=True,
     help="Pass a budget that a trace does not say, such as device memory where no device was.",
 )
+@click.option(
+    "--junit",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    default=None,
+    help="Write the budgets as tests of a JUnit file, too.",
+)
 @load_option
 @output_options
 def command(
@@ -85,6 +92,7 @@ def command(
     baseline: str | None,
     tolerance: str | None,
     allow_unknown: bool,
+    junit: str | None,
     load_number: int | None,
     as_json: bool,
     color: str,
@@ -123,6 +131,8 @@ def command(
             checked.append(Checked(path, None, check(trace, limits, forbidden, least), caveats))
         else:
             checked.append(Checked(path, _problem(trace), [], []))
+    if junit is not None:
+        _write_junit(junit, checked, allow_unknown)
     if as_json:
         print_json(
             {
@@ -209,6 +219,21 @@ def _exit_code(checked: Sequence[Checked], allow_unknown: bool) -> int:
     if any(each.problem is not None for each in checked):
         return EXIT_FAILED
     return EXIT_FAILED if "unknown" in statuses and not allow_unknown else EXIT_OK
+
+
+def _write_junit(path: str, checked: Sequence[Checked], allow_unknown: bool) -> None:
+    """Writes the file that CI systems read, over one of a run before.
+
+    Raises:
+        HftraceError: It cannot be written.
+    """
+    from hftrace.render.junit import junit
+
+    try:
+        with open(path, "w", encoding="utf-8") as handle:
+            handle.write(junit(checked, allow_unknown))
+    except OSError as error:
+        raise HftraceError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _tell_github(checked: Sequence[Checked], as_json: bool, allow_unknown: bool) -> None:

@@ -191,6 +191,8 @@ def command(
             memory_limit_bytes=limit,
             output=output,
             timeout_seconds=timeout,
+            color=color,
+            width=width,
         )
         measured = measure(arguments[0], chosen, options)
         named = measured.groups

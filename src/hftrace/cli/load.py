@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +11,7 @@ import click
 from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import make_console, output_options, print_error
+from hftrace.cli.common.output import output_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
@@ -20,9 +19,7 @@ from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
 from hftrace.schema.redact import redact_arguments
 
 if TYPE_CHECKING:
-    from hftrace.launch.progress import LiveState
     from hftrace.launch.request import WatchOptions
-    from hftrace.render.live import LiveView
     from hftrace.schema.trace import Trace
 
 
@@ -136,11 +133,11 @@ def command(
     chosen.check(model)
     target = output_path(output, model, force)
 
+    from hftrace.cli.common.live import HeldView, live_view
     from hftrace.launch.interrupts import Interrupts
     from hftrace.launch.kept import RunDirectory
     from hftrace.launch.request import LoadRequest, Prompt
     from hftrace.launch.supervisor import run_load, working_directory
-    from hftrace.render.live import LiveView
 
     request = LoadRequest(
         load=chosen.spec(model),
@@ -158,22 +155,20 @@ def command(
         stats=stats,
         release=release,
     )
-    console = make_console(color, width, stderr=True)
-    live = LiveView(console) if console.is_terminal and not quiet else None
     with Interrupts() as interrupts:
         with RunDirectory(working_directory(target)) as run:
-            with live or nullcontext():
+            with live_view(color, width, quiet=quiet) as live:
                 result = run_load(
                     request,
                     interrupts,
                     run=run,
                     header={"command": "load", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
-                    on_progress=_shown_by(live) if live else None,
-                    on_output=live.line if live else None,
-                    on_stall=live.line if live else None,
+                    listener=live.listener(),
                 )
             saved = save(result.trace, target)
             choose(result.trace)
+        if isinstance(live, HeldView):
+            live.release(working_directory(target))
         try:
             with interrupts.allowed():
                 return present(result.trace, saved, quiet, as_json, color, width)
@@ -187,11 +182,3 @@ def command(
             if interrupts.first != "SIGHUP":
                 raise
             return EXIT_HANGUP  # the trace is written, and the terminal is gone
-
-
-def _shown_by(live: LiveView) -> Callable[[LiveState], None]:
-    def show(state: LiveState) -> None:
-        tensors = (state.tensors_done, state.tensors_total)
-        live.show(state.phase, state.name, state.elapsed, tensors, state.shard, state.rss_bytes)
-
-    return show

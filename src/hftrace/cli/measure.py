@@ -46,6 +46,8 @@ class MeasureOptions:
         memory_limit_bytes: Kill a run whose anonymous memory is larger.
         output: The directory for the traces; None for one that is named after the model.
         timeout_seconds: Kill a run that takes longer.
+        color: How a run is shown while it goes on, as ``--color`` says.
+        width: The same, as ``--width`` says.
     """
 
     variants: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class MeasureOptions:
     memory_limit_bytes: int | None = None
     output: str | None = None
     timeout_seconds: float | None = None
+    color: str = "auto"
+    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
         UsageError: A variant that cannot be, a directory that cannot be written.
         HftraceError: Nothing was measured.
     """
+    from hftrace.cli.common.live import run_views
     from hftrace.launch.request import LoadRequest, WatchOptions
     from hftrace.launch.variants.rounds import Round, check_interpreters, run_rounds
     from hftrace.launch.variants.specs import distinct, grid, parse_variant
@@ -137,6 +142,7 @@ def measure(model: str, chosen: ModelOptions, options: MeasureOptions) -> Measur
         directory=directory,
         header={"command": "compare", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
         on_round=on_round,
+        listen=run_views(options.color, options.width),
     )
     groups = []
     for name, paths in rounds.traces.items():

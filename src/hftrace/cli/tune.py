@@ -80,6 +80,7 @@ def command(
     from hftrace.analysis.compare.equality import CHANGES
     from hftrace.analysis.compare.ranking import NAMES
     from hftrace.analysis.compare.tuning import tuning_facts
+    from hftrace.cli.common.live import run_views
     from hftrace.launch.request import LoadRequest
     from hftrace.launch.tuning.models import Models
     from hftrace.launch.tuning.runs import Runs
@@ -111,7 +112,7 @@ def command(
     until_ready = request.touch or request.forward
     metric = NAMES["anon-peak" if objective == "memory" else "ready" if until_ready else "returned"]
     header = {"command": "tune", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
-    runs = Runs(seconds, directory, header, _say)
+    runs = Runs(seconds, directory, header, _say, run_views(color, width))
     models = Models(request, allowed, runs)
     try:
         found = Tuner(request, metric, objective, allowed, limit, runs, models).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,9 +20,11 @@ from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.guard import Guard
 from hftrace.launch.interrupts import Interrupts
-from hftrace.launch.kept import RunDirectory, has_journal, to_stderr
+from hftrace.launch.job import RanksFollower, in_a_job, is_first, leave_note
+from hftrace.launch.kept import RunDirectory, has_journal
+from hftrace.launch.listening import NOBODY, Listener
 from hftrace.launch.preparation import prepare
-from hftrace.launch.progress import JournalFollower, LiveState
+from hftrace.launch.progress import JournalFollower, limit_of
 from hftrace.launch.request import LoadRequest, WatchOptions
 from hftrace.launch.run_directory import CHILD, END, RUN, RunFacts, SupervisorLog, read_log
 from hftrace.launch.sampler import Options
@@ -84,9 +87,7 @@ def run_load(
     *,
     run: RunDirectory,
     header: Mapping[str, Any],
-    on_progress: Callable[[LiveState], None] | None = None,
-    on_output: Callable[[str], None] | None = None,
-    on_stall: Callable[[str], None] | None = None,
+    listener: Listener = NOBODY,
 ) -> RunResult:
     """Loads in a child process and returns the trace.
 
@@ -96,11 +97,7 @@ def run_load(
             made; one that arrives then is pending when this returns.
         run: Where the load records, which whoever saves the trace has opened.
         header: Facts for the trace's header (command, argv).
-        on_progress: Called some ten times a second.
-        on_output: Gets each line that the child prints; None prints it on
-            stderr. No line has a secret in it by then.
-        on_stall: Gets each line of what is said about a load that is silent;
-            None prints them on stderr.
+        listener: Hears of the load while it runs, and gets what the child prints.
 
     Raises:
         UsageError: The interpreter cannot be started.
@@ -118,7 +115,7 @@ def run_load(
             cache = prepare(request.load.model, request.load.keywords, request.cache)
     command = load_command(run.path, request)
     job = Job(command, environment, request.python, request_facts(request, cache), request.watch)
-    return _watched(job, interrupts, header, run, on_progress, on_output, on_stall or to_stderr)
+    return _watched(job, interrupts, header, run, listener)
 
 
 def run_program(
@@ -137,7 +134,7 @@ def run_program(
         HftraceError: The program has recorded nothing.
         KeyboardInterrupt: Somebody did not want to wait for the trace.
     """
-    return _watched(job, interrupts, header, run, None, None, to_stderr)
+    return _watched(job, interrupts, header, run, NOBODY)
 
 
 def _watched(
@@ -145,12 +142,10 @@ def _watched(
     interrupts: Interrupts,
     header: Mapping[str, Any],
     run: RunDirectory,
-    on_progress: Callable[[LiveState], None] | None,
-    on_output: Callable[[str], None] | None,
-    on_stall: Callable[[str], None],
+    listener: Listener,
 ) -> RunResult:
     try:
-        return _run(job, interrupts, header, run, on_progress, on_output, on_stall)
+        return _run(job, interrupts, header, run, listener)
     except HftraceError:
         raise
     except Exception as error:
@@ -166,9 +161,7 @@ def _run(
     interrupts: Interrupts,
     header: Mapping[str, Any],
     directory: RunDirectory,
-    on_progress: Callable[[LiveState], None] | None,
-    on_output: Callable[[str], None] | None,
-    on_stall: Callable[[str], None],
+    listener: Listener,
 ) -> RunResult:
     run, watch = directory.path, job.watch
     witness = OomCounters.snapshot()
@@ -185,6 +178,8 @@ def _run(
         },
     )
     started = time.monotonic_ns()
+    with contextlib.suppress(OSError):
+        leave_note(run)
     child = _started(job)
     log.write(CHILD, {"pid": child.pid, "start_ns": started, "start_ticks": start_ticks(child.pid)})
     try:
@@ -192,11 +187,13 @@ def _run(
         guard = Guard(child.pid, directory, _sampled(child.pid, run, watch, started), log, child.kill)
         reader = None
         if child.stdout is not None:
-            reader = threading.Thread(target=_forward, args=(child.stdout, on_output), daemon=True)
+            reader = threading.Thread(target=_forward, args=(child.stdout, listener.on_output), daemon=True)
             reader.start()
         # A program's own children have journals of their own, with numbers of their own.
         tail = JournalTail(run, child.pid if job.is_program else None)
-        follower = JournalFollower(run, tail)
+        follower = JournalFollower(run, tail, tensors=listener.on_progress is not None)
+        shown = RanksFollower(follower, run) if in_a_job() and is_first() else follower
+        follower.state.limit = limit_of(watch.memory_limit_bytes, witness.limits())
         watchdog = Watchdog(
             run,
             timeout_seconds=watch.timeout_seconds,
@@ -204,11 +201,11 @@ def _run(
             tail=tail,
             follower=follower,
             log=log,
-            report=on_stall,
+            report=listener.on_stall,
             loads_alone=job.is_program,
         )
         if signals is None:
-            interrupted = wait_for_exit(child, interrupts, follower, on_progress, watchdog)
+            interrupted = wait_for_exit(child, interrupts, shown, listener, watchdog)
         else:
             interrupted = False
             wait_for_program(child, signals, watchdog)
@@ -218,6 +215,9 @@ def _run(
         child.wait()
         raise
     ended = time.monotonic_ns()
+    if listener.on_progress is not None:
+        follower.state.ending = True
+        listener.on_progress(shown.poll())
     # All that it wrote is in the pipe; one that it has left behind may hold the other end for long.
     if reader is not None:
         reader.join(timeout=LAST_WORDS_SECONDS)
@@ -301,15 +301,11 @@ def _nothing_recorded(job: Job, run: Path, code: int) -> HftraceError:
     return HftraceError(f"{job.python} {how} before it could record anything: {why}")
 
 
-def _forward(stream: IO[bytes], on_output: Callable[[str], None] | None) -> None:
+def _forward(stream: IO[bytes], on_output: Callable[[str], None]) -> None:
     with stream:
         for raw in stream:
             # The client's own warnings name URLs with their signatures.
-            text = redact(raw.decode("utf-8", "replace").rstrip("\n"))
-            if on_output is None:
-                to_stderr(text)
-            else:
-                on_output(text.rpartition("\r")[2])
+            on_output(redact(raw.decode("utf-8", "replace").rstrip("\n")))
 
 
 def working_directory(output: Path | None) -> Path:

@@ -25,6 +25,8 @@ class JournalTail:
         self._pattern = f"{journal.JOURNAL_PREFIX}{whose}{journal.SUFFIX}"
         self._offsets: dict[Path, int] = {}
         self._listeners: list[Callable[[bytes], None]] = []
+        self.path: Path | None = None
+        """The journal whose line is handed on now."""
 
     def listen(self, listener: Callable[[bytes], None]) -> None:
         """Calls ``listener`` with each line from now on, as it stands in the file, without its end."""
@@ -46,6 +48,7 @@ class JournalTail:
                 continue
             end = data.rfind(b"\n") + 1
             self._offsets[path] = offset + end
+            self.path = path
             for raw in data[:end].splitlines():
                 found = True
                 for listener in self._listeners:

@@ -8,10 +8,11 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from typing import Protocol
 
+from hftrace.analysis.live import LiveState
 from hftrace.launch.interrupts import Interrupts
-from hftrace.launch.progress import JournalFollower, LiveState
+from hftrace.launch.listening import Listener
 from hftrace.launch.watchdog import Watchdog
 
 INTERRUPT_GRACE_SECONDS = 10.0
@@ -21,11 +22,18 @@ FORWARD_SECONDS = 1.0
 POLL_SECONDS = 0.1
 
 
+class Follower(Protocol):
+    """Knows what a load is doing."""
+
+    def poll(self) -> LiveState:
+        """Brings the state up to date."""
+
+
 def wait_for_exit(
     child: subprocess.Popen[bytes],
     interrupts: Interrupts,
-    follower: JournalFollower,
-    on_progress: Callable[[LiveState], None] | None,
+    follower: Follower,
+    listener: Listener,
     watchdog: Watchdog,
 ) -> bool:
     """Waits for the child; returns whether the user, or a signal, interrupted it."""
@@ -42,11 +50,13 @@ def wait_for_exit(
                         elif (waited > FORWARD_SECONDS or interrupts.first != "SIGINT") and not forwarded:
                             forwarded = True
                             child.send_signal(signal.SIGINT)
-                    live = interrupted or on_progress is not None
-                    if end.wait(POLL_SECONDS if live else watchdog.pause()):
+                    pause = watchdog.pause()
+                    if listener.on_progress is not None:
+                        pause = min(listener.pause_seconds, pause or listener.pause_seconds)
+                    if end.wait(POLL_SECONDS if interrupted else pause):
                         return interrupted
-                    if on_progress is not None:
-                        on_progress(follower.poll())
+                    if listener.on_progress is not None:
+                        listener.on_progress(follower.poll())
                     if not interrupted:
                         watchdog.poll(child.kill)
             except KeyboardInterrupt:

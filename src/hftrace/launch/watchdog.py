@@ -239,7 +239,7 @@ class Watchdog:
         """Says that the load is silent, and what its threads are doing; once more only what is new."""
         self.looks += 1
         self._tail.catch_up()
-        phase, hosts = self._follower.state.phase, self._follower.waiting_for()
+        phase, hosts = self._follower.state.first.phase, self._follower.waiting_for()
         stack = dump_stacks(self._run)
         head = f"hftrace: no event for {units.duration(round(silent * 1e9))} in phase {phase}"
         if hosts:

@@ -28,6 +28,7 @@ from hftrace.analysis.compare.verdicts import WORSE
 from hftrace.errors import HftraceError, SignalInterrupt
 from hftrace.launch.bisecting.places import Candidate, Source
 from hftrace.launch.ending.explanation import explain_failure
+from hftrace.launch.listening import Listen, unheard
 from hftrace.launch.request import LoadRequest
 from hftrace.launch.variants.rounds import Round, Rounds, run_rounds
 from hftrace.launch.variants.specs import VariantSpec
@@ -49,6 +50,7 @@ class Steps:
         directory: Where the traces go, in a folder for each step.
         header: Facts for the traces' headers.
         say: Hears what is going on.
+        listen: Gives who hears of a run while it goes on, by words that say which it is.
     """
 
     request: LoadRequest
@@ -58,6 +60,7 @@ class Steps:
     directory: Path
     header: Mapping[str, Any]
     say: Callable[[str], None]
+    listen: Listen = unheard
     _candidates: dict[str, Candidate] = field(default_factory=dict, init=False)
     _ran: set[str] = field(default_factory=set, init=False)
     _proof: tuple[dict[str, list[Trace]], Path] | None = field(default=None, init=False)
@@ -204,6 +207,7 @@ class Steps:
             on_round=on_round,
             warm=self._ran,
             after=after,
+            listen=self.listen,
         )
         self._ran |= {candidate.label for candidate in candidates}
         _stop(rounds, self.directory)

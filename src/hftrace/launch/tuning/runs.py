@@ -11,6 +11,7 @@ from typing import Any
 from hftrace.analysis.compare.variants import Variant
 from hftrace.errors import SignalInterrupt
 from hftrace.launch.ending.explanation import explain_failure
+from hftrace.launch.listening import Listen, unheard
 from hftrace.launch.request import LoadRequest
 from hftrace.launch.variants.rounds import Round, run_rounds
 from hftrace.launch.variants.specs import VariantSpec
@@ -26,12 +27,14 @@ class Runs:
         directory: Where the traces go.
         header: Facts for the traces' headers.
         say: Hears what is going on.
+        listen: Gives who hears of a run while it goes on, by words that say which it is.
     """
 
     budget_seconds: float
     directory: Path
     header: Mapping[str, Any]
     say: Callable[[str], None]
+    listen: Listen = unheard
     failed: dict[str, str] = field(default_factory=dict, init=False)
     """Variants that did not load, with the reason."""
     run_seconds: float = field(default=0.0, init=False)
@@ -99,6 +102,7 @@ class Runs:
             header=self.header,
             on_round=on_round,
             warm={*self._ran, *warm},
+            listen=self.listen,
         )
         if rounds.interrupted:
             raise SignalInterrupt(rounds.interrupted)

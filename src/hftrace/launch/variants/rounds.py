@@ -14,6 +14,7 @@ from typing import Any
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.interrupts import Interrupts
 from hftrace.launch.kept import RunDirectory
+from hftrace.launch.listening import Listen, Listener, unheard
 from hftrace.launch.request import LoadRequest, LoadSpec
 from hftrace.launch.supervisor import run_load
 from hftrace.launch.variants.interpreters import inspect_python
@@ -89,6 +90,7 @@ def run_rounds(
     on_round: Callable[[Round, int, int], None],
     warm: Collection[str] = (),
     after: int = 0,
+    listen: Listen = unheard,
 ) -> Rounds:
     """Runs all variants ``repeat`` times in turn, after one run of each that is not counted.
 
@@ -104,6 +106,7 @@ def run_rounds(
         on_round: Hears of each finished run: the run, how many are done, and how many there are.
         warm: Variants that ran just before, and need no such run.
         after: How many rounds of theirs the directory holds already: numbers go on from there.
+        listen: Gives who hears of a run while it goes on, by words that say which it is.
     """
     result = Rounds({spec.name: [] for spec in specs})
     by_name = {spec.name: spec for spec in specs}
@@ -124,7 +127,10 @@ def run_rounds(
                     total -= 1
                     continue
                 with RunDirectory(directory) as run:
-                    trace = _run(request, by_name[name], interrupts, run, number, directory, header)
+                    which = f"round {number}" if number else "warm-up"
+                    with listen(f"{which}  {name}") as listener:
+                        spec = by_name[name]
+                        trace = _run(request, spec, interrupts, run, number, directory, header, listener)
                     status = trace.outcome.get("status")
                     if status == "interrupted":
                         result.interrupted = interrupts.first or "SIGINT"
@@ -157,6 +163,7 @@ def _run(
     number: int,
     directory: Path,
     header: Mapping[str, Any],
+    listener: Listener,
 ) -> Trace:
     facts = {
         **header,
@@ -172,7 +179,7 @@ def _run(
         collector=spec.collector or request.collector,
     )
     try:
-        return run_load(mine, interrupts, run=run, header=facts).trace
+        return run_load(mine, interrupts, run=run, header=facts, listener=listener).trace
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
