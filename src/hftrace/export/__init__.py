@@ -48,6 +48,12 @@ FORMATS: dict[str, Format] = {
         "A timeline for ui.perfetto.dev and chrome://tracing.",
         takes_many=True,
     ),
+    "speedscope": Format(
+        "hftrace.export.speedscope",
+        (".speedscope.json", ".speedscope.json.gz"),
+        "Profiles of time and of bytes for speedscope.app.",
+        takes_many=True,
+    ),
     "jsonl": Format(
         "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
     ),

@@ -5,7 +5,6 @@ What is on the track of a thread nests; what would cross something there, and re
 
 from __future__ import annotations
 
-import gzip
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -18,7 +17,17 @@ from hftrace.analysis.values import text
 from hftrace.export import Wish
 from hftrace.export.chrome_events import Track, arguments, line
 from hftrace.export.chrome_places import FINDINGS, IMPORTS, READS, SESSION, SPANS, Places
-from hftrace.export.lanes import ReadTracks, Slice, Tracks, import_tracks, pack, read_tracks, span_tracks
+from hftrace.export.lanes import (
+    ReadTracks,
+    Slice,
+    Tracks,
+    import_tracks,
+    pack,
+    read_tracks,
+    span_tracks,
+    thread_title,
+)
+from hftrace.export.packing import packed
 from hftrace.schema.model import Table
 from hftrace.schema.trace import Trace
 
@@ -62,14 +71,11 @@ PIECE = 1 << 16
 
 def write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
     """Writes traces side by side, each from its own zero; compressed where the name ends in ``.gz``."""
-    if wish.target.lower().endswith(".gz"):
-        with gzip.GzipFile("", "wb", 6, stream, 0) as packed:
-            _write(traces, packed, wish)
-    else:
-        _write(traces, stream, wish)
+    with packed(stream, wish.target) as file:
+        _write(traces, file, wish)
 
 
-def _write(traces: Sequence[Trace], stream: Any, wish: Wish) -> None:
+def _write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
     numbers = itertools.count(1)
     several = len(traces) > 1
     drawings = []
@@ -209,7 +215,7 @@ class _Drawing:
 
     def _reads(self, reads: ReadTracks, order: int) -> Iterator[str]:
         process = self._places.of_reader(reads.rank, reads.thread)
-        title = f"reads by {self._places.title_of(reads.thread)}"
+        title = f"reads by {thread_title(self._trace, reads.thread)}"
         track = self._places.thread(process, READS, title, order)
         yield from self._places.naming()
         tensors = self._trace.tensors

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hftrace.analysis.time.process_names import process_names
-from hftrace.analysis.time.spans import Lane, span_index, thread_names
+from hftrace.analysis.time.spans import Lane, span_index
 from hftrace.analysis.values import integer, text
 from hftrace.export.chrome_events import Track
-from hftrace.export.lanes import import_tracks
+from hftrace.export.lanes import import_tracks, thread_title
 from hftrace.schema.trace import Trace
 
 SESSION, FINDINGS, SPANS, IMPORTS, READS = range(-2, 3)
@@ -107,15 +107,8 @@ class Places:
     def lane(self, lane: Lane, kind: int, prefix: str, order: int) -> Track:
         """Returns the track of a thread that is known."""
         is_main = lane == span_index(self._trace).main_lane or lane.thread == lane.pid
-        title = prefix + self.title_of(lane.thread, is_main)
+        title = prefix + thread_title(self._trace, lane.thread)
         return self.thread(Process(lane.rank, lane.pid), kind, title, order, is_main and kind == SPANS)
-
-    def title_of(self, thread: int | None, is_main: bool = False) -> str:
-        """Returns what a thread is called; None are several threads together."""
-        if thread is None:
-            return "several threads"
-        name = thread_names(self._trace).get(thread) or ("main thread" if is_main else None)
-        return f"thread {thread}" if name is None else f"{name} ({thread})"
 
     def _numbered(self, process: Process) -> tuple[int, Track]:
         if process not in self._tracks:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hftrace.analysis.once import once
-from hftrace.analysis.time.spans import Lane, span_index
+from hftrace.analysis.time.spans import Lane, span_index, thread_names
 from hftrace.schema.trace import Trace
 
 SLACK_NS = 1_000
@@ -219,3 +219,13 @@ def pack(timed: Iterable[Timed]) -> list[list[Timed]]:
         tracks[track].append(each)
         heapq.heappush(busy, (each[1], track))
     return tracks
+
+
+def thread_title(trace: Trace, thread: int | None) -> str:
+    """Returns what a thread is called; None are several threads together."""
+    if thread is None:
+        return "several threads"
+    main = span_index(trace).main_lane
+    is_main = main is not None and thread == main.thread
+    name = thread_names(trace).get(thread) or ("main thread" if is_main else None)
+    return f"thread {thread}" if name is None else f"{name} ({thread})"
