@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
+from hftrace.cli.common.files import write_file
 from hftrace.cli.common.loads import load_option, of_load
-from hftrace.errors import HftraceError, UsageError
+from hftrace.errors import UsageError
 from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
 
@@ -69,7 +67,7 @@ def command(
         writer.write(traces, sys.stdout.buffer, wish)
         sys.stdout.buffer.flush()
     else:
-        _write(target, lambda stream: writer.write(traces, stream, wish))
+        write_file(target, lambda stream: writer.write(traces, stream, wish))
 
 
 def _table(entry: Format, name: str, table: str | None) -> str:
@@ -95,37 +93,3 @@ def _target(output: str, paths: tuple[str, ...], force: bool) -> Path:
     if path.exists() and not force:
         raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
     return path
-
-
-def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a file so that a reader never sees half of it: a new file, then a rename.
-
-    Raises:
-        HftraceError: The file cannot be written.
-    """
-    try:
-        target = Path(os.path.realpath(target))
-        if target.exists() and not target.is_file():
-            with target.open("wb") as stream:  # a pipe or a device cannot be replaced, only written to
-                write(stream)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".hftrace-", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with open(descriptor, "wb") as stream:
-                write(stream)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink()
-            raise
-    except OSError as error:
-        raise HftraceError(f"cannot write {target}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    """Returns the process's mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

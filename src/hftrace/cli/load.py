@@ -14,6 +14,7 @@ from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options, print_error
 from hftrace.cli.common.paths import output_path
+from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
 from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
@@ -88,6 +89,7 @@ DEFAULT_TOKENS = 16
     help="Interpreter of the loading process.  [default: this one]",
 )
 @watch_options("load")
+@torch_options
 @click.option(
     "-o",
     "--output",
@@ -114,6 +116,7 @@ def command(
     release: bool,
     python: str,
     watch: Callable[[], WatchOptions],
+    torch_files: Callable[[bool], TorchFiles],
     output: str | None,
     force: bool,
     quiet: bool,
@@ -135,6 +138,9 @@ def command(
         raise UsageError(f"{option} is about the answer to a prompt: give one with --generate")
     chosen.check(model)
     target = output_path(output, model, force)
+    files = torch_files(force)
+    if target is not None and target in files:
+        raise UsageError(f"{target} is where the trace goes: name another file for what torch records")
 
     from hftrace.launch.interrupts import Interrupts
     from hftrace.launch.kept import RunDirectory
@@ -157,6 +163,8 @@ def command(
         verify=verify,
         stats=stats,
         release=release,
+        torch_profile=files.profile is not None,
+        memory_snapshot=files.snapshot is not None,
     )
     console = make_console(color, width, stderr=True)
     live = LiveView(console) if console.is_terminal and not quiet else None
@@ -173,6 +181,7 @@ def command(
                     on_stall=live.line if live else None,
                 )
             saved = save(result.trace, target)
+            files.save(result.trace, run.path)
             choose(result.trace)
         try:
             with interrupts.allowed():

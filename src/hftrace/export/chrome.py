@@ -6,7 +6,7 @@ What is on the track of a thread nests; what would cross something there, and re
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from hftrace._version import __version__
@@ -79,16 +79,28 @@ def _write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
     numbers = itertools.count(1)
     several = len(traces) > 1
     drawings = []
-    about: dict[str, Any] = {"written_by": f"hftrace {__version__}"}
+    about: dict[str, Any] = {}
     for place, trace in enumerate(traces):
         name = wish.paths[place] if place < len(wish.paths) else f"trace {place + 1}"
-        drawings.append(_Drawing(trace, numbers, f"{name}: " if several else ""))
+        drawings.append(Drawing(trace, numbers, f"{name}: " if several else ""))
         about |= {name: about_trace(trace)} if several else about_trace(trace)
-    stream.write(f'{{"displayTimeUnit":"ms","otherData":{arguments(about)},"traceEvents":['.encode())
+    write_events(stream, about, itertools.chain.from_iterable(each.events() for each in drawings))
+
+
+def write_events(stream: BinaryIO, about: Mapping[str, Any], events: Iterable[str]) -> None:
+    """Writes a whole file, as its events come.
+
+    Args:
+        stream: Where it goes.
+        about: What stands beside the events.
+        events: Each as its text.
+    """
+    facts = arguments({"written_by": f"hftrace {__version__}", **about})
+    stream.write(f'{{"displayTimeUnit":"ms","otherData":{facts},"traceEvents":['.encode())
     held: list[str] = []
     size = 0
     separator = "\n"
-    for event in itertools.chain.from_iterable(drawing.events() for drawing in drawings):
+    for event in events:
         held.append(event)
         size += len(event)
         if size > PIECE:
@@ -130,7 +142,7 @@ def about_trace(trace: Trace) -> dict[str, Any]:
     }
 
 
-class _Drawing:
+class Drawing:
     """The events of one trace.
 
     Args:

@@ -116,6 +116,11 @@ class Track:
         """Returns values of a counter of the process, whose series may be stacked."""
         return self._event("C", time_ns, "memory", name, f',"args":{_encode(series)}')
 
+    def other(self, kind: str, time_ns: int, category: str, name: str, more: Mapping[str, Any]) -> str:
+        """Returns an event of any other kind, such as the end of an arrow, with the fields that it has."""
+        fields = _encode(_clean(dict(more)))[1:-1]
+        return self._event(kind, time_ns, category, name, f",{fields}" if fields else "")
+
     def about(self, kind: str, values: Mapping[str, Any]) -> str:
         """Returns what the viewer is to call or where to put the process or the thread."""
         return f'{{"ph":"M",{self._where},"name":"{kind}","args":{arguments(values)}}}'

@@ -221,6 +221,27 @@ def pack(timed: Iterable[Timed]) -> list[list[Timed]]:
     return tracks
 
 
+def nested_by_time(timed: Iterable[Timed]) -> tuple[list[Slice], list[Timed]]:
+    """Returns what one thread did as slices that nest, of rows of which only the times are known.
+
+    Returns:
+        The slices, and ``(start, end, row)`` of what would cross one of them.
+    """
+    found: list[Slice] = []
+    left: list[Timed] = []
+    open_ends: list[int] = []
+    for start, end, row in sorted(timed, key=lambda each: (each[0], -each[1], each[2])):
+        while open_ends and open_ends[-1] <= start:
+            open_ends.pop()
+        limit = open_ends[-1] if open_ends else end
+        if end - limit > SLACK_NS or len(open_ends) >= MOST_LEVELS:
+            left.append((start, end, row))
+            continue
+        found.append(Slice(row, start, min(end, limit), len(open_ends)))
+        open_ends.append(min(end, limit))
+    return found, left
+
+
 def thread_title(trace: Trace, thread: int | None) -> str:
     """Returns what a thread is called; None are several threads together."""
     if thread is None:
