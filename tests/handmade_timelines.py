@@ -34,6 +34,7 @@ def overlapping():
 def odd():
     """Spans whose ends do not fit: a little, which is cut, and a lot; attributes of every type."""
     made = handmade.Builder()
+    made.request["model"] = "\x7f\x9b[2J\u2028"
     root = made.span(None, "load", "root", 0, 100)
     made.span(root, "config", "a little longer", 10, 100 + 0.0005)
     made.span(root, "weights", "much longer", 20, 300)
@@ -63,4 +64,4 @@ def traces():
     named |= {"two ranks": handmade_memory.two_ranks(), "dead": handmade_memory.dead()}
     named |= {"deep": handmade.deep(), "empty": handmade.empty(), "hostile": handmade.hostile()}
     named |= {"overlapping": overlapping(), "odd": odd()}
-    return named | {path: Trace.open(ROOT / path) for path in RECORDED}
+    return named | {Path(path).name: Trace.open(ROOT / path) for path in RECORDED}

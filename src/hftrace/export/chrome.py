@@ -28,11 +28,12 @@ from hftrace.export.lanes import (
     thread_title,
 )
 from hftrace.export.packing import packed
+from hftrace.export.titles import titles
 from hftrace.schema.model import Table
 from hftrace.schema.trace import Trace
 
 SPAN_FACTS = (
-    *("id", "parent", "status", "function", "source", "attributes"),
+    *("id", "parent", "phase", "status", "function", "source", "attributes"),
     *("rss_anon_start_bytes", "rss_anon_bytes", "rss_file_start_bytes", "rss_file_bytes", "rss_peak_bytes"),
     *("device_allocated_bytes", "device_reserved_bytes", "device_peak_bytes", "storage_read_bytes"),
     *("cpu_user_ns", "cpu_system_ns", "minor_faults", "major_faults"),
@@ -80,8 +81,7 @@ def _write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
     several = len(traces) > 1
     drawings = []
     about: dict[str, Any] = {}
-    for place, trace in enumerate(traces):
-        name = wish.paths[place] if place < len(wish.paths) else f"trace {place + 1}"
+    for name, trace in zip(titles(wish.paths, len(traces)), traces, strict=True):
         drawings.append(Drawing(trace, numbers, f"{name}: " if several else ""))
         about |= {name: about_trace(trace)} if several else about_trace(trace)
     write_events(stream, about, itertools.chain.from_iterable(each.events() for each in drawings))

@@ -13,8 +13,8 @@ MOST_CHARACTERS = 20_000
 _TOO_LARGE = 1 << 63
 """Perfetto keeps whole numbers of 64 bits, and makes others of those that are larger."""
 
-_CONTROLS = {code: 0x2400 + code for code in range(32)}
-"""Control characters, and the pictures that Unicode has of them."""
+_CONTROLS = {**{code: 0x2400 + code for code in range(32)}, 0x7F: 0x2421}
+"""Control characters, and the pictures that Unicode has of them. At the last one Perfetto stops reading."""
 _NOT_LINES = {code: picture for code, picture in _CONTROLS.items() if code not in b"\t\n"}
 
 _encoder = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"))

@@ -18,6 +18,7 @@ from hftrace.export.chrome_events import words
 from hftrace.export.lanes import Slice, import_tracks, read_tracks, span_tracks, thread_title
 from hftrace.export.packing import packed
 from hftrace.export.speedscope_frames import Frame, Frames, frame_at, held_bytes, stored_bytes
+from hftrace.export.titles import titles
 from hftrace.schema.trace import Trace
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
@@ -32,7 +33,7 @@ def write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
 
 def _write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
     frames = Frames()
-    names = [*wish.paths, *(f"trace {place + 1}" for place in range(len(wish.paths), len(traces)))]
+    names = titles(wish.paths, len(traces))
     about = {"$schema": SCHEMA, "exporter": f"hftrace {__version__}", "name": words(", ".join(names))}
     stream.write(f'{_encode(about)[:-1]},"profiles":['.encode())
     separator = "\n"

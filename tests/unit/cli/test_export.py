@@ -95,8 +95,17 @@ def test_a_timeline_may_hold_several_traces(path, tmp_path):
     assert run(path, other, "-o", out).exception is None
     document = json.loads(out.read_text())
     names = {event["args"]["name"] for event in document["traceEvents"] if event["name"] == "process_name"}
-    assert names == {f"{each}: hftrace load, process {handmade.PID}" for each in (path, other)}
-    assert set(document["otherData"]) == {"written_by", str(path), str(other)}
+    assert names == {f"{each}: hftrace load, process {handmade.PID}" for each in ("trace.json", "other.json")}
+    assert set(document["otherData"]) == {"written_by", "trace.json", "other.json"}
+
+
+def test_traces_whose_files_are_called_alike_are_named_by_their_paths(path, tmp_path):
+    other = tmp_path / "folder" / path.name
+    other.parent.mkdir()
+    handmade.killed().save(other)
+    done = run(path, other, "--format", "speedscope")
+    prefixes = {each["name"].partition(": ")[0] for each in json.loads(done.stdout)["profiles"]}
+    assert prefixes == {str(path), str(other)}
 
 
 def test_the_trace_itself_is_never_overwritten(path):

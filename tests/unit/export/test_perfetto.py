@@ -21,6 +21,7 @@ select {PROCESS} as process, slice.name as name, slice.category as category, sli
   extract_arg(slice.arg_set_id, 'args.id') as id,
   extract_arg(slice.arg_set_id, 'args.function') as function,
   extract_arg(slice.arg_set_id, 'args.status') as status,
+  extract_arg(slice.arg_set_id, 'args.phase') as phase,
   extract_arg(slice.arg_set_id, 'args.rss_peak_bytes') as rss_peak_bytes,
   extract_arg(slice.arg_set_id, 'args.bytes') as bytes,
   extract_arg(above.arg_set_id, 'args.id') as parent,
@@ -103,6 +104,7 @@ def test_each_span_is_a_slice_with_its_times(one):
         row = found[span.id]
         assert row["name"] == as_shown(span.name)
         assert row["category"] in (span.phase, "overlapping")
+        assert row["phase"] == span.phase
         assert row["status"] == span.status
         assert row["rss_peak_bytes"] == span.rss_peak_bytes
         if number not in cut:
