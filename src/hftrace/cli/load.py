@@ -13,6 +13,7 @@ from hftrace.cli.common.finish import present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_error
 from hftrace.cli.common.paths import output_path
+from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
 from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
@@ -85,6 +86,7 @@ DEFAULT_TOKENS = 16
     help="Interpreter of the loading process.  [default: this one]",
 )
 @watch_options("load")
+@torch_options
 @click.option(
     "-o",
     "--output",
@@ -111,6 +113,7 @@ def command(
     release: bool,
     python: str,
     watch: Callable[[], WatchOptions],
+    torch_files: Callable[[bool], TorchFiles],
     output: str | None,
     force: bool,
     quiet: bool,
@@ -132,6 +135,9 @@ def command(
         raise UsageError(f"{option} is about the answer to a prompt: give one with --generate")
     chosen.check(model)
     target = output_path(output, model, force)
+    files = torch_files(force)
+    if target is not None and target in files:
+        raise UsageError(f"{target} is where the trace goes: name another file for what torch records")
 
     from hftrace.cli.common.live import HeldView, live_view
     from hftrace.launch.interrupts import Interrupts
@@ -154,6 +160,8 @@ def command(
         verify=verify,
         stats=stats,
         release=release,
+        torch_profile=files.profile is not None,
+        memory_snapshot=files.snapshot is not None,
     )
     with Interrupts() as interrupts:
         with RunDirectory(working_directory(target)) as run:
@@ -166,6 +174,7 @@ def command(
                     listener=live.listener(),
                 )
             saved = save(result.trace, target)
+            files.save(result.trace, run.path)
             choose(result.trace)
         if isinstance(live, HeldView):
             live.release(working_directory(target))

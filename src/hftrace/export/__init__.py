@@ -39,9 +39,23 @@ class Wish(NamedTuple):
     """Which table, of a format that has one; empty for others."""
     tensors: bool = False
     """Whether single tensors are in it, of a format that can do without them."""
+    target: str = ""
+    """Name of the file that is written; empty for standard output."""
 
 
 FORMATS: dict[str, Format] = {
+    "chrome": Format(
+        "hftrace.export.chrome",
+        (".json", ".json.gz"),
+        "A timeline for ui.perfetto.dev and chrome://tracing.",
+        takes_many=True,
+    ),
+    "speedscope": Format(
+        "hftrace.export.speedscope",
+        (".speedscope.json", ".speedscope.json.gz"),
+        "Profiles of time and of bytes for speedscope.app.",
+        takes_many=True,
+    ),
     "csv": Format("hftrace.export.csv", (".csv",), "One table, for spreadsheets.", True, True),
     "jsonl": Format(
         "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", True, True

@@ -12,6 +12,9 @@ from hftrace.launch.request import LoadRequest
 from hftrace.record.child.load import REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.redact import redact, redact_value, split_secrets
 
+PROFILE_FILE = "torch-profile.json"
+SNAPSHOT_FILE = "memory-snapshot.pickle"
+"""What torch records beside a load, in the run's directory."""
 _BOOTSTRAP = Path(__file__).parent.parent / "record" / "child" / "bootstrap.py"
 
 
@@ -60,6 +63,9 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
     environment = {name: value for name, value in around.items() if name != SECRETS_VARIABLE}
     if secret:
         environment[SECRETS_VARIABLE] = json.dumps(secret)
+    if request.torch_profile:
+        # It writes lines of its own to stderr at its start and its end.
+        environment.setdefault("KINETO_LOG_LEVEL", "99")
     (run / REQUEST_FILE).write_text(
         json.dumps(
             {
@@ -74,6 +80,8 @@ def write_request(run: Path, request: LoadRequest) -> dict[str, str]:
                 "stats": request.stats,
                 "collector": request.collector,
                 "release": request.release,
+                "torch_profile": os.path.abspath(run / PROFILE_FILE) if request.torch_profile else None,
+                "memory_snapshot": os.path.abspath(run / SNAPSHOT_FILE) if request.memory_snapshot else None,
             }
         ),
         encoding="utf-8",
@@ -96,4 +104,7 @@ def request_facts(request: LoadRequest, cache: dict[str, Any] | None) -> dict[st
         "class": load.class_name,
         "keywords": redact_value({**public, **secret}),
         "cache": cache,
+        # Both cost time that the trace has in it.
+        **({"torch_profile": True} if request.torch_profile else {}),
+        **({"memory_snapshot": True} if request.memory_snapshot else {}),
     }

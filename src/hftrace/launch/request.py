@@ -84,6 +84,8 @@ class LoadRequest:
         collector: What Python's collector of cycles does during the load: ``off``, ``freeze``, or None for
             what it does by itself.
         release: Whether to let go of the model at the end, and measure what stays.
+        torch_profile: Whether torch's profiler runs beside it.
+        memory_snapshot: Whether the history of torch's CUDA allocator is kept beside it.
     """
 
     load: LoadSpec
@@ -101,3 +103,5 @@ class LoadRequest:
     digest: bool = False
     collector: str | None = None
     release: bool = False
+    torch_profile: bool = False
+    memory_snapshot: bool = False

@@ -1,5 +1,6 @@
 """``hftrace export``: where files go, and what is refused before anything is read."""
 
+import gzip
 import json
 from collections import Counter
 
@@ -95,3 +96,42 @@ def test_one_trace_a_file(path, monkeypatch):
     assert "holds one trace, and 2 were named" in str(
         run(path, path, "--table", "spans", "--format", "jsonl").exception
     )
+
+
+def test_json_is_a_timeline_and_packed_where_the_name_says_so(path, tmp_path):
+    out, packed = tmp_path / "out.json", tmp_path / "out.json.gz"
+    assert run(path, "-o", out).exception is None
+    assert run(path, "-o", packed).exception is None
+    assert gzip.decompress(packed.read_bytes()) == out.read_bytes()
+    spans = [
+        event for event in json.loads(out.read_text())["traceEvents"] if "parent" in event.get("args", ())
+    ]
+    assert len(spans) == sum(span.parent is not None for span in handmade.sharded().spans)
+    done = run(path, "--format", "chrome")
+    assert done.stdout_bytes == out.read_bytes()
+
+
+def test_a_timeline_may_hold_several_traces(path, tmp_path):
+    other = tmp_path / "other.json"
+    handmade.killed().save(other)
+    out = tmp_path / "both.json"
+    assert run(path, other, "-o", out).exception is None
+    document = json.loads(out.read_text())
+    names = {event["args"]["name"] for event in document["traceEvents"] if event["name"] == "process_name"}
+    assert names == {f"{each}: hftrace load, process {handmade.PID}" for each in ("trace.json", "other.json")}
+    assert set(document["otherData"]) == {"written_by", "trace.json", "other.json"}
+
+
+def test_traces_whose_files_are_called_alike_are_named_by_their_paths(path, tmp_path):
+    other = tmp_path / "folder" / path.name
+    other.parent.mkdir()
+    handmade.killed().save(other)
+    done = run(path, other, "--format", "speedscope")
+    prefixes = {each["name"].partition(": ")[0] for each in json.loads(done.stdout)["profiles"]}
+    assert prefixes == {str(path), str(other)}
+
+
+def test_the_trace_itself_is_never_overwritten(path):
+    before = path.read_bytes()
+    assert "the trace itself" in str(run(path, "-o", path, "--force").exception)
+    assert path.read_bytes() == before

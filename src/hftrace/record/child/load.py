@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
+from hftrace.record.child.beside import BesideError, beside
 from hftrace.record.child.collector import collecting
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
@@ -114,7 +115,7 @@ def main(directory: str, **looks: Callable[[Recorder], None]) -> int:
         if reason is not None:
             raise RequestError(reason)
         _load(recorder, request, held, looks)
-    except (RequestError, QuantizationError) as error:
+    except (RequestError, QuantizationError, BesideError) as error:
         code = 2
         recorder.facts(
             "outcome",
@@ -192,9 +193,10 @@ def _load(
         },
     )
     readiness = Readiness(recorder, request, looks)
-    with collecting(request.get("collector")):
-        held.append(owner.from_pretrained(model_id, **keywords))
-    readiness.run(held)
+    with beside(recorder, request):
+        with collecting(request.get("collector")):
+            held.append(owner.from_pretrained(model_id, **keywords))
+        readiness.run(held)
 
 
 def _answer_no_prompt() -> None:
