@@ -40,6 +40,9 @@ class Wish(NamedTuple):
 
 
 FORMATS: dict[str, Format] = {
+    "html": Format(
+        "hftrace.export.html", (".html", ".htm"), "A page for a browser; of several, compared.", True
+    ),
     "jsonl": Format(
         "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", False, True
     ),
