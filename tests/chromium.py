@@ -1,4 +1,4 @@
-"""A headless Chromium that tests drive over its pipe of the DevTools protocol: no package is needed for it."""
+"""A headless Chromium that tests drive over its pipe of the DevTools protocol, without a package for it."""
 
 from __future__ import annotations
 
@@ -180,7 +180,9 @@ class Browser:
 
     def settle(self) -> None:
         """Waits until what was asked for has been drawn."""
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))")
+        self.evaluate(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(1))))"
+        )
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of an expression in the page."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -63,13 +64,20 @@ def command(
     target = None if output == "-" else _target(output, force)
     from hftrace.schema.trace import Trace
 
-    traces = [of_load(Trace.open(path), path, load_number) for path in paths]
-    writer = exporter(name)
-    if target is None:
-        writer.write(traces, sys.stdout.buffer, wish)
-        sys.stdout.buffer.flush()
-    else:
-        _write(target, lambda stream: writer.write(traces, stream, wish))
+    # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        traces = [of_load(Trace.open(path), path, load_number) for path in paths]
+        writer = exporter(name)
+        if target is None:
+            writer.write(traces, sys.stdout.buffer, wish)
+            sys.stdout.buffer.flush()
+        else:
+            _write(target, lambda stream: writer.write(traces, stream, wish))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _table(entry: Format, name: str, table: str | None) -> str:

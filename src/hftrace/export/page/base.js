@@ -2,6 +2,25 @@
 // What all parts share: the data, text for numbers, elements, colours. Text from a trace only ever becomes textContent.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
+
+/** Puts back what was written as differences. */
+function summed(values) {
+  let sum = 0;
+  return values.map((each) => (sum += each));
+}
+
+/** Puts back names that were written as what each adds to the one before it. */
+function unpacked({ same, rest }) {
+  let before = "";
+  return rest.map((each, at) => (before = before.slice(0, same[at]) + each));
+}
+
+for (const { reads } of DATA.timelines) {
+  reads.start = summed(reads.start);
+  if (reads.row) reads.row = summed(reads.row);
+}
+if (DATA.tensors) DATA.tensors.name = unpacked(DATA.tensors.name);
+
 const UNITS = ["kB", "MB", "GB", "TB", "PB", "EB"];
 
 /** Rounds as Python does: of two that are equally near, the even one. */

@@ -8,6 +8,7 @@ class View {
     this.start = Math.min(Math.max(0, first || 0), end * 0.999);
     this.end = end;
     this.left = 0;
+    this.origin = 0;
     this.width = 1;
   }
 
@@ -55,7 +56,8 @@ function timeTicks(view) {
   const most = Math.max(2, Math.floor(view.width / 110));
   const step = Math.max(1, niceStep(view.end - view.start, most));
   const ticks = [];
-  for (let at = Math.ceil(view.start / step) * step; at <= view.end; at += step) ticks.push(at);
+  const { origin } = view;
+  for (let at = Math.ceil((view.start - origin) / step) * step; at + origin <= view.end; at += step) ticks.push(at + origin);
   return { step, ticks };
 }
 
@@ -80,7 +82,7 @@ function drawRuler(canvas, view) {
     context.moveTo(x, 4);
     context.lineTo(x, RULER);
     context.stroke();
-    const text = tickText(at, step);
+    const text = tickText(at - view.origin, step);
     if (x + 4 + context.measureText(text).width < view.left + view.width) context.fillText(text, x + 4, 11);
   }
   if (view.left > 100) context.fillText("1 px = " + timeText((view.end - view.start) / view.width), 8, 11);

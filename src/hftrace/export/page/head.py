@@ -6,7 +6,7 @@ figures are those of ``hftrace show``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
@@ -32,6 +32,9 @@ WIDE = 400
 """Cells for texts that fit themselves to a screen: the page wraps them itself."""
 MARKS = {"error": "✗", "warning": "!", "info": "i"}
 """What stands before a finding, so that its colour is not all that tells."""
+PLURALS = {"error": "errors", "warning": "warnings", "info": "info"}
+FEW = 8
+"""Phases that are listed at once; the rest is one click away."""
 
 
 def header(trace: Trace) -> Markup:
@@ -79,7 +82,7 @@ def _tiles(trace: Trace) -> Iterator[Markup]:
         yield _tile("Tensors", f"{tensors['count']:,}", units.byte_count(tensors["bytes"]))
     found = findings(trace)
     counts = [
-        units.count(number, severity)
+        units.count(number, severity, PLURALS[severity])
         for severity in SEVERITIES
         if (number := sum(each.severity == severity for each in found))
     ]
@@ -146,26 +149,30 @@ def phases_section(trace: Trace) -> Markup | None:
     amounts, wall = phase_amounts(trace), session_wall_ns(trace)
     if not amounts or not wall:
         return None
-    rows = [
-        (
-            [swatch(phase), phase],
-            units.duration(spent),
-            units.share(spent / wall),
-            bar(spent / amounts[0][1], phase),
-        )
-        for phase, spent in amounts
-    ]
+    shown, rest = amounts[:FEW], amounts[FEW:]
+    if len(rest) == 1:
+        shown, rest = amounts, []
+
+    def listed(part: Sequence[tuple[str, int]]) -> Markup:
+        rows = [
+            (
+                [swatch(phase), phase],
+                units.duration(spent),
+                units.share(spent / wall),
+                bar(spent / amounts[0][1], phase),
+            )
+            for phase, spent in part
+        ]
+        titles = ("phase", "own time", "share", "")
+        return table(titles, rows, (False, True, True, False), caption="Time by phase", class_="figures")
+
+    more = f"{units.count(len(rest), 'more phase')}, {units.duration(sum(spent for _, spent in rest))}"
     return section(
         "phases",
         "Phases",
         stacked(amounts, f"Time by phase: {', '.join(phase for phase, _ in amounts[:8])}"),
-        table(
-            ("phase", "own time", "share", ""),
-            rows,
-            (False, True, True, False),
-            caption="Time by phase",
-            class_="phases",
-        ),
+        listed(shown),
+        tag("details", tag("summary", more), listed(rest)) if rest else None,
         note="own time of the main thread",
     )
 
@@ -259,7 +266,7 @@ def environment_section(trace: Trace, command: str | None) -> Markup:
     groups = [
         ("Request", _pairs(trace.request)),
         ("Environment", _pairs(trace.environment)),
-        ("Recording", _pairs({**trace.header, "argv": None, "threads": None, "measured": None})),
+        ("Recording", _pairs({name: value for name, value in trace.header.items() if name not in NOT_SHOWN})),
     ]
     argv = trace.header.get("argv")
     ran = argv if isinstance(argv, list) and argv else []
@@ -282,7 +289,7 @@ def environment_section(trace: Trace, command: str | None) -> Markup:
                 for title, entries in groups
                 if entries
             ],
-            class_="columns",
+            class_="columns narrow",
         ),
     )
 
@@ -290,20 +297,20 @@ def environment_section(trace: Trace, command: str | None) -> Markup:
 def _pairs(values: Any) -> list[Markup]:
     """Returns names and values of a block of facts; what is not known is left out."""
     found = []
-    for name, value in values.items() if isinstance(values, dict) else ():
+    for name, value in values.items() if isinstance(values, Mapping) else ():
         for key, each in _flat(str(name), value):
             found += [tag("dt", key), tag("dd", each)]
     return found
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _flat(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yields a value by its name; what is in an object by both names. A size has its unit."""
     if value is None or value in ([], {}, ""):
         return
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         for key, each in list(value.items())[:MOST]:
-            if each is not None and each not in ([], {}):
-                yield f"{name}.{key}", _shown(str(key), each)
+            if depth < 4:
+                yield from _flat(f"{name}.{key}", each, depth + 1)
     elif isinstance(value, list) and all(isinstance(each, dict) for each in value):
         for at, each in enumerate(value[:MOST]):
             yield (
@@ -316,6 +323,8 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, _shown(name, value)
 
 
+NOT_SHOWN = ("argv", "threads", "measured", "clock_base_ns", "child", "structure", "watched", "schema")
+"""Of the header: what other parts of the page show, or no person reads."""
 MOST = 60
 """Entries of one block that are listed."""
 

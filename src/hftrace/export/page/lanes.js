@@ -207,7 +207,7 @@ class Lanes {
   describe(found) {
     const { block, row, at } = found;
     const [start, end, text, , failed] = this.box(block, row, at);
-    const lines = [`${timeText(end - start)}, from ${timeText(start)}`];
+    const lines = [`${timeText(end - start)}, from ${timeText(start - block.timeline.shift)}`];
     if (row.kind === "spans") {
       const { spans } = block.timeline;
       lines[0] = `${spans.phases[spans.phase[at]][0]}  ${lines[0]}`;
@@ -215,11 +215,11 @@ class Lanes {
       if (spans.peak[at] !== null) lines.push("peak RSS " + bytesText(spans.peak[at]));
       if (failed) lines.push("✗ did not end well");
     } else if (row.kind === "reads") {
-      const size = block.timeline.reads.bytes[at];
-      lines.push(bytesText(size) + " in the file");
-      const ledger = block.timeline.reads.row ? DATA.tensors : null;
+      const { reads } = block.timeline;
+      const ledger = reads.row ? DATA.tensors : null;
+      lines.push(bytesText(ledger ? ledger.bytes[reads.row[at]] : reads.bytes[at]));
       if (ledger) {
-        const of = block.timeline.reads.row[at];
+        const of = reads.row[at];
         const word = (name) => ledger.words[name][ledger[name][of]];
         lines.push(`${word("shape")}  ${word("dtype")}  ${word("device")}  ${word("file")}`);
       }

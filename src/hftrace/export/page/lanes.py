@@ -13,7 +13,7 @@ from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import Lane, span_index
 from hftrace.analysis.time.timeline import timeline
 from hftrace.analysis.values import integer
-from hftrace.export.page.data import Words, number
+from hftrace.export.page.data import Words, deltas, number, numbers
 from hftrace.export.page.palette import family
 from hftrace.render.text import phase_letter
 from hftrace.render.views.memory import remarks
@@ -29,35 +29,40 @@ SPAN_FIELDS = ("id", "name", "phase", "start", "end", "lane", "depth", "status",
 """Columns of the spans."""
 
 
-def timeline_data(trace: Trace, name: str = "", *, has_ledger: bool = False) -> dict[str, Any]:
+def timeline_data(
+    trace: Trace, name: str = "", *, has_ledger: bool = False, shift: int = 0
+) -> dict[str, Any]:
     """Returns lanes, spans, reads and memory of a trace; times are ns from the start of the session.
 
     Args:
         trace: The trace.
         name: What it goes by among others; empty where it is alone.
         has_ledger: Whether the page has the trace's tensor ledger, so that reads need no names of their own.
+        shift: How far its start lies behind that of the page's time, in ns.
     """
     made = timeline(trace)
+    zero = made.start_ns - shift
     lanes = _lanes(trace)
     at = {lane["key"]: position for position, lane in enumerate(lanes)}
-    spans = _spans(trace, made.start_ns, at)
+    spans = _spans(trace, zero, at)
     return {
         "name": name,
-        "start_ns": made.start_ns,
-        "end": max(1, made.end_ns - made.start_ns),
+        "zero_ns": zero,
+        "shift": shift,
+        "end": max(1, made.end_ns - zero),
         # What a person looks at first: as in a terminal, not the imports before the load.
-        "first": imports_before(trace, made),
-        "loads": [[start - made.start_ns, end - made.start_ns] for start, end in _loads(trace)],
+        "first": imports_before(trace, made) + shift,
+        "loads": [[start - zero, end - zero] for start, end in _loads(trace)],
         "lanes": [{key: value for key, value in lane.items() if key != "key"} for lane in lanes],
         "spans": spans,
-        "reads": _reads(trace, made.start_ns, at, has_ledger),
+        "reads": _reads(trace, zero, at, has_ledger),
         "waits": [
-            [number(start - made.start_ns), number(end - made.start_ns)]
+            [number(start - zero), number(end - zero)]
             for start, end in made.waits
             if number(start) is not None
         ],
-        "requests": _requests(trace, made.start_ns),
-        "memory": [_memory(trace, process, made.start_ns) for process in process_memory(trace)],
+        "requests": _requests(trace, zero),
+        "memory": [_memory(trace, process, zero) for process in process_memory(trace)],
     }
 
 
@@ -153,15 +158,19 @@ def _reads(trace: Trace, zero: int, at: dict[Any, int], has_ledger: bool) -> dic
             found.append((lane, start - zero, end - start, row))
     found.sort(key=itemgetter(0, 1))
     rows = [each[3] for each in found]
-    said: dict[str, Any] = {"row": rows}
+    said: dict[str, Any] = {"row": deltas(rows)}
     if not has_ledger or loaded is not trace:
         words = Words()
-        said = {"name": words.column(name_of(names[row], keys[row]) for row in rows), "words": words.texts}
+        size = [stored[row] if stored[row] is not None else sizes[row] for row in rows]
+        said = {
+            "bytes": numbers(size),
+            "name": words.column(name_of(names[row], keys[row]) for row in rows),
+            "words": words.texts,
+        }
     return {
         "lane": [each[0] for each in found],
-        "start": [each[1] for each in found],
+        "start": deltas(each[1] for each in found),
         "took": [each[2] for each in found],
-        "bytes": [number(stored[row] if stored[row] is not None else sizes[row]) or 0 for row in rows],
         **said,
     }
 

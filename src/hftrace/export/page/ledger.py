@@ -7,11 +7,10 @@ from typing import Any
 
 from hftrace.analysis.model_trees import ModelTree, model_trees
 from hftrace.analysis.time.load_names import has_several, load_names
-from hftrace.export.page.data import Words, number
+from hftrace.export.page.data import Words, deltas, number, numbers, packed
 from hftrace.render.loads import short_load
 from hftrace.render.text import clean
 from hftrace.render.views.tensors import dtype_words, file_words, name_of, shape_words
-from hftrace.schema.model import Table, Tensor
 from hftrace.schema.trace import Trace
 
 SHARED = ("shape", "dtype", "device", "from", "file")
@@ -26,9 +25,9 @@ def tensor_data(trace: Trace) -> dict[str, Any]:
     keys, names = column("keys"), column("name")
     shown = [name_of(*each) for each in zip(names, keys, strict=True)]
     starts, ends = column("read_start_ns"), column("read_end_ns")
-    numbers = {name.span: name.number for name in load_names(trace)} if has_several(trace) else {}
+    loads = {name.span: name.number for name in load_names(trace)} if has_several(trace) else {}
     return {
-        "name": [clean(name) for name in shown],
+        "name": packed(shown),
         # Where it goes by another name in the checkpoint.
         "key": [
             clean(", ".join(each[:4])) + (f" and {len(each) - 4:,} more" if len(each) > 4 else "")
@@ -41,15 +40,19 @@ def tensor_data(trace: Trace) -> dict[str, Any]:
         "device": _texts(words["device"], _device, column("device"), column("offload")),
         "from": _texts(words["from"], _origin, column("provenance"), column("tied_to")),
         "file": _texts(words["file"], file_words, column("file"), column("files")),
-        "bytes": [
-            number(stored if size is None else size)
-            for size, stored in zip(column("bytes"), column("stored_bytes"), strict=True)
-        ],
-        "read": [
-            None if start is None or end is None else number(end - start)
-            for start, end in zip(starts, ends, strict=True)
-        ],
-        "load": [numbers.get(load, 0) for load in column("load")] if numbers else None,
+        "bytes": numbers(
+            [
+                stored if size is None else size
+                for size, stored in zip(column("bytes"), column("stored_bytes"), strict=True)
+            ]
+        ),
+        "read": numbers(
+            [
+                None if start is None or end is None else end - start
+                for start, end in zip(starts, ends, strict=True)
+            ]
+        ),
+        "load": [loads.get(load, 0) for load in column("load")] if loads else None,
         "rank": column("rank") if any(column("rank")) else None,
         "unused": [row for row, kind in enumerate(column("kind")) if kind == "unused"],
         "words": {name: each.texts for name, each in words.items()},
@@ -61,10 +64,7 @@ def _texts(words: Words, write: Any, *columns: Sequence[Any]) -> list[int]:
     known: dict[Any, int] = {}
     found = []
     for values in zip(*columns, strict=True):
-        key = tuple(
-            tuple(each) if isinstance(each, list) else len(each) if isinstance(each, dict) else each
-            for each in values
-        )
+        key = values if not isinstance(values[-1], (list, dict)) else str(values)
         place = known.get(key)
         if place is None:
             place = known[key] = words.place(write(*values))
@@ -85,40 +85,66 @@ def _origin(provenance: str | None, tied_to: str | None) -> str:
 
 def module_data(trace: Trace) -> list[dict[str, Any]]:
     """Returns the modules of each model in columns, parents first, with the tensors that are their own."""
-    return [_modules(tree, len(model_trees(trace)) > 1) for tree in model_trees(trace)]
+    trees = model_trees(trace)
+    return [_modules(tree, len(trees) > 1, tree.ledger is trace.tensors) for tree in trees]
 
 
-def _modules(tree: ModelTree, several: bool) -> dict[str, Any]:
-    words = {name: Words() for name in ("class", "dtype", "place", "from")}
+def _modules(tree: ModelTree, several: bool, is_ledger: bool) -> dict[str, Any]:
+    """Returns one model.
+
+    Args:
+        tree: Its modules.
+        several: Whether there are others, so that each says of which load it is.
+        is_ledger: Whether its rows are those of the ledger that the page has: names and bytes stand there.
+    """
+    words = {name: Words() for name in ("name", "class", "dtype", "place", "from")}
     own = [row for module in tree.modules for row in module.rows]
     owner = [at for at, module in enumerate(tree.modules) for _ in module.rows]
-    ledger: Table[Tensor] = tree.ledger
-    column = ledger.column
+    column = tree.ledger.column
     known = any(column("model")[row] is not None for row in own[:1])
     again = column("same_as" if known else "tied_to")
+    # One that stands there under another name as well is counted once, as parameters() does.
+    once = [0 if again[row] is not None else column("bytes")[row] or 0 for row in own]
+    devices = zip(column("offload"), column("device"), strict=True)
+    places = [offload or device or "unknown" for offload, device in devices]
+    tensors: dict[str, Any] = {
+        "module": deltas(owner),
+        "dtype": words["dtype"].column(column("dtype")[row] or "unknown" for row in own),
+        "place": words["place"].column(places[row] for row in own),
+        "from": words["from"].column(column("provenance")[row] or "unknown" for row in own),
+        "again": [at for at, row in enumerate(own) if again[row] is not None],
+    }
+    if is_ledger:
+        tensors["row"] = deltas(own)
+    else:
+        tensors["name"] = [clean(str(column("name")[row]).rpartition(".")[2]) for row in own]
+        tensors["bytes"] = numbers([column("bytes")[row] for row in own])
+        tensors["shape"] = [clean(shape_words(column("shape")[row])) for row in own]
     return {
         "title": _title(tree, several),
-        "bytes": number(tree.root.bytes()),
-        "parameters": number(tree.root.elements()),
-        "name": [clean(module.name) for module in tree.modules],
+        "name": words["name"].column(module.name for module in tree.modules),
         "class": words["class"].column(module.class_name for module in tree.modules),
         "parent": [module.parent for module in tree.modules],
-        "size": [number(module.bytes()) or 0 for module in tree.modules],
-        "elements": [number(module.elements()) for module in tree.modules],
-        "tensors": {
-            "module": owner,
-            "name": [clean(str(column("name")[row]).rpartition(".")[2]) for row in own],
-            # One that stands there under another name as well is counted once, as parameters() does.
-            "bytes": [0 if again[row] is not None else number(column("bytes")[row]) or 0 for row in own],
-            "dtype": words["dtype"].column(column("dtype")[row] or "unknown" for row in own),
-            "place": words["place"].column(
-                column("offload")[row] or column("device")[row] or "unknown" for row in own
-            ),
-            "from": words["from"].column(column("provenance")[row] or "unknown" for row in own),
-            "shape": [clean(shape_words(column("shape")[row])) for row in own],
-        },
+        # Where the sum of what is in it is not what it holds: it has a tensor whose first name is elsewhere.
+        "size": _other_sizes(tree, owner, once),
+        "tensors": tensors,
         "words": {name: each.texts for name, each in words.items()},
     }
+
+
+def _other_sizes(tree: ModelTree, owner: Sequence[int], once: Sequence[int]) -> list[list[int]]:
+    """Returns the bytes of those modules that hold another sum than that of their tensors, by position."""
+    sums = [0] * len(tree.modules)
+    for at, size in zip(owner, once, strict=True):
+        sums[at] += size
+    for at in range(len(sums) - 1, 0, -1):
+        sums[tree.modules[at].parent] += sums[at]
+    sizes = [module.bytes() for module in tree.modules]
+    return [
+        [at, size]
+        for at, (size, added) in enumerate(zip(sizes, sums, strict=True))
+        if size != added and number(size) is not None
+    ]
 
 
 def _title(tree: ModelTree, several: bool) -> str:

@@ -37,6 +37,7 @@ class ModelMap {
     const model = this.models[at];
     this.model = model;
     const { parent, tensors } = model;
+    if (!model.sizes) this.unpack(model);
     this.children = parent.map(() => []);
     parent.forEach((up, each) => { if (up >= 0) this.children[up].push(each); });
     this.own = parent.map(() => []);
@@ -53,6 +54,26 @@ class ModelMap {
     this.go(0);
   }
 
+  /** Puts back what the ledger of the page says already, and the bytes of each module. */
+  unpack(model) {
+    const { tensors, parent } = model;
+    tensors.module = summed(tensors.module);
+    if (tensors.row) {
+      const ledger = DATA.tensors;
+      tensors.row = summed(tensors.row);
+      tensors.name = tensors.row.map((row) => ledger.name[row].slice(ledger.name[row].lastIndexOf(".") + 1));
+      tensors.bytes = tensors.row.map((row) => ledger.bytes[row] || 0);
+      tensors.shape = tensors.row.map((row) => ledger.words.shape[ledger.shape[row]]);
+    }
+    // One that stands there under another name as well is counted once.
+    for (const at of tensors.again) tensors.bytes[at] = 0;
+    model.name = model.name.map((word) => model.words.name[word]);
+    model.sizes = parent.map(() => 0);
+    tensors.module.forEach((module, at) => (model.sizes[module] += tensors.bytes[at] || 0));
+    for (let at = parent.length - 1; at > 0; at--) model.sizes[parent[at]] += model.sizes[at];
+    for (const [at, size] of model.size) model.sizes[at] = size;
+  }
+
   /** Goes to a module; one that holds a single module and nothing else leads into that. */
   go(module) {
     this.module = module;
@@ -65,7 +86,7 @@ class ModelMap {
 
   /** Returns the parts of a module: its modules and its own tensors, the largest first. */
   parts(module) {
-    const modules = this.children[module].map((each) => ({ module: each, bytes: this.model.size[each] }));
+    const modules = this.children[module].map((each) => ({ module: each, bytes: this.model.sizes[each] }));
     const tensors = this.own[module].map((each) => ({ tensor: each, bytes: this.model.tensors.bytes[each] }));
     return [...modules, ...tensors].sort((a, b) => b.bytes - a.bytes);
   }
@@ -192,7 +213,7 @@ class ModelMap {
     const { model } = this;
     for (let up = part.module !== undefined ? part.module : model.tensors.module[part.tensor]; up > 0; up = model.parent[up]) path.unshift(model.name[up]);
     if (part.tensor !== undefined) path.push(this.name(part));
-    const share = model.bytes ? shareText(part.bytes / model.bytes) + " of the model" : "";
+    const share = model.sizes[0] ? shareText(part.bytes / model.sizes[0]) + " of the model" : "";
     const kind = part.module !== undefined ? model.words.class[model.class[part.module]] : model.tensors.shape[part.tensor];
     showTip(event.clientX, event.clientY, path.join("."), [`${bytesText(part.bytes)}, ${share}`, kind, ...BY.map(([by]) => this.word(part, by))]);
     return undefined;
@@ -208,11 +229,11 @@ class ModelMap {
 
   list() {
     const parts = this.parts(this.module);
-    const whole = this.model.size[this.module] || 0;
+    const whole = this.model.sizes[this.module] || 0;
     const words = (part) => (part.module !== undefined ? this.model.words.class[this.model.class[part.module]] || "" : this.model.tensors.shape[part.tensor]);
     const columns = [
       { title: "part", text: (at) => this.name(parts[at]), width: 14 },
-      { title: "class or shape", text: (at) => words(parts[at]), width: 18 },
+      ...(parts.some(words) ? [{ title: "class or shape", text: (at) => words(parts[at]), width: 16 }] : []),
       { title: "bytes", right: true, text: (at) => bytesText(parts[at].bytes), sort: parts.map((part) => part.bytes), width: 9 },
       { title: "share", right: true, text: (at) => (whole ? shareText(parts[at].bytes / whole) : "-"), sort: parts.map((part) => part.bytes), width: 7 },
       { title: "dtype", text: (at) => this.word(parts[at], "dtype"), width: 11 },

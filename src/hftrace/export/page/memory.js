@@ -6,6 +6,7 @@ const HEADING = 16;
 class Memory {
   constructor(timelines) {
     this.panels = [];
+    // A panel's times are of its own session.
     for (const timeline of timelines) {
       for (const process of timeline.memory) this.add(timeline, process, timelines.length > 1 ? timeline.name : "");
     }
@@ -30,6 +31,7 @@ class Memory {
       this.panels.push({
         kind: "host",
         title: [name, "CPU memory"].filter(Boolean).join(", "),
+        shift: timeline.shift,
         time: process.time,
         series: [["anonymous", process.anonymous], ["file", process.file], ["shared", process.shared]],
         total,
@@ -46,6 +48,7 @@ class Memory {
       this.panels.push({
         kind: "device",
         title: [name, device].filter(Boolean).join(", "),
+        shift: timeline.shift,
         time: taken.time,
         series: [["device", taken.allocated], ["reserved", free]],
         total,
@@ -175,8 +178,8 @@ class Memory {
       context.fill();
     }
     const width = context.measureText(text).width;
-    const near = x === null ? view.left + view.width - width - 6 : x;
-    const at = near + 8 + width > view.left + view.width ? near - width - (x === null ? 0 : 8) : near + (x === null ? 0 : 8);
+    const right = view.left + view.width - width - 4;
+    const at = x === null ? right : x + 8 > right ? x - width - 8 : x + 8;
     context.fillText(text, Math.max(view.left + 4, at), y - 7);
   }
 
@@ -188,7 +191,7 @@ class Memory {
     if (at === undefined || at < 0) return null;
     const names = { anonymous: "anonymous", file: "file-backed", shared: "shared", device: "allocated", reserved: "reserved, and free" };
     const lines = panel.series.filter(([kind, values]) => values[at] || kind !== "shared").map(([kind, values]) => `${bytesText(values[at])}  ${names[kind]}`);
-    return { title: `${panel.title}: ${bytesText(panel.total[at])}`, lines: [...lines, `at ${timeText(panel.time[at])}`] };
+    return { title: `${panel.title}: ${bytesText(panel.total[at])}`, lines: [...lines, `at ${timeText(panel.time[at] - panel.shift)}`] };
   }
 }
 

@@ -68,7 +68,7 @@ def _made_of(title: str, parts: Sequence[Part], peak: int, where: str, said: lis
             rows,
             (False, True, True, False, False),
             caption=f"What the peak of {title} is made of",
-            class_="parts",
+            class_="figures",
         ),
         remarks(said),
     )

@@ -89,7 +89,7 @@ def page_data(trace: Trace) -> dict[str, Any]:
     timeline = timeline_data(trace, has_ledger=True)
     return {
         "timelines": [timeline],
-        "tree": tree_data(trace, timeline["start_ns"]),
+        "tree": tree_data(trace, timeline["zero_ns"]),
         "tensors": tensor_data(trace) if len(trace.tensors) else None,
         "models": module_data(trace),
         "files": file_data(trace) if len(trace.files) else None,

@@ -7,6 +7,8 @@ class Timeline {
     const ends = timelines.map((each) => each.end);
     const alone = timelines.length === 1;
     this.view = new View(Math.max(...ends), alone ? timelines[0].first : 0);
+    // Of several sessions the first loads begin at one place, from which the axis counts.
+    if (!alone) this.view.origin = Math.max(...timelines.map((each) => (each.loads.length ? each.loads[0][0] : 0)));
     this.fingers = new Map();
     this.build(root, timelines);
     this.listen();
@@ -79,8 +81,9 @@ class Timeline {
     if (this.memory.height) this.memory.draw(this.bottom, this.view);
     this.took = performance.now() - began;
     const { start, end, whole } = this.view;
-    const left = start > 0 ? `; ${timeText(start)} before it` : "";
-    this.range.textContent = end - start >= whole[1] * 0.9999 ? `all of ${timeText(whole[1])}` : `${timeText(end - start)} of ${timeText(whole[1])}${left}`;
+    const before = start > 0 ? `, ${timeText(start)} before it` : "";
+    const after = end < whole[1] * 0.9999 ? `, ${timeText(whole[1] - end)} after it` : "";
+    this.range.textContent = before || after ? `${timeText(end - start)} shown${before}${after}` : "all of it shown";
   }
 
   // -- what is done to it ------------------------------------------------------------------------------------
