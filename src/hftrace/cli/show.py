@@ -13,6 +13,7 @@ from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
+from hftrace.errors import HftraceError, UsageError
 from hftrace.render.asked import view_options
 from hftrace.render.registry import ALL, shown_by
 from hftrace.render.views import VIEWS, load
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     help="Of each tensor mean, standard deviation, zeros, NaN and inf, read from the files that were loaded; "
     "of those without a file what 'hftrace load --stats' has measured. With --view tensors.",
 )
+@click.option(
+    "--web", is_flag=True, help="Write the report page to a file of its own, and open it in a browser."
+)
 @finding_options
 @load_option
 @output_options
@@ -73,6 +77,7 @@ def command(
     patterns: tuple[str, ...],
     limit: int | None,
     stats: bool,
+    web: bool,
     choose: Callable[[Trace], None],
     load_number: int | None,
     as_json: bool,
@@ -86,6 +91,8 @@ def command(
     instead: the summary, or every row and column of the table that --view names.
     --load N shows what is true of one load of several, in every view.
     """
+    if web and (as_json or view is not None):
+        raise UsageError("--web shows all of a trace as a page: leave out --json and --view")
     options = view_options(
         view, depth=depth, min_ms=min_ms, patterns=patterns, limit=limit, measure=_measure if stats else None
     )
@@ -97,7 +104,9 @@ def command(
 
         trace = of_load(Trace.open(path), path, load_number)
         choose(trace)
-        if as_json:
+        if web:
+            _open_page(trace, path)
+        elif as_json:
             _print_facts(trace, view or "summary", options)
         else:
             from hftrace.render.shown import shown
@@ -106,6 +115,25 @@ def command(
     finally:
         if collecting:
             gc.enable()
+
+
+def _open_page(trace: Trace, path: str) -> None:
+    """Writes the report page to a temporary file, which stays, and opens it where there is a browser."""
+    import os
+    import tempfile
+    import webbrowser
+    from pathlib import Path
+
+    from hftrace.export import Wish, exporter
+
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="hftrace-", suffix=".html")
+        with os.fdopen(descriptor, "wb") as stream:
+            exporter("html").write([trace], stream, Wish((path,)))
+    except OSError as error:
+        raise HftraceError(f"cannot write the page: {error.strerror or error}") from None
+    opened = webbrowser.open(Path(name).as_uri())
+    click.echo(f"Wrote {name}" + ("" if opened else ": no browser was found here, open it in one"), err=True)
 
 
 def _measure(trace: Trace, rows: Sequence[int]) -> Sequence[Measured]:

@@ -64,7 +64,8 @@ def _tiles(trace: Trace) -> Iterator[Markup]:
     told, peaks = summary(trace), memory_peaks(trace)
     details = []
     if told["returned_ns"] is not None and len(told["loads"]) == 1:
-        details.append(f"returned after {units.duration(told['returned_ns'])}")
+        word = "returned" if told["loads"][0]["status"] == "ok" else "ended"
+        details.append(f"load {word} after {units.duration(told['returned_ns'])}")
     if told["ready_ns"] is not None:
         details.append(f"ready after {units.duration(told['ready_ns'])}")
     yield _tile("Wall time", units.duration(session_wall_ns(trace)), *details)
@@ -78,7 +79,11 @@ def _tiles(trace: Trace) -> Iterator[Markup]:
     for device, size in [item for item in peaks.device_bytes.items() if item[1]][:4]:
         yield _tile(f"{device}, peak", units.byte_count(size), *_of_device(trace, device))
     yield from _moved(told)
-    if (tensors := told["tensors"])["count"]:
+    # Figures of several loads are never added up.
+    if len(told["loads"]) > 1:
+        failed = sum(load["status"] != "ok" for load in told["loads"])
+        yield _tile("Loads", f"{len(told['loads']):,}", f"{failed:,} failed" if failed else None)
+    elif (tensors := told["tensors"])["count"]:
         yield _tile("Tensors", f"{tensors['count']:,}", units.byte_count(tensors["bytes"]))
     found = findings(trace)
     counts = [
@@ -117,28 +122,37 @@ def _ending(trace: Trace) -> Markup | None:
     """Returns how a load ended that did not end well."""
     if trace.outcome.get("status", "ok") == "ok":
         return None
-    from hftrace.render.views.postmortem import ending
+    from hftrace.analysis.ending.death import death_of
+    from hftrace.render.views.postmortem import answers
 
-    lines = ["".join(text for text, _ in line).strip() for line in ending(trace, 110)]
-    return tag("div", [tag("p", line) for line in lines if line], class_="ending", role="note")
+    found = [(tag("dt", label), tag("dd", said)) for label, said, _ in answers(trace, death_of(trace))]
+    return tag("dl", found, class_="ending facts", role="note") if found else None
 
 
 def facts_section(trace: Trace) -> Markup:
-    """Returns the facts of the first screen, by their labels, and a table of several loads."""
+    """Returns the facts of the first screen, by their labels."""
     entries = [
         (tag("dt", label), tag("dd", value)) for label, value in labelled_facts(trace) if label != "loads"
     ]
-    loads = None
-    if has_several(trace):
-        rows = [load_row(load) for load in summary(trace)["loads"]]
-        used = [at for at in range(len(COLUMNS)) if any(row.cells[at] for row in rows)]
-        loads = table(
+    return section("facts", "Facts", tag("dl", entries, class_="facts"))
+
+
+def loads_section(trace: Trace) -> Markup | None:
+    """Returns a table of the loads, where there are several."""
+    if not has_several(trace):
+        return None
+    rows = [load_row(load) for load in summary(trace)["loads"]]
+    used = [at for at in range(len(COLUMNS)) if any(row.cells[at] for row in rows)]
+    return section(
+        "loads",
+        "Loads",
+        table(
             [COLUMNS[at].title for at in used],
             [[row.cells[at] for at in used] for row in rows],
             [COLUMNS[at].right for at in used],
             caption="Each load of the session",
-        )
-    return section("facts", "Facts", loads, tag("dl", entries, class_="facts"))
+        ),
+    )
 
 
 # -- phases --------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ def peaks_section(trace: Trace) -> Markup | None:
             _made_of(f"{peak.device}{of}", peak.parts, peak.peak_bytes, memory, device_remarks(trace, peak))
         )
     content += [_states(trace, process) for process in process_memory(trace) if process.states]
+    content = [each for each in content if each is not None]
     if not content:
         return None
     return section("peaks", "What the peaks are made of", tag("div", content, class_="columns"))
@@ -86,7 +87,7 @@ def _bar(share: float, memory: str) -> Markup:
     )
 
 
-def _states(trace: Trace, process: ProcessMemory) -> Markup:
+def _states(trace: Trace, process: ProcessMemory) -> Markup | None:
     name = name_of_process(trace, process.rank, process.pid)
     rows = []
     for number, state in enumerate(process.states):
@@ -95,6 +96,8 @@ def _states(trace: Trace, process: ProcessMemory) -> Markup:
         values = (shown.total_bytes, shown.anonymous_bytes, shown.file_bytes)
         if any(value is not None for value in values):
             rows.append(("at the start, absolute" if not number else state.name, *map(write, values)))
+    if not rows:
+        return None
     title = "Above the start of the load" + (f", {name}" if name else "")
     return tag(
         "div",

@@ -13,6 +13,7 @@ from hftrace.export.page.head import (
     facts_section,
     findings_section,
     header,
+    loads_section,
     phases_section,
 )
 from hftrace.export.page.lanes import timeline_data
@@ -39,6 +40,8 @@ def page(trace: Trace, path: str | None) -> str:
     sections = [
         ("summary", "", header(trace)),
         ("findings", "Findings", findings_section(trace)),
+        ("loads", "Loads", loads_section(trace)),
+        ("facts", "Facts", facts_section(trace)),
         ("phases", "Phases", phases_section(trace)),
         ("timeline", "Timeline", canvas_section("timeline", "Timeline", TIMELINE) if spans else None),
         ("tree", "Calls", canvas_section("tree", "Call tree", TREE) if spans else None),
@@ -63,7 +66,6 @@ def page(trace: Trace, path: str | None) -> str:
             if len(trace.requests)
             else None,
         ),
-        ("facts", "Facts", facts_section(trace)),
         (
             "environment",
             "Environment",
