@@ -8,7 +8,8 @@ overlay, DIRECTORY/overlays/VERSION: transformers, tokenizers and
 huggingface_hub alone, used by putting it on PYTHONPATH in front of the base
 environment. Twenty-one versions so cost one torch. DIRECTORY/extras holds the
 packages of some kinds of load (peft, gguf, quantisers) in the same way,
-DIRECTORY/torchao, DIRECTORY/others and DIRECTORY/kernels those that must not be there otherwise.
+DIRECTORY/torchao, DIRECTORY/others, DIRECTORY/kernels and DIRECTORY/notebook
+those that must not be there otherwise.
 
 What is complete is left alone; run it again after a change of the pins.
 Needs Python 3.10 or newer with venv and pip, and nothing else.
@@ -28,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from versions import ALL, BASE, CI, EXTRAS, FIRST, KERNELS, OTHERS, OVERLAYS, TORCHAO, WITH
+from versions import ALL, BASE, CI, EXTRAS, FIRST, KERNELS, NOTEBOOK, OTHERS, OVERLAYS, TORCHAO, WITH
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
@@ -180,6 +181,7 @@ def make(directory: Path, versions: tuple[str, ...], jobs: int = 4) -> None:
         pending.append(pool.submit(make_extras, directory, "torchao", TORCHAO))
         pending.append(pool.submit(make_extras, directory, "others", OTHERS))
         pending.append(pool.submit(make_extras, directory, "kernels", KERNELS))
+        pending.append(pool.submit(make_extras, directory, "notebook", NOTEBOOK))
         errors = [error for task in pending if (error := task.exception()) is not None]
     if errors:
         raise errors[0]

@@ -53,7 +53,7 @@ def tag(name: str, *content: Content, **attributes: object) -> Markup:
         if value is not None and value is not False
     )
     if name in VOID:
-        return Markup(f"<{name}{written}>")
+        return Markup(f"<{name}{written}/>")
     return Markup(f"<{name}{written}>{join(content)}</{name}>")
 
 
