@@ -146,7 +146,7 @@ def _picture(trace: Trace) -> Markup | None:
         parts.append(chart)
         top += CHART + GAP
     parts += [
-        _text(LABEL, top + 10, f"after {units.duration(before)} of imports" if before else "0"),
+        _text(LABEL, top + 10, f"{units.duration(before)} after the start" if before else "0"),
         _text(LABEL + COLUMNS, top + 10, units.duration(made.end_ns - made.start_ns), anchor="end"),
     ]
     svg = tag(
