@@ -45,5 +45,12 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'hftrace' has no attribute {name!r}")
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """Adds ``%%hftrace`` to a notebook: what ``%load_ext hftrace`` calls."""
+    from hftrace.api.notebook import register
+
+    register(shell)
+
+
 def __dir__() -> list[str]:
     return __all__

@@ -67,6 +67,37 @@ run without them."""
 TORCHAO = ("torchao==0.18.0",)
 """In another one: where it is there, transformers imports it with itself."""
 
+NOTEBOOK = (
+    "nbclient==0.11.0",
+    "nbformat==5.11.1",
+    "ipykernel==7.4.0",
+    "ipython==9.18.1",
+    "ipython-pygments-lexers==1.1.1",
+    "jupyter-client==8.10.0",
+    "jupyter-core==5.9.1",
+    "traitlets==5.16.1",
+    "tornado==6.6.1",
+    "pyzmq==27.3.0",
+    "comm==0.2.3",
+    "matplotlib-inline==0.2.2",
+    "nest-asyncio2==1.7.4",
+    "jedi==0.20.1",
+    "parso==0.8.7",
+    "prompt-toolkit==3.0.53",
+    "wcwidth==0.9.4",
+    "stack-data==0.6.3",
+    "executing==2.3.0",
+    "asttokens==3.0.2",
+    "pure-eval==0.2.4",
+    "pexpect==4.9.0",
+    "ptyprocess==0.7.0",
+    "fastjsonschema==2.22.3",
+    "platformdirs==4.14.8",
+    "python-dateutil==4.0.0",
+    "six==1.17.0",
+)
+"""A real Jupyter kernel and what drives it, with all that they depend on and the base does not have."""
+
 KERNELS = ("kernels==0.17.2",)
 """The client for kernels of the Hub, by itself: where it is there, transformers asks for some on its own."""
 
@@ -101,6 +132,7 @@ APART: dict[str, tuple[str, ...]] = {
     "extras": EXTRAS,
     "torchao": TORCHAO,
     "kernels": KERNELS,
+    "notebook": NOTEBOOK,
     "others": OTHERS,
     "viewers": VIEWERS,
     "readers": READERS,

@@ -157,6 +157,12 @@ class Trace(schema.Trace):
             for text in text_for(shown(self._of(load), self.path, view, options), sys.stdout, color, width):
                 sys.stdout.write(text)
 
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: a summary, a small picture and the findings, without a script."""
+        from hftrace.export.cell import cell
+
+        return cell(self)
+
     def __repr__(self) -> str:
         loads = self.loads
         names = {str(self.request[key]) for key in ("class",) if self.request.get(key)}

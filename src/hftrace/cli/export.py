@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -88,18 +89,25 @@ def command(
     def opened(path: str) -> Trace:
         return of_load(names.trace(Trace.open(path)), path, load_number)
 
-    # Of tables one trace after the other is in memory: there may be ten thousand.
-    traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]
-    writer = exporter(name)
-    if send:
-        from hftrace.export.otlp_send import send as to_collector
+    # Nothing of a large trace becomes garbage before the process ends: collecting would only walk it.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        # Of tables one trace after the other is in memory: there may be ten thousand.
+        traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]
+        writer = exporter(name)
+        if send:
+            from hftrace.export.otlp_send import send as to_collector
 
-        click.echo(f"hftrace: sent to {to_collector(traces, tensors=tensors)}", err=True)
-    elif target is None:
-        writer.write(traces, sys.stdout.buffer, wish)
-        sys.stdout.buffer.flush()
-    else:
-        write_file(target, lambda stream: writer.write(traces, stream, wish))
+            click.echo(f"hftrace: sent to {to_collector(traces, tensors=tensors)}", err=True)
+        elif target is None:
+            writer.write(traces, sys.stdout.buffer, wish)
+            sys.stdout.buffer.flush()
+        else:
+            write_file(target, lambda stream: writer.write(traces, stream, wish))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _table(entry: Format, name: str, table: str | None) -> str:

@@ -24,7 +24,7 @@ from hftrace.cli.common.formats import (
 from hftrace.cli.common.loads import load_option, of_load
 from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
 from hftrace.cli.common.redacting import redact_option, stand_ins
-from hftrace.errors import UsageError
+from hftrace.errors import HftraceError, UsageError
 from hftrace.render.asked import view_options
 from hftrace.render.registry import ALL, shown_by
 from hftrace.render.views import VIEWS, load
@@ -78,6 +78,9 @@ QUIET_WIDTH = 200
     help="Of each tensor mean, standard deviation, zeros, NaN and inf, read from the files that were loaded; "
     "of those without a file what 'hftrace load --stats' has measured. With --view tensors.",
 )
+@click.option(
+    "--web", is_flag=True, help="Write the report page to a file of its own, and open it in a browser."
+)
 @finding_options
 @load_option
 @redact_option
@@ -91,6 +94,7 @@ def command(
     patterns: tuple[str, ...],
     limit: int | None,
     stats: bool,
+    web: bool,
     choose: Callable[[Trace], None],
     load_number: int | None,
     redact: bool | None,
@@ -108,6 +112,8 @@ def command(
     --format markdown prints a report to paste into an issue, with stand-ins for names.
     """
     form = chosen_format(form, as_json)
+    if web and (form in (JSON, MARKDOWN, QUIET) or view is not None):
+        raise UsageError("--web shows all of a trace as a page: leave out --json, --format and --view")
     if form in (MARKDOWN, QUIET) and view is not None:
         raise UsageError(f"--format {form} is of the whole trace: leave out --view {view}")
     if redact and stats:
@@ -126,7 +132,9 @@ def command(
         names = stand_ins(redacted)
         trace = of_load(names.trace(Trace.open(path)), path, load_number)
         choose(trace)
-        if form == JSON:
+        if web:
+            _open_page(trace, names.text(path))
+        elif form == JSON:
             _print_facts(trace, view or "summary", options)
         elif form == MARKDOWN:
             from hftrace.render.bug_report import bug_report
@@ -153,6 +161,25 @@ def _print_title(trace: Trace) -> None:
 
     text = summary(trace).text(QUIET_WIDTH)
     sys.stdout.write(re.sub(r"  +", "  ", text.partition("\n")[0]) + "\n")
+
+
+def _open_page(trace: Trace, path: str) -> None:
+    """Writes the report page to a temporary file, which stays, and opens it where there is a browser."""
+    import os
+    import tempfile
+    import webbrowser
+    from pathlib import Path
+
+    from hftrace.export import Wish, exporter
+
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="hftrace-", suffix=".html")
+        with os.fdopen(descriptor, "wb") as stream:
+            exporter("html").write([trace], stream, Wish((path,)))
+    except OSError as error:
+        raise HftraceError(f"cannot write the page: {error.strerror or error}") from None
+    opened = webbrowser.open(Path(name).as_uri())
+    click.echo(f"Wrote {name}" + ("" if opened else ": no browser was found here, open it in one"), err=True)
 
 
 def _measure(trace: Trace, rows: Sequence[int]) -> Sequence[Measured]:

@@ -57,6 +57,9 @@ FORMATS: dict[str, Format] = {
         takes_many=True,
     ),
     "csv": Format("hftrace.export.csv", (".csv",), "One table, for spreadsheets.", True, True),
+    "html": Format(
+        "hftrace.export.html", (".html", ".htm"), "A page for a browser; of several, compared.", True
+    ),
     "jsonl": Format(
         "hftrace.export.jsonl", (".jsonl", ".ndjson"), "One table, a JSON object a line.", True, True
     ),

@@ -22,12 +22,17 @@ BARS = 3
 LEAST_LABEL = 9
 
 
-def bars(trace: Trace, width: int) -> Iterable[Line]:
-    """Yields the most expensive phases as bars, and the rest as one."""
+def phase_amounts(trace: Trace) -> list[tuple[str, int]]:
+    """Returns all phases with their own time in ns, what lies outside of spans among them, longest first."""
     own, missed = own_ns(trace), missed_ns(trace)
     outside = unrecorded_ns(trace) - own - missed
     times = {**phase_times(trace), OUTSIDE: outside, OWN: own, UNRECORDED: missed}
-    phases = sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
+    return sorted(((name, spent) for name, spent in times.items() if spent > 0), key=lambda item: -item[1])
+
+
+def bars(trace: Trace, width: int) -> Iterable[Line]:
+    """Yields the most expensive phases as bars, and the rest as one."""
+    phases = phase_amounts(trace)
     shown = phases[:BARS]
     rest = phases[BARS:]
     names = [phase for phase, _ in shown]

@@ -37,13 +37,19 @@ def host_composition(trace: Trace, made: Composition, several: bool, width: int)
     yield from _table(made.parts, made.peak_bytes, width)
     if function := describe_time(trace, time_ns, made.span).removeprefix(where).removeprefix(", "):
         yield from notes([f"the peak was {function}"], width)
+    for remark in host_remarks(made):
+        yield from notes([remark], width)
+
+
+def host_remarks(made: Composition) -> list[str]:
+    """Returns what to say of the parts of a host's peak: what had to be cut, how much is explained."""
+    said = []
     if made.overstated_bytes:
-        yield from notes([_overstated(made.overstated_bytes, "was ever resident")], width)
+        said.append(_overstated(made.overstated_bytes, "was ever resident"))
     if made.explained is not None:
         rise = units.byte_count(made.peak_bytes - made.start_bytes)
-        yield from notes(
-            [f"of the {rise} since the load's start, {units.share(made.explained)} are explained"], width
-        )
+        said.append(f"of the {rise} since the load's start, {units.share(made.explained)} are explained")
+    return said
 
 
 def _process(trace: Trace, row: int) -> str | None:
@@ -66,6 +72,11 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
     of = f" of {units.byte_count(peak.memory_bytes)}" if peak.memory_bytes is not None else ""
     yield heading(title, width, units.byte_count(peak.peak_bytes) + of)
     yield from _table(peak.parts, peak.peak_bytes, width)
+    yield from notes(device_remarks(trace, peak), width)
+
+
+def device_remarks(trace: Trace, peak: DevicePeak) -> list[str]:
+    """Returns what to say of the parts of a device's peak, and of what was taken of it besides."""
     span = trace.spans[peak.span]
     said = []
     if span.phase != "load":
@@ -81,7 +92,7 @@ def device_composition(trace: Trace, peak: DevicePeak, several: bool, width: int
             f"{units.byte_count(peak.outside_allocator_bytes)} were taken outside of torch's allocator: "
             "the context, other libraries and processes"
         )
-    yield from notes(said, width)
+    return said
 
 
 def _overstated(size: int, than: str) -> str:

@@ -47,7 +47,7 @@ def order_of(found: Iterable[Finding]) -> str:
     return "wrong ones first, then by cost" if any(each.concerns in WRONG for each in found) else "by cost"
 
 
-def _word(finding: Finding) -> tuple[str, str]:
+def word_of(finding: Finding) -> tuple[str, str]:
     """Returns the word and the style for what a finding is about; the style alone would be lost in a file."""
     style = BAD if finding.concerns in WRONG else DIM if finding.internal else WARN
     return CONCERNS[finding.concerns or "other"].word, style
@@ -92,7 +92,7 @@ def _of_all(title: str, found: dict[int, Finding]) -> Finding:
 def finding_line(finding: Finding, width: int) -> Line:
     """Returns a finding on one line: what it is about, what it costs, and its title."""
     price = cost(finding)
-    word, style = _word(finding)
+    word, style = word_of(finding)
     head = fit(price, max(9, width_of(price)), "right")
     return [
         ("! ", style),
@@ -116,7 +116,7 @@ def _lines(found: list[Finding], nothing: str, width: int) -> Iterable[Line]:
         yield [(nothing, DIM)]
     for finding in found:
         price = cost(finding)
-        word, style = _word(finding)
+        word, style = word_of(finding)
         title = shorten(finding.title, width - width_of(price) - width_of(word) - width_of(finding.rule) - 8)
         yield [
             ("! ", style),

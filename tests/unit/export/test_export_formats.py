@@ -55,7 +55,7 @@ def test_only_what_is_used_is_imported(made_up):
     assert "made_up_packed" not in sys.modules
 
 
-@pytest.mark.parametrize("arguments", [("x.txt",), ("-",), ("folder.lines/x",), ("x.lines", "html")])
+@pytest.mark.parametrize("arguments", [("x.txt",), ("-",), ("folder.lines/x",), ("x.lines", "pdf")])
 def test_what_there_is_not_names_what_there_is(made_up, arguments):
     with pytest.raises(UsageError, match=r"lines \(\.lines, \.gz\), packed \(\.lines\.gz\)"):
         format_for(*arguments)

@@ -23,7 +23,7 @@ OWN = {
     "record": {"record", "system", "schema", "units"},
     "analysis": {"analysis", "schema", "units"},
     "render": {"render", "analysis", "schema", "units"},
-    "export": {"export", "analysis", "schema", "units"},
+    "export": {"export", "render", "analysis", "schema", "units"},
     "launch": {"launch", "record", "system", "replay", "schema", "analysis", "units"},
     "synth": {"synth", "units"},
     "api": {"api", "launch", "schema"},

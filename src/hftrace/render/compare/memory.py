@@ -22,7 +22,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
 
     def lines(width: int) -> Iterable[Line]:
         yield from _curves(comparison, width)
-        parts = _parts_of(comparison)
+        parts = parts_of(comparison)
         if parts:
             yield []
             yield heading("What the load's peak is made of", width)
@@ -30,7 +30,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
             yield from side_by_side(
                 comparison,
                 [(label, "", PLAIN) for label in keys],
-                lambda variant, label: _part(variant, keys[label]),
+                lambda variant, label: part_of(variant, keys[label]),
                 units.byte_count,
                 units.signed_bytes,
                 width,
@@ -41,7 +41,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
     return [Block(lines)]
 
 
-def _parts_of(comparison: Comparison) -> dict[tuple[str, str], str]:
+def parts_of(comparison: Comparison) -> dict[tuple[str, str], str]:
     """Returns the label of each part that any group has, the largest first."""
     sizes: dict[tuple[str, str], int] = {}
     labels: dict[tuple[str, str], str] = {}
@@ -57,7 +57,8 @@ def _parts_of(comparison: Comparison) -> dict[tuple[str, str], str]:
     return {key: labels[key] if seen[labels[key]] == 1 else f"{labels[key]}, {key[1]}" for key in ordered}
 
 
-def _part(variant: Variant, key: tuple[str, str]) -> int | None:
+def part_of(variant: Variant, key: tuple[str, str]) -> int | None:
+    """Returns the bytes of a part of a group's peak; None where the group has none that are known."""
     if not variant.memory_parts:
         return None
     part = variant.memory_parts.get(key)

@@ -33,7 +33,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
 
     def lines(width: int) -> Iterable[Line]:
         yield from _bars(comparison, width)
-        phases = _phases_of(comparison)
+        phases = phases_of(comparison)
         if phases:
             yield []
             yield from side_by_side(
@@ -55,7 +55,7 @@ def brief(comparison: Comparison, options: CompareOptions) -> list[Block]:
     return [Block(lambda width: _bars(comparison, width))]
 
 
-def _phases_of(comparison: Comparison) -> list[str]:
+def phases_of(comparison: Comparison) -> list[str]:
     """Returns all phases, the longest in any group first."""
     longest: dict[str, int] = {}
     for variant in comparison.variants:

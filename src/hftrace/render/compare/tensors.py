@@ -32,11 +32,9 @@ def _tensor_table(difference: Difference, width: int) -> Iterable[Line]:
     diff = difference.tensors
     base, name = difference.baseline.name, difference.variant.name
     groups = [*diff.changed, *diff.only_before, *diff.only_after]
-    rows = [row for group in diff.changed[:LIMIT] for row in _tensor_rows(group, "", PLAIN)]
-    rows += [
-        row for group in diff.only_before[:LIMIT] for row in _tensor_rows(group, f"only in {base}", WARN)
-    ]
-    rows += [row for group in diff.only_after[:LIMIT] for row in _tensor_rows(group, f"only in {name}", WARN)]
+    rows = [row for group in diff.changed[:LIMIT] for row in tensor_rows(group, "", PLAIN)]
+    rows += [row for group in diff.only_before[:LIMIT] for row in tensor_rows(group, f"only in {base}", WARN)]
+    rows += [row for group in diff.only_after[:LIMIT] for row in tensor_rows(group, f"only in {name}", WARN)]
     title = shorten(f"Tensors: {name} against {base}", width - 4)
     note = f"{diff.same:,} the same"
     if not rows:
@@ -54,7 +52,7 @@ def _tensor_table(difference: Difference, width: int) -> Iterable[Line]:
     yield from table(title, note, columns, rows, remarks).lines(width)
 
 
-def _tensor_rows(group: TensorGroup, what: str, style: str) -> Iterable[Row]:
+def tensor_rows(group: TensorGroup, what: str, style: str) -> Iterable[Row]:
     """Yields a row for each field that changed; the first one has the name and the bytes."""
     label = group.label
     if len(group.members) > 1:

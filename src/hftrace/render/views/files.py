@@ -18,34 +18,45 @@ from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
 
 MAX_NAMES = 3
+COLUMNS = (
+    Column("file", most=200),
+    Column("load", right=True),
+    Column("from", most=30, rank=2),
+    Column("result", most=12),
+    Column("size", right=True),
+    Column("read", right=True, rank=3),
+    Column("mapped", right=True, rank=3),
+    Column("in RAM", right=True, rank=1),
+    Column("asked", right=True, rank=4),
+    Column("requests", right=True, rank=5),
+    Column("asked by", most=34, rank=6),
+)
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the file ledger."""
-    columns = (
-        Column("file", most=200),
-        Column("load", right=True),
-        Column("from", most=30, rank=2),
-        Column("result", most=12),
-        Column("size", right=True),
-        Column("read", right=True, rank=3),
-        Column("mapped", right=True, rank=3),
-        Column("in RAM", right=True, rank=1),
-        Column("asked", right=True, rank=4),
-        Column("requests", right=True, rank=5),
-        Column("asked by", most=34, rank=6),
-    )
     chosen = _chosen(trace, options)
     shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "file")
     if not chosen:
         remarks += nothing_chosen(trace.files, options)
+    rows = file_rows(trace, chosen[:shown])
+    remarks += _afterwards([trace.files[row] for row in chosen])
+    if any(row.cells[7] != units.UNKNOWN for row in rows):
+        remarks.append("in RAM: share of the file in the page cache before and after the load")
+    every = units.count(len(trace.files), "file")
+    note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
+    return [table("Files", note, COLUMNS, rows, remarks)]
+
+
+def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
+    """Returns the cells of rows of the ledger."""
     functions = trace.spans.column("function")
     names = trace.spans.column("name")
     numbers = load_of_span(trace) if has_several(trace) else {}
     sources = source_names(trace)
     several_sources = len(set(sources.values())) > 1
     rows = []
-    for row in chosen[:shown]:
+    for row in chosen:
         file = trace.files[row]
         asker = span_index(trace).row_of.get(file.asked_by) if file.asked_by is not None else None
         missed = file.result in ("missing", "error")
@@ -72,12 +83,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                 BAD if bad else DIM if missed else PLAIN,
             )
         )
-    remarks += _afterwards([trace.files[row] for row in chosen])
-    if any(row.cells[7] != units.UNKNOWN for row in rows):
-        remarks.append("in RAM: share of the file in the page cache before and after the load")
-    every = units.count(len(trace.files), "file")
-    note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
-    return [table("Files", note, columns, rows, remarks)]
+    return rows
 
 
 def facts(trace: Trace, options: ViewOptions) -> Rows:

@@ -31,7 +31,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns a table with a row for each load, in order of time."""
     found = loads(trace)
     shown, remarks = limited(len(found), options.row_limit(LIMIT), "load")
-    rows = [_row(load) for load in found[:shown]]
+    rows = [load_row(load) for load in found[:shown]]
     if any(row.cells[8] for row in rows):
         remarks.append("still held: models of earlier loads that were there when it began, by number")
     if len(found) > 1:
@@ -46,7 +46,8 @@ def facts(trace: Trace, options: ViewOptions) -> Rows:
     return Rows({name: [load[name] for load in found] for name in names}, range(len(found)))
 
 
-def _row(load: Mapping[str, Any]) -> Row:
+def load_row(load: Mapping[str, Any]) -> Row:
+    """Returns the cells of a load, by what the summary says of it."""
     failed = load["status"] != "ok"
     asked = load["request"].get("keywords")
     words = [f"{name}={value}" for name, value in asked.items()] if isinstance(asked, Mapping) else []

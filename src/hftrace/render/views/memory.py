@@ -100,7 +100,7 @@ def _process(trace: Trace, process: ProcessMemory, several: bool, width: int) ->
         yield [(fit("time", labels) + " ", DIM), (" ".join(axes), DIM)]
         yield from _keys(process)
         yield from legend(used, width)
-        yield from notes(_remarks(trace, process), width)
+        yield from notes(remarks(trace, process), width)
     if process.states:
         yield []
         yield from _states(process, width)
@@ -247,8 +247,9 @@ def _limit(trace: Trace) -> int | None:
     return limit if limit is not None and limit > 0 else None
 
 
-def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
-    remarks = []
+def remarks(trace: Trace, process: ProcessMemory) -> list[str]:
+    """Returns what to say of a process's peaks, its limit, and what was not measured."""
+    said = []
     peak = process.peak
     if peak is not None:
         text = f"peak: {units.byte_count(peak.bytes)}"
@@ -265,16 +266,16 @@ def _remarks(trace: Trace, process: ProcessMemory) -> list[str]:
             text += f"; peak between samples ({seen}): its height is exact, its time is not"
         else:
             text += "; the kernel's own figure"
-        remarks.append(text)
+        said.append(text)
     limit, kind = _limit(trace), trace.outcome.get("limit_kind")
     if limit is not None and peak is not None and limit > LIMIT_IN_SIGHT * peak.bytes:
         named = f" ({kind})" if kind else ""
         share = units.share(peak.bytes / limit)
-        remarks.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
-    remarks += _driver_remarks(process)
+        said.append(f"limit: {units.byte_count(limit)}{named}, far above: the peak is {share} of it")
+    said += _driver_remarks(process)
     if not len(trace.samples):
-        remarks.append("no samples: the chart has the edges of spans alone")
-    return remarks
+        said.append("no samples: the chart has the edges of spans alone")
+    return said
 
 
 def _driver_remarks(process: ProcessMemory) -> Iterable[str]:

@@ -65,7 +65,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
             for part in wrap(_ended_well(trace), width):
                 yield [(part, PLAIN)]
         else:
-            for label, text, style in _answers(trace, found):
+            for label, text, style in answers(trace, found):
                 made = _bar(found, width) if label == "progress" else _labelled(label, text, style, width)
                 yield from made
             sentences = evidence_sentences(found)
@@ -105,10 +105,10 @@ def ending(trace: Trace, width: int) -> list[Line]:
         return []
     found = death_of(trace)
     lines: list[Line] = []
-    answers = list(_answers(trace, found, short=True))
-    for number, (label, text, style) in enumerate(answers):
+    told = list(answers(trace, found, short=True))
+    for number, (label, text, style) in enumerate(told):
         # Of what is left, every answer needs a line of its own.
-        room = max(1, min(3 if not number else 2, SHORT_LINES - len(lines) - (len(answers) - number - 1)))
+        room = max(1, min(3 if not number else 2, SHORT_LINES - len(lines) - (len(told) - number - 1)))
         made = list(_labelled(label, text, style, width))
         if label == "progress":
             made = list(_bar(found, width))[:room]
@@ -131,7 +131,7 @@ def _labelled(label: str, text: str, style: str, width: int) -> Iterable[Line]:
         yield [(fit("" if number else label, LABEL), DIM), (part, style)]
 
 
-def _answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
+def answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
     """Yields label, text and style of each answer that the trace has, in the order in which people ask."""
     verdict = _verdict(found)
     yield (

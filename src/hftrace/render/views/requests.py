@@ -11,25 +11,33 @@ from hftrace.render.text import BAD, PLAIN, Block
 from hftrace.render.views.options import Rows, ViewOptions
 from hftrace.schema.trace import Trace
 
+COLUMNS = (
+    Column("path", most=200),
+    Column("method", most=8, rank=3),
+    Column("host", most=30, rank=1),
+    Column("status", most=24),
+    Column("took", right=True),
+    Column("bytes", right=True, rank=2),
+    Column("try", right=True, rank=4),
+    Column("sent at", right=True, rank=5),
+)
+
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     """Returns the requests in the order in which they were sent."""
-    columns = (
-        Column("path", most=200),
-        Column("method", most=8, rank=3),
-        Column("host", most=30, rank=1),
-        Column("status", most=24),
-        Column("took", right=True),
-        Column("bytes", right=True, rank=2),
-        Column("try", right=True, rank=4),
-        Column("sent at", right=True, rank=5),
-    )
     chosen = _chosen(trace, options)
     shown, remarks = limited(len(chosen), options.row_limit(LIMIT), "request")
     if not chosen:
         remarks += nothing_chosen(trace.requests, options)
+    every = units.count(len(trace.requests), "request")
+    note = f"{len(chosen):,} of {len(trace.requests):,}" if options.filtered else every
+    return [table("Requests", note, COLUMNS, request_rows(trace, chosen[:shown]), remarks)]
+
+
+def request_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
+    """Returns the cells of rows of the ledger of requests."""
     rows = []
-    for row in chosen[:shown]:
+    for row in chosen:
         request = trace.requests[row]
         answer = " ".join(str(part) for part in (request.status, request.error) if part is not None)
         rows.append(
@@ -47,9 +55,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
                 BAD if request.failed else PLAIN,
             )
         )
-    every = units.count(len(trace.requests), "request")
-    note = f"{len(chosen):,} of {len(trace.requests):,}" if options.filtered else every
-    return [table("Requests", note, columns, rows, remarks)]
+    return rows
 
 
 def facts(trace: Trace, options: ViewOptions) -> Rows:

@@ -102,7 +102,7 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
         "title": [_title(trace, width), [("─" * width, DIM)]],
         "ending": _ending(trace, width),
     }
-    for label, value in _facts(trace):
+    for label, value in labelled_facts(trace):
         lines = (
             load_lines(trace, width - LABEL)
             if label == "loads"
@@ -166,8 +166,8 @@ def _short_findings(trace: Trace, width: int) -> Iterable[Line]:
         yield from notes([f"+ {more:,} more below"], width, "  ")
 
 
-def _title(trace: Trace, width: int) -> Line:
-    """Returns who was loaded, from where, and how it ended."""
+def status_words(trace: Trace) -> tuple[str, str]:
+    """Returns how a session ended, with a mark where that was not well, and its style."""
     outcome = trace.outcome
     status = str(outcome.get("status") or "unknown")
     style = {"ok": GOOD, "error": BAD, "killed": BAD}.get(status, WARN)
@@ -179,7 +179,13 @@ def _title(trace: Trace, width: int) -> Line:
             status = "ok, but its load failed" if failed == 1 else "ok, but all loads failed"
     if is_stopped(trace) and not isinstance(trace, LoadTrace):
         status, style = f"{status}, not all recorded", WARN if style == GOOD else style
-    ending = f"{mark}{status}  {units.duration(session_wall_ns(trace))}"
+    return mark + status, style
+
+
+def _title(trace: Trace, width: int) -> Line:
+    """Returns who was loaded, from where, and how it ended."""
+    status, style = status_words(trace)
+    ending = f"{status}  {units.duration(session_wall_ns(trace))}"
     if isinstance(trace, LoadTrace):
         ending = f"load {trace.number} of {len(load_groups(trace.session))}  {ending}"
     model = source_of(trace)
@@ -196,8 +202,8 @@ def _title(trace: Trace, width: int) -> Line:
     ]
 
 
-def _facts(trace: Trace) -> Iterable[tuple[str, str]]:
-    """Yields label and value of each fact that the trace has."""
+def labelled_facts(trace: Trace) -> Iterable[tuple[str, str]]:
+    """Yields label and value of each fact that the trace has; the value of ``loads`` is a table instead."""
     # What was asked, read and placed is a load's own: where several have a model, each has a line alone.
     model = only_model_trace(trace)
     if model is not None and (asked := _asked(model)):

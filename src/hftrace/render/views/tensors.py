@@ -70,7 +70,7 @@ def _ledger(trace: Trace, options: ViewOptions, title: str, among: Sequence[int]
     shown, remarks = limited(len(chosen), limit, "tensor")
     if not chosen:
         remarks += nothing_chosen(ledger, options)
-    rows = [_tensor_row(trace, row, _name(names[row], keys[row])) for row in chosen[:shown]]
+    rows = [_tensor_row(trace, row, name_of(names[row], keys[row])) for row in chosen[:shown]]
     return table(title, f"{len(chosen):,} of {len(rows_there):,}", COLUMNS, rows, remarks)
 
 
@@ -96,7 +96,8 @@ def _chosen(trace: Trace, options: ViewOptions) -> Sequence[int]:
     )
 
 
-def _name(name: str | None, keys: Sequence[str]) -> str:
+def name_of(name: str | None, keys: Sequence[str]) -> str:
+    """Returns what a row goes by: its name in the model, else its first key."""
     return name or (keys[0] if keys else "(no name)")
 
 
@@ -116,13 +117,13 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
     return Row(
         (
             label,
-            _shape(tensor.shape) + several,
-            _dtypes(tensor.stored_dtype, tensor.dtype),
+            shape_words(tensor.shape) + several,
+            dtype_words(tensor.stored_dtype, tensor.dtype),
             known(tensor.device) + (f" ({tensor.offload})" if tensor.offload else ""),
             origin,
             units.byte_count(None if size is None else size * layers),
             units.duration(spent) if layers == 1 else "",
-            _files(tensor.file, tensor.files) if layers == 1 else "",
+            file_words(tensor.file, tensor.files) if layers == 1 else "",
         ),
         style or (BAD if tensor.kind == "unused" else PLAIN),
     )
@@ -179,15 +180,18 @@ def _folded_tensors(trace: Trace, chosen: Sequence[int], limit: int | None) -> t
     return rows, remarks
 
 
-def _files(file: str | None, several: Mapping[str, int] | None) -> str:
+def file_words(file: str | None, several: Mapping[str, int] | None) -> str:
+    """Returns the file of a tensor, or in how many its keys are."""
     return units.count(len(several), "file") if several else known(file)
 
 
-def _dtypes(stored: str | None, dtype: str | None) -> str:
+def dtype_words(stored: str | None, dtype: str | None) -> str:
+    """Returns the dtype of a tensor, behind that in the file where it is another one."""
     if stored and dtype and stored != dtype:
         return f"{stored} → {dtype}"
     return known(dtype or stored)
 
 
-def _shape(shape: Sequence[int] | None) -> str:
+def shape_words(shape: Sequence[int] | None) -> str:
+    """Returns a shape, ``scalar`` for that of a single number."""
     return units.UNKNOWN if shape is None else (TIMES.join(map(str, shape)) or "scalar")

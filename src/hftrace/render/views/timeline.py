@@ -97,13 +97,13 @@ def timeline_block(trace: Trace, whole: bool = False, explained: Iterable[str] =
     """
     made = timeline(trace)
     extra = frozenset(explained)
-    left_out = 0 if whole else _imports_before(trace, made)
+    left_out = 0 if whole else imports_before(trace, made)
     if left_out:
         made = made._replace(start_ns=made.start_ns + left_out)
     return Block(lambda width: _lines(trace, made, None if whole else LANES, left_out, extra, width))
 
 
-def _imports_before(trace: Trace, made: Timeline) -> int:
+def imports_before(trace: Trace, made: Timeline) -> int:
     """Returns the time before the first load where it is most of all time, else 0."""
     first = min((span_index(trace).starts[row] for row in span_index(trace).load_rows), default=made.start_ns)
     before = first - made.start_ns

@@ -47,7 +47,7 @@ GUIDE_LIMIT = 24
 """Guides of deeper levels are cut to this many cells, so that names stay readable."""
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Widths and guides for one console width."""
 
     width: int
@@ -131,7 +131,7 @@ def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
     """Yields the lines of a tree, without a legend."""
     wide = width >= WIDE
     device = wide and bool(memory_peaks(trace).device_bytes)
-    layout = _Layout(width, width - 26 - (11 if device else 0), wide, device)
+    layout = Layout(width, width - 26 - (11 if device else 0), wide, device)
     nodes = list(_guided(roots, layout))
     if wide:
         # Figures far from their names are read in the wrong line.
@@ -158,7 +158,7 @@ def _tree(trace: Trace, roots: list[Node], width: int) -> Iterable[Line]:
         yield from _node_lines(trace, guided, layout)
 
 
-def _guided(roots: list[Node], layout: _Layout) -> Iterator[_Guided]:
+def _guided(roots: list[Node], layout: Layout) -> Iterator[_Guided]:
     """Yields every node with the guides before it and below it, and its parent."""
     stack = [_Guided(root, "", "", None) for root in reversed(roots)]
     while stack:
@@ -177,17 +177,17 @@ def _guided(roots: list[Node], layout: _Layout) -> Iterator[_Guided]:
             )
 
 
-def _cut(guide: str, layout: _Layout) -> str:
+def _cut(guide: str, layout: Layout) -> str:
     limit = min(GUIDE_LIMIT, max(4, layout.label // 2))
     return guide if len(guide) <= limit else "…" + guide[len(guide) - limit + 1 :]
 
 
-def _label_of(trace: Trace, guided: _Guided, layout: _Layout) -> Line:
+def _label_of(trace: Trace, guided: _Guided, layout: Layout) -> Line:
     room = max(8, layout.label - width_of(guided.guide) - 1)
-    return _label(trace, guided.node, guided.parent, room, layout)
+    return node_label(trace, guided.node, guided.parent, room, layout)
 
 
-def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line]:
+def _node_lines(trace: Trace, guided: _Guided, layout: Layout) -> Iterable[Line]:
     node, guide, below, parent = guided
     if node.kind == "change":
         # These have no figures, whose columns they may use.
@@ -201,16 +201,15 @@ def _node_lines(trace: Trace, guided: _Guided, layout: _Layout) -> Iterable[Line
     yield line
     if node.message and (parent is None or parent.message != node.message):
         # Every span that an exception passed through has it: once is enough.
-        text_width = layout.width - width_of(below) - 2
-        for text in wrap(node.message, max(20, text_width))[:3]:
+        for text in wrap(node.message, max(20, layout.width - width_of(below) - 2))[:3]:
             yield [(below, DIM), ("  " + text, BAD)]
 
 
-def _wrapped(text: str, layout: _Layout, below: str) -> list[str]:
+def _wrapped(text: str, layout: Layout, below: str) -> list[str]:
     return wrap(clean(text), max(20, layout.width - width_of(below)))
 
 
-def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
+def _figures(trace: Trace, node: Node, layout: Layout) -> Line:
     spent = node.duration_ns
     share = spent / session_wall_ns(trace) if spent is not None and session_wall_ns(trace) else None
     if node.kind == "span":
@@ -237,7 +236,8 @@ def _figures(trace: Trace, node: Node, layout: _Layout) -> Line:
     ]
 
 
-def _label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+def node_label(trace: Trace, node: Node, parent: Node | None, room: int, layout: Layout) -> Line:
+    """Returns what stands in a node's line before its figures, in ``room`` cells."""
     if node.kind == "span":
         return _span_label(trace, node, parent, room, layout)
     if node.kind == "file":
@@ -288,7 +288,7 @@ def _named(name: str, parts: Sequence[str], room: int, style: str, gap: str = " 
     return [(shorten(name, room - width_of(note) - 2), style), ("  " + note, DIM)]
 
 
-def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout: _Layout) -> Line:
+def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout: Layout) -> Line:
     phase = node.phase or ""
     style = phase_style(phase) if node.status == "ok" else BAD
     line: Line = []
