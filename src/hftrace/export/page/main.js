@@ -21,7 +21,12 @@ function start() {
     button.addEventListener("click", () => choose(button.getAttribute("aria-pressed") === "true" ? null : Number(button.dataset.finding)));
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-  addEventListener("beforeprint", redrawAll);
+  for (const [event, paper] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      document.documentElement.classList.toggle("paper", paper);
+      redrawAll();
+    });
+  }
 }
 
 /** Marks what a finding is about in all parts; nothing where it is none. */
