@@ -157,6 +157,17 @@ def test_a_box_says_what_it_is(page):
     assert units.duration(load.duration_ns) in " ".join(told["lines"])
 
 
+def test_there_is_a_table_behind_the_pictures(page):
+    trace = handmade.sharded()
+    page.evaluate("document.querySelectorAll('#timeline details').forEach((d) => { d.open = true; })")
+    page.settle()
+    page.settle()
+    said = value(page, "[...document.querySelectorAll('#timeline summary')].map((s) => s.textContent)")
+    assert said[0] == f"{len(trace.spans)} spans as a table"
+    assert "CPU memory" in said[1]
+    assert page.evaluate("document.querySelectorAll('#timeline details .spacer > .row').length") > len(said)
+
+
 # -- tables, tree, map ---------------------------------------------------------------------------------
 
 

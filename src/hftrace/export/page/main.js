@@ -10,6 +10,7 @@ function start() {
     if (root) PARTS[identity] = make(root);
   };
   made("timeline", (root) => new Timeline(root, DATA.timelines));
+  if (PARTS.timeline) tablesBehind(PARTS.timeline.surface.parentElement, DATA.timelines, PARTS.timeline.memory);
   if (DATA.tree) made("tree", (root) => new Tree(root, DATA.tree, PARTS.timeline));
   if (DATA.models && DATA.models.length) made("model", (root) => new ModelMap(root, DATA.models));
   if (DATA.tensors) made("tensors", (root) => tensorGrid(root, DATA.tensors));
