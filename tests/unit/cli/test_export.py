@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 import handmade
 from hftrace.cli.export import command
+from hftrace.cli.show import command as show
 from hftrace.export import FORMATS
 from hftrace.export.table import IDENTITY
 
@@ -135,3 +136,34 @@ def test_the_trace_itself_is_never_overwritten(path):
     before = path.read_bytes()
     assert "the trace itself" in str(run(path, "-o", path, "--force").exception)
     assert path.read_bytes() == before
+
+
+def test_html_is_a_page_of_one_trace_or_a_comparison(path, tmp_path):
+    out = tmp_path / "report.html"
+    assert run(path, "-o", out).exception is None
+    assert out.read_text("utf-8").startswith("<!doctype html>")
+    assert "Comparison of" not in out.read_text("utf-8")
+    assert run(path, path, "-o", out, "--force").exception is None
+    assert "Comparison of 2 traces" in out.read_text("utf-8")
+
+
+@pytest.mark.parametrize("there_is_one", [True, False])
+def test_show_web_writes_a_page_of_its_own_and_opens_it(path, tmp_path, monkeypatch, there_is_one):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or there_is_one)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    done = CliRunner().invoke(show, [str(path), "--web"], standalone_mode=False)
+    assert done.exception is None
+    assert done.stdout == ""
+    (page,) = tmp_path.glob("*.html")
+    assert opened == [page.as_uri()]
+    assert str(page) in done.stderr
+    assert ("no browser" in done.stderr) is not there_is_one
+    assert page.stat().st_mode & 0o077 == 0
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("arguments", [("--json",), ("--view", "tree")])
+def test_show_web_is_the_whole_page(path, arguments):
+    done = CliRunner().invoke(show, [str(path), "--web", *arguments], standalone_mode=False)
+    assert "leave out" in str(done.exception)

@@ -22,6 +22,7 @@ SCRIPTS = (
     "timeline.js",
     "tree.js",
     "grid.js",
+    "behind.js",
     "map.js",
     "main.js",
 )

@@ -10,6 +10,7 @@ function start() {
     if (root) PARTS[identity] = make(root);
   };
   made("timeline", (root) => new Timeline(root, DATA.timelines));
+  if (PARTS.timeline) tablesBehind(PARTS.timeline.surface.parentElement, DATA.timelines, PARTS.timeline.memory);
   if (DATA.tree) made("tree", (root) => new Tree(root, DATA.tree, PARTS.timeline));
   if (DATA.models && DATA.models.length) made("model", (root) => new ModelMap(root, DATA.models));
   if (DATA.tensors) made("tensors", (root) => tensorGrid(root, DATA.tensors));
@@ -21,7 +22,12 @@ function start() {
     button.addEventListener("click", () => choose(button.getAttribute("aria-pressed") === "true" ? null : Number(button.dataset.finding)));
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-  addEventListener("beforeprint", redrawAll);
+  for (const [event, paper] of [["beforeprint", true], ["afterprint", false]]) {
+    addEventListener(event, () => {
+      document.documentElement.classList.toggle("paper", paper);
+      redrawAll();
+    });
+  }
 }
 
 /** Marks what a finding is about in all parts; nothing where it is none. */

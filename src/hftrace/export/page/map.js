@@ -141,6 +141,10 @@ class ModelMap {
     context.font = MONO;
     context.fillStyle = colour(around ? "ink" : "box-ink");
     const number = [...this.hues.values()].indexOf(this.hue(part)) + 1;
+    if (!around && width < 52) {
+      context.fillText(String(number), x + 5, y + 10);
+      return;
+    }
     const mark = around ? "" : `${number} `;
     const line = `${mark}${this.name(part)}`;
     const size = bytesText(part.bytes);

@@ -12,7 +12,7 @@ class Timeline {
     this.fingers = new Map();
     this.build(root, timelines);
     this.listen();
-    REDRAW.push(() => this.draw());
+    REDRAW.push(() => this.paint());
     this.draw();
   }
 
