@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from hftrace.system.machine import machine_facts
 
 
 class Rank(NamedTuple):
@@ -43,3 +45,33 @@ def own_rank() -> Rank:
     if number.isdigit() and of.isdigit() and int(number) < int(of):
         return Rank(int(number), int(of))
     return ALONE
+
+
+def rank_facts() -> dict[str, Any] | None:
+    """Returns the rank of this process, its job and its machine, as a trace says them; None for one alone."""
+    rank = own_rank()
+    if rank.of < 2:
+        return None
+    return {"rank": rank.number, "ranks": rank.of, "job": job_facts(), "machine": machine_facts()}
+
+
+def job_facts() -> dict[str, Any]:
+    """Returns what the launcher says of the job that this process is a rank of, as far as it says anything.
+
+    ``none`` is what torchrun calls a job that nobody has named.
+    """
+    names = {"name": "TORCHELASTIC_RUN_ID", "address": "MASTER_ADDR", "port": "MASTER_PORT"}
+    facts: dict[str, Any] = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    numbers = {
+        "node": "GROUP_RANK",
+        "local_rank": "LOCAL_RANK",
+        "local_ranks": "LOCAL_WORLD_SIZE",
+        "restart": "TORCHELASTIC_RESTART_COUNT",
+    }
+    for key, name in numbers.items():
+        text = os.environ.get(name, "")
+        if text.isascii() and text.isdigit():
+            facts[key] = int(text[:9])
+    if facts.get("name") == "none":
+        del facts["name"]
+    return facts

@@ -50,6 +50,26 @@ def output_path(output: str | None, model: str, force: bool) -> Path | None:
             raise UsageError(
                 f"{path if rank.number else output} exists: choose another name, or --force to overwrite it"
             )
+    return _tried(path)
+
+
+def free_output(output: str, force: bool) -> Path:
+    """Returns where a trace goes that is made of others: exactly there, whatever the rank.
+
+    Raises:
+        UsageError: The file is there already, or cannot be written.
+    """
+    path = Path(output).expanduser()
+    if path.is_dir():
+        raise UsageError(f"{output} is a directory: name a file in it, ending in .json or .json.gz")
+    if not path.name.endswith((".json", ".json.gz")):
+        raise UsageError(f"a trace is JSON: let the name end in .json or .json.gz, not {output}")
+    if path.exists() and not force:
+        raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
+    return _tried(path)
+
+
+def _tried(path: Path) -> Path:
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
