@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.common.chosen import finding_options
-from hftrace.cli.common.finish import present, save
+from hftrace.cli.common.finish import joined, present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import make_console, output_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
 from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
+from hftrace.record.ranks import mark_job
 from hftrace.schema.redact import redact_arguments
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def command(
     from hftrace.launch.supervisor import run_load, working_directory
     from hftrace.render.live import LiveView
 
+    mark_job()
     request = LoadRequest(
         load=chosen.spec(model),
         watch=watch(),
@@ -172,8 +174,8 @@ def command(
                     on_output=live.line if live else None,
                     on_stall=live.line if live else None,
                 )
-            saved = save(result.trace, target)
-            choose(result.trace)
+            saved = joined(save(result.trace, target), force)
+            choose(saved.whole or result.trace)
         try:
             with interrupts.allowed():
                 return present(result.trace, saved, quiet, as_json, color, width)

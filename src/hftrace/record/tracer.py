@@ -43,7 +43,7 @@ from hftrace.record.patching import (
     source_of,
     take_off,
 )
-from hftrace.record.ranks import rank_facts
+from hftrace.record.ranks import job_key, own_rank, rank_facts
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.releases import releases_of
 from hftrace.record.second_look import models_of
@@ -86,7 +86,11 @@ class Tracer:
         exact_peaks: bool = True,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        self.recorder = Recorder(directory, rank=rank, exact_peaks=exact_peaks, facts=facts)
+        # Said at once: whoever finds the journal of a rank that was killed has to know of which job it was.
+        job = {"job": job_key()} if own_rank().of > 1 else {}
+        self.recorder = Recorder(
+            directory, rank=rank, exact_peaks=exact_peaks, facts={**job, **(facts or {})}
+        )
         self.found: list[str] = []
         self.stand_ins: dict[str, str] = {}
         """For each hook point that is missing, but for whose parameters another function stood in: which."""

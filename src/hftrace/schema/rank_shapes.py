@@ -6,7 +6,7 @@ from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, TEXT, Shape
 
 OF_JOB: dict[str, Shape] = {
     "job": {
-        **dict.fromkeys(("name", "address", "port"), TEXT),
+        **dict.fromkeys(("name", "address", "port", "key"), TEXT),
         **dict.fromkeys(("node", "local_rank", "local_ranks", "restart"), AMOUNT),
     },
     "machine": {"host": TEXT, "clock": TEXT, "wall_offset_ns": INTEGER},

@@ -1,4 +1,4 @@
-"""Traces of ranks become one: nothing is lost, every id leads where it led, and every time is at its place."""
+"""Traces of ranks become one: nothing is lost, every id leads where it led, every time is at its place."""
 
 from __future__ import annotations
 
