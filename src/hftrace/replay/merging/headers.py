@@ -83,18 +83,23 @@ def environment(parts: list[Part]) -> dict[str, Any]:
 
 def differences(parts: list[Part]) -> list[dict[str, Any]]:
     """Returns in what the environments of the ranks differ: versions, limits, variables."""
-    values: dict[str, dict[str, Any]] = {}
-    for part in parts:
-        ranks = ",".join(map(str, part.ranks))
-        for name, value in _plain(part.trace.environment):
-            values.setdefault(name, {})[ranks] = value
-    all_ranks = [",".join(map(str, part.ranks)) for part in parts]
+    around = {",".join(map(str, part.ranks)): part.trace.environment for part in parts}
     found = []
-    for name, by_rank in sorted(values.items()):
-        said = [by_rank.get(rank) for rank in all_ranks]
-        if any(each != said[0] for each in said[1:]):
-            found.append({"of": name, "by_rank": dict(zip(all_ranks, said, strict=True))})
+    for name in sorted({name for each in around.values() for name, _ in _plain(each)}):
+        # What a rank has not said, because it was killed before, is no difference.
+        said = {ranks: value for ranks, each in around.items() if (value := _said(each, name)) is not None}
+        if len({repr(value) for value in said.values()}) > 1:
+            found.append({"of": name, "by_rank": said})
     return found
+
+
+def _said(facts: Mapping[str, Any], name: str) -> Any:
+    """Returns a value of an environment; ``not set`` for a variable that it has not, None where unknown."""
+    block, dot, key = name.partition(".")
+    own = facts.get(block)
+    if not dot:
+        return own
+    return own.get(key, "not set") if isinstance(own, dict) else None
 
 
 def _plain(facts: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
