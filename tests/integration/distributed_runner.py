@@ -59,10 +59,10 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     if not hasattr(transformers.PreTrainedModel, "_initialize_missing_keys"):
         distributed.init_process_group("gloo")  # the first generation does not do it by itself
-    with hftrace.trace(folder / "trace.json"):
+    with hftrace.trace(folder / "trace.json") as recorded:
         model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", **keywords(how))
-    path = folder / ("trace.json" if rank == 0 else f"trace.rank{rank}.json")
-    trace = hftrace.Trace.open(path)
+    # Its own: the file of the one that ends last holds all of them.
+    trace = recorded.trace
     stored = read_checkpoint(folder / "model")
     rows = {row.name: row for row in trace.tensors if row.kind == "parameter"}
     parameters = dict(model.named_parameters())
@@ -79,6 +79,10 @@ def main() -> None:
         "unused": [row.keys for row in trace.tensors if row.kind == "unused"],
         "parts": sorted(row.name for row in rows.values() if row.global_shape is not None),
         "names": sorted(rows),
+        "bytes": sum(
+            (tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes
+            for tensor in parameters.values()
+        ),
         "read": [file.read_bytes for file in trace.files if file.shard is not None],
         "rate": read_rate(trace),
         "findings": [finding.name for finding in findings(trace)],

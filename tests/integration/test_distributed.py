@@ -1,4 +1,4 @@
-"""Loads over two ranks: each rank's ledger is of what that rank holds, and each has a trace of its own."""
+"""Loads over two ranks: each rank's ledger is of what that rank holds, and one trace holds both."""
 
 from __future__ import annotations
 
@@ -44,8 +44,16 @@ def over_two_ranks(tmp_path, run_python):
             assert result["errors"] == []
             assert result["unused"] == []
             assert (result["ranks"], result["of"]) == ([rank], 2)
-            name = "trace.json" if rank == 0 else "trace.rank1.json"
-            assert f"hftrace: rank {rank} of 2 wrote {tmp_path / name}" in done.stderr
+            assert f"hftrace: rank {rank} of 2 wrote {tmp_path}/trace" in done.stderr
+        assert "which holds all 2 ranks" in done.stderr
+        assert sorted(path.name for path in tmp_path.glob("trace*")) == ["trace.json"]
+        whole = hftrace.Trace.open(tmp_path / "trace.json")
+        assert whole.header["ranks"] == [0, 1]
+        for rank, result in enumerate(results):
+            own = [row for row in whole.tensors if row.rank == rank and row.kind == "parameter"]
+            assert sorted(row.name for row in own) == result["names"]
+            assert sorted(row.name for row in own if row.global_shape is not None) == result["parts"]
+            assert sum(row.bytes for row in own) == result["bytes"]
         return results
 
     return run
@@ -86,15 +94,34 @@ def test_keys_of_another_stage_are_not_unused(over_two_ranks):
 
 
 @pytest.mark.once
-def test_the_command_gives_each_rank_a_file(tmp_path, run_python):
+def test_ranks_without_a_launcher_make_one_trace(tmp_path, run_python):
     small_llama.write(tmp_path / "model")
     arguments = ("-m", "hftrace.cli.main", "load", tmp_path / "model", "-q", "-o", tmp_path / "trace.json.gz")
-    for rank in ("0", "1"):
-        done = run_python(*arguments, env={"RANK": rank, "WORLD_SIZE": "2"})
-        assert done.returncode == 0, done.stderr
+    first = run_python(*arguments, env={"RANK": "0", "WORLD_SIZE": "2"})
+    assert first.returncode == 0, first.stderr
+    assert f"Wrote {tmp_path}/trace.json.gz (rank 0 of 2)" in first.stderr
     assert hftrace.Trace.open(tmp_path / "trace.json.gz").header["ranks"] == [0]
-    assert hftrace.Trace.open(tmp_path / "trace.rank1.json.gz").header["ranks"] == [1]
-    again = run_python(*arguments, env={"RANK": "1", "WORLD_SIZE": "2"})
+    last = run_python(*arguments, env={"RANK": "1", "WORLD_SIZE": "2"})
+    assert last.returncode == 0, last.stderr
+    assert f"Wrote {tmp_path}/trace.json.gz (all 2 ranks)" in last.stderr
+    assert hftrace.Trace.open(tmp_path / "trace.json.gz").header["ranks"] == [0, 1]
+    assert sorted(path.name for path in tmp_path.glob("*trace*")) == ["trace.json.gz"]
+    again = run_python(*arguments, env={"RANK": "0", "WORLD_SIZE": "2"})
     assert again.returncode == 2
-    assert "trace.rank1.json.gz exists: choose another name, or --force to overwrite it" in again.stderr
-    assert run_python(*arguments, "--force", env={"RANK": "1", "WORLD_SIZE": "2"}).returncode == 0
+    assert "trace.json.gz exists: choose another name, or --force to overwrite it" in again.stderr
+
+
+@pytest.mark.once
+def test_ranks_of_two_jobs_stay_apart(tmp_path, run_python):
+    small_llama.write(tmp_path / "model")
+    arguments = ("-m", "hftrace.cli.main", "load", tmp_path / "model", "-q", "-o", tmp_path / "trace.json")
+    for rank, port in (("0", "1111"), ("1", "2222")):
+        done = run_python(*arguments, env={"RANK": rank, "WORLD_SIZE": "2", "MASTER_PORT": port})
+        assert done.returncode == 0, done.stderr
+    assert hftrace.Trace.open(tmp_path / "trace.json").header["ranks"] == [0]
+    assert hftrace.Trace.open(tmp_path / "trace.rank1.json").header["ranks"] == [1]
+    merged = run_python(
+        "-m", "hftrace.cli.main", "merge", "trace.json", "trace.rank1.json", "-o", "all.json", cwd=tmp_path
+    )
+    assert merged.returncode == 2
+    assert "trace.rank1.json is of another job than trace.json, by its port (2222 and 1111)" in merged.stderr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.common.chosen import finding_options
-from hftrace.cli.common.finish import present, save
+from hftrace.cli.common.finish import joined, present, save
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_error
 from hftrace.cli.common.paths import output_path
@@ -17,6 +17,7 @@ from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
 from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
+from hftrace.record.ranks import mark_job
 from hftrace.schema.redact import redact_arguments
 
 if TYPE_CHECKING:
@@ -145,6 +146,7 @@ def command(
     from hftrace.launch.request import LoadRequest, Prompt
     from hftrace.launch.supervisor import run_load, working_directory
 
+    mark_job()
     request = LoadRequest(
         load=chosen.spec(model),
         watch=watch(),
@@ -173,9 +175,9 @@ def command(
                     header={"command": "load", "argv": redact_arguments(["hftrace", *sys.argv[1:]])},
                     listener=live.listener(),
                 )
-            saved = save(result.trace, target)
+            saved = joined(save(result.trace, target), force)
             files.save(result.trace, run.path)
-            choose(result.trace)
+            choose(saved.whole or result.trace)
         if isinstance(live, HeldView):
             live.release(working_directory(target))
         try:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("hftrace.cli.check", "Hold a saved trace against budgets, for CI."),
     "export": ("hftrace.cli.export", "Write a saved trace for other programs: tables, pages, timelines."),
     "explain": ("hftrace.cli.explain", "Say what a finding means, and what mends it."),
+    "merge": ("hftrace.cli.merge", "Make one trace of those of the ranks of a job."),
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),
     "floor": ("hftrace.cli.floor", "Measure what this machine can do for the bytes of a model."),

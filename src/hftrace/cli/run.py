@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.common.chosen import finding_options
-from hftrace.cli.common.finish import present_program, save
+from hftrace.cli.common.finish import joined, present_program, save
 from hftrace.cli.common.output import color_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.watching import watch_options
 from hftrace.errors import UsageError
+from hftrace.record.ranks import mark_job
 from hftrace.schema.redact import redact_arguments
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def command(
     from hftrace.launch.program import Program, job_of
     from hftrace.launch.supervisor import run_program, working_directory
 
+    mark_job()
     program = Program(
         script,
         arguments,
@@ -87,10 +89,10 @@ def command(
     header = {"command": "run", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
     with Interrupts() as interrupts, RunDirectory(working_directory(target)) as run:
         result = run_program(job_of(program, run.path), interrupts, run=run, header=header)
-        saved = save(result.trace, target)
+        saved = joined(save(result.trace, target), force)
         alive = still_recording(run.path, result.pid)
         if alive:
             run.keep = True
             print_error(still_running_words(alive, run.path))
-    choose(result.trace)
+    choose(saved.whole or result.trace)
     return present_program(result.trace, saved, result.exit_code, quiet, color, width)

@@ -116,7 +116,7 @@ class Destination:
             trace.save(path)
             return path
         try:
-            free = _reserve(path)
+            free = reserve(path)
         except OSError:
             trace.save(path)  # says why it cannot be written
             return path
@@ -142,7 +142,7 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name[: len(path.name) - len(suffix)]}-{number}{suffix}")
 
 
-def _reserve(path: Path) -> Path:
+def reserve(path: Path) -> Path:
     """Makes an empty file that nobody else has, under this name or the next free one.
 
     Raises:

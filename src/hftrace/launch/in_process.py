@@ -24,6 +24,7 @@ from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
+from hftrace.launch.jobs import join, ranks_words, survivor
 from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
 from hftrace.launch.packed import Packed, packed
 from hftrace.launch.run_directory import BLOCK_PREFIX
@@ -160,9 +161,10 @@ class Recording:
         self._state = "recording"
         if self._sample_hz:
             with contextlib.suppress(OSError):  # no process to be had: no samples, the recording goes on
-                self._sampler = SamplerProcess(
-                    os.getpid(), self._directory, sampler_options(os.getpid(), self._sample_hz)
-                )
+                options = sampler_options(os.getpid(), self._sample_hz)
+                if self._place is not None:
+                    options.then = survivor(self._place.named, self._directory, force=self._force)
+                self._sampler = SamplerProcess(os.getpid(), self._directory, options)
         # A generator that is never closed, a daemon's thread: nothing leaves their blocks.
         atexit.register(self._end_with_the_process)
         try:
@@ -289,6 +291,10 @@ class Recording:
         """Stops recording, and makes and saves the trace."""
         writer = tracer.recorder.writer
         held = writer.reopened()
+        ending = ending_of(tracer.recorder, error)
+        if error is not None and os.getpid() == tracer.recorder.pid:
+            # Said in the journal too: who ends a job ends the other ranks while they make their traces.
+            shielded(tracer.recorder, "ending", tracer.recorder.facts, "outcome", ending)
         try:
             tracer.stop()
         except Exception as failure:
@@ -308,7 +314,7 @@ class Recording:
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
                 environment=checkpoint_storage(tracer),
-                outcome=ending_of(tracer.recorder, error),
+                outcome=ending,
                 opened=tracer.recorder.files.opened,
             )
         except Exception as failure:
@@ -338,7 +344,8 @@ class Recording:
         if self._place is None or self._saved(trace, self._place, directory):
             shutil.rmtree(directory, ignore_errors=True)
         self._finished = trace = self._told(trace)
-        self._finished = packed(trace, self._written)
+        # A rank's file becomes a part of another one at any moment.
+        self._finished = packed(trace, self._written if self._rank.of < 2 else None)
         if self._finished is not trace:
             del trace
             if gc.isenabled():
@@ -373,7 +380,10 @@ class Recording:
             raise
         self._written = written
         if rank.of > 1:
-            to_stderr(f"hftrace: rank {rank.number} of {rank.of} wrote {written}")
+            whole = join(written, place.named, rank, force=self._force)
+            self._written = whole.path if whole is not None else written
+            held = f", which holds {ranks_words(whole.trace)}" if whole is not None else ""
+            to_stderr(f"hftrace: rank {rank.number} of {rank.of} wrote {self._written}{held}")
         elif written != place.path:
             to_stderr(f"hftrace: {place.path} is there by now: this trace is in {written}")
         return True

@@ -1,17 +1,14 @@
 """Reads the memory of another process at a steady rate, from outside, and kills it at a limit if asked to.
 
-Run as a program: ``python sampler.py PID OUTPUT OPTIONS``, the options a JSON
-object (see :class:`Options`). It imports the standard library alone and is
-started without ``site``, so that it is up within some 20 ms, costs the traced
-process nothing (no thread in it, no lock of its interpreter) and survives it.
-It ends when the process has ended, or when ``q`` arrives on its standard
-input. Where standard input ends without it, the supervisor has died, and the
-samples of a load that goes on are then worth more than ever. A time-out that
-the supervisor was to keep is kept by the sampler then, and a little later too
+Run as a program: ``python sampler.py PID OUTPUT OPTIONS``, the options a JSON object (see
+:class:`Options`). It imports the standard library alone and is started without ``site``, so that it is up
+within some 20 ms, costs the traced process nothing (no thread in it, no lock of its interpreter) and
+survives it. It ends when the process has ended, or when ``q`` arrives on its standard input. Where
+standard input ends without it, the supervisor has died, and samples of a load that goes on are worth more
+than ever. A time-out that the supervisor was to keep is kept by the sampler then, and a little later too
 where the supervisor lives and cannot (its terminal has stopped it).
 
-What Linux is asked for each sample, through files that stay open, and what one
-reading costs (on a process with torch in it):
+What Linux is asked for each sample, and what one reading costs (on a process with torch in it):
 
 ======================================  ======  ===============================================
 ``/proc/PID/status``                    7.7 µs  anonymous, file, shared, swap
@@ -23,18 +20,13 @@ the same for io                         2.6 µs  time that waited for storage (P
 usage file of the control group         1.2 µs  memory charged to the group
 ======================================  ======  ===============================================
 
-That is 27 µs for the kernel's part. With waking up, taking the text apart and
-writing a line, the sampler takes 1.5 % of a processor at 50 samples a second,
-12 % at 1000, and a limit adds 3 % (measured on a busy machine of two cores).
-``/proc/PID/statm`` costs 1.7 µs and has the exact anonymous part too
-(resident less shared, in pages), but it adds file-backed and shared memory
-up, and knows no swap; so ``status`` is read for every sample, and ``statm``
-for the limit, which is looked at more often than samples are written.
+That is 27 µs for the kernel's part. With all else the sampler takes 1.5 % of a processor at
+50 samples a second, 12 % at 1000, and a limit adds 3 % (on a busy machine of two cores).
+``/proc/PID/statm`` (1.7 µs) has the exact anonymous part too, but adds file-backed
+and shared memory up; it is read for the limit, which is looked at more often.
 
-Elsewhere psutil gives the total, and what is missing stays null. What cannot
-be read is named in the header line with the reason. What Linux without CUDA
-does not need is in parts beside this file (``sampler_psutil``,
-``sampler_nvml``, ``sampler_limits``), which are loaded when they are needed.
+Elsewhere psutil gives the total, and what is missing stays null, with the reason in the header line. What
+Linux without CUDA does not need is in parts beside this file (``sampler_psutil`` ...), loaded when needed.
 """
 
 from __future__ import annotations
@@ -75,6 +67,7 @@ class Options:
         deadline_ns: Kill the process when the monotonic clock says this, if nobody else has.
         timeout_seconds: How long after the start that is.
         log: The supervisor's log, which is told so.
+        then: A command that this process becomes when the other one is gone and has not said ``q``.
     """
 
     def __init__(
@@ -89,7 +82,9 @@ class Options:
         timeout_seconds: float | None = None,
         log: str | None = None,
         io_pressure_file: str | None = None,
+        then: list[str] | None = None,
     ) -> None:
+        self.then = then
         self.io_pressure_file = io_pressure_file
         self.rate_hz = rate_hz
         self.limit_bytes = limit_bytes
@@ -358,12 +353,13 @@ class Sampler:
             self._limit = None
         return True
 
-    def run(self) -> None:
-        """Samples until the process has ended, or until the supervisor says that it is enough."""
+    def run(self) -> bool:
+        """Samples until the process has ended, or until it is enough; returns whether somebody said so."""
+        told = False
         self._write_header(self._reader.missing)
         look = pause_of(self._options)
         if look is None:
-            return
+            return True
         due = next_sample = time.monotonic()
         while self._kill_at_limit():
             if self._deadline is not None:
@@ -376,9 +372,11 @@ class Sampler:
             pause = due - time.monotonic()
             if pause < -1:
                 due = next_sample = time.monotonic()  # a machine that slept: no burst to catch up
-            if self._told_to_stop(max(0.0, pause)):
+            told = self._told_to_stop(max(0.0, pause))
+            if told:
                 break
         os.close(self._file)
+        return told
 
     def _told_to_stop(self, pause: float) -> bool:
         """Waits; one call is both the pause and the stop signal."""
@@ -395,6 +393,8 @@ class Sampler:
 
 if __name__ == "__main__":
     try:
-        Sampler(int(sys.argv[1]), sys.argv[2], Options(**json.loads(sys.argv[3]))).run()
+        asked = Options(**json.loads(sys.argv[3]))
+        if not Sampler(int(sys.argv[1]), sys.argv[2], asked).run() and asked.then:
+            os.execv(asked.then[0], asked.then)
     except OSError:
         sys.exit(1)

@@ -96,8 +96,12 @@ def _finish(tracer: Tracer, run: Path, destination: Destination, place: Place) -
         shutil.rmtree(run, ignore_errors=True)
         return
     try:
-        trace = _trace(tracer, run)
-        destination.save(trace, place, own_rank())
+        trace, rank = _trace(tracer, run), own_rank()
+        written = destination.save(trace, place, rank)
+        if rank.of > 1:
+            from hftrace.launch.jobs import join
+
+            join(written, place.named, rank, force=False)
     except Exception as error:
         reason = error.message if isinstance(error, HftraceError) else f"{type(error).__name__}: {error}"
         to_stderr(f"hftrace: {reason}; {kept_words(run)}")

@@ -30,7 +30,10 @@ LIBRARIES = (
     "open_clip",
     "numpy",
 )
-VARIABLES = ("HF_", "TRANSFORMERS_", "SAFETENSORS_", "CUDA_", "PYTORCH_", "HUGGINGFACE_", "OMP_NUM_THREADS")
+VARIABLES = (
+    *("HF_", "TRANSFORMERS_", "SAFETENSORS_", "CUDA_", "PYTORCH_", "HUGGINGFACE_", "OMP_NUM_THREADS"),
+    *("ACCELERATE_", "FSDP_"),
+)
 
 
 def library_versions() -> dict[str, str | None]:

@@ -43,7 +43,7 @@ from hftrace.record.patching import (
     source_of,
     take_off,
 )
-from hftrace.record.ranks import own_rank
+from hftrace.record.ranks import job_key, own_rank, rank_facts
 from hftrace.record.recorder import Recorder, shielded
 from hftrace.record.releases import releases_of
 from hftrace.record.second_look import models_of
@@ -86,7 +86,11 @@ class Tracer:
         exact_peaks: bool = True,
         facts: dict[str, Any] | None = None,
     ) -> None:
-        self.recorder = Recorder(directory, rank=rank, exact_peaks=exact_peaks, facts=facts)
+        # Said at once: whoever finds the journal of a rank that was killed has to know of which job it was.
+        job = {"job": job_key()} if own_rank().of > 1 else {}
+        self.recorder = Recorder(
+            directory, rank=rank, exact_peaks=exact_peaks, facts={**job, **(facts or {})}
+        )
         self.found: list[str] = []
         self.stand_ins: dict[str, str] = {}
         """For each hook point that is missing, but for whose parameters another function stood in: which."""
@@ -102,6 +106,7 @@ class Tracer:
     def start(self) -> None:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
         shielded(self.recorder, "memory at the start", self._note_memory)
+        shielded(self.recorder, "rank", self._note_rank)
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
         self._globals.look()
@@ -125,6 +130,12 @@ class Tracer:
         reading = self.recorder.memory.current()
         facts = {"rss_anon_bytes": reading.rss_anon, "rss_file_bytes": reading.rss_file}
         self.recorder.facts("at_start", facts)
+
+    def _note_rank(self) -> None:
+        """Writes down which rank of which job this is, where there are several."""
+        facts = rank_facts()
+        if facts is not None:
+            self.recorder.facts("process", facts)
 
     def forked(self) -> None:
         """Notes, in the parent, that the process was forked."""
@@ -360,10 +371,8 @@ class Tracer:
             }
             facts["changed_globals"] = self._globals.changed()
             recorder.facts("environment", facts)
-            rank = own_rank()
-            if rank.of > 1:
-                # Known at last: the group may have been set up after the recording began.
-                recorder.facts("process", {"rank": rank.number, "ranks": rank.of})
+            # Known at last: the group may have been set up after the recording began.
+            self._note_rank()
         except Exception as error:
             recorder.error("environment", error)
         recorder.stop()

@@ -16,6 +16,7 @@ from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.whose import ended_load, failed_loads
 from hftrace.analysis.values import natural, text
+from hftrace.render.ranks import endings_words
 from hftrace.render.text import clean, shorten
 from hftrace.schema.trace import Trace
 
@@ -33,6 +34,7 @@ def outcome_facts(trace: Trace) -> Iterator[tuple[str, str]]:
         ("incomplete", incomplete_words(trace)),
         ("exit", exit_words(trace)),
         ("failed", failed_words(trace)),
+        ("first", endings_words(trace)),
         ("instead", no_load_words(trace)),
         ("children", children_words(trace)),
     ):

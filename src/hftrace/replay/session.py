@@ -99,3 +99,66 @@ def problems(processes: list[Process], damage: journal.Damage) -> dict[str, Any]
             for error in process.errors
         ],
     }
+
+
+def process_facts(processes: list[Process]) -> list[dict[str, Any]]:
+    """Returns what the header says of each process.
+
+    Args:
+        processes: Those of the trace.
+    """
+    return [
+        {
+            "pid": process.pid,
+            "rank": process.rank,
+            "at_start": _at_start(process),
+            **_job_of(process),
+        }
+        for process in processes
+    ]
+
+
+def _at_start(process: Process) -> dict[str, Any] | None:
+    """Returns what the process held when its recording began, in bytes; None where it was not read."""
+    return next(iter(process.facts.get("at_start", [])), None)
+
+
+def _job_of(process: Process) -> dict[str, Any]:
+    """Returns the job that a process is a rank of, and its machine; nothing for one alone."""
+    known = process.facts.get("process", [])
+    return {name: known[-1][name] for name in ("job", "machine") if known and known[-1].get(name)}
+
+
+def surroundings(processes: list[Process], base: int) -> dict[str, Any]:
+    """Returns what else went on: processes that were started and have no journal here, libraries, files.
+
+    Args:
+        processes: Those of the trace.
+        base: The trace's clock base.
+    """
+    recorded = {process.pid for process in processes}
+    started: list[dict[str, Any]] = []
+    sums: dict[str, Any] = {"count": 0, "alive": None, "cpu_ns": None}
+    around: dict[str, Any] = {}
+    for process in processes:
+        own = process.facts.get("child", [])
+        started += [{**child, "time_ns": child["time_ns"] - base, "parent": process.pid} for child in own]
+        said = process.facts.get("children", [{"count": len(own)}])[-1]
+        for name in sums:
+            if said.get(name) is not None:
+                sums[name] = (sums[name] or 0) + said[name]
+        for fact in process.facts.get("surroundings", []):
+            around.update(fact)
+    unrecorded = [child for child in started if child.get("pid") not in recorded]
+    if len(unrecorded) < len(started):
+        sums["count"] -= len(started) - len(unrecorded)
+        # The kernel counts all children of a process together, those that have a journal here among them.
+        sums["cpu_ns"] = None
+        sums["alive"] = None if sums["alive"] else sums["alive"]
+    # Journals of before say nothing of either.
+    known = {"children": {**sums, "unrecorded": unrecorded}} if _counts_children(processes) else {}
+    return {**known, **({"surroundings": around} if around else {})}
+
+
+def _counts_children(processes: list[Process]) -> bool:
+    return any(process.facts.get(block) for process in processes for block in ("child", "children"))

@@ -31,7 +31,14 @@ from hftrace.replay.requests import build_requests
 from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
-from hftrace.replay.session import calls_facts, moves_facts, problems, session_facts
+from hftrace.replay.session import (
+    calls_facts,
+    moves_facts,
+    problems,
+    process_facts,
+    session_facts,
+    surroundings,
+)
 from hftrace.replay.span_table import span_table
 from hftrace.replay.spans import (
     add_body_spans,
@@ -127,7 +134,7 @@ def _replay(
                 **problems(processes, damage),
                 **calls_facts(processes),
                 **({"moves": ledgers.moves} if ledgers.moves else {}),
-                **_surroundings(processes, base),
+                **surroundings(processes, base),
                 **(header or {}),
             }
         ),
@@ -293,10 +300,7 @@ def _header(processes: list[Process], base: int) -> dict[str, Any]:
         "hftrace": __version__,
         "start_time": _start_time(first.header.get("wall_clock_ns")),
         "clock_base_ns": base,
-        "processes": [
-            {"pid": process.pid, "rank": process.rank, "at_start": _at_start(process)}
-            for process in processes
-        ],
+        "processes": process_facts(processes),
         "ranks": sorted({process.rank for process in processes}),
         "world_size": max(process.ranks for process in processes),
         "threads": [
@@ -314,41 +318,6 @@ def _start_time(wall_clock_ns: int | None) -> str | None:
     except (ValueError, OverflowError, OSError):
         return None  # a year that no calendar has
     return wall.isoformat(timespec="milliseconds") if wall_clock_ns is not None else None
-
-
-def _at_start(process: Process) -> dict[str, Any] | None:
-    """Returns what the process held when its recording began, in bytes; None where it was not read."""
-    return next(iter(process.facts.get("at_start", [])), None)
-
-
-def _surroundings(processes: list[Process], base: int) -> dict[str, Any]:
-    """Returns what else went on: processes that were started and have no journal here, libraries, files."""
-    recorded = {process.pid for process in processes}
-    started: list[dict[str, Any]] = []
-    sums: dict[str, Any] = {"count": 0, "alive": None, "cpu_ns": None}
-    around: dict[str, Any] = {}
-    for process in processes:
-        own = process.facts.get("child", [])
-        started += [{**child, "time_ns": child["time_ns"] - base, "parent": process.pid} for child in own]
-        said = process.facts.get("children", [{"count": len(own)}])[-1]
-        for name in sums:
-            if said.get(name) is not None:
-                sums[name] = (sums[name] or 0) + said[name]
-        for fact in process.facts.get("surroundings", []):
-            around.update(fact)
-    unrecorded = [child for child in started if child.get("pid") not in recorded]
-    if len(unrecorded) < len(started):
-        sums["count"] -= len(started) - len(unrecorded)
-        # The kernel counts all children of a process together, those that have a journal here among them.
-        sums["cpu_ns"] = None
-        sums["alive"] = None if sums["alive"] else sums["alive"]
-    # Journals of before say nothing of either.
-    known = {"children": {**sums, "unrecorded": unrecorded}} if _counts_children(processes) else {}
-    return {**known, **({"surroundings": around} if around else {})}
-
-
-def _counts_children(processes: list[Process]) -> bool:
-    return any(process.facts.get(block) for process in processes for block in ("child", "children"))
 
 
 def _environment(processes: list[Process], given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from hftrace.schema.counter_shapes import FLOORS, READERS
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
+from hftrace.schema.rank_shapes import ENDING_OF_RANK, MERGED_FROM, OF_JOB
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
 _TEXTS = [TEXT]
@@ -84,7 +85,8 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "moves": [{"pid": INTEGER, "rank": AMOUNT, **_MOVED}],
         "lost": {"*": ANY},
         "measured": _BY_NAME,
-        "processes": [{"pid": INTEGER, "rank": AMOUNT, "at_start": _BYTES_HELD}],
+        "processes": [{"pid": INTEGER, "rank": AMOUNT, "at_start": _BYTES_HELD, **OF_JOB}],
+        "merged": MERGED_FROM,
         "process": {"pid": INTEGER},
         "sampling": {
             "rate_asked_hz": NUMBER,
@@ -192,6 +194,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "remaining_bytes": AMOUNT,
         "predicted_anon_bytes": AMOUNT,
         "returned_resident_share": SHARE,
+        "by_rank": [ENDING_OF_RANK],
         "reading": [{"tensor": TEXT, "file": TEXT, "since_ns": INTEGER, "thread": AMOUNT}],
         "stalls": [
             {
@@ -344,7 +347,7 @@ FACTS: dict[str, dict[str, Shape]] = {
     "at_start": _BYTES_HELD,
     "child": BLOCKS["header"]["children"]["unrecorded"][0],
     "children": {"count": INTEGER, "alive": INTEGER, "cpu_ns": AMOUNT},
-    "process": {"rank": AMOUNT, "ranks": AMOUNT},
+    "process": {"rank": AMOUNT, "ranks": AMOUNT, **OF_JOB},
     "session": {"start_ns": AMOUNT, "end_ns": AMOUNT, "entered_at": TEXT, "left_at": TEXT},
     "surroundings": BLOCKS["header"]["surroundings"],
     "got": {"span": AMOUNT, **ATTRIBUTES["got"]},

@@ -43,6 +43,7 @@ MODULES = (
     "prefixes",
     "reading",
     "quantised",
+    "ranks",
     "recorder",
     "redundant",
     "requests",

@@ -159,7 +159,7 @@ def _missing(trace: Trace) -> dict[int, int]:
             kind[batch.rank] = kind.get(batch.rank, 0) + size
     result: dict[int, int] = {}
     for rank in {index.lanes[row].rank for row in index.load_rows}:
-        grown = _growth(trace, [row for row in index.load_rows if index.lanes[row].rank == rank])
+        grown = grown_in(trace, [row for row in index.load_rows if index.lanes[row].rank == rank])
         if grown is not None:
             anonymous, file = grown
             held = anonymous - copies.get(rank, 0) + max(0, file - elsewhere.get(rank, 0))
@@ -172,7 +172,7 @@ def _missing(trace: Trace) -> dict[int, int]:
     return result
 
 
-def _growth(trace: Trace, loads: list[int]) -> tuple[int, int] | None:
+def grown_in(trace: Trace, loads: list[int]) -> tuple[int, int] | None:
     """Returns by how much anonymous and file-backed memory grew in loads, without what their imports took.
 
     None where that is not known of each of them.

@@ -11,13 +11,18 @@ from hftrace.schema.trace import Trace
 def process_names(trace: Trace) -> dict[tuple[int, int], str]:
     """Returns a name for each process, by rank and number; nothing where there is only one.
 
-    Ranks are called ``rank 1``, a program and its children ``process 4711``.
+    Ranks are called ``rank 1``, a program and its children ``process 4711``; a child of a rank has both.
     """
     found = sorted({(lane.rank, lane.pid) for lane in span_index(trace).lanes})
     if len(found) < 2:
         return {}
-    are_ranks = len({rank for rank, _ in found}) == len(found)
-    return {(rank, pid): f"rank {rank}" if are_ranks else f"process {pid}" for rank, pid in found}
+    ranks = [rank for rank, _ in found]
+    if len(set(ranks)) == 1:
+        return {(rank, pid): f"process {pid}" for rank, pid in found}
+    return {
+        (rank, pid): f"rank {rank}" if ranks.count(rank) == 1 else f"rank {rank}, process {pid}"
+        for rank, pid in found
+    }
 
 
 def name_of_process(trace: Trace, rank: int, pid: int | None) -> str | None:

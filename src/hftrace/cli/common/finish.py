@@ -18,6 +18,7 @@ from hftrace.errors import (
     EXIT_USAGE,
     HftraceError,
 )
+from hftrace.record.ranks import own_rank
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 from hftrace.units import count
@@ -30,11 +31,17 @@ class Saved(NamedTuple):
         target: The file; None for stdout.
         moved: Whether it is another one than was asked for.
         written: Whether there is a file.
+        of: Of which ranks it is, as words behind its name.
+        whole: The trace of all ranks, where it was made now.
+        quiet: Whether another rank is going to draw it.
     """
 
     target: Path | None
     moved: bool = False
     written: bool = True
+    of: str = ""
+    whole: Trace | None = None
+    quiet: bool = False
 
 
 def finish(
@@ -90,8 +97,28 @@ def save(trace: Trace, target: Path | None) -> Saved:
         return Saved(place, moved=True)
 
 
+def joined(saved: Saved, force: bool) -> Saved:
+    """Puts the traces of all ranks of this machine together, if this one was the last to be written.
+
+    Args:
+        saved: Where this rank's trace was written.
+        force: Whether a file that is there is overwritten.
+    """
+    rank = own_rank()
+    if rank.of < 2 or saved.target is None or not saved.written or saved.moved:
+        return saved
+    from hftrace.launch.jobs import join, ranks_words
+
+    whole = join(saved.target, rank.asked(saved.target), rank, force=force)
+    if whole is None:
+        return saved._replace(of=f" (rank {rank.number} of {rank.of})", quiet=True)
+    return saved._replace(target=whole.path, of=f" ({ranks_words(whole.trace)})", whole=whole.trace)
+
+
 def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, width: int | None) -> int:
     """Draws a trace that was written, and says how the load went; returns the exit code.
+
+    Of several ranks the one that wrote last draws the trace of all.
 
     Args:
         trace: What was recorded.
@@ -103,21 +130,21 @@ def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, 
     """
     target = saved.target
     try:
-        _draw(trace, target, quiet, as_json, color, width)
+        _draw(saved.whole or trace, target, quiet or saved.quiet, as_json, color, width)
     except HftraceError:
         raise
     except OSError:
         # The reader of our output has left, or what it writes to is full: the trace is there all the same.
-        _report(trace, target)
+        _report(trace, target, saved.of)
         raise
     except Exception as error:
-        _report(trace, target)
+        _report(trace, target, saved.of)
         print_error(
             f"drawing the trace failed, which is a bug of hftrace ({type(error).__name__}: {error}); "
             f"the trace itself is whole"
         )
         return EXIT_FAILED
-    code = _report(trace, target)
+    code = _report(trace, target, saved.of)
     return EXIT_FAILED if saved.moved and code == EXIT_OK else code
 
 
@@ -141,10 +168,10 @@ def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: s
         if trace.outcome.get("killer") in ("memory-limit", "timeout"):
             passed = EXIT_THRESHOLD
     try:
-        if not quiet and trace.loads and target is not None:
+        if not (quiet or saved.quiet) and trace.loads and target is not None:
             from hftrace.render.screen import screen
 
-            print_result(make_console(color, width, stderr=True), screen(trace, target))
+            print_result(make_console(color, width, stderr=True), screen(saved.whole or trace, target))
     except HftraceError:
         raise
     except OSError:
@@ -155,7 +182,7 @@ def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: s
             f"the trace itself is whole"
         )
     loads = f" of {count(len(trace.loads), 'load')}" if trace.loads else ", in which there is no load"
-    print_error(f"wrote {target}{loads}")
+    print_error(f"wrote {target}{saved.of}{loads}")
     return EXIT_FAILED if saved.moved and passed == EXIT_OK else passed
 
 
@@ -174,7 +201,7 @@ def _draw(
     print_result(make_console(color, width), screen(trace, target))
 
 
-def _report(trace: Trace, target: Path | None) -> int:
+def _report(trace: Trace, target: Path | None, of: str) -> int:
     """Says on stderr where the trace is and what went wrong; returns the exit code."""
     from hftrace.render.text import clean
 
@@ -203,7 +230,7 @@ def _report(trace: Trace, target: Path | None) -> int:
     status = outcome.get("status")
     if status == "ok":
         if target is not None:
-            click.echo(f"Wrote {clean(target)}", err=True)
+            click.echo(f"Wrote {clean(target)}{of}", err=True)
         return EXIT_OK
     by = outcome.get("signal")
     if status == "interrupted":

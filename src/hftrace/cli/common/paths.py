@@ -8,16 +8,18 @@ from pathlib import Path
 
 from hftrace.cli.common.model import SYNTH_PREFIX
 from hftrace.errors import UsageError
-from hftrace.record.ranks import own_rank
+from hftrace.record.ranks import job_key, own_rank
 from hftrace.schema.redact import redact
 
 TRACES = Path("traces")
 
 
-def _default_name(model: str) -> str:
-    """Returns a name for what comes of a model, with the time in it."""
+def _default_name(model: str, *, of_job: bool = False) -> str:
+    """Returns a name for what comes of a model, with the time in it; with its job's key, for a rank."""
     last = redact(model).removeprefix(SYNTH_PREFIX).rstrip("/").rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", last)
+    if of_job:
+        return f"{stem or 'model'}-{job_key()[:8]}"
     return f"{stem or 'model'}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -33,7 +35,7 @@ def output_path(output: str | None, model: str, force: bool) -> Path | None:
         return None
     rank = own_rank()
     if output is None:
-        name = _default_name(model)
+        name = _default_name(model, of_job=rank.of > 1)
         path = rank.path(TRACES / f"{name}.json")
         count = 2
         while path.exists():
@@ -50,6 +52,26 @@ def output_path(output: str | None, model: str, force: bool) -> Path | None:
             raise UsageError(
                 f"{path if rank.number else output} exists: choose another name, or --force to overwrite it"
             )
+    return _tried(path)
+
+
+def free_output(output: str, force: bool) -> Path:
+    """Returns where a trace goes that is made of others: exactly there, whatever the rank.
+
+    Raises:
+        UsageError: The file is there already, or cannot be written.
+    """
+    path = Path(output).expanduser()
+    if path.is_dir():
+        raise UsageError(f"{output} is a directory: name a file in it, ending in .json or .json.gz")
+    if not path.name.endswith((".json", ".json.gz")):
+        raise UsageError(f"a trace is JSON: let the name end in .json or .json.gz, not {output}")
+    if path.exists() and not force:
+        raise UsageError(f"{output} exists: choose another name, or --force to overwrite it")
+    return _tried(path)
+
+
+def _tried(path: Path) -> Path:
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

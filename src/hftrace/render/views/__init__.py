@@ -18,6 +18,7 @@ VIEWS: dict[str, View] = {
         "hftrace.render.views.summary", "What was loaded, what it took and cost.", (), on_screen=True
     ),
     "loads": View("hftrace.render.views.loads", "Each load: asked, took, holds, found.", ("limit",)),
+    "ranks": View("hftrace.render.views.ranks", "Each rank: holds, read, waited, ended."),
     "tree": View(
         "hftrace.render.views.tree",
         "The loader's functions with their times.",

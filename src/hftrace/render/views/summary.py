@@ -35,6 +35,7 @@ from hftrace.render.loads import describe_earlier, load_lines, source_of, title_
 from hftrace.render.outcome import outcome_facts
 from hftrace.render.own_code import describe_code
 from hftrace.render.peak import describe_device_peaks, describe_peak, describe_peak_parts
+from hftrace.render.ranks import ranks_words, together_words
 from hftrace.render.released import released_words
 from hftrace.render.session import outside_words, took_words
 from hftrace.render.silence import silence_lines
@@ -218,6 +219,8 @@ def labelled_facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "limit", limited
     if has_several(trace):
         yield "loads", ""
+    if ranks := ranks_words(trace):
+        yield "ranks", ranks
     if earlier := describe_earlier(trace):
         yield "before it", earlier
     if ready := _ready(trace):
@@ -236,6 +239,8 @@ def labelled_facts(trace: Trace) -> Iterable[tuple[str, str]]:
         yield "released", gone
     if memory := describe_peak(trace):
         yield "CPU memory", memory
+    if together := together_words(trace):
+        yield "all ranks", together
     if made_of := describe_peak_parts(trace):
         yield "at the peak", made_of
     if devices := describe_device_peaks(trace):

@@ -40,6 +40,7 @@ TABLES = (
     "saving",
     "fms",
     "hub_kernels",
+    "distributed",
 )
 """In the order in which their points are installed."""
 

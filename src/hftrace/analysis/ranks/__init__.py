@@ -1,0 +1,1 @@
+"""What a trace of several ranks says of each of them, and of the job."""

@@ -1,0 +1,51 @@
+"""One rank that loads all of a model by itself, and one way in which a rank may end.
+
+    torchrun --nproc-per-node 2 rank_script.py FOLDER HOW [RANK]
+
+FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``dies`` (rank RANK is killed in its block, and the
+others wait for it), ``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out``
+(rank RANK records nothing). Under ``hftrace run`` it has no block of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import transformers
+from torch import distributed
+
+import hftrace
+
+
+def main() -> None:
+    folder, how = Path(sys.argv[1]), sys.argv[2]
+    chosen = int(sys.argv[3]) if len(sys.argv) > 3 else -1
+    rank = int(os.environ["RANK"])
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    if how == "stays-out" and rank == chosen:
+        distributed.init_process_group("gloo")
+        distributed.barrier()
+        return
+    with nullcontext() if "HFTRACE_RUN" in os.environ else hftrace.trace(folder / "trace.json"):
+        distributed.init_process_group("gloo")
+        distributed.barrier()
+        transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
+        if how in ("dies", "all-die") and rank == chosen:
+            time.sleep(0.5 if how == "dies" else 2)  # the others are in their barrier by now
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "all-die":
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+        if how != "stays-out":
+            distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""What is said of the ranks of a job: parts, bytes read, waiting, the slowest one, and what is found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.ranks.job import job_of
+from hftrace.render.ranks import endings_words, ranks_words
+from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.schema.trace import Trace
+
+MB, MS = 10**6, 10**6
+WHOLE = 1000 * MB
+
+
+def span(identity, parent, rank, phase, start, end, **columns):
+    values = {"function": None, "source": None, "status": "ok", "attributes": {}, "thread": 1}
+    return Span(
+        identity, parent, phase, f"{phase} {identity}", start_ns=start * MS, end_ns=end * MS,
+        pid=100 + rank, rank=rank, **{**values, **columns},
+    )  # fmt: skip
+
+
+def tensor(rank, name, size, whole=None, device="cpu"):
+    shape = [size // 2]
+    known = dict.fromkeys(field.name for field in dataclasses.fields(Tensor))
+    return Tensor(
+        **{
+            **known,
+            "name": name,
+            "kind": "parameter",
+            "provenance": "checkpoint",
+            "keys": [name],
+            "rank": rank,
+            "shape": shape,
+            "global_shape": [whole // 2] if whole else None,
+            "bytes": size,
+            "device": device,
+            "load": 10 * rank + 1,
+            "dtype": "bfloat16",
+            "stored_dtype": "bfloat16",
+            "file": "model.safetensors",
+            "stored_bytes": whole or size,
+        }
+    )
+
+
+@pytest.fixture
+def job():
+    """Makes the trace of two ranks; each gives what its load read, what it grew by, what it holds."""
+
+    def made(*ranks, keywords=None, variables=None, outcome=None, machines=("a", "a")):
+        spans, tensors, files, samples = [], [], [], []
+        for rank, facts in enumerate(ranks):
+            first = 10 * rank + 1
+            grown = facts.get("grown", 500 * MB)
+            spans += [
+                span(first, None, rank, "load", 0, facts.get("took", 1000),
+                     rss_anon_start_bytes=10 * MB, rss_anon_bytes=10 * MB + grown,
+                     rss_file_start_bytes=0, rss_file_bytes=facts.get("file", 0)),
+                span(first + 1, first, rank, "mesh", 0, facts.get("mesh", 100)),
+                span(first + 2, first, rank, "weights", facts.get("mesh", 100), facts.get("took", 1000) - 10,
+                     storage_read_bytes=facts.get("read", 0)),
+                span(first + 3, None, rank, "wait", facts.get("took", 1000), facts.get("until", 1000)),
+            ]  # fmt: skip
+            for name, size, whole in facts.get("tensors", [("w", 500 * MB, WHOLE)]):
+                tensors.append(tensor(rank, name, size, whole, facts.get("device", "cpu")))
+            known = dict.fromkeys(field.name for field in dataclasses.fields(File))
+            files.append(
+                File(**{**known, "name": "model.safetensors", "path": "/m/model.safetensors", "shard": 0,
+                        "result": "local", "size_bytes": WHOLE, "asked_by": first, "rank": rank})
+            )  # fmt: skip
+            for time, size in facts.get("samples", []):
+                samples.append(Sample(time * MS, size, 70 * MB, 0, *[None] * 6, pid=100 + rank))
+        processes = [
+            {"pid": 100 + rank, "rank": rank, "machine": {"clock": machines[rank]}}
+            for rank in range(len(ranks))
+        ]
+        header = {"processes": processes, "world_size": len(ranks), "ranks": list(range(len(ranks)))}
+        return Trace(
+            header=Facts(header),
+            environment=Facts({"variables": variables or {}}),
+            request=Facts({"keywords": keywords or {}}),
+            outcome=Facts(outcome or {"status": "ok"}),
+            spans=Table.of(Span, spans),
+            tensors=Table.of(Tensor, tensors),
+            files=Table.of(File, files),
+            samples=Table.of(Sample, samples),
+        )
+
+    return made
+
+
+def found(trace, name):
+    return [finding for finding in findings(trace) if finding.name == name]
+
+
+TP = {"tp_plan": "auto"}
+
+
+def test_a_healthy_job_is_quiet(job):
+    trace = job({"read": WHOLE}, {"read": 0}, keywords=TP)
+    facts = job_of(trace)
+    assert [rank.held_bytes for rank in facts.ranks] == [500 * MB] * 2
+    assert (facts.whole_bytes, facts.share_bytes) == (WHOLE, 500 * MB)
+    assert facts.read_amplification == 1.0
+    assert facts.slowest is None
+    assert not found(trace, "full-copy-per-rank") + found(trace, "read-amplification")
+
+
+def test_one_process_is_no_job(job):
+    assert job_of(job({})) is None
+    assert ranks_words(job({})) == ""
+
+
+def test_what_was_not_seen_is_not_added_up(job):
+    assert job_of(job({"read": WHOLE}, {"read": None})).read_amplification is None
+
+
+def test_the_checkpoint_counts_once(job):
+    assert job_of(job({}, {})).checkpoint_bytes == WHOLE
+
+
+def test_memory_at_one_time_is_added_up_and_pages_of_files_are_not(job):
+    # The two peaks are at different times: what both had at once is less than their sum.
+    trace = job(
+        {"grown": 0, "samples": [(1, 10 * MB), (10, 900 * MB), (20, 100 * MB)]},
+        {"grown": 0, "samples": [(1, 10 * MB), (15, 50 * MB), (30, 800 * MB)]},
+    )
+    (machine,) = job_of(trace).machines
+    assert machine.anonymous_peak_bytes == 950 * MB
+    assert machine.file_largest_bytes == 70 * MB
+
+
+def test_the_slowest_is_so_without_its_waiting_and_says_in_what(job):
+    facts = job_of(job({"took": 1000, "mesh": 700}, {"took": 1000, "mesh": 100}))
+    assert (facts.slowest.rank, facts.slowest.than, facts.slowest.by_ns) == (1, 0, 600 * MS)
+    assert (facts.slowest.phase, facts.slowest.phase_by_ns) == ("weights", 600 * MS)
+    assert [rank.mesh_ns for rank in facts.ranks] == [700 * MS, 100 * MS]
+    waits = job_of(job({"took": 1000, "until": 1500}, {"took": 1490, "until": 1500})).ranks
+    assert [rank.wait_ns for rank in waits] == [500 * MS, 10 * MS]
+
+
+def test_a_whole_copy_on_each_rank_that_was_to_have_a_part(job):
+    whole = {"grown": WHOLE, "tensors": [("w", WHOLE, None)]}
+    (finding,) = found(job(whole, whole, keywords=TP), "full-copy-per-rank")
+    assert finding.numbers["ranks"] == 2
+    assert finding.numbers["over_bytes"] == WHOLE // 2
+    assert finding.cost_bytes == WHOLE
+    # Nobody asked for parts: data parallelism has a replica on each rank.
+    assert not found(job(whole, whole), "full-copy-per-rank")
+    # Pages of files are shared.
+    mapped = {"grown": 0, "file": WHOLE, "tensors": [("w", WHOLE, None)]}
+    assert not found(job(mapped, mapped, keywords=TP), "full-copy-per-rank")
+
+
+def test_a_part_that_took_a_whole_copy_to_make(job):
+    committed = {"grown": 900 * MB}
+    (finding,) = found(job({}, committed, keywords=TP), "full-copy-per-rank")
+    assert (finding.numbers["rank"], finding.numbers["committed_bytes"]) == (1, 900 * MB)
+
+
+def test_what_a_plan_replicates_is_a_share(job):
+    replicated = {"grown": 700 * MB, "tensors": [("w", 300 * MB, 600 * MB), ("embed", 400 * MB, None)]}
+    assert not found(job(replicated, replicated, keywords=TP), "full-copy-per-rank")
+
+
+def test_where_the_first_rank_loads_for_all(job):
+    on = {"FSDP_CPU_RAM_EFFICIENT_LOADING": "1", "ACCELERATE_USE_FSDP": "true"}
+    whole = {"grown": WHOLE, "tensors": [("w", WHOLE, None)]}
+    empty = {"grown": 0, "tensors": [("w", WHOLE, None)]}
+    assert not found(job(whole, empty, variables=on), "full-copy-per-rank")
+    (finding,) = found(job(whole, whole, variables=on), "full-copy-per-rank")
+    assert finding.numbers["ranks"] == 1
+    assert "FSDP_CPU_RAM_EFFICIENT_LOADING=1" in finding.evidence
+
+
+def test_bytes_that_came_more_than_once(job):
+    (finding,) = found(job({"read": WHOLE}, {"read": WHOLE}, machines=("a", "b")), "read-amplification")
+    assert finding.numbers["amplification"] == 2.0
+    assert finding.cost_bytes == WHOLE
+    assert not found(job({"read": WHOLE}, {"read": WHOLE // 3}), "read-amplification")
+
+
+def test_a_machine_that_read_less_than_another(job):
+    trace = job({"read": 700 * MB}, {"read": 300 * MB}, machines=("a", "b"))
+    (finding,) = found(trace, "read-amplification")
+    assert finding.numbers["spread"] == pytest.approx(0.571, abs=0.001)
+    assert not found(job({"read": 700 * MB}, {"read": 300 * MB}), "read-amplification")
+
+
+def test_the_words_of_an_ending(job):
+    by_rank = [
+        {"rank": 1, "status": "killed", "signal": "SIGKILL"},
+        {"rank": 0, "status": "error", "error": "RuntimeError", "open_name": "barrier", "open_phase": "wait"},
+    ]
+    trace = job({}, {}, outcome={"status": "killed", "by_rank": by_rank})
+    assert endings_words(trace) == (
+        "rank 1 was killed by SIGKILL first; rank 0 waited in barrier then, and failed with RuntimeError"
+    )
+    assert endings_words(job({}, {}, outcome={"status": "ok", "by_rank": [{"status": "ok"}] * 2})) == ""
+
+
+def test_facts_of_another_type_are_no_trouble(job):
+    trace = job({}, {}, outcome={"status": "ok", "by_rank": [3, {"rank": "x", "status": 4}]})
+    broken = dataclasses.replace(trace, header=Facts({"processes": 3, "merged": [], "world_size": 2}))
+    assert len(job_of(broken).ranks) == 2
+    assert ranks_words(broken)
