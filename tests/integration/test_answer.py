@@ -11,7 +11,7 @@ import hftrace
 from hftrace.analysis.summary import summary
 from hftrace.record.child.ready import Readiness
 from hftrace.record.tracer import Tracer
-from hftrace.render.views.summary import _facts
+from hftrace.render.views.summary import labelled_facts
 from hftrace.replay.trace import replay
 from hftrace.synth import plan, write
 
@@ -142,7 +142,7 @@ def test_the_command(folder, tmp_path, run_cli):
     (each,) = summary(trace)["generation"]["each"]
     assert (each["asked"], each["new_tokens"], each["steps"]) == (True, 3, 3)
     assert each["cache_bytes"]["cpu"] > 0
-    facts = dict(_facts(trace))
+    facts = dict(labelled_facts(trace))
     assert facts["answer"].startswith("first token after ")
     assert "3 new" in facts["answer"]
     assert facts["text"] == f'"{each["text"].strip()}"'

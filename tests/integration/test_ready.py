@@ -19,7 +19,7 @@ from hftrace.record.child.ready import Readiness
 from hftrace.record.recorder import Recorder
 from hftrace.render.views import spans
 from hftrace.render.views.options import ViewOptions
-from hftrace.render.views.summary import _facts
+from hftrace.render.views.summary import labelled_facts
 from hftrace.replay.trace import replay
 from hftrace.synth import plan, write
 from hftrace.system.memory import HostMemory
@@ -114,7 +114,7 @@ def roots(trace):
 
 
 def facts(trace):
-    return dict(_facts(trace))
+    return dict(labelled_facts(trace))
 
 
 def draw_spans(trace):

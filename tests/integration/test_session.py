@@ -19,7 +19,7 @@ import hftrace
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time.session import parts, session_attributed, stretches
-from hftrace.render.views.summary import _facts
+from hftrace.render.views.summary import labelled_facts
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -119,7 +119,7 @@ def test_the_whole_session_has_a_name(service):
     assert facts["outside_ns"] == facts["wall_ns"] - inside
     # All that is named outside of loads adds up to it: one thread did everything.
     assert sum(part.duration_ns for part in parts(trace)) == pytest.approx(facts["outside_ns"], rel=1e-6)
-    words = dict(_facts(trace))
+    words = dict(labelled_facts(trace))
     assert "of it by name" in words["took"]
     assert f"{len(trace.loads)} loads" in words["took"]
 

@@ -9,7 +9,7 @@ import handmade
 from hftrace.analysis.compare.variants import Variant
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.summary import summary
-from hftrace.render.views.summary import _facts
+from hftrace.render.views.summary import labelled_facts
 from hftrace.schema.model import Span, Table
 
 MS = handmade.MS
@@ -45,7 +45,7 @@ def after(*steps):
 
 
 def facts(trace):
-    return dict(_facts(trace))
+    return dict(labelled_facts(trace))
 
 
 def test_ready_is_the_load_and_what_came_after_it():
@@ -117,4 +117,4 @@ def test_returned_is_the_time_of_all_loads_wherever_it_is_said():
     trace = after(("load", 500, {}), ("touch", 100, {}))
     assert summary(trace)["returned_ns"] == 640 * MS == Variant("one", [trace]).median("returned_ns")
     assert summary(trace)["ready_ns"] == 740 * MS == Variant("one", [trace]).median("ready_ns")
-    assert "returned after 640 ms" in dict(_facts(trace))["ready"]
+    assert "returned after 640 ms" in dict(labelled_facts(trace))["ready"]
