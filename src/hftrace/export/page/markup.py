@@ -10,6 +10,8 @@ from hftrace.render.text import clean
 
 VOID = frozenset({"br", "hr", "meta", "rect", "line", "col"})
 """Elements without content."""
+DRAWN = frozenset({"rect", "line"})
+"""Those of them that are of a picture."""
 
 
 class Markup(str):
@@ -53,7 +55,8 @@ def tag(name: str, *content: Content, **attributes: object) -> Markup:
         if value is not None and value is not False
     )
     if name in VOID:
-        return Markup(f"<{name}{written}/>")
+        # In a picture an element that is not closed holds all that follow.
+        return Markup(f"<{name}{written}{'/' if name in DRAWN else ''}>")
     return Markup(f"<{name}{written}>{join(content)}</{name}>")
 
 
