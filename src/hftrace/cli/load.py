@@ -17,7 +17,7 @@ from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
-from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
+from hftrace.errors import EXIT_FAILED, EXIT_HANGUP, EXIT_OF_SIGNAL, EXIT_OK, UsageError
 from hftrace.schema.redact import redact_arguments
 
 if TYPE_CHECKING:
@@ -181,11 +181,12 @@ def command(
                     on_stall=live.line if live else None,
                 )
             saved = save(result.trace, target)
-            files.save(result.trace, run.path)
+            complete = files.save(result.trace, run.path)
             choose(result.trace)
         try:
             with interrupts.allowed():
-                return present(result.trace, saved, quiet, as_json, color, width)
+                code = present(result.trace, saved, quiet, as_json, color, width)
+                return EXIT_FAILED if code == EXIT_OK and not complete else code
         except KeyboardInterrupt:
             # While the trace was being made, or drawn: it is written all the same.
             by = interrupts.first or "SIGINT"
