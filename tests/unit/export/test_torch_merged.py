@@ -168,7 +168,7 @@ def test_what_the_profiler_says_of_itself_is_left_out_and_counted(merged):
     assert document["otherData"]["torch_profile"]["left_out"] == 2
 
 
-@pytest.mark.parametrize("fields", [{}, {"ts": "x"}, {"ts": 1e999}, {"ts": 5, "dur": []}, {"ts": None}])
+@pytest.mark.parametrize("fields", [{}, {"ts": "x"}, {"ts": 1e999}, {"ts": 5, "dur": "x"}, {"ts": None}])
 def test_an_event_without_a_time_is_refused(merged, fields):
     with pytest.raises(HftraceError, match="torch's profile cannot be read"):
         merged({"ph": "X", "cat": "cpu_op", "name": "op", "pid": 1, "tid": 1, **fields})
