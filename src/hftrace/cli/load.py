@@ -16,7 +16,7 @@ from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
 from hftrace.cli.common.watching import watch_options
-from hftrace.errors import EXIT_HANGUP, EXIT_OF_SIGNAL, UsageError
+from hftrace.errors import EXIT_FAILED, EXIT_HANGUP, EXIT_OF_SIGNAL, EXIT_OK, UsageError
 from hftrace.record.ranks import mark_job
 from hftrace.schema.redact import redact_arguments
 
@@ -176,13 +176,14 @@ def command(
                     listener=live.listener(),
                 )
             saved = joined(save(result.trace, target), force)
-            files.save(result.trace, run.path)
+            complete = files.save(result.trace, run.path)
             choose(saved.whole or result.trace)
         if isinstance(live, HeldView):
             live.release(working_directory(target))
         try:
             with interrupts.allowed():
-                return present(result.trace, saved, quiet, as_json, color, width)
+                code = present(result.trace, saved, quiet, as_json, color, width)
+                return EXIT_FAILED if code == EXIT_OK and not complete else code
         except KeyboardInterrupt:
             # While the trace was being made, or drawn: it is written all the same.
             by = interrupts.first or "SIGINT"

@@ -16,7 +16,7 @@ from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import text
 from hftrace.export import Wish
 from hftrace.export.chrome_events import Track, arguments, line
-from hftrace.export.chrome_places import FINDINGS, IMPORTS, READS, SESSION, SPANS, Places
+from hftrace.export.chrome_places import FINDINGS, IMPORTS, READS, SESSION, SPANS, Places, Process
 from hftrace.export.lanes import (
     ReadTracks,
     Slice,
@@ -226,7 +226,7 @@ class Drawing:
                     yield track.begin(each.start_ns, crossing, name, number, described(each.row))
 
     def _reads(self, reads: ReadTracks, order: int) -> Iterator[str]:
-        process = self._places.of_reader(reads.rank, reads.thread)
+        process = self._places.of_reader(reads.rank, reads.pid, reads.thread)
         title = f"reads by {thread_title(self._trace, reads.thread)}"
         track = self._places.thread(process, READS, title, order)
         yield from self._places.naming()
@@ -249,13 +249,19 @@ class Drawing:
         requests = self._trace.requests
         column = requests.column
         described = _describer(requests, REQUEST_FACTS)
-        timed: dict[int, list[tuple[int, int, int]]] = {}
-        for row, (rank, start, duration) in enumerate(
-            zip(column("rank"), column("time_ns"), column("duration_ns"), strict=True)
+        timed: dict[Process, list[tuple[int, int, int]]] = {}
+        for row, (rank, span, start, duration) in enumerate(
+            zip(
+                *(column(name) for name in ("rank", "asked_by", "time_ns", "duration_ns")),
+                strict=True,
+            )
         ):
-            timed.setdefault(rank, []).append((start, start + (duration or 0), row))
-        for rank, those in timed.items():
-            track = self._places.process(self._places.of_reader(rank, None))
+            inside = self._index.row_of.get(span)
+            pid = None if inside is None else self._index.lanes[inside].pid
+            process = self._places.of_reader(rank, pid, column("thread")[row])
+            timed.setdefault(process, []).append((start, start + (duration or 0), row))
+        for process, those in timed.items():
+            track = self._places.process(process)
             yield from self._places.naming()
             for lane in pack(those):
                 number = next(self._async_tracks)

@@ -69,8 +69,10 @@ class Places:
             return Process(self._ranks.get(pid, 0), pid)
         return self.main if len(self._ranks) < 2 else Process(0, None)
 
-    def of_reader(self, rank: int, thread: int | None) -> Process:
-        """Returns the process of a thread; of one without spans, the main one of the rank, or its first."""
+    def of_reader(self, rank: int, pid: int | None, thread: int | None) -> Process:
+        """Returns the process of a thread; where it is not known, the main one of the rank, or its first."""
+        if pid is not None:
+            return Process(rank, pid)
         found = None if thread is None else self._of_thread.get((rank, thread))
         if found is not None:
             return found

@@ -177,6 +177,8 @@ class ReadTracks(NamedTuple):
     """The tensors that one thread read, or several threads together."""
 
     rank: int
+    pid: int | None
+    """The process of the span that they were read in; None where that is not known."""
     thread: int | None
     """None for tensors whose keys several threads read."""
     own: list[tuple[int, int, int]]
@@ -188,17 +190,20 @@ class ReadTracks(NamedTuple):
 @once
 def read_tracks(trace: Trace) -> list[ReadTracks]:
     """Returns the tensors that have times of their reading, by thread, in the order of their first reads."""
-    columns = ("rank", "thread", "read_start_ns", "read_end_ns")
-    by_thread: dict[tuple[int, int | None], list[tuple[int, int, int]]] = {}
-    for row, (rank, thread, start, end) in enumerate(
+    index = span_index(trace)
+    columns = ("rank", "span", "thread", "read_start_ns", "read_end_ns")
+    by_thread: dict[tuple[int, int | None, int | None], list[tuple[int, int, int]]] = {}
+    for row, (rank, span, thread, start, end) in enumerate(
         zip(*(trace.tensors.column(name) for name in columns), strict=True)
     ):
         if start is not None and end is not None and start <= end:
-            by_thread.setdefault((rank, thread), []).append((start, end, row))
+            inside = index.row_of.get(span)
+            pid = None if inside is None else index.lanes[inside].pid
+            by_thread.setdefault((rank, pid, thread), []).append((start, end, row))
     found = []
-    for (rank, thread), reads in by_thread.items():
+    for lane, reads in by_thread.items():
         packed = pack(reads)
-        found.append(ReadTracks(rank, thread, packed[0], packed[1:]))
+        found.append(ReadTracks(*lane, packed[0], packed[1:]))
     return sorted(found, key=lambda tracks: (tracks.rank, tracks.thread is None, tracks.own[0][0]))
 
 

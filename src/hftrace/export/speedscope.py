@@ -71,7 +71,7 @@ def _times(trace: Trace, frames: Frames) -> Iterator[dict[str, Any]]:
         flat = (
             [Slice(row, start, end, 0) for start, end, row in timed] for timed in (reads.own, *reads.crossing)
         )
-        yield from _on_tracks(trace, "reads by ", (reads.rank, None, reads.thread), of_reads, flat)
+        yield from _on_tracks(trace, "reads by ", (reads.rank, reads.pid, reads.thread), of_reads, flat)
 
 
 def _on_tracks(

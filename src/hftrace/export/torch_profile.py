@@ -59,11 +59,11 @@ def write_merged(trace: Trace, profile: Path, target: str, stream: BinaryIO) -> 
         document = json.loads(profile.read_text(encoding="utf-8"))
         marks = json.loads(profile.with_name(f"{profile.name}.clock").read_text(encoding="utf-8"))
         merged = _Profile(trace, document, marks)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        tracks = merged.tracks()
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise HftraceError(f"torch's profile cannot be read ({type(error).__name__}: {error})") from None
     numbers = itertools.count(1)
     drawing = Drawing(trace, numbers, "")
-    tracks = merged.tracks()
     about = {**about_trace(trace), "torch_profile": merged.about()}
     with packed(stream, target) as file:
         write_events(file, about, itertools.chain(drawing.events(), merged.events(tracks, numbers)))

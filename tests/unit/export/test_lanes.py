@@ -112,7 +112,11 @@ def test_reads_are_by_thread_and_rank():
     ):
         made.tensor(name, [1], thread=thread, rank=rank, read_start_ns=start, read_end_ns=end)
     made.tensor("not read", [1])
-    found = {(each.rank, each.thread): (each.own, each.crossing) for each in read_tracks(made.trace())}
+    span = made.span(None, "load", "child", 0, 1, pid=99)
+    made.tensor("in a child", [1], thread=1, span=span, read_start_ns=1, read_end_ns=2)
+    tracks = read_tracks(made.trace())
+    assert [(each.pid, each.own) for each in tracks if each.pid is not None] == [(99, [(1, 2, 6)])]
+    found = {(each.rank, each.thread): (each.own, each.crossing) for each in tracks if each.pid is None}
     assert found == {
         (0, 1): ([(0, 5, 0)], [[(4, 9, 2)]]),
         (0, 2): ([(0, 7, 1)], []),

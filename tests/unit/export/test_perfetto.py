@@ -14,6 +14,7 @@ from hftrace.export import Wish, exporter
 from hftrace.export.chrome import origin_ns
 from hftrace.export.lanes import span_tracks
 
+pytestmark = pytest.mark.process  # Node is one
 PROCESS = "coalesce(process.name, other.name)"
 SLICES = f"""
 select {PROCESS} as process, slice.name as name, slice.category as category, slice.ts as ts,

@@ -100,6 +100,7 @@ def test_times_are_those_of_the_trace_though_clocks_differ_and_drift(merged):
     assert not [each for each in document["traceEvents"] if each["name"].startswith("mark ")]
 
 
+@pytest.mark.process
 def test_processes_are_apart_from_those_of_the_trace(merged):
     said = {"ph": "M", "name": "process_name", "pid": 1, "tid": 0, "args": {"name": "python"}}
     thread = {"ph": "M", "name": "thread_name", "pid": 1, "tid": 2, "args": {"name": "thread 2 (python)"}}
@@ -118,6 +119,7 @@ def test_processes_are_apart_from_those_of_the_trace(merged):
     assert rows == [{"process": "torch.profiler: python (1)", "thread": "thread 2 (python)"}]
 
 
+@pytest.mark.process
 def test_what_crosses_is_kept_and_a_late_end_is_cut(merged):
     document, path = merged(
         event("outer", 0, 50_000),
@@ -142,6 +144,7 @@ def test_what_crosses_is_kept_and_a_late_end_is_cut(merged):
     ]
 
 
+@pytest.mark.process
 def test_arrows_go_from_a_call_to_its_kernel(merged):
     arrow = {"cat": "ac2g", "name": "ac2g", "id": 5}
     document, path = merged(
@@ -166,6 +169,12 @@ def test_what_the_profiler_says_of_itself_is_left_out_and_counted(merged):
         own, {"ph": "i", "s": "g", "name": "Record Window End", "pid": "", "tid": "", "ts": theirs(5)}
     )
     assert document["otherData"]["torch_profile"]["left_out"] == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"ts": "x"}, {"ts": 1e999}, {"ts": 5, "dur": "x"}, {"ts": None}])
+def test_an_event_without_a_time_is_refused(merged, fields):
+    with pytest.raises(HftraceError, match="torch's profile cannot be read"):
+        merged({"ph": "X", "cat": "cpu_op", "name": "op", "pid": 1, "tid": 1, **fields})
 
 
 def test_a_profile_without_marks_is_refused(merged):

@@ -11,6 +11,7 @@ from hftrace.analysis.time.spans import span_index
 from hftrace.export import Wish, exporter
 from hftrace.schema.trace import Trace
 
+pytestmark = pytest.mark.process  # Node is one
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "timelines.md").read_text(encoding="utf-8")
 QUESTIONS = re.findall(r"^```sql\n(.*?)^```", PAGE, re.M | re.S)

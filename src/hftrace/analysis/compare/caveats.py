@@ -50,6 +50,10 @@ _ENVIRONMENT: tuple[tuple[str, str], ...] = (
 )
 
 
+_BESIDE = (("torch_profile", "torch's profiler"), ("memory_snapshot", "history of torch's allocator"))
+"""What may have been recorded beside a load, and costs time."""
+
+
 @dataclass(frozen=True)
 class Caveat:
     """One thing to know before reading figures."""
@@ -120,6 +124,8 @@ def _subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[
     yield "request", "checkpoint size in bytes", lambda run: _shown(checkpoint_bytes(run))
     yield "cache", "page cache", lambda run: cache_state(resident_share_before(run)) or UNKNOWN
     yield "measurement", "source of peaks", _fact("header", "peaks")
+    for key, title in _BESIDE:
+        yield "measurement", title, _whether(key)
 
 
 def _load_subjects(variants: Sequence[Variant]) -> Iterator[tuple[str, str, Callable[[Trace], str]]]:
@@ -140,6 +146,10 @@ def _load_at(at: int) -> Callable[[Trace], str]:
 
 def _fact(block: str, key: str) -> Callable[[Trace], str]:
     return lambda run: _shown(getattr(run, block).get(key))
+
+
+def _whether(key: str) -> Callable[[Trace], str]:
+    return lambda run: "ran beside the load" if run.request.get(key) is True else "did not run"
 
 
 def _entry(block: str, inner: str, key: str) -> Callable[[Trace], str]:

@@ -12,7 +12,7 @@ import click
 
 from hftrace.cli.common.files import write_file
 from hftrace.cli.common.output import print_error
-from hftrace.errors import UsageError
+from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.child import PROFILE_FILE, SNAPSHOT_FILE
 from hftrace.record.ranks import own_rank
 from hftrace.schema.trace import Trace
@@ -28,18 +28,19 @@ class TorchFiles(NamedTuple):
     profile: Path | None
     snapshot: Path | None
 
-    def save(self, trace: Trace, run: Path) -> None:
-        """Writes what the load has left of them, and says on stderr where it is, or that there is nothing.
+    def save(self, trace: Trace, run: Path) -> bool:
+        """Writes what the load has left of them, and says on stderr where it is, or why it is not there.
 
         Args:
-            trace: The trace of the load.
+            trace: The trace of the load, which is written by now.
             run: Its directory.
 
-        Raises:
-            HftraceError: A file cannot be written, or torch's profile cannot be read.
+        Returns:
+            Whether all that was asked for was written.
         """
         if trace.outcome.get("usage"):
-            return
+            return True
+        complete = True
         for target, made, what in (
             (self.profile, run / PROFILE_FILE, "torch's profile"),
             (self.snapshot, run / SNAPSHOT_FILE, "torch's snapshot"),
@@ -50,14 +51,21 @@ class TorchFiles(NamedTuple):
                 killed = trace.outcome.get("status") == "killed"
                 why = "a load that is killed leaves nothing" if killed else "the load left nothing"
                 print_error(f"{target} was not written: {why} of {what}")
+                complete = False
                 continue
-            if target is self.profile:
-                from hftrace.export.torch_profile import write_merged
+            try:
+                if target is self.profile:
+                    from hftrace.export.torch_profile import write_merged
 
-                write_file(target, partial(write_merged, trace, made, target.name))
-            else:
-                write_file(target, partial(_copy, made))
-            click.echo(f"Wrote {target}", err=True)
+                    write_file(target, partial(write_merged, trace, made, target.name))
+                else:
+                    write_file(target, partial(_copy, made))
+                click.echo(f"Wrote {target}", err=True)
+            except HftraceError as error:
+                # The trace and its figures are worth more: they follow.
+                print_error(f"{error.message}: {target} was not written")
+                complete = False
+        return complete
 
 
 def torch_options(function: Callable[..., Any]) -> Callable[..., Any]:

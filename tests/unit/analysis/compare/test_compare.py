@@ -290,6 +290,15 @@ def test_what_was_damaged_is_said_and_not_taken_for_what_was_not_given():
     assert "dtype_asked differs: x (whole); unknown (damaged)" in texts
 
 
+def test_a_profiler_that_ran_beside_a_load_is_said():
+    profiled = [
+        dataclasses.replace(run, request=Facts({**run.request, "torch_profile": True})) for run in runs()
+    ]
+    said = "torch's profiler differs: did not run (plain); ran beside the load (profiled)"
+    assert said in _texts([("plain", runs()), ("profiled", profiled)])
+    assert not any("profiler" in text for text in _texts([("one", profiled), ("two", profiled)]))
+
+
 def test_a_lazy_load_is_said():
     texts = _texts([("base", runs()), ("lazy", [handmade.lazy()])])
     assert any("compare ready (--touch), not returned" in text for text in texts)
