@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-WIDE, IN_HOME, AS_HOST, ALONE, AS_PAIR = "wide", "in home", "as host", "alone", "as pair"
+WIDE, IN_HOME, AS_HOST, ALONE = "wide", "in home", "as host", "alone"
+AS_PAIR, AS_PATH = "as pair", "as path"
 """Where a name is one: as a word anywhere, or only where its place says what it is."""
 LONGEST = 255
 """No name of a user, a machine or a repository is longer."""
@@ -14,6 +15,7 @@ _STARTS = re.compile(r"(?:(?<![^\W_])|(?<=%2F)|(?<=%40)|(?<=%20)|(?<=\\[nrt]))[^
 """Where a word begins: no letter or digit stands before it, but those of an escape."""
 _DOTTED = re.compile(r"[\w-]{1,63}(?:\.[\w-]{1,63}){1,9}")
 _HOMES = ("/home/", "/Users/", "\\Users\\")
+_QUOTES = ("'", '"', "`")
 _BESIDE = ("_", ".", "/", "\\", "-")
 """What joins a word to others, as in the path of a library's module."""
 
@@ -111,8 +113,10 @@ def _is_there(text: str, at: int, end: int, where: str) -> bool:
     if where == AS_HOST:
         return (not before or before.endswith(("://", "@"))) and after in ("", ":", "/")
     if where == ALONE:
-        return before.endswith("models--") or (
-            before[-1:] not in tuple(_BESIDE) and after not in tuple(_BESIDE)
-        )
+        whole = at == 0 and end == len(text)
+        return whole or before.endswith("models--") or (before[-1:] == after and after in _QUOTES)
+    if where == AS_PATH:
+        above = before.rstrip("/\\.~")[-1:]
+        return not (above.isalnum() or above in ("_", "-"))
     # Of code that is at models/llama/ in a library, neither word is anybody's.
     return before.endswith("--") or not before.endswith(_BESIDE)

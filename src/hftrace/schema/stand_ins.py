@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from hftrace.schema import fact_shapes
 from hftrace.schema.checks import TABLES
 from hftrace.schema.model import Facts, Table
-from hftrace.schema.names import ALONE, AS_HOST, AS_PAIR, IN_HOME, WIDE, Names, lowered
+from hftrace.schema.names import ALONE, AS_HOST, AS_PAIR, AS_PATH, IN_HOME, WIDE, Names, lowered
 from hftrace.schema.secrets.rules import listed
 from hftrace.schema.trace import Trace
 
@@ -110,6 +110,8 @@ class StandIns:
         self._domains: set[str] = set()
         self._narrow: set[str] = set(WORDS)
         self._pairs: dict[tuple[str, str], None] = {}
+        self._folders: dict[str, None] = {}
+        """Paths of models, whose last part may be any word elsewhere."""
         self._finder: Names | None = None
         self._seen: dict[str, str] = {}
         self._homes: dict[str, str] = {}
@@ -212,6 +214,7 @@ class StandIns:
             last = re.split(r"[\\/]", model.rstrip("\\/"))[-1]
             if "snapshots" not in model and not _COMMIT.fullmatch(last):
                 self._add(REPOSITORY, last)
+                self._folders[model.rstrip("\\/")] = None
 
     def _add_repository(self, repository: str) -> None:
         owner, slash, name = repository.rpartition("/")
@@ -272,6 +275,14 @@ class StandIns:
                     )
             for domain in self._domains:
                 self._finder.add_domain(domain)
+            for folder in self._folders:
+                above, last = re.match(r"(.*[\\/])?(.*)", folder, re.DOTALL).groups("")  # type: ignore[union-attr]
+                found = self._names.get((REPOSITORY, lowered(last)))
+                if found is not None and above and self._where(found) != WIDE:
+                    start = above.lstrip("/\\.~")
+                    known = self._finder.replaced(start, self._host_of)
+                    if start:
+                        self._finder.add(start + last, known + found.stand_in, AS_PATH)
         return self._finder
 
     def _where(self, name: Name) -> str:

@@ -197,6 +197,25 @@ def test_an_owner_that_is_any_word_is_replaced_beside_its_repository_alone():
     assert stand_ins.text("all models of models/some-thing") == "all models of org1/repo1"
 
 
+@pytest.mark.parametrize(
+    "folder", ["/home/jdoe42/x/m", "./out/model", "~/in/llama", "/models/llama/", "a/b/model"]
+)
+def test_a_folder_that_is_called_as_any_word_is_replaced_in_its_path(folder):
+    source = handmade.sharded()
+    spans = [dataclasses.replace(source.spans[0], source="transformers/models/llama/modeling_llama.py:1")]
+    request = Facts({**source.request, "model": folder, "path": folder})
+    stand_ins = StandIns(here=False)
+    stand_ins.learn(dataclasses.replace(source, request=request, spans=Table.of(type(spans[0]), spans)))
+    path = folder.rstrip("/")
+    above = path.rpartition("/")[0].replace("jdoe42", "user1")
+    assert (
+        stand_ins.text(f"{path}/config.json: not in {path}")
+        == f"{above}/repo1/config.json: not in {above}/repo1"
+    )
+    assert stand_ins.text("transformers/models/llama/modeling_llama.py:1") == spans[0].source
+    assert stand_ins.text("a model of m") == "a model of m"
+
+
 def test_public_hosts_stay():
     stand_ins = StandIns(here=False)
     trace = handmade.sharded()
