@@ -41,6 +41,7 @@ from hftrace.cli import check, compare
 from hftrace.cli.group import make_group
 from hftrace.cli.main import COMMANDS
 from hftrace.errors import HftraceError
+from hftrace.export import FORMATS, TABLES
 from hftrace.render.views import VIEWS
 from hftrace.schema.trace import Trace
 
@@ -220,11 +221,23 @@ def show_all(path: str, other: str, chance: random.Random, effort: int) -> str:
         lambda: check_json("check", path, *BUDGETS, *FORBIDDEN, "--json"),
         lambda: check_json("export", path, "--format", chance.choice(("chrome", "speedscope"))),
         lambda: check_json("export", path, other, "--format", "chrome"),
+        lambda: call("show", path, "--format", "markdown", chance.choice(("--redact", "--no-redact"))),
+        lambda: _shown(chance, "show", path, *every, "--redact"),
+        lambda: export(path, chance),
     ]
     _shown(chance, "show", path, *every)
     for way in chance.sample(ways, min(effort, len(ways))):
         way()
     return "read"
+
+
+def export(path: str, chance: random.Random) -> None:
+    """Writes a trace in some format, whose package may not be there."""
+    name = chance.choice(list(FORMATS))
+    options = ["--table", chance.choice(TABLES)] if FORMATS[name].is_table else []
+    options += ["--tensors"] if name == "otlp" and chance.random() < 0.5 else []
+    options += ["--redact"] if chance.random() < 0.3 else []
+    call("export", path, "--format", name, *options, "-o", f"{path}.out", "--force")
 
 
 def _shown(chance: random.Random, *arguments: str) -> int:
@@ -428,7 +441,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="first", type=int, default=0, help="Number of the first.")
     parser.add_argument("--memory", type=int, default=300, help="MiB of address space.")
-    parser.add_argument("--effort", type=int, default=4, help="Ways to look at each, of ten.")
+    parser.add_argument("--effort", type=int, default=4, help="Ways to look at each, of thirteen.")
     parser.add_argument("--keep", type=Path, help="Where what has failed is kept.")
     parser.add_argument("more", nargs="*", help="Other traces to damage.")
     asked = parser.parse_args()

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from hftrace.schema import fact_shapes
 from hftrace.schema.checks import TABLES
 from hftrace.schema.model import Facts, Table
+from hftrace.schema.names import ALONE, AS_HOST, AS_PAIR, AS_PATH, IN_HOME, WIDE, Names, lowered
 from hftrace.schema.secrets.rules import listed
 from hftrace.schema.trace import Trace
 
@@ -54,9 +55,10 @@ MODELS = frozenset(("model", "repo_id", "base_model", "adapters", "pretrained_mo
 _HOME = re.compile(
     r"(?:(?<=/home/)|(?<=/Users/)|(?<=[\\/]Users\\)|(?<=\\Users\\\\))([^/\\\s:;,'\"<>|*?()\[\]{}&%]+)"
 )
-_MAIL = re.compile(r"(?<![\w.+-])([\w.+-]{2,64})@((?:[\w-]+\.)+[A-Za-z]{2,})(?![\w-])")
+_MAIL = re.compile(r"(?<![\w.+-])([\w.+-]{2,64})@((?:[\w-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![\w-])")
 _URL = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/?#@'\"]*@)?(\[[0-9A-Fa-f:.]+\]|[^\s/?#:@'\"<>\\,;)\]}]+)([^\s'\"<>?#]*)"
+    r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{0,20}://(?:[^\s/?#@'\"]{0,200}@)?"
+    r"(\[[0-9A-Fa-f:.]+\]|[^\s/?#:@'\"<>\\,;)\]}]+)([^\s'\"<>?#]*)"
 )
 _CACHED = re.compile(r"(?:models|datasets|spaces)--([^\s/\\'\":,;)]+)")
 _MODULES = re.compile(r"transformers_modules[./]([\w-]+)[./]([\w-]+)")
@@ -107,9 +109,10 @@ class StandIns:
         self._counts: dict[str, int] = {}
         self._domains: set[str] = set()
         self._narrow: set[str] = set(WORDS)
-        self._pattern: re.Pattern[str] | None = None
-        self._groups: list[Name | None] = []
-        """Whose name each group of the pattern finds; None for a machine of a domain."""
+        self._pairs: dict[tuple[str, str], None] = {}
+        self._folders: dict[str, None] = {}
+        """Paths of models, whose last part may be any word elsewhere."""
+        self._finder: Names | None = None
         self._seen: dict[str, str] = {}
         self._homes: dict[str, str] = {}
         if here:
@@ -146,7 +149,7 @@ class StandIns:
                 elif (name, column) == ("files", "source"):
                     for source in _distinct(values):
                         self._add_model(source)
-        self._pattern = None
+        self._finder = None
         self._seen.clear()
 
     def _look_at(self, column: str, values: Iterable[Any]) -> None:
@@ -211,12 +214,14 @@ class StandIns:
             last = re.split(r"[\\/]", model.rstrip("\\/"))[-1]
             if "snapshots" not in model and not _COMMIT.fullmatch(last):
                 self._add(REPOSITORY, last)
+                self._folders[model.rstrip("\\/")] = None
 
     def _add_repository(self, repository: str) -> None:
         owner, slash, name = repository.rpartition("/")
+        self._add(REPOSITORY, name)
         if slash:
             self._add(OWNER, owner)
-        self._add(REPOSITORY, name)
+            self._pairs[lowered(owner), lowered(name)] = None
 
     def _add_host(self, host: Any) -> None:
         if not isinstance(host, str):
@@ -236,53 +241,55 @@ class StandIns:
         text = text.strip()
         if text in _NEITHER or _is_stand_in(text):
             return None
-        key = kind, text.lower()
+        key = kind, lowered(text)
         if key not in self._names:
             if stand_in is None:
                 self._counts[kind] = self._counts.get(kind, 0) + 1
                 stand_in = f"{kind}{self._counts[kind]}"
             self._names[key] = Name(text, kind, stand_in)
-            self._pattern = None
+            self._finder = None
         return self._names[key]
 
     # -- what is replaced
 
-    def _compiled(self) -> re.Pattern[str]:
-        """Returns what finds every name, the longest first, each in a group of its own."""
-        if self._pattern is None:
-            pieces: list[tuple[str, str, Name | None]] = [
-                (text, self._around(name, text), name)
-                for name in self._names.values()
-                for text in _ways(name.text)
-            ]
-            pieces += [
-                (domain, _bounded(rf"(?:[\w-]+\.)+{re.escape(domain)}"), None) for domain in self._domains
-            ]
-            pieces.sort(key=lambda piece: -len(piece[0]))
-            self._groups = [name for *_, name in pieces]
-            every = "|".join(f"({pattern})" for _, pattern, _ in pieces)
-            self._pattern = re.compile(every or "(?!)", re.IGNORECASE)
-        return self._pattern
+    def _compiled(self) -> Names:
+        """Returns what finds every name that is known by now."""
+        if self._finder is None:
+            self._finder = Names()
+            for name in self._names.values():
+                where = self._where(name)
+                if where == AS_PAIR:
+                    continue  # an owner whose name is any word's is one beside a repository alone
+                for text in _ways(name.text):
+                    self._finder.add(text, name.stand_in, where)
+            for owner, repository in self._pairs:
+                both = self._names.get((OWNER, owner)), self._names.get((REPOSITORY, repository))
+                if both[0] is None or both[1] is None:
+                    continue
+                where = self._where(both[0])
+                for mark in ("/", "--"):
+                    self._finder.add(
+                        f"{owner}{mark}{repository}",
+                        f"{both[0].stand_in}{mark}{both[1].stand_in}",
+                        WIDE if where == WIDE else AS_PAIR,
+                    )
+            for domain in self._domains:
+                self._finder.add_domain(domain)
+            for folder in self._folders:
+                above, last = re.match(r"(.*[\\/])?(.*)", folder, re.DOTALL).groups("")  # type: ignore[union-attr]
+                found = self._names.get((REPOSITORY, lowered(last)))
+                if found is not None and above and self._where(found) != WIDE:
+                    start = above.lstrip("/\\.~")
+                    known = self._finder.replaced(start, self._host_of)
+                    if start:
+                        self._finder.add(start + last, known + found.stand_in, AS_PATH)
+        return self._finder
 
-    def _around(self, name: Name, text: str) -> str:
-        """Returns what finds a name: anywhere as a word, or where its place says what it is."""
-        quoted = re.escape(text)
-        if len(text) >= SHORT and text.lower() not in self._narrow and not text.isdigit():
-            return _bounded(quoted)
-        if name.kind == USER:
-            return rf"(?:(?<=/home/)|(?<=/Users/)|(?<=\\Users\\)){quoted}(?![^\W_])"
-        if name.kind == HOST:
-            return rf"(?:(?<=://)|(?<=@)|\A){quoted}(?=[:/]|\Z)"
-        if name.kind == OWNER:
-            names = "|".join(re.escape(each.text) for each in self._names.values() if each.kind == REPOSITORY)
-            return rf"(?:(?<![\w./-])|(?<=--)){quoted}(?=(?:/|--)(?:{names})(?![^\W_]))"
-        owners = "|".join(
-            # Of code that is at models/llama/ in a library, neither word is anybody's.
-            rf"(?<={owner}/)(?<![\w./-]{owner}/)|(?<=--{owner}--)"
-            for owner in (re.escape(each.text) for each in self._names.values() if each.kind == OWNER)
-        )
-        alone = rf"(?<![\w./\\-]){quoted}(?![\w./\\-])|(?<=models--){quoted}(?![^\W_])"
-        return f"(?:{alone}|(?:{owners}){quoted}(?![^\\W_]))" if owners else f"(?:{alone})"
+    def _where(self, name: Name) -> str:
+        """Returns where a name is one: anywhere as a word, or where its place says what it is."""
+        if len(name.text) >= SHORT and lowered(name.text) not in self._narrow and not name.text.isdigit():
+            return WIDE
+        return {USER: IN_HOME, HOST: AS_HOST, REPOSITORY: ALONE, OWNER: AS_PAIR}[name.kind]
 
     def text(self, text: str) -> str:
         """Returns a text in which stand-ins are for names."""
@@ -292,21 +299,17 @@ class StandIns:
             for home, stand_in in self._homes.items():
                 if home in found:
                     found = re.sub(rf"{re.escape(home)}(?![^\W_])", stand_in, found)
-            found = self._compiled().sub(self._stand_in, found)
+            found = self._compiled().replaced(found, self._host_of)
             if len(self._seen) < 200_000:
                 self._seen[text] = found
         return found
 
-    def _stand_in(self, found: re.Match[str]) -> str:
-        name = self._groups[(found.lastindex or 1) - 1]
-        return self._host_of(found[0]) if name is None else name.stand_in
-
     def _host_of(self, host: str) -> str:
         """Returns what stands for a machine of a domain that is known."""
-        key = HOST, host.lower()
+        key = HOST, lowered(host)
         if key not in self._names:
             self._counts[HOST] = self._counts.get(HOST, 0) + 1
-            return self._names.setdefault(key, Name(host, HOST, f"{HOST}{self._counts[HOST]}")).stand_in
+            self._names[key] = Name(host, HOST, f"{HOST}{self._counts[HOST]}")
         return self._names[key].stand_in
 
     def value(self, value: Any) -> Any:
@@ -363,11 +366,6 @@ def _columns(table: Table[Any]) -> set[str]:
 
 def _distinct(values: Iterable[Any]) -> set[str]:
     return {value for value in values if isinstance(value, str)}
-
-
-def _bounded(pattern: str) -> str:
-    """Returns a pattern that finds a word: no letter or digit stands beside it, but those of an escape."""
-    return rf"(?:(?<![^\W_])|(?<=%2F)|(?<=%40)|(?<=%20)|(?<=\\[nrt])){pattern}(?![^\W_])"
 
 
 def _is_stand_in(text: str) -> bool:

@@ -34,6 +34,7 @@ def test_every_example_is_named_in_both_lists():
         "service_start.py",
         "async_service.py",
         "test_service_start.py",
+        "kubernetes/service.yaml",
         "notebook.ipynb",
         "compare_versions.sh",
         "ci/budget.yml",

@@ -173,6 +173,49 @@ def test_a_model_that_is_called_as_an_architecture_takes_no_code_apart(model):
     assert trace.tensors.column("name") == source.tensors.column("name")
 
 
+def test_thousands_of_names_take_no_longer_than_one():
+    source = handmade.sharded()
+    files = [
+        dataclasses.replace(
+            source.files[0], path=f"/home/u{n}x/models--org{n}a--na{n}me/x", source=f"o{n}q/r{n}z"
+        )
+        for n in range(2000)
+    ]
+    started = time.process_time()
+    trace = StandIns(here=False).trace(dataclasses.replace(source, files=Table.of(File, files)))
+    assert time.process_time() - started < 5
+    assert trace.files[7].path.startswith("/home/user")
+    assert "u7x" not in trace.files[7].path
+    assert len({file.source for file in trace.files}) == 2000
+
+
+def test_an_owner_that_is_any_word_is_replaced_beside_its_repository_alone():
+    source = handmade.sharded()
+    source = dataclasses.replace(source, request=Facts({**source.request, "model": "models/some-thing"}))
+    stand_ins = StandIns(here=False)
+    stand_ins.learn(source)
+    assert stand_ins.text("all models of models/some-thing") == "all models of org1/repo1"
+
+
+@pytest.mark.parametrize(
+    "folder", ["/home/jdoe42/x/m", "./out/model", "~/in/llama", "/models/llama/", "a/b/model"]
+)
+def test_a_folder_that_is_called_as_any_word_is_replaced_in_its_path(folder):
+    source = handmade.sharded()
+    spans = [dataclasses.replace(source.spans[0], source="transformers/models/llama/modeling_llama.py:1")]
+    request = Facts({**source.request, "model": folder, "path": folder})
+    stand_ins = StandIns(here=False)
+    stand_ins.learn(dataclasses.replace(source, request=request, spans=Table.of(type(spans[0]), spans)))
+    path = folder.rstrip("/")
+    above = path.rpartition("/")[0].replace("jdoe42", "user1")
+    assert (
+        stand_ins.text(f"{path}/config.json: not in {path}")
+        == f"{above}/repo1/config.json: not in {above}/repo1"
+    )
+    assert stand_ins.text("transformers/models/llama/modeling_llama.py:1") == spans[0].source
+    assert stand_ins.text("a model of m") == "a model of m"
+
+
 def test_public_hosts_stay():
     stand_ins = StandIns(here=False)
     trace = handmade.sharded()
@@ -218,3 +261,16 @@ def test_a_hundred_thousand_tensors_take_little(make_trace):
     started = time.process_time()
     StandIns().trace(trace)
     assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", "a@", "a@a.", "http://", "://", "u@", "/home/", "models--a--", "é"]
+)
+def test_a_long_text_takes_no_longer_than_it_is(piece):
+    stand_ins = StandIns(here=False)
+    trace = named(handmade.sharded())
+    stand_ins.learn(trace)
+    long = piece * (200_000 // len(piece))
+    started = time.process_time()
+    stand_ins.trace(dataclasses.replace(trace, header=Facts({**trace.header, "said": long})))
+    assert time.process_time() - started < 5

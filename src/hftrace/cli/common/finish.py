@@ -9,6 +9,7 @@ from typing import NamedTuple
 import click
 
 from hftrace.cli.common.output import make_console, print_error, print_json, print_result
+from hftrace.cli.common.termination import say_ending
 from hftrace.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -74,6 +75,7 @@ def save(trace: Trace, target: Path | None) -> Saved:
         HftraceError: It cannot be written there either.
         OSError: It cannot be written to stdout.
     """
+    say_ending(trace)
     if trace.outcome.get("usage"):
         return Saved(
             target, written=False
