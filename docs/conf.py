@@ -34,6 +34,7 @@ version = release
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
+html_extra_path = ["llms.txt"]
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other libraries, whose own reference lies behind a network; and type variables.

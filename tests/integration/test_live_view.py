@@ -64,6 +64,28 @@ def test_narrow_and_wide_terminals(big, tmp_path, columns):
     assert_clean(shown)
 
 
+def test_a_window_that_is_made_narrower(big, tmp_path):
+    import fcntl
+    import struct
+    import termios
+
+    at = []
+
+    def narrow(pid, seconds, raw):
+        if not at and b"import transformers" in raw:
+            with open(f"/proc/{pid}/fd/2", "wb", buffering=0) as terminal:
+                fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+            at.append(len(raw))
+
+    shown = load(big, tmp_path, "--color", "never", act=narrow)
+    assert shown.code == 0
+    after = shown.raw[at[0] + 2000 :].decode("utf-8", "replace").partition("making the trace")[0]
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", after).replace("\r", "\n").splitlines()
+    frames = [line for line in lines if line.startswith("memory")]
+    assert frames
+    assert max(map(len, frames)) <= 60
+
+
 def test_what_the_load_prints_stands_above_the_block(big, tmp_path):
     # A model of the checkpoint's own that says something, with a bar that is drawn over and over.
     (tmp_path / "sitecustomize.py").write_text(

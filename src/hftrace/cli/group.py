@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 
 import click
+from click.shell_completion import CompletionItem
 
 from hftrace._version import __version__
 
@@ -30,6 +31,12 @@ class _LazyGroup(click.Group):
         command = importlib.import_module(self._entries[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # The same: a shell asks while somebody waits for it.
+        found = [CompletionItem(name, help=entry[1]) for name, entry in self._entries.items()]
+        mine = [item for item in found if str(item.value).startswith(incomplete)]
+        return mine + super(click.Group, self).shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The short help comes from the table: no command is imported to print it.

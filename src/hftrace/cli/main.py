@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recover": ("hftrace.cli.recover", "Make the trace of what was killed too early to write it."),
     "synth": ("hftrace.cli.synth", "Write a real checkpoint with random weights."),
     "floor": ("hftrace.cli.floor", "Measure what this machine can do for the bytes of a model."),
+    "completion": ("hftrace.cli.completion", "Make a shell complete commands and options."),
     "doctor": ("hftrace.cli.doctor", "Say what hftrace finds and misses here."),
 }
 """Each command: its module, whose ``command`` is a click command, and its help in one line."""

@@ -131,6 +131,18 @@ def test_bytes_by_shard_where_lazy_tensors_are_read(run, checkpoint):
     assert (process.tensors_done, process.tensors_total) == (1, 3), "put into the model, each once"
 
 
+@pytest.mark.parametrize(
+    "header", [b"", b"\xff" * 20, b"[1]", b'{"k": 1}', b'{"k": {"data_offsets": ["a", {}]}}']
+)
+def test_a_file_that_is_damaged_has_no_tensors_yet(run, checkpoint, header):
+    with open(checkpoint.paths[0], "wb") as handle:
+        handle.write(len(header).to_bytes(8, "little") + header)
+    run.write(begin(1, "load", 0), checkpoint, begin(2, "weights", 10, 1))
+    process = run.poll().first
+    assert [(shard.size, shard.done) for shard in process.shards] == [(5000, 0), (1000, 0)]
+    assert process.tensors_total is None, "how many there are is not known"
+
+
 def test_bytes_by_shard_where_tensors_are_placed_one_by_one(run, checkpoint):
     run.write(begin(1, "load", 0), checkpoint, begin(2, "weights", 10, 1))
     run.write(begin(3, "shard", 11, 2, file="a.safetensors"), placed("m.one", "elsewhere", at=12))

@@ -38,6 +38,8 @@ def test_every_example_is_named_in_both_lists():
         "notebook.ipynb",
         "compare_versions.sh",
         "ci/budget.yml",
+        "ci/action.yml",
+        "ci/transformers-main.yml",
     }
     for page in (EXAMPLES / "README.md", EXAMPLES.parent / "docs" / "examples.md"):
         text = page.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from hftrace.launch.job import is_first, wait_for_first
 from hftrace.launch.kept import to_stderr
 from hftrace.launch.listening import NOBODY, Listen, Listener
 from hftrace.render.live import live_block, plain_line
+from hftrace.render.terminal import output_width
 from hftrace.render.text import clean
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class BlockView:
         from rich.live import Live
 
         self.title = title
+        self._width = width
+        self._stream = sys.stderr
         self._console = make_console(color, width, stderr=True)
         self._live: Live = Live(
             console=self._console,
@@ -73,6 +76,8 @@ class BlockView:
         state.ended.clear()
         block = live_block(state, time.monotonic_ns(), self.title)
         with self._quietly():
+            # The window may have been made narrower: a line that wraps could not be taken back.
+            self._console.width = output_width(self._width, self._stream)
             self._live.update(block, refresh=True)
 
     def line(self, text: str) -> None:
@@ -124,7 +129,8 @@ class HeldView:
 
     def listener(self) -> Listener:
         """Returns what a load is to call."""
-        return Listener(None, self._lines.append, self._lines.append)
+        # That a rank hangs is worth more than a clean screen.
+        return Listener(None, self._lines.append)
 
     def release(self, folder: Path | None = None) -> None:
         """Prints what was kept.
