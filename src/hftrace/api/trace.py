@@ -148,6 +148,12 @@ class Trace(schema.Trace):
             for text in text_for(shown(self._of(load), self.path, view, options), sys.stdout, color, width):
                 sys.stdout.write(text)
 
+    def _repr_html_(self) -> str:
+        """Returns the first screen as HTML, for notebooks."""
+        from hftrace.export.notebook import fragment
+
+        return fragment(self)
+
     def __repr__(self) -> str:
         loads = self.loads
         names = {str(self.request[key]) for key in ("class",) if self.request.get(key)}

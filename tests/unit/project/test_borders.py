@@ -41,7 +41,7 @@ NEVER = {"record": {"rich", "click", "psutil"}}
 PER_FUNCTION = {
     "": {"api", "record"},
     "synth": {"schema"},
-    "api": {"analysis", "render"},
+    "api": {"analysis", "render", "export"},
     "pytest_plugin": {"api", "schema", "launch", "analysis", "record", "render", "synth", "units"},
 }
 """Further parts of hftrace that a part may import inside a function."""
