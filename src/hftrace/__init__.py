@@ -42,6 +42,10 @@ def __getattr__(name: str) -> Any:
         from hftrace.api.recording import trace
 
         return trace
+    if name == "load_ipython_extension":  # what %load_ext looks for
+        from hftrace.api.notebook import register
+
+        return register
     raise AttributeError(f"module 'hftrace' has no attribute {name!r}")
 
 

@@ -34,8 +34,11 @@ def _parser() -> _Parser:
     return parser
 
 
-class _CellFailedError(Exception):
-    """The cell failed, as the notebook has shown already."""
+class _ShownError(Exception):
+    """The cell failed, as the shell has shown already."""
+
+    def _render_traceback_(self) -> list[str]:
+        return []
 
 
 def register(shell: Any) -> None:
@@ -68,7 +71,7 @@ def _run(shell: Any, line: str, cell: str) -> None:
                 done = shell.run_cell(cell)
                 if not done.success:
                     # The recording is to know of it as of any exception in its block.
-                    raise done.error_before_exec or done.error_in_exec or _CellFailedError()
+                    raise done.error_before_exec or done.error_in_exec or _ShownError()
         except HftraceError:
             raise
         except BaseException:
@@ -79,5 +82,5 @@ def _run(shell: Any, line: str, cell: str) -> None:
     if recorded.finished and not words.quiet:
         display(recorded.trace)
     if failed:
-        # IPython prints the sentence alone, and runs no cell behind this one.
-        raise UsageError("the cell failed, as is said above its trace")
+        # What runs all cells in turn stops here, as it would without the magic.
+        raise _ShownError() from None

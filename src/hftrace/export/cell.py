@@ -17,6 +17,7 @@ from hftrace.export.page.markup import Markup, tag
 from hftrace.export.page.palette import family
 from hftrace.render.findings import cost, order_of, word_of
 from hftrace.render.loads import source_of, title_of
+from hftrace.render.silence import silence_lines
 from hftrace.render.text import BAD, GOOD
 from hftrace.render.views.summary import labelled_facts, status_words
 from hftrace.render.views.timeline import imports_before
@@ -93,10 +94,11 @@ def _facts(trace: Trace) -> Markup:
 _CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;border:0"
 
 
-def _findings(trace: Trace) -> Markup | None:
+def _findings(trace: Trace) -> Markup:
     found = findings(trace)
     if not found:
-        return None
+        said = " ".join("".join(text for text, _ in line) for line in silence_lines(trace, WIDE))
+        return tag("div", said, style="opacity:.75")
     rows = []
     for each in found[:FINDINGS]:
         price = cost(each)
@@ -108,6 +110,7 @@ def _findings(trace: Trace) -> Markup | None:
                 tag("b", f"{word_of(each)[0]}  {price}" if price else word_of(each)[0]),
                 f"  {each.title} ({each.rule}) ",
                 tag("div", each.evidence, style="opacity:.75;padding-left:14px"),
+                tag("div", f"→ {each.advice}", style=f"color:{TONES[GOOD]};padding-left:14px"),
                 style="list-style:none;margin:2px 0",
             )
         )

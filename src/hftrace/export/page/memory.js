@@ -31,6 +31,7 @@ class Memory {
       this.panels.push({
         kind: "host",
         title: [name, "CPU memory"].filter(Boolean).join(", "),
+        short: name ? `${name}, CPU` : "CPU memory",
         shift: timeline.shift,
         time: process.time,
         series: [["anonymous", process.anonymous], ["file", process.file], ["shared", process.shared]],
@@ -137,7 +138,7 @@ class Memory {
     context.textBaseline = "middle";
     context.fillStyle = colour("ink");
     context.textAlign = "left";
-    context.fillText(cutSans(context, panel.title, view.left - 12), 8, top - HEADING + 10);
+    context.fillText(cutSans(context, panel.short || panel.title, view.left - 12), 8, top - HEADING + 10);
     const step = niceStep(panel.top, 3);
     context.textAlign = "right";
     for (let size = 0; size < panel.top; size += step) {

@@ -88,7 +88,7 @@ class Tree {
     const button = (text, act) => element("button", { type: "button", textContent: text, onclick: () => { act(); this.layout(); } });
     this.said = element("span", { className: "said" });
     const bar = element("div", { className: "toolbar" }, search,
-      button("Open all", () => this.children.forEach((below, at) => { if (below.length) { this.open.add(at); this.wide.add(at); } })),
+      button("Open all", () => this.children.forEach((below, at) => { if (below.length) { this.open.add(at); this.wide.add(at); } }) || this.wide.add(-1)),
       button("As at first", () => { this.open.clear(); this.wide.clear(); this.link(); }), this.said);
     this.columns = `minmax(34ch, 1fr) 9ch 7ch 10ch${this.data.has_device ? " 10ch" : ""}`;
     const titles = ["function, file:line", "time", "share", "peak RSS", ...(this.data.has_device ? ["device"] : [])];
@@ -112,23 +112,28 @@ class Tree {
   layout() {
     const kept = this.query ? this.found() : null;
     this.rows = [];
-    const pending = this.roots.filter((at) => !kept || kept.has(at)).map((at) => ["node", at]).reverse();
+    const pending = this.folded(-1, this.roots, kept).reverse();
     while (pending.length) {
       const [kind, at, hidden] = pending.pop();
       this.rows.push([kind, at, hidden]);
       if (kind !== "node") continue;
       if (this.data.message[at]) this.rows.push(["message", at]);
       if (!kept && !this.open.has(at)) continue;
-      const below = this.children[at].filter((child) => !kept || kept.has(child));
-      const short = kept || this.wide.has(at) ? [] : below.filter((child) => this.data.short[child]);
-      // A row that says "one more" is no shorter than that one.
-      const folded = short.length > 1 || (short.length === 1 && this.children[short[0]].length) ? new Set(short) : new Set();
-      const shown = below.filter((child) => !folded.has(child)).map((child) => ["node", child]);
-      if (folded.size) shown.push(["more", at, short]);
-      pending.push(...shown.reverse());
+      pending.push(...this.folded(at, this.children[at], kept).reverse());
     }
     this.said.textContent = this.query ? countText(kept.size, "line") : "";
     this.scroller.reset(this.rows.length);
+  }
+
+  /** Returns the rows of some nodes; those that are short are one at the end. */
+  folded(at, nodes, kept) {
+    const below = nodes.filter((child) => !kept || kept.has(child));
+    const short = kept || this.wide.has(at) ? [] : below.filter((child) => this.data.short[child]);
+    // A row that says "one more" is no shorter than that one.
+    const folded = short.length > 1 || (short.length === 1 && this.children[short[0]].length) ? new Set(short) : new Set();
+    const shown = below.filter((child) => !folded.has(child)).map((child) => ["node", child]);
+    if (folded.size) shown.push(["more", at, short]);
+    return shown;
   }
 
   found() {
@@ -145,11 +150,12 @@ class Tree {
     const { data } = this;
     const row = element("div", { className: "row", role: "treeitem" });
     row.style.gridTemplateColumns = this.columns;
-    row.setAttribute("aria-level", data.depth[at] + (kind === "node" ? 1 : 2));
+    const depth = at < 0 ? -1 : data.depth[at];
+    row.setAttribute("aria-level", depth + (kind === "node" ? 1 : 2));
     const knob = element("span", { className: "knob" });
     const words = element("span", { className: "words" });
     const call = element("span", { className: "call" }, knob, words);
-    call.style.paddingLeft = Math.min(24, data.depth[at] + (kind === "node" ? 0 : 1)) * 14 + "px";
+    call.style.paddingLeft = Math.min(24, depth + (kind === "node" ? 0 : 1)) * 14 + "px";
     row.append(call);
     if (number === this.now) row.classList.add("now");
     if (kind === "message") {
@@ -160,7 +166,7 @@ class Tree {
       const calls = hidden.reduce((sum, child) => sum + this.count(child), 0);
       knob.textContent = "+";
       words.className = "words d";
-      words.textContent = countText(calls, "shorter call");
+      words.textContent = at < 0 || !calls ? countText(hidden.length, "shorter part") : countText(calls, "shorter call");
       row.append(element("span", { className: "n d", textContent: timeText(hidden.reduce((sum, child) => sum + (data.time[child] || 0), 0)) }));
     } else {
       if (this.children[at].length) {
@@ -230,9 +236,9 @@ class Tree {
     if (marked) this.lit = new Set(spans);
     const rows = spans.map((span) => this.row.get(span)).filter((at) => at !== undefined);
     for (const row of rows) {
-      for (let up = this.parent[row], below = row; up >= 0; below = up, up = this.parent[up]) {
-        this.open.add(up);
-        if (this.data.short[below]) this.wide.add(up);
+      for (let each = row; each >= 0; each = this.parent[each]) {
+        if (this.data.short[each]) this.wide.add(this.parent[each]);
+        if (each !== row) this.open.add(each);
       }
     }
     this.layout();

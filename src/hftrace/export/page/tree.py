@@ -61,12 +61,9 @@ def tree_data(trace: Trace, zero: int) -> dict[str, Any]:
         if in_load:
             least = (spent or 0) // SHORT
         # As in a terminal: what is short and went well gives way to what took the time.
-        short = (
-            node.kind == "span"
-            and parent is not None
-            and not in_load
-            and id(node) not in troubled
-            and (spent or 0) < least
+        short = id(node) not in troubled and (
+            _is_small(node, parent, wall // SHORT)
+            or (node.kind == "span" and parent is not None and not in_load and (spent or 0) < least)
         )
         columns["depth"].append(depth)
         columns["label"].append(_label(trace, node, parent, layout))
@@ -90,6 +87,14 @@ def tree_data(trace: Trace, zero: int) -> dict[str, Any]:
         columns["message"].append(None if said is None else clean(said)[:2000])
         stack.extend((child, node, depth + 1, least) for child in reversed(node.children))
     return {**columns, "has_device": layout.device}
+
+
+def _is_small(node: Node, parent: Node | None, least: int) -> bool:
+    """Says whether a terminal leaves a node out that is no call of a load: time outside, an import alone."""
+    if (node.duration_ns or 0) >= least:
+        return False
+    alone = all(child.kind == "packages" for child in node.children)
+    return node.kind == "outside" or (parent is None and node.phase == "import" and alone)
 
 
 def _label(trace: Trace, node: Node, parent: Node | None, layout: Layout) -> list[list[str]]:
