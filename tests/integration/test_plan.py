@@ -159,3 +159,31 @@ def test_devices_that_are_not_here_have_what_a_map_gives_them(run_cli, synthesiz
         if device.startswith("cuda"):
             limit = {"cuda:0": 20_000_000, "cuda:1": 40_000_000}[device]
             assert size <= plan["peak_device_bytes"][device] <= limit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--device-map", "cuda:0", "--gpu", "1GB"),
+        ("--device-map", "auto", "--max-memory", '{"0": "1GB", "cpu": "2GB"}'),
+        ("--gpu", "1GB"),
+    ],
+)
+def test_a_device_that_is_not_here_is_planned_with_in_every_version(run_cli, synthesize, words):
+    model = synthesize("llama-2-7b", "4MB")
+    done = run_cli("plan", model, "--dtype", "bfloat16", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    stored = sum(plan["bytes_by_dtype"].values())
+    assert plan["bytes_by_device"] == {"cuda:0": stored}
+    assert plan["bytes_by_dtype"].keys() == {"bfloat16"}
+    assert stored <= plan["peak_device_bytes"]["cuda:0"] <= 1.05 * stored
+    assert plan["limits"]["cuda:0"] == 1_000_000_000
+
+
+@pytest.mark.sparse
+def test_devices_of_max_memory_are_counted_from_0(run_cli, synthesize):
+    model = synthesize("llama-2-7b", "4MB")
+    done = run_cli("plan", model, "--device-map", "auto", "--max-memory", '{"1": "1GB"}')
+    assert done.returncode == 2
+    assert "--max-memory names the devices 1: begin with 0" in done.stderr
