@@ -2,9 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import hftrace
+
+FOLDER = Path(hftrace.__file__).parent / "schema" / "json"
+SCHEMA = jsonschema.Draft202012Validator(json.loads((FOLDER / "plan.schema.json").read_text("utf-8")))
 TRUTH = """
 import json, sys
 from collections import Counter
@@ -99,6 +105,7 @@ def test_a_plan_is_what_the_load_ends_with(run_cli, run_python, synthesize, case
         assert f"this load would fail: SafetensorError: {error}" in done.stderr
         return
     plan = json.loads(done.stdout)
+    SCHEMA.validate(plan)
     dtypes, devices, parameters = found_in(truth.stdout)
     assert plan["bytes_by_dtype"] == dtypes
     assert plan["bytes_by_device"] == devices
@@ -142,6 +149,7 @@ def test_what_does_not_fit_is_said_with_what_to_change(run_cli, synthesize):
     done = run_cli("plan", model, "--dtype", "float32", "--cpu", str(limit), "--json")
     assert done.returncode == 1
     plan = json.loads(done.stdout)
+    SCHEMA.validate(plan)
     assert plan["fits"] is False
     assert plan["change"]["keywords"] == {"dtype": "auto"}
     assert plan["change"]["needs"]["cpu"] <= limit
