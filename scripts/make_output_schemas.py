@@ -29,6 +29,7 @@ from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
+from hftrace.analysis.plan.against import Difference
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
 from hftrace.analysis.time.imports import Bytecode, PackageSum, StorageRead
@@ -673,20 +674,22 @@ IMPORTS = record(
         "modules": INTEGER,
         "packages": array(of(PackageSum)),
         "trees": mapping({"$ref": "#/$defs/package"}),
-        "optional": array(
-            record(
-                {
-                    "package": STRING,
-                    "distributions": array(STRING),
-                    "asked_by": STRING,
-                    "guard": nullable(STRING),
-                    "spared_ns": INTEGER,
-                    "modules": INTEGER,
-                    "brings": array(STRING),
-                    "dependents": array(STRING),
-                    "environment": mapping(STRING),
-                    "program_line": STRING,
-                }
+        "optional": nullable(
+            array(
+                record(
+                    {
+                        "package": STRING,
+                        "distributions": array(STRING),
+                        "asked_by": STRING,
+                        "guard": nullable(STRING),
+                        "spared_ns": INTEGER,
+                        "modules": INTEGER,
+                        "brings": array(STRING),
+                        "dependents": array(STRING),
+                        "environment": mapping(STRING),
+                        "program_line": STRING,
+                    }
+                )
             )
         ),
         "bytecode": nullable(of(Bytecode)),
@@ -700,6 +703,98 @@ EXPLAIN = record(
         "findings": array(record(dict.fromkeys(("name", "severity", "concerns", "meaning"), STRING))),
         **dict.fromkeys(PARTS.values(), nullable(STRING)),
     }
+)
+SIZES_BY_NAME = mapping(INTEGER)
+VERSIONS = nullable(mapping(nullable(STRING)))
+PLAN_CHANGE = {
+    "keywords": {"type": "object"},
+    "words": STRING,
+    "changes_results": BOOLEAN,
+    "needs": nullable(SIZES_BY_NAME),
+    "bytes_by_device": nullable(SIZES_BY_NAME),
+}
+PLAN = record(
+    {
+        "model": STRING,
+        "known": BOOLEAN,
+        "unknown_because": nullable(STRING),
+        "class": nullable(STRING),
+        "versions": VERSIONS,
+        "loader": nullable({"type": "object"}),
+        "python": nullable(STRING),
+        "parameters": nullable(INTEGER),
+        "bytes_by_dtype": nullable(SIZES_BY_NAME),
+        "bytes_by_device": nullable(SIZES_BY_NAME),
+        "buffer_bytes": nullable(INTEGER),
+        "device_map": nullable(mapping(STRING)),
+        "tied": nullable(array(STRING)),
+        "tensors": nullable(mapping(record({"count": INTEGER, "bytes": INTEGER, "names": array(STRING)}))),
+        **dict.fromkeys(
+            (
+                "peak_anon_bytes",
+                "peak_total_bytes",
+                "peak_anon_at_least_bytes",
+                "peak_total_at_least_bytes",
+                "start_anon_bytes",
+                "start_total_bytes",
+                "end_anon_bytes",
+                "end_total_bytes",
+                "unread_bytes",
+                "offload_written_bytes",
+                "cache_bytes",
+            ),
+            nullable(INTEGER),
+        ),
+        "peak_unknown_because": nullable(STRING),
+        "peak_device_bytes": nullable(SIZES_BY_NAME),
+        "peak_phases": nullable(mapping(STRING)),
+        "phases": nullable({"anyOf": [{"type": "object"}, {"type": "array"}]}),
+        "cache_unknown_because": nullable(STRING),
+        "needs": nullable(SIZES_BY_NAME),
+        "limits": mapping({"type": ["integer", "string", "null"]}),
+        "fits": nullable(BOOLEAN),
+        "short_bytes": SIZES_BY_NAME,
+        "change": nullable(record(PLAN_CHANGE)),
+    },
+    {
+        "against": array(
+            record(
+                {
+                    "figure": STRING,
+                    "planned": nullable(INTEGER),
+                    "measured": nullable(INTEGER),
+                    "difference": nullable(NUMBER),
+                }
+            )
+        ),
+        "against_differs": array(record(fields_of(Difference))),
+    },
+)
+FLOOR = record(
+    {
+        "model": STRING,
+        "measured_at": STRING,
+        "filesystem": nullable(STRING),
+        "bytes": INTEGER,
+        "readers": INTEGER,
+        **dict.fromkeys(
+            (
+                "cold_bytes_per_s",
+                "cold_readers_bytes_per_s",
+                "warm_bytes_per_s",
+                "warm_readers_bytes_per_s",
+            ),
+            nullable(INTEGER),
+        ),
+        "import_ns": SIZES_BY_NAME,
+        "kept": nullable(STRING),
+    },
+    {
+        "copy_bytes_per_s": INTEGER,
+        "cast_bytes_per_s": INTEGER,
+        "pinned_bytes_per_s": SIZES_BY_NAME,
+        "pageable_bytes_per_s": SIZES_BY_NAME,
+    },
 )
 VIEWS = {
     "summary": SUMMARY,
@@ -723,6 +818,8 @@ OUTPUTS: dict[str, tuple[str, Schema]] = {
     "compare": ("hftrace compare ... --json", COMPARE),
     "check": ("hftrace check ... --json", CHECK),
     "doctor": ("hftrace doctor --json", DOCTOR),
+    "plan": ("hftrace plan MODEL --json", PLAN),
+    "floor": ("hftrace floor MODEL --json", FLOOR),
     "explain": ("hftrace explain RULE --json", EXPLAIN),
     "explain-all": ("hftrace explain --json", array(EXPLAIN)),
     "synth-list": ("hftrace synth --list --json", SYNTH_LIST),

@@ -59,6 +59,18 @@ def test_a_load_that_is_slow_before_its_first_tensor(folder):
     assert "silent-tail" not in found(lambda: SlowAtTheBeginning.from_pretrained(folder))
 
 
+def test_the_same_weights_twice(folder, tmp_path):
+    finding = found(lambda: [SlowAtTheEnd.from_pretrained(folder) for _ in range(2)])["loaded-twice"]
+    assert (finding.rule, finding.severity) == ("R23", "info")
+    assert finding.numbers["loads"] == len(finding.where.spans) == 2
+    # What it would spare is the second load alone.
+    assert SLEEP * 1e9 <= finding.numbers["spent_ns"] < 2 * SLEEP * 1e9
+    small_llama.write(tmp_path, shards="1GB")
+    assert "loaded-twice" not in found(
+        lambda: [SlowAtTheEnd.from_pretrained(place) for place in (folder, tmp_path)]
+    )
+
+
 def many(folder, layers):
     config = small_llama.config(
         hidden_size=8,

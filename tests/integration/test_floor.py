@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
+import jsonschema
 import pytest
 import transformers.configuration_utils  # noqa: F401 (dtype_keyword looks there)
 
@@ -88,6 +90,8 @@ def load(tmp_path, run_python, checkpoint, cache):
 
 
 def test_what_is_measured_is_kept_and_bounded(floor, cache):
+    schema = Path(hftrace.__file__).parent / "schema" / "json" / "floor.schema.json"
+    jsonschema.Draft202012Validator(json.loads(schema.read_text("utf-8"))).validate(floor)
     assert floor["bytes"] == 100_000_000
     assert floor["warm_bytes_per_s"] > 50_000_000
     assert floor["copy_bytes_per_s"] > floor["bytes"]

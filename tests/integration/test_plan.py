@@ -2,9 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import hftrace
+
+FOLDER = Path(hftrace.__file__).parent / "schema" / "json"
+SCHEMA = jsonschema.Draft202012Validator(json.loads((FOLDER / "plan.schema.json").read_text("utf-8")))
 TRUTH = """
 import json, sys
 from collections import Counter
@@ -99,6 +105,7 @@ def test_a_plan_is_what_the_load_ends_with(run_cli, run_python, synthesize, case
         assert f"this load would fail: SafetensorError: {error}" in done.stderr
         return
     plan = json.loads(done.stdout)
+    SCHEMA.validate(plan)
     dtypes, devices, parameters = found_in(truth.stdout)
     assert plan["bytes_by_dtype"] == dtypes
     assert plan["bytes_by_device"] == devices
@@ -142,6 +149,7 @@ def test_what_does_not_fit_is_said_with_what_to_change(run_cli, synthesize):
     done = run_cli("plan", model, "--dtype", "float32", "--cpu", str(limit), "--json")
     assert done.returncode == 1
     plan = json.loads(done.stdout)
+    SCHEMA.validate(plan)
     assert plan["fits"] is False
     assert plan["change"]["keywords"] == {"dtype": "auto"}
     assert plan["change"]["needs"]["cpu"] <= limit
@@ -159,3 +167,31 @@ def test_devices_that_are_not_here_have_what_a_map_gives_them(run_cli, synthesiz
         if device.startswith("cuda"):
             limit = {"cuda:0": 20_000_000, "cuda:1": 40_000_000}[device]
             assert size <= plan["peak_device_bytes"][device] <= limit
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--device-map", "cuda:0", "--gpu", "1GB"),
+        ("--device-map", "auto", "--max-memory", '{"0": "1GB", "cpu": "2GB"}'),
+        ("--gpu", "1GB"),
+    ],
+)
+def test_a_device_that_is_not_here_is_planned_with_in_every_version(run_cli, synthesize, words):
+    model = synthesize("llama-2-7b", "4MB")
+    done = run_cli("plan", model, "--dtype", "bfloat16", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    stored = sum(plan["bytes_by_dtype"].values())
+    assert plan["bytes_by_device"] == {"cuda:0": stored}
+    assert plan["bytes_by_dtype"].keys() == {"bfloat16"}
+    assert stored <= plan["peak_device_bytes"]["cuda:0"] <= 1.05 * stored
+    assert plan["limits"]["cuda:0"] == 1_000_000_000
+
+
+@pytest.mark.sparse
+def test_devices_of_max_memory_are_counted_from_0(run_cli, synthesize):
+    model = synthesize("llama-2-7b", "4MB")
+    done = run_cli("plan", model, "--device-map", "auto", "--max-memory", '{"1": "1GB"}')
+    assert done.returncode == 2
+    assert "--max-memory names the devices 1: begin with 0" in done.stderr

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_blocks, print_error, print_json
 from hftrace.cli.common.paths import output_directory
@@ -70,11 +71,7 @@ LEAST_RUNS = 5
     metavar="N",
     help="Runs of each version in a step, in turn with its neighbours, after one that is not counted.",
 )
-@click.option("--cold", is_flag=True, help="Measure with the weight files out of the page cache.")
-@click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
-@click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
-@click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
-@click.option("--input", "given", metavar="JSON", help="Its inputs, or a JSON file. Implies --forward.")
+@measured_options
 @model_options()
 @click.option("--memory-limit", metavar="SIZE", help="Kill a run whose anonymous memory passes SIZE.")
 @click.option(

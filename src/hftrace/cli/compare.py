@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.choices import ViewChoice
+from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_blocks, print_json
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
@@ -76,16 +77,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
     metavar="N",
     help="Runs of each variant, in turn, after one that is not counted.",
 )
-@click.option("--cold", is_flag=True, help="Measure with the weight files out of the page cache.")
-@click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
-@click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
-@click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
-@click.option(
-    "--input",
-    "given",
-    metavar="JSON",
-    help="Its inputs, such as '{\"input_ids\": [[1, 2, 3]]}', or a JSON file. Implies --forward.",
-)
+@measured_options
 @model_options(without=("variant",))
 @click.option("--python", metavar="PATH", help="Interpreter of variants that name none.  [default: this one]")
 @click.option("--sample-hz", type=click.FloatRange(0, 1000), metavar="N", help="Memory readings per second.")

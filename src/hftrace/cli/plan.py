@@ -61,8 +61,10 @@ def command(
     gpus = [parse_option("--gpu", units.parse_size, part.strip()) for part in gpu.split(",")] if gpu else []
     given = parse_option("--cpu", units.parse_size, cpu) if cpu else None
     chosen.check(model)
+    asked = chosen.spec(model)
+    gpus = gpus or _devices_of(asked.keywords.get("max_memory"))
     limits = Limits(*_memory(given), gpus)
-    spec = _with_limits(chosen.spec(model), given, limits)
+    spec = _with_limits(asked, given, limits)
     options = {"gpus": gpus, "context": context, "batch": batch or 1}
     plan = plan_facts(plan_load(spec, python, options), limits)
     plan["short_bytes"] = shortage(plan["needs"], limits)
@@ -106,6 +108,26 @@ def _memory(given: int | None) -> tuple[int | None, str]:
         return given, "--cpu"
     group = limits.binding_cgroup_limit_bytes()
     return (group, "the control group") if group is not None else (limits.ram_bytes(), "this machine")
+
+
+def _devices_of(max_memory: Any) -> list[int]:
+    """Returns the sizes of the devices that a ``max_memory`` names: they are as good as ``--gpu``.
+
+    Raises:
+        UsageError: A size that is none, or devices that are not numbered from 0.
+    """
+    if not isinstance(max_memory, Mapping):
+        return []
+    sizes = {int(str(name)): size for name, size in max_memory.items() if str(name).isdecimal()}
+    if sorted(sizes) != list(range(len(sizes))):
+        named = ", ".join(map(str, sorted(sizes)))
+        raise UsageError(
+            f"--max-memory names the devices {named}: begin with 0, and give 0 to one without use"
+        )
+    return [
+        size if type(size) is int else parse_option("--max-memory", units.parse_size, str(size))
+        for _, size in sorted(sizes.items())
+    ]
 
 
 def _with_limits(spec: LoadSpec, cpu: int | None, limits: Limits) -> LoadSpec:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
 from hftrace.cli.common.output import output_options, print_blocks, print_error, print_json
 from hftrace.cli.common.paths import output_directory
@@ -43,11 +44,7 @@ TUNING = "tuning.json"
     help="What may change of the model that comes out: dtype (its weights' precision, quantised ones too), "
     "attention, device.  [default: nothing]",
 )
-@click.option("--cold", is_flag=True, help="Measure with the weight files out of the page cache.")
-@click.option("--warm", is_flag=True, help="Measure with the weight files in the page cache.")
-@click.option("--touch", is_flag=True, help="Measure until every page of the weights was read, too.")
-@click.option("--forward", is_flag=True, help="Measure until one forward pass is done, too.")
-@click.option("--input", "given", metavar="JSON", help="Its inputs, or a JSON file. Implies --forward.")
+@measured_options
 @model_options()
 @click.option("--python", metavar="PATH", help="Interpreter of the loads.  [default: this one]")
 @click.option("-o", "--output", metavar="DIR", help="Where the traces go.  [default: traces/tune-...]")

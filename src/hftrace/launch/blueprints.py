@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from hftrace.errors import HftraceError, UsageError
-from hftrace.launch.child import child_command
+from hftrace.errors import UsageError
+from hftrace.launch.child import ask_interpreter
 
 TIMEOUT_SECONDS = 600
 
@@ -44,25 +43,13 @@ def ask_blueprint(
         "most_bytes": most_bytes,
         "float_bytes": float_bytes,
     }
-    try:
-        done = subprocess.run(
-            child_command(python, "load", "-", "hftrace.record.child.blueprint"),
-            input=json.dumps(question).encode(),
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-    except OSError as error:
-        raise UsageError(f"cannot start {python}: {error.strerror or error}") from None
-    except subprocess.TimeoutExpired:
-        raise HftraceError(f"{python} did not build the model within {TIMEOUT_SECONDS} s") from None
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-        raise HftraceError(f"{python} ended with code {done.returncode}: {last[0][:300]}") from None
-    if not isinstance(answer, dict):
-        raise HftraceError(f"{python} gave no answer that hftrace understands")
+    answer = ask_interpreter(
+        python,
+        *("load", "-", "hftrace.record.child.blueprint"),
+        question=json.dumps(question).encode(),
+        timeout_seconds=TIMEOUT_SECONDS,
+        late=f"did not build the model within {TIMEOUT_SECONDS} s",
+    )
     if "problem" in answer:
         raise UsageError(str(answer["problem"]))
     return answer

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.request import LoadRequest
 from hftrace.record.child.load import REQUEST_FILE, SECRETS_VARIABLE
 from hftrace.schema.redact import redact, redact_value, split_secrets
@@ -26,6 +28,48 @@ def child_command(python: str, *words: str | os.PathLike[str]) -> list[str]:
         words: ``load``, the run's directory and the module that loads, or ``inspect``.
     """
     return [python, str(_BOOTSTRAP), *(os.fspath(word) for word in words)]
+
+
+def ask_interpreter(
+    python: str,
+    *words: str | os.PathLike[str],
+    question: bytes = b"",
+    timeout_seconds: float,
+    late: str,
+) -> dict[str, Any]:
+    """Returns the JSON object that hftrace's own code prints in any interpreter.
+
+    Args:
+        python: The interpreter.
+        words: As for :func:`child_command`.
+        question: What it gets on standard input.
+        timeout_seconds: How long it may take.
+        late: What to say of one that took longer, after its name.
+
+    Raises:
+        UsageError: It cannot be started.
+        HftraceError: It ended without an answer, or gave none in time.
+    """
+    try:
+        done = subprocess.run(
+            child_command(python, *words),
+            input=question,
+            capture_output=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot start {python}: {error.strerror or error}") from None
+    except subprocess.TimeoutExpired:
+        raise HftraceError(f"{python} {late}") from None
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+        raise HftraceError(f"{python} ended with code {done.returncode}: {last[0][:300]}") from None
+    if not isinstance(answer, dict):
+        raise HftraceError(f"{python} gave no answer that hftrace understands")
+    return answer
 
 
 def load_command(run: Path, request: LoadRequest) -> list[str]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hftrace import units
 from hftrace.errors import HftraceError, UsageError
-from hftrace.launch.child import child_command
+from hftrace.launch.child import ask_interpreter
 from hftrace.launch.floors.reads import BLOCK_BYTES, drop, pieces_of, read_rate
 from hftrace.schema.vocabulary import WEIGHT_SUFFIXES
 from hftrace.system.mounts import file_system_of
@@ -128,23 +127,9 @@ def measure(
 
 def _in_child(python: str, seconds: float, most_bytes: int, devices: bool) -> Mapping[str, Any]:
     asked = json.dumps({"seconds": seconds, "bytes": most_bytes, "devices": devices})
-    try:
-        done = subprocess.run(
-            child_command(python, "load", Path(asked), CHILD),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=CHILD_SECONDS + 10 * seconds,
-            check=False,
-        )
-    except OSError as error:
-        raise UsageError(f"cannot start {python}: {error.strerror or error}") from None
-    except subprocess.TimeoutExpired:
-        raise HftraceError(f"{python} did not answer: an import hangs") from None
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
-        raise HftraceError(f"{python} ended with code {done.returncode}: {last[0][:300]}")
-    return answer
+    return ask_interpreter(
+        python,
+        *("load", asked, CHILD),
+        timeout_seconds=CHILD_SECONDS + 10 * seconds,
+        late="did not answer: an import hangs",
+    )

@@ -109,6 +109,9 @@ def _staying(mode: Hollow) -> Any:
     class Staying(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
+            if func is torch.Tensor.to and len(args) > 1 and type(args[1]) is int:
+                # So safetensors asks; torch would look for the accelerator that a bare number means.
+                args = (args[0], torch.device("cuda", args[1]), *args[2:])
             if func is torch.Tensor.to and len(args) > 0 and not kwargs.get("copy"):
                 known = mode.known(args[0])
                 if known is not None and known.kind in _asked(args, kwargs):
