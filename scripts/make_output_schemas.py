@@ -707,6 +707,7 @@ EXPLAIN = record(
 )
 RANKS = record(
     {
+        "ranks": array(INTEGER),
         "job": nullable(
             record(
                 {

@@ -7,6 +7,7 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.ranks.each import RankFacts
 from hftrace.analysis.ranks.job import Job, job_of
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.ranks import CLOCKS, amplification_words, endings_words, slowest_words, together_words
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import BAD, PLAIN, Block
@@ -40,7 +41,13 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns the ranks, and the figures of all of them together."""
     job = job_of(trace)
-    return {"job": job.to_json() if job is not None else None, "outcome": trace.outcome.get("by_rank")}
+    numbers = sorted({lane.rank for lane in span_index(trace).lanes})
+    by_rank = trace.outcome.get("by_rank")
+    return {
+        "ranks": numbers,
+        "job": job.to_json() if job is not None else None,
+        "outcome": by_rank if isinstance(by_rank, list) else None,
+    }
 
 
 def _cells(rank: RankFacts) -> tuple[str, ...]:
