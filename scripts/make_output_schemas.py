@@ -15,6 +15,7 @@ import json
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.plan.against import Difference
+from hftrace.analysis.ranks.each import RankFacts
+from hftrace.analysis.ranks.job import Job
 from hftrace.analysis.time import session
 from hftrace.analysis.time.generation import Generation
 from hftrace.analysis.time.imports import Bytecode, PackageSum, StorageRead
@@ -80,7 +83,8 @@ def record(keys: dict[str, Schema], optional: dict[str, Schema] | None = None) -
 def fields_of(row: type) -> dict[str, Schema]:
     """Returns the schemas of the fields of a dataclass or a named tuple."""
     hints = typing.get_type_hints(row)
-    return {name: of(hint) for name, hint in hints.items()}
+    # What a row computes when it is asked is a property of another name.
+    return {name: of(hint) for name, hint in hints.items() if typing.get_origin(hint) is not Callable}
 
 
 def of(hint: Any) -> Schema:
@@ -431,7 +435,7 @@ OFFLOAD = record(
                     "asked": ANY,
                     "asked_limits": nullable(mapping(ANY)),
                     "computed": BOOLEAN,
-                    "places": array(of(Place)),
+                    "places": array(record({**fields_of(Place), "modules": array(STRING)})),
                     "largest_bytes": nullable(INTEGER),
                     "largest_name": nullable(STRING),
                     **WRITTEN,
@@ -796,9 +800,32 @@ FLOOR = record(
         "pageable_bytes_per_s": SIZES_BY_NAME,
     },
 )
+RANKS = record(
+    {
+        "ranks": array(INTEGER),
+        "job": nullable(
+            record(
+                {
+                    **fields_of(Job),
+                    "ranks": array(
+                        record(
+                            {
+                                **fields_of(RankFacts),
+                                "busy_ns": INTEGER,
+                                "committed_bytes": nullable(INTEGER),
+                            }
+                        )
+                    ),
+                }
+            )
+        ),
+        "outcome": nullable(array(ANY)),
+    }
+)
 VIEWS = {
     "summary": SUMMARY,
     "loads": array(LOAD),
+    "ranks": RANKS,
     "tree": array({"$ref": "#/$defs/node"}),
     "timeline": TIMELINE,
     "model": MODEL,

@@ -2,13 +2,15 @@
 
     torchrun --nproc-per-node 2 rank_script.py FOLDER HOW [RANK]
 
-FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``dies`` (rank RANK is killed in its block, and the
-others wait for it), ``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out``
-(rank RANK records nothing). Under ``hftrace run`` it has no block of its own.
+FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``reads`` (with a cast from a cold cache; what the
+kernel has counted goes to a file), ``dies`` (rank RANK is killed in its block, and the others wait for it),
+``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out`` (rank RANK records
+nothing). Under ``hftrace run`` it has no block of its own.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +23,24 @@ import transformers
 from torch import distributed
 
 import hftrace
+from hftrace.system import page_cache
+
+
+def storage_read() -> int:
+    """Returns what this process has caused to be read from storage, by the kernel's own count."""
+    with open("/proc/self/io", encoding="ascii") as handle:
+        return next(int(line.split()[1]) for line in handle if line.startswith("read_bytes"))
+
+
+def read_weights(folder: Path, rank: int) -> None:
+    """Loads with a cast, from a cold cache, and leaves what the kernel counted in a file."""
+    transformers.LlamaForCausalLM  # noqa: B018 (its module is imported here, and not in the load)
+    if rank == 0:
+        page_cache.evict([folder / "model" / "model.safetensors"])
+    distributed.barrier()
+    before = storage_read()
+    transformers.LlamaForCausalLM.from_pretrained(folder / "model", torch_dtype=torch.float32)
+    (folder / f"read{rank}.json").write_text(json.dumps(storage_read() - before))
 
 
 def main() -> None:
@@ -36,7 +56,10 @@ def main() -> None:
     with nullcontext() if "HFTRACE_RUN" in os.environ else hftrace.trace(folder / "trace.json"):
         distributed.init_process_group("gloo")
         distributed.barrier()
-        transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
+        if how == "reads":
+            read_weights(folder, rank)
+        else:
+            transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
         if how in ("dies", "all-die") and rank == chosen:
             time.sleep(0.5 if how == "dies" else 2)  # the others are in their barrier by now
             os.kill(os.getpid(), signal.SIGKILL)

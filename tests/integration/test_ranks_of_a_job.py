@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +14,10 @@ import pytest
 import small_llama
 
 import hftrace
+from evictable import resident_anywhere
+from hftrace.analysis.ranks.job import job_of
+from hftrace.replay.merging.merge import merge
+from hftrace.system import page_cache
 
 pytestmark = [pytest.mark.integration, pytest.mark.sparse]
 
@@ -94,3 +103,74 @@ def test_a_rank_that_records_nothing_keeps_nobody_waiting(job):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (trace.header["ranks"], trace.header["world_size"]) == ([0], 2)
     assert "hftrace: rank 0 of 2 wrote" in done.stderr
+
+
+@pytest.mark.once
+def test_what_came_from_storage_is_what_the_kernel_counted(job, tmp_path):
+    small_llama.write(tmp_path / "model", shards="1GB", hidden_size=512, vocab_size=8192)
+    file = tmp_path / "model" / "model.safetensors"
+    page_cache.evict([file])
+    if resident_anywhere(file) != 0:
+        pytest.skip("this file system keeps its files in memory, or does not say what is in the page cache")
+    trace, done = job("reads")
+    assert done.returncode == 0, done.stderr[-3000:]
+    counted = [json.loads((tmp_path / f"read{rank}.json").read_text()) for rank in (0, 1)]
+    facts = job_of(trace)
+    assert facts.checkpoint_bytes == file.stat().st_size
+    # Between the edges of the phase and of the call a rank reads next to nothing.
+    for rank, size in zip(facts.ranks, counted, strict=True):
+        assert abs(rank.storage_read_bytes - size) <= max(0.02 * size, 200_000)
+    assert facts.read_amplification == pytest.approx(sum(counted) / file.stat().st_size, abs=0.05)
+    assert 0.5 < facts.read_amplification < 1.5
+    names = {row.name: row for row in trace.tensors if row.rank == 0 and row.kind == "parameter"}
+    assert facts.ranks[0].held_bytes >= sum(row.bytes for row in names.values())
+
+
+@pytest.mark.once
+def test_two_launchers_make_a_file_each_which_merge(tmp_path):
+    small_llama.write(tmp_path / "model", shards="1GB")
+    words = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2")
+    place = ("--master-addr", "127.0.0.1", "--master-port", str(free_port()))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launchers = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                *words,
+                *place,
+                "--node-rank",
+                node,
+                os.fspath(SCRIPT),
+                os.fspath(tmp_path),
+                "ends",
+            ],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in "01"
+    ]
+    said = [launcher.communicate(timeout=300)[1] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0], said[0][-2000:] + said[1][-2000:]
+    names = ("trace.json", "trace.node1.json")
+    assert sorted(path.name for path in tmp_path.glob("*trace*")) == sorted(names)
+    nodes = [hftrace.Trace.open(tmp_path / name) for name in names]
+    assert [node.header["ranks"] for node in nodes] == [[0, 1], [2, 3]]
+    whole = merge(zip(names, nodes, strict=True))
+    assert whole.header["ranks"] == [0, 1, 2, 3]
+    # One machine, whatever the launchers call it: one clock. Nobody leaves a barrier before all have come.
+    assert whole.header["merged"]["clocks"] == "monotonic"
+    barriers = [
+        next(row for row in whole.spans if row.name == "barrier" and row.rank == rank) for rank in range(4)
+    ]
+    assert max(row.start_ns for row in barriers) <= min(row.end_ns for row in barriers)
+    assert [rank.loads for rank in job_of(whole).ranks] == [1] * 4
+
+
+def free_port() -> int:
+    """Returns a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port

@@ -20,9 +20,9 @@ from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.guard import Guard
 from hftrace.launch.interrupts import Interrupts
-from hftrace.launch.job import RanksFollower, in_a_job, is_first, leave_note
 from hftrace.launch.kept import RunDirectory, has_journal
 from hftrace.launch.listening import NOBODY, Listener
+from hftrace.launch.live_ranks import RanksFollower, in_a_job, is_first, leave_note
 from hftrace.launch.preparation import prepare
 from hftrace.launch.progress import JournalFollower, limit_of
 from hftrace.launch.request import LoadRequest, WatchOptions

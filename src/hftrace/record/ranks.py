@@ -78,12 +78,11 @@ def job_key() -> str:
     torchrun has a new folder for the errors of each of its attempts. What else starts ranks is their
     parent, which has a number and a start of its own.
     """
-    known = os.environ.get(JOB_VARIABLE)
-    if known:
-        return known
-    errors = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    errors, known = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get(JOB_VARIABLE)
     if errors:
         words = [os.path.dirname(os.path.dirname(errors))]
+    elif known:
+        return known
     else:
         parent = os.getppid()
         words = [f"{parent} {start_ticks(parent)}"]

@@ -28,13 +28,22 @@ def ranks_words(trace: Trace) -> str:
         each = most if least == most else f"{least} to {most}"
         parts.append(f"each holds {each} of {units.byte_count(job.whole_bytes)}")
     if job.read_amplification is not None:
-        parts.append(f"read {job.read_amplification:.2f} {TIMES} the checkpoint from storage")
+        parts.append(amplification_words(job))
     waits = [rank.wait_ns + rank.mesh_ns for rank in job.ranks]
     if any(waits):
         parts.append(f"waiting and mesh up to {units.duration(max(waits))}")
     if job.slowest is not None:
         parts.append(slowest_words(job))
     return "; ".join(parts)
+
+
+def amplification_words(job: Job) -> str:
+    """Returns how often the checkpoint came from storage; empty where that was not seen on every rank."""
+    if job.read_amplification is None:
+        return ""
+    if not job.read_amplification:
+        return "nothing came from storage"
+    return f"{job.read_amplification:.2f} {TIMES} the checkpoint came from storage"
 
 
 def slowest_words(job: Job) -> str:

@@ -105,12 +105,14 @@ def took_words(trace: Trace) -> str:
         kind = "after" if part.kind in follow else part.kind
         spent[kind] = spent.get(kind, 0) + part.duration_ns
     loads = len(span_index(trace).load_rows)
+    # Parts outside of loads are added up, and ranks do theirs at the same time.
+    added = " over all ranks" if len({lane.rank for lane in span_index(trace).lanes}) > 1 else ""
     words = []
     if before := spent.pop("import", 0):
         # Beside it stands a bar of all imports, those in loads among them.
         also_inside = loads > 1 and phase_times(trace).get("import", 0) > before
         where = " outside of loads" if also_inside else ""
-        words.append(f"imports{where} {units.duration(before)}")
+        words.append(f"imports{where} {units.duration(before)}{added}")
     named = ""
     # What one load shows is no claim on the session, but its own phases are known.
     known = all(reason.kind in ("one-load", "hidden") for reason in doubts(trace))
@@ -121,12 +123,12 @@ def took_words(trace: Trace) -> str:
         words.append(f"{name} {units.duration(inside_ns(trace))}" + (f" ({named})" if named else ""))
     for kind, name in (("surgery", "changes to the model"), ("save", "saving"), ("step", "steps")):
         if kind in spent:
-            words.append(f"{name} {units.duration(spent.pop(kind))}")
+            words.append(f"{name} {units.duration(spent.pop(kind))}{added}")
     if after := spent.pop("after", 0):
         words.append(f"{units.duration(after)} after it")
     own = spent.pop(OWN, 0)
     outside = spent.pop(OUTSIDE, 0)
-    words += [f"{kind} {units.duration(time)}" for kind, time in spent.items()]
+    words += [f"{kind} {units.duration(time)}{added}" for kind, time in spent.items()]
     if outside >= LEAST_SHARE * wall:
         words.append(f"outside of these {units.duration(outside)}")
     if own >= LEAST_SHARE * wall:

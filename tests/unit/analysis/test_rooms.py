@@ -8,7 +8,7 @@ import pytest
 import hftrace.analysis
 
 ROOT = Path(hftrace.analysis.__file__).parent
-ROOMS = ("", "ledger", "time", "memory", "ending", "findings", "compare", "plan")
+ROOMS = ("", "ledger", "time", "memory", "ranks", "ending", "findings", "compare", "plan")
 """From the ground up; the first are the single modules that all of them stand on."""
 ABOVE = {"budgets", "load_facts", "model_trees", "summary"}
 """Single modules that stand on all rooms."""

@@ -1,104 +1,95 @@
-"""The ranks of one job find each other by their folder."""
+"""The last rank puts the traces of all together; what does not belong to them, or is not there yet, stays."""
 
 from __future__ import annotations
 
-import json
-import time
+import dataclasses
 
 import pytest
 
-from hftrace.launch import job
-from hftrace.launch.progress import JournalFollower
-from hftrace.launch.run_directory import RUN_PREFIX
-from hftrace.launch.tail import JournalTail
-from hftrace.schema import journal, lines
-from hftrace.schema.encoding import to_line
+from hftrace.launch.jobs import join
+from hftrace.record.ranks import JOB_VARIABLE, Rank
+from hftrace.schema.model import Facts, Span, Table
+from hftrace.schema.trace import Trace
 
-NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
+
+@pytest.fixture(autouse=True)
+def launched(monkeypatch):
+    for name in ("TORCHELASTIC_ERROR_FILE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        JOB_VARIABLE: "this",
+    }.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def be(monkeypatch):
-    """Makes this process one rank of a job."""
+def write(make_trace, tmp_path):
+    """Writes the trace of a rank where that rank does."""
 
-    def rank(number, local=None, port="29500"):
-        local = number if local is None else local
-        for name, value in zip(NAMES, (number, local, 2, "host", port, "none"), strict=True):
-            monkeypatch.setenv(name, str(value))
+    def written(number, of=2, key="this"):
+        trace = make_trace(tensors=3, shards=1, samples=2)
+        header = {
+            **trace.header,
+            "ranks": [number],
+            "world_size": of,
+            "processes": [{"pid": 100 + number, "rank": number, "job": {"key": key}}],
+        }
+        columns = {**trace.spans.columns, "rank": [number] * len(trace.spans)}
+        made = dataclasses.replace(trace, header=Facts(header), spans=Table(Span, columns))
+        path = Rank(number, of).path(tmp_path / "t.json")
+        made.save(path)
+        return path
 
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    return rank
-
-
-def run_directory(folder, name):
-    path = folder / f"{RUN_PREFIX}{name}"
-    path.mkdir()
-    return path
-
-
-def begins(run, rank, phase):
-    begin = lines.Begin(1, None, phase, "n", None, 1, 5, lines.Edge(), {})
-    journal.journal_path(run, 10 + rank, rank).write_text(json.dumps(to_line(begin)) + "\n")
+    return written
 
 
-def test_a_process_of_its_own_leaves_nothing(be, tmp_path):
-    job.leave_note(tmp_path)
-    assert not list(tmp_path.iterdir())
-    assert job.is_first()
-    assert not job.in_a_job()
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_first_of_a_node_draws(be):
-    be(0)
-    assert job.is_first()
-    be(1)
-    assert not job.is_first()
-    be(1, local=0)
-    assert job.is_first(), "of another node"
+def test_the_last_one_makes_one_of_them(write, tmp_path):
+    first = write(0)
+    assert join(first, tmp_path / "t.json", Rank(0, 2), force=False) is None
+    joined = join(write(1), tmp_path / "t.json", Rank(1, 2), force=False)
+    assert joined.path == tmp_path / "t.json"
+    assert names(tmp_path) == ["t.json"]
+    assert Trace.open(joined.path).header["ranks"] == [0, 1]
+    # Whoever comes once more finds nothing to do, and changes nothing.
+    before = joined.path.read_bytes()
+    assert join(joined.path, tmp_path / "t.json", Rank(0, 2), force=False) is None
+    assert joined.path.read_bytes() == before
 
 
-def test_the_first_sees_what_all_do(be, tmp_path, monkeypatch):
-    monkeypatch.setattr(job, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(job, "OTHERS_SECONDS", 0)
-    first, second, other = (run_directory(tmp_path, name) for name in ("a", "b", "c"))
-    be(1)
-    job.leave_note(second)
-    be(1, port="29501")
-    job.leave_note(other)
-    be(0)
-    job.leave_note(first)
-    follower = job.RanksFollower(JournalFollower(first, JournalTail(first)), first)
-    assert [(each.rank, each.phase) for each in follower.poll().processes] == [(0, "start"), (1, "start")]
-    begins(first, 0, "config")
-    begins(second, 1, "import")
-    begins(other, 1, "weights")
-    assert [(each.rank, each.phase) for each in follower.poll().processes] == [(0, "config"), (1, "import")]
-    for path in second.iterdir():
-        path.unlink()
-    second.rmdir()
-    assert [(each.rank, each.phase) for each in follower.poll().processes] == [(0, "config"), (1, "done")]
+def test_a_file_of_another_job_is_left_alone(write, tmp_path):
+    write(0, key="earlier")
+    assert join(write(1), tmp_path / "t.json", Rank(1, 2), force=True) is None
+    assert names(tmp_path) == ["t.json", "t.rank1.json"]
 
 
-@pytest.mark.parametrize("note", ["", "[", "[]", '{"job": 3}', '{"job": ["host"], "rank": "x"}'])
-def test_a_note_that_is_none(be, tmp_path, note):
-    be(0)
-    (run_directory(tmp_path, "b") / job.NOTE).write_text(note)
-    own = run_directory(tmp_path, "a")
-    follower = job.RanksFollower(JournalFollower(own, JournalTail(own)), own)
-    assert [each.rank for each in follower.poll().processes] == [0]
+def test_what_cannot_be_read_stays_with_a_word_and_a_command(write, tmp_path, capsys):
+    (tmp_path / "t.json").write_text("{")
+    assert join(write(1), tmp_path / "t.json", Rank(1, 2), force=False) is None
+    assert names(tmp_path) == ["t.json", "t.rank1.json"]
+    assert "hftrace merge" in capsys.readouterr().err
 
 
-def test_the_others_wait_for_the_first_and_not_for_ever(be, tmp_path, monkeypatch):
-    first = run_directory(tmp_path, "a")
-    be(0)
-    job.leave_note(first)
-    be(1)
-    monkeypatch.setattr(job, "LAST_SECONDS", 0.2)
-    began = time.monotonic()
-    job.wait_for_first(tmp_path)
-    assert 0.2 <= time.monotonic() - began < 2
-    (first / job.NOTE).unlink()
-    began = time.monotonic()
-    job.wait_for_first(tmp_path)
-    assert time.monotonic() - began < 0.2
+def test_another_machine_has_a_file_of_its_own(write, tmp_path, monkeypatch):
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    write(2, of=4)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("RANK", "3")
+    (tmp_path / "t.node1.json").write_text("mine")
+    joined = join(write(3, of=4), tmp_path / "t.json", Rank(3, 4), force=False)
+    assert joined.path.name == "t.node1-2.json"
+    assert names(tmp_path) == ["t.node1-2.json", "t.node1.json"]
+    assert (tmp_path / "t.node1.json").read_text() == "mine"
+
+
+def test_a_rank_with_a_name_of_its_own_is_not_joined(write, tmp_path):
+    write(0)
+    moved = write(1).rename(tmp_path / "t.rank1-2.json")
+    assert join(moved, tmp_path / "t.json", Rank(1, 2), force=False) is None
+    assert names(tmp_path) == ["t.json", "t.rank1-2.json"]

@@ -18,7 +18,7 @@ READ_SHARE = 1.5
 """Times the checkpoint that all ranks together may read: shards that two of them need are read twice."""
 SPREAD = 0.2
 """Of the machine that read most: two that need the same do not differ by more."""
-DIVIDING = ("tp_plan", "tp_size", "device_mesh", "distributed_config")
+DIVIDING = ("tp_plan", "tp_size", "fsdp_size", "device_mesh", "distributed_config")
 """Keywords of ``from_pretrained`` that ask for a part on each rank."""
 SWITCHES = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_USE_DEEPSPEED")
 """Variables that ask for that elsewhere."""

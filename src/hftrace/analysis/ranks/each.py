@@ -213,10 +213,12 @@ def _inside(parents: Sequence[int | None], phases: Sequence[str], row: int) -> b
 
 def _process_of(trace: Trace, rank: int) -> dict[str, Any]:
     known = trace.header.get("processes")
-    for process in known if isinstance(known, list) else ():
-        if isinstance(process, dict) and process.get("rank") == rank:
-            return process
-    return {}
+    own = [
+        process
+        for process in (known if isinstance(known, list) else ())
+        if isinstance(process, dict) and process.get("rank") == rank
+    ]
+    return next((process for process in own if process.get("job")), own[0] if own else {})
 
 
 def _status(trace: Trace, rank: int) -> str | None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hftrace.cli.common.output import make_console
-from hftrace.launch.job import is_first, wait_for_first
 from hftrace.launch.kept import to_stderr
 from hftrace.launch.listening import NOBODY, Listen, Listener
+from hftrace.launch.live_ranks import is_first, wait_for_first
 from hftrace.render.live import live_block, plain_line
 from hftrace.render.terminal import output_width
 from hftrace.render.text import clean

@@ -98,6 +98,13 @@ _KEYWORD_OPTIONS = (
         "with options as in 'bnb-4bit: bnb_4bit_quant_type=nf4, bnb_4bit_use_double_quant=true'.",
     ),
     _option("--tp-plan", metavar="PLAN", help="Tensor parallel plan: auto."),
+    *(
+        click.option(name, type=click.IntRange(1), metavar="N", help=f"{what} Under torchrun.")
+        for name, what in (
+            ("--tp-size", "Divide each layer among N ranks (tensor parallel)."),
+            ("--fsdp-size", "Divide the model among N ranks (FSDP2)."),
+        )
+    ),
 )
 
 _EXTRA_OPTION = click.option(

@@ -24,7 +24,7 @@ CHANGED_BY = {
     "attn_implementation": ATTENTION,
     "device_map": DEVICE,
     "max_memory": DEVICE,
-    "tp_plan": DEVICE,
+    **dict.fromkeys(("tp_plan", "tp_size", "fsdp_size", "distributed_config"), DEVICE),
 }
 """What keywords change of a model."""
 CPU = "cpu"

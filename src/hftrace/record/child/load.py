@@ -21,6 +21,7 @@ from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
 from hftrace.record.child.beside import BesideError, beside
 from hftrace.record.child.collector import collecting
+from hftrace.record.child.dividing import divide
 from hftrace.record.child.gguf_header import architecture_of
 from hftrace.record.child.keywords import KEYWORDS, dtype_keyword, ignored_keywords
 from hftrace.record.child.quantization import (
@@ -232,7 +233,7 @@ def _keywords(keywords: dict[str, Any]) -> dict[str, Any]:
     """Turns JSON keywords into what ``from_pretrained`` of this version takes.
 
     Raises:
-        RequestError: A dtype that torch does not know.
+        RequestError: A dtype that torch does not know, a division that this version does not.
     """
     dtype = keywords.pop("dtype", None)
     if dtype is not None:
@@ -244,6 +245,8 @@ def _keywords(keywords: dict[str, Any]) -> dict[str, Any]:
                 raise RequestError(f"torch has no dtype {dtype!r}: use bfloat16, float16, float32 or auto")
             dtype = known
         keywords[dtype_keyword()] = dtype
+    if (problem := divide(keywords)) is not None:
+        raise RequestError(problem)
     if "quantization_config" in keywords:
         keywords["quantization_config"] = as_object(keywords["quantization_config"])
     memory = keywords.get("max_memory")

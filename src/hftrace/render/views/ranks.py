@@ -7,7 +7,8 @@ from typing import Any
 from hftrace import units
 from hftrace.analysis.ranks.each import RankFacts
 from hftrace.analysis.ranks.job import Job, job_of
-from hftrace.render.ranks import CLOCKS, endings_words, slowest_words, together_words
+from hftrace.analysis.time.spans import span_index
+from hftrace.render.ranks import CLOCKS, amplification_words, endings_words, slowest_words, together_words
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import BAD, PLAIN, Block
 from hftrace.render.views.options import ViewOptions
@@ -40,7 +41,13 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     """Returns the ranks, and the figures of all of them together."""
     job = job_of(trace)
-    return {"job": job.to_json() if job is not None else None, "outcome": trace.outcome.get("by_rank")}
+    numbers = sorted({lane.rank for lane in span_index(trace).lanes})
+    by_rank = trace.outcome.get("by_rank")
+    return {
+        "ranks": numbers,
+        "job": job.to_json() if job is not None else None,
+        "outcome": by_rank if isinstance(by_rank, list) else None,
+    }
 
 
 def _cells(rank: RankFacts) -> tuple[str, ...]:
@@ -68,11 +75,9 @@ def _remarks(trace: Trace, job: Job) -> list[str]:
     said = []
     whole, share = units.byte_count(job.whole_bytes), units.byte_count(job.share_bytes)
     said.append(f"the model is {whole}: an even part for each of {job.world_size} ranks is {share}")
-    if job.read_amplification is not None:
-        said.append(
-            f"{job.read_amplification:.2f} times the checkpoint, {units.byte_count(job.checkpoint_bytes)}, "
-            "came from storage; what another rank had read before it, or was in the cache, did not"
-        )
+    if words := amplification_words(job):
+        size = units.byte_count(job.checkpoint_bytes)
+        said.append(f"{words}, which has {size}; what the cache or another rank had did not have to")
     else:
         said.append("how much of the checkpoint came from storage was not seen on every rank")
     if words := together_words(trace):

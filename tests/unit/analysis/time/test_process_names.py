@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hftrace.analysis.time.process_names import name_of_process, process_names
-from hftrace.schema.model import Span, Table
+from hftrace.schema.model import Facts, Span, Table
 
 
 def of_processes(make_trace, found):
@@ -38,3 +38,16 @@ def test_names(make_trace, found, names):
         assert name_of_process(trace, rank, pid) == names.get((rank, pid))
     unique = len({rank for rank, _ in found}) == len(found) > 1
     assert name_of_process(trace, 0, None) == ("rank 0" if unique else None)
+
+
+def test_a_launcher_and_a_child_are_no_ranks(make_trace):
+    found = [(0, 10), (0, 11), (0, 13), (1, 12)]
+    trace = of_processes(make_trace, found)
+    processes = [{"rank": rank, "pid": pid, "job": {"key": "x"} if pid > 10 else None} for rank, pid in found]
+    trace = dataclasses.replace(trace, header=Facts({**trace.header, "processes": processes}))
+    assert process_names(trace) == {
+        (0, 10): "process 10",
+        (0, 11): "rank 0",
+        (0, 13): "process 13",
+        (1, 12): "rank 1",
+    }
