@@ -309,11 +309,12 @@ class Recording:
             return
         sampler, self._sampler = self._sampler, None
         gone = sampler.stop() if sampler is not None else None
+        checkpoint = tracer.recorder.first_checkpoint
         try:
             trace = replay(
                 directory,
                 header={"command": "trace", "argv": redact_arguments(sys.argv)},
-                environment=checkpoint_storage(tracer),
+                environment=storage_facts(checkpoint) if checkpoint else {"filesystem": None},
                 outcome=ending,
                 opened=tracer.recorder.files.opened,
             )
@@ -393,12 +394,3 @@ def with_post_mortem(trace: Trace) -> Trace:
     """Returns the trace with what can be said about the end of a load in a process that lives on."""
     facts = DeathFacts(cgroup_limit_bytes=binding_cgroup_limit_bytes(), ram_bytes=ram_bytes())
     return dataclasses.replace(trace, outcome=Facts({**trace.outcome, **post_mortem(trace, facts)}))
-
-
-def checkpoint_storage(tracer: Tracer) -> dict[str, Any]:
-    """Returns what is known of the storage of the first weight file that the tracer saw."""
-    path = tracer.recorder.first_checkpoint
-    return storage_facts(path) if path else {"filesystem": None}
-
-
-__all__ = ["Recording", "checkpoint_storage"]

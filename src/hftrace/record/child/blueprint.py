@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hftrace.record.child.load import LAST, PREFERRED
+from hftrace.record.child.auto_classes import LAST, PREFERRED
 from hftrace.record.child.shrinking import Step, more_layers, more_tokens, steps
 
 FLOAT = "float"

@@ -19,6 +19,7 @@ from typing import Any
 
 from hftrace.record import gil
 from hftrace.record.child.adapters import AdapterError, adapter_config, base_of, class_for
+from hftrace.record.child.auto_classes import LAST, PREFERRED, TASKS
 from hftrace.record.child.beside import BesideError, beside
 from hftrace.record.child.collector import collecting
 from hftrace.record.child.dividing import divide
@@ -48,35 +49,7 @@ SECRETS_VARIABLE = "HFTRACE_SECRET_KEYWORDS"
 PROBLEM_FILE = "problem.txt"
 """Where bootstrap.py says why this interpreter cannot run hftrace at all."""
 
-TASKS = {
-    "text-generation": "AutoModelForCausalLM",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-    "summarization": "AutoModelForSeq2SeqLM",
-    "translation": "AutoModelForSeq2SeqLM",
-    "fill-mask": "AutoModelForMaskedLM",
-    "feature-extraction": "AutoModel",
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "image-classification": "AutoModelForImageClassification",
-    "object-detection": "AutoModelForObjectDetection",
-    "image-text-to-text": "AutoModelForImageTextToText",
-    "automatic-speech-recognition": "AutoModelForSpeechSeq2Seq",
-    "audio-classification": "AutoModelForAudioClassification",
-}
-
-PREFERRED = (
-    "AutoModelForCausalLM",
-    "AutoModelForSeq2SeqLM",
-    "AutoModelForMaskedLM",
-    "AutoModelForImageTextToText",
-    "AutoModelForSpeechSeq2Seq",
-    "AutoModelForSequenceClassification",
-    "AutoModelForImageClassification",
-)
-"""Asked first: an architecture may stand in several tables (GPT2LMHeadModel also pre-trains)."""
 CONFIGS = "transformers.models.auto.configuration_auto"
-LAST = ("AutoModelForPreTraining", "AutoModel")
 
 
 class RequestError(Exception):
