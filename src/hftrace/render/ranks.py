@@ -42,7 +42,7 @@ def amplification_words(job: Job) -> str:
     if job.read_amplification is None:
         return ""
     if not job.read_amplification:
-        return "nothing came from storage"
+        return "nothing of the checkpoint came from storage"
     return f"{job.read_amplification:.2f} {TIMES} the checkpoint came from storage"
 
 

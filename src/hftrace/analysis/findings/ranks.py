@@ -60,14 +60,15 @@ def full_copy_per_rank(trace: Trace) -> Iterator[Finding]:
         if worst.divided
         else "none of its tensors is a part"
     )
-    switches = "; ".join(_switches(trace)) or "no variable of FSDP or DeepSpeed was set"
+    keywords = [f"{name}=" for name in DIVIDING if asked_keywords(trace).get(name) is not None]
+    told = ", ".join([*keywords, *_switches(trace)]) or "no keyword or variable that divides a model"
     yield Finding(
         "R14",
         "full-copy-per-rank",
         f"{several.capitalize()} {names} committed memory for more than a part of the model",
         f"The model weighs {units.byte_count(job.whole_bytes)}, an even part for {job.world_size} ranks is "
         f"{units.byte_count(job.share_bytes)}. Rank {worst.rank} committed "
-        f"{units.byte_count(worst.committed_bytes)}, and {divided}. Asked: {asked or 'nothing'}; {switches}.",
+        f"{units.byte_count(worst.committed_bytes)}, and {divided}. Asked for: {told}.",
         "What divides the model has to be on when from_pretrained is called: initialise the process group, "
         "and set the variables of accelerate or the configuration of DeepSpeed, before it.",
         cost_bytes=sum(size for _, size in found),

@@ -77,7 +77,7 @@ def _remarks(trace: Trace, job: Job) -> list[str]:
     said.append(f"the model is {whole}: an even part for each of {job.world_size} ranks is {share}")
     if words := amplification_words(job):
         size = units.byte_count(job.checkpoint_bytes)
-        said.append(f"{words}, which has {size}; what the cache or another rank had did not have to")
+        said.append(f"{words} (it has {size}); what the cache or another rank had did not have to")
     else:
         said.append("how much of the checkpoint came from storage was not seen on every rank")
     if words := together_words(trace):

@@ -161,12 +161,13 @@ def _outside(trace: Trace, width: int) -> Iterable[Line]:
     total = units.duration(outside_ns(trace))
     yield heading("Outside of loads", width, f"{total} of {units.duration(session_wall_ns(trace))}")
     for part in found[:OUTSIDE_PARTS]:
-        share = units.share(part.duration_ns / session_wall_ns(trace)) if session_wall_ns(trace) else ""
+        # What several ranks, or threads, did at the same time is no share of the session.
+        share = part.duration_ns / session_wall_ns(trace) if session_wall_ns(trace) else None
         yield [
             (phase_letter(part.kind) + " ", phase_style(part.kind)),
             (fit(clean(part_words(part, command)), width - 19), PLAIN if part.status == "ok" else BAD),
             (fit(units.duration(part.duration_ns), 11, "right"), PLAIN),
-            (fit(share, 6, "right"), DIM),
+            (fit(units.share(share) if share is not None and share <= 1 else "", 6, "right"), DIM),
         ]
         yield from _inside(trace, part, width)
     if len(found) > OUTSIDE_PARTS:
