@@ -272,7 +272,7 @@ def _chosen(values: dict[str, Any], stored_format: str) -> ModelOptions:
     if class_name and task:
         raise UsageError("--class and --task both choose the class: give one of them")
     if task:
-        from hftrace.record.child.load import TASKS
+        from hftrace.record.child.auto_classes import TASKS
 
         if task not in TASKS:
             raise UsageError(f"unknown task {task!r}: known are {', '.join(sorted(TASKS))}")
