@@ -822,6 +822,94 @@ RANKS = record(
         "outcome": nullable(array(ANY)),
     }
 )
+COMPARISON = {**COMPARE, "required": [key for key in COMPARE["required"] if key != "ranking"]}
+JUDGEMENT = nullable(record({"ratio": nullable(NUMBER), "p_value": nullable(NUMBER), "verdict": STRING}))
+EQUALITY = nullable(record({"proven": BOOLEAN, "how": STRING}))
+CALL = nullable(
+    record(
+        {
+            "python": STRING,
+            "class": nullable(STRING),
+            "keywords": {"type": "object"},
+            "environment": mapping(STRING),
+            "collector": nullable(STRING),
+        }
+    )
+)
+TUNE = record(
+    {
+        "objective": STRING,
+        "metric": STRING,
+        "better": BOOLEAN,
+        "verdict": nullable(STRING),
+        "ratio": nullable(NUMBER),
+        "settings": array(STRING),
+        "call": CALL,
+        "plain": CALL,
+        "equal": EQUALITY,
+        "tried": array(
+            record(
+                {
+                    "name": STRING,
+                    "keywords": {"type": "object"},
+                    "without": array(STRING),
+                    "environment": mapping(STRING),
+                    "collector": nullable(STRING),
+                    "changes": array(STRING),
+                    "finding": nullable(STRING),
+                    "alone": JUDGEMENT,
+                    "without_it": JUDGEMENT,
+                    "equal": EQUALITY,
+                    "peak_bytes": nullable(INTEGER),
+                    "reason": nullable(STRING),
+                }
+            )
+        ),
+        "max_peak_bytes": nullable(INTEGER),
+        "plain_peak_bytes": nullable(INTEGER),
+        "best_peak_bytes": nullable(INTEGER),
+        "budget_seconds": NUMBER,
+        "spent_seconds": NUMBER,
+        "notes": array(STRING),
+        "comparison": nullable(COMPARISON),
+        "directory": STRING,
+        "proof_directory": nullable(STRING),
+    }
+)
+BISECT = record(
+    {
+        "metric": STRING,
+        "good": STRING,
+        "bad": STRING,
+        "candidates": array(STRING),
+        "first_bad": nullable(STRING),
+        "last_good": nullable(STRING),
+        "suspects": array(STRING),
+        "proven": BOOLEAN,
+        "verdict": nullable(STRING),
+        "ratio": nullable(NUMBER),
+        "phases": mapping(INTEGER),
+        "phase_verdicts": mapping(record({"difference_ns": NUMBER, "p_value": NUMBER, "verdict": STRING})),
+        "steps": array(
+            record(
+                {
+                    "label": STRING,
+                    "subject": nullable(STRING),
+                    "side": STRING,
+                    "reason": nullable(STRING),
+                    "transformers": nullable(STRING),
+                    "values": mapping(array(NUMBER)),
+                    "between": nullable(BOOLEAN),
+                    "against_good": JUDGEMENT,
+                    "against_bad": JUDGEMENT,
+                }
+            )
+        ),
+        "comparison": nullable(COMPARISON),
+        "directory": STRING,
+        "proof_directory": nullable(STRING),
+    }
+)
 VIEWS = {
     "summary": SUMMARY,
     "loads": array(LOAD),
@@ -847,6 +935,8 @@ OUTPUTS: dict[str, tuple[str, Schema]] = {
     "doctor": ("hftrace doctor --json", DOCTOR),
     "plan": ("hftrace plan MODEL --json", PLAN),
     "floor": ("hftrace floor MODEL --json", FLOOR),
+    "tune": ("hftrace tune MODEL --json", TUNE),
+    "bisect": ("hftrace bisect MODEL ... --json", BISECT),
     "explain": ("hftrace explain RULE --json", EXPLAIN),
     "explain-all": ("hftrace explain --json", array(EXPLAIN)),
     "synth-list": ("hftrace synth --list --json", SYNTH_LIST),

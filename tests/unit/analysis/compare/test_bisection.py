@@ -1,7 +1,12 @@
 """The search of a bisection, the side on which a version lies, and how it is drawn."""
 
+import json
+from pathlib import Path
+
+import jsonschema
 import pytest
 
+import hftrace
 from handmade_compare import STEADY, load
 from hftrace.analysis.compare.bisection import (
     BAD,
@@ -20,6 +25,9 @@ from hftrace.analysis.compare.verdicts import BETTER, NO_DIFFERENCE, WORSE
 from hftrace.render.bisection import answer, draw
 from hftrace.render.compare.options import CompareOptions
 
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(hftrace.__file__).parent / "schema" / "json" / "bisect.schema.json").read_text("utf-8"))
+)
 RETURNED = NAMES["returned"]
 
 
@@ -123,6 +131,7 @@ def found(last_good=1.0, first_bad=2.0, suspects=("3.0",)):
 
 def test_facts_name_the_version_and_what_changed():
     facts = bisection_facts(found())
+    SCHEMA.validate(facts)
     assert (facts["first_bad"], facts["last_good"], facts["proven"]) == ("3.0", "2.0", True)
     assert facts["verdict"] == WORSE
     assert facts["ratio"] == pytest.approx(2.0, rel=0.01)
@@ -159,6 +168,7 @@ def test_ends_that_do_not_differ_leave_nothing_to_find():
     nothing = Bisection(RETURNED, "1.0", "4.0", ["1.0", "4.0"], [], None, [], "x", same)
     assert answer(nothing) == "nothing to find: of 4.0 against 1.0, returned is no difference"
     assert bisection_facts(nothing)["first_bad"] is None
+    SCHEMA.validate(bisection_facts(nothing))
     assert not nothing.is_proven
     better = compare([("1.0", [load(2 * each) for each in STEADY]), ("4.0", [load(each) for each in STEADY])])
     assert better.differences[0].judgements["returned_ns"].verdict == BETTER

@@ -1,9 +1,13 @@
 """Are two models the same, the call as a program, and how a search for the best one is drawn."""
 
 import ast
+import json
+from pathlib import Path
 
+import jsonschema
 import pytest
 
+import hftrace
 from handmade import Builder
 from handmade_compare import STEADY, load
 from hftrace.analysis.compare.comparison import compare
@@ -12,6 +16,9 @@ from hftrace.analysis.compare.ranking import NAMES
 from hftrace.analysis.compare.tuning import PLAIN, Call, Tried, Tuning, tuning_facts
 from hftrace.render.tuning import answer, draw
 
+SCHEMA = jsonschema.Draft202012Validator(
+    json.loads((Path(hftrace.__file__).parent / "schema" / "json" / "tune.schema.json").read_text("utf-8"))
+)
 SAME = {
     "values": "a",
     "others": "b",
@@ -112,6 +119,7 @@ def found(scale=0.5, settings=("fast init",), best=True, limit=None):
 
 def test_facts_say_the_call_and_its_proof():
     facts = tuning_facts(found())
+    SCHEMA.validate(facts)
     assert (facts["better"], facts["verdict"]) == (True, "better")
     assert facts["ratio"] == pytest.approx(0.5, rel=0.01)
     assert (
@@ -139,6 +147,7 @@ def test_nothing_better_is_said():
     nothing = found(settings=())
     assert answer(nothing).startswith("nothing is better than the call as it is")
     assert not tuning_facts(nothing)["better"]
+    SCHEMA.validate(tuning_facts(nothing))
     assert "under 1.00 MB" in answer(found(settings=(), best=False, limit=1_000_000))
     # A call that is needed for the limit, and is no faster.
     assert "keeps to the limit of memory" in answer(found(scale=1.0, limit=4))
