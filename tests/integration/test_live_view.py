@@ -57,7 +57,7 @@ def test_a_load_on_a_terminal(big, tmp_path):
         assert within <= 10, "frames of one second"
 
 
-@pytest.mark.parametrize("columns", [40, 140])
+@pytest.mark.parametrize("columns", [40, pytest.param(140, marks=pytest.mark.long)])
 def test_narrow_and_wide_terminals(big, tmp_path, columns):
     shown = load(big, tmp_path, columns=columns)
     assert shown.code == 0
@@ -116,7 +116,9 @@ def test_a_load_at_its_memory_limit(big, tmp_path):
     assert "of 450 MB limit" in shown.raw.decode(), "what the memory is held against"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_load_that_is_interrupted(big, tmp_path, number, code):
     sent = []
 
@@ -138,6 +140,7 @@ def test_a_terminal_that_cannot_move_its_cursor_has_lines(big, tmp_path):
     assert re.search(rb"^import +[0-9.]+ m?s ", shown.raw, re.M)
 
 
+@pytest.mark.long
 def test_no_colours_on_a_terminal(big, tmp_path):
     shown = load(big, tmp_path, env={"NO_COLOR": "1"})
     assert shown.code == 0
@@ -171,6 +174,7 @@ def test_lines_where_stderr_is_no_terminal(big, tmp_path, run_cli):
     assert run_cli("load", big, "--quiet", "-o", "q.json").stderr == "Wrote q.json\n"
 
 
+@pytest.mark.long
 def test_the_view_takes_next_to_nothing(big, tmp_path):
     spent = []
 

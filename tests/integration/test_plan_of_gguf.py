@@ -54,8 +54,15 @@ def with_gguf():
     return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(EXTRAS)]))}
 
 
-@pytest.mark.parametrize("keywords", [{}, {"dtype": "bfloat16"}], ids=["plain", "bfloat16"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sparse
+@pytest.mark.parametrize(
+    "keywords",
+    [{}, pytest.param({"dtype": "bfloat16"}, marks=pytest.mark.long)],
+    ids=["plain", "bfloat16"],
+)
+@pytest.mark.parametrize(
+    "kind", [*KINDS[:2], *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[2:])]
+)
 def test_a_plan_has_what_a_real_load_unpacks(run_cli, run_python, with_gguf, tmp_path, kind, keywords):
     versions = importlib.import_module(f"kinds.{kind}").VERSIONS
     if not SpecifierSet(versions).contains(Version(transformers.__version__)):

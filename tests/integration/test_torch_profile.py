@@ -15,6 +15,9 @@ from hftrace.synth import plan, write
 torch = pytest.importorskip("torch")
 
 
+pytestmark = pytest.mark.sparse
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("profile") / "tiny-llama"
