@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from hftrace.analysis.live import LiveState
 
+ENDING = {signal.SIGINT, signal.SIGTERM, *({signal.SIGHUP} if hasattr(signal, "SIGHUP") else ())}
 FRAME_SECONDS = 0.2
 """Between two frames: a person reads no more, and the machine is there for the load."""
 PLAIN_SECONDS = 1.0
@@ -88,8 +90,24 @@ class BlockView:
     @contextlib.contextmanager
     def _quietly(self) -> Iterator[None]:
         # The terminal may be gone: that is no reason to end a load.
-        with self._drawing, contextlib.suppress(OSError, ValueError):
+        with _signals_wait(), self._drawing, contextlib.suppress(OSError, ValueError):
             yield
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Lets a signal come behind a frame: one that is half drawn could not be taken back."""
+    came: list[int] = []
+    with contextlib.ExitStack() as restored:
+        # Handlers run on the main thread alone, whatever thread the kernel has chosen.
+        if threading.current_thread() is threading.main_thread():
+            for number in ENDING:
+                if callable(signal.getsignal(number)):
+                    before = signal.signal(number, lambda number, _: came.append(number))
+                    restored.callback(signal.signal, number, before)
+        yield
+    for number in came:
+        signal.raise_signal(number)
 
 
 class LineView:
