@@ -242,7 +242,7 @@ def test_a_child_that_is_forked_in_a_load_leaves_its_parents_figures_alone(check
 
     def forking(self, config):
         original(self, config)
-        block = bytearray(b"x") * 60_000_000
+        block = bytearray(b"x") * 200_000_000
         del block
         held["child"] = os.fork()
         if held["child"]:
