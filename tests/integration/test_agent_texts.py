@@ -22,7 +22,7 @@ def commands(path):
     return re.findall(r"^\$ (.+)$", path.read_text("utf-8"), re.M)
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", [pytest.param("skill", marks=pytest.mark.long), "llms"])
 def test_every_command_runs(name, run_cli, tmp_path):
     for command in commands(TEXTS[name]):
         program, *arguments = shlex.split(command)

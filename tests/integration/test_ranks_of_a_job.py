@@ -127,6 +127,7 @@ def test_what_came_from_storage_is_what_the_kernel_counted(job, tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.long
 def test_two_launchers_make_a_file_each_which_merge(tmp_path):
     small_llama.write(tmp_path / "model", shards="1GB")
     words = ("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2")

@@ -74,8 +74,8 @@ def test_the_command_writes_a_config_of_a_file(tmp_path):
     ("name", "size", "settings"),
     [
         ("falcon", 3_000_000, {}),
-        ("vit", 3_000_000, {}),
-        ("t5", 3_000_000, {"num_layers": 4}),
+        pytest.param("vit", 3_000_000, {}, marks=pytest.mark.long),
+        pytest.param("t5", 3_000_000, {"num_layers": 4}, marks=pytest.mark.long),
         ("mamba", 3_000_000, {"vocab_size": 5000}),
     ],
 )
