@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.once import once
@@ -23,8 +22,7 @@ READING = ("weights", *READY_PHASES)
 """Phases in which the weights come from their files."""
 
 
-@dataclass(frozen=True)
-class RankFacts:
+class RankFacts(NamedTuple):
     """One rank. Bytes and times that were not seen are None."""
 
     rank: int
@@ -72,7 +70,7 @@ class RankFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Returns it as plain JSON values."""
-        return {**asdict(self), "busy_ns": self.busy_ns, "committed_bytes": self.committed_bytes}
+        return {**self._asdict(), "busy_ns": self.busy_ns, "committed_bytes": self.committed_bytes}
 
 
 @once
@@ -95,8 +93,7 @@ def whole_bytes(trace: Trace) -> int:
     return sum(wholes.values())
 
 
-@dataclass(frozen=True)
-class _Held:
+class _Held(NamedTuple):
     rank: int
     load: int
     """Which of its rank's loads it is from, from 0."""
