@@ -14,9 +14,10 @@ from typing import Any
 
 from hftrace.record.belongings import of_recorder
 from hftrace.record.held import Held
-from hftrace.record.identity import COPIED, INITIALIZED, MADE, Followed, modules_of
+from hftrace.record.identity import COPIED, INITIALIZED, MADE, SAME, WRITTEN, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
+from hftrace.record.trained import STEPPED, Optimizers
 from hftrace.record.watched import has_living, origins_of
 from hftrace.schema import lines
 
@@ -38,6 +39,7 @@ class Models:
         self._looks = itertools.count(1)
         self._remnants: list[Followed] = []
         """Models that are gone, and of which tensors are still there, in something else."""
+        self.optimizers = Optimizers()
         self._unseen: set[int] = set()
         """By identity: models whose changes since their load were taken note of, and not written down."""
 
@@ -188,6 +190,17 @@ class Models:
                 and (id(model) in below or any(inner is module for _, inner in modules_of(model)))
             }
 
+    def around(self, module: Any) -> Any:
+        """Returns the largest followed model that a module is part of; the module where there is none."""
+        with self._lock:
+            found, size = module, 0
+            for each in self._followed:
+                model = each.model()
+                inside = [inner for _, inner in modules_of(model)] if model is not None else []
+                if len(inside) > size and any(inner is module for inner in inside):
+                    found, size = model, len(inside)
+            return found
+
     def initialized(self, module: Any, written: set[int]) -> None:
         """Puts down that tensors of a module were initialised again.
 
@@ -275,12 +288,27 @@ class Models:
 
     def _look_again(self, followed: Followed, is_part: bool) -> None:
         changed = followed.update() or bool(followed.changed_by) or id(followed) in self._unseen
+        changed = self._mark_trained(followed) or changed
         model = followed.model()
         if changed and not is_part and followed.load and model is not None:
             # Below zero: no span has such a number.
             look = -next(self._looks)
             snapshot(self._recorder, look, model, Held(model))
             self._write(followed, look)
+
+    def _mark_trained(self, followed: Followed) -> bool:
+        """Puts down which tensors of a model an optimizer has written; returns whether there are any."""
+        stepped = self.optimizers.tensors()
+        if not stepped:
+            return False
+        look = followed.look
+        marks = {
+            slot: STEPPED
+            for slot, tensor, origin in zip(look.slots, look.ids, followed.origins, strict=True)
+            if tensor in stepped and origin.change in (SAME, MADE, WRITTEN)
+        }
+        followed.mark(marks)
+        return bool(marks)
 
 
 def _mark_copies(followed: Followed) -> None:

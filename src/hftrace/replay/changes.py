@@ -26,6 +26,7 @@ NOW = {
 """By what became of a tensor: its provenance and evidence now."""
 COMPUTED_BY = {
     "adapter initialisation": "adapter",
+    "optimizer": "trained",
     "resize_token_embeddings": "resized",
     "unload_and_optionally_merge": "merged",
     "merge_adapter": "merged",

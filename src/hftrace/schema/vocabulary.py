@@ -82,6 +82,7 @@ EVIDENCE = {
     "adapter": "the initialisation of an adapter made or rewrote it, and no file was seen to",
     "new_adapter": "it belongs to an adapter that was made anew, after the load",
     "merged": "an adapter was merged into it, or taken out of it again",
+    "trained": "an optimizer has made a step with it",
     "resized": "resize_token_embeddings made it of the old one and of new rows",
     "changed_after_load": "a function that is hooked computed it anew after the load",
     "cast": "it was placed, and cast after the load to a dtype that holds all of it",

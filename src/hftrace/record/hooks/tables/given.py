@@ -60,7 +60,7 @@ class IntoObserver(ContainerObserver):
 
     def class_name(self, call: Call) -> str:
         """Returns the class of the model that it is given."""
-        return type(self.model(call, None)).__name__
+        return type(model_of(call.get("model"))).__name__
 
     def what(self, call: Call) -> str:
         """Returns the word."""
@@ -171,6 +171,10 @@ class GivenObserver(IntoObserver):
         """Returns the class and the function."""
         return f"{type(call.first()).__name__}.load_state_dict"
 
+    def class_name(self, call: Call) -> str:
+        """Returns the class of the module."""
+        return type(call.first()).__name__
+
     def what(self, call: Call) -> str:
         """Returns the word."""
         return "state_dict"
@@ -195,8 +199,9 @@ class GivenObserver(IntoObserver):
         super().finish(token, call, result)
 
     def model(self, call: Call, result: Any) -> Any:
-        """Returns the module."""
-        return call.first()
+        """Returns the module, or the whole of what it is part of where an earlier load made that."""
+        module = call.first()
+        return module if self.state.stack else models_of(self.recorder).around(module)
 
 
 _around_changed = observed_by(StateDictObserver, begins_load=True)
@@ -232,7 +237,10 @@ def state_dict_handler(
             if not hasattr(type(module), "_load_pretrained_model"):
                 return original(module, *args, **kwargs)
             return changed(module, *args, **kwargs)
-        if stack or shielded(recorder, point.target, _is_known, recorder, module):
+        if stack or (
+            shielded(recorder, point.target, _is_known, recorder, module)
+            and not shielded(recorder, point.target, _from_files, recorder, args, kwargs)
+        ):
             return changed(module, *args, **kwargs)
         return given(module, *args, **kwargs)
 
@@ -242,6 +250,15 @@ def state_dict_handler(
 def _is_known(recorder: Recorder, module: Any) -> bool:
     """Returns whether a load has made a module, a part of it or what it is part of, and not by this way."""
     return not handed_of(recorder).loads.issuperset(models_of(recorder).loads_of(module))
+
+
+def _from_files(recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Returns whether a state dict has tensors of files that were seen to be read."""
+    given = args[0] if args else kwargs.get("state_dict")
+    if not isinstance(given, Mapping):
+        return False
+    handed = handed_of(recorder)
+    return any(handed.source_of(value) is not None for value in given.values())
 
 
 _into_handler = observed_by(IntoObserver, begins_load=True)
