@@ -77,9 +77,9 @@ def other_value(value: Any, chance: random.Random) -> Any:
     if isinstance(value, bool) or value is None:
         return chance.choice([1, "true", [value]])
     if isinstance(value, (int, float)):
-        return chance.choice(
-            [-value, value + 0.5, str(value), value * 2**40, [value], {"a": value}, value - 1]
-        )
+        # A number that was multiplied before may be more than a float can hold.
+        half = value + 0.5 if abs(value) < 2**53 else value + 1
+        return chance.choice([-value, half, str(value), value * 2**40, [value], {"a": value}, value - 1])
     if isinstance(value, str):
         return chance.choice([value + chance.choice(TEXTS), value[:1], [value], {value: value}, len(value)])
     if isinstance(value, list):
