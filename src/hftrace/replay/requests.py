@@ -9,12 +9,17 @@ from typing import Any
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.schema import lines
 from hftrace.schema.model import Request
+from hftrace.schema.vocabulary import XET
 
 
 def build_requests(process: Process) -> list[Request]:
     """Returns the requests in the order in which they were sent; times are raw clock readings."""
     answers = {line.span: line.facts for line in process.lines_of(lines.Answer)}
-    spans = [span for span in process.spans.values() if span.attributes.get("request") is True]
+    spans = [
+        span
+        for span in process.spans.values()
+        if span.attributes.get("request") is True or span.attributes.get("transport") == XET
+    ]
     spans.sort(key=lambda span: (span.start, span.id))
     attempts = _Attempts()
     return [attempts.counted(span, _row(span, answers.get(span.id, {}))) for span in spans]
@@ -22,6 +27,8 @@ def build_requests(process: Process) -> list[Request]:
 
 def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
     attributes = span.attributes
+    if attributes.get("transport") == XET:
+        return _xet_row(span)
     method, _, path = span.name.partition(" ")
     status = attributes.get("status")
     failure = answer.get("error") or attributes.get("failure")
@@ -47,6 +54,26 @@ def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
         wait_ns=span.end - span.start if status is not None and span.end is not None else None,
         file=attributes.get("name"),
         thread=span.thread,
+    )
+
+
+def _xet_row(span: OpenedSpan) -> Request:
+    """Returns the row of a call of ``xet_get``, whose own requests nobody sees."""
+    attributes = span.attributes
+    return Request(
+        time_ns=span.start,
+        duration_ns=None if span.end is None else max(0, span.end - span.start),
+        method="xet_get",
+        host=attributes.get("host"),
+        path=span.name,
+        status=None,
+        bytes=attributes.get("bytes"),
+        attempt=None,
+        asked_by=span.id,
+        error=attributes.get("failure"),
+        file=span.name,
+        thread=span.thread,
+        transport=XET,
     )
 
 

@@ -61,7 +61,8 @@ def failures(trace: Trace) -> list[HostFailures]:
         host.requests += 1
         host.repeated += (row.attempt or 1) > 1
         end = _end(trace, row)
-        hanging = row.status is None and row.error is None and end - row.time_ns >= HANGING_NS
+        silent = row.status is None and row.error is None and row.transport == "http"
+        hanging = silent and end - row.time_ns >= HANGING_NS
         if not row.failed and not hanging:
             continue
         host.failed += 1
