@@ -199,12 +199,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One row of the file ledger: a file that a load asked for, found or not."""
+    """One row of the file ledger: a file that a load asked for, or that the program itself had fetched."""
 
     name: str
     path: str | None
     asked_by: int | None
-    """Id of the span that asked first."""
+    """Id of the span that asked first; of a call of the Hub client that no load made, that one."""
     result: str
     """``local, cached, downloaded, missing, damaged`` or ``error``."""
     size_bytes: int | None
@@ -279,9 +279,9 @@ class Request:
     """Name of the Hub's file that it was sent for."""
     thread: int | None = None
     transport: str = "http"
-    """``http``, or ``xet`` for a call of ``xet_get``: that is its ``method``, the file's name its ``path``. Its
-    ``status`` is unknown, and its ``bytes`` are those that it wrote into the file: what crossed the wire, in
-    how many requests, is not known."""
+    """``http``, or ``xet`` for a call of ``xet_get``: that is its ``method``, the file's name its ``path``.
+    Its ``status`` is unknown, its ``bytes`` are what it wrote into the file: what crossed the wire, in how
+    many requests, is not known."""
 
     @property
     def failed(self) -> bool:
