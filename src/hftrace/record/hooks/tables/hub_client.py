@@ -154,9 +154,10 @@ def _position(call: Call) -> int:
     handle, path = call.get("temp_file"), call.get("incomplete_path")
     try:
         if handle is not None:
-            return int(handle.tell())
+            # hf_transfer writes into the file by its name, and this handle stays where it was.
+            return max(int(handle.tell()), os.fstat(handle.fileno()).st_size)
         return os.stat(path).st_size if path is not None else 0
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return 0
 
 
