@@ -22,7 +22,19 @@ def build_requests(process: Process) -> list[Request]:
     ]
     spans.sort(key=lambda span: (span.start, span.id))
     attempts = _Attempts()
-    return [attempts.counted(span, _row(span, answers.get(span.id, {}))) for span in spans]
+    rows = []
+    for span in spans:
+        answer = answers.get(span.id)
+        row = _row(span, _unended(process, span) if answer is None else answer)
+        rows.append(attempts.counted(span, row))
+    return rows
+
+
+def _unended(process: Process, span: OpenedSpan) -> dict[str, Any]:
+    """Returns what is known of an answer whose body was not seen to end: a download's that was killed."""
+    above = process.spans.get(span.parent) if span.parent is not None else None
+    under_way = above is not None and above.phase == "download" and above.status == "killed"
+    return {"end_ns": None} if under_way and span.status == "ok" else {}
 
 
 def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
@@ -62,7 +74,7 @@ def _xet_row(span: OpenedSpan) -> Request:
     attributes = span.attributes
     return Request(
         time_ns=span.start,
-        duration_ns=None if span.end is None else max(0, span.end - span.start),
+        duration_ns=None if span.end is None or span.status == "killed" else max(0, span.end - span.start),
         method="xet_get",
         host=attributes.get("host"),
         path=span.name,

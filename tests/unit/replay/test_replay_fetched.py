@@ -124,6 +124,21 @@ def test_what_came_by_hf_xet_is_one_row(made, tmp_path):
     assert (xet.time_ns, xet.duration_ns) == (200_000_000, 500_000_000)
 
 
+def test_a_body_that_was_coming_when_the_process_was_killed(tmp_path):
+    """When it would have ended is not known, and that its status was here says nothing of it."""
+    made = Journal(tmp_path)
+    made.span(1, None, "resolve", "hf_hub_download(a)", 0, 1_000, fetch=True)
+    made.span(2, 1, "download", "a", 100, 900)
+    request = {"request": True, "host": "hub:80", "repo": "me/m", "name": "a"}
+    made.span(3, 2, "download", "GET /a", 101, 200, MAIN, "ok", {"status": 200}, **request)
+    made.lines = [line for line in made.lines if line[0] != journal.END or line[1] == 3]
+    made.path.write_text("".join(json.dumps(line) + "\n" for line in made.lines))
+    trace = replay(tmp_path)
+    assert trace.outcome.status == "killed"
+    (row,) = trace.requests
+    assert (row.status, row.duration_ns, row.wait_ns, row.bytes) == (200, None, 99_000_000, None)
+
+
 @pytest.mark.parametrize("facts", [{"fetch": "yes"}, {"fetch": 1}, {"fetch": None}])
 def test_only_the_mark_itself_counts(tmp_path, facts):
     made = Journal(tmp_path)
