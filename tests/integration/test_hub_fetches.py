@@ -11,10 +11,13 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from processes import everything_under
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
@@ -316,6 +319,56 @@ def test_what_hf_xet_did_not_finish(program, hub, xet, repositories):
     assert (file.result, file.path) == ("error", None)
     assert "cas.example.test:8443" in found(trace, "failed-requests").evidence
     assert hub.xet_token.encode() not in program.path_of(trace).read_bytes()
+
+
+# -- secrets --------------------------------------------------------------------------------------
+
+
+def test_no_secret_is_in_any_file_or_on_any_screen(hub, xet, run_cli, tmp_path):
+    """Of a download by the program itself, over HTTP and by hf_xet; its journal is read meanwhile."""
+    token = "0paque.TokenOf-no-known_shape"
+    hub.gate(SECOND, token)
+    hub.slow("tokenizer.json", 4_000)
+    place = tmp_path / "work"
+    (place / "tmp").mkdir(parents=True)
+    path = place / "trace.json"
+    variables = {**hub.variables, **xet, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "home")}
+    variables |= {"TMPDIR": str(place / "tmp")}
+    script = tmp_path / "program.py"
+    script.write_text(SNAPSHOT.replace(REPO, SECOND))
+    seen = {}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hftrace.cli.main", "run", "-o", str(path), str(script)],
+        cwd=place,
+        env={name: value for name, value in {**os.environ, **variables}.items() if value is not None},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        while process.poll() is None:
+            everything_under(place, seen)
+            time.sleep(0.05)
+        output = process.stdout.read()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    everything_under(place, seen)
+    assert process.returncode == 0, output
+    assert any(name.name.startswith("journal-") and data for name, data in seen.items())
+    assert any(entry.authorization == f"Bearer {token}" for entry in hub.log)
+    assert any("/xet-read-token/" in entry.path for entry in hub.log)
+    views = (["--json"], ["--view", "all"], ["--view", "requests", "--json"], ["--format", "markdown"])
+    written = [output, *(run_cli("show", path, *view).stdout.encode() for view in views)]
+    for form in (["html"], ["chrome"], ["prometheus"], ["jsonl", "--table", "requests"]):
+        done = run_cli("export", path, "--format", *form, "-o", "-")
+        assert done.returncode == 0, done.stderr
+        written.append(done.stdout.encode())
+    assert all(written[1:])
+    for secret in (token, hub.xet_token, hub.signature, "Bearer ", "KEYPAIR"):
+        for name, data in [*seen.items(), *enumerate(written)]:
+            assert secret.encode() not in data, (secret, name)
 
 
 # -- wherever files are listed ----------------------------------------------------------------------
