@@ -104,7 +104,8 @@ def observed_by(
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # Worker threads of a load have no stack of their own: any open load will do for them.
-            if not (recorder.active if begins_load else recorder.open_loads or fetching) or state.busy:
+            counts = recorder.active if begins_load else recorder.open_loads
+            if not (counts or (fetching and recorder.active)) or state.busy:
                 if begins_load and recorder.abandoned and recorder.in_child is not None:
                     begin_in_child, recorder.in_child = recorder.in_child, None
                     begin_in_child()
