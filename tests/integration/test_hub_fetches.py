@@ -42,7 +42,7 @@ WEIGHTS = "model.safetensors"
 USELESS = {"pytorch_model.bin": 3_000_000, "original/consolidated.00.pth": 2_000_000}
 TOKEN = "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"
 
-pytestmark = pytest.mark.client
+pytestmark = [pytest.mark.client, pytest.mark.sparse]
 
 
 @pytest.fixture(scope="module")

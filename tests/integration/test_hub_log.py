@@ -73,7 +73,7 @@ with hftrace.trace(sys.argv[1]):
 print(json.dumps(began))
 """
 
-pytestmark = [pytest.mark.client, pytest.mark.process]
+pytestmark = [pytest.mark.client, pytest.mark.sparse, pytest.mark.process]
 
 
 @pytest.fixture(scope="module")
