@@ -17,6 +17,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 import time
 from dataclasses import dataclass, field
@@ -46,6 +48,18 @@ class Request:
     """Whether it came to the CDN's name."""
     authorization: str | None
     user_agent: str = field(repr=False, default="")
+    began_ns: int = field(repr=False, default=0)
+    """When it was here, by ``time.monotonic_ns``, which all processes of a machine share."""
+    answered_ns: int = field(repr=False, default=0)
+    """When its answer began to be sent."""
+    cut: bool = field(repr=False, default=False)
+    """Whether the connection was ended before the body was sent."""
+
+    @property
+    def repo(self) -> str:
+        """The repository; empty where the path names none."""
+        parts = self.path.removeprefix("/cdn").removeprefix("/api/models").strip("/").split("/")
+        return "/".join(parts[:2])
 
     @property
     def file(self) -> str:
@@ -65,6 +79,10 @@ class _Fault:
     """Bytes per second."""
     sleep: float = 0.0
     """Seconds before the answer."""
+    repo: str = ""
+    """The only repository that it is in; empty for all."""
+    reset: bool = False
+    """Whether the connection is reset where it is cut."""
 
 
 class Hub:
@@ -75,6 +93,8 @@ class Hub:
         lifetime: Seconds after which it stops whatever happens.
     """
 
+    xet_token = "xetAccessTokenOfTheStore0123456789"
+    """What reads from the content store of hf_xet; nobody may keep it either."""
     signature = "5ignatureOfTheCdn0123456789abcdef"
     """Stands in the query of every redirect to the CDN; nobody may keep it."""
 
@@ -82,6 +102,8 @@ class Hub:
         self.folder = folder
         self.log: list[Request] = []
         self.gates: dict[str, str] = {}
+        self.xet_files: set[str] = set()
+        """Names of files that are in the content store of hf_xet."""
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
@@ -123,21 +145,28 @@ class Hub:
         """Lets into ``repo`` only who brings ``token``."""
         self.gates[repo] = token
 
-    def fail(self, file: str, status: int, times: int = 1 << 30, method: str | None = None) -> None:
+    def fail(
+        self, file: str, status: int, times: int = 1 << 30, method: str | None = None, repo: str = ""
+    ) -> None:
         """Answers requests for ``file`` with ``status`` (404: it is not there), so many times."""
-        self._faults.append(_Fault(file, status, times, method))
+        self._faults.append(_Fault(file, status, times, method, repo=repo))
 
-    def truncate(self, file: str, times: int = 1 << 30, keep: float = 0.5) -> None:
-        """Cuts the connection in the middle of the body."""
-        self._faults.append(_Fault(file, times=times, method="GET", keep=keep))
+    def truncate(
+        self, file: str, times: int = 1 << 30, keep: float = 0.5, repo: str = "", reset: bool = False
+    ) -> None:
+        """Cuts the connection in the middle of the body; resets it where that is asked for."""
+        self._faults.append(_Fault(file, times=times, method="GET", keep=keep, repo=repo, reset=reset))
 
-    def slow(self, file: str, rate: float) -> None:
+    def slow(self, file: str, rate: float, repo: str = "") -> None:
         """Sends the body at ``rate`` bytes per second."""
-        self._faults.append(_Fault(file, method="GET", rate=rate))
+        self._faults.append(_Fault(file, method="GET", rate=rate, repo=repo))
 
-    def hang(self, file: str, seconds: float, times: int = 1) -> None:
+    def hang(
+        self, file: str, seconds: float, times: int = 1, method: str | None = None, repo: str = ""
+    ) -> None:
         """Waits before it answers."""
-        self._faults.append(_Fault(file, times=times, sleep=min(seconds, MAX_SLEEP_SECONDS)))
+        seconds = min(seconds, MAX_SLEEP_SECONDS)
+        self._faults.append(_Fault(file, times=times, method=method, sleep=seconds, repo=repo))
 
     def of(self, file: str, method: str | None = None) -> list[Request]:
         """Returns the requests for a file."""
@@ -160,10 +189,13 @@ class Hub:
 
     # -- what the handler asks -------------------------------------------------------------------
 
-    def take_fault(self, file: str, method: str) -> _Fault | None:
+    def take_fault(self, path: str, method: str) -> _Fault | None:
         """Returns the fault that applies to this request, and counts it."""
+        file = _file_of(path)
         with self._lock:
             for fault in self._faults:
+                if fault.repo and f"/{fault.repo}/" not in path:
+                    continue
                 if fault.file == file and fault.method in (None, method) and fault.times > 0:
                     fault.times -= 1
                     return fault
@@ -196,7 +228,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _handle(self) -> None:
         parts = urlsplit(self.path)
         path = unquote(parts.path)
-        fault = self.hub.take_fault(_file_of(path), self.command)
+        self.began_ns = time.monotonic_ns()
+        fault = self.hub.take_fault(path, self.command)
         try:
             if fault is not None and fault.sleep:
                 time.sleep(fault.sleep)
@@ -204,6 +237,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._error(404, "EntryNotFound", "Entry not found")
             elif fault is not None and fault.status:
                 self._error(fault.status, None, "the test said so")
+            elif "/xet-read-token/" in path:
+                self._xet_token(path)
             elif path.startswith(("/api/models/", "/api/kernels/")):
                 self._api(path.split("/", 3)[3], parts.query)
             elif path.startswith("/cdn/") and self._is_cdn:
@@ -254,13 +289,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         files = sorted(item for item in folder.rglob("*") if item.is_file())
         if what[:1] == ["tree"]:
-            tree = [_tree_entry(folder, item) for item in files]
+            tree = [self._tree_entry(folder, item) for item in files]
             if parse_qs(query).get("recursive", ["true"])[0].lower() != "true":
                 below = folder.joinpath(*what[2:])
                 if not below.is_dir():
                     self._error(404, "EntryNotFound", "Entry not found")
                     return
-                tree = [_tree_entry(folder, item) for item in sorted(below.iterdir())]
+                tree = [self._tree_entry(folder, item) for item in sorted(below.iterdir())]
             self._send(200, json.dumps(tree).encode(), {"Content-Type": "application/json"})
         elif what[:1] in ([], ["revision"]):
             info = {
@@ -279,6 +314,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         else:
             self._error(404, None, "Not found")
+
+    def _xet_token(self, path: str) -> None:
+        if self._repository("/".join(path.split("/")[3:5])) is None:
+            return
+        headers = {
+            "X-Xet-Cas-Url": "http://cas.example.test:8443",
+            "X-Xet-Access-Token": self.hub.xet_token,
+            "X-Xet-Token-Expiration": str(int(time.time()) + 3600),
+        }
+        self._send(200, b"{}", headers)
 
     def _resolve(self, path: str, fault: _Fault | None) -> None:
         repo, _, rest = path.strip("/").removeprefix("kernels/").partition("/resolve/")
@@ -304,6 +349,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             "X-Linked-Size": str(item.stat().st_size),
             "X-Linked-ETag": f'"{_digest(item)}"',
         }
+        if name in self.hub.xet_files:
+            headers["X-Xet-Hash"] = _digest(item)
+            headers["X-Xet-Refresh-Route"] = f"{self.hub.url}/api/models/{repo}/xet-read-token/{commit}"
         self._send(302, b"", headers)
 
     def _send_file(self, item: Path, headers: dict[str, str], fault: _Fault | None) -> None:
@@ -323,6 +371,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(200, data, headers, fault)
 
+    def _tree_entry(self, folder: Path, item: Path) -> dict[str, object]:
+        entry = _tree_entry(folder, item)
+        if entry["path"] in self.hub.xet_files:
+            entry["xetHash"] = _digest(item)
+        return entry
+
     def _error(
         self, status: int, code: str | None, message: str, headers: dict[str, str] | None = None
     ) -> None:
@@ -330,6 +384,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._send(status, json.dumps({"error": message}).encode(), named)
 
     def _send(self, status: int, data: bytes, headers: dict[str, str], fault: _Fault | None = None) -> None:
+        answered_ns, cut = time.monotonic_ns(), False
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(data))}.items():
             self.send_header(name, value)
@@ -339,13 +394,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             if self.command == "GET":
                 limit = len(data)
                 if fault is not None and fault.keep is not None:
-                    limit, self.close_connection = int(limit * fault.keep), True
+                    limit, self.close_connection, cut = int(limit * fault.keep), True, True
                 while sent < limit:
                     piece = data[sent : min(sent + CHUNK, limit)]
                     self.wfile.write(piece)
                     sent += len(piece)
                     if fault is not None and fault.rate:
                         time.sleep(len(piece) / fault.rate)
+                if fault is not None and fault.reset:
+                    time.sleep(0.2)  # what has been sent is read before the reset takes it away
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
         finally:
             self.hub.note(
                 Request(
@@ -356,6 +415,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                     self._is_cdn,
                     self.headers.get("Authorization"),
                     self.headers.get("User-Agent", ""),
+                    self.began_ns,
+                    answered_ns,
+                    cut,
                 )
             )
 

@@ -44,7 +44,7 @@ READ_FACTS = (
     *("span", "placed_ns", "load"),
 )
 """Those of a tensor."""
-REQUEST_FACTS = ("host", "path", "status", "error", "bytes", "attempt", "wait_ns", "asked_by")
+REQUEST_FACTS = ("host", "path", "status", "error", "bytes", "attempt", "wait_ns", "asked_by", "transport")
 """Those of a request."""
 IMPORT_FACTS = (
     *("package", "self_ns", "made_of", "importer", "importer_line", "guard", "file_bytes", "compiled"),

@@ -106,14 +106,18 @@ class KeptFiles:
 
     def found(self, path: str) -> Identity | None:
         """Returns the identity of a file that a load has found; None where it is not there."""
+        identity = self.identity(path)
+        if identity is not None and len(self._asked) < MAX_ASKED:
+            self._asked[_File(path, identity)] = None
+        return identity
+
+    def identity(self, path: str) -> Identity | None:
+        """Returns the same of a file that no load has asked for."""
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             return None
-        identity = identity_of(status, local=self._is_local(path, status))
-        if len(self._asked) < MAX_ASKED:
-            self._asked[_File(path, identity)] = None
-        return identity
+        return identity_of(status, local=self._is_local(path, status))
 
     def resolved(self, path: str) -> Identity | None:
         """Returns the same of a weight file, and keeps it open."""

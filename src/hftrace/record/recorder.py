@@ -311,9 +311,11 @@ class Recorder:
     def _serving(self) -> OpenSpan | None:
         """Returns the span that a worker thread without spans of its own works for.
 
-        That is the innermost one of the load that began last: with several
-        loads at once a pool's thread cannot be told apart further.
+        Where nobody has said it, that is the innermost one of the load that began
+        last: with several loads at once a pool's thread cannot be told apart further.
         """
+        if self.state.serving is not None or self.state.alone:
+            return self.state.serving
         try:
             return self._load_stacks[-1][-1]
         except IndexError:

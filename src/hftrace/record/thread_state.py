@@ -36,6 +36,8 @@ class ThreadState(threading.local):
         self.calls: list[Any] = []  # what hftrace.record.calls has open
         self.generation: Any = None  # what hftrace.record.hooks.generating has running
         self.moves: Any = None  # what hftrace.record.hooks.moving has running
+        self.serving: OpenSpan | None = None  # what a thread without spans works for, where that is known
+        self.alone = False  # whether what begins now is the program's own: no load's, whatever is open
         self.imports = ImportState()
         """What it imports inside of loads, and before them where that is recorded (``record_imports``)."""
         self.busy = False

@@ -62,7 +62,7 @@ def build_file_ledger(
                 read_bytes[name] = read_bytes.get(name, 0) + part
                 opened.add(name)
     opened.update(record.span_files.values())
-    entries = _FileEntries()
+    entries = FileEntries()
     for span, fields in record.asked:
         entries.add(span, fields)
     for index, (path, weights) in enumerate(record.checkpoint.items()):
@@ -149,7 +149,7 @@ class _Damages:
         until_ns: See :func:`build_file_ledger`.
     """
 
-    def __init__(self, entries: _FileEntries, contents: Contents, until_ns: int | None) -> None:
+    def __init__(self, entries: FileEntries, contents: Contents, until_ns: int | None) -> None:
         self._entries = entries
         self._contents = contents
         self._until_ns = until_ns
@@ -256,7 +256,7 @@ def _is_absent(path: str, until_ns: int | None, *, from_hub: bool) -> bool:
     return until_ns is None or changed <= until_ns
 
 
-class _FileEntries:
+class FileEntries:
     """The rows of the file ledger while they are put together: one for each file, however often asked for.
 
     A file is known by its path where it was found, else by its name and the

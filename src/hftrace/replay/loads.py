@@ -186,7 +186,7 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         phases={span.id: span.phase for span in spans},
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
         span_starts={span.id: span.start for span in spans},
-        requests=_requests(spans),
+        requests=requests_by_file(spans),
         assigns=any(span.attributes.get("assigns") is True for span in spans),
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
         reported=_reported(spans),
@@ -224,7 +224,7 @@ def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
     return reported
 
 
-def _requests(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
+def requests_by_file(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:
     """Counts the HTTP requests by (repository, file name); those that are for no file are left out."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for span in spans:

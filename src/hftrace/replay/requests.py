@@ -9,19 +9,38 @@ from typing import Any
 from hftrace.replay.reader import OpenedSpan, Process
 from hftrace.schema import lines
 from hftrace.schema.model import Request
+from hftrace.schema.vocabulary import XET
 
 
 def build_requests(process: Process) -> list[Request]:
     """Returns the requests in the order in which they were sent; times are raw clock readings."""
     answers = {line.span: line.facts for line in process.lines_of(lines.Answer)}
-    spans = [span for span in process.spans.values() if span.attributes.get("request") is True]
+    spans = [
+        span
+        for span in process.spans.values()
+        if span.attributes.get("request") is True or span.attributes.get("transport") == XET
+    ]
     spans.sort(key=lambda span: (span.start, span.id))
     attempts = _Attempts()
-    return [attempts.counted(span, _row(span, answers.get(span.id, {}))) for span in spans]
+    rows = []
+    for span in spans:
+        answer = answers.get(span.id)
+        row = _row(span, _unended(process, span) if answer is None else answer)
+        rows.append(attempts.counted(span, row))
+    return rows
+
+
+def _unended(process: Process, span: OpenedSpan) -> dict[str, Any]:
+    """Returns what is known of an answer whose body was not seen to end: a download's that was killed."""
+    above = process.spans.get(span.parent) if span.parent is not None else None
+    under_way = above is not None and above.phase == "download" and above.status == "killed"
+    return {"end_ns": None} if under_way and span.status == "ok" else {}
 
 
 def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
     attributes = span.attributes
+    if attributes.get("transport") == XET:
+        return _xet_row(span)
     method, _, path = span.name.partition(" ")
     status = attributes.get("status")
     failure = answer.get("error") or attributes.get("failure")
@@ -47,6 +66,26 @@ def _row(span: OpenedSpan, answer: dict[str, Any]) -> Request:
         wait_ns=span.end - span.start if status is not None and span.end is not None else None,
         file=attributes.get("name"),
         thread=span.thread,
+    )
+
+
+def _xet_row(span: OpenedSpan) -> Request:
+    """Returns the row of a call of ``xet_get``, whose own requests nobody sees."""
+    attributes = span.attributes
+    return Request(
+        time_ns=span.start,
+        duration_ns=None if span.end is None or span.status == "killed" else max(0, span.end - span.start),
+        method="xet_get",
+        host=attributes.get("host"),
+        path=span.name,
+        status=None,
+        bytes=attributes.get("bytes"),
+        attempt=None,
+        asked_by=span.id,
+        error=attributes.get("failure"),
+        file=span.name,
+        thread=span.thread,
+        transport=XET,
     )
 
 

@@ -18,6 +18,7 @@ from hftrace._version import __version__
 from hftrace.errors import TraceError
 from hftrace.replay.asked import add_answers, first_request, note_beginnings
 from hftrace.replay.contents import Contents, Opened
+from hftrace.replay.fetched import fetched_files
 from hftrace.replay.files import build_file_ledger
 from hftrace.replay.identity import tensor_ledgers
 from hftrace.replay.imports import ImportTables
@@ -252,13 +253,13 @@ class _Ledgers:
             self.named.append({**facts, "time_ns": facts["time_ns"] - base})
             shifts = {**self._times, "span": offset, "load": offset}
             self.watched.append(_Part(named.tensors, shifts, {"model": number}))
+        found: list[tuple[int, Table[File]]] = []
         for record, tensors, as_loaded, at_return in ledgers:
             until = process.wall_ns(record.end)
             rows = build_file_ledger(
                 record, as_loaded, self._headers, complete=record.status == "ok", until_ns=until
             )
-            files = Table.of(File, rows)
-            forget_unknown(files.column("asked_by"), process.spans)
+            found.append((record.start, Table.of(File, rows)))
             apply_verification(tensors, as_loaded, record.verified)
             apply_statistics(tensors, record.measured)
             of_load = {**rank, "load": record.root + offset, "model": record.span + offset}
@@ -266,6 +267,9 @@ class _Ledgers:
             self.tensors.append(_Part(tensors, shifts, of_load))
             self.at_return.append(_Part(tensors if at_return is None else at_return, shifts, of_load))
             self.changed = self.changed or at_return is not None
+        found += [(fetched.start, Table.of(File, fetched.files)) for fetched in fetched_files(process)]
+        for _, files in sorted(found, key=lambda each: each[0]):
+            forget_unknown(files.column("asked_by"), process.spans)
             self.files.append(_Part(files, {"asked_by": offset}, rank))
         requests = Table.of(Request, build_requests(process))
         forget_unknown(requests.column("asked_by"), process.spans)

@@ -199,12 +199,12 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One row of the file ledger: a file that a load asked for, found or not."""
+    """One row of the file ledger: a file that a load asked for, or that the program itself had fetched."""
 
     name: str
     path: str | None
     asked_by: int | None
-    """Id of the span that asked first."""
+    """Id of the span that asked first; of a call of the Hub client that no load made, that one."""
     result: str
     """``local, cached, downloaded, missing, damaged`` or ``error``."""
     size_bytes: int | None
@@ -247,7 +247,11 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request of a load, as it went over the wire; each retry and each redirect is its own."""
+    """One HTTP request, as it went over the wire, of a load or of the Hub client.
+
+    Each retry and each redirect is its own. A call of the Hub client that hands a file to ``hf_xet``, whose
+    own requests nobody sees, is one row.
+    """
 
     time_ns: int
     """When it was sent."""
@@ -274,6 +278,10 @@ class Request:
     file: str | None = None
     """Name of the Hub's file that it was sent for."""
     thread: int | None = None
+    transport: str = "http"
+    """``http``, or ``xet`` for a call of ``xet_get``: that is its ``method``, the file's name its ``path``.
+    Its ``status`` is unknown, its ``bytes`` are what it wrote into the file: what crossed the wire, in how
+    many requests, is not known."""
 
     @property
     def failed(self) -> bool:

@@ -50,6 +50,10 @@ PHASE_LETTERS = {
 PHASES = tuple(PHASE_LETTERS)
 """What a span can be for. ``load`` is the outermost span itself: time that lies
 in it and in no child is unattributed; every other word is a named phase."""
+FETCH = "fetch"
+"""Attribute of a span in which the program itself has files fetched: they are rows of no load."""
+XET = "xet"
+"""The ``transport`` of what ``hf_xet`` fetches by a client of its own."""
 READY_PHASES = ("touch", "forward")
 """Phases after which a loaded model is ready."""
 AFTER_LOAD = (*READY_PHASES, "generate", "verify", "stats", "release")

@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from hftrace.analysis.compare.load_words import load_words
+from hftrace.analysis.time.fetched import is_fetched
 from hftrace.analysis.time.sources import load_of_span, source_names, source_of
 from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
+
+FETCHED = "fetched"
+"""Stands for the program itself, which had a file fetched outside of any load."""
 
 
 class FileKey(NamedTuple):
     """What makes a file of one run that of another."""
 
     load: str
-    """The load that asked for it, in words; empty where no run has several loads."""
+    """The load that asked for it, in words; empty where no run has several loads; for none, ``fetched``."""
     source: str
     """The directory or repository; empty where no load of any run asks more than one."""
     name: str
@@ -50,6 +54,7 @@ def file_ledgers(runs: Sequence[Trace]) -> list[dict[FileKey, File]]:
         for file in run.files:
             source = source_of(file) if by_source else None
             load = words.get(numbers.get(file.asked_by or 0, 0), "") if words else ""
+            load = FETCHED if is_fetched(run, file) else load
             key = FileKey(load, names[source] if source else "", file.name)
             known = found.get(key)
             if known is None or known.result in ("missing", "error"):

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import WORTH_NS, Finding, Where, first_few, rule
+from hftrace.analysis.findings.rules import WORTH_BYTES, WORTH_NS, Finding, Where, first_few, rule
 from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
 from hftrace.analysis.model_loads import model_loads
+from hftrace.analysis.time.fetched import never_opened, spared_by
 from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
@@ -27,25 +28,38 @@ MOST = 0.5
     of_session=True,
 )
 def fetched_not_opened(trace: Trace) -> Iterator[Finding]:
-    """R23: weight files that came over the network, and that no load opened."""
+    """R23: weight files that came over the network, by a load or by the program, and that no load opened."""
     if trace.outcome.get("status", "ok") != "ok":
         return
-    found = [file for file in weight_files(trace) if file.result == "downloaded" and file.opened is False]
+    asked = [file for file in weight_files(trace) if file.result == "downloaded" and file.opened is False]
+    fetched = never_opened(trace)
+    found = [*asked, *fetched]
     if not found:
         return
     size = sum(file.downloaded_bytes or file.size_bytes or 0 for file in found)
     names = first_few(file.name for file in found)
     rest = len(found) - len(names)
+    if fetched:
+        patterns = ", ".join(map(repr, first_few(spared_by(trace, fetched))))
+        advice = (
+            f"Leave them out where the program fetches: snapshot_download(..., ignore_patterns=[{patterns}])."
+        )
+    else:
+        advice = (
+            "Say which files are meant: variant= or use_safetensors= of from_pretrained, ignore_patterns= of "
+            "snapshot_download."
+        )
+    beside = ", although others of the same download were" if fetched and not asked else ""
     yield Finding(
         "R23",
         "fetched-not-opened",
         f"{units.count(len(found), 'weight file')} downloaded for nothing",
         f"{', '.join(names)}{f' and {rest:,} more' if rest else ''}: {byte_count(size)} came from the Hub, "
-        "and no load opened them.",
-        "Say which files are meant: variant= or use_safetensors= of from_pretrained, ignore_patterns= of "
-        "snapshot_download.",
+        f"and no load of this session opened them{beside}.",
+        advice,
         cost_bytes=size,
         view="files",
+        severity="warning" if size >= WORTH_BYTES else "info",
         numbers={"files": len(found), "downloaded_bytes": size},
         where=Where(files=names),
     )

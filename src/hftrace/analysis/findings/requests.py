@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from hftrace import units
 from hftrace.analysis.findings.rules import MOST_NAMED, WORTH_NS, Finding, Fix, Where, first_few, rule
 from hftrace.analysis.time.phases import phase_times
-from hftrace.analysis.time.requests import HostFailures, answered, failures, length
+from hftrace.analysis.time.requests import HostFailures, answered, failures, length, waited_for
 from hftrace.analysis.time.session import session_wall_ns
 from hftrace.schema.model import Request
 from hftrace.schema.trace import Trace
@@ -127,6 +127,49 @@ def offline_too_late(trace: Trace) -> Iterator[Finding]:
             fix=OFFLINE,
             numbers={"requests": len(trace.requests)},
         )
+
+
+@rule(
+    ("R22", "waited-for-downloads", "The program waited for files that came over the network."),
+    concerns="time",
+    severity="info",
+    of_session=True,
+)
+def waited_for_downloads(trace: Trace) -> Iterator[Finding]:
+    """R22: downloads on the path of the thread that loads; what came meanwhile cost nothing."""
+    got = [file for file in trace.files if file.result == "downloaded"]
+    if not got or trace.outcome.get("status", "ok") != "ok":
+        return
+    hosts, spent = waited_for(trace)
+    if spent < WORTH_NS and spent < WORTH_SHARE * session_wall_ns(trace):
+        return
+    size = sum(file.downloaded_bytes or 0 for file in got)
+    named = [
+        f"{duration(host.spent_ns)} for {host.host or 'a host that is not known'}"
+        + (f" ({units.byte_count(host.bytes)})" if host.bytes else "")
+        for host in hosts[:MAX_HOSTS]
+    ]
+    more = len(hosts) - len(named)
+    yield Finding(
+        "R22",
+        "waited-for-downloads",
+        f"{duration(spent)} waiting for downloads",
+        f"{units.count(len(got), 'file')}, {units.byte_count(size)}, came from the Hub. The program waited "
+        f"{'; '.join(named)}{f'; {more:,} more' if more else ''}.",
+        "Fetch them beforehand, where the image or the machine is made (hf download, or snapshot_download "
+        "with the files that are loaded), keep HF_HOME between starts, and set HF_HUB_OFFLINE=1.",
+        cost_ns=spent,
+        cost_bytes=size,
+        view="requests",
+        numbers={
+            "files": len(got),
+            "downloaded_bytes": size,
+            "spent_ns": spent,
+            "hosts": len(hosts),
+            "host": hosts[0].host if hosts else None,
+        },
+        where=Where(files=first_few(file.name for file in got)),
+    )
 
 
 @rule(

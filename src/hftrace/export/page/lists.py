@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from hftrace.analysis.time.fetched import fetch_spans
 from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.moved import moved_by_file
 from hftrace.export.page.data import number
@@ -20,9 +21,10 @@ def file_data(trace: Trace) -> dict[str, Any]:
     ledger = trace.files
     loads = load_traces(trace)
     moved = moved_by_file(loads[0]) if len(loads) == 1 else {}
+    fetches, columns = fetch_spans(trace), (ledger.column(name) for name in ("rank", "name", "asked_by"))
     of = [
-        moved.get((rank or 0, name.rpartition("/")[2]))
-        for rank, name in zip(ledger.column("rank"), ledger.column("name"), strict=True)
+        None if span in fetches else moved.get((rank or 0, name.rpartition("/")[2]))
+        for rank, name, span in zip(*columns, strict=True)
     ]
     sorts: dict[str, Sequence[Any]] = {
         "size": ledger.column("size_bytes"),

@@ -111,7 +111,8 @@ def note_file(recorder: Recorder, name: str, path: str | None, result: str, **mo
     identity = None
     if path is not None:
         path = absolute(path)
-        identity = recorder.files.found(path)
+        files = recorder.files
+        identity = files.found(path) if recorder.open_loads else files.identity(path)
     fields = {"name": name, "path": path, "result": result, "identity": identity, **more}
     recorder.write(lines.File(recorder.current_id(), fields))
 

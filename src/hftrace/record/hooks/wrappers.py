@@ -10,7 +10,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.belongings import of_recorder
 from hftrace.record.frames import transparent
+from hftrace.record.hooks.fetches import Fetches
 from hftrace.record.hooks.late import late_of
 from hftrace.record.hooks.points import Call, HandlerBuilder, HookPoint, parameter_names
 from hftrace.record.recorder import Recorder, clock, shielded
@@ -71,7 +73,9 @@ class SpanObserver:
         self.recorder.fail(token, error)
 
 
-def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> HandlerBuilder:
+def observed_by(
+    observer: type[SpanObserver], *, begins_load: bool = False, in_fetch: bool = False
+) -> HandlerBuilder:
     """Returns the builder of handlers whose calls ``observer`` records.
 
     The handler first asks whether anything is being recorded; it calls the
@@ -81,6 +85,7 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
     Args:
         observer: Records the calls of one hook point; made once for each.
         begins_load: True where calls count although no load is open.
+        in_fetch: True where they count while the program itself fetches something, too.
     """
 
     @transparent
@@ -95,10 +100,12 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
         state = recorder.state
         observing = observer(recorder, point, number, function)
         begin, finish, fail = observing.begin, observing.finish, observing.fail
+        fetching = of_recorder(recorder, Fetches).running if in_fetch else ()
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # Worker threads of a load have no stack of their own: any open load will do for them.
-            if not (recorder.active if begins_load else recorder.open_loads) or state.busy:
+            counts = recorder.active if begins_load else recorder.open_loads
+            if not (counts or (fetching and recorder.active)) or state.busy:
                 if begins_load and recorder.abandoned and recorder.in_child is not None:
                     begin_in_child, recorder.in_child = recorder.in_child, None
                     begin_in_child()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hftrace import units
+from hftrace.analysis.time.fetched import fetch_spans, is_fetched
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.moved import moved_by_file
@@ -52,7 +53,8 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
     """Returns the cells of rows of the ledger."""
     functions = trace.spans.column("function")
     names = trace.spans.column("name")
-    numbers = load_of_span(trace) if has_several(trace) else {}
+    # Of a file that the program itself fetched, and then loaded, there are two rows.
+    numbers = load_of_span(trace) if has_several(trace) or fetch_spans(trace) else {}
     sources = source_names(trace)
     several_sources = len(set(sources.values())) > 1
     rows = []
@@ -74,7 +76,11 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
                     sources.get(source_of(file) or "", units.UNKNOWN) if several_sources else units.UNKNOWN,
                     ("✗ " if missed or bad else "") + file.result,
                     _size(file),
-                    *_moved(trace, file, numbers.get(file.asked_by or 0)),
+                    *(
+                        (units.UNKNOWN, units.UNKNOWN)
+                        if is_fetched(trace, file)
+                        else _moved(trace, file, numbers.get(file.asked_by or 0))
+                    ),
                     resident,
                     str(file.asked),
                     units.UNKNOWN if not file.requests else str(file.requests),

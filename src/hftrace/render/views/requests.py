@@ -40,13 +40,15 @@ def request_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
     for row in chosen:
         request = trace.requests[row]
         answer = " ".join(str(part) for part in (request.status, request.error) if part is not None)
+        # What hf_xet asked, and how it was answered, nobody saw.
+        nothing = "no answer" if request.transport == "http" else request.transport
         rows.append(
             Row(
                 (
                     request.path,
                     request.method,
                     request.host or units.UNKNOWN,
-                    ("✗ " if request.failed else "") + (answer or "no answer"),
+                    ("✗ " if request.failed else "") + (answer or nothing),
                     units.duration(request.duration_ns),
                     units.byte_count(request.bytes),
                     known(request.attempt),

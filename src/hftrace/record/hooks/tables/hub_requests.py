@@ -77,6 +77,8 @@ class _Thread(threading.local):
         self.handled = 0
         """Identity of the exception that was being handled when the download began."""
         self.answer: _Answer | None = None
+        self.xet_host: str | None = None
+        """Where ``xet_get`` gets its bytes from."""
 
 
 class Requests:
@@ -131,7 +133,7 @@ class Requests:
     def note_offline(self, recorder: Recorder, url: str) -> None:
         """Writes down once that the environment asks for offline mode, and a request to the Hub is sent."""
         asked = [name for name in OFFLINE_VARIABLES if os.environ.get(name, "").upper() in _TRUE]
-        if asked and not self._offline_noted and _host(url) == _host(_endpoint()):
+        if asked and not self._offline_noted and host_of(url) == host_of(_endpoint()):
             self._offline_noted = True
             recorder.facts("environment", {"offline_ignored": asked})
 
@@ -173,7 +175,12 @@ def _broke_the_connection(error: BaseException) -> bool:
     )
 
 
-def _host(url: str) -> str | None:
+def ends_a_transfer(error: BaseException) -> bool:
+    """Returns whether what left a client that is not Python's may be the transfer's own end: no full disk."""
+    return isinstance(error, Exception) and (not isinstance(error, OSError) or _broke_the_connection(error))
+
+
+def host_of(url: str) -> str | None:
     """Returns name and port of a URL's host, without credentials."""
     return urlsplit(url).netloc.rpartition("@")[2] or None
 
@@ -267,7 +274,7 @@ class RequestObserver(SpanObserver):
         learn_keywords({name: headers.get(name) for name in _SECRET_HEADERS} if headers is not None else {})
         # The path names the file; the rest of the URL may hold credentials and a signature.
         label = f"{getattr(request, 'method', '?')} {redact(urlsplit(url).path)}"
-        attributes: dict[str, Any] = {"request": True, "host": _host(url), **_requested(url)}
+        attributes: dict[str, Any] = {"request": True, "host": host_of(url), **_requested(url)}
         if own.hops:
             attributes["hop"] = own.hops
         own.hops += own.sends > 0
@@ -290,8 +297,8 @@ class RequestObserver(SpanObserver):
         self.recorder.fail(token[0], error)
 
 
-send_handler = observed_by(SendObserver)
-request_handler = observed_by(RequestObserver)
+send_handler = observed_by(SendObserver, in_fetch=True)
+request_handler = observed_by(RequestObserver, in_fetch=True)
 
 
 POINTS = (
