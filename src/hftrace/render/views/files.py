@@ -129,7 +129,9 @@ def _moved(trace: Trace, file: File, load: int | None) -> tuple[str, str]:
     if load is not None:
         trace = load_traces(trace)[load - 1]
     moved = moved_by_file(trace).get((file.rank, file.name.rpartition("/")[2]))
-    if moved is None or moved.unknown:
+    if moved is None:
+        return units.byte_count(file.read_bytes), units.UNKNOWN
+    if moved.unknown:
         return units.byte_count(file.read_bytes) if file.read_bytes == 0 else units.UNKNOWN, units.UNKNOWN
     return units.byte_count(moved.read), units.byte_count(moved.mapped) if moved.mapped else units.UNKNOWN
 

@@ -22,7 +22,7 @@ COLUMNS = (
     Column("holds", right=True),
     Column("parts", right=True, rank=4),
     Column("own memory", right=True, rank=1),
-    Column("of files", right=True, rank=2),
+    Column("touched", right=True, rank=2),
     Column("read", right=True, rank=1),
     Column("ended", most=16, rank=5),
 )
@@ -59,7 +59,7 @@ def _cells(rank: RankFacts) -> tuple[str, ...]:
         units.byte_count(rank.held_bytes),
         f"{rank.divided:,} of {rank.tensors:,}",
         _signed(rank.anonymous_bytes),
-        _signed(rank.file_bytes),
+        units.byte_count(rank.touched_bytes),
         units.byte_count(rank.storage_read_bytes),
         rank.status or units.UNKNOWN,
     )
