@@ -5,7 +5,7 @@
 FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``reads`` (with a cast from a cold cache; what the
 kernel has counted goes to a file), ``dies`` (rank RANK is killed in its block, and the others wait for it),
 ``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out`` (rank RANK records
-nothing). Under ``hftrace run`` it has no block of its own.
+nothing). When its load begins by the wall clock goes to a file. Under ``hftrace run`` it has no block of its own.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def main() -> None:
         if how == "reads":
             read_weights(folder, rank)
         else:
+            (folder / f"wall{rank}.txt").write_text(str(time.time_ns()))
             transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
         if how in ("dies", "all-die") and rank == chosen:
             time.sleep(0.5 if how == "dies" else 2)  # the others are in their barrier by now
