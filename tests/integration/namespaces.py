@@ -1,7 +1,7 @@
 """Two network namespaces with a cable between them: two machines, as far as a process group can tell.
 
-The second has a clock of its own as well (a time namespace), which is hours before that of the first, as it is of
-two machines that were booted at different times. Both have one wall clock.
+The second has a clock of its own as well (a time namespace), which is far from that of the first, as of two
+machines that were booted at different times. Both have one wall clock.
 """
 
 from __future__ import annotations

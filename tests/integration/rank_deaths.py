@@ -2,9 +2,9 @@
 
     python rank_deaths.py FOLDER RANKS COUNT SEED
 
-FOLDER holds the checkpoint in ``model``; each job has a folder of its own, ``job0`` and so on, with ``trace.json``
-and ``truth.json``. The ranks are forked by a launcher that has imported everything, and which ends the others
-some seconds after the first death, as torchrun does. gloo on CPUs: NCCL was not tried.
+FOLDER holds the checkpoint in ``model``; each job has a folder of its own, ``job0`` and so on, with
+``trace.json`` and ``truth.json``. The ranks are forked by a launcher that has imported everything, and which
+ends the others some seconds after the first death, as torchrun does. gloo on CPUs: NCCL was not tried.
 """
 
 from __future__ import annotations

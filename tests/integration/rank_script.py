@@ -3,9 +3,11 @@
     torchrun --nproc-per-node 2 rank_script.py FOLDER HOW [RANK]
 
 FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``reads`` (with a cast from a cold cache; what the
-kernel has counted goes to a file), ``dies`` (rank RANK is killed in its block, and the others wait for it),
+kernel has counted goes to a file), ``reads-again`` (one after the other, each from a cold cache), ``divided`` (with
+a cast and a plan of tensor parallelism), ``dies`` (rank RANK is killed in its block, and the others wait for it),
 ``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out`` (rank RANK records
-nothing). When its load begins by the wall clock goes to a file. Under ``hftrace run`` it has no block of its own.
+nothing). When its load begins, by the wall clock, goes to a file. Under ``hftrace run`` it has no block
+of its own.
 """
 
 from __future__ import annotations
@@ -58,6 +60,16 @@ def main() -> None:
         distributed.barrier()
         if how == "reads":
             read_weights(folder, rank)
+        elif how == "reads-again":
+            for turn in range(distributed.get_world_size()):
+                if turn == rank:
+                    page_cache.evict([folder / "model" / "model.safetensors"])
+                    transformers.LlamaForCausalLM.from_pretrained(folder / "model", torch_dtype=torch.float32)
+                distributed.barrier()
+        elif how == "divided":
+            transformers.LlamaForCausalLM.from_pretrained(
+                folder / "model", torch_dtype=torch.float32, tp_plan="auto"
+            )
         else:
             (folder / f"wall{rank}.txt").write_text(str(time.time_ns()))
             transformers.AutoModelForCausalLM.from_pretrained(folder / "model")

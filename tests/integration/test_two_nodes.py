@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).parent / "rank_script.py"
 PORT = 29516
 """In namespaces of their own nobody else has it."""
 SKEW_NS = 300_000_000
-"""How much later than another rank one may leave a barrier where processors are busy; clocks differ by far more."""
+"""How much later than another rank one may leave a barrier where processors are busy."""
 
 
 @pytest.fixture

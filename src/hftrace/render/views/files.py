@@ -21,6 +21,7 @@ MAX_NAMES = 3
 COLUMNS = (
     Column("file", most=200),
     Column("load", right=True),
+    Column("rank", right=True),
     Column("from", most=30, rank=2),
     Column("result", most=12),
     Column("size", right=True),
@@ -31,6 +32,7 @@ COLUMNS = (
     Column("requests", right=True, rank=5),
     Column("asked by", most=34, rank=6),
 )
+IN_RAM = next(at for at, column in enumerate(COLUMNS) if column.title == "in RAM")
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -41,7 +43,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         remarks += nothing_chosen(trace.files, options)
     rows = file_rows(trace, chosen[:shown])
     remarks += _afterwards([trace.files[row] for row in chosen])
-    if any(row.cells[7] != units.UNKNOWN for row in rows):
+    if any(row.cells[IN_RAM] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
     note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
@@ -54,6 +56,7 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
     names = trace.spans.column("name")
     numbers = load_of_span(trace) if has_several(trace) else {}
     sources = source_names(trace)
+    several_ranks = len(set(trace.files.column("rank"))) > 1
     several_sources = len(set(sources.values())) > 1
     rows = []
     for row in chosen:
@@ -71,6 +74,7 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
                 (
                     file.name,
                     known(numbers.get(file.asked_by or 0)),
+                    str(file.rank) if several_ranks else units.UNKNOWN,
                     sources.get(source_of(file) or "", units.UNKNOWN) if several_sources else units.UNKNOWN,
                     ("✗ " if missed or bad else "") + file.result,
                     _size(file),
