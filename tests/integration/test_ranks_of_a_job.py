@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import rank_script
 import small_llama
 
 import hftrace
 from evictable import resident_anywhere
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ranks.job import job_of
+from hftrace.render.ranks import ranks_words
 from hftrace.replay.merging.merge import merge
 from hftrace.system import page_cache
 
@@ -104,6 +106,19 @@ def test_a_rank_that_records_nothing_keeps_nobody_waiting(job):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (trace.header["ranks"], trace.header["world_size"]) == ([0], 2)
     assert "hftrace: rank 0 of 2 wrote" in done.stderr
+
+
+def test_a_straggler_is_named_with_its_phase_and_the_other_one_waits_for_it(job):
+    trace, done = job("straggles", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = job_of(trace)
+    assert (facts.slowest.rank, facts.slowest.than, facts.slowest.phase) == (1, 0, "instantiate")
+    assert facts.slowest.phase_by_ns == pytest.approx(rank_script.STRAGGLE_SECONDS * 1e9, rel=0.3)
+    # Who is ready first is in the barrier until the last one comes, less what it began its load later.
+    waited = [rank.wait_ns for rank in facts.ranks]
+    assert waited[0] - waited[1] > 0.5e9
+    assert "rank 1 is the slowest" in ranks_words(trace)
+    assert "of it in instantiate" in ranks_words(trace)
 
 
 @pytest.mark.once

@@ -8,8 +8,16 @@ import pytest
 
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ranks.job import job_of
+from hftrace.analysis.time.imports import collections_ns, import_rows, imports_ns
+from hftrace.analysis.time.timeline import timeline
+from hftrace.export.page.single import page
 from hftrace.render.ranks import endings_words, ranks_words
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.render.views import files as files_view
+from hftrace.render.views import imports as imports_view
+from hftrace.render.views import ranks as ranks_view
+from hftrace.render.views import timeline as timeline_view
+from hftrace.render.views.options import ViewOptions
+from hftrace.schema.model import Facts, File, Import, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 MB, MS = 10**6, 10**6
@@ -71,7 +79,8 @@ def job():
             known = dict.fromkeys(field.name for field in dataclasses.fields(File))
             files.append(
                 File(**{**known, "name": "model.safetensors", "path": "/m/model.safetensors", "shard": 0,
-                        "result": "local", "size_bytes": WHOLE, "asked_by": first, "rank": rank})
+                        "result": "local", "size_bytes": WHOLE, "asked_by": first, "rank": rank,
+                        "touched_bytes": facts.get("touched")})
             )  # fmt: skip
             for time, size in facts.get("samples", []):
                 samples.append(Sample(time * MS, size, 70 * MB, 0, *[None] * 6, pid=100 + rank))
@@ -209,3 +218,76 @@ def test_facts_of_another_type_are_no_trouble(job):
     broken = dataclasses.replace(trace, header=Facts({"processes": 3, "merged": [], "world_size": 2}))
     assert len(job_of(broken).ranks) == 2
     assert ranks_words(broken)
+
+
+def drawn(view, trace, width=80):
+    blocks = view.draw(trace, ViewOptions())
+    return "\n".join("".join(text for text, _ in line) for block in blocks for line in block.lines(width))
+
+
+def test_what_a_rank_has_touched_is_of_each_file_what_its_last_load_says(job):
+    trace = job({"touched": 400 * MB}, {})
+    assert [rank.touched_bytes for rank in job_of(trace).ranks] == [400 * MB, None]
+    again = dataclasses.replace(trace.files[0], touched_bytes=300 * MB, asked_by=2)
+    other = dataclasses.replace(trace.files[0], path="/m/other.safetensors", touched_bytes=5 * MB)
+    index = dataclasses.replace(trace.files[0], path="/m/config.json", shard=None, touched_bytes=None)
+    files = Table.of(File, [*trace.files, again, other, index])
+    assert job_of(dataclasses.replace(trace, files=files)).ranks[0].touched_bytes == 305 * MB
+    assert "400 MB" in drawn(ranks_view, trace)
+
+
+def test_how_ranks_ended_is_told_where_one_did_not_end_well(job):
+    endings = [{"rank": 1, "status": "killed", "ended_ns": 5}, {"rank": 0, "status": "error", "ended_ns": 6}]
+    well = {"status": "ok", "by_rank": [{**each, "status": "ok"} for each in endings]}
+    assert "ended" not in drawn(ranks_view, job({}, {}, outcome=well))
+    dead = drawn(ranks_view, job({}, {}, outcome={"status": "killed", "by_rank": endings}))
+    assert "ended" in dead.splitlines()[1]
+    assert [line.split()[-1] for line in dead.splitlines()[2:4]] == ["error", "killed"]
+
+
+def test_imports_are_told_of_one_rank_whose_phases_are_told(job):
+    trace = job({}, {})
+    known = dict.fromkeys(field.name for field in dataclasses.fields(Import))
+    rows = [
+        Import(
+            **{**known, "id": 1 + rank, "name": "torch", "package": "torch", "start_ns": 0, "end_ns": 10**9,
+               "self_ns": 10**9 * (1 + rank), "collect_ns": 5, "modules": 9, "pid": 100 + rank, "span": 1,
+               "where": "installed", "status": "ok"}
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    trace = dataclasses.replace(trace, imports=Table.of(Import, rows))
+    assert [row.pid for row in import_rows(trace)] == [100]
+    assert (imports_ns(trace), collections_ns(trace)) == (10**9 + 5, 5)
+    shown = drawn(imports_view, trace)
+    assert "rank 0: 9 modules" in shown
+    assert shown.count("torch") == 2  # in the tree, and once among the modules
+    one = trace.imports[1]
+    alone = dataclasses.replace(job({}), imports=Table.of(Import, [one]))
+    assert import_rows(alone) == [one]
+
+
+def test_lanes_of_ranks_have_short_names(job):
+    trace = job({}, {})
+    threads = [{"thread": 1, "name": "MainThread"}, {"thread": 7, "name": "ThreadPoolExecutor-1_0"}]
+    more = [dataclasses.replace(trace.spans[6], id=99, thread=7, parent=None)]
+    trace = dataclasses.replace(
+        trace,
+        header=Facts({**trace.header, "threads": threads}),
+        spans=Table.of(Span, [*trace.spans, *more]),
+    )
+    assert [lane.name for lane in timeline(trace).spans] == ["rank 0", "rank 1", "rank 1 pool-1_0"]
+    assert "memory of rank 0" in drawn(timeline_view, trace)
+    assert "memory peaks at the left" in drawn(timeline_view, job({}))
+
+
+def test_files_say_of_which_rank_they_are(job):
+    assert "rank" in drawn(files_view, job({}, {})).splitlines()[1]
+    assert "rank" not in drawn(files_view, job({})).splitlines()[1]
+
+
+def test_the_page_has_a_table_of_ranks(job):
+    shown = page(job({"touched": 400 * MB}, {}), None)
+    assert '<section id="ranks"' in shown
+    assert "rank 1" in shown
+    assert '<section id="ranks"' not in page(job({}), None)
