@@ -31,6 +31,8 @@ class RankFacts(NamedTuple):
     """Equal for ranks that share memory and page cache; None where the trace does not say it."""
     status: str | None
     loads: int
+    cut: bool
+    """Whether one of them did not return: it failed, or the rank was killed in it."""
     load_ns: int
     """In outermost loads, waiting in them included."""
     wait_ns: int
@@ -146,6 +148,7 @@ def _facts(trace: Trace, rank: int) -> RankFacts:
     index = span_index(trace)
     loads = [row for row in index.load_rows if index.lanes[row].rank == rank]
     inside = set(index.walk(loads))
+    statuses = trace.spans.column("status")
     waits = dict.fromkeys(WAITING, 0)
     waited_inside = 0
     for row, phase in enumerate(index.phases):
@@ -171,6 +174,7 @@ def _facts(trace: Trace, rank: int) -> RankFacts:
         machine=text(machine.get("clock")) or text(machine.get("host")),
         status=_status(trace, rank),
         loads=len(loads),
+        cut=any(statuses[row] != "ok" for row in loads),
         load_ns=sum(index.wall_ns(row) for row in loads),
         wait_ns=waits["wait"],
         mesh_ns=waits["mesh"],

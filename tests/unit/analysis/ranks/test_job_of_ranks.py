@@ -11,7 +11,7 @@ from hftrace.analysis.ranks.job import job_of
 from hftrace.analysis.time.imports import collections_ns, import_rows, imports_ns
 from hftrace.analysis.time.timeline import timeline
 from hftrace.export.page.single import page
-from hftrace.render.ranks import endings_words, ranks_words
+from hftrace.render.ranks import endings_words, ranks_words, slowest_words
 from hftrace.render.views import files as files_view
 from hftrace.render.views import imports as imports_view
 from hftrace.render.views import ranks as ranks_view
@@ -211,6 +211,39 @@ def test_the_words_of_an_ending(job):
         "rank 1 was killed by SIGKILL first; rank 0 waited in barrier then, and failed with RuntimeError"
     )
     assert endings_words(job({}, {}, outcome={"status": "ok", "by_rank": [{"status": "ok"}] * 2})) == ""
+
+
+def test_ranks_that_were_in_the_same_are_told_together(job):
+    waiting = {"status": "error", "error": "RuntimeError", "open_name": "barrier", "open_phase": "wait"}
+    loading = {"status": "killed", "open_name": "convert", "open_phase": "convert"}
+    others = [{"rank": rank, **(loading if rank in (3, 5) else waiting)} for rank in range(1, 8)]
+    by_rank = [{"rank": 0, "status": "killed"}, *others, {"rank": 8, "status": "killed"}]
+    trace = job({}, {}, outcome={"status": "killed", "by_rank": by_rank})
+    assert endings_words(trace) == (
+        "rank 0 was killed first; ranks 1, 2, 4, 6, 7 waited in barrier then, and failed with RuntimeError; "
+        "ranks 3, 5 were in convert then, and were killed; rank 8 was in its own code then, and was killed"
+    )
+
+
+def test_who_was_cut_short_is_not_the_fastest(job):
+    trace = job({"took": 1000}, {"took": 400})
+    assert job_of(trace).slowest.rank == 0
+    rows = [
+        dataclasses.replace(row, status="killed") if row.rank == 1 and row.phase == "load" else row
+        for row in trace.spans
+    ]
+    cut = dataclasses.replace(trace, spans=Table.of(Span, rows))
+    assert job_of(cut).slowest is None
+    assert [rank.cut for rank in job_of(cut).ranks] == [False, True]
+    assert drawn(ranks_view, cut).splitlines()[3].split()[8] == "-"
+
+
+def test_a_phase_in_which_the_slowest_lost_more_than_in_all(job):
+    trace = job({"took": 1000, "mesh": 0}, {"took": 900, "mesh": 0})
+    assert slowest_words(job_of(trace)) == "rank 0 is the slowest, by 100 ms, 100 ms of it in weights"
+    found = job_of(trace)
+    more = dataclasses.replace(found, slowest=dataclasses.replace(found.slowest, phase_by_ns=250 * MS))
+    assert slowest_words(more) == "rank 0 is the slowest, by 100 ms, in weights by 250 ms"
 
 
 def test_facts_of_another_type_are_no_trouble(job):
