@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hftrace import units
 from hftrace.analysis.ranks.job import Job, job_of
+from hftrace.analysis.time.imports import told_rank
+from hftrace.analysis.time.tree_node import Node
 from hftrace.analysis.values import natural, text
 from hftrace.render.text import TIMES, clean
 from hftrace.schema.trace import Trace
@@ -12,6 +14,8 @@ CLOCKS = {
     "barrier": "clocks by the first barrier",
     "wall": "clocks by the wall clock, to some milliseconds",
 }
+FEW_RANKS = 2
+"""Of so many the first screen has the whole call tree."""
 MAX_ENDINGS = 3
 """Ways to end that are told, each with its ranks."""
 MAX_NAMED = 8
@@ -105,6 +109,31 @@ def endings_words(trace: Trace) -> str:
         said.append(f"rank{'s' if len(ranks) > 1 else ''} {shown} {words}")
     more = sum(len(ranks) for ranks in [*together.values()][MAX_ENDINGS:])
     return "; ".join(said) + (f"; {units.count(more, 'more rank')}" if more > 0 else "")
+
+
+def of_some_ranks(trace: Trace, roots: list[Node]) -> list[Node]:
+    """Returns the lines of a call tree that the first screen has room for.
+
+    Ranks do the same. Of more than two there are those of the first one, of the slowest, and of the one that
+    failed first.
+    """
+    job = job_of(trace)
+    if job is None or len(job.ranks) <= FEW_RANKS:
+        return roots
+    told = {told_rank(trace), job.slowest.rank if job.slowest is not None else None, _first_dead(trace)}
+    shown = [root for root in roots if root.pid is None or root.rank in told]
+    left_out = len({root.rank for root in roots if root.pid is not None} - told)
+    if left_out:
+        words = "more rank" if left_out == 1 else "more ranks"
+        shown.append(Node(kind="hidden", label=words, hint="--view tree", count=left_out))
+    return shown
+
+
+def _first_dead(trace: Trace) -> int | None:
+    """Returns the rank that failed first; None where all ended well."""
+    known = trace.outcome.get("by_rank")
+    first = known[0] if isinstance(known, list) and known and isinstance(known[0], dict) else {}
+    return natural(first.get("rank")) if first.get("status") not in (None, "ok") else None
 
 
 def _where(ending: dict[str, object]) -> str:

@@ -10,12 +10,14 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ranks.job import job_of
 from hftrace.analysis.time.imports import collections_ns, import_rows, imports_ns
 from hftrace.analysis.time.timeline import timeline
+from hftrace.analysis.time.tree import build
 from hftrace.export.page.single import page
-from hftrace.render.ranks import endings_words, ranks_words, slowest_words
+from hftrace.render.ranks import endings_words, of_some_ranks, ranks_words, slowest_words
 from hftrace.render.views import files as files_view
 from hftrace.render.views import imports as imports_view
 from hftrace.render.views import ranks as ranks_view
 from hftrace.render.views import timeline as timeline_view
+from hftrace.render.views import tree as tree_view
 from hftrace.render.views.options import ViewOptions
 from hftrace.schema.model import Facts, File, Import, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
@@ -244,6 +246,20 @@ def test_a_phase_in_which_the_slowest_lost_more_than_in_all(job):
     found = job_of(trace)
     more = dataclasses.replace(found, slowest=dataclasses.replace(found.slowest, phase_by_ns=250 * MS))
     assert slowest_words(more) == "rank 0 is the slowest, by 100 ms, in weights by 250 ms"
+
+
+def test_the_first_screen_has_the_calls_of_few_ranks(job):
+    trace = job({}, {}, {"took": 2000}, {}, machines=("a",) * 4)
+    assert job_of(trace).slowest.rank == 2
+    blocks = tree_view.brief(trace, ViewOptions(), set())
+    shown = "\n".join("".join(text for text, _ in line) for block in blocks for line in block.lines(80))
+    assert [rank for rank in range(4) if f"rank {rank}" in shown] == [0, 2]
+    assert "+ 2 more ranks: --view tree" in shown
+    assert all(f"rank {rank}" in drawn(tree_view, trace) for rank in range(4))
+    dead = job({}, {}, {}, {}, machines=("a",) * 4, outcome={"by_rank": [{"rank": 3, "status": "killed"}]})
+    roots = of_some_ranks(dead, build(dead))
+    assert {root.rank for root in roots if root.pid is not None} == {0, 3}
+    assert of_some_ranks(job({}, {}), (two := build(job({}, {})))) is two
 
 
 def test_facts_of_another_type_are_no_trouble(job):
