@@ -1,8 +1,9 @@
 """One rank of a distributed load: holds its ledger against what it has, and leaves what is false in a file.
 
-    torchrun --nproc-per-node 2 distributed_runner.py HOW FOLDER
+    torchrun --nproc-per-node N distributed_runner.py HOW FOLDER
 
-HOW is a key of ``KEYWORDS``, FOLDER holds the checkpoint in ``model``.
+HOW is ``tp_plan``, ``plain`` (each rank loads all of it), or a field of ``DistributedConfig``; FOLDER holds
+the checkpoint in ``model``. All of it is gloo on CPUs: with NCCL nothing of this was tried.
 """
 
 from __future__ import annotations
@@ -26,9 +27,24 @@ def keywords(how: str) -> dict[str, object]:
     """Returns how ``from_pretrained`` is told to distribute."""
     if how == "tp_plan":
         return {"tp_plan": "auto"}
+    if how == "plain":
+        return {}
     from transformers.distributed import DistributedConfig
 
-    return {"distributed_config": DistributedConfig(**{how: 2})}
+    return {"distributed_config": DistributedConfig(**{how: int(os.environ["WORLD_SIZE"])})}
+
+
+def mapped_rss(folder: Path) -> int:
+    """Returns what this process has touched of the maps of a folder's weight files, by the kernel's word."""
+    total, own = 0, False
+    with open("/proc/self/smaps", encoding="utf-8") as handle:
+        for line in handle:
+            head = line.split(None, 5)
+            if "-" in head[0]:
+                own = len(head) > 5 and Path(head[5].strip()).parent == folder
+            elif own and head[0] == "Rss:":
+                total += int(head[1]) << 10
+    return total
 
 
 def false_facts(row, tensor: torch.Tensor, stored: torch.Tensor) -> list[str]:
@@ -57,10 +73,11 @@ def main() -> None:
     how, folder = sys.argv[1], Path(sys.argv[2])
     rank = int(os.environ["RANK"])
     transformers.logging.set_verbosity_error()
-    if not hasattr(transformers.PreTrainedModel, "_initialize_missing_keys"):
+    if how == "plain" or not hasattr(transformers.PreTrainedModel, "_initialize_missing_keys"):
         distributed.init_process_group("gloo")  # the first generation does not do it by itself
     with hftrace.trace(folder / "trace.json") as recorded:
         model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model", **keywords(how))
+        in_smaps = mapped_rss(folder / "model")
     # Its own: the file of the one that ends last holds all of them.
     trace = recorded.trace
     stored = read_checkpoint(folder / "model")
@@ -83,6 +100,12 @@ def main() -> None:
             (tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes
             for tensor in parameters.values()
         ),
+        "held": sum(
+            (tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes
+            for tensor in [*model.parameters(), *model.buffers()]
+        ),
+        "touched": [file.touched_bytes for file in trace.files if file.shard is not None],
+        "smaps": in_smaps,
         "read": [file.read_bytes for file in trace.files if file.shard is not None],
         "rate": read_rate(trace),
         "findings": [finding.name for finding in findings(trace)],

@@ -3,9 +3,11 @@
     torchrun --nproc-per-node 2 rank_script.py FOLDER HOW [RANK]
 
 FOLDER holds the checkpoint in ``model``; HOW is ``ends``, ``reads`` (with a cast from a cold cache; what the
-kernel has counted goes to a file), ``dies`` (rank RANK is killed in its block, and the others wait for it),
-``all-die`` (the others are killed too, in their barrier, and before it) or ``stays-out`` (rank RANK records
-nothing). Under ``hftrace run`` it has no block of its own.
+kernel has counted goes to a file), ``reads-again`` (one after the other, each from a cold cache), ``divided``
+(with a cast and a plan of tensor parallelism), ``straggles`` (rank RANK takes long to make its model),
+``dies`` (rank RANK is killed in its block, and the others wait for it), ``all-die`` (the others are killed
+too, in their barrier, and before it) or ``stays-out`` (rank RANK records nothing). When its load begins, by
+the wall clock, goes to a file. Under ``hftrace run`` it has no block of its own.
 """
 
 from __future__ import annotations
@@ -43,6 +45,17 @@ def read_weights(folder: Path, rank: int) -> None:
     (folder / f"read{rank}.json").write_text(json.dumps(storage_read() - before))
 
 
+STRAGGLE_SECONDS = 1.5
+
+
+class SlowLlama(transformers.LlamaForCausalLM):
+    """A model that takes its time."""
+
+    def __init__(self, *args, **kwargs):
+        time.sleep(STRAGGLE_SECONDS)
+        super().__init__(*args, **kwargs)
+
+
 def main() -> None:
     folder, how = Path(sys.argv[1]), sys.argv[2]
     chosen = int(sys.argv[3]) if len(sys.argv) > 3 else -1
@@ -58,7 +71,20 @@ def main() -> None:
         distributed.barrier()
         if how == "reads":
             read_weights(folder, rank)
+        elif how == "reads-again":
+            for turn in range(distributed.get_world_size()):
+                if turn == rank:
+                    page_cache.evict([folder / "model" / "model.safetensors"])
+                    transformers.LlamaForCausalLM.from_pretrained(folder / "model", torch_dtype=torch.float32)
+                distributed.barrier()
+        elif how == "straggles":
+            (SlowLlama if rank == chosen else transformers.LlamaForCausalLM).from_pretrained(folder / "model")
+        elif how == "divided":
+            transformers.LlamaForCausalLM.from_pretrained(
+                folder / "model", torch_dtype=torch.float32, tp_plan="auto"
+            )
         else:
+            (folder / f"wall{rank}.txt").write_text(str(time.time_ns()))
             transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
         if how in ("dies", "all-die") and rank == chosen:
             time.sleep(0.5 if how == "dies" else 2)  # the others are in their barrier by now

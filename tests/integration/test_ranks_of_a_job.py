@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+import rank_script
 import small_llama
 
 import hftrace
 from evictable import resident_anywhere
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ranks.job import job_of
+from hftrace.render.ranks import ranks_words
 from hftrace.replay.merging.merge import merge
 from hftrace.system import page_cache
 
@@ -32,8 +35,8 @@ def job(tmp_path, run_python):
     small_llama.write(tmp_path / "model", shards="1GB")
     (tmp_path / "tmp").mkdir()
 
-    def run(*how, before=()):
-        environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp")}
+    def run(*how, before=(), **variables):
+        environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "tmp"), **variables}
         done = run_python(*TORCHRUN, *before, SCRIPT, tmp_path, *how, env=environment, timeout=300)
         until = time.monotonic() + FROM_THE_DEAD_SECONDS
         while time.monotonic() < until and not (tmp_path / "trace.json").exists():
@@ -105,6 +108,19 @@ def test_a_rank_that_records_nothing_keeps_nobody_waiting(job):
     assert "hftrace: rank 0 of 2 wrote" in done.stderr
 
 
+def test_a_straggler_is_named_with_its_phase_and_the_other_one_waits_for_it(job):
+    trace, done = job("straggles", "1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    facts = job_of(trace)
+    assert (facts.slowest.rank, facts.slowest.than, facts.slowest.phase) == (1, 0, "instantiate")
+    assert facts.slowest.phase_by_ns == pytest.approx(rank_script.STRAGGLE_SECONDS * 1e9, rel=0.3)
+    # Who is ready first is in the barrier until the last one comes, less what it began its load later.
+    waited = [rank.wait_ns for rank in facts.ranks]
+    assert waited[0] - waited[1] > 0.5e9
+    assert "rank 1 is the slowest" in ranks_words(trace)
+    assert "of it in instantiate" in ranks_words(trace)
+
+
 @pytest.mark.once
 def test_what_came_from_storage_is_what_the_kernel_counted(job, tmp_path):
     small_llama.write(tmp_path / "model", shards="1GB", hidden_size=512, vocab_size=8192)
@@ -124,6 +140,46 @@ def test_what_came_from_storage_is_what_the_kernel_counted(job, tmp_path):
     assert 0.5 < facts.read_amplification < 1.5
     names = {row.name: row for row in trace.tensors if row.rank == 0 and row.kind == "parameter"}
     assert facts.ranks[0].held_bytes >= sum(row.bytes for row in names.values())
+
+
+RANKS_RULES = {"full-copy-per-rank", "read-amplification"}
+FOR_ALL = {"ACCELERATE_USE_FSDP": "true", "FSDP_CPU_RAM_EFFICIENT_LOADING": "1"}
+
+
+@pytest.mark.once
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("how", "variables", "expected"),
+    [
+        # The first rank was to load for all, and each has: with a copy of its own, and read anew.
+        ("reads-again", FOR_ALL, RANKS_RULES),
+        # A replica on each rank that nobody asked to divide, read once by one for both.
+        ("reads", {}, set()),
+        # Divided, with its own cast: what a plan replicates is no copy that nobody needs.
+        ("divided", {}, set()),
+    ],
+)
+def test_copies_and_bytes_read_twice_are_findings(job, tmp_path, how, variables, expected):
+    large = {"hidden_size": 1024, "vocab_size": 32000, "num_attention_heads": 8, "num_key_value_heads": 8}
+    small_llama.write(tmp_path / "model", shards="1GB", **large)
+    file = tmp_path / "model" / "model.safetensors"
+    page_cache.evict([file])
+    if how != "divided" and resident_anywhere(file) != 0:
+        pytest.skip("this file system keeps its files in memory, or does not say what is in the page cache")
+    trace, done = job(how, **variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = {finding.name: finding for finding in findings(trace) if finding.name in RANKS_RULES}
+    assert set(found) == expected
+    if not expected:
+        return
+    size = file.stat().st_size
+    assert found["read-amplification"].numbers["amplification"] == pytest.approx(2, abs=0.1)
+    assert found["read-amplification"].cost_bytes == pytest.approx(size, rel=0.1)
+    copies = found["full-copy-per-rank"].numbers
+    assert (copies["ranks"], copies["rank"]) == (1, 1)
+    # In float32, twice the file, and the rank was to have half of that, or none yet.
+    assert copies["committed_bytes"] == pytest.approx(2 * size, rel=0.1)
+    assert "ACCELERATE_USE_FSDP=true" in found["full-copy-per-rank"].evidence
 
 
 @pytest.mark.once

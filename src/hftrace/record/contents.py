@@ -56,7 +56,7 @@ def layout_of(tensor: Any, offloaded: bool) -> Layout:
         tensor: Of any class.
         offloaded: Whether its weights stay behind a hook.
     """
-    part = _part_of_rank(tensor)
+    part = part_of_rank(tensor)
     shape, whole = list(part.shape), list(tensor.shape)
     device = str(part.device)
     try:
@@ -80,10 +80,10 @@ def _name(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _part_of_rank(tensor: Any) -> Any:
+def part_of_rank(tensor: Any) -> Any:
     """Returns the part of a distributed tensor that this rank holds; any other tensor as it is."""
     if hasattr(type(tensor), "to_local") and hasattr(tensor, "_local_tensor"):
-        return _part_of_rank(tensor._local_tensor)
+        return part_of_rank(tensor._local_tensor)
     return tensor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hftrace import units
+from hftrace.analysis.time.imports import told_rank
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.session import (
     OUTSIDE,
@@ -38,6 +39,9 @@ def bars(trace: Trace, width: int) -> Iterable[Line]:
     names = [phase for phase, _ in shown]
     label_width = min(17, max(LEAST_LABEL, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
+    rank = told_rank(trace)
+    if rank is not None:
+        yield [(f"phases of rank {rank}", DIM)]
     for name, (phase, spent) in zip(names, shown, strict=True):
         share = spent / session_wall_ns(trace)
         yield [

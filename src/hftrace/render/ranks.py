@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hftrace import units
 from hftrace.analysis.ranks.job import Job, job_of
+from hftrace.analysis.time.imports import told_rank
+from hftrace.analysis.time.tree_node import Node
 from hftrace.analysis.values import natural, text
 from hftrace.render.text import TIMES, clean
 from hftrace.schema.trace import Trace
@@ -12,7 +14,11 @@ CLOCKS = {
     "barrier": "clocks by the first barrier",
     "wall": "clocks by the wall clock, to some milliseconds",
 }
+FEW_RANKS = 2
+"""Of so many the first screen has the whole call tree."""
 MAX_ENDINGS = 3
+"""Ways to end that are told, each with its ranks."""
+MAX_NAMED = 8
 
 
 def ranks_words(trace: Trace) -> str:
@@ -21,7 +27,8 @@ def ranks_words(trace: Trace) -> str:
     if job is None:
         return ""
     parts = [_count_words(job)]
-    loading = [rank for rank in job.ranks if rank.loads]
+    # What one has that was cut short is not what it was to hold.
+    loading = [rank for rank in job.ranks if rank.loads and not rank.cut]
     if loading and job.whole_bytes:
         held = [rank.held_bytes for rank in loading]
         least, most = units.byte_count(min(held)), units.byte_count(max(held))
@@ -53,7 +60,10 @@ def slowest_words(job: Job) -> str:
         return ""
     words = f"rank {slowest.rank} is the slowest, by {units.duration(slowest.by_ns)}"
     if slowest.phase is not None:
-        words += f", {units.duration(slowest.phase_by_ns)} of it in {slowest.phase}"
+        spent = units.duration(slowest.phase_by_ns)
+        # In another phase it may have been the faster one.
+        whole = slowest.phase_by_ns <= slowest.by_ns
+        words += f", {spent} of it in {slowest.phase}" if whole else f", in {slowest.phase} by {spent}"
     return words
 
 
@@ -88,13 +98,50 @@ def endings_words(trace: Trace) -> str:
     if len(endings) < 2 or endings[0].get("status") == "ok":
         return ""
     said = [f"rank {natural(endings[0].get('rank'))} {_how(endings[0])} first"]
-    for each in endings[1 : 1 + MAX_ENDINGS]:
-        name, phase = text(each.get("open_name")), text(each.get("open_phase"))
-        was = f"waited in {clean(name)}" if name and phase in ("wait", "mesh") else ""
-        was = was or (f"was in {clean(name)}" if name else "was in its own code")
-        said.append(f"rank {natural(each.get('rank'))} {was} then, and {_how(each)}")
-    more = len(endings) - 1 - MAX_ENDINGS
+    together: dict[tuple[str, str], list[str]] = {}
+    for each in sorted(endings[1:], key=lambda each: natural(each.get("rank")) or 0):
+        together.setdefault((_where(each), _how(each)), []).append(str(natural(each.get("rank"))))
+    for (where, how), ranks in [*together.items()][:MAX_ENDINGS]:
+        words = f"{where} then, and {how}"
+        if len(ranks) > 1:
+            words = words.replace("was ", "were ")
+        shown = ", ".join(ranks[:MAX_NAMED]) + (", …" if len(ranks) > MAX_NAMED else "")
+        said.append(f"rank{'s' if len(ranks) > 1 else ''} {shown} {words}")
+    more = sum(len(ranks) for ranks in [*together.values()][MAX_ENDINGS:])
     return "; ".join(said) + (f"; {units.count(more, 'more rank')}" if more > 0 else "")
+
+
+def of_some_ranks(trace: Trace, roots: list[Node]) -> list[Node]:
+    """Returns the lines of a call tree that the first screen has room for.
+
+    Ranks do the same. Of more than two there are those of the first one, of the slowest, and of the one that
+    failed first.
+    """
+    job = job_of(trace)
+    if job is None or len(job.ranks) <= FEW_RANKS:
+        return roots
+    told = {told_rank(trace), job.slowest.rank if job.slowest is not None else None, _first_dead(trace)}
+    shown = [root for root in roots if root.pid is None or root.rank in told]
+    left_out = len({root.rank for root in roots if root.pid is not None} - told)
+    if left_out:
+        words = "more rank" if left_out == 1 else "more ranks"
+        shown.append(Node(kind="hidden", label=words, hint="--view tree", count=left_out))
+    return shown
+
+
+def _first_dead(trace: Trace) -> int | None:
+    """Returns the rank that failed first; None where all ended well."""
+    known = trace.outcome.get("by_rank")
+    first = known[0] if isinstance(known, list) and known and isinstance(known[0], dict) else {}
+    return natural(first.get("rank")) if first.get("status") not in (None, "ok") else None
+
+
+def _where(ending: dict[str, object]) -> str:
+    """Returns what a rank was in when the first one failed."""
+    name, phase = text(ending.get("open_name")), text(ending.get("open_phase"))
+    if not name:
+        return "was in its own code"
+    return f"{'waited' if phase in ('wait', 'mesh') else 'was'} in {clean(name)}"
 
 
 def _how(ending: dict[str, object]) -> str:

@@ -30,6 +30,9 @@ def describe_tensors(trace: Trace) -> str:
         for name, total in known.items()
     ]
     text = ", ".join([*parts, *([f"{waiting:,} not placed"] if waiting else [])])
+    ranks = len(set(trace.tensors.column("rank")))
+    if ranks > 1:
+        text = f"of {ranks} ranks together {text}"
     loaded, ended = as_loaded(trace), _dtypes(trace)
     left = _dtypes(loaded)
     if ended:

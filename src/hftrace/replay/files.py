@@ -61,7 +61,8 @@ def build_file_ledger(
             if name is not None:
                 read_bytes[name] = read_bytes.get(name, 0) + part
                 opened.add(name)
-    opened.update(record.span_files.values())
+    opened.update(record.span_files.values(), record.parts_read)
+    read_bytes.update(record.parts_read)
     entries = FileEntries()
     for span, fields in record.asked:
         entries.add(span, fields)
@@ -73,6 +74,7 @@ def build_file_ledger(
         entry.update(
             shard=index, resident_before=weights.resident_before, resident_after=weights.resident_after
         )
+        entry.update(touched_bytes=weights.touched_bytes)
         entry.update(
             unread=headers.lost(path, weights) is not None or None,
             afterwards=became(path, weights.identity) if weights.identity is not None else None,
@@ -116,6 +118,7 @@ def build_file_ledger(
                 format=file_format(entry["name"]),
                 resident_before=entry.get("resident_before"),
                 resident_after=entry.get("resident_after"),
+                touched_bytes=entry.get("touched_bytes"),
                 opened=(base in opened and not absent) if is_weights else None,
                 read_bytes=read_bytes.get(base, 0)
                 if is_weights and (finished or base in opened) and base not in in_parts and not absent

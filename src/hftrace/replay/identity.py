@@ -364,6 +364,7 @@ def _empty(owner: LoadRecord) -> LoadRecord:
         phases={},
         span_files={},
         span_starts={},
+        parts_read={},
         requests={},
     )
 

@@ -60,6 +60,8 @@ class LoadRecord:
     phases: dict[int, str]
     span_files: dict[int, str]
     span_starts: dict[int, int]
+    parts_read: dict[str, int]
+    """Bytes by file, of parts that a loader said it reads, and not for which tensor each of them is."""
     requests: dict[tuple[str, str], int]
     """HTTP requests by the (repository, file name) that they were for."""
     assigns: bool = False
@@ -185,6 +187,7 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         timelines=timelines_by_thread(spans),
         phases={span.id: span.phase for span in spans},
         span_files={span.id: str(span.attributes["file"]) for span in spans if span.attributes.get("file")},
+        parts_read=_parts_read(spans),
         span_starts={span.id: span.start for span in spans},
         requests=requests_by_file(spans),
         assigns=any(span.attributes.get("assigns") is True for span in spans),
@@ -196,6 +199,14 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),
         renames_known=any("renamed" in span.attributes for span in spans),
     )
+
+
+def _parts_read(spans: list[OpenedSpan]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for span in spans:
+        for name, size in (span.attributes.get("parts_read") or {}).items():
+            found[name] = found.get(name, 0) + size
+    return found
 
 
 def _says_device(span: OpenedSpan) -> bool:
@@ -269,9 +280,12 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
     for checkpoint, record in of(lines.Checkpoint):
         add_files(record.checkpoint, checkpoint)
     for resident, record in of(lines.Resident):
-        for path, share in zip(resident.paths, resident.shares, strict=False):
+        unknown: list[int | None] = [None] * len(resident.paths)
+        columns = (resident.paths, resident.shares, resident.touched or unknown)
+        for path, share, touched in zip(*columns, strict=False):
             if path in record.checkpoint:
                 record.checkpoint[path].resident_after = share
+                record.checkpoint[path].touched_bytes = touched
     for model, record in of(lines.Model):
         record.model = model.facts
     for layouts, record in of(lines.Layouts):

@@ -20,6 +20,8 @@ class WeightFile:
     """Share in the page cache when it was resolved, 0 to 1; None if unknown."""
     resident_after: float | None = None
     """The same when the load returned."""
+    touched_bytes: int | None = None
+    """What of it the process had mapped and touched then."""
     identity: lines.Identity | None = None
     """What it was then; None where it was not there, and in journals of before."""
     absent: bool = False

@@ -322,6 +322,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "new_tokens": AMOUNT,
     "of_load": AMOUNT,
     "limits": _AMOUNTS,
+    "parts_read": _AMOUNTS,
     "largest_layer": {"bytes": AMOUNT, "names": _TEXTS},
     "attached": {"hooks": AMOUNT, "offloaded": AMOUNT},
     "written": [{"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT}],

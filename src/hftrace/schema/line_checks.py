@@ -97,7 +97,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Answer: (_integer, _object),
     lines.Checkpoint: (_integer, _TEXTS, _list_of(_share)),
     lines.Kept: (_text, _anything, _copy),
-    lines.Resident: (_integer, _TEXTS, _list_of(_share)),
+    lines.Resident: (_integer, _TEXTS, _list_of(_share), _or_null(_list_of(_MAYBE_AMOUNT))),
     lines.Model: (_integer, _object),
     lines.Structure: (_integer, _number, _nodes, _MAYBE_AMOUNT),
     lines.Layouts: (_integer, _LIST),

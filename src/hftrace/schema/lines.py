@@ -302,6 +302,8 @@ class Resident(NamedTuple):
     span: int
     paths: list[str]
     shares: list[float | None]
+    touched: list[int | None] | None = None
+    """Bytes of each that this process had mapped and touched. Journals of before do not have them."""
 
 
 class Thread(NamedTuple):

@@ -243,6 +243,9 @@ class File:
     """Its number in its file system; None where that does not tell it from others."""
     unread: bool | None = None
     """Whether its header could not be read before that: which keys it had is not known."""
+    touched_bytes: int | None = None
+    """Of a weight file: its pages that this process had mapped and touched when the load returned, as ``Rss``
+    in ``/proc/PID/smaps``; 0 where it was not mapped any more. Others may share them."""
 
 
 @dataclass(frozen=True, slots=True)

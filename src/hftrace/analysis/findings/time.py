@@ -21,7 +21,7 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
-from hftrace.analysis.time.imports import collections_ns
+from hftrace.analysis.time.imports import collections_ns, told_rank
 from hftrace.analysis.time.limit import reading_cause
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.moved import untouched_bytes
@@ -208,7 +208,10 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
     if trace.outcome.get("status", "ok") != "ok":
         return  # the share of a load that was cut short says nothing
     packages: Counter[str] = Counter()
-    for attributes in trace.spans.column("attributes"):
+    rank = told_rank(trace)
+    for of, attributes in zip(trace.spans.column("rank"), trace.spans.column("attributes"), strict=True):
+        if rank is not None and of != rank:
+            continue  # which imports the same at the same time
         costs = attributes.get("packages") if isinstance(attributes, dict) else None
         for entry in costs if isinstance(costs, list) else []:
             if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], int):
@@ -238,6 +241,7 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
         "imports-dominate",
         f"Imports take {units.share(spent / session_wall_ns(trace))} of the time",
         f"{duration(spent)} of {duration(session_wall_ns(trace))} went into importing Python modules"
+        + (f" on rank {rank}" if rank is not None else "")
         + (f": {worst}." if worst else ".")
         + said,
         f"No option of the loader helps here: {advice}",

@@ -31,6 +31,8 @@ class RankFacts(NamedTuple):
     """Equal for ranks that share memory and page cache; None where the trace does not say it."""
     status: str | None
     loads: int
+    cut: bool
+    """Whether one of them did not return: it failed, or the rank was killed in it."""
     load_ns: int
     """In outermost loads, waiting in them included."""
     wait_ns: int
@@ -49,7 +51,9 @@ class RankFacts(NamedTuple):
     anonymous_bytes: int | None
     """By how much its own memory had grown when the loads returned, without their imports."""
     file_bytes: int | None
-    """The same of pages of files, which all ranks of a machine share."""
+    """The same of pages of all files, which all ranks of a machine share."""
+    touched_bytes: int | None
+    """Of its weight files: pages that it had mapped and touched when its loads returned. Shared as well."""
     storage_read_bytes: int | None
     """That came from storage while it read weights, or touched them after the load: 0 with a warm cache, or
     where another rank was first."""
@@ -144,6 +148,7 @@ def _facts(trace: Trace, rank: int) -> RankFacts:
     index = span_index(trace)
     loads = [row for row in index.load_rows if index.lanes[row].rank == rank]
     inside = set(index.walk(loads))
+    statuses = trace.spans.column("status")
     waits = dict.fromkeys(WAITING, 0)
     waited_inside = 0
     for row, phase in enumerate(index.phases):
@@ -169,6 +174,7 @@ def _facts(trace: Trace, rank: int) -> RankFacts:
         machine=text(machine.get("clock")) or text(machine.get("host")),
         status=_status(trace, rank),
         loads=len(loads),
+        cut=any(statuses[row] != "ok" for row in loads),
         load_ns=sum(index.wall_ns(row) for row in loads),
         wait_ns=waits["wait"],
         mesh_ns=waits["mesh"],
@@ -179,6 +185,7 @@ def _facts(trace: Trace, rank: int) -> RankFacts:
         device_bytes=devices,
         anonymous_bytes=grown[0] if grown is not None else None,
         file_bytes=grown[1] if grown is not None else None,
+        touched_bytes=_touched(trace).get(rank),
         storage_read_bytes=_storage_read(trace, rank),
         phases=index.phase_times(loads),
     )
@@ -196,6 +203,20 @@ def _storage_read(trace: Trace, rank: int) -> int | None:
     ]
     known = [size for row in rows if (size := natural(sizes[row])) is not None]
     return sum(known) if known and len(known) == len(rows) else None
+
+
+@once
+def _touched(trace: Trace) -> dict[int, int | None]:
+    """Returns by rank what it had touched of its weight files: of each what its last load said."""
+    columns = (trace.files.column(name) for name in ("rank", "shard", "path", "name", "touched_bytes"))
+    last: dict[int, dict[str, int | None]] = {}
+    for rank, shard, path, name, size in zip(*columns, strict=True):
+        if shard is not None:
+            last.setdefault(rank, {})[path or name] = size
+    return {
+        rank: None if None in sizes.values() else sum(size or 0 for size in sizes.values())
+        for rank, sizes in last.items()
+    }
 
 
 def _inside(parents: Sequence[int | None], phases: Sequence[str], row: int) -> bool:

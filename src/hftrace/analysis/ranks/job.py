@@ -162,7 +162,7 @@ def _largest(trace: Trace, pids: list[int | None]) -> int | None:
 
 
 def _slowest(ranks: list[RankFacts]) -> Slowest | None:
-    loading = [rank for rank in ranks if rank.loads]
+    loading = [rank for rank in ranks if rank.loads and not rank.cut]
     if len(loading) < 2:
         return None
     last, first = max(loading, key=_busy), min(loading, key=_busy)

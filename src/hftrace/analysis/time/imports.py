@@ -55,9 +55,25 @@ class Bytecode(NamedTuple):
 
 
 @once
+def told_rank(trace: Trace) -> int | None:
+    """Returns whose imports are told of, where there are several ranks: that of the main thread.
+
+    All of them import the same at the same time, and what it takes is no sum. The phases of a session are
+    those of this rank as well.
+    """
+    index = span_index(trace)
+    several = len({lane.rank for lane in index.lanes}) > 1
+    return index.main_lane.rank if several and index.main_lane is not None else None
+
+
+@once
 def import_rows(trace: Trace) -> list[Import]:
-    """Returns the rows of the table of imports."""
-    return list(trace.imports)
+    """Returns the rows of the table of imports; of several ranks those of one."""
+    rank = told_rank(trace)
+    if rank is None:
+        return list(trace.imports)
+    processes = {lane.pid for lane in span_index(trace).lanes if lane.rank == rank}
+    return [row for row in trace.imports if row.pid in processes]
 
 
 @once

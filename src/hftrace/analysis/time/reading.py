@@ -51,7 +51,7 @@ class Reading(NamedTuple):
     waiting_ns: dict[int, int]
     """By row of a ``weights`` span: how long its thread waited for a thread that reads."""
     waits: list[tuple[int, int]]
-    """The same as stretches of time, merged."""
+    """The same as stretches of time, merged; of several ranks those of the main thread's."""
     reader_threads: dict[tuple[int, int], int]
     """``(rank, thread)`` of each thread that read tensors for another one, with its busy time."""
     rows: dict[tuple[int | None, str], list[int]]
@@ -66,6 +66,7 @@ def weight_reading(trace: Trace) -> Reading:
     """
     trace = as_loaded(trace)
     index = span_index(trace)
+    main = index.main_lane
     owners = index.nearest(("shard", "weights"))
     weights_of = index.nearest(("weights",))
     named = _shards_by_name(trace, index, weights_of)
@@ -119,7 +120,12 @@ def weight_reading(trace: Trace) -> Reading:
     return Reading(
         shards=sorted(shards.values(), key=lambda shard: (shard.start_ns is None, shard.start_ns or 0)),
         waiting_ns={row: sum(end - start for start, end in stretches) for row, stretches in merged.items()},
-        waits=merge(stretch for stretches in merged.values() for stretch in stretches),
+        waits=merge(
+            stretch
+            for row, stretches in merged.items()
+            if main is None or index.lanes[row].rank == main.rank
+            for stretch in stretches
+        ),
         reader_threads=readers,
         rows={key: sorted(mine) for key, mine in rows.items()},
     )

@@ -12,6 +12,10 @@ from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import Lane, span_index, thread_names
 from hftrace.schema.trace import Trace
 
+MAIN = "MainThread"
+POOL = "ThreadPoolExecutor-"
+"""What Python calls its first thread, and those of a pool."""
+
 
 class SpanLane(NamedTuple):
     """A thread that ran spans: stretches of ``(start_ns, end_ns, phase)`` without overlap, in order."""
@@ -71,8 +75,12 @@ def timeline(trace: Trace) -> Timeline:
 
     def title(rank: int, pid: int | None, thread: int, fallback: str) -> str:
         name, process = names.get(thread) or fallback, name_of_process(trace, rank, pid)
-        # The column is narrow: of a process its number is enough.
-        return f"{process.removeprefix('process ')} {name}" if process else name
+        if process is None:
+            return name
+        # The column is narrow: of a process its number is enough, of a rank's first thread that it is one.
+        if process.startswith("rank"):
+            return process if name == MAIN else f"{process} {name.replace(POOL, 'pool-')}"
+        return f"{process.removeprefix('process ')} {name}"
 
     reads: dict[tuple[int, int], list[tuple[int, int]]] = {
         key: [] for key in weight_reading(trace).reader_threads
@@ -110,7 +118,7 @@ def timeline(trace: Trace) -> Timeline:
             weight_reading(trace).reader_threads[rank, thread],
         )
         for number, ((rank, thread), stretches) in enumerate(
-            sorted(reads.items(), key=lambda item: min(item[1], default=(0, 0)))
+            sorted(reads.items(), key=lambda item: (item[0][0], min(item[1], default=(0, 0))))
         )
     ]
     waits = weight_reading(trace).waits

@@ -14,6 +14,7 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.rules import SEVERITIES, Finding
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.summary import summary
+from hftrace.analysis.time.imports import told_rank
 from hftrace.analysis.time.load_names import has_several
 from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.spans import span_index
@@ -166,6 +167,7 @@ def phases_section(trace: Trace) -> Markup | None:
     shown, rest = amounts[:FEW], amounts[FEW:]
     if len(rest) == 1:
         shown, rest = amounts, []
+    rank = told_rank(trace)
 
     def listed(part: Sequence[tuple[str, int]]) -> Markup:
         rows = [
@@ -187,7 +189,7 @@ def phases_section(trace: Trace) -> Markup | None:
         stacked(amounts, f"Time by phase: {', '.join(phase for phase, _ in amounts[:8])}"),
         listed(shown),
         tag("details", tag("summary", more), listed(rest)) if rest else None,
-        note="own time of the main thread",
+        note="own time of the main thread" + ("" if rank is None else f" of rank {rank}"),
     )
 
 

@@ -20,6 +20,7 @@ from hftrace.export.page.lanes import timeline_data
 from hftrace.export.page.ledger import module_data, tensor_data
 from hftrace.export.page.lists import file_data, request_data
 from hftrace.export.page.peaks import peaks_section
+from hftrace.export.page.ranks import ranks_section
 from hftrace.export.page.tree import tree_data
 from hftrace.render.loads import source_of, title_of
 from hftrace.render.screen import next_command
@@ -42,6 +43,7 @@ def page(trace: Trace, path: str | None) -> str:
         ("findings", "Findings", findings_section(trace)),
         ("loads", "Loads", loads_section(trace)),
         ("facts", "Facts", facts_section(trace)),
+        ("ranks", "Ranks", ranks_section(trace)),
         ("phases", "Phases", phases_section(trace)),
         ("timeline", "Timeline", canvas_section("timeline", "Timeline", TIMELINE) if spans else None),
         ("tree", "Calls", canvas_section("tree", "Call tree", TREE) if spans else None),

@@ -22,6 +22,7 @@ MAX_NAMES = 3
 COLUMNS = (
     Column("file", most=200),
     Column("load", right=True),
+    Column("rank", right=True),
     Column("from", most=30, rank=2),
     Column("result", most=12),
     Column("size", right=True),
@@ -32,6 +33,7 @@ COLUMNS = (
     Column("requests", right=True, rank=5),
     Column("asked by", most=34, rank=6),
 )
+IN_RAM = next(at for at, column in enumerate(COLUMNS) if column.title == "in RAM")
 
 
 def draw(trace: Trace, options: ViewOptions) -> list[Block]:
@@ -42,7 +44,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         remarks += nothing_chosen(trace.files, options)
     rows = file_rows(trace, chosen[:shown])
     remarks += _afterwards([trace.files[row] for row in chosen])
-    if any(row.cells[7] != units.UNKNOWN for row in rows):
+    if any(row.cells[IN_RAM] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
     note = f"{len(chosen):,} of {len(trace.files):,}" if options.filtered else every
@@ -56,6 +58,7 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
     # Of a file that the program itself fetched, and then loaded, there are two rows.
     numbers = load_of_span(trace) if has_several(trace) or fetch_spans(trace) else {}
     sources = source_names(trace)
+    several_ranks = len(set(trace.files.column("rank"))) > 1
     several_sources = len(set(sources.values())) > 1
     rows = []
     for row in chosen:
@@ -73,6 +76,7 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
                 (
                     file.name,
                     known(numbers.get(file.asked_by or 0)),
+                    str(file.rank) if several_ranks else units.UNKNOWN,
                     sources.get(source_of(file) or "", units.UNKNOWN) if several_sources else units.UNKNOWN,
                     ("✗ " if missed or bad else "") + file.result,
                     _size(file),
@@ -135,7 +139,9 @@ def _moved(trace: Trace, file: File, load: int | None) -> tuple[str, str]:
     if load is not None:
         trace = load_traces(trace)[load - 1]
     moved = moved_by_file(trace).get((file.rank, file.name.rpartition("/")[2]))
-    if moved is None or moved.unknown:
+    if moved is None:
+        return units.byte_count(file.read_bytes), units.UNKNOWN
+    if moved.unknown:
         return units.byte_count(file.read_bytes) if file.read_bytes == 0 else units.UNKNOWN, units.UNKNOWN
     return units.byte_count(moved.read), units.byte_count(moved.mapped) if moved.mapped else units.UNKNOWN
 

@@ -20,6 +20,7 @@ from hftrace.analysis.time.imports import (
     package_sums,
     package_trees,
     storage_read,
+    told_rank,
 )
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.optional_imports import OptionalPackage, optional_packages
@@ -93,10 +94,13 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
 def _of_load(trace: Trace) -> Trace:
     """Returns the trace with the imports of its load alone, where it is of one load of a session.
 
-    The table is of a session: a package that two loads need is imported in the first of them.
+    The table is of a session: a package that two loads need is imported in the first of them. Of several
+    ranks the view is of one.
     """
     if not isinstance(trace, LoadTrace):
-        return trace
+        if told_rank(trace) is None:
+            return trace
+        return dataclasses.replace(trace, imports=Table.of(Import, import_rows(trace)))
     spans, rows = set(trace.spans.column("id")), trace.session.imports
     chosen = [row for row, span in enumerate(rows.column("span")) if span in spans]
     columns = {name: [column[row] for row in chosen] for name, column in rows.columns.items()}
@@ -123,6 +127,8 @@ def _tree(trace: Trace, width: int, *, everything: bool) -> Iterator[Line]:
     total = imports_ns(trace)
     wall = session_wall_ns(trace)
     note = f"{units.count(module_count(trace), 'module')}, {units.duration(total)}"
+    if (rank := told_rank(trace)) is not None:
+        note = f"rank {rank}: {note}"
     whole = "load" if isinstance(trace, LoadTrace) else "session"
     yield heading("Imports", width, note + (f", {units.share(total / wall)} of the {whole}" if wall else ""))
     label = max(20, width - FIGURES)

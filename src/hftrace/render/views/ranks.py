@@ -22,9 +22,9 @@ COLUMNS = (
     Column("holds", right=True),
     Column("parts", right=True, rank=4),
     Column("own memory", right=True, rank=1),
-    Column("of files", right=True, rank=2),
+    Column("touched", right=True, rank=2),
     Column("read", right=True, rank=1),
-    Column("ended", most=16, rank=5),
+    Column("ended", most=16),
 )
 
 
@@ -33,9 +33,9 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
     job = job_of(trace)
     if job is None:
         return [table("Ranks", "", COLUMNS, [], ["one process: this trace holds no other rank"])]
-    rows = [Row(_cells(rank), BAD if rank.status not in (None, "ok") else PLAIN) for rank in job.ranks]
+    rows = rank_rows(job)
     note = f"{len(job.ranks)} of {job.world_size}"
-    return [table("Ranks", note, COLUMNS, rows, list(_remarks(trace, job)))]
+    return [table("Ranks", note, COLUMNS, rows, rank_remarks(trace, job))]
 
 
 def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
@@ -50,18 +50,29 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
     }
 
 
+def rank_rows(job: Job) -> list[Row]:
+    """Returns the cells of each rank. How they ended is said where one did not end well."""
+    well = all(rank.status in (None, "ok") for rank in job.ranks)
+    return [
+        Row(
+            (*_cells(rank), units.UNKNOWN if well else rank.status or units.UNKNOWN),
+            BAD if rank.status not in (None, "ok") else PLAIN,
+        )
+        for rank in job.ranks
+    ]
+
+
 def _cells(rank: RankFacts) -> tuple[str, ...]:
     return (
         f"rank {rank.rank}",
         units.duration(rank.load_ns) if rank.loads else "no load",
         units.duration(rank.wait_ns),
         units.duration(rank.mesh_ns),
-        units.byte_count(rank.held_bytes),
-        f"{rank.divided:,} of {rank.tensors:,}",
+        units.UNKNOWN if rank.cut else units.byte_count(rank.held_bytes),
+        units.UNKNOWN if rank.cut else f"{rank.divided:,} of {rank.tensors:,}",
         _signed(rank.anonymous_bytes),
-        _signed(rank.file_bytes),
+        units.byte_count(rank.touched_bytes),
         units.byte_count(rank.storage_read_bytes),
-        rank.status or units.UNKNOWN,
     )
 
 
@@ -71,7 +82,8 @@ def _signed(size: int | None) -> str:
     return f"{'-' if size < 0 else '+'}{units.byte_count(abs(size))}"
 
 
-def _remarks(trace: Trace, job: Job) -> list[str]:
+def rank_remarks(trace: Trace, job: Job) -> list[str]:
+    """Returns what is to be said of all ranks, each as a sentence."""
     said = []
     whole, share = units.byte_count(job.whole_bytes), units.byte_count(job.share_bytes)
     said.append(f"the model is {whole}: an even part for each of {job.world_size} ranks is {share}")

@@ -46,6 +46,8 @@ from hftrace.schema.trace import Trace
 
 LANES = 6
 """Lanes of each sort on the default screen."""
+RANKS = 8
+"""So many ranks have their lane there, which is one for each where nothing else ran."""
 OUTSIDE_PARTS = 20
 """Parts of the session outside of loads that the view lists."""
 INSIDE_PARTS = 8
@@ -121,14 +123,18 @@ def _lines(
         yield [("nothing to draw: this trace has no time in it", DIM)]
         return
     note = f"1 column = {units.duration(span / columns)}"
-    yield heading("Timeline", width, note + ("; memory peaks at the left" if width >= 60 else ""))
+    ranks = {lane.lane.rank for lane in made.spans}
+    whose = f" of rank {made.spans[0].lane.rank}" if len(ranks) > 1 else ""
+    peaks = f"; memory{whose}, peaks at the left" if whose else "; memory peaks at the left"
+    yield heading("Timeline", width, note + (peaks if width >= 60 else ""))
     if left_out:
         yield from notes([f"+ {units.duration(left_out)} before the first load: --view timeline"], width)
     if made.steps:
         row = dominant(made.steps, made.start_ns, made.end_ns, columns)
         yield [(fit("steps", labels) + " ", DIM), *named_line(row, phase_style("step"))]
     used: set[str] = set()
-    for number, lane in enumerate(made.spans[:limit]):
+    most = None if limit is None else max(limit, min(len(ranks), RANKS))
+    for number, lane in enumerate(made.spans[:most]):
         row = dominant(lane.stretches, made.start_ns, made.end_ns, columns)
         used.update(phase for phase in row if phase)
         yield [(fit(lane.name, labels) + " ", DIM), *lane_line(row)]
@@ -138,8 +144,8 @@ def _lines(
     for reader in made.reads[:limit]:
         shares = coverage(reader.stretches, made.start_ns, made.end_ns, columns)
         yield [(fit(reader.name, labels) + " ", DIM), (_density(shares), phase_style("weights"))]
-    if limit is not None:
-        rest = max(0, len(made.spans) - limit) + max(0, len(made.reads) - limit)
+    if limit is not None and most is not None:
+        rest = max(0, len(made.spans) - most) + max(0, len(made.reads) - limit)
         if rest:
             yield [(f"+ {units.count(rest, 'more thread')}: --view timeline", DIM)]
     yield from _memory(trace, made, labels, columns)

@@ -14,6 +14,7 @@ from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.adapters import change_lines
 from hftrace.render.loads import root_note
 from hftrace.render.node_parts import node_parts
+from hftrace.render.ranks import of_some_ranks
 from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.shards import shard_amount, shard_rate, shard_split_words
 from hftrace.render.text import (
@@ -100,7 +101,7 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
 
 def brief(trace: Trace, options: ViewOptions, explained: set[str]) -> list[Block]:
     """Returns the call tree without a legend: its phases are among those to be explained."""
-    roots = build(trace, _tree_options(options, everything=False))
+    roots = of_some_ranks(trace, build(trace, _tree_options(options, everything=False)))
     explained |= _shown_phases(roots)
     return [Block(lambda width: _tree(trace, roots, width))]
 
@@ -111,9 +112,8 @@ def facts(trace: Trace, options: ViewOptions) -> Iterator[str]:
 
 
 def _tree_options(options: ViewOptions, everything: bool) -> TreeOptions:
-    usual = TreeOptions()
     return TreeOptions(
-        depth=usual.depth if options.depth is None else options.depth or None,
+        depth=TreeOptions().depth if options.depth is None else options.depth or None,
         min_ns=options.min_ns,
         matches=options.matches,
         # Nearly every load asks for files that need not be there: who asks for less of a tree gets less.

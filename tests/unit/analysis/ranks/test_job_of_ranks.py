@@ -8,8 +8,18 @@ import pytest
 
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.ranks.job import job_of
-from hftrace.render.ranks import endings_words, ranks_words
-from hftrace.schema.model import Facts, File, Sample, Span, Table, Tensor
+from hftrace.analysis.time.imports import collections_ns, import_rows, imports_ns
+from hftrace.analysis.time.timeline import timeline
+from hftrace.analysis.time.tree import build
+from hftrace.export.page.single import page
+from hftrace.render.ranks import endings_words, of_some_ranks, ranks_words, slowest_words
+from hftrace.render.views import files as files_view
+from hftrace.render.views import imports as imports_view
+from hftrace.render.views import ranks as ranks_view
+from hftrace.render.views import timeline as timeline_view
+from hftrace.render.views import tree as tree_view
+from hftrace.render.views.options import ViewOptions
+from hftrace.schema.model import Facts, File, Import, Sample, Span, Table, Tensor
 from hftrace.schema.trace import Trace
 
 MB, MS = 10**6, 10**6
@@ -71,7 +81,8 @@ def job():
             known = dict.fromkeys(field.name for field in dataclasses.fields(File))
             files.append(
                 File(**{**known, "name": "model.safetensors", "path": "/m/model.safetensors", "shard": 0,
-                        "result": "local", "size_bytes": WHOLE, "asked_by": first, "rank": rank})
+                        "result": "local", "size_bytes": WHOLE, "asked_by": first, "rank": rank,
+                        "touched_bytes": facts.get("touched")})
             )  # fmt: skip
             for time, size in facts.get("samples", []):
                 samples.append(Sample(time * MS, size, 70 * MB, 0, *[None] * 6, pid=100 + rank))
@@ -204,8 +215,128 @@ def test_the_words_of_an_ending(job):
     assert endings_words(job({}, {}, outcome={"status": "ok", "by_rank": [{"status": "ok"}] * 2})) == ""
 
 
+def test_ranks_that_were_in_the_same_are_told_together(job):
+    waiting = {"status": "error", "error": "RuntimeError", "open_name": "barrier", "open_phase": "wait"}
+    loading = {"status": "killed", "open_name": "convert", "open_phase": "convert"}
+    others = [{"rank": rank, **(loading if rank in (3, 5) else waiting)} for rank in range(1, 8)]
+    by_rank = [{"rank": 0, "status": "killed"}, *others, {"rank": 8, "status": "killed"}]
+    trace = job({}, {}, outcome={"status": "killed", "by_rank": by_rank})
+    assert endings_words(trace) == (
+        "rank 0 was killed first; ranks 1, 2, 4, 6, 7 waited in barrier then, and failed with RuntimeError; "
+        "ranks 3, 5 were in convert then, and were killed; rank 8 was in its own code then, and was killed"
+    )
+
+
+def test_who_was_cut_short_is_not_the_fastest(job):
+    trace = job({"took": 1000}, {"took": 400})
+    assert job_of(trace).slowest.rank == 0
+    rows = [
+        dataclasses.replace(row, status="killed") if row.rank == 1 and row.phase == "load" else row
+        for row in trace.spans
+    ]
+    cut = dataclasses.replace(trace, spans=Table.of(Span, rows))
+    assert job_of(cut).slowest is None
+    assert [rank.cut for rank in job_of(cut).ranks] == [False, True]
+    assert drawn(ranks_view, cut).splitlines()[3].split()[8] == "-"
+
+
+def test_a_phase_in_which_the_slowest_lost_more_than_in_all(job):
+    trace = job({"took": 1000, "mesh": 0}, {"took": 900, "mesh": 0})
+    assert slowest_words(job_of(trace)) == "rank 0 is the slowest, by 100 ms, 100 ms of it in weights"
+    found = job_of(trace)
+    more = dataclasses.replace(found, slowest=dataclasses.replace(found.slowest, phase_by_ns=250 * MS))
+    assert slowest_words(more) == "rank 0 is the slowest, by 100 ms, in weights by 250 ms"
+
+
+def test_the_first_screen_has_the_calls_of_few_ranks(job):
+    trace = job({}, {}, {"took": 2000}, {}, machines=("a",) * 4)
+    assert job_of(trace).slowest.rank == 2
+    blocks = tree_view.brief(trace, ViewOptions(), set())
+    shown = "\n".join("".join(text for text, _ in line) for block in blocks for line in block.lines(80))
+    assert [rank for rank in range(4) if f"rank {rank}" in shown] == [0, 2]
+    assert "+ 2 more ranks: --view tree" in shown
+    assert all(f"rank {rank}" in drawn(tree_view, trace) for rank in range(4))
+    dead = job({}, {}, {}, {}, machines=("a",) * 4, outcome={"by_rank": [{"rank": 3, "status": "killed"}]})
+    roots = of_some_ranks(dead, build(dead))
+    assert {root.rank for root in roots if root.pid is not None} == {0, 3}
+    assert of_some_ranks(job({}, {}), (two := build(job({}, {})))) is two
+
+
 def test_facts_of_another_type_are_no_trouble(job):
     trace = job({}, {}, outcome={"status": "ok", "by_rank": [3, {"rank": "x", "status": 4}]})
     broken = dataclasses.replace(trace, header=Facts({"processes": 3, "merged": [], "world_size": 2}))
     assert len(job_of(broken).ranks) == 2
     assert ranks_words(broken)
+
+
+def drawn(view, trace, width=80):
+    blocks = view.draw(trace, ViewOptions())
+    return "\n".join("".join(text for text, _ in line) for block in blocks for line in block.lines(width))
+
+
+def test_what_a_rank_has_touched_is_of_each_file_what_its_last_load_says(job):
+    trace = job({"touched": 400 * MB}, {})
+    assert [rank.touched_bytes for rank in job_of(trace).ranks] == [400 * MB, None]
+    again = dataclasses.replace(trace.files[0], touched_bytes=300 * MB, asked_by=2)
+    other = dataclasses.replace(trace.files[0], path="/m/other.safetensors", touched_bytes=5 * MB)
+    index = dataclasses.replace(trace.files[0], path="/m/config.json", shard=None, touched_bytes=None)
+    files = Table.of(File, [*trace.files, again, other, index])
+    assert job_of(dataclasses.replace(trace, files=files)).ranks[0].touched_bytes == 305 * MB
+    assert "400 MB" in drawn(ranks_view, trace)
+
+
+def test_how_ranks_ended_is_told_where_one_did_not_end_well(job):
+    endings = [{"rank": 1, "status": "killed", "ended_ns": 5}, {"rank": 0, "status": "error", "ended_ns": 6}]
+    well = {"status": "ok", "by_rank": [{**each, "status": "ok"} for each in endings]}
+    assert "ended" not in drawn(ranks_view, job({}, {}, outcome=well))
+    dead = drawn(ranks_view, job({}, {}, outcome={"status": "killed", "by_rank": endings}))
+    assert "ended" in dead.splitlines()[1]
+    assert [line.split()[-1] for line in dead.splitlines()[2:4]] == ["error", "killed"]
+
+
+def test_imports_are_told_of_one_rank_whose_phases_are_told(job):
+    trace = job({}, {})
+    known = dict.fromkeys(field.name for field in dataclasses.fields(Import))
+    rows = [
+        Import(
+            **{**known, "id": 1 + rank, "name": "torch", "package": "torch", "start_ns": 0, "end_ns": 10**9,
+               "self_ns": 10**9 * (1 + rank), "collect_ns": 5, "modules": 9, "pid": 100 + rank, "span": 1,
+               "where": "installed", "status": "ok"}
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    trace = dataclasses.replace(trace, imports=Table.of(Import, rows))
+    assert [row.pid for row in import_rows(trace)] == [100]
+    assert (imports_ns(trace), collections_ns(trace)) == (10**9 + 5, 5)
+    shown = drawn(imports_view, trace)
+    assert "rank 0: 9 modules" in shown
+    assert shown.count("torch") == 2  # in the tree, and once among the modules
+    one = trace.imports[1]
+    alone = dataclasses.replace(job({}), imports=Table.of(Import, [one]))
+    assert import_rows(alone) == [one]
+
+
+def test_lanes_of_ranks_have_short_names(job):
+    trace = job({}, {})
+    threads = [{"thread": 1, "name": "MainThread"}, {"thread": 7, "name": "ThreadPoolExecutor-1_0"}]
+    more = [dataclasses.replace(trace.spans[6], id=99, thread=7, parent=None)]
+    trace = dataclasses.replace(
+        trace,
+        header=Facts({**trace.header, "threads": threads}),
+        spans=Table.of(Span, [*trace.spans, *more]),
+    )
+    assert [lane.name for lane in timeline(trace).spans] == ["rank 0", "rank 1", "rank 1 pool-1_0"]
+    assert "memory of rank 0" in drawn(timeline_view, trace)
+    assert "memory peaks at the left" in drawn(timeline_view, job({}))
+
+
+def test_files_say_of_which_rank_they_are(job):
+    assert "rank" in drawn(files_view, job({}, {})).splitlines()[1]
+    assert "rank" not in drawn(files_view, job({})).splitlines()[1]
+
+
+def test_the_page_has_a_table_of_ranks(job):
+    shown = page(job({"touched": 400 * MB}, {}), None)
+    assert '<section id="ranks"' in shown
+    assert "rank 1" in shown
+    assert '<section id="ranks"' not in page(job({}), None)

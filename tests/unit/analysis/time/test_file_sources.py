@@ -82,6 +82,7 @@ def test_weights_are_of_the_place_that_their_load_named(tmp_path):
     record = SimpleNamespace(
         status="ok",
         span_files={},
+        parts_read={},
         asked=asked,
         checkpoint={f"{here}/model.bin": weights, "/else/adapter.bin": weights},
         downloads=[],

@@ -43,6 +43,7 @@ TABLES = (
     "fms",
     "hub_kernels",
     "distributed",
+    "distributed_checkpoint",
 )
 """In the order in which their points are installed."""
 

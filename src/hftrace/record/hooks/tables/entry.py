@@ -23,6 +23,7 @@ from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import lines
 from hftrace.schema.redact import learn_call
 from hftrace.system.page_cache import resident_share
+from hftrace.system.touched import touched_bytes
 
 AUTO_FACTORY = "transformers.models.auto.auto_factory"
 AUTO_MODULE = "transformers.models.auto.modeling_auto"
@@ -146,7 +147,8 @@ class EntryObserver(SpanObserver):
         paths, recorder.checkpoint_paths = recorder.checkpoint_paths, []
         if paths:
             shares = [resident_share(path) for path in paths]
-            recorder.write(lines.Resident(owner.id, paths, shares))
+            touched = touched_bytes(paths)
+            recorder.write(lines.Resident(owner.id, paths, shares, [touched[path] for path in paths]))
         model = self.model(call, result)
         if model is not None:
             handed_of(recorder).settle(

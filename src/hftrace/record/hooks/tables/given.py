@@ -80,6 +80,11 @@ class FileObserver(IntoObserver):
 
     def begin(self, call: Call, started: int) -> Any:
         """Begins a load, or a span of one."""
+        stack = self.state.stack
+        if stack and stack[-1].phase == "shard" and _path_of(call) is None:
+            return (
+                None  # a piece of a file that is being read: distributed checkpoints have one for each tensor
+            )
         token = super().begin(call, started)
         if isinstance(token, Entry):
             path = _path_of(call)
