@@ -15,6 +15,7 @@ import pytest
 import hftrace
 from hftrace.analysis.summary import summary
 from hftrace.cli.main import COMMANDS
+from hftrace.record.hooks.generations import GENERATIONS
 
 ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "README.md"
@@ -120,6 +121,26 @@ def test_every_command_is_in_the_reference():
     for name in COMMANDS:
         assert f"\n## hftrace {name}\n" in text
         assert f"\n$ hftrace {name} --help\n" in text
+
+
+def test_every_loader_generation_has_a_section_and_a_row():
+    text = (DOCS / "generations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([A-Z]) \| (.*) \|$", text, re.M))
+    assert list(rows) == [each.letter for each in GENERATIONS]
+    for each in GENERATIONS:
+        assert f"\n## {each.letter}: {each.versions}\n" in text
+        versions, recognised, dtype, meta = rows[each.letter].split(" | ")
+        assert versions == each.versions
+        assert recognised == ", ".join(f"`{point.partition(':')[2]}`" for point in each.recognised_by)
+        assert dtype == each.default_dtype.replace("auto", "as stored")
+        assert (meta == "always") == each.always_meta
+
+
+def test_promises_name_tests_that_are_there():
+    promised = (DOCS / "how-it-works.md").read_text(encoding="utf-8").partition("## What is promised")[2]
+    named = re.findall(r"`([a-z]+/[a-z_./]+)`", promised)
+    assert len(named) >= 8
+    assert [path for path in named if not (ROOT / "tests" / path).exists()] == []
 
 
 @pytest.mark.process
