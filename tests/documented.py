@@ -97,6 +97,16 @@ def commands() -> list[Example]:
     ]
 
 
+def of_workflows() -> list[Example]:
+    """Returns the commands of hftrace in workflows, which no GitHub runs here."""
+    found = []
+    for path in (*(ROOT / ".github" / "workflows").glob("*.yml"), *(ROOT / "examples" / "ci").glob("*.yml")):
+        text = path.read_text("utf-8")
+        for each in re.finditer(r"^ +(?:- )?(?:run: )?(hftrace (?:.*\\\n)*.+)$", text, re.M):
+            found.append(Example(path.name, text.count("\n", 0, each.start()) + 1, each[1]))  # noqa: PERF401
+    return found
+
+
 def programs() -> list[Example]:
     """Returns the Python programs of all pages."""
     return _found(re.compile(r"\A(?P<program>.*)\Z", re.S), "program", "python")

@@ -9,7 +9,7 @@ import shlex
 import click
 import pytest
 
-from documented import BLOCK, NOT_RUN, PAGES, commands, mentioned, programs
+from documented import BLOCK, NOT_RUN, PAGES, commands, mentioned, of_workflows, programs
 from hftrace.cli.main import COMMANDS
 
 OTHERS = ("python", "HFTRACE=/traces/{pid}.json")
@@ -40,6 +40,7 @@ def test_there_are_examples():
     assert len(commands()) > 80
     assert len(programs()) > 12
     assert len(mentioned()) > 60
+    assert len(of_workflows()) >= 6
 
 
 @pytest.mark.parametrize("example", commands(), ids=lambda example: example.name)
@@ -50,6 +51,13 @@ def test_a_command_is_one(example, tmp_path, monkeypatch):
         assert example.text.split()[0] in OTHERS or example.reason, "whose command is this?"
         return
     parse(words)
+
+
+@pytest.mark.parametrize("example", of_workflows(), ids=lambda example: example.name)
+def test_a_command_of_a_workflow_is_one(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = example.words()
+    parse(words[1 : words.index(">>") if ">>" in words else None])
 
 
 @pytest.mark.parametrize("example", mentioned(), ids=lambda example: example.name)
