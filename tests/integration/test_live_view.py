@@ -39,6 +39,8 @@ def assert_clean(shown):
     assert shown.screen.cursor, "the cursor is hidden"
     assert not re.search(r"^(tensors|memory) +[█▒░]", text, re.M), text
     assert "remaining" not in text
+    # The head of a frame that could not be taken back.
+    assert not re.search(r"^(import|weights|resolve|after|making) .* \d+\.\d s$", text, re.M), text
     assert not re.search(r"shards? to come", text)
     return text
 
