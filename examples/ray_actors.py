@@ -30,7 +30,7 @@ class Chat:
 
 def main(model: str, traces: Path) -> None:
     """Starts the actors, and makes their traces when Ray has ended."""
-    import ray
+    import ray  # type: ignore[import-not-found]
 
     traces.mkdir(exist_ok=True)
     # {pid} is the number of the worker's process. An absolute path: workers have a directory of their own.

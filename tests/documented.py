@@ -39,6 +39,7 @@ NOT_RUN = {
     r"env-4\.57\.6/bin/python|--size 2GB|^hftrace compare l2g ": "made the recorded examples",
     r"torchrun --nnodes 2 ": "needs two nodes: examples/two_nodes.sh, which a test runs",
     r"^hftrace merge ": "needs two nodes: examples/two_nodes.sh, which a test runs",
+    r"^hftrace synth .*--size 500MB": "writes 500 MB: test_synth_loads.py makes smaller ones",
     r"^pytest ": "test_pytest_plugin.py runs pytest with these options",
     r"^hftrace completion --install$": "writes into the home directory: test_completion.py gives it one",
 }

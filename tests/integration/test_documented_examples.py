@@ -91,7 +91,7 @@ def run_in(place: Path, text: str) -> subprocess.CompletedProcess[str]:
 def ready(place: Path, text: str) -> str:
     """Makes room for what a command is going to write, and measures once where it would five times."""
     for name in re.findall(r"(?:-o|--torch-profile) (\S+)", text):
-        if not name.startswith("/"):
+        if not name.startswith("/") and name not in MODELS:
             shutil.rmtree(place / name, ignore_errors=True)
             (place / name).unlink(missing_ok=True)
     if re.match(r"hftrace compare .*--(?:variant|sweep)", text) and "--repeat" not in text:

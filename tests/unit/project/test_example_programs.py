@@ -174,8 +174,9 @@ def test_actors_of_ray_leave_what_recover_reads(tmp_path, monkeypatch):
     assert asked["runtime_env"] == {"env_vars": {"HFTRACE": f"{tmp_path}/traces/{{pid}}.json"}}
     assert len(asked["actors"]) == names["ACTORS"] == 2
     assert asked["ended"]
-    _, *words = asked["command"][1:]
-    context = recover.make_context("recover", [str(word) for word in words[1:]])
+    _, *module, name, option, place = asked["command"]
+    assert (module, name) == (["-m", "hftrace"], "recover")
+    context = recover.make_context("recover", [option, str(place)])
     assert context.params["every"]
     assert context.params["path"] == str(tmp_path / "traces")
 
