@@ -6,6 +6,7 @@ long run; everything that reads a trace runs each time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -88,6 +89,17 @@ def run_in(place: Path, text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@contextlib.contextmanager
+def as_it_was(place: Path):
+    """Lets the next example find the traces that this one has found."""
+    before = {path: path.read_bytes() for path in place.glob("*.json")}
+    try:
+        yield
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
+
+
 def ready(place: Path, text: str) -> str:
     """Makes room for what a command is going to write, and measures once where it would five times."""
     for name in re.findall(r"(?:-o|--torch-profile) (\S+)", text):
@@ -117,13 +129,8 @@ def test_a_command_of_a_page_runs(example, place):
     for word, module in EXTRAS.items():
         if word in example.text:
             pytest.importorskip(module)
-    before = {path: path.read_bytes() for path in place.glob("*.json")}
-    try:
+    with as_it_was(place):
         done = run_in(place, ready(place, example.text))
-    finally:
-        # The next example finds the folder as this one did.
-        for path, content in before.items():
-            path.write_bytes(content)
     allowed = RESULTS if "hftrace check " in example.text else (0,)
     assert done.returncode in allowed, f"{example.name}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     assert done.stdout or done.stderr, "it says something"
@@ -140,5 +147,8 @@ def test_a_program_of_a_page_runs(example, place):
     (place / "program.py").write_text(example.text)
     if "to_pandas" in example.text:
         pytest.importorskip("pandas")
-    done = run_in(place, "python program.py")
+    with as_it_was(place):
+        for name in re.findall(r"hftrace\.trace\(\"([^\"]+)\"", example.text):
+            (place / name).unlink(missing_ok=True)
+        done = run_in(place, "python program.py")
     assert done.returncode == 0, f"{example.name}\n{done.stderr[-2000:]}"

@@ -35,6 +35,7 @@ def test_a_load(model, run_cli, tmp_path, monkeypatch):
     assert "-----" in done.stderr
 
 
+@pytest.mark.long
 def test_a_report_of_a_load_has_no_names(model, run_cli, tmp_path):
     (tmp_path / "jdoe42").mkdir()
     (tmp_path / model).rename(tmp_path / "jdoe42" / "secret-llm")
@@ -45,6 +46,7 @@ def test_a_report_of_a_load_has_no_names(model, run_cli, tmp_path):
     assert "jdoe42" not in done.stdout
 
 
+@pytest.mark.long
 def test_a_plan(model, run_cli):
     done = run_cli("plan", model, "--cpu", "64GB", "--format", "quiet")
     assert done.returncode == 0, done.stderr
