@@ -26,7 +26,10 @@ DATA = TESTS / "data"
 FOREIGN = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_", "TRANSFORMERS_", "SAFETENSORS_", "ACCELERATE_", "HFTRACE_")
 """Variables that change what is tested, or that hold a token: none of them reaches a test."""
 KEPT = ("HFTRACE_ENVIRONMENTS", "HFTRACE_TEST_TRANSFORMERS", "HFTRACE_LONG_TESTS")
-SCREEN = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+SCREEN = (
+    *("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE"),
+    *("AI_AGENT", "AGENT"),
+)
 HOST_WARNINGS = (
     # transformers 4.36 under torch 2.2 and newer, while it is imported.
     r"ignore:`torch\.utils\._pytree\._register_pytree_node` is deprecated:FutureWarning",

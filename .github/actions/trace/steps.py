@@ -62,7 +62,18 @@ def trace() -> int:
     done = hftrace(*what, "-o", path, "--force", *(["--"] if program else []), *program)
     if Path(path).exists():
         output("trace", path)
+        page(trace_path(OUT))
     return done.returncode
+
+
+def page(*traces: Path) -> None:
+    """Writes the report page beside the trace: of one load, or of what differs. It fails no job."""
+    path = trace_path(OUT).with_suffix(".html")
+    done = hftrace("export", *map(str, traces), "-o", str(path), "--force")
+    if done.returncode:
+        print(f"::warning title=hftrace::no report page could be written (status {done.returncode})")
+    else:
+        output("report", str(path))
 
 
 def check() -> int:
@@ -83,6 +94,7 @@ def compare() -> int:
     done = hftrace("compare", *named, "--format", "markdown", stdout=subprocess.PIPE)
     if done.returncode:
         return done.returncode
+    page(base, new)
     path = new.with_suffix(".md")
     path.write_text(done.stdout, encoding="utf-8")
     output("comparison", str(path))
@@ -106,7 +118,7 @@ def comment() -> int:
     text = trace_path(OUT).with_suffix(".md").read_text(encoding="utf-8")
     if len(text) > MAX_COMMENT:
         text = text[:MAX_COMMENT].rpartition("\n")[0] + "\n\n(the rest is in the artifact)\n"
-    body = {"body": f"{mark}\n### hftrace: {trace_path(OUT).stem}\n\n{text}"}
+    body = {"body": f"{mark}\n### hftrace: {trace_path(OUT).stem}\n\n{text}{where_the_page_is()}"}
     issues = f"repos/{os.environ['GITHUB_REPOSITORY']}/issues"
     try:
         for page in range(1, 11):
@@ -129,6 +141,15 @@ def comment() -> int:
         print(f"::error title=hftrace::no comment could be written ({type(error).__name__})")
         return 1
     return 0
+
+
+def where_the_page_is() -> str:
+    """Returns a line that leads to the run, whose artifact holds the page; empty where there is none."""
+    server, run = os.environ.get("GITHUB_SERVER_URL"), os.environ.get("GITHUB_RUN_ID", "")
+    if not server or not run.isdigit() or not trace_path(OUT).with_suffix(".html").exists():
+        return ""
+    place = f"{server}/{os.environ['GITHUB_REPOSITORY']}/actions/runs/{run}"
+    return f"\nThe report page is in the artifact `hftrace-{trace_path(OUT).stem}` of [this run]({place}).\n"
 
 
 def request(method: str, path: str, body: object | None = None) -> Any:

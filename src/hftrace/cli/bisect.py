@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import output_options, print_blocks, print_error, print_json
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_directory
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
 from hftrace.cli.compare import SORTS
@@ -22,9 +23,11 @@ from hftrace.schema.redact import clean, redact_arguments
 from hftrace.units import parse_size
 
 if TYPE_CHECKING:
+    from hftrace.analysis.compare.bisection import Bisection
     from hftrace.analysis.compare.variants import Metric
     from hftrace.launch.bisecting.places import Source
     from hftrace.launch.request import LoadRequest
+    from hftrace.render.text import Block
 
 BISECTION = "bisection.json"
 """The file of a bisection's directory that says what was found."""
@@ -81,7 +84,7 @@ LEAST_RUNS = 5
     help="Kill a run that takes longer.",
 )
 @click.option("-o", "--output", metavar="DIR", help="Where the traces go.  [default: traces/bisect-...]")
-@output_options
+@result_options(quiet="the answer in one line")
 def command(
     model: str,
     good: str,
@@ -101,9 +104,7 @@ def command(
     memory_limit: str | None,
     timeout: float | None,
     output: str | None,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Find the version of transformers that made a load slower or larger, or made it fail.
 
@@ -149,7 +150,7 @@ def command(
     )
     measured: Metric | None = None if metric == STATUS else NAMES[metric]
     header = {"command": "bisect", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
-    steps = Steps(request, source, measured, repeat, directory, header, _say, run_views(color, width))
+    steps = Steps(request, source, measured, repeat, directory, header, _say, run_views(out.color, out.width))
     try:
         found = steps.run(good, bad)
     except (KeyboardInterrupt, HftraceError):
@@ -164,18 +165,23 @@ def command(
             close()
     facts = bisection_facts(found)
     _write(directory, facts)
-    if as_json:
-        print_json(facts)
-    else:
-        from hftrace.analysis.compare.ranking import ranking
-        from hftrace.render.bisection import draw
-        from hftrace.render.compare.options import CompareOptions
+    from hftrace.render.bisection import answer
 
-        comparison = found.proof or found.ends
-        ranked = None if comparison is None or measured is None else ranking(comparison, measured)
-        print_blocks(draw(found, None if ranked is None else CompareOptions(ranked, model)), color, width)
+    out.result(
+        facts=lambda: facts, blocks=lambda: _drawn(found, measured, model), quiet=lambda: answer(found)
+    )
     click.echo(f"Wrote {directory}", err=True)
     return EXIT_OK if found.suspects else EXIT_FAILED
+
+
+def _drawn(found: Bisection, measured: Metric | None, model: str) -> list[Block]:
+    from hftrace.analysis.compare.ranking import ranking
+    from hftrace.render.bisection import draw
+    from hftrace.render.compare.options import CompareOptions
+
+    comparison = found.proof or found.ends
+    ranked = None if comparison is None or measured is None else ranking(comparison, measured)
+    return draw(found, None if ranked is None else CompareOptions(ranked, model))
 
 
 def _say(text: str) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace import units
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.cli.common.loads import load_option, of_load
-from hftrace.cli.common.output import make_console, output_options, print_error, print_json, print_result
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
 from hftrace.schema.redact import redact
@@ -84,7 +85,7 @@ def _limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Write the budgets as tests of a JUnit file, too.",
 )
 @load_option
-@output_options
+@result_options(quiet="each trace and its verdict", markdown="the tables of the step summary")
 def command(
     paths: Sequence[str],
     min_efficiency: str | None,
@@ -94,9 +95,7 @@ def command(
     allow_unknown: bool,
     junit: str | None,
     load_number: int | None,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
     **asked: str | None,
 ) -> int:
     """Hold saved traces against budgets.
@@ -105,7 +104,7 @@ def command(
     that succeeded, or does not say what a budget asks (unless --allow-unknown). In GitHub Actions each
     broken budget is an annotation, and the step summary has the table.
     """
-    from hftrace.analysis.budgets import check, facts, forbidden_words
+    from hftrace.analysis.budgets import check, forbidden_words
     from hftrace.analysis.compare.variants import succeeded
     from hftrace.render.budgets import Checked
 
@@ -133,31 +132,32 @@ def command(
             checked.append(Checked(path, _problem(trace), [], []))
     if junit is not None:
         _write_junit(junit, checked, allow_unknown)
-    if as_json:
-        print_json(
-            {
-                "ok": _exit_code(checked, allow_unknown) == EXIT_OK,
-                "traces": [
-                    {
-                        "trace": each.path,
-                        "problem": each.problem,
-                        "caveats": [caveat.text for caveat in each.caveats],
-                        "budgets": [facts(result) for result in each.results],
-                    }
-                    for each in checked
-                ],
-            }
-        )
-    else:
-        from hftrace.render.budgets import table
+    from hftrace.render.budgets import markdown, table, verdict
 
-        print_result(make_console(color, width), table(checked))
+    ok = _exit_code(checked, allow_unknown) == EXIT_OK
+    out.result(
+        facts=lambda: {"ok": ok, "traces": [_facts(each) for each in checked]},
+        blocks=lambda: [table(checked)],
+        quiet=lambda: [f"{each.path}: {verdict(each)}" for each in checked],
+        markdown=lambda: redact(markdown(checked)),
+    )
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        _tell_github(checked, as_json, allow_unknown)
+        _tell_github(checked, not out.is_drawn, allow_unknown)
     for each in checked:
         if each.problem is not None:
             print_error(f"{each.path}: {each.problem}")
     return _exit_code(checked, allow_unknown)
+
+
+def _facts(checked: Checked) -> dict[str, Any]:
+    from hftrace.analysis.budgets import facts
+
+    return {
+        "trace": checked.path,
+        "problem": checked.problem,
+        "caveats": [caveat.text for caveat in checked.caveats],
+        "budgets": [facts(result) for result in checked.results],
+    }
 
 
 def _limits(asked: dict[str, str | None]) -> list[Limit]:
@@ -236,15 +236,15 @@ def _write_junit(path: str, checked: Sequence[Checked], allow_unknown: bool) -> 
         raise HftraceError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _tell_github(checked: Sequence[Checked], as_json: bool, allow_unknown: bool) -> None:
+def _tell_github(checked: Sequence[Checked], is_document: bool, allow_unknown: bool) -> None:
     """Writes annotations to the log, and the table to the step summary.
 
-    Both streams of a step are searched for commands: with ``--json``, stdout belongs to the document.
+    Both streams of a step are searched for commands: where a document is printed, stdout belongs to it.
     """
     from hftrace.render.budgets import error_commands, markdown
 
     for line in error_commands(checked, allow_unknown):
-        click.echo(line, err=as_json)
+        click.echo(line, err=is_document)
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.choices import ViewChoice
+from hftrace.cli.common.formats import MARKDOWN, QUIET, Output, result_options
 from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import output_options, print_blocks, print_json
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
 from hftrace.errors import EXIT_OK, UsageError
 from hftrace.render.compare import VIEWS, load
@@ -25,6 +25,7 @@ from hftrace.units import parse_size
 if TYPE_CHECKING:
     from hftrace.analysis.compare.comparison import Comparison
     from hftrace.analysis.compare.ranking import Ranking
+    from hftrace.render.text import Block
 
 SORTS = (
     "session",
@@ -105,15 +106,7 @@ SUFFIXES = (".json.gz", ".json", ".gz")
     default=None,
     help="One view alone [default: caveats, figures with verdicts, why, and phases].",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "markdown"]),
-    default="text",
-    show_default=True,
-    help="markdown is for a comment on a pull request.",
-)
-@output_options
+@result_options(quiet="the best and whether it is certain", markdown="for a comment on a pull request")
 def command(
     arguments: Sequence[str],
     variants: tuple[str, ...],
@@ -133,10 +126,7 @@ def command(
     output: str | None,
     baseline: str | None,
     view: str | None,
-    form: str,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Compare loads: which is better, by how much, is it noise, and why.
 
@@ -153,8 +143,8 @@ def command(
     Times and peaks have a verdict where there are enough runs: five each at least, and more
     where they are noisy; the screen says how many.
     """
-    if form == "markdown" and (as_json or view is not None):
-        raise UsageError("--format markdown is one document: leave out --json and --view")
+    if out.form in (MARKDOWN, QUIET) and view is not None:
+        raise UsageError(f"--format {out.form} is of the whole comparison: leave out --view {view}")
     from hftrace.analysis.compare.comparison import compare
     from hftrace.analysis.compare.comparison import facts as comparison_facts
     from hftrace.analysis.compare.ranking import NAMES, call_of, default_metric, ranking, ranking_facts
@@ -183,8 +173,8 @@ def command(
             memory_limit_bytes=limit,
             output=output,
             timeout_seconds=timeout,
-            color=color,
-            width=width,
+            color=out.color,
+            width=out.width,
         )
         measured = measure(arguments[0], chosen, options)
         named = measured.groups
@@ -202,22 +192,20 @@ def command(
     if measured is not None:
         write_comparison(measured, facts)
     view = view or ("ranking" if sweep or sort else None)
-    if as_json:
-        print_json(facts)
-    elif form == "markdown":
-        from hftrace.render.compare.markdown import markdown
+    from hftrace.render.compare.ranking import is_best, winner_words
 
-        click.echo(markdown(comparison), nl=False)
-    else:
-        # Where everything was shown, the next question is about one load.
-        last = named[-1][1][0]
-        shown = arguments if measured is None else [str(measured.directory)]
-        _draw(comparison, ranked, model, shown, baseline, view, last, color, width)
+    # Where everything was shown, the next question is about one load.
+    last = named[-1][1][0]
+    shown = arguments if measured is None else [str(measured.directory)]
+    out.result(
+        facts=lambda: facts,
+        blocks=lambda: _drawn(comparison, ranked, model, shown, baseline, view, last),
+        quiet=lambda: winner_words(ranked) if ranked.best is not None else "no run has the figure",
+        markdown=lambda: _markdown(comparison),
+    )
     if measured is None:
         return EXIT_OK
     if ranked.best is not None and view != "ranking":
-        from hftrace.render.compare.ranking import is_best, winner_words
-
         # A call is advice, which takes a verdict.
         call = call_of(ranked.best, model) if is_best(ranked) else None
         click.echo(winner_words(ranked) + (f": {call}" if call else ""), err=True)
@@ -225,7 +213,13 @@ def command(
     return measured.exit_code
 
 
-def _draw(
+def _markdown(comparison: Comparison) -> str:
+    from hftrace.render.compare.markdown import markdown
+
+    return markdown(comparison)
+
+
+def _drawn(
     comparison: Comparison,
     ranked: Ranking,
     model: str | None,
@@ -233,9 +227,7 @@ def _draw(
     baseline: str | None,
     view: str | None,
     last: str,
-    color: str,
-    width: int | None,
-) -> None:
+) -> list[Block]:
     from hftrace.render.compare.options import CompareOptions
     from hftrace.render.compare.screen import next_view, screen
     from hftrace.render.screen import command_line, show_command
@@ -251,7 +243,7 @@ def _draw(
     words += ["--view", next_view(comparison, view)]
     command = " ".join(shlex.quote(clean(word)) for word in words)
     drawn.append(command_line(show_command(last) if view == ALL else command))
-    print_blocks(drawn, color, width)
+    return drawn
 
 
 def named_groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:

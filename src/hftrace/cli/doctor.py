@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftrace import units
 from hftrace._version import __version__
-from hftrace.cli.common.output import make_console, output_options, print_json
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.errors import EXIT_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from hftrace.render.text import Block, Line
 
 PACKAGES = {"yaml": "pyyaml", "PIL": "pillow", "google": "protobuf", "sklearn": "scikit-learn"}
 """Modules whose package is called otherwise."""
@@ -40,8 +44,8 @@ COUNTERS = {
     help="The interpreter to ask about.  [default: this one]",
 )
 @click.option("--all", "show_all", is_flag=True, help="List every hook point, the found ones too.")
-@output_options
-def command(python: str, show_all: bool, as_json: bool, color: str, width: int | None) -> int:
+@result_options(quiet="ok, or what is missing, one a line")
+def command(python: str, show_all: bool, out: Output) -> int:
     """Say what hftrace finds and misses here: versions, hook points, devices, counters.
 
     Leaves with 1 if something is missing without which a load cannot be traced.
@@ -50,19 +54,36 @@ def command(python: str, show_all: bool, as_json: bool, color: str, width: int |
 
     found = inspect_python(python)
     verdict = problems(found)
-    if as_json:
-        print_json({"hftrace": __version__, **found, "essential": verdict})
-        return EXIT_FAILED if verdict else EXIT_OK
-    from hftrace.render.text import clean
-
-    console = make_console(color, width)
-    for style, text in report(found, show_all):
-        console.print(clean(text), style=style)
-    if verdict:
-        console.print()
-        for problem in verdict:
-            console.print(clean(f"essential: {problem}"), style="bold red")
+    out.result(
+        facts=lambda: {"hftrace": __version__, **found, "essential": verdict},
+        blocks=lambda: _blocks(report(found, show_all), verdict),
+        quiet=lambda: verdict or "ok",
+    )
     return EXIT_FAILED if verdict else EXIT_OK
+
+
+def _blocks(lines: list[tuple[str | None, str]], verdict: list[str]) -> list[Block]:
+    """Returns the report as views: a line that is too long goes on below itself."""
+    from hftrace.render.text import Block
+
+    essential: list[tuple[str | None, str]] = [("bold red", f"essential: {problem}") for problem in verdict]
+    return [
+        Block(lambda width, part=part: _wrapped(part, width), cropped=False)  # type: ignore[misc]
+        for part in (lines, essential)
+        if part
+    ]
+
+
+def _wrapped(lines: list[tuple[str | None, str]], width: int) -> Iterable[Line]:
+    import textwrap
+
+    from hftrace.render.text import PLAIN, clean
+
+    for style, text in lines:
+        text = clean(text)
+        below = " " * (len(text) - len(text.lstrip()) + 2)
+        parts = textwrap.wrap(text, width, subsequent_indent=below, break_on_hyphens=False) or [""]
+        yield from ([(part, style or PLAIN)] for part in parts)
 
 
 def problems(found: dict[str, Any]) -> list[str]:

@@ -84,6 +84,7 @@ def command(
     if len(paths) > 1 and not FORMATS[name].takes_many:
         raise UsageError(f"a file of format {name} holds one trace, and {len(paths)} were named")
     target = None if output == "-" else _target(output, paths, force)
+    from hftrace.render.text import clean
     from hftrace.schema.trace import Trace
 
     def opened(path: str) -> Trace:
@@ -105,6 +106,7 @@ def command(
             sys.stdout.buffer.flush()
         else:
             write_file(target, lambda stream: writer.write(traces, stream, wish))
+            click.echo(f"Wrote {clean(target)}", err=True)
     finally:
         if collecting:
             gc.enable()

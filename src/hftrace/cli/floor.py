@@ -8,7 +8,8 @@ import sys
 import click
 
 from hftrace import units
-from hftrace.cli.common.output import output_options, print_blocks, print_error, print_json
+from hftrace.cli.common.formats import Output, result_options
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_OK
 
@@ -30,16 +31,14 @@ from hftrace.errors import EXIT_OK
 @click.option(
     "--python", metavar="PATH", default=sys.executable, help="Import the libraries of this interpreter."
 )
-@output_options
+@result_options(quiet="the rate from storage and that from the page cache")
 def command(
     model: str,
     devices: bool,
     time_: str,
     bytes_: str,
     python: str,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Measure what this machine can do for the bytes of MODEL.
 
@@ -50,7 +49,7 @@ def command(
     system: traces that are recorded from then on say how near to them they came.
     """
     from hftrace.launch.floors.measuring import measure, weight_files
-    from hftrace.render.floor import floor_table
+    from hftrace.render.floor import floor_table, rates
     from hftrace.system.floors import keep_floors
 
     seconds = parse_option("--time", units.parse_duration, time_) / 1e9
@@ -69,8 +68,9 @@ def command(
     except OSError as error:
         kept = None
         print_error(f"the figures cannot be kept: {error.strerror or error}")
-    if as_json:
-        print_json({"model": model, **figures, "kept": os.fspath(kept) if kept is not None else None})
-    else:
-        print_blocks([floor_table(figures, model)], color, width)
+    out.result(
+        facts=lambda: {"model": model, **figures, "kept": os.fspath(kept) if kept is not None else None},
+        blocks=lambda: [floor_table(figures, model)],
+        quiet=lambda: rates(figures),
+    )
     return EXIT_OK

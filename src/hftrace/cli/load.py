@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from hftrace.cli.common.chosen import finding_options
-from hftrace.cli.common.finish import joined, present, save
+from hftrace.cli.common.finish import REPORT, TITLE, joined, present, save
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import output_options, print_error
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.torch_files import TorchFiles, torch_options
 from hftrace.cli.common.values import cache_choice, json_inputs
@@ -30,7 +31,7 @@ DEFAULT_TOKENS = 16
 
 @click.command("load", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@model_options(stored_format="--format")
+@model_options()
 @click.option(
     "--cold",
     is_flag=True,
@@ -97,7 +98,7 @@ DEFAULT_TOKENS = 16
 @click.option("--force", is_flag=True, help="Overwrite the output file.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
 @finding_options
-@output_options
+@result_options(quiet=TITLE, markdown=REPORT)
 def command(
     model: str,
     chosen: ModelOptions,
@@ -119,9 +120,7 @@ def command(
     force: bool,
     quiet: bool,
     choose: Callable[[Trace], None],
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Trace one load of MODEL in a fresh process.
 
@@ -167,7 +166,7 @@ def command(
     )
     with Interrupts() as interrupts:
         with RunDirectory(working_directory(target)) as run:
-            with live_view(color, width, quiet=quiet) as live:
+            with live_view(out.color, out.width, quiet=quiet) as live:
                 result = run_load(
                     request,
                     interrupts,
@@ -182,7 +181,7 @@ def command(
             live.release(working_directory(target))
         try:
             with interrupts.allowed():
-                code = present(result.trace, saved, quiet, as_json, color, width)
+                code = present(result.trace, saved, quiet, out)
                 return EXIT_FAILED if code == EXIT_OK and not complete else code
         except KeyboardInterrupt:
             # While the trace was being made, or drawn: it is written all the same.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hftrace import units
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import output_options, print_blocks, print_json
 from hftrace.cli.common.values import parse_option
 from hftrace.errors import EXIT_FAILED, EXIT_OK, UsageError
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--python", default=sys.executable, metavar="PATH", help="Plan for its libraries.  [default: this one]"
 )
-@output_options
+@result_options(quiet="the verdict in one line")
 def command(
     model: str,
     chosen: ModelOptions,
@@ -42,9 +42,7 @@ def command(
     batch: int | None,
     against: str | None,
     python: str,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Say what a load of MODEL will take, from its config and the headers of its files.
 
@@ -77,12 +75,13 @@ def command(
         differing = differences(plan, names, spec.keywords, trace)
         plan["against"] = beside(plan, trace)
         plan["against_differs"] = [each._asdict() for each in differing]
-    if as_json:
-        print_json({"model": model, **plan})
-    else:
-        from hftrace.render.plan import plan_block
+    from hftrace.render.plan import plan_block, verdict_words
 
-        print_blocks([plan_block(plan, model)], color, width)
+    out.result(
+        facts=lambda: {"model": model, **plan},
+        blocks=lambda: [plan_block(plan, model)],
+        quiet=lambda: verdict_words(plan),
+    )
     return EXIT_FAILED if plan["fits"] is False or not plan["known"] else EXIT_OK
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hftrace import units
-from hftrace.cli.common.finish import finish
-from hftrace.cli.common.output import output_options, print_error, print_json
+from hftrace.cli.common.finish import REPORT, TITLE, finish
+from hftrace.cli.common.formats import JSON, MARKDOWN, Output, result_options
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.errors import EXIT_FAILED, EXIT_OK, HftraceError, UsageError
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Overwrite the output file; do not mind a load that still runs.")
 @click.option("--delete", is_flag=True, help="Delete what the run has left, once the trace is written.")
 @click.option("-q", "--quiet", is_flag=True, help="Write the trace and draw nothing.")
-@output_options
+@result_options(quiet=f"{TITLE}, or with --all where the traces are", markdown=REPORT)
 def command(
     path: str,
     output: str | None,
@@ -44,9 +45,7 @@ def command(
     force: bool,
     delete: bool,
     quiet: bool,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Make the trace that a load or a program was killed too early to write.
 
@@ -60,7 +59,7 @@ def command(
     from hftrace.launch.ending.recovery import opened_run, recover, running_process
 
     if every:
-        return _recover_all(path, output, force, delete, quiet, as_json)
+        return _recover_all(path, output, force, delete, quiet, out)
     with opened_run(path) as run:
         running = running_process(run)
         if running is not None and not force:
@@ -70,19 +69,22 @@ def command(
             )
         trace = recover(run, running=running is not None)
         target = output_path(output, str(trace.request.get("model") or "recovered"), force)
-        finish(trace, target, quiet, as_json, color, width)
+        finish(trace, target, quiet, out)
         _say_of_run(run, trace, target, delete, running is not None)
     return EXIT_OK
 
 
-def _recover_all(path: str, output: str | None, force: bool, delete: bool, quiet: bool, as_json: bool) -> int:
+def _recover_all(path: str, output: str | None, force: bool, delete: bool, quiet: bool, out: Output) -> int:
     """Makes the traces of all runs in a directory; one that cannot be made keeps no other from it."""
     from hftrace.cli.common.finish import save
     from hftrace.launch.ending.recovery import recover, root_process, running_process, runs_in
 
     if output == "-":
         raise UsageError("--all writes several traces: -o names a directory for them")
-    made, failed = [], 0
+    if out.form == MARKDOWN:
+        raise UsageError("--format markdown is a report of one trace: leave out --all")
+    made: list[dict[str, Any]] = []
+    failed = 0
     for run in runs_in(path):
         running = running_process(run)
         if running is not None and not force:
@@ -99,11 +101,11 @@ def _recover_all(path: str, output: str | None, force: bool, delete: bool, quiet
         save(trace, target)
         status = str(trace.outcome.get("status"))
         made.append({"run": str(run), "trace": str(target), "status": status, "loads": len(trace.loads)})
-        if not (quiet or as_json):
+        if out.is_drawn and not quiet:
             click.echo(f"{target}  {status}, {units.count(len(trace.loads), 'load')}")
         _say_of_run(run, trace, target, delete, running is not None, quiet=True)
-    if as_json:
-        print_json(made)
+    if not out.is_drawn and not (quiet and out.form != JSON):
+        out.result(facts=lambda: made, blocks=list, quiet=lambda: [each["trace"] for each in made])
     elif made and not (delete or quiet):
         click.echo("the runs are not needed any more: delete them, or use --delete", err=True)
     return EXIT_FAILED if failed else EXIT_OK

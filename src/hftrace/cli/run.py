@@ -9,6 +9,7 @@ import click
 
 from hftrace.cli.common.chosen import finding_options
 from hftrace.cli.common.finish import joined, present_program, save
+from hftrace.cli.common.formats import AUTO, Output, chosen_format
 from hftrace.cli.common.output import color_options, print_error
 from hftrace.cli.common.paths import output_path
 from hftrace.cli.common.watching import watch_options
@@ -95,4 +96,5 @@ def command(
             run.keep = True
             print_error(still_running_words(alive, run.path))
     choose(saved.whole or result.trace)
-    return present_program(result.trace, saved, result.exit_code, quiet, color, width)
+    out = Output(chosen_format(AUTO, False), color, width)
+    return present_program(result.trace, saved, result.exit_code, quiet, out)

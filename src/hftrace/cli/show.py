@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,17 +11,9 @@ import click
 
 from hftrace.cli.choices import ViewChoice
 from hftrace.cli.common.chosen import finding_options
-from hftrace.cli.common.formats import (
-    AGENT,
-    JSON,
-    MARKDOWN,
-    QUIET,
-    chosen_format,
-    format_option,
-    print_for_agent,
-)
+from hftrace.cli.common.formats import JSON, MARKDOWN, QUIET, Output, result_options
 from hftrace.cli.common.loads import load_option, of_load
-from hftrace.cli.common.output import output_options, print_blocks, print_json, print_json_rows
+from hftrace.cli.common.output import print_json, print_json_rows
 from hftrace.cli.common.redacting import redact_option, stand_ins
 from hftrace.errors import HftraceError, UsageError
 from hftrace.render.asked import view_options
@@ -33,10 +24,6 @@ from hftrace.render.views.options import Rows, ViewOptions
 if TYPE_CHECKING:
     from hftrace.schema.statistics import Measured
     from hftrace.schema.trace import Trace
-
-
-QUIET_WIDTH = 200
-"""Columns in which the one line of ``--format quiet`` is laid out, so that no name in it is cut."""
 
 
 @click.command("show")
@@ -84,8 +71,7 @@ QUIET_WIDTH = 200
 @finding_options
 @load_option
 @redact_option
-@format_option
-@output_options
+@result_options(quiet="one line", markdown="a report to paste into an issue")
 def command(
     path: str,
     view: str | None,
@@ -98,10 +84,7 @@ def command(
     choose: Callable[[Trace], None],
     load_number: int | None,
     redact: bool | None,
-    form: str,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> None:
     """Draw a saved trace.
 
@@ -111,7 +94,7 @@ def command(
     --load N shows what is true of one load of several, in every view.
     --format markdown prints a report to paste into an issue, with stand-ins for names.
     """
-    form = chosen_format(form, as_json)
+    form = out.form
     if web and (form in (JSON, MARKDOWN, QUIET) or view is not None):
         raise UsageError("--web shows all of a trace as a page: leave out --json, --format and --view")
     if form in (MARKDOWN, QUIET) and view is not None:
@@ -141,26 +124,16 @@ def command(
 
             sys.stdout.write(bug_report(trace, redacted))
         elif form == QUIET:
-            _print_title(trace)
+            from hftrace.render.views.summary import title
+
+            click.echo(title(trace))
         else:
             from hftrace.render.shown import shown
 
-            blocks = shown(trace, names.text(path), view, options)
-            if form == AGENT:
-                print_for_agent(blocks, width)
-            else:
-                print_blocks(blocks, color, width)
+            out.draw(shown(trace, names.text(path), view, options))
     finally:
         if collecting:
             gc.enable()
-
-
-def _print_title(trace: Trace) -> None:
-    """Prints one line: what was loaded, how it ended, and how long it took."""
-    from hftrace.render.views.summary import summary
-
-    text = summary(trace).text(QUIET_WIDTH)
-    sys.stdout.write(re.sub(r"  +", "  ", text.partition("\n")[0]) + "\n")
 
 
 def _open_page(trace: Trace, path: str) -> None:

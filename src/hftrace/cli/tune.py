@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
+from hftrace.cli.common.formats import Output, result_options
 from hftrace.cli.common.measured import measured_options
 from hftrace.cli.common.model import ModelOptions, model_options
-from hftrace.cli.common.output import output_options, print_blocks, print_error, print_json
+from hftrace.cli.common.output import print_error
 from hftrace.cli.common.paths import output_directory
 from hftrace.cli.common.values import cache_choice, json_inputs, parse_option
 from hftrace.errors import EXIT_OK, EXIT_THRESHOLD, HftraceError, UsageError
@@ -48,7 +49,7 @@ TUNING = "tuning.json"
 @model_options()
 @click.option("--python", metavar="PATH", help="Interpreter of the loads.  [default: this one]")
 @click.option("-o", "--output", metavar="DIR", help="Where the traces go.  [default: traces/tune-...]")
-@output_options
+@result_options(quiet="the answer in one line")
 def command(
     model: str,
     objective: str,
@@ -63,9 +64,7 @@ def command(
     chosen: ModelOptions,
     python: str | None,
     output: str | None,
-    as_json: bool,
-    color: str,
-    width: int | None,
+    out: Output,
 ) -> int:
     """Find the call that loads MODEL fastest, or in the least memory, on this machine.
 
@@ -109,7 +108,7 @@ def command(
     until_ready = request.touch or request.forward
     metric = NAMES["anon-peak" if objective == "memory" else "ready" if until_ready else "returned"]
     header = {"command": "tune", "argv": redact_arguments(["hftrace", *sys.argv[1:]])}
-    runs = Runs(seconds, directory, header, _say, run_views(color, width))
+    runs = Runs(seconds, directory, header, _say, run_views(out.color, out.width))
     models = Models(request, allowed, runs)
     try:
         found = Tuner(request, metric, objective, allowed, limit, runs, models).run()
@@ -121,12 +120,9 @@ def command(
         raise
     facts = tuning_facts(found)
     _write(directory, facts)
-    if as_json:
-        print_json(facts)
-    else:
-        from hftrace.render.tuning import draw
+    from hftrace.render.tuning import answer, draw
 
-        print_blocks(draw(found), color, width)
+    out.result(facts=lambda: facts, blocks=lambda: draw(found), quiet=lambda: answer(found))
     click.echo(f"Wrote {directory}", err=True)
     return EXIT_OK if found.best is not None else EXIT_THRESHOLD
 

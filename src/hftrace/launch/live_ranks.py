@@ -25,8 +25,9 @@ LOOK_SECONDS = 1.0
 """Between two looks for ranks that have come."""
 OTHERS_SECONDS = 0.4
 """Between two looks at the journals of the others: reading eight costs eight times as much."""
-LAST_SECONDS = 3.0
-"""So long a rank waits for the first one to be done with the terminal before it prints what it has."""
+LAST_SECONDS = 60.0
+"""So long a rank waits for the first one to be done with the terminal before it prints what it has: a line
+between two frames leaves a part of the block behind. That the first one hangs is no reason to say nothing."""
 _OF_A_JOB = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 
 
@@ -52,7 +53,7 @@ def leave_note(run: Path) -> None:
 
 def _note() -> dict[str, Any]:
     job = [os.environ.get(name) for name in _OF_A_JOB]
-    return {"job": job, "rank": own_rank().number, "first": is_first()}
+    return {"job": job, "rank": own_rank().number, "first": is_first(), "pid": os.getpid()}
 
 
 def _others(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -71,8 +72,22 @@ def _others(folder: Path) -> dict[Path, dict[str, Any]]:
 def wait_for_first(folder: Path) -> None:
     """Waits, for a while, until the first rank is done with the terminal: its run's directory is gone."""
     until = time.monotonic() + LAST_SECONDS
-    while time.monotonic() < until and any(note.get("first") for note in _others(folder).values()):
+    while time.monotonic() < until and any(map(_draws, _others(folder).values())):
         time.sleep(0.05)
+
+
+def _draws(note: dict[str, Any]) -> bool:
+    """Whether a note is of the first rank, and that one lives: who is killed leaves a note behind."""
+    pid = note.get("pid")
+    if not note.get("first") or type(pid) is not int or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is there, and somebody else's
+    return True
 
 
 class RanksFollower:

@@ -67,6 +67,13 @@ def table(checked: Sequence[Checked]) -> Block:
     return Block(draw)
 
 
+def verdict(checked: Checked) -> str:
+    """Returns whether the budgets of a trace are kept: which are not, and which are unknown."""
+    if checked.problem is not None:
+        return checked.problem
+    return "; ".join(sentence(each) for each in checked.results if each.status != "ok") or "all kept"
+
+
 def _table(checked: Checked, width: int) -> Iterable[Line]:
     statuses = [result.status for result in checked.results]
     bad = [(statuses.count("broken"), "not kept"), (statuses.count("unknown"), "unknown")]

@@ -32,6 +32,13 @@ def _page(explained: Explanation, width: int) -> Iterable[Line]:
                 yield [("  " + part, PLAIN)]
 
 
+def names(explained: Explanation) -> list[str]:
+    """Returns what a rule can find, as its id and a name each."""
+    if not explained.kinds:
+        return [f"{explained.rule}  {TOLD_BY[explained.rule].name}"]
+    return [f"{kind.id}  {kind.name}" for kind in explained.kinds]
+
+
 def overview() -> Block:
     """Returns all that the rules can find, one a line."""
     return Block(_overview)

@@ -23,6 +23,16 @@ def floor_table(figures: Mapping[str, Any], place: str) -> Block:
     return Block(draw)
 
 
+def rates(figures: Mapping[str, Any]) -> str:
+    """Returns the best rate from storage and the best from the page cache, in one line."""
+    found = []
+    for name, place in (("cold", "from storage"), ("warm", "from the page cache")):
+        known = [figures.get(f"{name}{which}_bytes_per_s") for which in ("", "_readers")]
+        best = max((rate for rate in known if rate), default=None)
+        found.append(f"{place} {units.rate(best) if best else 'not known'}")
+    return ", ".join(found)
+
+
 def _rows(figures: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     readers = figures["readers"]
     for key, label in (

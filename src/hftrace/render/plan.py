@@ -30,6 +30,8 @@ FIGURES = {
 }
 """What is planned and measured, by its key."""
 LABEL = 18
+TITLE_WIDTH = 200
+"""Columns in which one line is laid out that stands alone."""
 
 
 def plan_block(plan: Mapping[str, Any], model: str) -> Block:
@@ -40,6 +42,16 @@ def plan_block(plan: Mapping[str, Any], model: str) -> Block:
         model: What the user called it.
     """
     return Block(lambda width: _lines(plan, model, width))
+
+
+def verdict_words(plan: Mapping[str, Any]) -> str:
+    """Returns whether a load fits, in one line."""
+    if not plan["known"]:
+        return f"no plan: {plan['unknown_because']}"
+    lines = ["".join(text for text, _ in line).strip() for line in _verdict(plan, TITLE_WIDTH)]
+    if plan["fits"] is False:
+        return " ".join(lines[: 1 + len(plan["short_bytes"])])
+    return lines[0]
 
 
 def _lines(plan: Mapping[str, Any], model: str, width: int) -> Iterable[Line]:

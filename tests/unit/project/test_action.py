@@ -109,7 +109,8 @@ def traces(tmp_path):
 def test_a_load_is_traced(step, tmp_path):
     done, said = step("trace", HFTRACE_MODEL="synth:llama-2-7b", HFTRACE_OPTIONS="--size 1MB --dtype auto")
     assert done.returncode == 0, done.stderr
-    assert said == {"trace": "hftrace-out/load.json"}
+    assert said == {"trace": "hftrace-out/load.json", "report": "hftrace-out/load.html"}
+    assert "LlamaForCausalLM" in (tmp_path / "hftrace-out/load.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "hftrace-out/load.json").read_text())["outcome"]["status"] == "ok"
 
 
@@ -118,7 +119,7 @@ def test_a_program_is_traced_and_its_code_is_the_steps(step, tmp_path):
     done, said = step("trace", HFTRACE_PROGRAM="app.py --port 1 'a b'", HFTRACE_NAME="a/b $(x)")
     assert done.returncode == 7
     assert "ran ['--port', '1', 'a b']" in done.stdout
-    assert said == {"trace": "hftrace-out/a-b---x-.json"}
+    assert said == {"trace": "hftrace-out/a-b---x-.json", "report": "hftrace-out/a-b---x-.html"}
 
 
 @pytest.mark.parametrize("inputs", [{}, {"HFTRACE_MODEL": "m", "HFTRACE_PROGRAM": "p"}])
@@ -141,7 +142,8 @@ def test_budgets(step, traces):
 def test_the_base_branch_is_compared(step, traces):
     done, said = step("compare")
     assert done.returncode == 0, done.stderr
-    assert said == {"comparison": "hftrace-out/load.md"}
+    assert said == {"comparison": "hftrace-out/load.md", "report": "hftrace-out/load.html"}
+    assert "<!doctype html>" in (traces / "hftrace-out/load.html").read_text(encoding="utf-8")[:100].lower()
     text = (traces / "hftrace-out/load.md").read_text()
     assert "base" in text
     assert "|" in text
@@ -161,16 +163,27 @@ def test_without_a_trace_of_the_base_branch_nothing_is_compared(step, traces):
 def test_one_comment_that_is_written_over(step, traces, github):
     url = f"http://127.0.0.1:{github.server_address[1]}"
     inputs = {"GITHUB_API_URL": url, "HFTRACE_PULL_REQUEST": "12", "HFTRACE_TOKEN": "t0ken"}
+    inputs |= {"GITHUB_SERVER_URL": "https://g.example", "GITHUB_RUN_ID": "7"}
     step("compare")
     for _ in range(2):
         done, _ = step("comment", **inputs)
         assert done.returncode == 0, done.stderr
         assert "t0ken" not in done.stdout + done.stderr
     assert len(github.comments) == 2, "the person's, and ours"
+    page = "The report page is in the artifact `hftrace-load` of [this run](https://g.example/owner/name/actions/runs/7)"
+    assert page in github.comments[1]["body"]
     assert github.comments[1]["body"].startswith("<!-- hftrace load -->")
     assert [method for method, _, _ in github.seen] == ["GET", "POST", "GET", "PATCH"]
     assert github.seen[0][1] == "/repos/owner/name/issues/12/comments?per_page=100&page=1"
     assert {each[2] for each in github.seen} == {"Bearer t0ken"}
+
+
+def test_a_page_that_cannot_be_written_fails_no_job(step, traces):
+    (traces / "hftrace-out/load.html").mkdir()
+    done, said = step("compare")
+    assert done.returncode == 0, done.stderr
+    assert said == {"comparison": "hftrace-out/load.md"}
+    assert "::warning title=hftrace::no report page could be written" in done.stdout
 
 
 @pytest.mark.parametrize(("status", "code", "level"), [(403, 0, "warning"), (500, 1, "error")])

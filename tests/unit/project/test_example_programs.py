@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
+import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 import hftrace
+from hftrace.cli.recover import command as recover
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 LOADS = [pytest.mark.integration, pytest.mark.once]
@@ -37,6 +41,8 @@ def test_every_example_is_named_in_both_lists():
         "kubernetes/service.yaml",
         "notebook.ipynb",
         "compare_versions.sh",
+        "two_nodes.sh",
+        "ray_actors.py",
         "ci/budget.yml",
         "ci/action.yml",
         "ci/transformers-main.yml",
@@ -108,6 +114,73 @@ def test_compare_versions_says_how_it_is_called(tmp_path):
     assert "OLD_PYTHON NEW_PYTHON" in done.stderr
 
 
+def test_two_nodes_says_how_it_is_called(tmp_path):
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "two_nodes.sh"), "model"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "MODEL NODE ADDRESS" in done.stderr
+
+
+@marked
+@pytest.mark.long
+def test_two_nodes(run_cli, tmp_path):
+    made = run_cli("synth", "llama-2-7b", "--size", "5MB", "-o", "model")
+    assert made.returncode == 0, made.stderr
+    environment = with_commands(tmp_path, {"hftrace": "-m hftrace", "torchrun": "-m torch.distributed.run"})
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        environment |= {"PORT": str(found.getsockname()[1]), "OMP_NUM_THREADS": "1"}
+    script = ["bash", str(EXAMPLES / "two_nodes.sh")]
+    nodes = [
+        subprocess.Popen(
+            [*script, "model", number, "127.0.0.1", "--quiet"],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        for number in "01"
+    ]
+    said = [node.communicate(timeout=300)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    done = subprocess.run([*script, "merge"], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 ranks" in done.stderr
+    whole = hftrace.Trace.open(tmp_path / "all.json")
+    assert whole.header["ranks"] == [0, 1, 2, 3]
+    assert sorted(load.rank for load in whole.loads) == [0, 1, 2, 3]
+
+
+def test_actors_of_ray_leave_what_recover_reads(tmp_path, monkeypatch):
+    """Ray is in no environment of the tests: a stand-in says what would be asked of it."""
+    asked = {}
+
+    class Actor:
+        def __init__(self, *arguments):
+            asked.setdefault("actors", []).append(arguments)
+            self.parameters = types.SimpleNamespace(remote=lambda: 1)
+
+    ray = types.SimpleNamespace(
+        init=lambda **options: asked.update(options),
+        remote=lambda kind: types.SimpleNamespace(remote=Actor),
+        get=list,
+        shutdown=lambda: asked.update(ended=True),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.update(command=command))
+    names = runpy.run_path(str(EXAMPLES / "ray_actors.py"))
+    names["main"]("model", tmp_path / "traces")
+    assert asked["runtime_env"] == {"env_vars": {"HFTRACE": f"{tmp_path}/traces/{{pid}}.json"}}
+    assert len(asked["actors"]) == names["ACTORS"] == 2
+    assert asked["ended"]
+    _, *module, name, option, place = asked["command"]
+    assert (module, name) == (["-m", "hftrace"], "recover")
+    context = recover.make_context("recover", [option, str(place)])
+    assert context.params["every"]
+    assert context.params["path"] == str(tmp_path / "traces")
+
+
 @marked
 def test_compare_versions(run_cli, tmp_path):
     made = run_cli("synth", "llama-2-7b", "--size", "5MB", "-o", "model")
@@ -131,6 +204,16 @@ def test_compare_versions(run_cli, tmp_path):
     }
 
 
+def with_commands(tmp_path, commands):
+    """Returns variables of a shell that finds commands, which this interpreter runs."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name, module in commands.items():
+        (place / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        (place / name).chmod(0o755)
+    return {**os.environ, "PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
+
+
 def workflow_commands():
     """Returns the commands of the sample workflow, read without a library for YAML."""
     text = (EXAMPLES / "ci" / "budget.yml").read_text(encoding="utf-8")
@@ -142,13 +225,8 @@ def workflow_commands():
 def test_the_workflow_checks_a_load(tmp_path):
     install, load, check = workflow_commands()
     assert install.endswith(" hftrace")
-    place = tmp_path / "bin"
-    place.mkdir()
-    (place / "hftrace").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m hftrace "$@"\n')
-    (place / "hftrace").chmod(0o755)
     environment = {
-        **os.environ,
-        "PATH": f"{place}{os.pathsep}{os.environ['PATH']}",
+        **with_commands(tmp_path, {"hftrace": "-m hftrace"}),
         "MODEL": "synth:llama-2-7b",
         "SIZE": "5MB",
         "GITHUB_ACTIONS": "true",

@@ -15,6 +15,10 @@ import pytest
 import hftrace
 from hftrace.analysis.summary import summary
 from hftrace.cli.main import COMMANDS
+from hftrace.export import FORMATS
+from hftrace.record.hooks.generations import GENERATIONS
+from hftrace.render.compare import VIEWS as COMPARED
+from hftrace.render.views import VIEWS
 
 ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "README.md"
@@ -120,6 +124,52 @@ def test_every_command_is_in_the_reference():
     for name in COMMANDS:
         assert f"\n## hftrace {name}\n" in text
         assert f"\n$ hftrace {name} --help\n" in text
+
+
+def test_every_loader_generation_has_a_section_and_a_row():
+    text = (DOCS / "generations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([A-Z]) \| (.*) \|$", text, re.M))
+    assert list(rows) == [each.letter for each in GENERATIONS]
+    for each in GENERATIONS:
+        assert f"\n## {each.letter}: {each.versions}\n" in text
+        versions, recognised, dtype, meta = rows[each.letter].split(" | ")
+        assert versions == each.versions
+        assert recognised == ", ".join(f"`{point.partition(':')[2]}`" for point in each.recognised_by)
+        assert dtype == each.default_dtype.replace("auto", "as stored")
+        assert (meta == "always") == each.always_meta
+
+
+def rows_of(section):
+    """Returns the cells of the rows of a table of docs/views.md, by their first."""
+    text = (
+        (DOCS / "views.md").read_text(encoding="utf-8").partition(f"## {section}\n")[2].partition("\n## ")[0]
+    )
+    found = (
+        [cell.strip() for cell in line[1:-1].split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `")
+    )
+    return {cells[0].strip("`"): cells[1:] for cells in found}
+
+
+def test_every_view_and_format_has_a_row():
+    views = rows_of("Views of a trace")
+    assert set(views) == set(VIEWS)
+    for name, cells in views.items():
+        assert cells[1].strip() == ", ".join(f"`--{option}`" for option in VIEWS[name].takes), name
+        assert ("on the first screen" in cells[0]) == VIEWS[name].on_screen, name
+    assert set(rows_of("Views of a comparison")) == set(COMPARED)
+    formats = rows_of("Files for other programs")
+    assert set(formats) == set(FORMATS)
+    for name, cells in formats.items():
+        assert cells[0] == ", ".join(f"`{suffix}`" for suffix in FORMATS[name].suffixes), name
+
+
+def test_promises_name_tests_that_are_there():
+    promised = (DOCS / "how-it-works.md").read_text(encoding="utf-8").partition("## What is promised")[2]
+    named = re.findall(r"`([a-z]+/[a-z_./]+)`", promised)
+    assert len(named) >= 8
+    assert [path for path in named if not (ROOT / "tests" / path).exists()] == []
 
 
 @pytest.mark.process

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import click
 
-from hftrace.cli.common.output import make_console, print_error, print_json, print_result
+from hftrace.cli.common.formats import AGENT, AGENT_WIDTH, Output
+from hftrace.cli.common.output import make_console, print_error, print_result
 from hftrace.cli.common.termination import say_ending
 from hftrace.errors import (
     EXIT_FAILED,
@@ -23,6 +24,9 @@ from hftrace.record.ranks import own_rank
 from hftrace.schema.trace import Trace
 from hftrace.schema.vocabulary import AFTER_LOAD
 from hftrace.units import count
+
+TITLE, REPORT = "one line", "a report to paste into an issue, without names"
+"""What ``--format quiet`` and ``--format markdown`` print of a trace, for ``--help``."""
 
 
 class Saved(NamedTuple):
@@ -45,23 +49,19 @@ class Saved(NamedTuple):
     quiet: bool = False
 
 
-def finish(
-    trace: Trace, target: Path | None, quiet: bool, as_json: bool, color: str, width: int | None
-) -> int:
+def finish(trace: Trace, target: Path | None, quiet: bool, out: Output) -> int:
     """Writes a trace, draws it, and says how the load went; returns the exit code.
 
     Args:
         trace: What was recorded.
         target: Where it goes; None is stdout.
         quiet: Draw nothing.
-        as_json: Print the summary as JSON instead.
-        color: As ``--color`` says.
-        width: As ``--width`` says.
+        out: How it is drawn; as JSON the summary is printed.
 
     Raises:
         HftraceError: The trace cannot be written.
     """
-    return present(trace, save(trace, target), quiet, as_json, color, width)
+    return present(trace, save(trace, target), quiet, out)
 
 
 def save(trace: Trace, target: Path | None) -> Saved:
@@ -117,7 +117,7 @@ def joined(saved: Saved, force: bool) -> Saved:
     return saved._replace(target=whole.path, of=f" ({ranks_words(whole.trace)})", whole=whole.trace)
 
 
-def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, width: int | None) -> int:
+def present(trace: Trace, saved: Saved, quiet: bool, out: Output) -> int:
     """Draws a trace that was written, and says how the load went; returns the exit code.
 
     Of several ranks the one that wrote last draws the trace of all.
@@ -126,13 +126,11 @@ def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, 
         trace: What was recorded.
         saved: Where it lies.
         quiet: Draw nothing.
-        as_json: Print the summary as JSON instead.
-        color: As ``--color`` says.
-        width: As ``--width`` says.
+        out: How it is drawn; as JSON the summary is printed.
     """
     target = saved.target
     try:
-        _draw(saved.whole or trace, target, quiet or saved.quiet, as_json, color, width)
+        _draw(saved.whole or trace, target, quiet or saved.quiet, out)
     except HftraceError:
         raise
     except OSError:
@@ -150,7 +148,7 @@ def present(trace: Trace, saved: Saved, quiet: bool, as_json: bool, color: str, 
     return EXIT_FAILED if saved.moved and code == EXIT_OK else code
 
 
-def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: str, width: int | None) -> int:
+def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, out: Output) -> int:
     """Says on stderr what a program has loaded, and returns its exit code as the command's own.
 
     Args:
@@ -158,8 +156,7 @@ def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: s
         saved: Where it lies.
         code: Of the program; negative for a signal.
         quiet: Draw nothing.
-        color: As ``--color`` says.
-        width: As ``--width`` says.
+        out: How it is drawn.
     """
     target = saved.target
     passed = 128 - code if code < 0 else code
@@ -173,7 +170,11 @@ def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: s
         if not (quiet or saved.quiet) and trace.loads and target is not None:
             from hftrace.render.screen import screen
 
-            print_result(make_console(color, width, stderr=True), screen(saved.whole or trace, target))
+            drawn = screen(saved.whole or trace, target)
+            if out.form == AGENT:
+                click.echo(drawn.text(out.width or AGENT_WIDTH, ascii_only=True), err=True, nl=False)
+            else:
+                print_result(make_console(out.color, out.width, stderr=True), drawn)
     except HftraceError:
         raise
     except OSError:
@@ -188,19 +189,27 @@ def present_program(trace: Trace, saved: Saved, code: int, quiet: bool, color: s
     return EXIT_FAILED if saved.moved and passed == EXIT_OK else passed
 
 
-def _draw(
-    trace: Trace, target: Path | None, quiet: bool, as_json: bool, color: str, width: int | None
-) -> None:
+def _draw(trace: Trace, target: Path | None, quiet: bool, out: Output) -> None:
     if quiet or target is None or trace.outcome.get("usage"):
         return
-    if as_json:
-        from hftrace.analysis.summary import summary
-
-        print_json(summary(trace))
-        return
+    from hftrace.analysis.summary import summary
     from hftrace.render.screen import screen
+    from hftrace.render.views.summary import title
 
-    print_result(make_console(color, width), screen(trace, target))
+    out.result(
+        facts=lambda: summary(trace),
+        blocks=lambda: [screen(trace, target)],
+        quiet=lambda: title(trace),
+        markdown=lambda: _report_of(trace),
+    )
+
+
+def _report_of(trace: Trace) -> str:
+    """Returns the report for an issue, with stand-ins for names: ``show --no-redact`` has them."""
+    from hftrace.render.bug_report import bug_report
+    from hftrace.schema.stand_ins import StandIns
+
+    return bug_report(StandIns().trace(trace), True)
 
 
 def _report(trace: Trace, target: Path | None, of: str) -> int:

@@ -114,31 +114,26 @@ _EXTRA_OPTION = click.option(
 _SYNTH_NAMES = {
     "--size": "size",
     "--stored-dtype": "dtype",
-    "--format": "format",
     "--stored-format": "format",
     "--max-shard-size": "max_shard_size",
 }
 """Options of a ``synth:NAME``, and what each of them decides."""
 
 
-def _synth_options(stored_format: str) -> tuple[Callable[..., Any], ...]:
-    return (
-        click.option(
-            "--size", metavar="SIZE", help="With synth:NAME, scale the checkpoint to about this size."
-        ),
-        click.option("--stored-dtype", metavar="NAME", help="With synth:NAME, dtype of the stored weights."),
-        click.option(
-            stored_format,
-            "stored_format",
-            type=click.Choice(["safetensors", "bin"]),
-            help="With synth:NAME, the weight files.",
-        ),
-        click.option(
-            "--max-shard-size",
-            metavar="SIZE",
-            help="With synth:NAME, begin another file above this size.",
-        ),
-    )
+_SYNTH_OPTIONS = (
+    click.option("--size", metavar="SIZE", help="With synth:NAME, scale the checkpoint to about this size."),
+    click.option("--stored-dtype", metavar="NAME", help="With synth:NAME, dtype of the stored weights."),
+    click.option(
+        "--stored-format",
+        type=click.Choice(["safetensors", "bin"]),
+        help="With synth:NAME, the weight files.",
+    ),
+    click.option(
+        "--max-shard-size",
+        metavar="SIZE",
+        help="With synth:NAME, begin another file above this size.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -227,14 +222,13 @@ class ModelOptions:
             return cached_plan(planned, format=asked.get("format", "safetensors"), progress=progress)
 
 
-def model_options(*, stored_format: str = "--stored-format", without: Sequence[str] = ()) -> Decorator:
+def model_options(*, without: Sequence[str] = ()) -> Decorator:
     """Adds the options that say what to load; the command gets them as one argument, ``chosen``.
 
     Args:
-        stored_format: Name of the option for the weight files of ``synth:NAME``.
         without: Keywords whose options the command has in another meaning; ``--kwarg`` still takes them.
     """
-    everything = (*_CLASS_OPTIONS, *_KEYWORD_OPTIONS, _EXTRA_OPTION, *_synth_options(stored_format))
+    everything = (*_CLASS_OPTIONS, *_KEYWORD_OPTIONS, _EXTRA_OPTION, *_SYNTH_OPTIONS)
     options = {_name_of(option): option for option in everything}
     for name in without:
         del options[name]
@@ -243,7 +237,7 @@ def model_options(*, stored_format: str = "--stored-format", without: Sequence[s
         @functools.wraps(function)
         def collected(*arguments: Any, **values: Any) -> Any:
             mine = {name: values.pop(name) for name in options}
-            return function(*arguments, chosen=_chosen(mine, stored_format), **values)
+            return function(*arguments, chosen=_chosen(mine), **values)
 
         command: Callable[..., Any] = collected
         for option in reversed(options.values()):
@@ -262,7 +256,7 @@ def _name_of(option: Callable[..., Any]) -> str:
     return str(parameter.name)
 
 
-def _chosen(values: dict[str, Any], stored_format: str) -> ModelOptions:
+def _chosen(values: dict[str, Any]) -> ModelOptions:
     """Returns what options mean.
 
     Raises:
@@ -279,7 +273,7 @@ def _chosen(values: dict[str, Any], stored_format: str) -> ModelOptions:
     synthetic = {
         "--size": values.pop("size"),
         "--stored-dtype": values.pop("stored_dtype"),
-        stored_format: values.pop("stored_format"),
+        "--stored-format": values.pop("stored_format"),
         "--max-shard-size": values.pop("max_shard_size"),
     }
     return ModelOptions(

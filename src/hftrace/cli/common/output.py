@@ -26,13 +26,6 @@ PIECES = 10_000
 """Of JSON, that are written in one go."""
 
 
-def output_options(function: Function) -> Function:
-    """Adds ``--json``, ``--color`` and ``--width`` to a command, as ``as_json``, ``color`` and ``width``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
-        color_options(function)
-    )
-
-
 def color_options(function: Function) -> Function:
     """Adds ``--color`` and ``--width`` to a command, as ``color`` and ``width``."""
     decorators = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,6 +64,8 @@ from hftrace.schema.trace import Trace
 LABEL = 12
 SHORT_FINDINGS = 4
 SCREEN_LINES = 23
+TITLE_WIDTH = 200
+"""Columns in which the one line of ``--format quiet`` is laid out, so that no name in it is cut."""
 """What a terminal of 24 lines shows beside its prompt."""
 KEYWORD = 60
 """Columns that one keyword and its value may take."""
@@ -96,6 +99,12 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
 def summary(trace: Trace) -> Block:
     """Returns the summary: at 80 columns it fits a screen of 24 lines."""
     return Block(lambda width: _summary(trace, width))
+
+
+def title(trace: Trace) -> str:
+    """Returns what was loaded, how it ended, and how long it took, in one line."""
+    text = summary(trace).text(TITLE_WIDTH)
+    return re.sub(r"  +", "  ", text.partition("\n")[0])
 
 
 def _summary(trace: Trace, width: int) -> Iterable[Line]:
