@@ -5,7 +5,7 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
-from hftrace.schema.counter_shapes import FLOORS, READERS
+from hftrace.schema.counter_shapes import FLOORS, READING
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.rank_shapes import ENDING_OF_RANK, MERGED_FROM, OF_JOB
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
@@ -305,7 +305,7 @@ ATTRIBUTES: dict[str, Shape] = {
     },
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
-    "readers": READERS,
+    **READING,
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

@@ -23,6 +23,7 @@ from hftrace.analysis.memory.holding import (
 from hftrace.analysis.memory.readings import Reading, between
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.loads import trace_of_row
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
@@ -260,7 +261,10 @@ def _parts(
         parts = [fitted.get(part.label, part._replace(bytes=0)) for part in parts]
         rest = 0
     explained = growth.file + (sources if source_memory != "anonymous" else 0)
-    mapped = max(0, min(rest, files.peak - explained))
+    came = arrival(trace)
+    # What was read ahead is in no map, and the loader of today maps all files of a load, or none.
+    maps = came is None or not came.in_background
+    mapped = max(0, min(rest, files.peak - explained)) if maps else 0
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
     full = max(0, min(rest - mapped, most_unquantized(what, span.start_ns, span.end_ns)))
     parts.append(Part("unquantized", "full precision, on its way to be quantised", full, "anonymous"))
