@@ -20,6 +20,7 @@ READERS = [
 READING = {
     "readers": READERS,
     "handed_by": _BY_NAME,
+    "allocations": {"*": dict.fromkeys(("count", "bytes", "tensors", "tensors_bytes"), AMOUNT)},
     "called_bytes": AMOUNT,
     "own_called_bytes": AMOUNT,
     "own_storage_bytes": AMOUNT,

@@ -120,6 +120,7 @@ class _ParcelBuilder:
         self._asked = asked_dtype(trace)
         came = arrival(trace)
         self._in_background = came is not None and came.in_background
+        self._shared = came is not None and came.shared is not False
         # A load that failed has not said where its tensors are: where they were asked.
         self._host = {"cpu", None} if whole_model_device(trace) in ("cpu", None) else {"cpu"}
         # Which span was the innermost that places weights, from when on; outside of the load there is none.
@@ -188,14 +189,14 @@ class _ParcelBuilder:
             dtype, _ = loaded_as(0, tensor_class.stored_dtype, self._asked)
         made = tensor_class.provenance in MADE or (dtype is not None and dtype != tensor_class.stored_dtype)
         read = take(self._column("read_start_ns"), rows) if batch.read else []
-        if batch.asked and made:
-            # Where nothing was made of it, what was handed out is the parameter itself, and no source of it.
+        if batch.asked and (made or not self._shared):
+            # A parameter that is a part of what was handed out has no source besides.
             read = take(self._column("asked_ns"), rows)
         return Parcel(
             file=batch.file,
             owner=owner,
             owns_memory=made or (batch.asked and self._in_background),
-            view=batch.asked and not made,
+            view=batch.asked and not made and self._shared,
             sizes=self._sizes(tensor_class, rows),
             stored=[size or 0 for size in take(self._column("stored_bytes"), rows)],
             appear=[

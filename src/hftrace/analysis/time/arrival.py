@@ -35,6 +35,10 @@ class Arrival(NamedTuple):
     """What calls returned to threads that neither asked for tensors nor placed them."""
     storage_bytes: int | None
     """What such threads made the kernel fetch from storage."""
+    shared: bool | None = None
+    """Whether one allocation on the CPU backs several tensors, or a part of one; None where nobody looked."""
+    kept_bytes: int = 0
+    """What such allocations hold besides the tensors, which keep them."""
 
     @property
     def in_background(self) -> bool:
@@ -78,15 +82,32 @@ def arrival(trace: Trace) -> Arrival | None:
         if asked is not None and rank == lane.rank
     ]
     counts: dict[str, int] = {}
+    shared: bool | None = None
+    kept = 0
     for row in _outermost(trace, inside=True):
-        noted = trace.spans.column("attributes")[row].get("handed_by")
-        for name, count in noted.items() if isinstance(noted, Mapping) else ():
+        noted = trace.spans.column("attributes")[row]
+        handed, on_host = noted.get("handed_by"), _on_host(noted)
+        for name, count in handed.items() if isinstance(handed, Mapping) else ():
             counts[str(name)] = counts.get(str(name), 0) + (natural(count) or 0)
+        if on_host is not None:
+            rest = max(0, on_host["bytes"] - on_host["tensors_bytes"])
+            shared = bool(shared or rest or on_host["count"] < on_host["tensors"])
+            kept += rest
     if not sizes or not counts:
         return None
     others = _process(trace).less(_own(trace))
     name = max(counts, key=lambda each: counts[each]).rpartition(".")[2]
-    return Arrival(name, sum(sizes), *others)
+    return Arrival(name, sum(sizes), *others, shared, kept)
+
+
+def _on_host(noted: Mapping[str, Any]) -> dict[str, int] | None:
+    """Returns what is known of the allocations on the CPU; None where nobody looked at them."""
+    found = noted.get("allocations")
+    figures = found.get("cpu") if isinstance(found, Mapping) else None
+    names = ("count", "bytes", "tensors", "tensors_bytes")
+    known = {name: natural(figures.get(name)) for name in names} if isinstance(figures, Mapping) else {}
+    made = {name: value for name, value in known.items() if value is not None}
+    return made if len(made) == len(names) else None
 
 
 @once

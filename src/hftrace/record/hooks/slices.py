@@ -15,8 +15,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hftrace.record.contents import plain_part
+from hftrace.record.held import Held
 from hftrace.record.hooks.points import Call
 from hftrace.record.recorder import Recorder
+from hftrace.record.thread_state import OpenSpan
 from hftrace.schema import events, journal
 
 SLICES_PER_LINE = 4000
@@ -42,6 +45,7 @@ def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
         identities = list(map(id, itertools.islice(values, len(part))))
         recorder.writer.write(events.encode_columns(journal.SLICES, current.id, [part], [identities]))
     handed = handed_out(state_dict.values())
+    recorder.readers.handed = recorder.readers.handed or bool(handed)
     return {"tensors": len(state_dict), **({"handed_by": handed} if handed else {})}
 
 
@@ -61,3 +65,32 @@ def handed_out(values: Iterable[Any]) -> dict[str, int]:
         if len(found) < MAX_CLASSES:
             found[name] = count
     return found
+
+
+def allocations(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """The same call returns: where slices were handed out, one allocation may back many parameters.
+
+    Returns:
+        By device, how many allocations the model's tensors lie in, their bytes, and how many of these are
+        tensors', each counted once; nothing for slices of ``safe_open``.
+    """
+    if not recorder.readers.handed:
+        return None
+    whole: dict[tuple[str, int], int] = {}
+    used: dict[tuple[str, int, int], int] = {}
+    for tensor in Held(call.get("model"), scripted=False).tensors:
+        part = plain_part(tensor)
+        if part.is_meta or not part.is_contiguous():
+            continue
+        device, storage = str(part.device), part.untyped_storage()
+        whole[device, storage.data_ptr()] = storage.nbytes()
+        used[device, part.data_ptr(), part.nbytes] = part.nbytes
+    found: dict[str, dict[str, int]] = {}
+    for (device, _), size in whole.items():
+        each = found.setdefault(device, {"count": 0, "bytes": 0, "tensors": 0, "tensors_bytes": 0})
+        each["count"] += 1
+        each["bytes"] += size
+    for (device, *_), size in used.items():
+        found[device]["tensors"] += 1
+        found[device]["tensors_bytes"] += size
+    return {"allocations": found}

@@ -13,7 +13,7 @@ from hftrace.record.hooks.events import (
 )
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
-from hftrace.record.hooks.slices import lazy_slices
+from hftrace.record.hooks.slices import allocations, lazy_slices
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
@@ -25,6 +25,7 @@ POINTS = (
         "weights",
         since="D",
         begin=lazy_slices,
+        finish=allocations,
         parameters=("model", "state_dict", "load_config"),
     ),
     HookPoint(
