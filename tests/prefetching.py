@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 
 RANGE_BYTES = 64 << 20
@@ -188,25 +189,102 @@ class SafeOpen:
         return {"format": "pt"}
 
 
-def install() -> None:
+class PlainSlice:
+    """A slice written in Python that reads nothing ahead: the thread that asks reads the map."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def get_dtype(self) -> str:
+        """Returns the dtype, by the name of the file format."""
+        return str(self._inner.get_dtype())
+
+    def get_shape(self) -> list[int]:
+        """Returns the shape."""
+        return list(self._inner.get_shape())
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Returns the tensor."""
+        tensor: torch.Tensor = self._inner[index]
+        return tensor
+
+
+class PlainOpen:
+    """Hands such slices out."""
+
+    def __init__(self, filename: Any, framework: str, device: str = "cpu", *, backend: str = "mmap") -> None:
+        self._inner = safetensors.safe_open(filename, framework, device)
+
+    def keys(self) -> list[str]:
+        """Returns the names of the file's tensors."""
+        return list(self._inner.keys())
+
+    def get_slice(self, name: str) -> PlainSlice:
+        """Returns what stands for a tensor."""
+        return PlainSlice(self._inner.get_slice(name))
+
+    def __exit__(self, *error: object) -> None:
+        self._inner.__exit__(None, None, None)
+
+
+def warming_open(files: list[str], threads: int = 2) -> Any:
+    """Returns what opens a file, and has threads read all files into the page cache when it opens the first.
+
+    Args:
+        files: Of the checkpoint.
+        threads: That read.
+    """
+    from transformers.distributed import utils
+
+    left = list(files)
+
+    def prefetch_checkpoint_shards(checkpoint_files: list[str]) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(_read_whole, checkpoint_files))
+
+    prefetch_checkpoint_shards.__module__ = utils.__name__
+    utils.prefetch_checkpoint_shards = prefetch_checkpoint_shards
+
+    def opened(*arguments: Any, **keywords: Any) -> Any:
+        if left:
+            now, left[:] = list(left), []
+            utils.prefetch_checkpoint_shards(now)
+        return safetensors.safe_open(*arguments, **keywords)
+
+    return opened
+
+
+def _read_whole(path: str) -> None:
+    with open(path, "rb", buffering=0) as file:
+        while file.read(CHUNK_BYTES):
+            time.sleep(Settings.pause)
+
+
+def install(opened: Any = SafeOpen) -> None:
     """Puts it where transformers opens the shards of a checkpoint."""
     from transformers import modeling_utils
 
-    modeling_utils.safe_open = SafeOpen
+    modeling_utils.safe_open = opened
 
 
 def main() -> None:
-    """Loads a checkpoint; keywords that belong to the stand-in begin with ``ahead.``."""
+    """Loads a checkpoint; settings begin with ``ahead.``; ``how`` is ``ahead``, ``plain`` or ``warming``."""
     from transformers import AutoModelForCausalLM
 
     keywords: dict[str, Any] = {}
+    how = "ahead"
     for word in sys.argv[2:]:
         name, _, value = word.partition("=")
-        if name.startswith("ahead."):
+        if name == "how":
+            how = value
+        elif name.startswith("ahead."):
             setattr(Settings, name.removeprefix("ahead."), json.loads(value))
         else:
             keywords[name] = json.loads(value)
-    install()
+    if how == "warming":
+        install(warming_open(sorted(map(str, Path(sys.argv[1]).glob("*.safetensors")))))
+    else:
+        install(PlainOpen if how == "plain" else SafeOpen)
     model = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), **keywords)
     print(sum(parameter.numel() for parameter in model.parameters()))
 

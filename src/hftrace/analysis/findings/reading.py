@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
-from hftrace.analysis.time.arrival import arrival
+from hftrace.analysis.time.arrival import comes_before
 from hftrace.analysis.time.efficiency import AT_THE_LIMIT, efficiency
 from hftrace.analysis.time.limit import STORAGE_SHARE
-from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.split import weights_split
 from hftrace.analysis.time.weights import reading_ns, storage_bytes, weight_bytes, weight_files
 from hftrace.schema.trace import Trace
@@ -51,7 +50,7 @@ def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
     stored, read = storage_bytes(trace), weight_bytes(trace).read
     if reached is None or reached.source == "page cache" or reached.device is not None or not spent:
         return
-    if arrival(trace) is not None or "prefetch" in span_index(trace).phases:
+    if comes_before(trace):
         return  # nothing was read by page faults, or not from storage
     if (
         reached.share >= SLOW

@@ -110,6 +110,11 @@ def _on_host(noted: Mapping[str, Any]) -> dict[str, int] | None:
     return made if len(made) == len(names) else None
 
 
+def comes_before(trace: Trace) -> bool:
+    """Returns whether weights may have come before the loader asked, by no page fault of its own."""
+    return arrival(trace) is not None or "prefetch" in span_index(trace).phases
+
+
 @once
 def own_storage_bytes(trace: Trace) -> int | None:
     """Returns what the threads that read and place weights fetched from storage; None if unknown."""
