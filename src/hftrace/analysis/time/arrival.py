@@ -20,6 +20,7 @@ from hftrace.schema.trace import Trace
 MOST = 0.5
 """The share of the bytes that others must have read before it is said that they did: what a process reads
 besides is no weight, and a part of the weights may be read otherwise."""
+UNNAMED = "a class without a name"
 BORN_SLACK_NS = 20_000_000
 """When a thread was made is known in ticks of 10 ms."""
 
@@ -97,7 +98,7 @@ def arrival(trace: Trace) -> Arrival | None:
         return None
     others = _process(trace).less(_own(trace))
     name = max(counts, key=lambda each: counts[each]).rpartition(".")[2]
-    return Arrival(name, sum(sizes), *others, shared, kept)
+    return Arrival(name if name.isidentifier() else UNNAMED, sum(sizes), *others, shared, kept)
 
 
 def _on_host(noted: Mapping[str, Any]) -> dict[str, int] | None:
