@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -242,6 +243,21 @@ def test_the_page_cache_is_filled_by_threads_before(checkpoints, tmp_path):
     text = said(tmp_path / "out.json", tmp_path / "report.html")
     assert "prefetch_checkpoint_shards" in text
     assert "waiting for storage" not in text
+
+
+def test_a_load_that_is_killed_waited(checkpoints, tmp_path, run_cli):
+    out = tmp_path / "out.json"
+    script = Path(__file__).resolve().parents[1] / "prefetching.py"
+    slow = ("ahead.pause=0.05", "ahead.threads=1")
+    done = run_cli("run", "--memory-limit", "400MB", "-o", out, script, checkpoints / "big", *slow)
+    assert done.returncode == 3, done.stderr
+    trace = hftrace.Trace.open(out)
+    reads = trace.outcome["reading"]
+    assert reads
+    assert all(read["handed"] is True for read in reads)
+    lines = [line for line in done.stdout.splitlines() if reads[0]["tensor"] in line]
+    assert lines[0].startswith("waiting for ")
+    assert not any(line.startswith("reading ") for line in done.stdout.splitlines())
 
 
 def test_slices_of_safe_open_are_read_as_ever(checkpoints, tmp_path):

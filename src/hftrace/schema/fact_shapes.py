@@ -195,7 +195,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "predicted_anon_bytes": AMOUNT,
         "returned_resident_share": SHARE,
         "by_rank": [ENDING_OF_RANK],
-        "reading": [{"tensor": TEXT, "file": TEXT, "since_ns": INTEGER, "thread": AMOUNT}],
+        "reading": [{"tensor": TEXT, "file": TEXT, "since_ns": INTEGER, "thread": AMOUNT, "handed": FLAG}],
         "stalls": [
             {
                 "time_ns": INTEGER,

@@ -116,6 +116,13 @@ def comes_before(trace: Trace) -> bool:
     return arrival(trace) is not None or "prefetch" in span_index(trace).phases
 
 
+def was_asking(trace: Trace) -> bool:
+    """Returns whether a load that was killed waited for tensors that something hands out, and read none."""
+    reading = trace.outcome.get("reading")
+    entries = reading if isinstance(reading, list) else []
+    return any(isinstance(each, Mapping) and each.get("handed") is True for each in entries)
+
+
 @once
 def own_storage_bytes(trace: Trace) -> int | None:
     """Returns what the threads that read and place weights fetched from storage; None if unknown."""
