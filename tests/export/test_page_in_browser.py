@@ -8,6 +8,7 @@ import pytest
 
 import chromium
 import handmade
+import handmade_compare
 import handmade_memory
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
@@ -32,10 +33,10 @@ def browser(tmp_path_factory):
 def show(browser, tmp_path):
     """Writes the page of traces, opens it, and checks in the end that nothing went wrong in it."""
 
-    def show(*traces, **how):
+    def show(*traces, groups=(), **how):
         stream = io.BytesIO()
         paths = tuple(f"{name}.json" for name, _ in zip("abcdef", traces, strict=False))
-        exporter("html").write(traces, stream, Wish(paths))
+        exporter("html").write(traces, stream, Wish(paths, groups=groups))
         path = tmp_path / "page.html"
         path.write_bytes(stream.getvalue())
         browser.media()
@@ -334,6 +335,23 @@ def test_a_comparison_has_a_lane_for_each_trace(show):
     assert colours(page, "top") > 8
     tops = value(page, "PARTS.timeline.memory.panels.filter((p) => p.kind === 'host').map((p) => p.top)")
     assert len(set(tops)) == 1
+
+
+def test_groups_of_runs_have_a_lane_for_each_group(show):
+    steady = handmade_compare.STEADY[:3]
+    traces = [handmade_compare.load(factor) for factor in steady]
+    traces += [handmade_compare.load(factor, instantiate_ms=200) for factor in steady]
+    page = show(*traces, groups=[("slow", 3), ("fast", 3)])
+    assert value(page, "PARTS.timeline.lanes.blocks.filter((b) => b.first).map((b) => b.detail)") == [
+        "slow, one of 3 runs",
+        "fast, one of 3 runs",
+    ]
+    assert page.evaluate("document.querySelector('#figures tbody tr').innerText").split() == [
+        "runs",
+        "3",
+        "3",
+    ]
+    assert colours(page, "top") > 8
 
 
 def test_an_empty_trace_and_a_deep_one_are_drawn(show):

@@ -14,6 +14,7 @@ from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.model_loads import ModelLoad, model_loads
 from hftrace.analysis.own_code import code_files
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.load_names import LoadTrace, load_groups, name_of, request_of
 from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
@@ -144,6 +145,7 @@ def weight_facts(trace: Trace) -> dict[str, Any]:
         "resident_share": resident_share_after(trace),
         "waiting_ns": reader_waiting_ns(trace),
         "reader_threads": len(weight_reading(trace).reader_threads),
+        "arrival": came.facts() if (came := arrival(trace)) is not None else None,
         "shards": [
             {
                 "file": shard.file,

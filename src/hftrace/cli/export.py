@@ -18,7 +18,9 @@ from hftrace.export import FORMATS, TABLES, Format, Wish, exporter, format_for
 
 
 @click.command("export")
-@click.argument("paths", metavar="TRACE...", nargs=-1, required=True, type=click.Path())
+@click.argument(
+    "paths", metavar="TRACE... | NAME=TRACE[,TRACE...]...", nargs=-1, required=True, type=click.Path()
+)
 @click.option(
     "--format",
     "name",
@@ -62,6 +64,9 @@ def command(
     """Write a saved trace in a format that other programs open.
 
     The end of FILE says which format, where it is plain; --format says it always.
+
+    A page compares several traces, and groups of several runs, as compare does: NAME=A.json,B.json or
+    NAME='runs/*.json' makes a group, and a directory of a comparison holds its own.
     """
     if send and name is None and output == "-":
         name = "otlp"
@@ -70,6 +75,7 @@ def command(
             f"say what to write: --format {' or '.join(FORMATS)}, or -o with a FILE whose end says it"
         )
     name = format_for(output, name)
+    paths, groups = _grouped(paths, name)
     names = stand_ins(bool(redact))
     wish = Wish(
         Shown(paths, names.text),
@@ -96,6 +102,8 @@ def command(
     try:
         # Of tables one trace after the other is in memory: there may be ten thousand.
         traces = Opened(paths, opened) if FORMATS[name].is_table else [opened(path) for path in paths]
+        # What stands for a name may be known only when its trace was read.
+        wish = wish._replace(groups=[(names.text(group), count) for group, count in groups])
         writer = exporter(name)
         if send:
             from hftrace.export.otlp_send import send as to_collector
@@ -110,6 +118,23 @@ def command(
     finally:
         if collecting:
             gc.enable()
+
+
+def _grouped(paths: tuple[str, ...], name: str) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
+    """Returns the files that are named, and the groups of runs that they are, where groups are named.
+
+    Raises:
+        UsageError: Groups are named, and this format compares nothing.
+    """
+    as_groups = [path for path in paths if not os.path.isfile(path) and ("=" in path or os.path.isdir(path))]
+    if not as_groups:
+        return paths, []
+    if name != "html":
+        raise UsageError(f"{as_groups[0]} is a group of runs, which a page compares: -o with a FILE.html")
+    from hftrace.cli.compare import named_groups
+
+    groups = named_groups(paths)
+    return tuple(path for _, own in groups for path in own), [(group, len(own)) for group, own in groups]
 
 
 def _table(entry: Format, name: str, table: str | None) -> str:

@@ -41,6 +41,8 @@ class Wish(NamedTuple):
     """Whether single tensors are in it, of a format that can do without them."""
     target: str = ""
     """Name of the file that is written; empty for standard output."""
+    groups: Sequence[tuple[str, int]] = ()
+    """Of a comparison of groups: the name of each, and how many of the traces are its runs, in order."""
 
 
 FORMATS: dict[str, Format] = {

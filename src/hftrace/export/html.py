@@ -10,13 +10,13 @@ from hftrace.schema.trace import Trace
 
 
 def write(traces: Sequence[Trace], stream: BinaryIO, wish: Wish) -> None:
-    """Writes the page of one trace, or the comparison of several, the first one being the baseline."""
-    if len(traces) == 1:
+    """Writes the page of one trace, or the comparison of several or of groups; the first is the baseline."""
+    if len(traces) == 1 and not wish.groups:
         from hftrace.export.page.single import page
 
         text = page(traces[0], wish.paths[0] if wish.paths else None)
     else:
         from hftrace.export.page.comparison import page as comparison_page
 
-        text = comparison_page(traces, wish.paths)
+        text = comparison_page(traces, wish.paths, wish.groups)
     stream.write(text.encode("utf-8"))

@@ -44,7 +44,7 @@ _LOADS = {
     TEXTS: ("adapters",),
     JSON: (
         *("error", "phases", "request", "got", "code", "quantised", "dtype", "memory", "device_peak_bytes"),
-        *("held", "shards", "tensors", "tensors_in", "files", "findings"),
+        *("held", "arrival", "shards", "tensors", "tensors_in", "files", "findings"),
     ),
 }
 LOADS = {name: kind for kind, names in _LOADS.items() for name in names}

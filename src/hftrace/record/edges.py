@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hftrace.record.device import DeviceMemory
 from hftrace.schema import lines
 from hftrace.system.memory import HostMemory
-from hftrace.system.threads import own_clocks, own_delay_ns
+from hftrace.system.threads import BytesRead, bytes_read, own_clocks, own_delay_ns
 
 READING = frozenset({"weights", "shard"})
 """Phases of which it is noted how long their thread was ready and had no processor, at 20 µs a span."""
 
 
-def delay_at(phase: str) -> int | None:
+class Counted(NamedTuple):
+    """What is counted beside a span's edges, where its phase is one of :data:`READING`."""
+
+    phase: str
+    delay: int | None
+    process: BytesRead = BytesRead()
+    thread: BytesRead = BytesRead()
+    """Both of ``weights`` alone, at 20 µs a span: who read, the thread that asked or another one."""
+
+
+def counted_at(phase: str) -> Counted | None:
     """Returns what has come together by now, where a span of this phase is to say it."""
-    return own_delay_ns() if phase in READING else None
+    if phase not in READING:
+        return None
+    if phase != "weights":
+        return Counted(phase, own_delay_ns())
+    return Counted(phase, own_delay_ns(), bytes_read(), bytes_read("thread-self"))
 
 
-def delay_since(before: int) -> dict[str, int]:
-    """Returns what came since, as an attribute of a span; nothing where it is not known."""
-    delay = own_delay_ns()
-    return {} if delay is None else {"delay_ns": max(0, delay - before)}
+def counted_since(before: Counted) -> dict[str, int]:
+    """Returns what came since, as attributes of a span, without what is not known."""
+    now = counted_at(before.phase)
+    assert now is not None
+    pairs = {
+        "delay_ns": (before.delay, now.delay),
+        "called_bytes": (before.process.called, now.process.called),
+        "own_called_bytes": (before.thread.called, now.thread.called),
+        "own_storage_bytes": (before.thread.storage, now.thread.storage),
+    }
+    return {
+        name: max(0, after - first)
+        for name, (first, after) in pairs.items()
+        if first is not None and after is not None
+    }
 
 
 class Edges:

@@ -17,7 +17,7 @@ from hftrace.system.threads import clocks_of
 ASK_NS = 100_000_000
 """A thread is asked no sooner again: the kernel divides its time by ticks of up to 10 ms."""
 MAX_THREADS = 64
-"""Threads that are asked at a time: at 13 µs each, no more than a millisecond."""
+"""Threads that are asked at a time: at 20 µs each, little more than a millisecond."""
 
 
 def news(threads: list[tuple[Buffer, str]], *, at_end: bool = False) -> list[lines.Line]:

@@ -26,6 +26,8 @@ class Readers:
     def __init__(self) -> None:
         self.expected = False
         """Whether lazy tensors have been named: before, there is nothing to look for."""
+        self.handed = False
+        """Whether something handed tensors out that may have read them before."""
         self._last: list[list[int]] = []
 
     def look(self) -> list[list[int]] | None:

@@ -19,7 +19,7 @@ from typing import Any
 from hftrace.record import buffers, reader_clocks
 from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
-from hftrace.record.edges import Edges, delay_at, delay_since
+from hftrace.record.edges import Edges, counted_at, counted_since
 from hftrace.record.failures import told
 from hftrace.record.garbage import Watch
 from hftrace.record.kept_files import KeptFiles
@@ -201,7 +201,7 @@ class Recorder:
             self.writer.write_soon(to_line(line))
         else:
             self.write(line)
-        span.delay = delay_at(phase)
+        span.counted = counted_at(phase)
         # Last: where one of the steps above fails, nothing is open that nobody would end.
         if is_load:
             with self._lock:
@@ -233,8 +233,8 @@ class Recorder:
             span.notes.update(attributes)
         if span.phase == "weights" and all(open_span.phase == "load" for open_span in stack):
             span.notes["heap_free_bytes"] = free_heap_bytes()
-        if own and span.delay is not None:
-            span.notes.update(delay_since(span.delay))
+        if own and span.counted is not None:
+            span.notes.update(counted_since(span.counted))
         edge = self.edge(own=own)
         if ended is None:
             ended = clock()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from hftrace.record.edges import Counted
 from hftrace.record.import_state import ImportState
 
 
 class OpenSpan:
     """A span that has begun and not ended, on the thread that began it."""
 
-    __slots__ = ("delay", "given", "hook", "id", "name", "notes", "phase")
+    __slots__ = ("counted", "given", "hook", "id", "name", "notes", "phase")
 
     def __init__(self, identity: int, phase: str, hook: int | None, name: str) -> None:
         self.id = identity
@@ -22,8 +23,8 @@ class OpenSpan:
         """Facts that hooks below leave for the end of this span."""
         self.given: dict[str, str | None] | None = None
         """Of a call that loads: which revisions its caller gave, of weights and of code."""
-        self.delay: int | None = None
-        """How long the thread had been ready without a processor when a span that reads weights began."""
+        self.counted: Counted | None = None
+        """What was counted when a span that reads weights began."""
 
 
 class ThreadState(threading.local):

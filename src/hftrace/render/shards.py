@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hftrace import units
 from hftrace.analysis.time.tree_node import Node
+from hftrace.analysis.values import text
 from hftrace.render.limit import split_words
 
 
@@ -21,7 +22,9 @@ def shard_amount(node: Node) -> list[str]:
     parts = []
     if node.bytes:
         state, size = node.attributes.get("reading"), units.byte_count(node.bytes)
-        if state == "partly":
+        if arrival := text(node.attributes.get("arrival")):
+            parts.append(f"{size} {arrival}")
+        elif state == "partly":
             parts += ["partly read", f"{units.byte_count(node.attributes.get('read_bytes'))} of {size}"]
         else:
             parts.append(f"{size} {state}" if state else size)

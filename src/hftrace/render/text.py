@@ -44,6 +44,7 @@ _COLOURS = {
     "instantiate": "yellow",
     "device_map": "magenta",
     "warmup": "magenta",
+    "prefetch": "green",
     "weights": "green",
     "shard": "green",
     "convert": "bright_green",

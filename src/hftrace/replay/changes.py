@@ -36,7 +36,7 @@ COMPUTED_BY = {
 FROM_ITS_SOURCE = (
     "keys", "file", "files", "offset", "stored_dtype", "stored_shape", "stored_bytes", "read_start_ns",
     "read_end_ns", "placed_ns", "thread", "span", "convert_start_ns", "convert_end_ns",
-    "operations",
+    "operations", "asked_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from, and no longer hold once they are others."""
 WHOLE_MODULES = ("modules_to_save", "original_module", "token_adapter", "prompt_encoder", "base_layer")

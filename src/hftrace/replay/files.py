@@ -49,10 +49,10 @@ def build_file_ledger(
     read_bytes: dict[str, int] = {}
     opened: set[str] = set()
     in_parts: set[str] = set()
-    columns = ("file", "files", "read_start_ns", "stored_bytes", "global_shape")
+    columns = ("file", "files", "read_start_ns", "asked_ns", "stored_bytes", "global_shape")
     figures = (tensors.column(name) for name in columns)
-    for file, files, read_start, size, whole in zip(*figures, strict=True):
-        if read_start is None:
+    for file, files, read_start, asked, size, whole in zip(*figures, strict=True):
+        if read_start is None and asked is None:
             continue
         if whole is not None:
             # A rank reads its slice, or all of it: which was not seen.

@@ -67,6 +67,10 @@ class LoadRecord:
     assigns: bool = False
     """Whether a loader that goes by module (to 4.50) replaced parameters, instead of copying into them."""
     slices: dict[int, str] = field(default_factory=dict)
+    handing: set[int | None] = field(default_factory=set)
+    """Spans whose slices are handed out by something that may have read before it is asked."""
+    handed_out: set[str] = field(default_factory=set)
+    """Keys whose bytes may have been read before the loader asked for them, by what handed them out."""
     keys: dict[str, tuple[str, StoredTensor]] = field(default_factory=dict)
     """Tensors of pickles and state dicts: key to (path, what is stored)."""
     renames: dict[str, str] = field(default_factory=dict)
@@ -198,6 +202,8 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         built_on=built_on,
         put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),
         renames_known=any("renamed" in span.attributes for span in spans),
+        # Slices are named before their span begins, under the one around it.
+        handing={span.parent for span in spans if span.attributes.get("handed_by")},
     )
 
 
@@ -261,6 +267,8 @@ def _sort_lines(process: Process, record_of: Mapping[int, LoadRecord]) -> None:
 
     for slices, record in of(lines.Slices):
         record.slices.update(slices.keys())
+        if slices.span in record.handing:
+            record.handed_out.update(record.slices.values())
     for keys, record in of(lines.Keys):
         for key, dtype, shape, size in keys.entries():
             record.keys[key] = (keys.source, StoredTensor(dtype, shape, None, size))

@@ -16,6 +16,8 @@ class Times(NamedTuple):
     read_end: int | None
     placed: int | None
     thread: int | None
+    asked: int | None = None
+    """When the loader asked, where that is not when its bytes began to be read."""
 
 
 NO_TIMES = Times(None, None, None, None)
@@ -88,18 +90,17 @@ class TensorTimes:
         """Returns the times of the tensor ``name`` that comes from ``keys`` of the file ``path``."""
         known = self.record.reads
         reads = [known[key] for key in keys if key in known]
-        if len(reads) == 1:
-            read = reads[0]
-            place = self.placed.get(name)
-            return Times(read.start, read.end, place.end if place else None, read.thread)
         if reads:
             place = self.placed.get(name)
             threads = {read.thread for read in reads}
+            began = min(read.start for read in reads)
+            handed = not self.record.handed_out.isdisjoint(keys)
             return Times(
-                min(read.start for read in reads),
+                None if handed else began,
                 max(read.end for read in reads),
                 place.end if place else None,
                 threads.pop() if len(threads) == 1 else None,
+                began if handed else None,
             )
         for variant in self._variants(name, keys):
             place = self.placed.get(variant)

@@ -139,6 +139,7 @@ def _model_ledger(
         "operations": [_operations(conversion) for conversion in conversions],
         "requires_grad": [requires_grad(row.kind) for row in record.rows],
         "same_as": same_objects(record.rows),
+        "asked_ns": [seen.times.asked for seen in every],
         "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
     }
     for name, values in columns.items():
@@ -304,10 +305,11 @@ def _unused_column(name: str, unused: list[tuple[str, Stored]], reasons: dict[st
 
 def _span_of(record: LoadRecord, times: Times) -> int | None:
     """Returns the innermost span that a tensor was read in; None if unknown."""
-    if times.read_start is None:
+    began = times.asked if times.read_start is None else times.read_start
+    if began is None:
         return None
     # Several threads that read for one tensor all serve the load's own.
-    return record.innermost(record.thread if times.thread is None else times.thread, times.read_start)
+    return record.innermost(record.thread if times.thread is None else times.thread, began)
 
 
 def _offload_place(name: str, device_map: dict[str, str]) -> str:
@@ -363,6 +365,7 @@ def _unfinished_ledger(record: LoadRecord, stored: dict[str, Stored]) -> list[Te
                 tied_to=None,
                 read_start_ns=times.read_start,
                 read_end_ns=times.read_end,
+                asked_ns=times.asked,
                 placed_ns=times.placed,
                 thread=times.thread,
                 span=_span_of(record, times),

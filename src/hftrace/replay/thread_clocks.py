@@ -11,7 +11,9 @@ from hftrace.schema import lines
 
 MAX_READINGS = 200
 """Of one thread for one span: at 30 a second, what a minute of reading takes in full is 1800."""
-COUNTERS = ("user_ns", "system_ns", "minor_faults", "major_faults", "delay_ns")
+COUNTERS = (
+    "user_ns", "system_ns", "minor_faults", "major_faults", "delay_ns", "called_bytes", "storage_bytes",
+)  # fmt: skip
 
 
 def note_reader_clocks(process: Process) -> None:

@@ -281,8 +281,10 @@ class _Ledgers:
                 outcome["last_file"] = own
             if outcome["status"] == "killed":
                 reading = outcome.setdefault("reading", [])
+                # Who asks something that hands tensors out waits for it, and reads nothing.
+                handed = {"handed": True} if any(record.handing for record in records) else {}
                 for read in open_reads(process, base):
-                    reading.append({**read, "file": file_of(read["tensor"], known)})
+                    reading.append({**read, "file": file_of(read["tensor"], known), **handed})
         # Last: no tensor and no file belongs to a collection, and a load in a step is an outermost one.
         add_collection_spans(process)
         add_own_time(process)

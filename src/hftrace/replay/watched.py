@@ -20,7 +20,7 @@ from hftrace.schema.model import Table, Tensor
 LOADED = (
     "provenance", "evidence", "keys", "file", "files", "offset", "offload", "stored_shape", "stored_dtype",
     "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns", "thread", "span", "convert_start_ns",
-    "convert_end_ns", "operations",
+    "convert_end_ns", "operations", "asked_ns",
 )  # fmt: skip
 """Columns that say where a tensor's values came from; the others say what it is now."""
 NOT_LOADED = {"provenance": "unknown", "evidence": "own", "keys": []}

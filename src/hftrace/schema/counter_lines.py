@@ -46,3 +46,8 @@ class Clocks(NamedTuple):
     major_faults: int
     delay_ns: int | None
     """How long it was ready to run and no processor was free."""
+    # Recorders of 0.1 development versions end here.
+    called_bytes: int | None = None
+    """What its calls of ``read`` and the like returned."""
+    storage_bytes: int | None = None
+    """What it made the kernel fetch from storage."""

@@ -13,8 +13,19 @@ READERS = [
         "minor_faults": [AMOUNT],
         "major_faults": [AMOUNT],
         "delay_ns": [ANY],
+        "called_bytes": [ANY],
+        "storage_bytes": [ANY],
     }
 ]
+READING = {
+    "readers": READERS,
+    "handed_by": _BY_NAME,
+    "allocations": {"*": dict.fromkeys(("count", "bytes", "tensors", "tensors_bytes"), AMOUNT)},
+    "called_bytes": AMOUNT,
+    "own_called_bytes": AMOUNT,
+    "own_storage_bytes": AMOUNT,
+}
+"""Attributes of spans that read weights."""
 FLOORS = {
     "measured_at": TEXT,
     "filesystem": TEXT,

@@ -5,7 +5,7 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
-from hftrace.schema.counter_shapes import FLOORS, READERS
+from hftrace.schema.counter_shapes import FLOORS, READING
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.rank_shapes import ENDING_OF_RANK, MERGED_FROM, OF_JOB
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
@@ -195,7 +195,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "predicted_anon_bytes": AMOUNT,
         "returned_resident_share": SHARE,
         "by_rank": [ENDING_OF_RANK],
-        "reading": [{"tensor": TEXT, "file": TEXT, "since_ns": INTEGER, "thread": AMOUNT}],
+        "reading": [{"tensor": TEXT, "file": TEXT, "since_ns": INTEGER, "thread": AMOUNT, "handed": FLAG}],
         "stalls": [
             {
                 "time_ns": INTEGER,
@@ -306,7 +306,7 @@ ATTRIBUTES: dict[str, Shape] = {
     },
     "structure": ANY,  # hftrace.schema.structure takes all of it or none
     "structure_now": ANY,
-    "readers": READERS,
+    **READING,
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,

@@ -106,7 +106,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Verified: (_integer, _LIST),
     lines.Measured: (_integer, _LIST),
     lines.Thread: (_number, _text),
-    lines.Clocks: (_number, _amount, _or_null(_integer), *(_amount,) * 4, _MAYBE_AMOUNT),
+    lines.Clocks: (_number, _amount, _or_null(_integer), *(_amount,) * 4, *(_MAYBE_AMOUNT,) * 3),
     lines.Error: (_text, _text),
     lines.Facts: (_text, _object),
     lines.Device: (_amount, _anything),

@@ -195,6 +195,10 @@ class Tensor:
     operations: list[str] | None = None
     """What the loader did to its keys' tensors, in order, by the classes of 5.x (``MergeModulelist``, then
     ``Concatenate``); None where it placed them as they were read, and where nobody saw it."""
+    asked_ns: int | None = None
+    """When the loader asked for it, where that is not when its bytes began to be read: something that may
+    read ahead of the loader handed it out. ``read_start_ns`` is None then, and ``read_end_ns`` says when
+    the loader had it, cast and moved."""
 
 
 @dataclass(frozen=True, slots=True)

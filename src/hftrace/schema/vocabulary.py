@@ -18,6 +18,7 @@ PHASE_LETTERS = {
     "instantiate": "N",
     "device_map": "M",
     "warmup": "U",
+    "prefetch": "e",
     "weights": "W",
     "shard": "S",
     "convert": "V",

@@ -62,6 +62,23 @@ def test_nothing_is_left_of_what_failed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_page_compares_groups_of_runs(tmp_path):
+    for name in ("slow-1", "slow-2", "fast-1", "fast-2"):
+        handmade.sharded().save(tmp_path / f"{name}.json")
+    slow = f"slow={tmp_path / 'slow-1.json'},{tmp_path / 'slow-2.json'}"
+    fast = f"fast={tmp_path / 'fast-*.json'}"
+    out = tmp_path / "out.html"
+    assert run(slow, fast, "-o", out).exception is None
+    assert "slow 2 runs, fast 2 runs; baseline slow" in out.read_text()
+    assert run(slow, tmp_path / "fast-1.json", "-o", out, "--force").exception is None
+    assert "slow 2 runs, fast-1 1 run; baseline slow" in out.read_text()
+    assert "group of runs, which a page compares" in str(
+        run(slow, fast, "-o", tmp_path / "out.prom").exception
+    )
+    assert "needs two groups" in str(run(slow, "-o", out, "--force").exception)
+    assert "no file matches" in str(run(f"x={tmp_path}/none-*.json", slow, "-o", out, "--force").exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

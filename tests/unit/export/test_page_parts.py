@@ -1,6 +1,7 @@
 """The report page as a file: what it says is what ``hftrace show`` says, and no name becomes markup."""
 
 import base64
+import dataclasses
 import hashlib
 import html
 import io
@@ -12,17 +13,22 @@ from html.parser import HTMLParser
 import pytest
 
 import handmade
+import handmade_compare
 import handmade_loads
 import handmade_memory
 from hftrace import units
+from hftrace.analysis.compare.comparison import compare
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.model_trees import model_trees
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time.spans import span_index
+from hftrace.errors import UsageError
 from hftrace.export import Wish, exporter
 from hftrace.export.page import comparison, data, document, lanes, ledger, markup, palette, tree
 from hftrace.render.bars import phase_amounts
+from hftrace.render.compare.words import figure_of, known_metrics, ratio_of
 from hftrace.render.views.summary import labelled_facts
+from hftrace.schema.block import Facts
 from hftrace.schema.vocabulary import PHASES
 
 EVIL = '</script><script>alert(1)</script><!--<img src=x onerror="alert(1)">&amp;\u2028\u202e'
@@ -302,3 +308,52 @@ def test_a_comparison_begins_its_loads_at_one_time():
     said = text_of(page(*traces, paths=["a.json", "b.json"]))
     assert "Comparison of 2 traces" in said
     assert "baseline a" in said
+
+
+def groups_of_runs():
+    """Two groups of five runs, and one of a single run that failed."""
+    slow = [handmade_compare.load(factor) for factor in handmade_compare.STEADY]
+    fast = [handmade_compare.load(factor, instantiate_ms=200) for factor in handmade_compare.STEADY]
+    return [*slow, *fast, handmade.killed()], [("slow", 5), ("fast", 5), ("dead", 1)]
+
+
+def test_groups_have_the_figures_of_the_terminal():
+    traces, groups = groups_of_runs()
+    said = text_of(comparison.page(traces, (), groups))
+    made = compare([("slow", traces[:5]), ("fast", traces[5:10]), ("dead", traces[10:])])
+    assert "Comparison of 3 groups of runs" in said
+    assert "slow 5 runs, fast 5 runs, dead 1 run; baseline slow" in said
+    for metric in known_metrics(made):
+        for variant in made.variants[:2]:
+            assert figure_of(variant, metric) in said
+    assert "±2 %" in said
+    judged = made.differences[0].judgements["returned_ns"]
+    assert judged.verdict == "better"
+    assert ratio_of(judged, True) in said
+    assert "0 of 1" in said
+    assert "dead: in no figure 1 run that failed" in said
+    data = comparison.comparison_data(["slow"], [made.baseline.typical])
+    assert data["timelines"][0]["loads"]
+
+
+def of_variant(trace, name):
+    """Returns a trace that says whose run it is, as compare's own do."""
+    return dataclasses.replace(trace, header=Facts({**trace.header, "variant": {"name": name, "round": 1}}))
+
+
+def test_traces_of_a_comparison_are_of_their_variants():
+    plain, _ = groups_of_runs()
+    traces = [of_variant(trace, "slow" if at < 5 else "fast") for at, trace in enumerate(plain[:10])]
+    found = [(name, len(runs)) for name, runs in comparison.by_header(traces)]
+    assert found == [("slow", 5), ("fast", 5)]
+    assert "Comparison of 2 groups of runs" in text_of(comparison.page(traces, ()))
+    # One that is of none, or one variant alone: each trace is compared with each.
+    assert comparison.by_header([*traces, plain[10]]) == []
+    assert comparison.by_header(traces[:5]) == []
+    assert comparison.by_header([of_variant(plain[0], ["no", "name"]), *traces]) == []
+
+
+def test_one_group_is_no_comparison():
+    traces, _ = groups_of_runs()
+    with pytest.raises(UsageError, match="needs two groups"):
+        comparison.page(traces[:5], (), [("slow", 5)])

@@ -22,7 +22,7 @@ def process(*clocks, spans=((1, None, 100, 900),)):
 
 
 def clocks(time, user, thread=READER, born=120):
-    return lines.Clocks(thread, time, born, user, user // 2, 3, 0, None)
+    return lines.Clocks(thread, time, born, user, user // 2, 3, 0, None, 7)
 
 
 def test_readings_count_from_the_start_of_the_span():
@@ -38,6 +38,8 @@ def test_readings_count_from_the_start_of_the_span():
             "minor_faults": [3, 3],
             "major_faults": [0, 0],
             "delay_ns": [None, None],
+            "called_bytes": [7, 7],
+            "storage_bytes": [None, None],
         }
     ]
 

@@ -58,6 +58,7 @@ EXAMPLES = [
     lines.Sample(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {"cuda:0": 11}, 12, 13, 14, 15),
     lines.Clocks(7, 9, 1, 2, 3, 4, 5, 6),
     lines.Clocks(7, 9, None, 2, 3, 4, 5, None),
+    lines.Clocks(7, 9, 1, 2, 3, 4, 5, 6, 7, 8),
     lines.Limit(1, 2, 3),
     lines.Events(journal.PLACES, 77, ["a", 1, 2]),
 ]

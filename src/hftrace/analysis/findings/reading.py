@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
+from hftrace.analysis.time.arrival import comes_before
 from hftrace.analysis.time.efficiency import AT_THE_LIMIT, efficiency
 from hftrace.analysis.time.limit import STORAGE_SHARE
 from hftrace.analysis.time.split import weights_split
@@ -49,6 +50,8 @@ def mmap_on_slow_storage(trace: Trace) -> Iterator[Finding]:
     stored, read = storage_bytes(trace), weight_bytes(trace).read
     if reached is None or reached.source == "page cache" or reached.device is not None or not spent:
         return
+    if comes_before(trace):
+        return  # nothing was read by page faults, or not from storage
     if (
         reached.share >= SLOW
         or spent < MIN_READING_NS

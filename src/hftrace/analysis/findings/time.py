@@ -21,6 +21,7 @@ from hftrace.analysis.findings.rules import (
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.loader import loader_facts
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.arrival import Arrival, arrival
 from hftrace.analysis.time.imports import collections_ns, told_rank
 from hftrace.analysis.time.limit import reading_cause
 from hftrace.analysis.time.load_names import has_several
@@ -304,10 +305,15 @@ def waiting_for_readers(trace: Trace) -> Iterator[Finding]:
     rate = read_rate(trace)
     reached = f" They reached {units.rate(rate)}." if rate else ""
     limit, advice = _reading_limit(trace)
+    if (came := arrival(trace)) is not None:
+        title, threads = "The main thread waits for weights to arrive", threads.replace("reader", "loader")
+        limit, advice = _arriving(came)
+    else:
+        title = "The main thread waits for reads"
     yield Finding(
         "R24",
         "waiting-for-readers",
-        "The main thread waits for reads",
+        title,
         f"It waited {duration(waiting)} of {duration(loads_wall_ns(trace))} for {threads}.{reached} {limit}",
         advice,
         cost_ns=waiting,
@@ -327,6 +333,22 @@ _MEASURED = {
     "cast": None,
 }
 """What to do about a cause that the clocks of the readers prove; None: store in the dtype asked for."""
+
+
+def _arriving(came: Arrival) -> tuple[str, str]:
+    """Returns what is known of weights that something handed out, and what to do."""
+    stored = came.storage_bytes
+    part = f", {byte_count(stored)} of them from storage" if stored else ""
+    if not came.in_background:
+        return (
+            f"These asked {came.handed_by} for {byte_count(came.bytes)}: how it reads was not seen.",
+            "Trace the load once more without it, and compare the two.",
+        )
+    return (
+        f"These waited in turn: the weights, {byte_count(came.bytes)}, were read by other threads, ahead of "
+        f"them{part}. What those waited for is not recorded.",
+        "See what this machine reads at best: hftrace floor. Try another number of threads that read ahead.",
+    )
 
 
 def _reading_limit(trace: Trace) -> tuple[str, str]:

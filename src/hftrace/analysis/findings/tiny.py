@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hftrace import units
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.ledger.tensors import Batch, take, tensor_batches
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.phases import loads_wall_ns
 from hftrace.analysis.time.weights import reading_ns
 from hftrace.schema.trace import Trace
@@ -33,6 +34,8 @@ times as long, the time goes by their number."""
 def many_tiny_tensors(trace: Trace) -> Iterator[Finding]:
     """R07: a load whose time goes by the number of its tensors, and not by their bytes."""
     spent = reading_ns(trace) or 0
+    if arrival(trace) is not None:
+        return  # how long each was waited for says nothing of what it costs
     if spent < LEAST_NS or spent < LEAST_SHARE * loads_wall_ns(trace):
         return
     batches = [

@@ -71,6 +71,8 @@ class Batch(NamedTuple):
     thread: int | None
     read: bool
     """Whether the start of the read is known."""
+    asked: bool
+    """Whether it was handed out by something that may have read it before: when it was asked for is known."""
     rows: list[int]
     """Rows of the ledger, in order."""
     total: Total
@@ -81,13 +83,14 @@ def tensor_batches(trace: Trace) -> list[Batch]:
     """Returns the tensor ledger by all that few tensors differ in, in the order of the first rows."""
     tensors = trace.tensors
     read = [start is not None for start in tensors.column("read_start_ns")]
+    asked = [time is not None for time in tensors.column("asked_ns")]
     columns = [tensors.column(name) for name in (*TensorClass._fields, "rank", "file", "span", "thread")]
     found: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for row, key in enumerate(zip(*columns, read, strict=True)):
+    for row, key in enumerate(zip(*columns, read, asked, strict=True)):
         found[key].append(row)
     return [
-        Batch(TensorClass(*fields), rank, file, span, thread, known, rows, total_of_rows(trace, rows))
-        for (*fields, rank, file, span, thread, known), rows in found.items()
+        Batch(TensorClass(*fields), rank, file, span, thread, known, later, rows, total_of_rows(trace, rows))
+        for (*fields, rank, file, span, thread, known, later), rows in found.items()
     ]
 
 

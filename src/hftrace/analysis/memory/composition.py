@@ -23,6 +23,7 @@ from hftrace.analysis.memory.holding import (
 from hftrace.analysis.memory.readings import Reading, between
 from hftrace.analysis.memory.usage import process_memory
 from hftrace.analysis.once import once
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.loads import trace_of_row
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
@@ -32,7 +33,7 @@ READING = ("weights", "shard", "convert")
 """Phases in which a load reads weights."""
 TOLERANCE = 0.01
 """Share of the rise that a span may add to the peak of the one inside it without having made it."""
-SUREST = ("parameters", "imports", "objects", "sources", "copies")
+SUREST = ("parameters", "kept", "imports", "objects", "sources", "copies")
 """Parts of the host's peak, the surest first: the last are cut where they are more than the peak."""
 
 
@@ -40,7 +41,7 @@ class Part(NamedTuple):
     """One part of a peak."""
 
     kind: str
-    """``before, imports, objects, parameters, copies, unquantized, sources, other-mapped, unrecorded,
+    """``before, imports, objects, parameters, kept, copies, unquantized, sources, other-mapped, unrecorded,
     reserve`` or ``rest``; of a device ``warmup``, ``scales``, ``temporary`` and ``rounding`` as well."""
     label: str
     bytes: int
@@ -235,8 +236,11 @@ def _parts(
         # Weights may be put into a model that was built right out of a map (4.44 to 4.46, one shard).
         grown = (span.rss_anon_bytes or 0) - (load.rss_anon_start_bytes or 0) - growth.imports_anon
         held_bytes = max(0, min(held_bytes, grown))
+    came = arrival(trace)
+    kept = came.kept_bytes if came is not None and sums["parameters"].bytes else 0
     parts = [
         Part("parameters", "parameters and buffers of the model", held_bytes, "anonymous"),
+        Part("kept", "what allocations hold besides the weights in them", kept, "anonymous"),
         Part("sources", "their sources in the checkpoint", sums["sources"].bytes, source_memory),
         Part("copies", "copies on their way into the model", sums["copies"].bytes, "anonymous"),
         Part("imports", "modules imported by the load", growth.imports_anon, "anonymous"),
@@ -251,7 +255,7 @@ def _parts(
         there = max(0, sources + rest)
         rest += sources - there
         sources = there
-        parts[1] = parts[1]._replace(bytes=there)
+        parts[2] = parts[2]._replace(bytes=there)
     overstated = max(0, -rest)
     if overstated:
         # The ledger is surest of what is in the model; how long sources and copies stay is worked out.
@@ -260,7 +264,9 @@ def _parts(
         parts = [fitted.get(part.label, part._replace(bytes=0)) for part in parts]
         rest = 0
     explained = growth.file + (sources if source_memory != "anonymous" else 0)
-    mapped = max(0, min(rest, files.peak - explained))
+    # What was read ahead is in no map, and the loader of today maps all files of a load, or none.
+    maps = came is None or not came.in_background
+    mapped = max(0, min(rest, files.peak - explained)) if maps else 0
     parts.append(Part("other-mapped", "mapped weights that were touched", mapped, files.memory))
     full = max(0, min(rest - mapped, most_unquantized(what, span.start_ns, span.end_ns)))
     parts.append(Part("unquantized", "full precision, on its way to be quantised", full, "anonymous"))

@@ -138,7 +138,14 @@ def _arrivals(trace: Trace, batch: Batch, load: Span, device: str) -> Iterable[A
     alone = len(span_index(trace).load_rows) == 1
     column = trace.tensors.column
     asked = asked_dtype(trace)
-    names = ("bytes", "stored_bytes", "read_start_ns", "read_end_ns", "placed_ns")
+    # What was handed out is there when it is asked for, at the latest.
+    names = (
+        "bytes",
+        "stored_bytes",
+        "read_start_ns" if batch.read else "asked_ns",
+        "read_end_ns",
+        "placed_ns",
+    )
     for size, stored, begun, read, placed in zip(
         *(take(column(name), batch.rows) for name in names), strict=True
     ):

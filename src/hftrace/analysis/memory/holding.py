@@ -20,6 +20,7 @@ from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, TensorClass, Total, take, tensor_batches
 from hftrace.analysis.request import whole_model_device
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Span
 from hftrace.schema.trace import Trace
@@ -52,6 +53,8 @@ class Parcel(NamedTuple):
     """When their sources are there; empty where nobody knows."""
     release: int | None = None
     """When their sources are let go; None where these stay as long as the model."""
+    view: bool = False
+    """Whether they were handed out as parts of an allocation, which stays for the sake of each of them."""
 
 
 class HeldMemory(NamedTuple):
@@ -83,7 +86,9 @@ def held(trace: Trace, load_row: int) -> HeldMemory:
         owner: _copies_without_cast(trace, load_row, owner, group, whole) for owner, group in groups.items()
     }
     # A file that other weights are used right out of stays mapped as long as the model.
-    kept = {parcel.file for parcel in parcels if not (parcel.owns_memory or copied[parcel.owner])}
+    kept = {
+        parcel.file for parcel in parcels if parcel.view or not (parcel.owns_memory or copied[parcel.owner])
+    }
     ends = span_index(trace).ends
     copies = [
         parcel if parcel.file in kept or parcel.owner is None else parcel._replace(release=ends[parcel.owner])
@@ -113,6 +118,9 @@ class _ParcelBuilder:
         self._rank = index.lanes[load_row].rank
         self._start, self._end = index.starts[load_row], index.ends[load_row]
         self._asked = asked_dtype(trace)
+        came = arrival(trace)
+        self._in_background = came is not None and came.in_background
+        self._shared = came is not None and came.shared is not False
         # A load that failed has not said where its tensors are: where they were asked.
         self._host = {"cpu", None} if whole_model_device(trace) in ("cpu", None) else {"cpu"}
         # Which span was the innermost that places weights, from when on; outside of the load there is none.
@@ -179,18 +187,23 @@ class _ParcelBuilder:
         dtype = tensor_class.dtype
         if dtype is None and tensor_class.stored_dtype is not None:
             dtype, _ = loaded_as(0, tensor_class.stored_dtype, self._asked)
+        made = tensor_class.provenance in MADE or (dtype is not None and dtype != tensor_class.stored_dtype)
+        read = take(self._column("read_start_ns"), rows) if batch.read else []
+        if batch.asked and (made or not self._shared):
+            # A parameter that is a part of what was handed out has no source besides.
+            read = take(self._column("asked_ns"), rows)
         return Parcel(
             file=batch.file,
             owner=owner,
-            owns_memory=tensor_class.provenance in MADE
-            or (dtype is not None and dtype != tensor_class.stored_dtype),
+            owns_memory=made or (batch.asked and self._in_background),
+            view=batch.asked and not made and self._shared,
             sizes=self._sizes(tensor_class, rows),
             stored=[size or 0 for size in take(self._column("stored_bytes"), rows)],
             appear=[
                 time if end is None or end > time else end for time, end in zip(placed, ends, strict=True)
             ],
             placed=placed,
-            read=take(self._column("read_start_ns"), rows) if batch.read else [],
+            read=read,
         )
 
     def _sizes(self, tensor_class: TensorClass, rows: list[int]) -> list[int]:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.tensors import casts, tensor_sums
 from hftrace.analysis.once import once
+from hftrace.analysis.time.arrival import arrival, own_storage_bytes
 from hftrace.analysis.time.phases import phases_of, wall_of
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.requests import failures
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.split import Split, own_split, weights_split
 from hftrace.analysis.time.weights import (
-    READING,
+    PLACING,
     goes_to_a_device,
     reader_waiting_ns,
     reading_ns,
@@ -52,8 +53,8 @@ class Stage(NamedTuple):
     """One stage of the loads, with the imports around them."""
 
     name: str
-    """A word for programs: ``imports``, ``retries``, ``storage``, ``faults``, ``cast``, ``processors``,
-    ``copy``, ``code``, ``weights`` (the cause is not known), or a phase."""
+    """A word for programs: ``imports``, ``retries``, ``storage``, ``arrival``, ``faults``, ``cast``,
+    ``processors``, ``copy``, ``code``, ``weights`` (the cause is not known), or a phase."""
     words: str
     duration_ns: int
     share: float
@@ -76,7 +77,7 @@ def stages(trace: Trace) -> list[Stage]:
         return []
     times = phases_of(index, rows)
     lost = min(sum(host.lost_ns for host in failures(trace)), sum(times.get(phase, 0) for phase in FILES))
-    reading = sum(times.pop(phase, 0) for phase in READING)
+    reading = sum(times.pop(phase, 0) for phase in PLACING)
     found = [("imports", "imports", times.pop("import", 0))]
     if lost:
         found.append(("retries", "requests that failed, and the waits between them", lost))
@@ -94,6 +95,7 @@ _WORDS = {
     "initialize": "initialising weights",
     "collect": "garbage collections",
     "warmup": "taking device memory beforehand",
+    "prefetch": "reading files into the page cache ahead",
     "quantize": "quantising weights",
     "offload": "writing offloaded weights",
     "tokenizer": "the tokenizer",
@@ -117,7 +119,7 @@ def reads_weights(stage: Stage) -> bool:
     return stage.name in _CAUSES
 
 
-_CAUSES = frozenset({"storage", "faults", "cast", "processors", "copy", "code", "weights"})
+_CAUSES = frozenset({"storage", "arrival", "faults", "cast", "processors", "copy", "code", "weights"})
 
 
 def reading_cause(trace: Trace, but: Collection[str] = ()) -> tuple[str, str]:
@@ -181,7 +183,14 @@ def _computing(trace: Trace) -> tuple[str, str]:
 
 
 def _waiting(trace: Trace, split: Split) -> tuple[str, str]:
+    if (came := arrival(trace)) is not None:
+        # Who asked waited for others. What these waited for is not known: they have no clocks.
+        if came.in_background:
+            return "arrival", "waiting for weights that other threads read ahead"
+        return "arrival", f"waiting for weights that {came.handed_by} hands out"
     stored, moved = storage_bytes(trace), weight_bytes(trace)
+    if "prefetch" in span_index(trace).phases:
+        stored = own_storage_bytes(trace)  # the rest was fetched before, by others
     if stored and stored >= STORAGE_SHARE * max(1, moved.read + moved.mapped + moved.unknown):
         return "storage", "waiting for storage"
     if goes_to_a_device(trace):

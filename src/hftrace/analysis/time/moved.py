@@ -12,6 +12,7 @@ from hftrace.analysis.ledger.dtypes import asked_dtype, loaded_as
 from hftrace.analysis.ledger.tensors import Batch, tensor_batches
 from hftrace.analysis.once import once
 from hftrace.analysis.request import whole_model_device
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.loads import was_read_before
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.whose import loads_ended_well
@@ -115,6 +116,8 @@ def _was_moved(trace: Trace, batch: Batch) -> bool:
     if place is not None and place not in ("cpu", "meta"):
         return True
     if tensor_class.provenance in MADE or batch.span in _copying(trace):
+        return True
+    if batch.asked and (found := arrival(trace)) is not None and found.in_background:
         return True
     stored, dtype = tensor_class.stored_dtype, tensor_class.dtype
     if dtype is None and stored is not None:

@@ -72,6 +72,7 @@ def weight_reading(trace: Trace) -> Reading:
     named = _shards_by_name(trace, index, weights_of)
     tensors = trace.tensors
     starts, ends = tensors.column("read_start_ns"), tensors.column("read_end_ns")
+    asked = tensors.column("asked_ns")
     shards: dict[tuple[int | None, str], ShardReading] = {}
     rows: dict[tuple[int | None, str], list[int]] = {}
     readers: dict[tuple[int, int], int] = {}
@@ -83,9 +84,12 @@ def weight_reading(trace: Trace) -> Reading:
         if not batch.read and (tensor_class.provenance is None or tensor_class.kind == "unused"):
             continue  # the load died before its turn, or nobody asked for it
         fate = fate_of(trace, batch)
+        # What was handed out has no time of reading, but a thread that waited for it.
+        begun = starts if batch.read else asked
         for span_row, in_span in _by_span(trace, index, batch):
-            timed = [row for row in in_span if ends[row] is not None] if batch.read else []
-            busy = sum(take(ends, timed)) - sum(take(starts, timed))
+            known = batch.read or batch.asked
+            timed = [row for row in in_span if ends[row] is not None] if known else []
+            busy = sum(take(ends, timed)) - sum(take(begun, timed))
             parts = _by_file(trace, batch, in_span)
             for file, mine in parts.items():
                 owner = None if span_row is None else owners[span_row]
@@ -100,7 +104,7 @@ def weight_reading(trace: Trace) -> Reading:
                 if fate is not None:
                     shard.moved = shard.moved.plus(fate, weight)
                 read = [row for row in timed if row in mine] if len(mine) < len(in_span) else timed
-                if not read:
+                if not read or not batch.read:
                     continue
                 began, ended = take(starts, read), take(ends, read)
                 shard.start_ns = min(began) if shard.start_ns is None else min(shard.start_ns, *began)

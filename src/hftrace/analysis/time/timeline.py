@@ -118,7 +118,9 @@ def timeline(trace: Trace) -> Timeline:
             weight_reading(trace).reader_threads[rank, thread],
         )
         for number, ((rank, thread), stretches) in enumerate(
-            sorted(reads.items(), key=lambda item: (item[0][0], min(item[1], default=(0, 0))))
+            sorted(
+                ((key, own) for key, own in reads.items() if own), key=lambda item: (item[0][0], min(item[1]))
+            )
         )
     ]
     waits = weight_reading(trace).waits

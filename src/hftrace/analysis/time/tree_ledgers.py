@@ -7,6 +7,7 @@ from typing import Any
 from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.ledger.merges import merges
 from hftrace.analysis.ledger.tensors import fold, take
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.split import shard_split, weights_split
@@ -91,6 +92,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
         ledger.setdefault(weights, {}).update(dict.fromkeys(rows))
     for row, nodes in shards.items():
         node_of[row].children.extend(_limited_shards(nodes, None if everything else MAX_SHARDS))
+    whose = "reader" if arrival(trace) is None else "loader"
     for row, waiting in reading.waiting_ns.items():
         if waiting:
             readers = len([rank for rank, _ in reading.reader_threads if rank == index.lanes[row].rank])
@@ -99,7 +101,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
                     kind="wait",
                     label="waiting",
                     duration_ns=waiting,
-                    attributes={"threads": readers, "split": _split_of_readers(trace)},
+                    attributes={"threads": readers, "whose": whose, "split": _split_of_readers(trace)},
                 )
             )
     _attach_merges(trace, node_of, everything)
@@ -129,12 +131,17 @@ def _attach_merges(trace: Trace, node_of: dict[int, Node], everything: bool) -> 
 
 def _moved(trace: Trace, shard: ShardReading) -> dict[str, Any]:
     """Returns whether a shard was read, mapped or partly, the bytes that a rate may be of, and its split."""
-    split = shard_split(trace, shard)
+    split, came = shard_split(trace, shard), arrival(trace)
     return {
         "reading": shard.moved.state,
         "read_bytes": shard.moved.read,
         "mapped_bytes": shard.moved.mapped,
         "split": {part: split.share(part) for part in split.parts} if split is not None else None,
+        **(
+            {"arrival": "read ahead" if came.in_background else "handed out"}
+            if shard.start_ns is None and came is not None
+            else {}
+        ),
     }
 
 

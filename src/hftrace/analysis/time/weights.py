@@ -15,8 +15,9 @@ from hftrace.schema.trace import Trace
 
 WARM = 0.95
 COLD = 0.05
-READING = ("weights", "shard", "convert")
-"""Phases in which weights are read and placed."""
+PLACING = ("weights", "shard", "convert")
+READING = (*PLACING, "prefetch")
+"""Phases in which weights are read and placed; ``prefetch`` brings files into the page cache before that."""
 
 
 @once

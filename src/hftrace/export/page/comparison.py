@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from hftrace import units
 from hftrace.analysis.compare.comparison import Comparison, Difference, compare
 from hftrace.analysis.compare.files import file_ledgers, treated
+from hftrace.analysis.compare.variants import Variant
 from hftrace.analysis.compare.verdicts import BETTER, WORSE
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import timeline
@@ -37,18 +38,21 @@ SUFFIXES = (".json.gz", ".json")
 TIMELINE = "each session above the other; the axis counts from the start of the first load"
 
 
-def page(traces: Sequence[Trace], paths: Sequence[str]) -> str:
-    """Returns the page that compares traces, the first of which is the baseline.
+def page(traces: Sequence[Trace], paths: Sequence[str], groups: Sequence[tuple[str, int]] = ()) -> str:
+    """Returns the page that compares traces, or groups of runs, the first of which is the baseline.
 
     Args:
         traces: At least two.
         paths: Where they lie: each goes by the name of its file.
+        groups: Name of each group, and how many of the traces it has, in order. Without any a trace is a
+            group by itself, but for traces of a comparison, which say themselves whose runs they are.
 
     Raises:
+        UsageError: There is one group only.
         HftraceError: No load of the baseline succeeded, so that there is nothing to compare with.
     """
-    names = names_of(paths, len(traces))
-    comparison = compare([(name, [trace]) for name, trace in zip(names, traces, strict=True)])
+    comparison = compare(_grouped(traces, groups) or by_header(traces) or _alone(traces, paths))
+    names = [variant.name for variant in comparison.variants]
     sections = [
         ("summary", "", _header(comparison)),
         ("figures", "Figures", _figures(comparison)),
@@ -63,7 +67,47 @@ def page(traces: Sequence[Trace], paths: Sequence[str]) -> str:
     footer = (
         "All times are wall times; 1 GB is 10⁹ bytes. Made by hftrace. A page of one trace has its calls."
     )
-    return document(title, sections, comparison_data(names, traces), footer)
+    shown = [_run_name(variant) for variant in comparison.variants]
+    data = comparison_data(shown, [variant.typical for variant in comparison.variants])
+    return document(title, sections, data, footer)
+
+
+Group = tuple[str, list[Trace]]
+
+
+def _grouped(traces: Sequence[Trace], groups: Sequence[tuple[str, int]]) -> list[Group]:
+    found: list[Group] = []
+    at = 0
+    for name, count in groups:
+        found.append((name, list(traces[at : at + count])))
+        at += count
+    return found
+
+
+def _alone(traces: Sequence[Trace], paths: Sequence[str]) -> list[Group]:
+    names = names_of(paths, len(traces))
+    return [(name, [trace]) for name, trace in zip(names, traces, strict=True)]
+
+
+def by_header(traces: Sequence[Trace]) -> list[Group]:
+    """Returns the groups that traces of one comparison are of; nothing where one of them is of none.
+
+    Nothing either where there is one group alone: then runs of one variant are compared with each other.
+    """
+    found: dict[str, list[Trace]] = {}
+    for trace in traces:
+        variant = trace.header.get("variant")
+        name = variant.get("name") if isinstance(variant, Mapping) else None
+        if not isinstance(name, str) or not name:
+            return []
+        found.setdefault(name, []).append(trace)
+    return list(found.items()) if len(found) > 1 else []
+
+
+def _run_name(variant: Variant) -> str:
+    """Returns the name of a timeline: that of the run, where it stands for several."""
+    count = len(variant.runs)
+    return variant.name if count == 1 else f"{variant.name}, one of {count:,} runs"
 
 
 def names_of(paths: Sequence[str], count: int) -> list[str]:
@@ -101,10 +145,15 @@ def _before_load(trace: Trace) -> int:
 
 
 def _header(comparison: Comparison) -> Markup:
+    counts = {len(variant.runs) for variant in comparison.variants}
+    baseline = f"baseline {comparison.baseline.name}"
+    if counts != {1}:
+        runs = (f"{variant.name} {units.count(len(variant.runs), 'run')}" for variant in comparison.variants)
+        baseline = f"{', '.join(runs)}; {baseline}"
     heading = tag(
         "h1",
-        f"Comparison of {len(comparison.variants)} traces",
-        tag("span", f"baseline {comparison.baseline.name}", class_="source"),
+        f"Comparison of {len(comparison.variants)} {'traces' if counts == {1} else 'groups of runs'}",
+        tag("span", baseline, class_="source"),
     )
     if comparison.caveats:
         said: Content = tag(
@@ -120,6 +169,11 @@ def _header(comparison: Comparison) -> Markup:
 
 def _figures(comparison: Comparison) -> Markup:
     rows: list[list[Content]] = []
+    if any(len(variant.runs) > 1 for variant in comparison.variants):
+        counts: list[Content] = ["runs", _run_count(comparison.baseline)]
+        for difference in comparison.differences:
+            counts += [_run_count(difference.variant), "", ""]
+        rows.append(counts)
     for metric in known_metrics(comparison):
         row: list[Content] = [metric.label, figure_of(comparison.baseline, metric)]
         for difference in comparison.differences:
@@ -135,12 +189,31 @@ def _figures(comparison: Comparison) -> Markup:
         titles += [difference.variant.name, "ratio", ""]
         right += [True, True, False]
     said = [
+        *_what_a_figure_is(comparison),
         "imports: before the load and inside it; load: returned without those inside",
         *{text: None for each in comparison.differences if (text := more_runs(each))},
     ]
     return section(
         "figures", "Figures", table(titles, rows, right, caption="Figures of each trace"), remarks(said)
     )
+
+
+def _run_count(variant: Variant) -> str:
+    """Returns how many runs have figures, and of how many where some failed."""
+    have, count = len(variant.successful), len(variant.runs)
+    return f"{have:,}" if have == count else f"{have:,} of {count:,}"
+
+
+def _what_a_figure_is(comparison: Comparison) -> list[str]:
+    """Returns what the figures of groups are, and which runs have none."""
+    if all(len(variant.runs) == 1 for variant in comparison.variants):
+        return []
+    said = [
+        "figures are medians of runs; ± is half of what lies between the smallest and the largest",
+        "phases, peaks, timelines, tensors and files are those of the run in the middle",
+    ]
+    failed = ((each.name, len(each.runs) - len(each.successful)) for each in comparison.variants)
+    return said + [f"{name}: in no figure {units.count(n, 'run')} that failed" for name, n in failed if n]
 
 
 def _why(comparison: Comparison) -> Markup | None:

@@ -72,7 +72,7 @@ class Lanes {
       return [spans.start[at], spans.end[at], spans.words[spans.name[at]], phase[2], spans.status[at] !== 0];
     }
     if (row.kind === "reads") return [reads.start[at], reads.start[at] + reads.took[at], this.tensor(block, at), "read", false];
-    if (row.kind === "waits") return [waits[at][0], waits[at][1], "waiting for reads", "wait", false];
+    if (row.kind === "waits") return [waits[at][0], waits[at][1], "waiting for weights", "wait", false];
     const [start, took, name, failed] = requests[at];
     return [start, start + took, name || "request", "fetch", failed];
   }

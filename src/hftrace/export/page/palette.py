@@ -7,7 +7,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "find": ("config", "resolve", "generation_config", "tokenizer", "processor", "tokenize"),
     "fetch": ("download", "mesh"),
     "build": ("instantiate", "initialize", "device_map", "warmup"),
-    "read": ("weights", "shard", "touch"),
+    "read": ("weights", "shard", "prefetch", "touch"),
     "change": ("convert", "quantizer", "quantize"),
     "move": ("offload", "dispatch"),
     "wait": ("wait", "collect"),

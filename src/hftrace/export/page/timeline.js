@@ -51,7 +51,7 @@ class Timeline {
     for (const [kind, name] of [["anonymous", "anonymous"], ["file", "file-backed"], ["shared", "shared"], ["device", "allocated on a device"], ["reserved", "reserved there, and free"]]) {
       if (kinds.has(kind)) items.push(element("span", null, element("i", { className: `swatch m-${kind}` }), name));
     }
-    if (timelines.some((each) => each.waits.length)) items.push(element("span", null, element("i", { className: "swatch w-wait" }), "waiting for reads"));
+    if (timelines.some((each) => each.waits.length)) items.push(element("span", null, element("i", { className: "swatch w-wait" }), "waiting for weights"));
     return element("div", { className: "legend" }, ...items);
   }
 

@@ -104,10 +104,11 @@ def explain_death(trace: Trace) -> str:
     elif tensor:
         own = outcome.get("last_tensor_file") or file
         where += f", after tensor {tensor}" + (f" of {own}" if own else "")
-    reading = [str(each.get("tensor")) for each in outcome.get("reading") or [] if isinstance(each, Mapping)]
+    reading = [each for each in outcome.get("reading") or [] if isinstance(each, Mapping)]
     if reading:
         others = f" and {len(reading) - 1} more" if len(reading) > 1 else ""
-        where += f", while it read {reading[0]}{others}"
+        did = "waited for" if reading[0].get("handed") is True else "read"
+        where += f", while it {did} {reading[0].get('tensor')}{others}"
     placed, remaining = outcome.get("placed_bytes"), outcome.get("remaining_bytes")
     ahead = ""
     if placed is not None and remaining:

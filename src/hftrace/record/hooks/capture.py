@@ -17,12 +17,9 @@ from hftrace.record.hooks.points import Call
 from hftrace.record.patching import original_code
 from hftrace.record.recorder import Recorder
 from hftrace.record.thread_state import OpenSpan
-from hftrace.schema import events, journal, lines
+from hftrace.schema import lines
 from hftrace.schema.redact import redact, redact_value
 from hftrace.schema.secrets.sources import field_names
-
-SLICES_PER_LINE = 4000
-"""Items of one journal line: the names of 100,000 tensors at once would be 30 MB in three copies."""
 
 
 def basename(path: Any) -> str:
@@ -266,24 +263,6 @@ def shard_argument(recorder: Recorder, call: Call) -> dict[str, Any] | None:
     packed = call.first()
     path = packed[0] if isinstance(packed, tuple) and packed else None
     return {"file": basename(path)} if path else None
-
-
-def lazy_slices(recorder: Recorder, call: Call) -> dict[str, Any] | None:
-    """``convert_and_load_state_dict_in_model(model, state_dict, ...)``: names the lazy slices by identity.
-
-    The slices all exist now and stay referenced by this dictionary, so their
-    identities are unique for as long as the function runs.
-    """
-    state_dict = call.get("state_dict")
-    current = recorder.current()
-    if not isinstance(state_dict, Mapping) or current is None:
-        return None
-    recorder.readers.expected = True
-    keys, values = iter(state_dict), iter(state_dict.values())
-    while part := list(itertools.islice(keys, SLICES_PER_LINE)):
-        identities = list(map(id, itertools.islice(values, len(part))))
-        recorder.writer.write(events.encode_columns(journal.SLICES, current.id, [part], [identities]))
-    return {"tensors": len(state_dict)}
 
 
 def renaming(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
 from hftrace.analysis.ending.part import ended_load_start_ns
+from hftrace.analysis.time.arrival import was_asking
 from hftrace.analysis.time.load_names import load_groups
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.whose import failed_loads
@@ -149,7 +150,7 @@ def answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[s
     if (found.tensor or found.file) and not (found.progress == 1 and found.phase in AFTER_WEIGHTS):
         yield "at", _place(found, short), PLAIN
     if found.reading:
-        yield "reading", _reading(found, short), PLAIN
+        yield "waiting for" if was_asking(trace) else "reading", _reading(found, short), PLAIN
     if not short and (times := _times(trace, found)):
         yield "when", times, PLAIN
     if found.progress is not None:

@@ -11,6 +11,7 @@ from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.loader import UNRECOGNISED, is_unrecognised, traced_as
 from hftrace.analysis.lost import is_stopped
 from hftrace.analysis.request import asked_keywords
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.load_names import LoadTrace, has_several, load_groups
 from hftrace.analysis.time.loads import only_model_trace
 from hftrace.analysis.time.moved import untouched_bytes
@@ -343,6 +344,7 @@ def _read(trace: Trace) -> str:
             text += f" in {units.duration(reading_ns(trace))}{whose}, {units.rate(rate)}"
             text += efficiency_words(trace)
             text += " with dequantising" * any(file.format == "gguf" for file in weight_files(trace))
+        text += f", {came.words}" if (came := arrival(trace)) is not None else ""
         parts.append(text)
     if moved.mapped:
         text = f"{units.byte_count(moved.mapped)} memory-mapped"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hftrace import units
 from hftrace.analysis.ledger.tensors import fold, fold_names
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.load_names import has_several, load_names
 from hftrace.analysis.time.loads import load_traces, unplaced_rows
 from hftrace.render.chosen import chosen_rows, nothing_chosen
@@ -14,6 +15,7 @@ from hftrace.render.statistics import statistics_block, with_statistics
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, STRONG, TIMES, Block
 from hftrace.render.views.options import Rows, ViewOptions
+from hftrace.schema.model import Tensor
 from hftrace.schema.trace import Trace
 
 MEMBERS = 40
@@ -105,11 +107,6 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
     """Returns the cells of one tensor, or of the same one in several layers."""
     tensor = trace.tensors[row]
     size = tensor.bytes if tensor.bytes is not None else tensor.stored_bytes
-    spent = (
-        tensor.read_end_ns - tensor.read_start_ns
-        if tensor.read_start_ns is not None and tensor.read_end_ns is not None
-        else None
-    )
     several = f" {TIMES} {layers}" if layers > 1 else ""
     origin = tensor.provenance or "not placed"
     if tensor.tied_to:
@@ -122,11 +119,21 @@ def _tensor_row(trace: Trace, row: int, label: str, layers: int = 1, style: str 
             known(tensor.device) + (f" ({tensor.offload})" if tensor.offload else ""),
             origin,
             units.byte_count(None if size is None else size * layers),
-            units.duration(spent) if layers == 1 else "",
+            _read_words(trace, tensor) if layers == 1 else "",
             file_words(tensor.file, tensor.files) if layers == 1 else "",
         ),
         style or (BAD if tensor.kind == "unused" else PLAIN),
     )
+
+
+def _read_words(trace: Trace, tensor: Tensor) -> str:
+    """Returns how long it took to read a tensor; ``ahead`` for one that arrived before it was asked for."""
+    if tensor.asked_ns is not None:
+        came = arrival(trace)
+        return "ahead" if came is not None and came.in_background else units.UNKNOWN
+    if tensor.read_start_ns is None or tensor.read_end_ns is None:
+        return units.duration(None)
+    return units.duration(tensor.read_end_ns - tensor.read_start_ns)
 
 
 def _folded_tensors(trace: Trace, chosen: Sequence[int], limit: int | None) -> tuple[list[Row], list[str]]:
@@ -158,7 +165,7 @@ def _folded_tensors(trace: Trace, chosen: Sequence[int], limit: int | None) -> t
                     "",
                     "",
                     units.byte_count(sum(sizes[row] or 0 for row in group.rows)),
-                    units.duration(sum(times)) if times else units.UNKNOWN,
+                    units.duration(sum(times)) if times else _read_words(trace, trace.tensors[group.rows[0]]),
                     names.pop() if len(names) == 1 else units.count(len(names), "file"),
                 ),
                 STRONG,

@@ -10,6 +10,7 @@ from typing import Any
 
 from hftrace import units
 from hftrace.analysis.memory.usage import process_memory
+from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.session import (
     UNRECORDED,
     Part,
@@ -153,11 +154,14 @@ def _lines(
     used.update(extra)
     yield from legend(used, width)
     if made.reads or made.waits:
-        yield [
-            ("░▒▓█", phase_style("weights")),
-            (" share of the column spent reading", DIM),
-            *([(" or ", DIM), ("waiting", WARN), (" for reads", DIM)] if made.waits else []),
-        ]
+        what, how = [(" share of the column spent", DIM)], []
+        if made.reads:
+            how.append([(" reading", DIM)])
+        if made.waits:
+            target = " for weights that were asked for" if arrival(trace) is not None else " for reads"
+            how.append([(" ", DIM), ("waiting", WARN), (target, DIM)])
+        joined = [part for each in how for part in [(" or", DIM), *each]][1:]
+        yield [("░▒▓█", phase_style("weights") if made.reads else WARN), *what, *joined]
 
 
 def _outside(trace: Trace, width: int) -> Iterable[Line]:

@@ -248,7 +248,7 @@ def node_label(trace: Trace, node: Node, parent: Node | None, room: int, layout:
             *_named(node.label, shard_amount(node), room - (6 if layout.wide else 2), PLAIN, ", "),
         ]
     if node.kind == "wait":
-        threads = units.count(int(node.attributes.get("threads") or 0), "reader thread")
+        threads = units.count(int(node.attributes.get("threads") or 0), f"{node.attributes['whose']} thread")
         line = f"waiting for {threads}"
         words = shard_split_words(node)
         if words and width_of(line) + width_of(words) + 2 <= room:

@@ -28,6 +28,7 @@ def ask(monkeypatch):
         waiting=6,
         user=1,
         system="ext4",
+        early=False,
     ):
         used = Used(user * S, S, 0, faults, 0)
         facts = {
@@ -35,6 +36,7 @@ def ask(monkeypatch):
             "reading_ns": spent,
             "storage_bytes": S,
             "weight_bytes": SimpleNamespace(read=S),
+            "comes_before": early,
             "weights_split": Split.of((waiting + user + 1) * S, used),
             "weight_files": [SimpleNamespace(format="safetensors", name="model.safetensors")],
         }
@@ -57,6 +59,7 @@ def test_pages_one_by_one(ask):
     "healthy",
     [
         {"rate": 500e6},
+        {"early": True},
         {"floor": None},
         {"source": "page cache"},
         {"spent": S // 2},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hftrace.record.hooks.capture import lazy_slices, loading_report
+from hftrace.record.hooks.capture import loading_report
 from hftrace.record.hooks.events import (
     place_first,
     place_second,
@@ -13,6 +13,7 @@ from hftrace.record.hooks.events import (
 )
 from hftrace.record.hooks.initializers import initializing_handler
 from hftrace.record.hooks.points import HookPoint
+from hftrace.record.hooks.slices import allocations, lazy_slices
 
 MODELING = "transformers.modeling_utils"
 MODEL = f"{MODELING}:PreTrainedModel"
@@ -24,6 +25,7 @@ POINTS = (
         "weights",
         since="D",
         begin=lazy_slices,
+        finish=allocations,
         parameters=("model", "state_dict", "load_config"),
     ),
     HookPoint(
@@ -69,6 +71,10 @@ POINTS = (
         parameters=("target_name", "param"),
     ),
     HookPoint(f"{MODELING}:_safe_load_bytes", "shard", since="D", optional=True),
+    # Threads that fill the page cache before anything is read, and a wait for them (HF_SHARD_PREFETCH).
+    HookPoint(
+        "transformers.distributed.utils:prefetch_checkpoint_shards", "prefetch", since="D", optional=True
+    ),
     HookPoint(
         "transformers.conversion_mapping:get_model_conversion_mapping",
         "convert",
