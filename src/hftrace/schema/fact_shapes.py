@@ -53,8 +53,18 @@ _MOVED: dict[str, Shape] = {
     "modules": [[ANY]],
 }
 
+_UNDER_WAY = {
+    "thread": TEXT,
+    "main": FLAG,
+    "function": TEXT,
+    "caller": TEXT,
+    "stack": TEXT,
+    "waits": {"call": TEXT, "file": TEXT},
+}
+"""A load that had begun when somebody attached to its process."""
 BLOCKS: dict[str, dict[str, Shape]] = {
     "header": {
+        "attached": {"time_ns": INTEGER, "under_way": [_UNDER_WAY], "still_under_way": [_UNDER_WAY]},
         "hftrace": TEXT,
         "command": TEXT,
         "argv": _TEXTS,
@@ -344,6 +354,7 @@ ATTRIBUTES: dict[str, Shape] = {
 
 FACTS: dict[str, dict[str, Shape]] = {
     **BLOCKS,
+    "attached": {**BLOCKS["header"]["attached"], "time_ns": AMOUNT},
     "at_start": _BYTES_HELD,
     "child": BLOCKS["header"]["children"]["unrecorded"][0],
     "children": {"count": INTEGER, "alive": INTEGER, "cpu_ns": AMOUNT},
