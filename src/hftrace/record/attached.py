@@ -24,9 +24,10 @@ from typing import Any
 from hftrace._version import __version__
 from hftrace.record import gil, session
 from hftrace.record.failures import ending_of
+from hftrace.record.hooks.beginnings import entry_codes
 from hftrace.record.ranks import own_rank
 from hftrace.record.recorder import shielded
-from hftrace.record.standing import entry_codes, standing
+from hftrace.record.standing import standing
 from hftrace.record.tracer import Tracer
 from hftrace.schema.redact import learn_process, redact, redact_arguments
 from hftrace.system.floors import storage_facts

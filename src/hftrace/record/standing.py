@@ -7,7 +7,6 @@ Python 3.13 that would keep what they hold alive.
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
 import types
@@ -16,9 +15,6 @@ from typing import Any
 
 from hftrace.record.callers import LIBRARIES
 from hftrace.record.frames import is_own
-from hftrace.record.hooks.lookup import find
-from hftrace.record.hooks.tables import POINTS
-from hftrace.record.patching import original_code
 from hftrace.schema.redact import redact
 from hftrace.system.waits import waits_of
 
@@ -28,30 +24,12 @@ _OWN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.s
 _OWN_THREADS = "hftrace-"
 
 
-def entry_codes() -> dict[types.CodeType, str]:
-    """Returns the code of each function that is a load and is there by now, with its name."""
-    codes: dict[types.CodeType, str] = {}
-    for point in POINTS:
-        if point.module not in sys.modules:
-            continue
-        if point.phase == "load" or point.function.endswith(".from_pretrained"):
-            try:
-                function = find(point).function
-                # The code around a decorated function is that of others, too.
-                inner = inspect.unwrap(function) if function is not None else None
-            except Exception:
-                continue
-            if isinstance(inner, types.FunctionType):
-                codes[original_code(inner)] = inner.__qualname__
-    return codes
-
-
 def standing(ours: Collection[int], entries: dict[types.CodeType, str]) -> list[dict[str, Any]]:
     """Returns where each thread stands, those in a load before others, then the main one.
 
     Args:
         ours: Threads of hftrace's own, by Python's number.
-        entries: What :func:`entry_codes` has found.
+        entries: What :func:`hftrace.record.hooks.beginnings.entry_codes` has found.
     """
     known = _threads()
     found = []

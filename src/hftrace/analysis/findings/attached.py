@@ -29,8 +29,7 @@ def attached_midway(trace: Trace) -> Iterator[Finding]:
         "attached-midway",
         f"Attached in the middle of {f'{len(found)} loads' if several else 'a load'}",
         f"{whole} under way when the recording began: {'; '.join(map(_words, found[:MAX_NAMED]))}. "
-        f"What of {'them' if several else 'it'} came before is not known, and no row of the ledgers is of "
-        f"{'them' if several else 'it'}.",
+        f"Nothing else is recorded of {'them' if several else 'it'}: no time, no row of any ledger.",
         "Take this trace for a look at where it stood. For a whole load, attach before it begins "
         "(--next-load).",
         internal=True,

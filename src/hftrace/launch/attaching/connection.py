@@ -119,7 +119,9 @@ class Connection:
         if readable:
             self._read()
 
-    def _ask(self, word: dict[str, str] | None, seconds: float, wanted: str | None = None) -> dict[str, Any] | None:
+    def _ask(
+        self, word: dict[str, str] | None, seconds: float, wanted: str | None = None
+    ) -> dict[str, Any] | None:
         try:
             if word is not None:
                 self._socket.sendall(json.dumps(word).encode("ascii") + b"\n")

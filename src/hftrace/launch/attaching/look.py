@@ -141,7 +141,7 @@ def beginning(answer: Mapping[str, Any], pid: int) -> Iterator[str]:
         caller = f", called at {load.get('caller')}" if load.get("caller") else ""
         yield (
             f"a load is under way already: {load.get('function')}{caller}, on {stand.get('thread')}; "
-            "of it only what begins from here on is recorded"
+            "of it nothing is recorded but where it stands"
         )
         waits = waits_words(stand)
         yield f"{stand.get('thread')} stands here{f', {waits}' if waits else ''} (most recent call first):"

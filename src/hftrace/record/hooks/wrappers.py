@@ -92,13 +92,14 @@ def observed_by(observer: type[SpanObserver], *, begins_load: bool = False) -> H
         original: Callable[..., Any],
     ) -> Callable[..., Any]:
         names = parameter_names(function)
-        state = recorder.state
+        state, earlier = recorder.state, recorder.earlier
         observing = observer(recorder, point, number, function)
         begin, finish, fail = observing.begin, observing.finish, observing.fail
 
         def call(*args: Any, **kwargs: Any) -> Any:
             # Worker threads of a load have no stack of their own: any open load will do for them.
-            if not (recorder.active if begins_load else recorder.open_loads) or state.busy:
+            idle = not (recorder.active if begins_load else recorder.open_loads) or state.busy
+            if idle and not (begins_load and earlier.codes and earlier.is_over(state, recorder.local.buffer)):
                 if begins_load and recorder.abandoned and recorder.in_child is not None:
                     begin_in_child, recorder.in_child = recorder.in_child, None
                     begin_in_child()
