@@ -11,11 +11,16 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from hftrace.record.buffers import Buffer
-    from hftrace.record.thread_state import ThreadState
+
+
+class Busy(Protocol):
+    """The state of a thread, as far as it is changed here."""
+
+    busy: bool
 
 
 class Earlier:
@@ -51,7 +56,7 @@ class Earlier:
             if number in self.codes and native is not None:
                 self.threads.add(native)
 
-    def is_over(self, state: ThreadState, buffer: Buffer) -> bool:
+    def is_over(self, state: Busy, buffer: Buffer) -> bool:
         """Returns whether this thread's earlier load has just been found to have returned.
 
         Args:

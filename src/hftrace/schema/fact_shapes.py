@@ -5,6 +5,7 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
+from hftrace.schema.attach_shapes import ATTACHED
 from hftrace.schema.counter_shapes import FLOORS, READERS
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.rank_shapes import ENDING_OF_RANK, MERGED_FROM, OF_JOB
@@ -53,18 +54,9 @@ _MOVED: dict[str, Shape] = {
     "modules": [[ANY]],
 }
 
-_UNDER_WAY = {
-    "thread": TEXT,
-    "main": FLAG,
-    "function": TEXT,
-    "caller": TEXT,
-    "stack": TEXT,
-    "waits": {"call": TEXT, "file": TEXT},
-}
-"""A load that had begun when somebody attached to its process."""
 BLOCKS: dict[str, dict[str, Shape]] = {
     "header": {
-        "attached": {"time_ns": INTEGER, "under_way": [_UNDER_WAY], "still_under_way": [_UNDER_WAY]},
+        "attached": ATTACHED,
         "hftrace": TEXT,
         "command": TEXT,
         "argv": _TEXTS,
@@ -354,7 +346,7 @@ ATTRIBUTES: dict[str, Shape] = {
 
 FACTS: dict[str, dict[str, Shape]] = {
     **BLOCKS,
-    "attached": {**BLOCKS["header"]["attached"], "time_ns": AMOUNT},
+    "attached": {**ATTACHED, "time_ns": AMOUNT},
     "at_start": _BYTES_HELD,
     "child": BLOCKS["header"]["children"]["unrecorded"][0],
     "children": {"count": INTEGER, "alive": INTEGER, "cpu_ns": AMOUNT},
