@@ -327,12 +327,9 @@ ATTRIBUTES: dict[str, Shape] = {
     "attached": {"hooks": AMOUNT, "offloaded": AMOUNT},
     "written": [{"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT}],
     "moves": _MOVES,
-    "prompt_tokens": AMOUNT,
-    "sequences": AMOUNT,
-    "steps": AMOUNT,
+    **dict.fromkeys(("prompt_tokens", "sequences", "steps", "text_characters"), AMOUNT),
     "streamer": TEXT,
     "text": TEXT,
-    "text_characters": AMOUNT,
     "token_ns": {"median": AMOUNT, "first": AMOUNT, "last": AMOUNT},
     "tokens": AMOUNT,
     "task": TEXT,
@@ -346,7 +343,7 @@ ATTRIBUTES: dict[str, Shape] = {
 
 FACTS: dict[str, dict[str, Shape]] = {
     **BLOCKS,
-    "attached": {**ATTACHED, "time_ns": AMOUNT},
+    "attached": ATTACHED,
     "at_start": _BYTES_HELD,
     "child": BLOCKS["header"]["children"]["unrecorded"][0],
     "children": {"count": INTEGER, "alive": INTEGER, "cpu_ns": AMOUNT},
