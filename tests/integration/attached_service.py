@@ -1,11 +1,12 @@
-"""A service that loads one model, and a second one when it is told to; files in its folder are its orders.
+"""A service that loads a model, and others when it is told to: a file in its folder is an order.
 
-    python attached_service.py FIRST SECOND HOW
+    python attached_service.py FIRST
 
-``HOW`` says what the second load meets: ``free``, or ``lock``: its class's ``__init__`` waits until the file
-``unlock`` is there.
+An order ``{"source": ..., "held": true}`` is a load; one that is held waits in its class's ``__init__`` until
+the file ``unlock`` is there. ``done-N`` says what came of the load of this number, and ``{}`` ends the service.
 """
 
+import json
 import os
 import sys
 import threading
@@ -13,57 +14,64 @@ import time
 
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-first, second, how = sys.argv[1:4]
-held = threading.Lock()
+lock = threading.Lock()
 
 
 class Held(LlamaForCausalLM):
     def __init__(self, config):
-        with held:
+        with lock:
             super().__init__(config)
 
 
-def there(name, take=False):
+def taken(name):
     if not os.path.exists(name):
-        return False
-    if take:
-        os.unlink(name)
-    return True
+        return None
+    with open(name) as file:
+        text = file.read()
+    os.unlink(name)
+    return text
 
 
-def say(name):
+def say(name, text=""):
     with open(name + ".new", "w") as file:
-        file.write(str(time.monotonic_ns()))
+        file.write(text)
     os.rename(name + ".new", name)
 
 
 def unlock():
-    while not there("unlock"):
+    while taken("unlock") is None:
         time.sleep(0.02)
-    held.release()
+    lock.release()
 
 
-def load():
-    kind = Held if how == "lock" else AutoModelForCausalLM
-    return kind.from_pretrained(second)
+def load(source, held=False):
+    if held:
+        lock.acquire()
+        threading.Thread(target=unlock, name="unlocker", daemon=True).start()
+    kind = Held if held else AutoModelForCausalLM
+    return kind.from_pretrained(source)
 
 
-before = {
-    name: value.__code__
-    for name, value in vars(sys.modules["transformers.modeling_utils"]).items()
-    if hasattr(value, "__code__")
-}
-AutoModelForCausalLM.from_pretrained(first)
-if how == "lock":
-    held.acquire()
-    threading.Thread(target=unlock, name="unlocker", daemon=True).start()
+modules = [module for name, module in sorted(sys.modules.items()) if name.startswith("transformers.m")]
+functions = [value for module in modules for value in vars(module).values() if hasattr(value, "__code__")]
+before = [function.__code__ for function in functions]
+load(sys.argv[1])
 say("ready")
 number = 0
-while not there("end"):
-    if there("load", take=True):
-        model = load()
-        number += 1
-        say(f"loaded-{number}")
-    time.sleep(0.02)
-after = vars(sys.modules["transformers.modeling_utils"])
-print(len(list(model.parameters())), all(after[name].__code__ is code for name, code in before.items()))
+while True:
+    order = taken("order")
+    if order is None:
+        time.sleep(0.02)
+        continue
+    asked = json.loads(order)
+    if not asked:
+        break
+    number += 1
+    try:
+        said = str(len(list(load(**asked).parameters())))
+    except Exception as error:
+        said = type(error).__name__
+    say(f"done-{number}", said)
+pairs = zip(functions, before, strict=True)
+changed = [function for function, code in pairs if function.__code__ is not code]
+print(number, changed)

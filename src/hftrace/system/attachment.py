@@ -5,11 +5,15 @@ Both sides come here, and the waiting one at its start: nothing of weight is imp
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum, which takes longest of all here
 import os
-import signal
 import stat
 import sys
-from collections.abc import Mapping
+
+TYPE_CHECKING = False
+"""As typing has it, which takes time to import."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VARIABLE = "HFTRACE"
 WAIT = ("wait", "wait:{pid}")
@@ -17,7 +21,7 @@ WAIT = ("wait", "wait:{pid}")
 SUFFIX = ".sock"
 STACKS_SUFFIX = ".stacks"
 """Of the file that takes the stacks of a process which cannot answer, beside its socket."""
-STACKS_SIGNAL: int = getattr(signal, "SIGRTMAX", 64) - 7
+STACKS_SIGNAL: int = getattr(_signal, "SIGRTMAX", 64) - 7
 """Asks for them. SIGUSR1 and SIGUSR2 belong to the programs that are traced: servers use both."""
 FOLDER_MODE, SOCKET_MODE = 0o700, 0o600
 MAX_PATH_BYTES = 107
