@@ -3,7 +3,7 @@
     python attached_service.py FIRST
 
 An order ``{"source": ..., "held": true}`` is a load; one that is held waits in its class's ``__init__`` until
-the file ``unlock`` is there. ``done-N`` says what came of the load of this number, and ``{}`` ends the service.
+the file ``unlock`` is there. ``done-N`` says what came of the load of this number; ``{}`` ends the service.
 """
 
 import json
