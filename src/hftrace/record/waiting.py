@@ -15,6 +15,7 @@ import atexit
 import faulthandler
 import os
 import sys
+import time
 
 from hftrace.system import attachment
 
@@ -28,7 +29,7 @@ PARKS = sys.version_info >= (3, 12)
 more than one thread, and the program has only its own."""
 PARK_SECONDS = 1.0
 """A fork waits no longer for that."""
-MOST_YIELDS = 1000
+GONE_SECONDS = 0.1
 BACKLOG = 4
 
 
@@ -128,10 +129,9 @@ class Waiting:
         before = _threads()
         self.close()
         self._running.acquire(timeout=PARK_SECONDS)
-        for _ in range(MOST_YIELDS):
-            # Its last steps are out of Python's sight, and the kernel still counts it.
-            if _threads() < before:
-                return
+        until = time.monotonic() + GONE_SECONDS
+        # Its last steps are out of Python's sight, and the kernel still counts it.
+        while _threads() >= before and time.monotonic() < until:
             os.sched_yield()
 
     def resume(self) -> None:
