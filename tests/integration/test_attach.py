@@ -209,7 +209,7 @@ def test_a_second_load_that_hangs_is_looked_at_and_no_row_is_of_it(service, mode
 
 
 def test_a_hub_that_does_not_answer_is_named(service, hub):
-    hub.hang("config.json", 15, times=9)
+    hub.hang("config.json", 9, times=9)
     service.order(source="org/slow")
     wait_for(lambda: "poll" in kernel_wait(service.pid), "the request")
     attaching = service.attach("--seconds", "3", "--stall", "1", "-o", "hub.json")

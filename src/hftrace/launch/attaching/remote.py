@@ -22,12 +22,15 @@ OPEN_SECONDS = 20.0
 PAUSE_SECONDS = 0.05
 _SOURCE = """
 import sys
-sys.path.append({place!r})
+added = {place!r} not in sys.path
+if added:
+    sys.path.append({place!r})
 try:
     from hftrace.record import waiting
     waiting.begin(once=True)
 finally:
-    sys.path.remove({place!r})
+    if added:
+        sys.path.remove({place!r})
 """
 
 
