@@ -12,6 +12,10 @@ MAX_LOADS = 32
 """A process has so many threads that load at once, and not more."""
 
 
+WORDS = {"futex": "waiting for a lock", "nanosleep": "asleep", "clock_nanosleep": "asleep"}
+"""What calls of the kernel mean that are about no file."""
+
+
 class UnderWay(NamedTuple):
     """A load that was under way before the recording began.
 
@@ -67,5 +71,7 @@ def _waits(value: Any) -> str | None:
     call = text(value.get("call")) if isinstance(value, dict) else None
     if call is None:
         return None
+    if call in WORDS:
+        return WORDS[call]
     file = text(value.get("file"))
-    return f"{call} of {file}" if file is not None else call
+    return f"waiting in {call}" + (f" of {file}" if file is not None else "")

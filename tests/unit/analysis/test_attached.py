@@ -36,7 +36,12 @@ def test_a_load_that_had_begun(still, ended):
     found = trace(time_ns=0, under_way=[LOAD], **({} if still is None else {"still_under_way": still}))
     (load,) = under_way(found)
     assert load == UnderWay(
-        LOAD["function"], "MainThread", "app.py:3", 'File "x.py", line 1 in f', "openat of /m/w", ended
+        LOAD["function"],
+        "MainThread",
+        "app.py:3",
+        'File "x.py", line 1 in f',
+        "waiting in openat of /m/w",
+        ended,
     )
     (finding,) = [each for each in all_findings(found) if each.rule == "H07"]
     assert "called at app.py:3, on MainThread, which stood at" in finding.evidence

@@ -40,7 +40,7 @@ def attached_midway(trace: Trace) -> Iterator[Finding]:
 def _words(load: UnderWay) -> str:
     words = load.function + (f", called at {load.caller}" if load.caller else "") + f", on {load.thread}"
     if load.at:
-        words += f", which stood at {load.at}" + (f" in {load.waits}" if load.waits else "")
+        words += f", which stood at {load.at}" + (f", {load.waits}" if load.waits else "")
     if load.ended is not None:
         words += ", and returned meanwhile" if load.ended else ", and had not returned at the end"
     return words

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.attached import WORDS
 
 MAX_LINES = 8
 """Frames that are printed; all of them are in the trace."""
@@ -30,11 +31,7 @@ def waits_words(stand: Stand) -> str:
     if not isinstance(waits, Mapping) or not waits.get("call"):
         return ""
     call, file = waits["call"], waits.get("file")
-    if call == "futex":
-        return "waiting for a lock"
-    if call in ("nanosleep", "clock_nanosleep"):
-        return "asleep"
-    return f"waiting in {call}" + (f" of {file}" if file else "")
+    return WORDS.get(call) or f"waiting in {call}" + (f" of {file}" if file else "")
 
 
 def stack_text(stands: Iterable[Stand]) -> str:

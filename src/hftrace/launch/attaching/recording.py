@@ -165,8 +165,7 @@ class _Watch:
         tail = JournalTail(run, target.pid)
         self._activity = JournalActivity(tail)
         self._follower = JournalFollower(run, tail, tensors=listener.on_progress is not None)
-        first = self._follower.state.first
-        first.pid, first.phase, first.name = target.pid, "attached", f"to process {target.pid}"
+        self._name = f"to process {target.pid}"
         self._standstill = Standstill(options.stall_seconds)
         self._looked = self._began
         self._now_ns = time.monotonic_ns()
@@ -179,6 +178,8 @@ class _Watch:
     def is_enough(self) -> bool:
         """Looks at the journal; returns whether all is recorded that was asked for."""
         state = self._follower.poll()
+        if state.first.phase == "start":
+            state.first.phase, state.first.name = "attached", self._name  # it has started long ago
         if self._listener.on_progress is not None:
             self._listener.on_progress(state)
         if self._options.next_load and state.first.loads:
