@@ -15,7 +15,7 @@ from hftrace.errors import HftraceError
 from hftrace.launch.attaching.target import Target
 from hftrace.system import attachment
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
 STOP_SECONDS = 120.0
 """At the end models may be looked through once more."""
 MAX_READ = 1 << 16
@@ -100,13 +100,16 @@ class Connection:
         """
         return self._ask({"do": "where"}, ANSWER_SECONDS)
 
-    def stop(self) -> bool:
+    def stop(self, *, answers: bool) -> bool:
         """Ends the recording; returns whether it has said so.
+
+        Args:
+            answers: Whether it has answered when it was asked last.
 
         Raises:
             GoneError: It has ended.
         """
-        answer = self._ask({"do": "stop"}, STOP_SECONDS, wanted="stopped")
+        answer = self._ask({"do": "stop"}, STOP_SECONDS if answers else ANSWER_SECONDS, wanted="stopped")
         return answer is not None and "stopped" in answer
 
     def wait(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hftrace.analysis.ending.evidence import piece
 from hftrace.errors import HftraceError
 from hftrace.launch.attaching import remote
 from hftrace.launch.attaching.connection import Connection, GoneError
@@ -28,6 +30,7 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, sampler_options
 from hftrace.launch.tail import JournalTail
 from hftrace.launch.watchdog import JournalActivity
 from hftrace.schema.journal import samples_path
+from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
 
 LOOK_SECONDS = 1.0
@@ -37,6 +40,7 @@ FIRST_LOOK_SECONDS = 10.0
 DEFAULT_STALL_SECONDS = 5.0
 """Whoever attaches has come because something stands still: it is told sooner than ``hftrace load`` does."""
 SAMPLER_SECONDS = 5.0
+SILENT = "it is stopped, or something holds its interpreter's lock"
 
 
 @dataclass(frozen=True)
@@ -86,15 +90,23 @@ def record(
         answer = _started(connection, target, path, options, interrupts, run.path, listener)
         for line in beginning(answer, target.pid):
             listener.on_stall(f"hftrace: {line}")
-        watch = _Watch(target, options, run.path, log, listener)
+        watch = _Watch(target, path, options, run.path, log, listener)
+        stopped = False
         with _sampled(target.pid, run.path, options.sample_hz):
             try:
                 _until_enough(connection, watch, interrupts)
-                connection.stop()
+                # One that has fallen silent since the last look is not waited for as one that answers.
+                answers = watch.answers and connection.where() is not None
+                stopped = connection.stop(answers=answers)
             except GoneError:
                 pass  # its end is in the journal, or it was killed
         watch.finish()
-    return build_trace(run.path, log.facts, witness)
+    trace = build_trace(run.path, log.facts, witness)
+    if not stopped and trace.outcome.get("status") == "killed" and target.lives():
+        # Nobody has killed it; only the recording ends here, for one that could not be told so.
+        ending = {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
+        trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
+    return trace
 
 
 @contextlib.contextmanager
@@ -125,7 +137,6 @@ def _started(
     """
     began, known = time.monotonic(), ""
     look = FIRST_LOOK_SECONDS
-    why = "it is stopped, or something holds its interpreter's lock"
     try:
         with interrupts.allowed():
             while True:
@@ -137,7 +148,7 @@ def _started(
                 text = target.stacks(socket)
                 waits = target.waits()
                 listener.on_stall(
-                    f"hftrace: process {target.pid} has not answered for {waited:.0f} s: {why}"
+                    f"hftrace: process {target.pid} has not answered for {waited:.0f} s: {SILENT}"
                     + (f"; its main thread waits in {waits}" if waits else "")
                     + ("; the stacks of all threads:" if text and text != known else "")
                 )
@@ -150,7 +161,7 @@ def _started(
         pass
     waited = time.monotonic() - began
     raise HftraceError(
-        f"process {target.pid} did not answer in {waited:.0f} s, so nothing was recorded: {why}"
+        f"process {target.pid} did not answer in {waited:.0f} s, so nothing was recorded: {SILENT}"
     )
 
 
@@ -158,8 +169,17 @@ class _Watch:
     """Looks at a recorded process every now and then."""
 
     def __init__(
-        self, target: Target, options: AttachOptions, run: Path, log: SupervisorLog, listener: Listener
+        self,
+        target: Target,
+        socket: str,
+        options: AttachOptions,
+        run: Path,
+        log: SupervisorLog,
+        listener: Listener,
     ) -> None:
+        self._target, self._socket = target, socket
+        self.answers = True
+        """Whether the process has answered when it was asked last."""
         self._options, self._log, self._listener = options, log, listener
         self._began = time.monotonic()
         tail = JournalTail(run, target.pid)
@@ -192,15 +212,41 @@ class _Watch:
         if not self._options.stall_seconds or time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        known, self.answers = self.answers, False  # a Ctrl-C may come while it is waited for
         answer = connection.where()
         if answer is None or "standing" not in answer:
-            self._listener.on_stall("hftrace: the process does not answer")
+            if known:
+                self._say_silent()
             return
+        self.answers = True
         self._activity.silent_seconds()
         self._now_ns = int(answer["time_ns"])
         last = round(self._activity.last_event * 1e9)
         for still in self._standstill.look(answer["standing"], self._now_ns, last):
             self._listener.on_stall(f"hftrace: {still_words(still, self._now_ns)}")
+
+    def _say_silent(self) -> None:
+        """Says where the process stands that does not answer, as it is seen from outside."""
+        text, waits = self._target.stacks(self._socket), self._target.waits()
+        self._listener.on_stall(
+            f"hftrace: the process does not answer: {SILENT}"
+            + (f"; its main thread waits in {waits}" if waits else "")
+            + ("; the stacks of all threads:" if text else "")
+        )
+        for line in (text or "").splitlines():
+            self._listener.on_stall(line)
+        now, since = time.monotonic_ns(), round(self._activity.last_event * 1e9)
+        self._log.write(
+            STALL,
+            {
+                "since_ns": since,
+                "time_ns": now,
+                "silent_ns": now - since,
+                "phase": self._follower.state.first.phase if self._follower.is_loading else None,
+                "hosts": [],
+                "stack": text,
+            },
+        )
 
     def finish(self) -> None:
         """Writes down what stood still to the end."""

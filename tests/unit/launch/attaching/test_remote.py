@@ -56,7 +56,7 @@ def test_a_process_opens_its_socket_and_takes_it_away(process, tmp_path, monkeyp
         answer = connection.start(run, 60)
         assert answer is not None
         assert answer["python"] == sys.version.split()[0]
-        assert connection.stop()
+        assert connection.stop(answers=True)
     assert list(run.glob(f"journal-*-{process.pid}.jsonl"))
     until = time.monotonic() + 10
     while os.listdir(tmp_path / "run" / "hftrace") and time.monotonic() < until:
