@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("hftrace.cli.plan", "Say what a load will take, and whether it fits, before it is done."),
     "load": ("hftrace.cli.load", "Trace one load in a fresh process."),
     "run": ("hftrace.cli.run", "Run a program, and trace every load that it makes."),
+    "attach": ("hftrace.cli.attach", "Trace a process that runs already."),
     "show": ("hftrace.cli.show", "Draw a saved trace."),
     "compare": ("hftrace.cli.compare", "Compare loads: which is better, by how much, is it noise, and why."),
     "bisect": ("hftrace.cli.bisect", "Find the version of transformers that made a load slower or larger."),

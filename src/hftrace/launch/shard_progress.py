@@ -132,6 +132,8 @@ def _tensor_sizes(path: str) -> dict[str, int] | None:
     times as long: nothing is to wait for that while the load runs.
     """
     sizes = {}
+    if not os.path.isfile(path):
+        return None  # to open a pipe may take for ever
     try:
         with open(path, "rb") as handle:
             length = int.from_bytes(handle.read(8), "little")

@@ -89,9 +89,13 @@ def dump_stacks(run: Path) -> str | None:
         not ready for it, or does not answer because it is stopped or stuck in the kernel.
     """
     found = stacks_file(run)
-    if found is None or SIGNAL is None:
+    return dump_of(*found) if found is not None else None
+
+
+def dump_of(pid: int, path: Path) -> str | None:
+    """The same of any process that was told to write them there."""
+    if SIGNAL is None:
         return None
-    pid, path = found
     try:
         before = path.stat().st_size
         if not catches(pid, SIGNAL):

@@ -10,6 +10,7 @@ flat list of integers and strings is nothing that the garbage collector walks.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from typing import Any
 
 from hftrace.schema import events, journal
@@ -75,10 +76,19 @@ class ThreadBuffers(threading.local):
         registry.append((self.buffer, threading.current_thread().name))
 
 
-def drain(registry: list[tuple[Buffer, str]]) -> list[bytes]:
-    """Takes what all threads have buffered, as journal lines that are encoded already."""
+def drain(registry: list[tuple[Buffer, str]], left_out: Collection[int] = ()) -> list[bytes]:
+    """Takes what all threads have buffered, as journal lines that are encoded already.
+
+    Args:
+        registry: The buffers, with the names of their threads.
+        left_out: Threads of which nothing is recorded: what they have buffered is forgotten.
+    """
     lines: list[bytes] = []
     for buffer, _ in list(registry):
+        if buffer.thread in left_out:
+            for _, items in buffer.kinds:
+                items.clear()
+            continue
         for kind, items in buffer.kinds:
             if items:
                 count = len(items)

@@ -261,12 +261,13 @@ def calls_observed_by(observer: type[CallObserver]) -> HandlerBuilder:
         original: Callable[..., Any],
     ) -> Callable[..., Any]:
         names = parameter_names(function)
-        state = recorder.state
+        state, earlier = recorder.state, recorder.earlier
         observing = observer(recorder, point, number, function)
         begin, finish, fail = observing.begin, observing.finish, observing.fail
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not recorder.active or state.busy:
+            idle = not recorder.active or state.busy
+            if idle and not (earlier.codes and earlier.is_over(state, recorder.local.buffer)):
                 return original(*args, **kwargs)
             started = clock()
             generation, depth = state.generation, len(state.calls)

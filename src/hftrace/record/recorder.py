@@ -19,6 +19,7 @@ from typing import Any
 from hftrace.record import buffers, reader_clocks
 from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
+from hftrace.record.earlier import Earlier
 from hftrace.record.edges import Edges, counted_at, counted_since
 from hftrace.record.failures import told
 from hftrace.record.garbage import Watch
@@ -61,8 +62,7 @@ class Recorder:
         learn_process()  # before the first line
         self.pid = os.getpid()
         self.active = self.abandoned = False
-        self.open_loads = 0
-        self.error_count = 0
+        self.open_loads = self.error_count = 0
         self._lock = threading.RLock()  # as the journal's, which says why
         self.span_numbers, self._hooks = itertools.count(1), itertools.count(1)
         self._threads: list[tuple[buffers.Buffer, str]] = []
@@ -82,20 +82,19 @@ class Recorder:
         self.models: list[tuple[int, Callable[[], Any]]] = []
         """The span of each load, and what returns its finished model, or None once that is gone."""
         self.local = buffers.ThreadBuffers(self._threads)
-        self.state = ThreadState()
+        self.earlier = Earlier()
+        self.state = ThreadState(self.earlier)
         self.writes = WriteLog()
         self.belongings: dict[Any, Any] = {}  # see hftrace.record.belongings
         self._load_stacks: list[list[OpenSpan]] = []
         """For each open load, innermost last, the stack of its thread."""
         self.edges = Edges(exact_peaks=exact_peaks)
         self.memory, self.devices = self.edges.memory, self.edges.devices
-        self.garbage = Watch()
-        self.readers = Readers()
+        self.garbage, self.readers = Watch(), Readers()
         self.files = KeptFiles(directory)
-        self.reserve = Reserve(journal.journal_path(directory, self.pid, rank))
-        self.writer = JournalWriter(
-            journal.journal_path(directory, self.pid, rank), self._drain, self._expects_events
-        )
+        path = journal.journal_path(directory, self.pid, rank)
+        self.reserve = Reserve(path)
+        self.writer = JournalWriter(path, self._drain, self._expects_events)
         self.write(
             lines.Header(
                 {
@@ -364,7 +363,8 @@ class Recorder:
         return self.open_loads > 0
 
     def _drain(self) -> list[WrittenLine]:
-        batches: list[WrittenLine] = [*buffers.drain(self._threads), *self.garbage.drain()]
+        batches: list[WrittenLine] = [*buffers.drain(self._threads, self.earlier.threads)]
+        batches += self.garbage.drain()
         others: list[lines.Line] = []
         while self._announced < len(self._threads):
             buffer, name = self._threads[self._announced]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from hftrace.record.earlier import Earlier
 from hftrace.record.edges import Counted
 from hftrace.record.import_state import ImportState
 
@@ -30,7 +31,7 @@ class OpenSpan:
 class ThreadState(threading.local):
     """What is open on this thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Earlier | None = None) -> None:
         self.stack: list[OpenSpan] = []
         self.told: Any = None  # what hftrace.record.failures has said of an exception that passes
         self.late: Any = None  # what hftrace.record.hooks.late has found running
@@ -41,8 +42,9 @@ class ThreadState(threading.local):
         self.alone = False  # whether what begins now is the program's own: no load's, whatever is open
         self.imports = ImportState()
         """What it imports inside of loads, and before them where that is recorded (``record_imports``)."""
-        self.busy = False
-        """True while our own code runs on this thread: its calls are not the host's."""
+        self.busy = earlier is not None and threading.get_ident() in earlier.codes
+        """True while our own code runs on this thread: its calls are not the host's. And while a load goes
+        on here that began before the recording."""
         self.dequantized = 0
         """When the last call of gguf's ``dequantize`` began, until what it returned is used."""
         self.gguf_keys: list[str] = []

@@ -16,6 +16,7 @@ from hftrace.record.belongings import of_recorder
 from hftrace.record.calls import calls_of
 from hftrace.record.children import Children
 from hftrace.record.environment import collect
+from hftrace.record.hooks.beginnings import entry_codes
 from hftrace.record.hooks.classes import classes_of, known_classes, points_of
 from hftrace.record.hooks.events import EventHandler, undecorated
 from hftrace.record.hooks.generations import installed_loader, loader_facts
@@ -107,6 +108,7 @@ class Tracer:
         """Installs the hook points that can be, watches for the rest, and begins to record."""
         shielded(self.recorder, "memory at the start", self._note_memory)
         shielded(self.recorder, "rank", self._note_rank)
+        shielded(self.recorder, "earlier", self.recorder.earlier.look, entry_codes)
         self.recorder.on_module = self._module_arrived
         self.recorder.on_model_class = self._model_class
         self._globals.look()

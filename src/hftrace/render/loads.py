@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from hftrace import units
 from hftrace.analysis.as_loaded import as_loaded
+from hftrace.analysis.attached import under_way
 from hftrace.analysis.ledger.tensors import group_totals, tensor_sums
 from hftrace.analysis.memory.earlier import Earlier, first_held, held_earlier
 from hftrace.analysis.time.load_names import BESIDE_MODELS, LoadName, LoadTrace, load_groups, load_names
@@ -35,7 +36,7 @@ def title_of(trace: Trace, room: int) -> str:
     """
     names = load_names(trace)
     if not names:
-        return str(trace.request.get("class") or "no load")
+        return str(trace.request.get("class") or ("no whole load" if under_way(trace) else "no load"))
     counts: Counter[str] = Counter()
     for name in sorted(names, key=lambda name: (name.place, name.number)):
         counts[_title_word(name, alone=len(names) == 1)] += 1

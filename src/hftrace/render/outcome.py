@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.attached import under_way
 from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.lost import stop_reason, unrecorded_loads
 from hftrace.analysis.time.instead import seen_instead
@@ -147,4 +148,7 @@ def no_load_words(trace: Trace) -> str:
     """Returns what a session did that has no load in it; empty where it has one, or cannot say."""
     if span_index(trace).load_rows or "surroundings" not in trace.header:
         return ""
-    return instead_words(seen_instead(trace)) or "nothing that hftrace sees"
+    seen = instead_words(seen_instead(trace))
+    if under_way(trace):
+        return "a load that had begun before the recording" + (f"; {seen}" if seen else "")
+    return seen or "nothing that hftrace sees"

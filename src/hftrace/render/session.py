@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hftrace import units
+from hftrace.analysis.attached import under_way
 from hftrace.analysis.findings.silence import doubts
 from hftrace.analysis.time.phases import attributed_share, phase_times
 from hftrace.analysis.time.session import (
@@ -56,7 +57,7 @@ def stretch_words(
     """
     if command == "load":
         return "the interpreter and hftrace"
-    whole = whole or ("program" if command == "run" else "block")
+    whole = whole or {"run": "program", "attach": "recording"}.get(str(command), "block")
     start = place_words(after)
     if last:
         return f"{start} → end of the {whole}" if after is not None else f"until the end of the {whole}"
@@ -130,7 +131,8 @@ def took_words(trace: Trace) -> str:
     outside = spent.pop(OUTSIDE, 0)
     words += [f"{kind} {units.duration(time)}{added}" for kind, time in spent.items()]
     if outside >= LEAST_SHARE * wall:
-        words.append(f"outside of these {units.duration(outside)}")
+        also = ", or in a load that had begun before," if under_way(trace) else ""
+        words.append(f"outside of these{also} {units.duration(outside)}")
     if own >= LEAST_SHARE * wall:
         words.append(f"hftrace itself {units.duration(own)}")
     if len(words) > 1:

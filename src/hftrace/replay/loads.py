@@ -13,6 +13,7 @@ from hftrace.replay.headers import StoredTensor
 from hftrace.replay.mismatches import Mismatch, errors_of, messages, mismatches
 from hftrace.replay.nesting import roots
 from hftrace.replay.reader import OpenedSpan, Process
+from hftrace.replay.reported import reported_names
 from hftrace.replay.timeline import LatestOpen, Timeline, timelines_by_thread
 from hftrace.replay.weight_files import WeightFile, add_files
 from hftrace.schema import lines
@@ -196,7 +197,7 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         requests=requests_by_file(spans),
         assigns=any(span.attributes.get("assigns") is True for span in spans),
         elsewhere=max((int(span.attributes.get("elsewhere", 0)) for span in spans), default=0),
-        reported=_reported(spans),
+        reported=reported_names(spans),
         mismatches=mismatches([span.attributes for span in spans], errors_of(load, said)),
         initializing=[(span.start, span.end or span.start) for span in spans if span.phase == "initialize"],
         built_on=built_on,
@@ -217,28 +218,6 @@ def _parts_read(spans: list[OpenedSpan]) -> dict[str, int]:
 
 def _says_device(span: OpenedSpan) -> bool:
     return span.phase == "instantiate" and span.attributes.get("device") is not None
-
-
-MAX_REPORTED = 10_000
-"""A report of so many names of one kind may have been cut."""
-AT_LAST = "missing at last"
-"""What is still missing in the last report of a load: without what its class does not expect in a file."""
-
-
-def _reported(spans: list[OpenedSpan]) -> dict[str, set[str]]:
-    """Returns the names that the loader reported, by what it said of them."""
-    reported: dict[str, set[str]] = {}
-    # 5.x drops from its last report what the class leaves out on purpose.
-    last = [span for span in spans if span.phase == "finalize" and "unexpected" in span.attributes]
-    for word, among in (("missing", spans), ("unexpected", last or spans), ("mismatched", spans)):
-        for span in among:
-            names = span.attributes.get(word)
-            if isinstance(names, list):
-                reported.setdefault(word, set()).update(map(str, names))
-    reports = last or [span for span in spans if "unexpected" in span.attributes]
-    if reports:
-        reported[AT_LAST] = {str(name) for span in reports for name in span.attributes.get("missing") or ()}
-    return reported
 
 
 def requests_by_file(spans: list[OpenedSpan]) -> dict[tuple[str, str], int]:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from hftrace.replay.events import Placement
 from hftrace.replay.keys import STATE_DICT, Stored
-from hftrace.replay.loads import MAX_REPORTED
 from hftrace.replay.quantized import is_quantized, only_passed
+from hftrace.replay.reported import MAX_REPORTED
 from hftrace.replay.tensor_times import Times
 from hftrace.replay.unpacking import DEQUANTIZE
 from hftrace.schema.lines import Layout, Write

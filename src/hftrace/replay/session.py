@@ -41,6 +41,20 @@ def session_facts(
     return {**session, "wall_ns": bounds[1] - bounds[0]}
 
 
+def attached_facts(process: Process, base: int) -> dict[str, Any]:
+    """Returns when somebody attached to a process that ran, and the loads that had begun by then.
+
+    Args:
+        process: The first of the trace.
+        base: The trace's clock base.
+    """
+    facts: dict[str, Any] = {}
+    for fact in process.facts.get("attached", []):
+        facts.update(fact)
+    time = facts.get("time_ns")
+    return {"attached": {**facts, "time_ns": None if time is None else time - base}} if facts else {}
+
+
 def calls_facts(processes: list[Process]) -> dict[str, Any]:
     """Returns the calls that are no loads and were only counted, by phase; nothing where all were written.
 

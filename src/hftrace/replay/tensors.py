@@ -20,7 +20,7 @@ from hftrace.replay.keys import (
     keys_by_name,
     stored_tensors,
 )
-from hftrace.replay.loads import AT_LAST, LoadRecord
+from hftrace.replay.loads import LoadRecord
 from hftrace.replay.mismatches import row_of
 from hftrace.replay.parts import whole_shape
 from hftrace.replay.provenance import (
@@ -34,6 +34,7 @@ from hftrace.replay.provenance import (
     without_a_header,
     without_a_key,
 )
+from hftrace.replay.reported import AT_LAST
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, same_objects, ties_of

@@ -33,6 +33,7 @@ from hftrace.replay.restored import hidden
 from hftrace.replay.salvage import forget_unknown
 from hftrace.replay.samples import read_samples
 from hftrace.replay.session import (
+    attached_facts,
     calls_facts,
     moves_facts,
     problems,
@@ -129,6 +130,7 @@ def _replay(
             {
                 **_header(processes, base),
                 **session_facts(processes, base, header or {}, from_start=started_ns is not None),
+                **attached_facts(first, base),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
                 **({"watched": ledgers.named} if ledgers.named else {}),

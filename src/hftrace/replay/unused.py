@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping
 
 from hftrace.replay.keys import Stored
-from hftrace.replay.loads import MAX_REPORTED, LoadRecord
+from hftrace.replay.loads import LoadRecord
+from hftrace.replay.reported import MAX_REPORTED
 from hftrace.schema.vocabulary import GGUF_TABLES
 
 

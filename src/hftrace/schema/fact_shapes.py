@@ -5,13 +5,14 @@ Facts that are not named here may be anything: a newer hftrace wrote them, and n
 
 from __future__ import annotations
 
+from hftrace.schema.attach_shapes import ATTACHED
 from hftrace.schema.counter_shapes import FLOORS, READING
 from hftrace.schema.model_shapes import ADAPTERS, CASTS, CODE, LOAD_HOOKS, MERGED, TRAINABLE
 from hftrace.schema.rank_shapes import ENDING_OF_RANK, MERGED_FROM, OF_JOB
 from hftrace.schema.shapes import AMOUNT, ANY, FLAG, INTEGER, NUMBER, SHARE, TEXT, Shape
 
-_TEXTS = [TEXT]
-_BY_NAME = {"*": TEXT}
+TEXTS = [TEXT]
+BY_NAME = {"*": TEXT}
 _AMOUNTS = {"*": AMOUNT}
 _REQUEST = {
     "class": TEXT,
@@ -24,7 +25,7 @@ _REQUEST = {
     "quantization_bits": NUMBER,
     "dequantize": FLAG,
     "keywords": {"*": ANY},
-    "uses": _BY_NAME,
+    "uses": BY_NAME,
     "ignored": [{"keyword": TEXT, "versions": TEXT}],
     "cache": {
         "asked": TEXT,
@@ -37,7 +38,7 @@ _REQUEST = {
     },
 }
 _ERROR = {"type": TEXT, "message": TEXT, "traceback": TEXT, "raised_at": TEXT, "raised_in": TEXT}
-_BYTES_HELD = {"rss_anon_bytes": AMOUNT, "rss_file_bytes": AMOUNT, "rss_shmem_bytes": AMOUNT}
+BYTES_HELD = {"rss_anon_bytes": AMOUNT, "rss_file_bytes": AMOUNT, "rss_shmem_bytes": AMOUNT}
 
 _MOVES = dict.fromkeys(
     (
@@ -46,7 +47,7 @@ _MOVES = dict.fromkeys(
     ),
     AMOUNT,
 )
-_MOVED: dict[str, Shape] = {
+MOVED: dict[str, Shape] = {
     **dict.fromkeys(("number", "load", "passes", "pass_ns", "unfinished", "left_out"), AMOUNT),
     "class": TEXT,
     "device": TEXT,
@@ -55,9 +56,10 @@ _MOVED: dict[str, Shape] = {
 
 BLOCKS: dict[str, dict[str, Shape]] = {
     "header": {
+        "attached": ATTACHED,
         "hftrace": TEXT,
         "command": TEXT,
-        "argv": _TEXTS,
+        "argv": TEXTS,
         "start_time": TEXT,
         "clock_base_ns": INTEGER,
         "wall_ns": AMOUNT,
@@ -82,17 +84,17 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         },
         "calls": {"left_out": {"*": {"calls": AMOUNT, "duration_ns": AMOUNT}}},
         "errors": [{"hook": TEXT, "message": TEXT}],
-        "moves": [{"pid": INTEGER, "rank": AMOUNT, **_MOVED}],
+        "moves": [{"pid": INTEGER, "rank": AMOUNT, **MOVED}],
         "lost": {"*": ANY},
-        "measured": _BY_NAME,
-        "processes": [{"pid": INTEGER, "rank": AMOUNT, "at_start": _BYTES_HELD, **OF_JOB}],
+        "measured": BY_NAME,
+        "processes": [{"pid": INTEGER, "rank": AMOUNT, "at_start": BYTES_HELD, **OF_JOB}],
         "merged": MERGED_FROM,
         "process": {"pid": INTEGER},
         "sampling": {
             "rate_asked_hz": NUMBER,
             "rate_reached_hz": NUMBER,
             "source": TEXT,
-            "missing": _BY_NAME,
+            "missing": BY_NAME,
             "limit": {"time_ns": INTEGER, "rss_anon_bytes": AMOUNT, "limit_bytes": AMOUNT},
             "ended": [
                 {
@@ -112,7 +114,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
             "left_at": TEXT,
             "recorded_until_ns": INTEGER,
         },
-        "surroundings": {"imported": _TEXTS, "mapped": _TEXTS, "storage_read_bytes": AMOUNT},
+        "surroundings": {"imported": TEXTS, "mapped": TEXTS, "storage_read_bytes": AMOUNT},
         "watched": [ANY],
         "threads": [{"pid": INTEGER, "thread": AMOUNT, "name": TEXT}],
         "variant": {"name": TEXT, "round": INTEGER, "environment": {"*": ANY}},
@@ -151,8 +153,8 @@ BLOCKS: dict[str, dict[str, Shape]] = {
                 "outside_allocator_bytes": AMOUNT,
             }
         ],
-        "hooks": {"found": AMOUNT, "missing": _TEXTS, "stand_ins": _BY_NAME},
-        "packages": {"*": {"distribution": TEXT, "version": TEXT, "requires": _TEXTS}},
+        "hooks": {"found": AMOUNT, "missing": TEXTS, "stand_ins": BY_NAME},
+        "packages": {"*": {"distribution": TEXT, "version": TEXT, "requires": TEXTS}},
         "loader": {
             "traced_as": TEXT,
             "versions": TEXT,
@@ -163,7 +165,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
             "collects_after_shards": FLAG,
         },
         "resource_limits": _AMOUNTS,
-        "variables": _BY_NAME,
+        "variables": BY_NAME,
     },
     "request": _REQUEST,
     "outcome": {
@@ -201,7 +203,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
                 "time_ns": INTEGER,
                 "silent_ns": AMOUNT,
                 "phase": TEXT,
-                "hosts": _TEXTS,
+                "hosts": TEXTS,
                 "stack": TEXT,
                 "last_stack": TEXT,
             }
@@ -225,7 +227,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "request": (_REQUEST, FLAG),
     "got": {
         "class": TEXT,
-        "classes": _TEXTS,
+        "classes": TEXTS,
         "dtype": TEXT,
         "source": TEXT,
         "module": TEXT,
@@ -290,12 +292,12 @@ ATTRIBUTES: dict[str, Shape] = {
     "freed": FLAG,
     "part": FLAG,
     "stale": FLAG,
-    "changed_by": _TEXTS,
-    "missing": _TEXTS,
-    "mismatched": _TEXTS,
-    "unexpected": _TEXTS,
-    "operations": _TEXTS,
-    "weight_files": _TEXTS,
+    "changed_by": TEXTS,
+    "missing": TEXTS,
+    "mismatched": TEXTS,
+    "unexpected": TEXTS,
+    "operations": TEXTS,
+    "weight_files": TEXTS,
     "alive": [INTEGER],
     "packages": [[ANY]],
     "bytecode": {
@@ -310,7 +312,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "devices": _AMOUNTS,
     "elsewhere": (_AMOUNTS, AMOUNT),
     "address_space": _AMOUNTS,
-    "inputs": _BY_NAME,
+    "inputs": BY_NAME,
     "asked": TEXT,
     "batch": AMOUNT,
     "cache": {"class": TEXT, "bytes": _AMOUNTS},
@@ -323,16 +325,13 @@ ATTRIBUTES: dict[str, Shape] = {
     "of_load": AMOUNT,
     "limits": _AMOUNTS,
     "parts_read": _AMOUNTS,
-    "largest_layer": {"bytes": AMOUNT, "names": _TEXTS},
+    "largest_layer": {"bytes": AMOUNT, "names": TEXTS},
     "attached": {"hooks": AMOUNT, "offloaded": AMOUNT},
     "written": [{"files": AMOUNT, "bytes": AMOUNT, "duration_ns": AMOUNT, "format": TEXT, "folder": TEXT}],
     "moves": _MOVES,
-    "prompt_tokens": AMOUNT,
-    "sequences": AMOUNT,
-    "steps": AMOUNT,
+    **dict.fromkeys(("prompt_tokens", "sequences", "steps", "text_characters"), AMOUNT),
     "streamer": TEXT,
     "text": TEXT,
-    "text_characters": AMOUNT,
     "token_ns": {"median": AMOUNT, "first": AMOUNT, "last": AMOUNT},
     "tokens": AMOUNT,
     "task": TEXT,
@@ -343,59 +342,3 @@ ATTRIBUTES: dict[str, Shape] = {
     },
 }
 """The same of the attributes of spans, of any phase. ``request`` is a flag in spans of the Hub's client."""
-
-FACTS: dict[str, dict[str, Shape]] = {
-    **BLOCKS,
-    "at_start": _BYTES_HELD,
-    "child": BLOCKS["header"]["children"]["unrecorded"][0],
-    "children": {"count": INTEGER, "alive": INTEGER, "cpu_ns": AMOUNT},
-    "process": {"rank": AMOUNT, "ranks": AMOUNT, **OF_JOB},
-    "session": {"start_ns": AMOUNT, "end_ns": AMOUNT, "entered_at": TEXT, "left_at": TEXT},
-    "surroundings": BLOCKS["header"]["surroundings"],
-    "got": {"span": AMOUNT, **ATTRIBUTES["got"]},
-    "keyword_uses": {"span": AMOUNT, "uses": _BY_NAME},
-    "own": {"thread": AMOUNT, "until_ns": AMOUNT},
-    "calls": BLOCKS["header"]["calls"],
-    "moves": _MOVED,
-    "released": {"load": AMOUNT, "class": TEXT, "time_ns": AMOUNT, "thread": AMOUNT},
-    "adapter_prefix": {"prefix": TEXT},
-    "stale": {"load": AMOUNT, "changed_by": _TEXTS},
-    "ties": {"groups": [_TEXTS]},
-    "tied": {"load": AMOUNT, "sources": {"*": ANY}},
-    "by_key": {"load": AMOUNT, "path": TEXT, "refused": _TEXTS},
-    "reading": {"open": [[AMOUNT]]},
-}
-"""By block of a journal's line of facts: what they have to be."""
-LINES: dict[str, dict[str, Shape]] = {
-    "attributes": ATTRIBUTES,
-    "file": {
-        "name": TEXT,
-        "path": TEXT,
-        "result": TEXT,
-        "size": AMOUNT,
-        "identity": [INTEGER],
-        "where": TEXT,
-        "client": FLAG,
-    },
-    "download": {"name": TEXT, "where": TEXT, "bytes": AMOUNT, "ok": FLAG},
-    "answer": {"bytes": AMOUNT, "end_ns": AMOUNT, "error": TEXT},
-    "model": {
-        "class": TEXT,
-        "module": TEXT,
-        "base_model_prefix": TEXT,
-        "quantizer": TEXT,
-        "training": FLAG,
-        "device_map": {"*": ANY},
-    },
-}
-"""The same of other lines of a journal that hold facts."""
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "child": ("time_ns",),
-    "process": ("rank", "ranks"),
-    "own": ("thread", "until_ns"),
-    "released": ("load", "class", "time_ns", "thread"),
-    "got": ("span",),
-    "keyword_uses": ("span",),
-    "file": ("name",),
-}
-"""Facts without which nothing can be made of the others."""

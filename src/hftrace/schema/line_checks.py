@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 
 from hftrace.schema import journal, lines
 from hftrace.schema.checks import MAX_AMOUNT, MAX_INTEGER, ROUNDING
-from hftrace.schema.fact_shapes import FACTS, LINES, REQUIRED
 from hftrace.schema.facts import Cleaner
 from hftrace.schema.journal import Damage
+from hftrace.schema.line_shapes import FACTS, LINES, REQUIRED
 from hftrace.schema.structure import is_structure
 
 Check: TypeAlias = Callable[[Any], bool]

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from hftrace.schema import fact_shapes
+from hftrace.schema import fact_shapes, line_shapes
 from hftrace.schema.checks import TABLES
 from hftrace.schema.model import Facts, Table
 from hftrace.schema.names import ALONE, AS_HOST, AS_PAIR, AS_PATH, IN_HOME, WIDE, Names, lowered
@@ -85,7 +85,11 @@ def _known_facts(shape: Any) -> Iterator[str]:
 
 
 _FACTS = frozenset(
-    name for value in vars(fact_shapes).values() if isinstance(value, Mapping) for name in _known_facts(value)
+    name
+    for module in (fact_shapes, line_shapes)
+    for value in vars(module).values()
+    if isinstance(value, Mapping)
+    for name in _known_facts(value)
 )
 
 

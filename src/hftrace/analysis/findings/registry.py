@@ -30,6 +30,7 @@ __all__ = ["MODULES", "Finding", "FindingKind", "all_findings", "catalogue", "fi
 MODULES = (
     "afterwards",
     "asked",
+    "attached",
     "casts",
     "code",
     "culprits",

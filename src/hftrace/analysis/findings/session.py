@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hftrace import units
+from hftrace.analysis.attached import is_attached
 from hftrace.analysis.findings.afterwards import CASTING
 from hftrace.analysis.findings.rules import Finding, rule
 from hftrace.analysis.time.session import (
@@ -88,6 +89,8 @@ def outside_dominates(trace: Trace) -> Iterator[Finding]:
     ]
     if not session_bounds(trace).known or trace.header.get("command") == "load" or not own:
         return
+    if is_attached(trace):
+        return  # what a process does that ran already, somebody knows who has come to look at it
     if trace.outcome.get("status", "ok") != "ok":
         return  # the share of what was cut short says nothing
     spent = (

@@ -27,6 +27,7 @@ from hftrace.record.tracer import Tracer
 from hftrace.schema import journal
 from hftrace.schema.redact import redact_arguments
 from hftrace.system.floors import storage_facts
+from hftrace.system.services import is_service
 
 RUN_VARIABLE = "HFTRACE_RUN"
 """Says where a program and its children record: ``PID:DIRECTORY``. The process that PID has started is
@@ -46,8 +47,6 @@ LOADERS = frozenset(
     }
 )
 """A process that has none of these has loaded nothing that is recorded."""
-_SERVICES = ("from multiprocessing.resource_tracker import", "from multiprocessing.forkserver import")
-"""What the processes run that ``multiprocessing`` keeps for itself."""
 
 
 class Place(NamedTuple):
@@ -107,11 +106,6 @@ def begin(place: Place | None = None) -> bool:
     _ending[:] = [atexit.register(functools.partial(_end, tracer, place))]
     shielded(tracer.recorder, "start", session.looked, tracer.recorder, began)
     return True
-
-
-def is_service() -> bool:
-    """Returns whether this process is one that ``multiprocessing`` keeps for itself."""
-    return any(word.startswith(_SERVICES) for word in sys.orig_argv)
 
 
 def _begin_in_child(tracer: Tracer, place: Place) -> None:

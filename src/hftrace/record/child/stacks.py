@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 from typing import IO
 
 from hftrace.schema.journal import stacks_path
+from hftrace.system.attachment import STACKS_SIGNAL
 
-SIGNAL: int | None = getattr(signal, "SIGRTMAX", 64) - 7 if hasattr(faulthandler, "register") else None
-"""Asks for the stacks. SIGUSR1 and SIGUSR2 belong to the programs that are traced: servers use both."""
+SIGNAL: int | None = STACKS_SIGNAL if hasattr(faulthandler, "register") else None
+"""Asks for the stacks."""
 
 _open: list[IO[bytes]] = []
 """Keeps the file from being closed: faulthandler knows its number alone."""

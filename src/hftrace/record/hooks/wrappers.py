@@ -97,7 +97,7 @@ def observed_by(
         original: Callable[..., Any],
     ) -> Callable[..., Any]:
         names = parameter_names(function)
-        state = recorder.state
+        state, earlier = recorder.state, recorder.earlier
         observing = observer(recorder, point, number, function)
         begin, finish, fail = observing.begin, observing.finish, observing.fail
         fetching = of_recorder(recorder, Fetches).running if in_fetch else ()
@@ -105,7 +105,8 @@ def observed_by(
         def call(*args: Any, **kwargs: Any) -> Any:
             # Worker threads of a load have no stack of their own: any open load will do for them.
             counts = recorder.active if begins_load else recorder.open_loads
-            if not (counts or (fetching and recorder.active)) or state.busy:
+            idle = not (counts or (fetching and recorder.active)) or state.busy
+            if idle and not (begins_load and earlier.codes and earlier.is_over(state, recorder.local.buffer)):
                 if begins_load and recorder.abandoned and recorder.in_child is not None:
                     begin_in_child, recorder.in_child = recorder.in_child, None
                     begin_in_child()

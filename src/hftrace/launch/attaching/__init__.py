@@ -1,0 +1,1 @@
+"""Tracing a process that runs already: finding it, talking to it, looking at where it stands."""
