@@ -1,8 +1,5 @@
 """What the facts of a journal's lines have to be, where no block or attribute of a trace says it."""
 
-Facts that are not named here may be anything.
-"""
-
 from __future__ import annotations
 
 from hftrace.schema.attach_shapes import ATTACHED
