@@ -28,6 +28,7 @@ NOT_RUN = {
     r"^docker |^kubectl ": "needs a daemon, or a cluster",
     r"^hftrace run vllm ": "needs vllm",
     r"^HFTRACE=\S+ uvicorn ": "serves until it is stopped: test_programs.py has services",
+    r"^hftrace attach ": "needs a process that waits: test_attach.py has some",
     r"--send\b": "needs a collector: test_otlp.py has a receiver",
     r"show TRACE --web": "opens a browser: test_page_in_browser.py drives the page",
     r"^hftrace tune ": "takes minutes: test_tune.py searches, with the same options",

@@ -14,7 +14,7 @@ from hftrace.cli.main import COMMANDS
 
 OTHERS = ("python", "HFTRACE=/traces/{pid}.json")
 """Commands of others that the examples use, and run."""
-ABBREVIATED = ("...", "[", "PATH", "N", "FILE", "FILE.pickle", "TEXT", "TRACE", "NAME", "FOLDER")
+ABBREVIATED = ("...", "[", "PATH", "N", "FILE", "FILE.pickle", "TEXT", "TRACE", "NAME", "FOLDER", "PID")
 
 
 def hftrace_words(words):
