@@ -1,25 +1,31 @@
 """Plans and really loads a small checkpoint of many model types, and compares the two exactly.
 
-    python scripts/plan_architectures.py [--most N] [--only TYPE ...] [--size 1MB] [--jobs N] [-o FILE]
+    python scripts/plan_architectures.py [--most N] [--only TYPE ...] [--jobs N] [--forks] [-o FILE]
 
 Of each type that can be written small: ``hftrace plan`` in a process of its own, then the load, traced. The
 names of the parameters, their number, their bytes by dtype and by device, the bytes of the buffers, the tied
 names, and what the loader reported missing are compared: plan with model, and ledger of the trace with model.
 A checkpoint is stored in bfloat16 and loaded in float32, so that every weight is read and cast; one of its
-keys is renamed, so that one is missing and one unexpected.
+keys is renamed, so that one is missing and one unexpected. With ``--forks`` plan and load are forks of one
+process, which spares most of the time, and the load is not traced: what the command adds is not run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +53,7 @@ SHOWN = 3
 """Names of each difference that are printed."""
 
 
-def compared(name: str, size: int) -> dict[str, Any]:
+def compared(name: str, size: int, forks: bool = False) -> dict[str, Any]:
     """Returns what came of one model type."""
     try:
         found = blueprint({"model_type": name, "most_bytes": size // 2, "float_bytes": 2})
@@ -68,16 +74,20 @@ def compared(name: str, size: int) -> dict[str, Any]:
     facts = {"name": name, "class": found["class"], "tensors": len(tensors)}
     with tempfile.TemporaryDirectory(prefix="hftrace-plans-") as folder:
         write(changed, folder, force=True)
-        spec = LoadSpec(model=folder, class_name=found["class"], keywords={dtype_keyword(): "float32"})
-        try:
-            plan = plan_load(spec)
-        except HftraceError as error:
-            plan = {"error": error.message}
-        try:
-            truth, ledger = _loaded(folder, found["class"])
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            if plan.get("error", "").startswith("this load would fail"):
+        if forks:
+            plan, (truth, ledger, why) = (
+                _forked(_dry, folder, found["class"]),
+                _forked(_result, folder, found["class"], False),
+            )
+        else:
+            spec = LoadSpec(model=folder, class_name=found["class"], keywords={dtype_keyword(): "float32"})
+            try:
+                plan = plan_load(spec)
+            except HftraceError as error:
+                plan = {"error": error.message}
+            truth, ledger, why = _result(folder, found["class"], True)
+        if truth is None:
+            if "error" in plan:
                 return {**facts, "result": "same", "why": f"both fail: {why}"}
             return {**facts, "result": "differs", "why": f"the load fails ({why}), the plan does not"}
     if "error" in plan:
@@ -100,13 +110,58 @@ def _of_plan(plan: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _loaded(folder: str, class_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what a real load ended with: by the model, and by the ledger of its trace."""
+def _forked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns what a function gives in a fork of this process."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "wb") as stream:
+                pickle.dump(function(*arguments), stream)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        said = stream.read()
+    os.waitpid(child, 0)
+    return pickle.loads(said)
+
+
+def _dry(folder: str, class_name: str) -> dict[str, Any]:
     import torch
     import transformers
 
+    from hftrace.record.child.plan import _behind, _is_refusal, _reader
+    from hftrace.record.child.plan_dry import dry_load
+    from hftrace.system.memory import HostMemory
+
+    try:
+        reader = _reader(HostMemory(reset=False))
+        keywords = {dtype_keyword(): torch.float32}
+        return dry_load(getattr(transformers, class_name), folder, keywords, {}, Path(folder), reader)
+    except Exception as error:
+        refusal, behind = _is_refusal(error), _behind(error)
+        said = f"{type(behind).__name__}: {behind}".splitlines()[0]
+        return {"error": said if refusal else f"this load would fail: {said}", "refusal": refusal}
+
+
+def _result(folder: str, class_name: str, traced: bool) -> tuple[Any, Any, str]:
+    """Returns what a load ended with, or why it did not."""
+    try:
+        return (*_loaded(folder, class_name, traced), "")
+    except Exception as error:
+        return None, None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _loaded(folder: str, class_name: str, traced: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what a real load ended with: by the model, and by the ledger of its trace."""
+    import torch
+    import transformers
+    from safetensors import safe_open
+
     file = Path(folder) / "trace.json"
-    with hftrace.trace(file):
+    with hftrace.trace(file) if traced else contextlib.nullcontext():
         owner = getattr(transformers, class_name)
         keywords = {dtype_keyword(): torch.float32}
         model, info = owner.from_pretrained(folder, output_loading_info=True, **keywords)
@@ -129,6 +184,15 @@ def _loaded(folder: str, class_name: str) -> tuple[dict[str, Any], dict[str, Any
         "tied": tied,
         "missing": set(info["missing_keys"]) & set(names.values()),
     }
+    # Of a parameter that a class lets be missing the loader says nothing.
+    silent = getattr(type(model), "_keys_to_ignore_on_load_missing", None) or ()
+    with safe_open(Path(folder) / "model.safetensors", "pt") as opened:
+        stored = set(opened.keys())
+    truth["missing"] |= {
+        name for name in truth["names"] - stored if any(re.search(each, name) for each in silent)
+    }
+    if not traced:
+        return truth, {}
     rows = [
         row
         for row in as_loaded(Trace.open(file)).tensors
@@ -170,7 +234,7 @@ def late(number: int, frame: Any) -> None:
     raise TimeoutError(f"it took more than {SECONDS} s")
 
 
-def some(names: list[str], size: int) -> int:
+def some(names: list[str], size: int, forks: bool) -> int:
     """Prints what came of some types, a line of JSON each."""
     import transformers
 
@@ -182,7 +246,7 @@ def some(names: list[str], size: int) -> int:
     for name in names:
         signal.alarm(SECONDS)
         try:
-            result = compared(name, size)
+            result = compared(name, size, forks)
         except Exception as error:
             result = {"name": name, "result": "failed", "why": f"{type(error).__name__}: {error}"[:300]}
         finally:
@@ -201,12 +265,13 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=None, help="these types")
     parser.add_argument("--size", default="1MB", help="of the model in float32")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--forks", action="store_true", help="spare the command and the trace")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-o", "--output", type=Path, default=None)
     options = parser.parse_args()
     size = parse_size(options.size)
     if options.worker:
-        return some(options.only, size)
+        return some(options.only, size, options.forks)
     from transformers import __version__
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
@@ -219,7 +284,11 @@ def main() -> int:
         batch, waiting = waiting[: options.jobs], waiting[options.jobs :]
         started = [
             subprocess.Popen(
-                [sys.executable, __file__, "--worker", "--size", options.size, "--only", *part],
+                [
+                    *(sys.executable, __file__, "--worker", "--size", options.size),
+                    *["--forks"] * options.forks,
+                    *("--only", *part),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,

@@ -190,8 +190,102 @@ def test_a_device_that_is_not_here_is_planned_with_in_every_version(run_cli, syn
 
 
 @pytest.mark.sparse
+def test_weights_that_wait_on_the_cpu_for_a_device_need_its_memory(run_cli, synthesize):
+    model = synthesize("llama-2-7b", "40MB")
+    done = run_cli("plan", model, "--gpu", "30MB", "--dtype", "bfloat16", "--json")
+    plan = json.loads(done.stdout)
+    waiting = plan["bytes_by_device"]["cpu"]
+    assert waiting > 5_000_000
+    assert plan["unread_bytes"] == waiting
+    assert plan["needs"]["cpu"] >= plan["end_anon_bytes"] + waiting
+
+
+@pytest.mark.sparse
+def test_no_cache_is_planned_for_more_than_a_model_is_made_for(run_cli, synthesize):
+    model = synthesize("gpt2", "4MB")
+    plan = json.loads(run_cli("plan", model, "--context", "5000", "--json").stdout)
+    assert plan["cache_bytes"] is None
+    assert "(max_position_embeddings)" in plan["cache_unknown_because"]
+    assert plan["fits"] is None
+
+
+@pytest.mark.sparse
+def test_a_pipeline_is_refused_by_its_name(run_cli, tmp_path):
+    parts = {"text_encoder": ["transformers", "CLIPTextModel"], "unet": ["diffusers", "UNet2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(parts))
+    (tmp_path / "text_encoder").mkdir()
+    (tmp_path / "text_encoder" / "config.json").write_text("{}")
+    done = run_cli("plan", str(tmp_path))
+    assert done.returncode == 2
+    assert "name one of its folders: text_encoder" in done.stderr
+
+
+@pytest.mark.sparse
 def test_devices_of_max_memory_are_counted_from_0(run_cli, synthesize):
     model = synthesize("llama-2-7b", "4MB")
     done = run_cli("plan", model, "--device-map", "auto", "--max-memory", '{"1": "1GB"}')
     assert done.returncode == 2
     assert "--max-memory names the devices 1: begin with 0" in done.stderr
+
+
+TABLES = """
+import torch, sys
+from pathlib import Path
+from torch import nn
+from hftrace.record.child.plan import _reader
+from hftrace.record.child.plan_dry import dry_load
+from hftrace.system.memory import HostMemory
+class Owner:
+    @classmethod
+    def from_pretrained(cls, model):
+        table = torch.arange(5_000_000).float().cos()  # 60 MB on the way, 20 MB at its end
+        del table
+        return nn.Linear(2, 2)
+found = dry_load(Owner, "", {}, {}, Path("."), _reader(HostMemory(reset=False)))
+print(found["peaks"]["anon"] - found["start"]["anon_bytes"])
+"""
+
+
+@pytest.mark.sparse
+def test_what_a_model_computes_of_itself_is_in_the_peak(run_python):
+    """Though it is gone before a weight comes."""
+    done = run_python("-c", TABLES)
+    assert done.returncode == 0, done.stderr
+    assert 38_000_000 < int(done.stdout) < 80_000_000
+
+
+PEEKED = """
+import sys, torch
+from safetensors.torch import save_file
+from pathlib import Path
+from hftrace.record.child.plan import _reader
+from hftrace.record.child.plan_dry import dry_load
+from hftrace.system.memory import HostMemory
+place = Path(sys.argv[1])
+save_file({f"t{n}": torch.zeros(250_000) for n in range(40)}, place)
+class Owner:
+    @classmethod
+    def from_pretrained(cls, model):
+        from safetensors import safe_open
+        module = torch.nn.Module()
+        with safe_open(model, "pt") as opened:
+            for name in opened.keys():
+                kept = opened.get_tensor(name)
+                kept[0].item()
+                setattr(module, name, torch.nn.Parameter(kept.to(torch.float16)))
+                files.append(kept)
+        return module
+files = []
+found = dry_load(Owner, str(place), {}, {}, Path("."), _reader(HostMemory(reset=False)))
+start, peaks = found["start"], found["peaks"]
+print(peaks["total"] - start["anon_bytes"] - start["file_bytes"])
+"""
+
+
+@pytest.mark.sparse
+def test_pages_of_a_file_count_once(run_python, tmp_path):
+    """Of 40 MB, one value of each tensor is looked at; the kernel maps more around it. Then all is cast."""
+    done = run_python("-c", PEEKED, str(tmp_path / "m.safetensors"))
+    assert done.returncode == 0, done.stderr
+    # 20 MB of halves beside it; what safetensors itself brings in is a little.
+    assert 59_000_000 < int(done.stdout) < 66_000_000

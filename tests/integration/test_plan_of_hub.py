@@ -65,3 +65,33 @@ def test_weights_without_such_headers_are_refused_and_not_fetched(hub, run_cli, 
     assert done.returncode == 1
     assert "a plan downloads no weights" in done.stdout + done.stderr
     assert hub.served("pytorch_model.bin") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("organisation/none",), "the Hub has no model organisation/none, or a private one"),
+        (("organisation/tiny-llama", "--revision", "none"), "organisation/tiny-llama has no revision none"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_named(hub, run_cli, tmp_path, words, said):
+    done = planned(run_cli, hub, tmp_path / "home", *words)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_what_is_in_the_cache_is_planned_when_the_hub_does_not_answer(hub, run_cli, run_python, tmp_path):
+    """As the load itself takes it from there."""
+    home = tmp_path / "home"
+    environment = {**hub.variables, "HF_HOME": str(home)}
+    fetched = run_python(
+        "-c", "import huggingface_hub as h; h.snapshot_download('organisation/tiny-llama')", env=environment
+    )
+    assert fetched.returncode == 0, fetched.stderr
+    environment["HF_ENDPOINT"] = "http://127.0.0.1:9"  # where nobody listens
+    done = run_cli("plan", "organisation/tiny-llama", "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    stored = sum(
+        each.stat().st_size for each in (hub.folder / "organisation" / "tiny-llama").glob("*.safetensors")
+    )
+    assert 0.99 < sum(json.loads(done.stdout)["bytes_by_dtype"].values()) / stored <= 1

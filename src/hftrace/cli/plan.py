@@ -56,8 +56,12 @@ def command(
     from hftrace.launch.planning import plan_load
 
     trace = None if against is None else _trace(against)
-    gpus = [parse_option("--gpu", units.parse_size, part.strip()) for part in gpu.split(",")] if gpu else []
-    given = parse_option("--cpu", units.parse_size, cpu) if cpu else None
+    gpus = (
+        [parse_option("--gpu", units.parse_size, part.strip()) for part in gpu.split(",")]
+        if gpu is not None
+        else []
+    )
+    given = parse_option("--cpu", units.parse_size, cpu) if cpu is not None else None
     chosen.check(model)
     asked = chosen.spec(model)
     gpus = gpus or _devices_of(asked.keywords.get("max_memory"))

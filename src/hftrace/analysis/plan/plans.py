@@ -90,6 +90,8 @@ def peak_doubt(found: Mapping[str, Any]) -> str | None:
     if not peaks:
         return None
     tensors = found.get("tensors") or {}
+    if found.get("reads_weights"):
+        return "a GGUF file is unpacked by numpy, whose memory is not seen"
     if "quantised" in tensors:
         return "what a quantiser takes on its way is not seen"
     added = peaks["anon"] - (found.get("start") or {}).get("anon_bytes", 0)

@@ -198,12 +198,24 @@ def _built(raw: Mapping[str, Any]) -> dict[str, Any]:
     ]
     parameters = {id(each): each.numel() for each in model.parameters()}
     return {
-        "config": json.loads(config.to_json_string()),
+        "config": _written(config),
         "class": type(model).__name__,
         "tensors": rows,
         "elements": sum(tensor.numel() for tensor in tensors.values() if tensor.is_floating_point()),
         "parameters": sum(parameters.values()),
     }
+
+
+def _written(config: Any) -> dict[str, Any]:
+    """Returns a config as ``save_pretrained`` writes it, or in full where that is read as another one.
+
+    What equals a default is left out; a default that is another value of the config (the width of OPT's
+    embeddings) is another one beside values that are smaller.
+    """
+    short: dict[str, Any] = json.loads(config.to_json_string())
+    if type(config).from_dict({**short}).to_dict() == config.to_dict():
+        return short
+    return json.loads(config.to_json_string(use_diff=False))  # type: ignore[no-any-return]
 
 
 def _classes_for(raw: Mapping[str, Any], model_type: str) -> Iterator[Any]:

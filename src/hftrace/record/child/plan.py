@@ -32,6 +32,7 @@ from hftrace.system.memory import HostMemory
 
 PLAN_FILE = "plan.json"
 OPTIONS_FILE = "options.json"
+PIPELINE_FILE = "model_index.json"
 
 
 _PERHAPS_OURS = (RuntimeError, TypeError, AttributeError, AssertionError, IndexError)
@@ -107,6 +108,7 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     refuse_weights()
     asked = dict(request.get("keywords") or {})
+    _check_pipeline(Path(request["model"]))
     model, asked = weightless(str(request["model"]), asked, folder)
     request = {**request, "model": model, "keywords": asked}
     check_possible(quantization, model)
@@ -129,6 +131,25 @@ def _plan(request: dict[str, Any], folder: Path) -> dict[str, Any]:
         "loader": loader_facts(),
         "python": sys.executable,
     }
+
+
+def _check_pipeline(folder: Path) -> None:
+    """Refuses the folder of a pipeline of diffusers, which holds several models."""
+    index = folder / PIPELINE_FILE
+    if (folder / "config.json").exists() or not index.is_file():
+        return
+    try:
+        parts = json.loads(index.read_text(encoding="utf-8"))
+        ours = [
+            name for name, where in parts.items() if isinstance(where, list) and where[0] == "transformers"
+        ]
+    except (OSError, ValueError, AttributeError, IndexError):
+        ours = []
+    models = [name for name in ours if (folder / name / "config.json").exists()]
+    words = f"name one of its folders: {', '.join(models)}" if models else "it has no model of transformers"
+    raise RequestError(
+        f"{folder} is a pipeline of diffusers, and a plan is of one model of transformers: {words}"
+    )
 
 
 def _check_devices(device_map: Any, options: dict[str, Any]) -> None:

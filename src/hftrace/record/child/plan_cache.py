@@ -21,6 +21,10 @@ def cache_bytes(model: Any, context: int, batch: int) -> tuple[int | None, str |
         return None, f"{type(model).__name__} generates no text, and keeps no cache"
     if getattr(model.config, "is_encoder_decoder", False):
         return None, "the cache of an encoder and a decoder is not planned"
+    most = getattr(_text_config(model.config), "max_position_embeddings", None)
+    if isinstance(most, int) and context > most:
+        # The meta device looks up no position: what the model has no place for would be counted all the same.
+        return None, f"{type(model).__name__} is made for {most} tokens (max_position_embeddings)"
     dtype = model.dtype
     try:
         with torch.device("meta"):
@@ -42,6 +46,14 @@ def cache_bytes(model: Any, context: int, batch: int) -> tuple[int | None, str |
     if not found:
         return None, f"{type(model).__name__} gave no cache"
     return sum(each.numel() * each.element_size() for each in found.values()), None
+
+
+def _text_config(config: Any) -> Any:
+    """Returns the part of a config that is of the model that writes text."""
+    try:
+        return config.get_text_config()
+    except (AttributeError, ValueError):  # not in old versions; more than one
+        return config
 
 
 def _tensors(value: Any, depth: int) -> Any:

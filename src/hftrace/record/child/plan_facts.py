@@ -77,6 +77,7 @@ def model_facts(model: Any, mode: Hollow, unseen: bool = False) -> dict[str, Any
     lazy = count = 0
     ways: dict[str, list[str]] = {}
     way_bytes: Counter[str] = Counter()
+    offloaded = _offloaded(model)
     names_of: dict[int, str] = {}
     tied: list[str] = []
     for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -89,7 +90,9 @@ def model_facts(model: Any, mode: Hollow, unseen: bool = False) -> dict[str, Any
         dtypes[dtype_name(parameter.dtype)] += size
         devices[place] += size
         count += parameter.numel()
-        if place == CPU and mode.mapped(parameter) is not None:
+        # What is moved to a device for each forward waits with the hooks, on the CPU.
+        waiting = offloaded.get(name, parameter) if parameter.device.type == META else parameter
+        if place == CPU and mode.mapped(waiting) is not None:
             lazy += size
         way = _way(parameter, place, mode, unseen)
         ways.setdefault(way, []).append(name)
@@ -109,6 +112,21 @@ def model_facts(model: Any, mode: Hollow, unseen: bool = False) -> dict[str, Any
         },
         "mapped_bytes": lazy,
     }
+
+
+def _offloaded(model: Any) -> dict[str, Any]:
+    """Returns the tensors that accelerate's hooks keep for modules whose own are on the meta device."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            weights = getattr(getattr(each, "weights_map", None), "dataset", None)
+            kept = getattr(weights, "state_dict", None)
+            if isinstance(kept, dict):
+                found.update({name: value for name, value in kept.items() if isinstance(value, torch.Tensor)})
+    return found
 
 
 def _logical(model: Any, count: int) -> int:

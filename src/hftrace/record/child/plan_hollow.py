@@ -98,7 +98,7 @@ class Hollow:
     def _unmap(self, mapping: Mapping) -> None:
         if mapping in self._mappings:
             self._mappings.remove(mapping)
-        self.ledger.take(FILE, sum(size for _, size in mapping.touched))
+        self.ledger.take(FILE, mapping.counted)
 
     # -- what is known of a tensor ---------------------------------------------------------------------
 
@@ -175,11 +175,11 @@ class Hollow:
             return self._like(func, args, kwargs, tensors, kind)
         involved = any(self._is_weight(each) for each in tensors)
         if not involved and kind == ANON:
-            return func(*args, **kwargs)
+            return self._done(func, args, kwargs)
         if func._schema.name == _ITEM:
             if (known := self.known(tensors[0])) is not None and known.blank and not is_saving():
                 self.looked.append(str(func))
-            return func(*args, **kwargs)
+            return self._peeked(tensors[0], func, args, kwargs)
         written = written_by(func, args, kwargs)
         if not written and is_view(func):
             return func(*args, **kwargs)
@@ -192,6 +192,27 @@ class Hollow:
         if not involved:
             return self._elsewhere(func, args, kwargs, kind)
         return self._computed(func, args, kwargs, tensors, kind)
+
+    def _done(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Returns what an operation gives that is done as ever.
+
+        What a model computes of itself may be large, and gone before a weight comes: old versions have
+        tables of all positions in each layer.
+        """
+        result = func(*args, **kwargs)
+        if any(each.numel() * each.element_size() >= MAPPED for each in tensors_in(result)):
+            self.ledger.settle()
+        return result
+
+    def _peeked(self, tensor: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Returns one value; what the kernel maps around it of a weight file is here in truth."""
+        found = self.mapped(tensor)
+        if found is None:
+            return func(*args, **kwargs)
+        before = self.ledger.file_bytes()
+        result = func(*args, **kwargs)
+        found[0].peeked += max(0, self.ledger.file_bytes() - before)
+        return result
 
     def _is_weight(self, tensor: Any) -> bool:
         known = self.known(tensor)
@@ -316,10 +337,7 @@ class Hollow:
             if found is None:
                 continue
             mapping, offset = found
-            size = each.numel() * each.element_size()
-            if (offset, size) not in mapping.touched:
-                mapping.touched.add((offset, size))
-                self.ledger.add(FILE, size)
+            self.ledger.add(FILE, mapping.read(offset, each.numel() * each.element_size()))
 
     def _sources(self, tensors: list[Any]) -> frozenset[Source]:
         found: frozenset[Source] = frozenset()

@@ -48,6 +48,10 @@ class Ledger:
             after = self._read()
             self._own = (self._own[0] + after[0] - before[0], self._own[1] + after[1] - before[1])
 
+    def file_bytes(self) -> int:
+        """Returns the file-backed memory that this process has in truth."""
+        return self._read()[1]
+
     def _real(self) -> tuple[int, int]:
         anon, file = self._read()
         return anon - self._own[0], file - self._own[1]

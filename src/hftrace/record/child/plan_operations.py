@@ -23,6 +23,20 @@ class Mapping:
     def __init__(self, path: str, start: int, size: int) -> None:
         self.path, self.start, self.end = path, start, start + size
         self.touched: set[tuple[int, int]] = set()
+        self.peeked = 0
+        """Bytes that this process has mapped in truth, for single values, and that nothing was told of."""
+        self.counted = 0
+        """Bytes that are in the ledger for it."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Returns how many bytes more are in memory once a part of it was read."""
+        if (offset, size) in self.touched:
+            return 0
+        self.touched.add((offset, size))
+        here = min(self.peeked, size)
+        self.peeked -= here
+        self.counted += size - here
+        return size - here
 
 
 class Storage:

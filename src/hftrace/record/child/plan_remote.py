@@ -45,7 +45,9 @@ def weightless(model: str, keywords: dict[str, Any], folder: Path) -> tuple[str,
     if os.path.exists(model) or model.count("/") > 1 or keywords.get("gguf_file") or offline:
         return model, keywords
     api = huggingface_hub.HfApi(token=keywords.get("token"))
-    info = api.model_info(model, revision=keywords.get("revision"), files_metadata=True)
+    info = _info(api, model, keywords.get("revision"))
+    if info is None:
+        return model, keywords  # the loader takes what is in the cache, or says that there is nothing
     sizes = {each.rfilename: each.size for each in info.siblings or ()}
     if "adapter_config.json" in sizes:
         return model, keywords  # an adapter is small, and its base is another repository
@@ -62,6 +64,27 @@ def weightless(model: str, keywords: dict[str, Any], folder: Path) -> tuple[str,
         path.write_bytes(_header(api, model, name, str(info.sha)))
         os.truncate(path, int(sizes[name] or 0))
     return str(place), {name: value for name, value in keywords.items() if name not in OF_THE_HUB}
+
+
+def _info(api: Any, model: str, revision: Any) -> Any:
+    """Returns what the Hub says of a repository; None where it cannot be asked now.
+
+    Raises:
+        OSError: It answers that there is none for this caller.
+    """
+    from huggingface_hub import errors
+
+    try:
+        return api.model_info(model, revision=revision, files_metadata=True)
+    except errors.GatedRepoError:
+        why = f"{model} is gated: ask for access on its page, and log in (hf auth login)"
+    except errors.RepositoryNotFoundError:
+        why = f"the Hub has no model {model}, or a private one: check the name, and log in (hf auth login)"
+    except errors.RevisionNotFoundError:
+        why = f"{model} has no revision {revision}"
+    except Exception:
+        return None
+    raise OSError(why)
 
 
 def _header(api: Any, repo: str, name: str, commit: str) -> bytes:

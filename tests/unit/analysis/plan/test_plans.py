@@ -49,6 +49,15 @@ def test_weights_that_stay_in_their_files_must_fit_for_the_model_to_run():
     assert plan_facts(lazy, Limits(710 * MB, "--cpu"))["fits"] is True
 
 
+def test_the_peak_of_what_numpy_unpacks_is_not_known():
+    plan = plan_facts(found(reads_weights=True), Limits(2000 * MB, "--cpu"))
+    assert plan["known"] is True
+    assert (plan["peak_anon_bytes"], plan["peak_total_bytes"], plan["fits"]) == (None, None, None)
+    assert plan["peak_anon_at_least_bytes"] == 700 * MB
+    assert "GGUF" in plan["peak_unknown_because"]
+    assert plan_facts(found(reads_weights=True), Limits(699 * MB, "--cpu"))["fits"] is False
+
+
 def test_without_a_limit_nothing_is_said():
     assert plan_facts(found(), Limits(None, "this machine"))["fits"] is None
     assert fits({"cpu": 1, "cuda:0": 1}, Limits(10, "--cpu")) is None
