@@ -370,8 +370,8 @@ class Sampler:
                 next_sample += self._interval
             due += look
             pause = due - time.monotonic()
-            if pause < -1:
-                due = next_sample = time.monotonic()  # a machine that slept: no burst to catch up
+            if pause < -look:  # a burst to catch up would tell nothing, and hide what was missed
+                due, next_sample = (now := time.monotonic()), max(next_sample, now)
             told = self._told_to_stop(max(0.0, pause))
             if told:
                 break

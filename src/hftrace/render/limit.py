@@ -69,6 +69,8 @@ def efficiency_words(trace: Trace) -> str:
     reached = efficiency(trace)
     if reached is None:
         return ""
-    source = {"both": "storage and the page cache"}.get(reached.source, reached.source)
+    source = {"both": "storage and the page cache", "page cache": "the page cache"}.get(
+        reached.source, reached.source
+    )
     where = f" into {reached.device}" if reached.device is not None else f" from {source}"
     return f", {units.share(reached.share)} of what this machine reads{where}"
