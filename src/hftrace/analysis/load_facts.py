@@ -19,7 +19,7 @@ from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.quantised import quantised
-from hftrace.analysis.time.read_order import read_by, read_call_bytes, read_orders
+from hftrace.analysis.time.read_order import read_by, read_call_bytes, read_orders, storage_stall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
 from hftrace.analysis.time.weights import (
@@ -139,6 +139,7 @@ def weight_facts(trace: Trace) -> dict[str, Any]:
         "mapped_bytes": weight_bytes(trace).mapped or None,
         "read_by": read_by(trace),
         "read_call_bytes": read_call_bytes(trace),
+        "storage_stall_ns": storage_stall_ns(trace),
         "reading_ns": reading_ns(trace),
         "weights_ns": weights_wall_ns(trace),
         "rate_bytes_per_s": read_rate(trace),

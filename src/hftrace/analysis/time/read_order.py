@@ -29,10 +29,18 @@ NEARLY_ALL, NEXT_TO_NOTHING = 0.9, 0.1
 
 @once
 def read_call_bytes(trace: Trace) -> int | None:
-    """Returns the bytes that calls returned to the main process while it read weights; None if unknown.
+    """Returns the bytes that calls returned to the main process while it read weights; None if unknown."""
+    return _while_reading(trace, "read_call_bytes")
 
-    They are counted from the last sample before to the first one after.
-    """
+
+@once
+def storage_stall_ns(trace: Trace) -> int | None:
+    """Returns how long any process waited for storage meanwhile, in its control group or on the machine."""
+    return _while_reading(trace, "io_stall_ns")
+
+
+def _while_reading(trace: Trace, column: str) -> int | None:
+    """Returns by how much a counter of the samples grew, from the last one before to the first one after."""
     index = span_index(trace)
     lane = index.main_lane
     # Up to 4.50 a file that is alone is read before the weights are placed, in a span of its own.
@@ -40,13 +48,10 @@ def read_call_bytes(trace: Trace) -> int | None:
     if not rows or lane is None:
         return None
     start, end = min(index.starts[row] for row in rows), max(index.ends[row] for row in rows)
-    known = [
-        (sample.time_ns, sample.read_call_bytes)
-        for sample in trace.samples
-        if sample.pid == lane.pid and sample.read_call_bytes is not None
-    ]
-    before = [count for time, count in known if time <= start]
-    after = [count for time, count in known if time >= end]
+    columns = map(trace.samples.column, ("time_ns", "pid", column))
+    known = [(time, count) for time, pid, count in zip(*columns, strict=True) if pid == lane.pid]
+    before = [count for time, count in known if time <= start and count is not None]
+    after = [count for time, count in known if time >= end and count is not None]
     return max(0, min(after) - max(before)) if before and after else None
 
 

@@ -8,9 +8,10 @@ from hftrace import units
 from hftrace.analysis.time.load_names import LoadTrace, has_several
 from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.moved import moved_by_file
-from hftrace.analysis.time.read_order import read_by, read_orders
+from hftrace.analysis.time.read_order import read_by, read_orders, storage_stall_ns
 from hftrace.analysis.time.sources import load_of_span, source_names, source_of
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import text
 from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, Block
@@ -19,8 +20,11 @@ from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
 
 MAX_NAMES = 3
+MAX_SAID = 6
+STALLED_NS = 50_000_000
+"""Less of it than that is no load's concern."""
 HOW = {
-    "map": "through a memory map, page by page",
+    "map": "through a memory map",
     "calls": "by calls that read",
     "both": "through a memory map and by calls that read",
 }
@@ -108,6 +112,10 @@ def _reading(trace: Trace) -> list[str]:
         whose = f"load {load.number}: " if isinstance(load, LoadTrace) and several else ""
         if (how := HOW.get(read_by(load) or "")) is not None:
             said.append(f"{whose}weights came {how}")
+        if (stalled := storage_stall_ns(load) or 0) >= STALLED_NS:
+            said.append(
+                f"{whose}some process waited {units.duration(stalled)} for storage meanwhile (pressure)"
+            )
         if not orders:
             continue
         scattered = [order for order in orders.values() if not order.sequential]
@@ -118,7 +126,9 @@ def _reading(trace: Trace) -> list[str]:
             said.append(f"{whose}read order{which}: {back:,} of {reads:,} reads went back in the file")
         else:
             said.append(f"{whose}read order: {files} from front to back")
-    return said[:MAX_NAMES]
+    system, options = (text(trace.environment.get(name)) for name in ("filesystem", "mount_options"))
+    mounted = f", mounted {options}" if options else ""
+    return [*said[:MAX_SAID], *([f"weights lie on {system}{mounted}"] if system and not several else [])]
 
 
 def _afterwards(files: Sequence[File]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import handmade
 import pytest
 
-from hftrace.analysis.time.read_order import ReadOrder, _order
+from hftrace.analysis.time.read_order import ReadOrder, _order, read_by, read_call_bytes, storage_stall_ns
 
 
 def order(*reads):
@@ -31,3 +32,8 @@ def test_reads_of_several_threads_at_once_have_no_order():
 def test_what_the_kernel_makes_up_for(reads, back, sequential):
     assert ReadOrder(reads, back).sequential == sequential
     assert ReadOrder(reads, back).facts() == {"reads": reads, "back": back, "sequential": sequential}
+
+
+def test_a_trace_without_these_counters_says_nothing():
+    trace = handmade.healthy()
+    assert (read_by(trace), read_call_bytes(trace), storage_stall_ns(trace)) == (None, None, None)
