@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import handmade
 import pytest
 
+import handmade
 from hftrace.analysis.time.read_order import ReadOrder, _order, read_by, read_call_bytes, storage_stall_ns
 
 
