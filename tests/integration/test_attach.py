@@ -18,6 +18,7 @@ import small_llama
 from processes import command, environment, finish, start, wait_for
 
 import hftrace
+from hftrace.analysis.findings.registry import findings
 from hub_server import Hub
 
 torch = pytest.importorskip("torch")
@@ -174,6 +175,7 @@ def test_a_service_is_attached_to_twice_and_goes_on(service, model):
         assert whole_load(trace).name in ("LlamaForCausalLM", "AutoModelForCausalLM")
         assert trace.outcome["status"] == "ok"
         assert trace.header["attached"]["under_way"] == []
+        assert "attached-midway" not in {finding.name for finding in findings(trace)}
         assert len(trace.samples)
         assert len(json.loads(result.stdout)["loads"]) == 1
     service.load(model)  # which nobody sees
@@ -198,6 +200,7 @@ def test_a_second_load_that_hangs_is_looked_at_and_no_row_is_of_it(service, mode
     assert under_way["caller"].startswith(f"{SERVICE}:")
     assert "__init__" in under_way["stack"].splitlines()[0]
     assert trace.header["attached"]["still_under_way"] == []
+    assert "attached-midway" in {finding.name for finding in findings(trace)}
     # The load that began afterwards is whole, and the only one.
     load = whole_load(trace)
     assert load.start_ns > trace.header["attached"]["time_ns"]

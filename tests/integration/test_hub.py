@@ -242,6 +242,8 @@ def test_first_second_and_offline_load(load, hub, repositories):
     assert [rows(second, shard.name)[0].result for shard in shards(repositories)] == ["cached"] * 3
     assert not any(file.downloaded_bytes for file in second.files)
     assert not [span for span in second.spans if span.phase == "download"]
+    assert findings_of(second)["R22"].name == "hub-requests"
+    assert "R22" not in findings_of(first), "files came with them"
     hub.forget()
 
     load(HF_HUB_OFFLINE="1")
@@ -249,6 +251,7 @@ def test_first_second_and_offline_load(load, hub, repositories):
     assert hub.log == []
     check_against_the_log(offline, hub)
     assert sum(file.requests for file in offline.files) == 0
+    assert "R22" not in findings_of(offline)
     assert offline.request.commit == hub.commit(REPO)
     assert {file.result for file in offline.files} == {"cached", "missing"}
 

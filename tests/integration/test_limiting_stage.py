@@ -15,11 +15,16 @@ import transformers.configuration_utils
 from safetensors.torch import load_file, save_file
 
 import hftrace
+from hftrace import units
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.time.limit import limit, reading_cause, stages
+from hftrace.analysis.time.phases import phase_times
+from hftrace.analysis.time.session import session_wall_ns
 from hftrace.analysis.time.split import weights_split
 from hftrace.analysis.time.weights import storage_bytes, weight_bytes
 from hftrace.record.child.keywords import dtype_keyword
 from hftrace.render.limit import limit_words
+from hftrace.render.session import took_words
 from hftrace.synth import write_many
 from hftrace.system.page_cache import resident
 
@@ -135,7 +140,19 @@ def test_imports(tmp_path, checkpoints, run_cli):
     trace = hftrace.Trace.open(out)
     assert limit(trace).name == "imports"
     assert json.loads(done.stdout)["stages"][0]["stage"] == "imports"
-    assert limit_words(trace).startswith("imports: ")
+    # Three places say how much that is, and each means the same whole.
+    spent = phase_times(trace)["import"]
+    share = units.share(spent / session_wall_ns(trace))
+    assert limit_words(trace).startswith(f"imports: {units.duration(spent)}, {share}")
+    (said,) = [finding for finding in findings(trace) if finding.name == "imports-dominate"]
+    assert said.title == f"Imports take {share} of the time"
+    assert f"imports before the load {units.duration(outside_imports(trace))}," in took_words(trace)
+
+
+def outside_imports(trace):
+    return sum(
+        span.end_ns - span.start_ns for span in trace.spans if span.phase == "import" and span.parent is None
+    )
 
 
 def test_page_faults(load):

@@ -61,6 +61,49 @@ def test_a_load_on_a_terminal(big, tmp_path):
         assert within <= 10, "frames of one second"
 
 
+def test_the_same_load_once_more(big, tmp_path, monkeypatch):
+    """What the last trace says stands in the block; where anything differs, nothing is said."""
+    from hftrace.launch.earlier import last_time
+    from hftrace.launch.request import LoadRequest, LoadSpec
+    from hftrace.schema.trace import Trace
+
+    assert b"last time" not in load(big, tmp_path, "--force").raw
+    trace = Trace.open(tmp_path / "t.json")
+    (span,) = [span for span in trace.spans if span.phase == "load" and span.parent is None]
+    returned = units.duration(span.end_ns - trace.header["session"]["start_ns"])
+    shown = load(big, tmp_path, "--force", "--color", "never")
+    seen = shown.raw.decode()
+    assert f"last time        returned after {returned}, warm cache, peak " in seen
+    assert re.search(r"\d s, about \d+ s left", seen)
+    assert "last time" not in assert_clean(shown)
+
+    def found(keywords, **more):
+        return last_time(LoadRequest(LoadSpec(str(big), keywords=keywords), **more), tmp_path)
+
+    (last,) = [
+        span for span in Trace.open(tmp_path / "t.json").spans if span.phase == "load" and not span.parent
+    ]
+    known = found({"dtype": "float32"})
+    assert known.returned_ns == last.end_ns
+    # The cast copy alone is 600 MB; the process and the mapped files come on top.
+    assert 600e6 < known.peak_bytes < 3e9
+    assert found({"dtype": "bfloat16"}) is None
+    assert found({"dtype": "float32"}, cache="cold") is None
+    assert found({"dtype": "float32"}, python="/usr/bin/another") is None
+    with monkeypatch.context() as patched:
+        patched.setenv("HF_DEACTIVATE_ASYNC_LOAD", "1")
+        assert found({"dtype": "float32"}) is None
+    (tmp_path / "a.json").write_text(f'{{"header":{{"asked_digest":"{trace.header["asked_digest"]}","b":')
+    assert found({"dtype": "float32"}) == known, "one that is damaged is passed over"
+    weights = next(big.glob("*.safetensors"))
+    before = weights.stat()
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        assert found({"dtype": "float32"}) is None, "the weights are others now"
+    finally:
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 @pytest.mark.parametrize("columns", [40, pytest.param(140, marks=pytest.mark.long)])
 def test_narrow_and_wide_terminals(big, tmp_path, columns):
     shown = load(big, tmp_path, columns=columns)

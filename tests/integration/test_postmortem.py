@@ -18,6 +18,7 @@ from processes import SLOW_MODULE, Done, SlowLoad, command, environment, finish,
 
 import hftrace
 from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.render.evidence import evidence_sentences
 from hftrace.synth import write_many
@@ -293,6 +294,7 @@ def test_a_silent_load_says_what_it_is_doing_and_goes_on(ends):
     assert stalls, trace.outcome["stalls"]
     assert all(stall["silent_ns"] >= 3_000_000_000 for stall in stalls)
     assert all(0 < stall["time_ns"] < trace.loads[0].end_ns for stall in stalls)
+    assert "stalled" in {finding.name for finding in findings(trace)}
     (hanging,) = [stall for stall in stalls if "in slow" in stall["stack"]][:1]
     assert "most recent call first" in hanging["stack"]
     heads = [line for line in done.complaints if line.startswith("hftrace: no event for ")]
@@ -304,6 +306,7 @@ def test_nobody_watches_where_nobody_should(ends):
     done, trace = ends("no-stall")
     assert done.code == 0
     assert "stalls" not in trace.outcome
+    assert "stalled" not in {finding.name for finding in findings(trace)}
     assert done.complaints == []
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 
 import hftrace
+from hftrace.analysis.findings.registry import findings
 from hftrace.record import frames, patching, recorder
 from hftrace.synth import plan, write
 
@@ -987,6 +988,11 @@ def test_a_hook_point_that_cannot_be_looked_at_is_counted(llama, warm, monkeypat
         load(llama)
     assert "a bug of ours" in recorded.trace.header["errors"][0]["message"]
     assert recorded.trace.outcome["status"] == "ok"
+    assert "hook-errors" in {finding.name for finding in findings(recorded.trace)}
+    monkeypatch.undo()
+    with trace() as whole:
+        load(llama)
+    assert "hook-errors" not in {finding.name for finding in findings(whole.trace)}
 
 
 def test_a_start_that_fails_leaves_nothing_and_the_block_runs(llama, warm, monkeypatch, capsys):

@@ -7,6 +7,7 @@ from test_render_screens import compare, draw
 
 from hftrace.analysis.live import (
     EndedPhase,
+    LastTime,
     LiveLimit,
     LiveMemory,
     LiveProcess,
@@ -19,6 +20,9 @@ from hftrace.render.text import width_of
 S = 1_000_000_000
 GB = 10**9
 NOW = 100 * S
+
+
+LAST = LastTime(60 * S, 3 * S, 13 * GB, {"cuda:0": 24 * GB}, "partly")
 
 
 class Frozen(LiveState):
@@ -76,6 +80,10 @@ STATES = {
     "limit": lambda: state(loading(), limit=LiveLimit(96 * GB // 10, "option")),
     "device": lambda: state(loading(device_bytes={"cuda:0": 7 * GB, "cuda:1": 0})),
     "ranks": lambda: state(*(loading(rank=rank) for rank in range(10))),
+    "last time": lambda: state(loading(), last_time=LAST),
+    "longer than the last time": lambda: state(
+        loading(weights_ns=NOW - S // 2), last_time=LastTime(31 * S, None, None)
+    ),
     "ending": lambda: state(loading(), ending=True),
 }
 
@@ -118,11 +126,21 @@ def test_what_is_left_is_unknown_until_something_says_it():
     assert "remaining" not in drawn("import", 80), "of imports nobody says that there is one"
 
 
+def test_what_is_left_by_the_last_time():
+    # 14 s of weights at their pace, and the 3 s that followed them.
+    assert "42.3 s, about 17 s left" in drawn("last time", 80)
+    assert "last time        returned after 1 min 0 s, partly warm cache, peak 13.0 GB" in drawn(
+        "last time", 100
+    )
+    assert "remaining unknown" in drawn("longer than the last time", 80)
+
+
 def test_names_from_a_checkpoint_cannot_steer_the_terminal():
     process = loading(name="\x1b[2Jgone\n\u202e", shards=3)
     process.shards[2].name = "\x1b]0;title\x07weights.bin"
     process.waits_for = ["host\r\x1b[1A"]
-    text = draw(live_block(state(process), NOW), 80)
+    last = LastTime(S, S, GB, {"\x1b[2J\u202e\r": GB})
+    text = draw(live_block(state(process, last_time=last), NOW), 80)
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "\r" not in text

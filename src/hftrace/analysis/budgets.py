@@ -6,6 +6,7 @@ it counts as unknown, and never as kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,11 +19,11 @@ from hftrace.analysis.findings.registry import all_findings
 from hftrace.analysis.findings.rules import SEVERITIES
 from hftrace.analysis.ledger.tensors import TensorClass, Total, casts, tensor_sums
 from hftrace.analysis.lost import stop_reason
-from hftrace.analysis.time.efficiency import efficiency
+from hftrace.analysis.time.efficiency import efficiency, floors_of
 from hftrace.analysis.time.load_names import LoadTrace
 from hftrace.analysis.time.session import largest_load_ns, session_bounds, session_wall_ns
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.weights import read_rate, weight_files
+from hftrace.analysis.time.weights import read_rate, weight_bytes, weight_files
 from hftrace.errors import UsageError
 from hftrace.schema.trace import Trace
 
@@ -148,12 +149,19 @@ def check_efficiency(trace: Trace, minimum: float) -> Result:
         trace: The trace.
         minimum: 0.5 for half of the floor.
     """
-    reached = efficiency(trace)
-    missing = (
-        "what was read has no rate" if read_rate(trace) is None else "what this machine reads is not known"
-    )
-    detail = "" if reached is not None else f"{missing}: see hftrace floor"
-    found = None if reached is None else round(100 * reached.share)
+    reached, moved = efficiency(trace), weight_bytes(trace)
+    if reached is not None:
+        detail = ""
+    elif moved.mapped and not moved.read:
+        detail = "the weights were mapped and not read, which has no rate"
+    elif read_rate(trace) is None:
+        detail = "how fast the weights were read is not known"
+    elif floors_of(trace):
+        detail = "too little was read, or where it came from is not known"
+    else:
+        detail = "what this machine reads is not known: see hftrace floor"
+    # Not rounded up: 49.6 % is below 50 %.
+    found = None if reached is None else math.floor(100 * reached.share)
     return Result("--min-efficiency", "reading", "%", round(100 * minimum), found, detail, is_minimum=True)
 
 

@@ -7,7 +7,7 @@ monotonic clock, in nanoseconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 MOVED_SHARE = 0.5
@@ -67,6 +67,21 @@ class EndedPhase:
     name: str
     duration_ns: int
     memory: LiveMemory | None
+
+
+@dataclass(frozen=True)
+class LastTime:
+    """What the last trace of the same load says: facts of that one, and what this one is held against."""
+
+    returned_ns: int
+    """From the start of its process until the load returned."""
+    after_weights_ns: int | None
+    """Of that, what followed its weights; None where it read none."""
+    peak_bytes: int | None
+    """The most that its process held."""
+    device_peaks: Mapping[str, int] = field(default_factory=dict)
+    cache: str | None = None
+    """``cold``, ``warm`` or ``partly``: what of its files was in the page cache; None if unknown."""
 
 
 @dataclass
@@ -130,6 +145,8 @@ class LiveState:
     limit: LiveLimit | None = None
     ended: list[EndedPhase] = field(default_factory=list)
     """Phases of the first process that have ended; whoever shows them takes them out."""
+    last_time: LastTime | None = None
+    """What is known of the same load from before."""
     ending: bool = False
     """Whether the process is gone, and its trace is being made."""
 
@@ -164,3 +181,18 @@ def remaining_seconds(process: LiveProcess, now_ns: int) -> float | None:
         return None
     seconds = (now_ns - process.weights_ns) / 1e9
     return None if seconds < MIN_SECONDS else seconds * (total - done) / done
+
+
+def seconds_to_return(state: LiveState, now_ns: int) -> float | None:
+    """Returns about how long it is until the load returns, by the last time; None where that says nothing.
+
+    While weights are read at a known pace, they count as they go now, and what follows them as it was.
+    """
+    last = state.last_time
+    if last is None or len(state.processes) > 1 or state.first.loads:
+        return None
+    weights = remaining_seconds(state.first, now_ns)
+    if weights is not None and last.after_weights_ns is not None:
+        return weights + last.after_weights_ns / 1e9
+    left = last.returned_ns / 1e9 - state.elapsed
+    return left if left > 0 else None

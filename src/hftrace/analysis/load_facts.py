@@ -20,6 +20,7 @@ from hftrace.analysis.time.loads import taken_over, trace_of_row
 from hftrace.analysis.time.moved import untouched_bytes
 from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.quantised import quantised
+from hftrace.analysis.time.read_order import read_by, read_call_bytes, read_orders, storage_stall_ns
 from hftrace.analysis.time.reading import weight_reading
 from hftrace.analysis.time.spans import UNATTRIBUTED, span_index
 from hftrace.analysis.time.weights import (
@@ -132,10 +133,14 @@ def weight_facts(trace: Trace) -> dict[str, Any]:
     Args:
         trace: The trace of one load: tensors and bytes of several are no sum that means anything.
     """
+    orders = read_orders(trace)
     return {
         "checkpoint_bytes": checkpoint_bytes(trace),
         "read_bytes": weight_bytes(trace).read or None,
         "mapped_bytes": weight_bytes(trace).mapped or None,
+        "read_by": read_by(trace),
+        "read_call_bytes": read_call_bytes(trace),
+        "storage_stall_ns": storage_stall_ns(trace),
         "reading_ns": reading_ns(trace),
         "weights_ns": weights_wall_ns(trace),
         "rate_bytes_per_s": read_rate(trace),
@@ -156,6 +161,7 @@ def weight_facts(trace: Trace) -> dict[str, Any]:
                 "mapped_bytes": shard.moved.mapped,
                 "duration_ns": shard.duration_ns,
                 "threads": len(shard.busy_ns),
+                "order": order.facts() if (order := orders.get((shard.owner, shard.file))) else None,
             }
             for shard in weight_reading(trace).shards
         ],

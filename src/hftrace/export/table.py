@@ -37,10 +37,11 @@ _LOADS = {
     INTEGER: (
         *("number", "span", "start_ns", "end_ns", "thread", "rank", "pid", "wall_ns", "checkpoint_bytes"),
         *("read_bytes", "mapped_bytes", "reading_ns", "weights_ns", "lazy_bytes", "waiting_ns"),
+        *("read_call_bytes", "storage_stall_ns"),
         "reader_threads",
     ),
     NUMBER: ("attributed", "rate_bytes_per_s", "resident_before", "resident_share"),
-    TEXT: ("name", "class", "what", "model", "function", "status", "process", "cache"),
+    TEXT: ("name", "class", "what", "model", "function", "status", "process", "cache", "read_by"),
     TEXTS: ("adapters",),
     JSON: (
         *("error", "phases", "request", "got", "code", "quantised", "dtype", "memory", "device_peak_bytes"),

@@ -22,12 +22,14 @@ class Listener:
         on_output: Gets each line that the loading process prints, without secrets.
         on_stall: Gets each line of what is said about a load that is silent.
         pause_seconds: Between two calls of ``on_progress``.
+        predicts: Whether to look for the last trace of the same load, and say what it says.
     """
 
     on_progress: Callable[[LiveState], None] | None = None
     on_output: Callable[[str], None] = to_stderr
     on_stall: Callable[[str], None] = to_stderr
     pause_seconds: float = PAUSE_SECONDS
+    predicts: bool = False
 
 
 NOBODY = Listener()

@@ -152,7 +152,7 @@ class ProcReader:
         self._cgroup = self._open(options.cgroup_file, "cgroup_bytes")
         self._pressure = self._open(options.pressure_file, "memory_stall_ns")
         self._io_pressure = self._open(options.io_pressure_file, "io_stall_ns")
-        self.more: list[int | None] = [None] * 4  # system (ns), minor and major faults, io stall (ns)
+        self.more: list[int | None] = [None] * 5  # as the last five of a schema.lines.Sample
         self._tick_ns = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         self._page = os.sysconf("SC_PAGE_SIZE")
 
@@ -196,8 +196,8 @@ class ProcReader:
             storage = None
             if self._io is not None:
                 text = os.pread(self._io, 1024, 0)
-                start = text.find(b"read_bytes:")
-                storage = int(text[start + 11 : text.find(b"\n", start)])
+                storage = int(text.partition(b"read_bytes:")[2].partition(b"\n")[0])
+                self.more[4] = int(text.partition(b"rchar:")[2].partition(b"\n")[0])
             # The command's name may hold spaces and parentheses; the fields begin behind the last one.
             fields = os.pread(self._stat, 2048, 0).rpartition(b")")[2].split()
             cpu = (int(fields[11]) + int(fields[12])) * self._tick_ns
@@ -370,8 +370,8 @@ class Sampler:
                 next_sample += self._interval
             due += look
             pause = due - time.monotonic()
-            if pause < -1:
-                due = next_sample = time.monotonic()  # a machine that slept: no burst to catch up
+            if pause < -look:  # a burst to catch up would tell nothing, and hide what was missed
+                due, next_sample = (now := time.monotonic()), max(next_sample, now)
             told = self._told_to_stop(max(0.0, pause))
             if told:
                 break

@@ -23,13 +23,14 @@ class PsutilReader:
         self.missing: dict[str, str] = dict(missing)
         for name in ("rss_file_bytes", "rss_shmem_bytes", "swap_bytes", "storage_read_bytes"):
             self.missing[name] = "psutil gives the total resident memory alone, as the anonymous part"
-        self.more: list[int | None] = [None] * 4
+        self.more: list[int | None] = [None] * 5
         for name in (
             "cgroup_bytes",
             "memory_stall_ns",
             "minor_faults",
             "major_faults",
             "io_stall_ns",
+            "read_call_bytes",
         ):
             self.missing[name] = "there is no such counter here"
         self._process = psutil.Process(pid)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from hftrace.analysis.live import LastTime
 from hftrace.errors import EXIT_THRESHOLD, HftraceError, SignalInterrupt, TraceError, UsageError
 from hftrace.launch.child import load_command, request_facts, write_request
+from hftrace.launch.earlier import asked_digest, last_time
 from hftrace.launch.ending.conclusion import build_trace, signal_name
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.guard import Guard
@@ -71,6 +73,7 @@ class Job:
         request: What was asked for, as a trace says it.
         watch: How it is watched.
         is_program: Whether it is the user's own program, whose streams and signals are its own.
+        last_time: Finds what is known of the same load from before.
     """
 
     command: Sequence[str]
@@ -79,6 +82,7 @@ class Job:
     request: Mapping[str, Any]
     watch: WatchOptions
     is_program: bool = False
+    last_time: Callable[[], LastTime | None] = lambda: None
 
 
 def run_load(
@@ -114,8 +118,17 @@ def run_load(
         with interrupts.allowed():  # a large checkpoint takes minutes to read, and nothing is lost yet
             cache = prepare(request.load.model, request.load.keywords, request.cache)
     command = load_command(run.path, request)
-    job = Job(command, environment, request.python, request_facts(request, cache), request.watch)
-    return _watched(job, interrupts, header, run, listener)
+    # Of ranks each has its own trace until the last one has joined them.
+    predicted = listener.predicts and not in_a_job()
+    job = Job(
+        command,
+        environment,
+        request.python,
+        request_facts(request, cache),
+        request.watch,
+        last_time=(lambda: last_time(request, run.path.parent)) if predicted else lambda: None,
+    )
+    return _watched(job, interrupts, {**header, "asked_digest": asked_digest(request)}, run, listener)
 
 
 def run_program(
@@ -204,6 +217,9 @@ def _run(
             report=listener.on_stall,
             loads_alone=job.is_program,
         )
+        # The load is under way: this takes none of its time but a share of one processor for a moment.
+        with contextlib.suppress(Exception):
+            follower.state.last_time = job.last_time()
         if signals is None:
             interrupted = wait_for_exit(child, interrupts, shown, listener, watchdog)
         else:

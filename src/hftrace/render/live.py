@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from hftrace import units
 from hftrace.analysis.live import (
     EndedPhase,
+    LastTime,
     LiveLimit,
     LiveProcess,
     LiveShard,
     LiveState,
     rate,
     remaining_seconds,
+    seconds_to_return,
 )
 from hftrace.render.text import (
     DIM,
@@ -72,6 +74,8 @@ def _lines(state: LiveState, now_ns: int, title: str, width: int) -> Iterable[Li
             yield _row("tensors", share, said, width, phase_style("weights"))
     whose = f"memory, rank {process.rank}" if len(state.processes) > 1 else "memory"
     yield from _memory(process, state.limit, width, whose)
+    if state.last_time is not None:
+        yield [(_last_time(state.last_time, width), DIM)]
     if process.waits_for:
         yield [("waiting for " + shorten(" and ".join(process.waits_for), max(8, width - 12)), WARN)]
 
@@ -82,7 +86,10 @@ def _head(state: LiveState, now_ns: int, title: str, width: int) -> Line:
     if state.ending:
         return [(fit("making the trace", max(1, width - width_of(elapsed) - 1)), STRONG), (" " + elapsed, "")]
     right = elapsed
-    if process.weights_ns is not None:
+    whole = seconds_to_return(state, now_ns)
+    if whole is not None:
+        right += f", about {max(1, round(whole))} s left"
+    elif process.weights_ns is not None:
         left = remaining_seconds(process, now_ns)
         if left is None:
             right += ", remaining unknown"
@@ -98,6 +105,16 @@ def _head(state: LiveState, now_ns: int, title: str, width: int) -> Line:
         line.append(("  " + shorten(process.name, rest), ""))
     line.append((" " * (width - line_width(line) - width_of(right)) + right, DIM))
     return line
+
+
+def _last_time(last: LastTime, width: int) -> str:
+    """Returns what the same load took when it was last traced, and what it needed."""
+    took = fit("last time", _names(width)) + f" returned after {units.duration(last.returned_ns)}"
+    cache = "" if last.cache is None else f", {'partly warm' if last.cache == 'partly' else last.cache} cache"
+    peaks = "" if last.peak_bytes is None else f", peak {units.byte_count(last.peak_bytes)}"
+    peaks += "".join(f", {name} {units.byte_count(size)}" for name, size in last.device_peaks.items())
+    whole = took + cache + peaks
+    return shorten(whole if width_of(whole) <= width else took + peaks, width)
 
 
 def _phases(phases: dict[str, int], current: str, width: int) -> Iterable[Line]:

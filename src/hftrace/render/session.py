@@ -110,10 +110,7 @@ def took_words(trace: Trace) -> str:
     added = " over all ranks" if len({lane.rank for lane in span_index(trace).lanes}) > 1 else ""
     words = []
     if before := spent.pop("import", 0):
-        # Beside it stands a bar of all imports, those in loads among them.
-        also_inside = loads > 1 and phase_times(trace).get("import", 0) > before
-        where = " outside of loads" if also_inside else ""
-        words.append(f"imports{where} {units.duration(before)}{added}")
+        words.append(f"imports{_where_imports(trace, before)} {units.duration(before)}{added}")
     named = ""
     # What one load shows is no claim on the session, but its own phases are known.
     known = all(reason.kind in ("one-load", "hidden") for reason in doubts(trace))
@@ -138,6 +135,19 @@ def took_words(trace: Trace) -> str:
     if len(words) > 1:
         return f"{text}: {', '.join(words)}"
     return f"{text}; {named}" if named else text
+
+
+def _where_imports(trace: Trace, outside_ns: int) -> str:
+    """Returns where imports outside of loads were, where there are others: a bar has them all, as one."""
+    index = span_index(trace)
+    loads = index.load_rows
+    if not loads or phase_times(trace).get("import", 0) <= outside_ns:
+        return ""
+    if len(loads) > 1:
+        return " outside of loads"
+    begins = index.starts[loads[0]]
+    imports = [row for row in index.process_roots if index.phases[row] == "import"]
+    return " before the load" if all(index.ends[row] <= begins for row in imports) else " outside of the load"
 
 
 def outside_words(trace: Trace) -> str:

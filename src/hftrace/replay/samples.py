@@ -87,6 +87,7 @@ def _sample(line: lines.Sample, pid: int) -> Sample:
         minor_faults=line.minor_faults,
         major_faults=line.major_faults,
         io_stall_ns=line.io_stall_ns,
+        read_call_bytes=line.call_read,
     )
 
 

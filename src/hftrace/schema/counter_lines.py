@@ -23,6 +23,8 @@ class Sample(NamedTuple):
     minor_faults: int | None = None
     major_faults: int | None = None
     io_stall_ns: int | None = None
+    # Samplers of 0.2 development versions end here.
+    call_read: int | None = None
 
 
 class Limit(NamedTuple):

@@ -60,6 +60,7 @@ BLOCKS: dict[str, dict[str, Shape]] = {
         "hftrace": TEXT,
         "command": TEXT,
         "argv": TEXTS,
+        "asked_digest": TEXT,
         "start_time": TEXT,
         "clock_base_ns": INTEGER,
         "wall_ns": AMOUNT,

@@ -112,7 +112,7 @@ _FIELDS: dict[type, tuple[Check, ...]] = {
     lines.Device: (_amount, _anything),
     lines.Lost: (_number,),
     lines.Stop: (_amount,),
-    lines.Sample: (_amount, *(_MAYBE_AMOUNT,) * 9, _or_null(_amounts), *(_MAYBE_AMOUNT,) * 4),
+    lines.Sample: (_amount, *(_MAYBE_AMOUNT,) * 9, _or_null(_amounts), *(_MAYBE_AMOUNT,) * 5),
     lines.Limit: (_amount, _amount, _amount),
     lines.Events: (_text, _number, _LIST),
     lines.Assigned: (_integer, _text, _amount, _number, _LIST),

@@ -36,3 +36,6 @@ class Sample:
     """Page faults of the process so far that waited for storage."""
     io_stall_ns: int | None = None
     """Time that any process has waited for storage so far (PSI): of the control group, else the machine."""
+    read_call_bytes: int | None = None
+    """Bytes that calls such as ``read`` have returned to the process so far, from storage or from the page
+    cache; pages of a memory map are not among them."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
-from hftrace.analysis.live import LiveLimit, remaining_seconds
+from hftrace.analysis.live import LastTime, LiveLimit, remaining_seconds, seconds_to_return
 from hftrace.launch.progress import JournalFollower, limit_of
 from hftrace.launch.tail import JournalTail
 from hftrace.schema import journal, lines
@@ -203,6 +204,23 @@ def test_what_is_left_is_said_by_the_bytes_of_the_weights_alone(run, checkpoint)
     assert remaining_seconds(process, 5000 * MS) == pytest.approx(4.0)
     run.write(end(2, 6000))
     assert remaining_seconds(run.poll().first, 7000 * MS) is None, "the weights are over"
+
+
+def test_what_is_left_by_the_last_time(run, checkpoint):
+    run.write(begin(1, "load", 0), checkpoint)
+    state = run.poll()
+    state.started = time.monotonic() - 4
+    assert seconds_to_return(state, 4000 * MS) is None, "there was no last time"
+    state.last_time = LastTime(10_000 * MS, 3000 * MS, None)
+    assert seconds_to_return(state, 4000 * MS) == pytest.approx(6.0, abs=1.0)
+    state.last_time = LastTime(2000 * MS, 1000 * MS, None)
+    assert seconds_to_return(state, 4000 * MS) is None, "it has taken longer already"
+    run.write(begin(2, "weights", 1000, 1), lines.Slices(2, [11, "m.one", 13, "m.three"]), read(13, at=1100))
+    state = run.poll()
+    # Weights at their pace now, and what followed them last time.
+    assert seconds_to_return(state, 5000 * MS) == pytest.approx(4.0 + 1.0)
+    run.write(end(2, 6000), end(1, 6100))
+    assert seconds_to_return(run.poll(), 7000 * MS) is None, "it has returned"
 
 
 def test_memory_is_of_the_last_whole_line(run):

@@ -88,7 +88,10 @@ def test_reader(sleeper, tmp_path):
     values = reader.read()
     assert len(values) == 9
     assert values[6:8] == [4711, 1_874_000]
-    system, minor, major, stall = reader.more
+    system, minor, major, stall, called = reader.more
+    with open(f"/proc/{sleeper.pid}/io") as file:
+        counted = dict(line.split(": ") for line in file.read().splitlines())
+    assert 0 < called <= int(counted["rchar"])  # it is still starting
     assert 0 <= system <= values[5]
     assert minor > 0 <= major
     assert stall == 1_874_000
@@ -267,7 +270,7 @@ def test_old_and_new_lines_are_read(read_again):
         [journal.HEADER, {"pid": PID, "rate_hz": 10, "source": "proc", "missing": {"a": "b"}}],
         [journal.SAMPLE, BASE + 1, 1, 2, 3, 4, 5, 6],
         [journal.SAMPLE, BASE + 2, 1, 2, 3, 4, 5, 6, 7, 8, 9, {"cuda:0": 10}],
-        [journal.SAMPLE, BASE + 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, None, 1, 2, 3, 4, "from the future"],
+        [journal.SAMPLE, BASE + 3, 1, 2, 3, 4, 5, 6, 7, 8, 9, None, 1, 2, 3, 4, 5, "from the future"],
         [journal.HEADER, {"pid": PID, "rate_hz": 10, "source": "proc", "missing": {"c": "d"}}],
         [journal.LIMIT, BASE + 4, 11, 10],
     )
@@ -277,6 +280,7 @@ def test_old_and_new_lines_are_read(read_again):
     assert (new.time_ns, new.cpu_ns, new.device_used_bytes, new.pid) == (2, 6, {"cuda:0": 10}, PID)
     assert newer.available_bytes == 9
     assert (newer.cpu_system_ns, newer.minor_faults, newer.major_faults, newer.io_stall_ns) == (1, 2, 3, 4)
+    assert (new.read_call_bytes, newer.read_call_bytes) == (None, 5)
     assert (new.cpu_system_ns, new.minor_faults, new.major_faults, new.io_stall_ns) == (None,) * 4
     assert trace.header["sampling"]["missing"] == {"a": "b", "c": "d"}
     assert trace.header["sampling"]["limit"] == {"time_ns": 4, "rss_anon_bytes": 11, "limit_bytes": 10}

@@ -55,6 +55,7 @@ MODULES = (
     "tiny",
     "values",
     "verify",
+    "waiting",
     "weights",
 )
 """Modules of this package with rules, each of which registers its own when it is imported."""

@@ -71,7 +71,7 @@ class BlockView:
 
     def listener(self) -> Listener:
         """Returns what a load is to call."""
-        return Listener(self.show, self.line, self.line, FRAME_SECONDS)
+        return Listener(self.show, self.line, self.line, FRAME_SECONDS, predicts=True)
 
     def show(self, state: LiveState) -> None:
         """Draws the next frame."""

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from hftrace import units
 from hftrace.analysis.time.fetched import fetch_spans, is_fetched
-from hftrace.analysis.time.load_names import has_several
+from hftrace.analysis.time.load_names import LoadTrace, has_several
 from hftrace.analysis.time.loads import load_traces
 from hftrace.analysis.time.moved import moved_by_file
+from hftrace.analysis.time.read_order import read_by, read_orders, storage_stall_ns
 from hftrace.analysis.time.sources import load_of_span, source_names, source_of
 from hftrace.analysis.time.spans import span_index
+from hftrace.analysis.values import text
 from hftrace.render.chosen import chosen_rows, nothing_chosen
 from hftrace.render.tables import LIMIT, Column, Row, known, limited, table
 from hftrace.render.text import BAD, DIM, PLAIN, Block
@@ -19,6 +21,14 @@ from hftrace.schema.model import File
 from hftrace.schema.trace import Trace
 
 MAX_NAMES = 3
+MAX_SAID = 6
+STALLED_NS = 50_000_000
+"""Less of it than that is no load's concern."""
+HOW = {
+    "map": "through a memory map",
+    "calls": "by calls that read",
+    "both": "through a memory map and by calls that read",
+}
 COLUMNS = (
     Column("file", most=200),
     Column("load", right=True),
@@ -44,6 +54,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         remarks += nothing_chosen(trace.files, options)
     rows = file_rows(trace, chosen[:shown])
     remarks += _afterwards([trace.files[row] for row in chosen])
+    if not options.filtered:
+        remarks += _reading(trace)
     if any(row.cells[IN_RAM] != units.UNKNOWN for row in rows):
         remarks.append("in RAM: share of the file in the page cache before and after the load")
     every = units.count(len(trace.files), "file")
@@ -99,6 +111,34 @@ def file_rows(trace: Trace, chosen: Sequence[int]) -> list[Row]:
 def facts(trace: Trace, options: ViewOptions) -> Rows:
     """Returns the rows that match, with every column."""
     return Rows(trace.files.columns, _chosen(trace, options))
+
+
+def _reading(trace: Trace) -> list[str]:
+    """Returns in which order the weight files were read, as far as that is known, by load."""
+    several = has_several(trace)
+    said = []
+    for load in load_traces(trace) if several else [trace]:
+        orders = read_orders(load)
+        whose = f"load {load.number}: " if isinstance(load, LoadTrace) and several else ""
+        if (how := HOW.get(read_by(load) or "")) is not None:
+            said.append(f"{whose}weights came {how}")
+        if (stalled := storage_stall_ns(load) or 0) >= STALLED_NS:
+            said.append(
+                f"{whose}some process waited {units.duration(stalled)} for storage meanwhile (pressure)"
+            )
+        if not orders:
+            continue
+        scattered = [order for order in orders.values() if not order.sequential]
+        reads, back = sum(order.reads for order in scattered), sum(order.back for order in scattered)
+        files = units.count(len(orders), "weight file")
+        if scattered:
+            which = "" if len(orders) == 1 else f" in {len(scattered):,} of {files}"
+            said.append(f"{whose}read order{which}: {back:,} of {reads:,} reads went back in the file")
+        else:
+            said.append(f"{whose}read order: {files} from front to back")
+    system, options = (text(trace.environment.get(name)) for name in ("filesystem", "mount_options"))
+    mounted = f", mounted {options}" if options else ""
+    return [*said[:MAX_SAID], *([f"weights lie on {system}{mounted}"] if system and not several else [])]
 
 
 def _afterwards(files: Sequence[File]) -> list[str]:

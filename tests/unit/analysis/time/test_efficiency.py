@@ -31,12 +31,15 @@ class Place(NamedTuple):
 def load(monkeypatch):
     """Returns a trace of a load that is described by a few figures."""
 
-    def make(floors=FLOORS, rate=500.0, resident=0.0, devices=("cpu",), system="ext4", read=1 << 30):
+    def make(
+        floors=FLOORS, rate=500.0, resident=0.0, devices=("cpu",), system="ext4", read=1 << 30, mapped=0
+    ):
         sums = {Place(device): SimpleNamespace(stored_bytes=1) for device in devices}
         monkeypatch.setattr(module, "tensor_sums", lambda trace: sums)
         monkeypatch.setattr(module, "read_rate", lambda trace: rate)
         monkeypatch.setattr(budgets, "read_rate", lambda trace: rate)
-        monkeypatch.setattr(module, "weight_bytes", lambda trace: SimpleNamespace(read=read))
+        for each in (module, budgets):
+            monkeypatch.setattr(each, "weight_bytes", lambda trace: SimpleNamespace(read=read, mapped=mapped))
         monkeypatch.setattr(module, "resident_share_before", lambda trace: resident)
         return SimpleNamespace(environment={"floors": floors, "filesystem": system})
 
@@ -86,8 +89,24 @@ def test_what_is_not_known_has_none(load, unknown):
 
 def test_words(load):
     assert limit.efficiency_words(load()) == ", 50 % of what this machine reads from storage"
+    assert limit.efficiency_words(load(resident=1.0)).endswith(
+        "of what this machine reads from the page cache"
+    )
     trace = load(resident=1.0, devices=("cuda:0",))
     assert limit.efficiency_words(trace) == ", 17 % of what this machine reads into cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"floors": {}}, "what this machine reads is not known: see hftrace floor"),
+        ({"read": 0, "mapped": 10**9}, "the weights were mapped and not read, which has no rate"),
+        ({"rate": None}, "how fast the weights were read is not known"),
+        ({"read": 8_000_000}, "too little was read, or where it came from is not known"),
+    ],
+)
+def test_why_a_budget_is_not_known(load, change, words):
+    assert budgets.check_efficiency(load(**change), 0.5).detail == words
 
 
 @pytest.mark.parametrize(("least", "status"), [(0.5, "ok"), (0.51, "broken"), (0.1, "ok")])

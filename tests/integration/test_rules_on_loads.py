@@ -1,0 +1,227 @@
+"""Rules on real loads that trigger them, and on loads near these that do not: what no other test has.
+
+``tests/unit/project/test_rules_have_loads.py`` has the list of all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from importlib import import_module
+
+import pytest
+import small_llama
+
+import hftrace
+from hftrace.analysis.findings.registry import findings
+from hftrace.schema.trace import Trace
+from hftrace.system import page_cache
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+save_file = pytest.importorskip("safetensors.torch").save_file
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
+
+VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+DTYPE = "dtype" if VERSION >= (5, 0) else "torch_dtype"
+Llama = transformers.LlamaForCausalLM
+
+
+class Slow(Llama):
+    """Takes so long to be built that another load begins meanwhile."""
+
+    def __init__(self, config):
+        time.sleep(0.5)
+        super().__init__(config)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("small")
+    small_llama.write(place, shards="1GB")
+    return place
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """130 MB: enough that what is done to it for nothing costs something."""
+    place = tmp_path_factory.mktemp("larger")
+    config = small_llama.config(
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=6,
+        vocab_size=8000,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+    )
+    Llama(config).save_pretrained(place)
+    return place
+
+
+def found(load, **options):
+    with hftrace.trace(None, **options) as recorded:
+        model = load()  # kept until the end, when its tensors are looked at once more
+    assert model is not None
+    return {finding.name: finding for finding in findings(recorded.trace)}
+
+
+@pytest.mark.skipif(VERSION >= (4, 51), reason="models are always built on the meta device")
+def test_weights_that_are_initialised_for_nothing(larger):
+    """Without fast init, 4.50 and older draw every weight that the checkpoint then overwrites."""
+    finding = found(lambda: Llama.from_pretrained(larger, _fast_init=False))["init-then-overwrite"]
+    assert (finding.rule, finding.fix.keywords) == ("R01", {"low_cpu_mem_usage": True})
+    assert finding.numbers["overwritten_bytes"] == sum(
+        each.numel() * each.element_size() for each in Llama.from_pretrained(larger).parameters()
+    )
+    assert "init-then-overwrite" not in found(lambda: Llama.from_pretrained(larger))
+    mended = found(lambda: Llama.from_pretrained(larger, **finding.fix.keywords))
+    assert "init-then-overwrite" not in mended
+
+
+def test_a_dtype_that_is_wider_than_the_stored_one(tmp_path):
+    config = small_llama.config()
+    Llama(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    finding = found(lambda: Llama.from_pretrained(tmp_path, **{DTYPE: torch.float32}))["dtype-widened"]
+    assert finding.rule == "R02"
+    assert finding.fix.keywords == {DTYPE: "auto"}
+    assert "dtype-widened" not in found(lambda: Llama.from_pretrained(tmp_path, **finding.fix.keywords))
+
+
+def test_weights_that_are_mapped_and_not_in_memory(tmp_path):
+    """Two matrices of 130 MB, which is more than the kernel reads ahead."""
+    config = small_llama.config(hidden_size=1024, num_attention_heads=8, vocab_size=64_000)
+    with torch.device("meta"):
+        named = Llama(config).state_dict()
+    config.save_pretrained(tmp_path)
+    zeros = {name: torch.zeros(each.shape, dtype=torch.bfloat16) for name, each in named.items()}
+    save_file(zeros, tmp_path / "model.safetensors", {"format": "pt"})
+    files = sorted(tmp_path.glob("*.safetensors"))
+    os.sync()  # what was not written yet cannot be dropped
+    page_cache.evict(files)
+    if page_cache.resident(files) != 0:
+        pytest.skip("these files cannot be dropped from the page cache")
+    stored = {DTYPE: torch.bfloat16}
+    finding = found(lambda: Llama.from_pretrained(tmp_path, **stored)).get("not-resident")
+    if finding is None:
+        pytest.skip("the kernel has read the files ahead")
+    assert (finding.rule, finding.severity) == ("R17", "info")
+    assert finding.numbers["missing_bytes"] <= finding.numbers["checkpoint_bytes"]
+    page_cache.warm(files)
+    assert "not-resident" not in found(lambda: Llama.from_pretrained(tmp_path, **stored))
+
+
+@pytest.mark.skipif(VERSION < (5, 0), reason="safetensors refuses this device to 4.x")
+def test_parameters_without_data(folder):
+    finding = found(lambda: Llama.from_pretrained(folder, device_map={"": "meta"}))["left-on-meta"]
+    assert (finding.rule, finding.severity) == ("R19", "error")
+    assert finding.numbers["parameters"] == len(list(Llama.from_pretrained(folder).parameters()))
+    assert "left-on-meta" not in found(lambda: Llama.from_pretrained(folder, device_map={"": "cpu"}))
+
+
+def test_two_loads_at_once(folder):
+    def together(loads):
+        models = []
+        threads = [
+            threading.Thread(target=lambda: models.append(Slow.from_pretrained(folder))) for _ in range(loads)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return models
+
+    assert found(lambda: together(2))["overlapping-loads"].rule == "R34"
+    assert "overlapping-loads" not in found(lambda: together(1))
+    assert "overlapping-loads" not in found(lambda: [Slow.from_pretrained(folder) for _ in range(2)])
+
+
+def test_a_program_that_is_slow_by_itself(folder):
+    def load(seconds):
+        model = Llama.from_pretrained(folder)
+        time.sleep(seconds)
+        return model
+
+    finding = found(lambda: load(3))["outside-dominates"]
+    assert (finding.rule, finding.severity) == ("R39", "info")
+    assert 3e9 <= finding.cost_ns < 6e9
+    assert "outside-dominates" not in found(lambda: load(0))
+
+
+@pytest.mark.once
+def test_a_sampler_that_gets_no_processor(folder):
+    """The kernel lets it run for 20 ms of each 120, as where many others wait for the same processor."""
+
+    def sampled(held):
+        recorded = hftrace.trace(None, sample_hz=100)
+        with recorded:
+            model = Llama.from_pretrained(folder)
+            for _ in range(10):
+                if held:
+                    os.kill(recorded._sampler.process.pid, signal.SIGSTOP)
+                time.sleep(0.1)
+                os.kill(recorded._sampler.process.pid, signal.SIGCONT)
+                time.sleep(0.02)
+        assert model is not None
+        return {finding.name: finding for finding in findings(recorded.trace)}
+
+    finding = sampled(held=True)["slow-sampling"]
+    assert (finding.rule, finding.severity) == ("H03", "info")
+    assert "slow-sampling" not in sampled(held=False)
+
+
+@pytest.mark.once
+def test_modules_that_are_compiled_each_time(folder, tmp_path, monkeypatch):
+    """Large modules of the program's own: of one no bytecode may be kept."""
+    lines = "\n".join(f"def f{number}(x): return [x + {number}, x * {number}]" for number in range(12_000))
+    for name in ("large_one", "large_two"):
+        (tmp_path / f"{name}.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def load(name):
+        import_module(name)
+        return Llama.from_pretrained(folder)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    load_kept = found(lambda: load("large_two"))
+    assert "no-bytecode" not in load_kept, "it is compiled once"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    finding = found(lambda: load("large_one"))["no-bytecode"]
+    assert finding.rule == "R55"
+    assert finding.fix.environment == {"PYTHONDONTWRITEBYTECODE": ""}
+    assert finding.numbers["compile_ns"] >= 200_000_000
+
+
+@pytest.mark.once
+def test_a_load_that_its_limit_ends(folder, tmp_path, run_cli):
+    """A load without a limit is all over this suite."""
+    out = tmp_path / "out.json"
+    assert run_cli("load", folder, "--memory-limit", "120MB", "-o", out, "-q").returncode == 3
+    (finding,) = findings(Trace.open(out))
+    assert (finding.rule, finding.name, finding.severity) == ("R25", "killed-at-limit", "error")
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_experts_whose_parts_malloc_keeps(tmp_path, run_cli):
+    """700 MB of experts, which 5.x merges: as they come, as the finding says, and killed on the way."""
+    model = tmp_path / "model"
+    assert run_cli("synth", "mixtral-8x7b", "--size", "700MB", "-o", model).returncode == 0
+
+    def load(name, *more, **environment):
+        out = tmp_path / f"{name}.json"
+        done = run_cli("load", model, "-o", out, "-q", *more, env=environment, timeout=300)
+        return done.returncode, {finding.name: finding for finding in findings(Trace.open(out))}
+
+    _, said = load("kept", "--dtype", "float32")
+    finding = said["merged-parts-kept"]
+    assert (finding.rule, finding.severity) == ("R50", "warning")
+    code, mended = load("mended", "--dtype", "float32", **finding.fix.environment)
+    assert code == 0
+    assert not {"merged-parts-kept", "killed-while-merging"} & set(mended)
+    code, killed = load("killed", "--memory-limit", "600MB")
+    assert code == 3
+    assert killed["killed-while-merging"].severity == "error"
