@@ -22,7 +22,11 @@ from hftrace.analysis.findings.registry import findings
 from hub_server import Hub
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc"),
+    pytest.mark.client,
+    pytest.mark.sparse,
+]
 
 SERVICE = Path(__file__).with_name("attached_service.py")
 TENSORS = 21  # of small_llama: nine per layer, the embedding, the norm and the head
@@ -279,7 +283,6 @@ def test_ctrl_c_ends_the_recording_and_a_second_one_is_turned_away(service, mode
     whole_load(hftrace.Trace.open(service.folder / "first.json"))
 
 
-@pytest.mark.sparse
 def test_a_service_that_is_killed_while_attached_has_its_trace(model, tmp_path):
     with Service(tmp_path / "service", model) as service:
         service.wait("ready")
@@ -318,7 +321,7 @@ finally:
 """
 
 
-@pytest.mark.sparse
+@pytest.mark.long
 def test_a_forked_worker_is_attached_to_by_its_own_number(model, tmp_path):
     program = tmp_path / "prefork.py"
     program.write_text(PREFORK)

@@ -245,6 +245,7 @@ def test_the_page_cache_is_filled_by_threads_before(checkpoints, tmp_path):
     assert "waiting for storage" not in text
 
 
+@pytest.mark.long
 def test_a_load_that_is_killed_waited(checkpoints, tmp_path, run_cli):
     out = tmp_path / "out.json"
     script = Path(__file__).resolve().parents[1] / "prefetching.py"
