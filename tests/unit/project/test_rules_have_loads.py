@@ -162,7 +162,7 @@ NO_LOAD = {
     "quantise-staging": "needs an accelerator",
     "double-residency": "needs an accelerator that shares the host's memory",
     "several-devices": "needs an accelerator",
-    "conversion-spike": "not made yet",
+    "conversion-spike": "parts that wait on the CPU become as many bytes of parameters: no peak is made of them",
 }
 """Those without one, and why: handmade traces alone hold them."""
 
