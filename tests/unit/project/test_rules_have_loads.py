@@ -162,7 +162,7 @@ NO_LOAD = {
     "quantise-staging": "needs an accelerator",
     "double-residency": "needs an accelerator that shares the host's memory",
     "several-devices": "needs an accelerator",
-    "conversion-spike": "parts that wait on the CPU become as many bytes of parameters: no peak is made of them",
+    "conversion-spike": "on the CPU, parts that wait become as many bytes of parameters: no peak of them",
 }
 """Those without one, and why: handmade traces alone hold them."""
 
