@@ -47,6 +47,8 @@ WIDE = 400
 COLUMNS, LABEL, PIXEL = 560, 150, 1
 """Of the picture: columns of time, and the room for labels, in its own units."""
 LANE, GAP, CHART = 14, 4, 34
+UNTRUSTED = "Threads and memory over time. An untrusted notebook has the words of the picture alone: "
+"""What is left of the picture begins with it, where a notebook takes drawings out."""
 LANES = 4
 FINDINGS = 6
 NAMED = 8
@@ -154,6 +156,7 @@ def _picture(trace: Trace) -> Markup | None:
     ]
     svg = tag(
         "svg",
+        tag("title", UNTRUSTED),
         parts,
         viewBox=f"0 0 {LABEL + COLUMNS} {top + 14}",
         style="width:100%;max-width:900px;display:block;font:11px sans-serif",
@@ -174,7 +177,8 @@ def _picture(trace: Trace) -> Markup | None:
 
 
 def _text(x: int, y: int, words: str, anchor: str = "start") -> Markup:
-    return tag("text", words, x=x, y=y, text_anchor=anchor, fill="currentColor", opacity=".75")
+    # Where only the words are left of a picture, the space keeps them apart.
+    return tag("text", f"{words} ", x=x, y=y, text_anchor=anchor, fill="currentColor", opacity=".75")
 
 
 def _label(words: str, top: int) -> Markup:
