@@ -292,6 +292,8 @@ def main() -> int:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
+                # A fork has none of the threads that its parent computes with, and would wait for them.
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             for part in batch
         ]
