@@ -53,7 +53,7 @@ def test_the_queries_of_the_page_find_what_was_planted(run_python, environment, 
     done = run_python(
         *("-m", "hftrace", "export", *traces, "--table", "loads", "-o", "all/loads.parquet"), env=environment
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "Wrote all/loads.parquet\n")
     whole = json.dumps([(name, query.replace("fleet/", "all/")) for name, query in QUERIES])
     done = run_python("-c", f"import sys, io\nsys.stdin = io.StringIO({whole!r})\n{ASK}", env=environment)
     assert done.returncode == 0, done.stderr

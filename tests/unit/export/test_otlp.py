@@ -87,7 +87,7 @@ def exported(run_cli, otel, decoded, tmp_path):
             paths.append(path)
         out = tmp_path / "out.otlp"
         done = run_cli("export", *paths, "-o", out, "--force", *options, env={**otel, **environment})
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, f"Wrote {out}\n")
         return decoded(out)
 
     return exported

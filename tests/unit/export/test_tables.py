@@ -151,7 +151,7 @@ def test_the_real_readers_find_what_the_trace_holds(table, tmp_path, run_python)
         done = run_python(
             *("-m", "hftrace", "export", *paths, "--table", table, "-o", f"{source}.{end}"), env=environment
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, done.stderr) == (0, f"Wrote {source}.{end}\n")
     done = run_python("-c", READ, source, env=environment)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
