@@ -217,14 +217,14 @@ def test_an_allocation_holds_what_nobody_wants(checkpoints, tmp_path):
     place = tmp_path / "model"
     place.mkdir()
     tensors = load_file(next(iter((checkpoints / "tied").glob("*.safetensors"))))
-    tensors["unknown.weight"] = torch.ones(1000, 1000)
+    tensors["unknown.weight"] = torch.ones(4000, 2500)
     save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
     (place / "config.json").write_bytes((checkpoints / "tied" / "config.json").read_bytes())
     model, trace = traced(place, tmp_path / "out.json")
     assert disagreements(model, trace) == []
-    assert arrival(trace).kept_bytes == 4_000_000
+    assert arrival(trace).kept_bytes == 40_000_000
     kept = {part.kind: part.bytes for part in peak_composition(trace).parts}["kept"]
-    assert kept == pytest.approx(4_000_000, rel=0.2)  # of so few bytes the heap may have had some
+    assert kept == pytest.approx(40_000_000, rel=0.1)
     assert [row.keys for row in trace.tensors if row.kind == "unused"] == [["unknown.weight"]]
 
 

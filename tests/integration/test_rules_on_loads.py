@@ -189,7 +189,7 @@ def test_a_sampler_that_gets_no_processor(folder):
 @pytest.mark.once
 def test_modules_that_are_compiled_each_time(folder, tmp_path, monkeypatch):
     """Large modules of the program's own: of one no bytecode may be kept."""
-    lines = "\n".join(f"def f{number}(x): return [x + {number}, x * {number}]" for number in range(12_000))
+    lines = "\n".join(f"def f{number}(x): return [x + {number}, x * {number}]" for number in range(40_000))
     for name in ("large_one", "large_two"):
         (tmp_path / f"{name}.py").write_text(lines)
     monkeypatch.syspath_prepend(tmp_path)
