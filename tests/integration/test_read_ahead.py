@@ -149,14 +149,33 @@ def said(out, page):
     return "\n".join([*shown, page.read_text()])
 
 
-def test_a_wait_is_not_for_storage(checkpoints, tmp_path):
+ALONE = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from test_read_ahead import KINDS, Settings, disagreements, traced
+path, out, kind, settings = sys.argv[3:]
+for name, value in json.loads(settings).items():
+    setattr(Settings, name, value)
+model, trace = traced(path, Path(out), **KINDS[kind][1])
+assert disagreements(model, trace) == []
+"""
+
+
+def traced_alone(run_python, path, out, kind="plain", **settings):
+    """The same in a process of its own: room in the heap of one that has loaded much falsifies sizes."""
+    here = Path(__file__).parent
+    done = run_python("-c", ALONE, here.parent, here, path, out, kind, json.dumps(settings))
+    assert done.returncode == 0, done.stderr
+    return hftrace.Trace.open(out)
+
+
+def test_a_wait_is_not_for_storage(checkpoints, tmp_path, run_python):
     """300 MB, in part from storage, by threads that take their time: those that ask read nothing."""
     files = sorted((checkpoints / "big").glob("*.safetensors"))
     evict(files)
     cold = resident(files) == 0
-    Settings.pause, Settings.threads = 0.08, 2
-    model, trace = traced(checkpoints / "big", tmp_path / "out.json")
-    assert disagreements(model, trace) == []
+    trace = traced_alone(run_python, checkpoints / "big", tmp_path / "out.json", pause=0.08, threads=2)
     came = arrival(trace)
     assert came.in_background
     assert came.called_bytes == pytest.approx(came.bytes, rel=0.02)
@@ -185,24 +204,10 @@ def test_a_wait_is_not_for_storage(checkpoints, tmp_path):
     assert came.kept_bytes == 0
 
 
-ALONE = """
-import sys
-from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
-from test_read_ahead import KINDS, Settings, traced
-path, out, kind = sys.argv[3:]
-Settings.copy_full = kind == "copies"
-traced(path, Path(out), **KINDS[kind][1])
-"""
-"""A process of its own: one that has loaded much has room in its heap, which what is measured then takes."""
-
-
 @pytest.mark.parametrize("kind", ["cast", "copies"])
 def test_what_was_read_ahead_is_there_beside_what_was_made_of_it(kind, checkpoints, tmp_path, run_python):
-    out, here = tmp_path / "out.json", Path(__file__).parent
-    done = run_python("-c", ALONE, here.parent, here, checkpoints / "big", out, kind)
-    assert done.returncode == 0, done.stderr
-    trace = hftrace.Trace.open(out)
+    full = {"copy_full": True} if kind == "copies" else {}
+    trace = traced_alone(run_python, checkpoints / "big", tmp_path / "out.json", kind, **full)
     came, parts = arrival(trace), peak_composition(trace)
     assert came.shared is False
     sizes = {part.kind: part for part in parts.parts}
