@@ -206,15 +206,15 @@ def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None]]:
             pass
         else:
             return storages, list(map(torch.Tensor.storage_offset, tensors))
-    places = list(map(_place, tensors))
+    places = list(map(place_of, tensors))
     return [storage for storage, _ in places], [offset for _, offset in places]
 
 
-def _place(tensor: Any) -> tuple[int | None, int | None]:
+def place_of(tensor: Any) -> tuple[int | None, int | None]:
+    """Returns a weak reference to a tensor's storage, which is to be freed, and where in it that begins."""
     try:
-        held = plain_part(tensor)
-        offset = held.storage_offset()
-        return held.untyped_storage()._weak_ref(), offset
+        offset = plain_part(tensor).storage_offset()
+        return plain_part(tensor).untyped_storage()._weak_ref(), offset
     except Exception:  # a lazy or sparse tensor, one of a library's own kind
         return None, None
 

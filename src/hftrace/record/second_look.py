@@ -166,6 +166,9 @@ class Models:
                     id(model) in below or any(inner is module for _, inner in modules_of(model))
                 ):
                     each.update()
+                    # As long as it lies where the optimizer wrote it: it may be about to be moved.
+                    if self._mark_trained(each):
+                        self._unseen.add(id(each))
                     found.append(each)
             return found
 
@@ -282,6 +285,7 @@ class Models:
                     self._look_again(each, id(each) in inner)
                 except Exception as error:  # the others are looked at all the same
                     self._recorder.error("second look", error)
+            self.optimizers.close()
             self._followed.clear()
             self._remnants.clear()
             self._unseen.clear()
@@ -298,14 +302,13 @@ class Models:
 
     def _mark_trained(self, followed: Followed) -> bool:
         """Puts down which tensors of a model an optimizer has written; returns whether there are any."""
-        stepped = self.optimizers.tensors()
-        if not stepped:
+        if not self.optimizers:
             return False
         look = followed.look
         marks = {
             slot: STEPPED
-            for slot, tensor, origin in zip(look.slots, look.ids, followed.origins, strict=True)
-            if tensor in stepped and origin.change in (SAME, MADE, WRITTEN)
+            for slot, key, origin in zip(look.slots, look.keys, followed.origins, strict=True)
+            if origin.change in (SAME, MADE, WRITTEN) and self.optimizers.wrote(key)
         }
         followed.mark(marks)
         return bool(marks)

@@ -6,32 +6,26 @@ version counter, so that a trained weight looks untouched.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import Any
 
-from hftrace.record.identity import COMPUTED
+from hftrace.record.identity import COMPUTED, place_of
 
 STEPPED = f"{COMPUTED}:optimizer"
 """What became of a tensor that an optimizer has written."""
 
 
-class _Steps:
-    """What is known of one optimizer."""
-
-    __slots__ = ("count", "optimizer", "tensors")
-
-    def __init__(self, optimizer: Any) -> None:
-        self.optimizer = weakref.ref(optimizer)
-        self.count = 0
-        self.tensors: set[int] = set()
-
-
 class Optimizers:
-    """The optimizers of one recording. Neither they nor their tensors are kept."""
+    """The optimizers of one recording, and where what they wrote lies. Neither they nor that is kept.
+
+    A weak reference to a storage keeps no memory, and while it is held no other storage takes its address:
+    what is loaded after a trained model is gone is never taken for it.
+    """
 
     def __init__(self) -> None:
-        self._steps: dict[int, _Steps] = {}
-        self._gone: set[int] = set()
+        self._steps: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._written: set[tuple[int, int | None]] = set()
 
     def stepped(self, optimizer: Any) -> None:
         """Takes note of a step that an optimizer has made: it writes to what has a gradient.
@@ -39,24 +33,35 @@ class Optimizers:
         Parameters are looked at after the first step, the second, the fourth and so on: a training takes
         thousands, and their gradients come and go with the layers that are frozen.
         """
-        steps = self._steps.get(id(optimizer))
-        if steps is None or steps.optimizer() is not optimizer:
-            # One that is gone had the same identity; what it wrote stays known.
-            self._gone |= steps.tensors if steps is not None else set()
-            steps = self._steps[id(optimizer)] = _Steps(optimizer)
-        steps.count += 1
-        if steps.count & (steps.count - 1) == 0:
-            steps.tensors.update(
-                id(tensor)
-                for group in optimizer.param_groups
-                for tensor in group["params"]
-                if tensor.grad is not None
-            )
+        known, count = self._steps.get(id(optimizer), (None, 0))
+        if known is None or known() is not optimizer:
+            known, count = weakref.ref(optimizer), 0
+        count += 1
+        self._steps[id(optimizer)] = known, count
+        if count & (count - 1) == 0:
+            for group in optimizer.param_groups:
+                for tensor in group["params"]:
+                    if tensor.grad is not None:
+                        self._note(tensor)
 
-    def tensors(self) -> set[int]:
-        """Returns the identities of all tensors that optimizers have written.
+    def _note(self, tensor: Any) -> None:
+        storage, offset = place_of(tensor)
+        if storage is None:
+            return
+        if (storage, offset) in self._written:
+            sys.modules["torch"].UntypedStorage._free_weak_ref(storage)
+        self._written.add((storage, offset))
 
-        A tensor that is gone may have left its identity to another: only what was there all the while
-        can be told by it.
-        """
-        return self._gone.union(*(each.tensors for each in self._steps.values()))
+    def wrote(self, key: tuple[Any, ...] | None) -> bool:
+        """Returns whether an optimizer has written what lies at a place of a look."""
+        return key is not None and key[:2] in self._written
+
+    def __bool__(self) -> bool:
+        return bool(self._written)
+
+    def close(self) -> None:
+        """Forgets everything."""
+        for storage, _ in self._written:
+            sys.modules["torch"].UntypedStorage._free_weak_ref(storage)
+        self._written.clear()
+        self._steps.clear()
