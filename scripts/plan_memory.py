@@ -1,6 +1,6 @@
 """Holds the peaks that ``hftrace plan`` gives against those of real, untraced loads of 300 MB and more.
 
-    python scripts/plan_memory.py FOLDER [--only LOAD ...] [--rounds N] [--json FILE]
+    python scripts/plan_memory.py FOLDER [--only LOAD ...] [--rounds N]
 
 FOLDER is where the checkpoints lie, 5 GB; they are written once. Each load is planned by the command, and
 done in a fresh process whose anonymous memory is read every half millisecond from outside; its total
