@@ -221,12 +221,12 @@ def row(name: str, plan: dict[str, Any], load: dict[str, int] | str, version: st
         whole, start = plan[f"peak_{kind}_bytes"], plan[f"start_{kind}_bytes"]
         least = plan[f"peak_{kind}_at_least_bytes"]
         if whole is None:
-            above = load[kind] - load[f"start_{kind}"]
+            above, most = load[kind] - load[f"start_{kind}"], plan[f"peak_{kind}_at_most_bytes"]
             cells += [
-                f"not known (at least {least / 1e6:.0f}) / {load[kind] / 1e6:.0f}",
-                f"at least {(least - start) / 1e6:.0f} / {above / 1e6:.0f}",
+                f"{_bounds(least, most)} / {load[kind] / 1e6:.0f}",
+                f"{_bounds(least - start, most and most - start)} / {above / 1e6:.0f}",
             ]
-            fine = fine and least <= load[kind] * (1 + FURTHEST)
+            fine = fine and least <= load[kind] * (1 + FURTHEST) and (most is None or load[kind] <= most)
             continue
         for mine, real in (
             (whole, load[kind]),
@@ -236,6 +236,10 @@ def row(name: str, plan: dict[str, Any], load: dict[str, int] | str, version: st
             fine = fine and abs(off) <= FURTHEST
             cells.append(f"{mine / 1e6:.0f} / {real / 1e6:.0f} ({off:+.1%})")
     return f"| {name} | {version} | {' | '.join(cells)} |", fine
+
+
+def _bounds(least: int, most: int | None) -> str:
+    return f"≥ {least / 1e6:.0f}" if most is None else f"{least / 1e6:.0f} to {most / 1e6:.0f}"
 
 
 def main() -> int:

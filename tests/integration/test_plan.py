@@ -289,3 +289,36 @@ def test_pages_of_a_file_count_once(run_python, tmp_path):
     assert done.returncode == 0, done.stderr
     # 20 MB of halves beside it; what safetensors itself brings in is a little.
     assert 59_000_000 < int(done.stdout) < 66_000_000
+
+
+KEPT = """
+import torch
+from pathlib import Path
+from hftrace.record.child.plan import _reader
+from hftrace.record.child.plan_dry import dry_load
+from hftrace.system.memory import HostMemory
+class Owner:
+    @classmethod
+    def from_pretrained(cls, model):
+        module = torch.nn.Module()
+        for n in range(4):
+            parts = [torch.ones(500_000) for _ in range(5)]  # 10 MB, of which nothing may be given back
+            setattr(module, f"t{n}", torch.nn.Parameter(torch.cat(parts)))
+            del parts
+        large = torch.ones(20_000_000)  # 80 MB are
+        del large
+        return module
+found = dry_load(Owner, "", {}, {}, Path("."), _reader(HostMemory(reset=False)))
+start = found["start"]["anon_bytes"]
+print(found["peaks"]["anon"] - start, found["peaks_at_most"]["anon"] - start)
+"""
+
+
+@pytest.mark.sparse
+def test_what_an_allocator_may_keep_is_in_the_most(run_python):
+    done = run_python("-c", KEPT)
+    assert done.returncode == 0, done.stderr
+    least, most = map(int, done.stdout.split())
+    # 40 MB of parameters and the 80 that are gone again; then all parts besides.
+    assert 120_000_000 <= least < 125_000_000
+    assert 38_000_000 < most - least <= 40_000_000

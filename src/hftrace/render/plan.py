@@ -101,12 +101,18 @@ def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         return f"in {phases[name]}" if name in phases else ""
 
     yield _figure("before the load", plan["start_anon_bytes"], f"anonymous; {_total(plan, 'start')}")
-    if plan["peak_unknown_because"]:
-        yield from notes([f"The peak is unknown: {plan['peak_unknown_because']}"], width, "  ")
-    least = "at least; " if plan["peak_unknown_because"] else ""
-    yield _figure("peak, anonymous", plan["peak_anon_at_least_bytes"], f"{least}{when('anon')}")
-    note = f"{least}{when('total')}, pages of files included"
-    yield _figure("peak, total", plan["peak_total_at_least_bytes"], note)
+    doubt, bounded = plan["peak_unknown_because"], plan["peak_anon_at_most_bytes"] is not None
+    if doubt:
+        said = "lies between two bounds" if bounded else "is unknown"
+        yield from notes([f"The peak {said}: {doubt}"], width, "  ")
+    for kind, label, more in (
+        ("anon", "peak, anonymous", ""),
+        ("total", "peak, total", ", pages of files included"),
+    ):
+        bound = "at least; " if doubt else ""
+        if doubt and bounded:
+            bound = f"to {units.byte_count(plan[f'peak_{kind}_at_most_bytes'])}; "
+        yield _figure(label, plan[f"peak_{kind}_at_least_bytes"], f"{bound}{when(kind)}{more}")
     yield _figure("after the load", plan["end_anon_bytes"], f"anonymous; {_total(plan, 'end')}")
     if plan["unread_bytes"]:
         yield _figure("read on first use", plan["unread_bytes"], "of the weight files")
@@ -126,11 +132,16 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         why = "there is no limit to hold it against"
         if plan["peak_unknown_because"] or plan["cache_unknown_because"]:
             why = "the peak is not" if plan["peak_unknown_because"] else "the cache is not"
+            if plan["needs_at_most"] and not plan["cache_unknown_because"]:
+                sizes = (plan["needs"]["cpu"], plan["needs_at_most"]["cpu"])
+                why = f"{' to '.join(map(units.byte_count, sizes))} of {units.byte_count(limit)}"
         yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
         return
     needs = plan["needs"]
     if plan["fits"]:
-        what = f"{units.byte_count(needs['cpu'])} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
+        most = "at most " if plan["peak_unknown_because"] else ""
+        size = units.byte_count(plan["needs_at_most"]["cpu"])
+        what = f"{most}{size} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
         yield [("It fits: ", GOOD), (what, PLAIN)]
         rest = needs["cpu"] - (plan["peak_anon_at_least_bytes"] or 0)
         if rest > 0:

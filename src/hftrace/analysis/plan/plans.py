@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 CPU = "cpu"
-MAX_FREED_SHARE = 0.05
-"""Of what a load adds to memory. Where it gives back more on its way, in small pieces, the peak depends on
-how the allocator keeps these: of fused experts, 20 to 40 % more than was in use was measured."""
-MIN_FREED_BYTES = 16 << 20
+MAX_KEPT_SHARE = 0.05
+"""Of what a load adds to memory. Where the allocator may keep more of what is given back on the way, in small
+pieces, the peak depends on it: of fused experts, 20 to 50 % more than was in use was measured."""
+MIN_KEPT_BYTES = 16 << 20
 """Less makes no difference beside what the libraries take."""
+ALLOCATOR = "tensors are made and given back on the way, and the allocator may keep their memory"
 NOT_DEVICES = frozenset({"anon", "total", "disk"})
 
 
@@ -44,6 +45,9 @@ def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     start, end = found.get("start") or {}, found.get("end") or {}
     doubt = peak_doubt(found)
     sure = doubt is None
+    # All that an allocator may keep is known, and so is the most that there can be.
+    most = peaks if sure else (found.get("peaks_at_most") or {}) if doubt == ALLOCATOR else {}
+    most_needs = _at_most(needs, peaks, most)
     return {
         "known": not refused,
         "unknown_because": found.get("error") if refused else None,
@@ -63,6 +67,8 @@ def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         "peak_unknown_because": doubt,
         "peak_anon_at_least_bytes": peaks.get("anon"),
         "peak_total_at_least_bytes": peaks.get("total"),
+        "peak_anon_at_most_bytes": most.get("anon"),
+        "peak_total_at_most_bytes": most.get("total"),
         "peak_device_bytes": None if refused else devices,
         "peak_phases": found.get("peak_phases"),
         "phases": found.get("phases"),
@@ -75,12 +81,13 @@ def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         "cache_bytes": found.get("cache_bytes"),
         "cache_unknown_because": found.get("cache_problem"),
         "needs": needs,
+        "needs_at_most": most_needs,
         "limits": {
             CPU: limits.cpu_bytes,
             "cpu_from": limits.cpu_source,
             **{f"cuda:{index}": size for index, size in enumerate(limits.device_bytes)},
         },
-        "fits": _verdict(fits(needs, limits), sure and not found.get("cache_problem")),
+        "fits": _verdict(fits(needs, limits), None if found.get("cache_problem") else most_needs, limits),
     }
 
 
@@ -95,14 +102,24 @@ def peak_doubt(found: Mapping[str, Any]) -> str | None:
     if "quantised" in tensors:
         return "what a quantiser takes on its way is not seen"
     added = peaks["anon"] - (found.get("start") or {}).get("anon_bytes", 0)
-    if (found.get("freed_bytes") or 0) > MAX_FREED_SHARE * added and found["freed_bytes"] > MIN_FREED_BYTES:
-        return "tensors are made and given back on the way, and the allocator may keep their memory"
-    return None
+    kept = (found.get("peaks_at_most") or peaks)["anon"] - peaks["anon"]
+    return ALLOCATOR if kept > max(MAX_KEPT_SHARE * added, MIN_KEPT_BYTES) else None
 
 
-def _verdict(fitting: bool | None, sure: bool) -> bool | None:
-    """Returns whether a load fits; of a peak or a cache that is not known, only that its least does not."""
-    return fitting if sure or fitting is False else None
+def _at_most(
+    needs: Mapping[str, int] | None, least: Mapping[str, int], most: Mapping[str, int]
+) -> dict[str, int] | None:
+    """Returns what must be there if the allocator gives back nothing that it may keep; None if unknown."""
+    if needs is None or "anon" not in most:
+        return None
+    return {**needs, CPU: needs[CPU] + most["anon"] - least["anon"]}
+
+
+def _verdict(least: bool | None, most: Mapping[str, int] | None, limits: Limits) -> bool | None:
+    """Returns whether a load fits that needs something between two bounds: what holds for both."""
+    if not least or most is None:
+        return least if least is False else None
+    return fits(most, limits) or None
 
 
 def _total(row: Mapping[str, Any]) -> int | None:

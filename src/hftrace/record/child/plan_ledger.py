@@ -30,8 +30,10 @@ class Ledger:
         self.at: dict[str, str] = {}
         """The phase of each peak, by the name of what peaked."""
         self.phases: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        self.freed = 0
+        self._freed = 0
         """Bytes that were given back in pieces which an allocator may keep."""
+        self.most: dict[str, int] = {}
+        """The peaks, if the allocator keeps all of these."""
         self._own = (0, 0)
         self._read = real
         self._phase = phase
@@ -70,7 +72,7 @@ class Ledger:
         with self._lock:
             self.now[kind] -= count
             if kind == ANON and count <= KEPT_AT_MOST:
-                self.freed += count
+                self._freed += count
 
     def settle(self) -> None:
         """Looks once more, where nothing was added: what the process itself has taken may have grown."""
@@ -82,8 +84,11 @@ class Ledger:
         anon, file = self._real() if kind in (ANON, FILE) else (0, 0)
         if kind in (ANON, FILE):
             here = anon + self.now[ANON]
+            total = here + file + self.now[FILE]
             self._highest("anon", here, phase)
-            self._highest("total", here + file + self.now[FILE], phase)
+            self._highest("total", total, phase)
+            for name, value in (("anon", here), ("total", total)):
+                self.most[name] = max(self.most.get(name, 0), value + self._freed)
         else:
             self._highest(kind, self.now[kind], phase)
 
@@ -98,6 +103,6 @@ class Ledger:
         return {
             "peaks": dict(self.peaks),
             "peak_phases": dict(self.at),
-            "freed_bytes": self.freed,
+            "peaks_at_most": dict(self.most),
             "phases": {phase: dict(row) for phase, row in self.phases.items()},
         }

@@ -4,6 +4,7 @@ import pytest
 
 from hftrace.analysis.plan.changes import changes
 from hftrace.analysis.plan.plans import Limits, fits, plan_facts, shortage
+from hftrace.render.plan import plan_block
 
 MB = 10**6
 
@@ -20,7 +21,6 @@ def found(**changed):
         "peak_phases": {"anon": "weights"},
         "start": {"anon_bytes": 300 * MB, "file_bytes": 100 * MB},
         "end": {"anon_bytes": 700 * MB, "file_bytes": 100 * MB},
-        "freed_bytes": 0,
         "mapped_bytes": 0,
         **changed,
     }
@@ -74,20 +74,65 @@ def test_a_cache_lies_where_the_weights_are():
     assert plan_facts(on_device, Limits(10**9, "--cpu", [450 * MB]))["fits"] is True
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"freed_bytes": 300 * MB},
-        {"tensors": {"quantised": {"count": 1, "bytes": 1, "names": []}}},
-    ],
-    ids=["freed", "quantised"],
-)
-def test_a_peak_that_is_not_known_is_not_given(changed):
-    plan = plan_facts(found(**changed), Limits(10**9, "--cpu"))
+def test_a_peak_that_is_not_known_is_not_given():
+    quantised = found(tensors={"quantised": {"count": 1, "bytes": 1, "names": []}})
+    plan = plan_facts(quantised, Limits(10**9, "--cpu"))
     assert (plan["peak_anon_bytes"], plan["peak_total_bytes"], plan["fits"]) == (None, None, None)
     assert plan["peak_anon_at_least_bytes"] == 700 * MB
     # That the least is too much already can be said.
-    assert plan_facts(found(**changed), Limits(600 * MB, "--cpu"))["fits"] is False
+    assert plan_facts(quantised, Limits(600 * MB, "--cpu"))["fits"] is False
+
+
+def test_little_that_an_allocator_may_keep_leaves_the_peak_known():
+    """Less than 5 % of the 400 MB that the load adds."""
+    plan = plan_facts(found(peaks_at_most={"anon": 719 * MB, "total": 1019 * MB}), Limits(10**9, "--cpu"))
+    assert (plan["peak_anon_bytes"], plan["peak_unknown_because"], plan["fits"]) == (700 * MB, None, True)
+
+
+def merged():
+    """A load that gives back tensors on its way."""
+    return found(
+        peaks_at_most={"anon": 900 * MB, "total": 1250 * MB},
+        mapped_bytes=50 * MB,
+    )
+
+
+@pytest.mark.parametrize(("there", "fitting"), [(949, None), (950, True), (749, False)])
+def test_what_an_allocator_may_keep_has_a_bound(there, fitting):
+    """The model needs its 50 MB of mapped weights to run, besides what was kept."""
+    plan = plan_facts(merged(), Limits(there * MB, "--cpu"))
+    assert (plan["peak_anon_bytes"], plan["peak_anon_at_least_bytes"]) == (None, 700 * MB)
+    assert (plan["peak_anon_at_most_bytes"], plan["peak_total_at_most_bytes"]) == (900 * MB, 1250 * MB)
+    assert (plan["needs"], plan["needs_at_most"]) == ({"cpu": 750 * MB}, {"cpu": 950 * MB})
+    assert plan["fits"] is fitting
+
+
+def test_what_a_quantiser_takes_has_none():
+    plan = plan_facts({**merged(), "tensors": {"quantised": {}}}, Limits(10**9, "--cpu"))
+    assert (plan["peak_anon_at_most_bytes"], plan["needs_at_most"], plan["fits"]) == (None, None, None)
+
+
+def test_the_most_of_a_known_peak_is_itself():
+    plan = plan_facts(found(), Limits(700 * MB, "--cpu"))
+    assert plan["peak_anon_at_most_bytes"] == plan["peak_anon_bytes"] == 700 * MB
+    assert plan["needs_at_most"] == plan["needs"]
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (949, "Whether it fits is not known: 750 MB to 950 MB of 949 MB"),
+        (950, "It fits: at most 950 MB of 950 MB (--cpu)"),
+    ],
+)
+def test_a_peak_between_bounds_is_drawn_with_both(there, says):
+    plan = plan_facts(merged(), Limits(there * MB, "--cpu"))
+    plan |= {"short_bytes": {}, "change": None}
+    lines = ["".join(text for text, _ in line) for line in plan_block(plan, "m").lines(80)]
+    assert any(line.endswith("700 MB  to 900 MB; in weights") for line in lines)
+    assert any("1.00 GB  to 1.25 GB;" in line for line in lines)
+    assert any(line == says for line in lines)
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_a_refused_plan_knows_nothing():
