@@ -233,20 +233,32 @@ def test_a_hub_that_does_not_answer_is_named(service, hub):
     service.done()
 
 
-def test_a_process_that_cannot_answer_is_looked_at_from_outside(service, model, tmp_path):
-    """safetensors opens a file with the interpreter's lock held, and a FIFO has nobody at its other end."""
-    second = tmp_path / "second"
+def copy_with_pipe(model, second):
+    """Returns a copy of a checkpoint whose second shard is a pipe, which nobody writes to."""
     second.mkdir()
     for path in model.iterdir():
         (second / path.name).write_bytes(path.read_bytes())
     shard = sorted(second.glob("*.safetensors"))[1]
     shard.unlink()
     os.mkfifo(shard)
+    return second
+
+
+def release(second):
+    """Lets whoever waits for the pipe go on, and returns its path."""
+    (shard,) = (path for path in second.iterdir() if path.is_fifo())
+    os.close(os.open(shard, os.O_WRONLY))
+    return shard
+
+
+def test_a_process_that_cannot_answer_is_looked_at_from_outside(service, model, tmp_path):
+    """safetensors opens a file with the interpreter's lock held, and a FIFO has nobody at its other end."""
+    second = copy_with_pipe(model, tmp_path / "second")
     service.order(source=second)
     wait_for(lambda: "partner" in kernel_wait(service.pid), "the FIFO")
     result = command("attach", str(service.pid), "--seconds", "2", cwd=service.folder)
     left = [path.name for path in service.sockets.glob("*.stacks") if path.stat().st_size]
-    os.close(os.open(shard, os.O_WRONLY))
+    shard = release(second)
     assert not service.done().isdigit()
     assert result.code == 1
     assert f"its main thread waits in openat of {shard}" in result.stderr
@@ -254,6 +266,29 @@ def test_a_process_that_cannot_answer_is_looked_at_from_outside(service, model, 
     assert "nothing was recorded" in result.stderr
     assert left == []
     service.load(model)
+
+
+def test_a_process_that_falls_silent_is_not_said_to_be_killed(service, model, tmp_path):
+    """Its load has begun since, and holds the interpreter's lock: it cannot be told to stop recording."""
+    second = copy_with_pipe(model, tmp_path / "second")
+    attaching = service.attach("--seconds", "3", "-o", "silent.json")
+    service.order(source=second)
+    result = finish(attaching, service.folder)
+    release(second)
+    assert not service.done().isdigit()
+    assert result.code == 1
+    assert "did not answer at the end of the recording, and goes on" in result.stderr
+    trace = hftrace.Trace.open(service.folder / "silent.json")
+    (load,) = [load for load in trace.loads if load.parent is None]
+    assert (trace.outcome["status"], load.status) == ("interrupted", "interrupted")
+    # It lived as long as it was looked at, without a line in its journal.
+    assert load.duration_ns > 1e9
+    assert trace.header["session"]["end_ns"] >= load.end_ns
+    shown = " ".join(result.stdout.split())
+    assert "ended the recording alone" in shown
+    assert "still open" in shown
+    assert "killed" not in shown
+    assert "has changed" not in shown
 
 
 def test_who_attached_is_killed_and_the_service_lets_go(service, model):

@@ -47,48 +47,67 @@ class Held:
         self.tensors: list[Any] = []
         self.scripted = False
         """Whether tensors of scripted modules may be among them."""
+        self.hooked: set[int] = set()
+        """The positions of those of ``modules`` that accelerate has hooked."""
+        self.root = model
+        self.parents: list[Any] = []
+        """Each module that has modules below it, before those."""
+        self.children: list[dict[str, Any]] = []
+        """What is directly below each of them, by name; None for what was taken out."""
+        self.own_names: list[str] = []
+        """What each of them is called by the one that it is in."""
+        self.depths: list[int] = []
+        """How many modules each of them is in."""
         self._walk(model, scripted)
 
     def _walk(self, model: Any, scripted: bool) -> None:
         names, tensors = self.names, self.tensors
+        modules, prefixes, ends = self.modules, self.prefixes, self.ends
         buffers_at: list[tuple[int, int]] = []
         # An iterator for each module on the way down, no recursion: the host may be deep in its own stack.
-        prefix, module = "", model
         above: list[tuple[str, Iterator[tuple[str, Any]]]] = []
-        while module is not None:
-            own = module.__dict__
-            children = own.get("_modules")
-            if not isinstance(children, dict):
-                own = _tables_of(module, tensors=scripted)
-                children = own["_modules"]
-                self.scripted = scripted
-            parameters, buffers = own["_parameters"], own["_buffers"]
-            if parameters or buffers:
-                for name, tensor in parameters.items():
-                    if tensor is not None:
-                        names.append(prefix + name)
-                        tensors.append(tensor)
-                if buffers:
-                    for name, tensor in buffers.items():
+        outer, siblings = "", iter([("", model)])
+        while True:
+            for name, module in siblings:
+                if module is None:
+                    continue
+                own = module.__dict__
+                children = own.get("_modules")
+                if not isinstance(children, dict):
+                    own = _tables_of(module, tensors=scripted)
+                    children = own["_modules"]
+                    self.scripted = scripted
+                parameters, buffers = own["_parameters"], own["_buffers"]
+                prefix = f"{outer}{name}." if above else ""
+                if parameters or buffers:
+                    for its, tensor in parameters.items():
                         if tensor is not None:
-                            kind = NOT_SAVED if name in own["_non_persistent_buffers_set"] else BUFFER
-                            buffers_at.append((len(tensors), kind))
-                            names.append(prefix + name)
+                            names.append(prefix + its)
                             tensors.append(tensor)
-                self.modules.append(module)
-                self.prefixes.append(prefix)
-                self.ends.append(len(tensors))
-            if children:
-                above.append((prefix, iter(children.items())))
-            module = None
-            while above and module is None:
-                prefix, siblings = above[-1]
-                for name, module in siblings:
-                    if module is not None:
-                        prefix = f"{prefix}{name}."
-                        break
-                else:
-                    above.pop()
+                    if buffers:
+                        for its, tensor in buffers.items():
+                            if tensor is not None:
+                                kind = NOT_SAVED if its in own["_non_persistent_buffers_set"] else BUFFER
+                                buffers_at.append((len(tensors), kind))
+                                names.append(prefix + its)
+                                tensors.append(tensor)
+                    if "_hf_hook" in own:
+                        self.hooked.add(len(modules))
+                    modules.append(module)
+                    prefixes.append(prefix)
+                    ends.append(len(tensors))
+                if children:
+                    self.parents.append(module)
+                    self.children.append(children)
+                    self.own_names.append(name)
+                    self.depths.append(len(above))
+                    above.append((outer, siblings))
+                    outer, siblings = prefix, iter(children.items())
+                    break
+            else:
+                if not above:
+                    break
+                outer, siblings = above.pop()
         self.kinds = [PARAMETER] * len(tensors)
         for at, kind in buffers_at:
             self.kinds[at] = kind
@@ -127,14 +146,6 @@ class Held:
             return list(map(numbers.__getitem__, map(_layout, self.tensors))), list(numbers)
         except Exception:  # a nested tensor
             return None
-
-
-def children_of(module: Any) -> list[tuple[str, Any]]:
-    """Returns the modules directly below one, by their names."""
-    children = module.__dict__.get("_modules")
-    if not isinstance(children, dict):
-        children = _tables_of(module, tensors=False)["_modules"]
-    return [item for item in children.items() if item[1] is not None] if children else []
 
 
 def version_of(tensor: Any) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hftrace.record import contents
-from hftrace.record.held import Held
+from hftrace.record.held import UNKNOWN, Held
 from hftrace.record.recorder import Recorder
 from hftrace.record.structure import structure_line
 from hftrace.schema import events, journal, lines
@@ -85,7 +85,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
     }
     recorder.write(lines.Model(span_id, facts))
     try:
-        recorder.write(structure_line(span_id, model, held))
+        recorder.write(structure_line(span_id, held))
     except Exception as error:  # the tensors are written down all the same
         recorder.error("structure", error)
     layouts = _Layouts()
@@ -114,10 +114,14 @@ def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
 
 def _pieces(held: Held) -> Iterator[tuple[int, int, bool]]:
     """Yields where to begin and to end a line, and whether its tensors are offloaded."""
+    if not held.hooked:
+        for begin in range(0, len(held.tensors), ROWS_PER_LINE):
+            yield begin, min(begin + ROWS_PER_LINE, len(held.tensors)), False
+        return
     begin = end = 0
     offloaded = False
-    for module, its_end in zip(held.modules, held.ends, strict=True):
-        now = "_hf_hook" in module.__dict__ and _offloads(module)
+    for at, its_end in enumerate(held.ends):
+        now = at in held.hooked and _offloads(held.modules[at])
         if end > begin and (now is not offloaded or end - begin >= ROWS_PER_LINE):
             yield begin, end, offloaded
             begin = end
@@ -126,12 +130,14 @@ def _pieces(held: Held) -> Iterator[tuple[int, int, bool]]:
         yield begin, end, offloaded
 
 
+_MARKS = bytes.maketrans(bytes((0, 1, UNKNOWN)), bytes((lines.FROZEN, lines.TRAINED, 0)))
+
+
 def _marked(kinds: list[int], versions: list[int | None], trained: bytes) -> list[int]:
     """Returns the kinds, with marks: was it written in place since it was made, is it trained?"""
-    marked = [
-        kind or (lines.FROZEN, lines.TRAINED, 0)[requires_grad]
-        for kind, requires_grad in zip(kinds, trained, strict=True)
-    ]
+    marked = list(trained.translate(_MARKS))
+    if any(kinds):
+        marked = [kind or mark for kind, mark in zip(kinds, marked, strict=True)]
     if not any(versions):
         return marked
     return [

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from hftrace.record.held import Held, children_of
+from hftrace.record.held import Held
 from hftrace.schema import lines
 
 KNOWN = ("torch.", "transformers.")
@@ -21,15 +20,14 @@ PEFT = "peft.tuners."
 _nbytes = operator.attrgetter("nbytes")
 
 
-def structure_line(span: int, model: Any, held: Held) -> lines.Structure:
+def structure_line(span: int, held: Held) -> lines.Structure:
     """Returns the line that says what modules a model is made of.
 
     Args:
         span: The load that made the model.
-        model: The torch module.
-        held: Its tensors.
+        held: What it holds.
     """
-    root, nodes = kinds_of(model)
+    root, nodes = kinds_of(held)
     return lines.Structure(span, root, nodes, footprint_bytes(held))
 
 
@@ -44,12 +42,18 @@ def footprint_bytes(held: Held) -> int | None:
         return None
 
 
-def kinds_of(model: Any) -> tuple[int, list[Any]]:
-    """Returns the position of the model's own kind, and the kinds of modules, children before parents."""
+def kinds_of(held: Held) -> tuple[int, list[Any]]:
+    """Returns the position of the model's own kind, and the kinds of modules, children before parents.
+
+    Most modules are in a layer like many others, and are then looked at by functions of C alone.
+
+    Args:
+        held: What its walk has come by.
+    """
     numbers: dict[Any, int] = {}
     nodes: list[Any] = []
-    known: dict[int, int] = {}
-    kept: list[Any] = []  # scripted modules are made anew each time: while they live, no other has their id
+    leaves: dict[type, int] = {}
+    alike: dict[Any, int] = {}
 
     def number_of(module: Any, children: tuple[Any, ...]) -> int:
         key = (type(module), children)
@@ -58,31 +62,29 @@ def kinds_of(model: Any) -> tuple[int, list[Any]]:
             nodes.append([class_name(module), list(children)])
         return numbers[key]
 
-    leaves: dict[type, int] = {}
-    # An iterator for each module on the way down, no recursion: the host may be deep in its own stack.
-    above: list[tuple[Any, Iterator[tuple[str, Any]], list[Any]]] = [(model, iter(children_of(model)), [])]
-    while above:
-        module, siblings, children = above[-1]
-        for name, child in siblings:
-            own = child.__dict__.get("_modules")
-            if own == {}:  # most have none; of a scripted module it is no dict
-                number = leaves.get(type(child))
-                if number is None:
-                    number = leaves[type(child)] = number_of(child, ())
-                children += (name, number)
-            elif id(child) in known:
-                children += (name, known[id(child)])
-            else:
-                children.append(name)
-                above.append((child, iter(children_of(child)), []))
-                break
-        else:
-            above.pop()
-            number = known[id(module)] = number_of(module, tuple(children))
-            kept.append(module)
-            if above:
-                above[-1][2].append(number)
-    return known[id(model)], nodes
+    # A module comes before those below it: from the last to the first, each finds these numbered.
+    inside: dict[int, list[Any]] = {}
+    number = None
+    walked = (held.parents, held.children, held.own_names, held.depths)
+    for module, table, own_name, depth in zip(*map(reversed, walked), strict=True):
+        inner = inside.pop(depth + 1, ())
+        key = (type(module), tuple(inner), *table, *map(type, table.values()))
+        number = alike.get(key)
+        if number is None:
+            known = dict(zip(inner[::2], inner[1::2], strict=True))
+            children: list[Any] = []
+            for name, child in table.items():
+                if child is None:
+                    continue
+                its = known.get(name)
+                if its is None:
+                    its = leaves.get(type(child))
+                if its is None:
+                    its = leaves[type(child)] = number_of(child, ())
+                children += (name, its)
+            number = alike[key] = number_of(module, tuple(children))
+        inside.setdefault(depth, []).extend((own_name, number))
+    return number_of(held.root, ()) if number is None else number, nodes
 
 
 def class_name(module: Any) -> str:

@@ -6,15 +6,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hftrace import units
+from hftrace.analysis.ending.evidence import still_running
 from hftrace.analysis.time.offloading import moves_of
 from hftrace.analysis.time.placement import written_of
 from hftrace.analysis.time.tree_node import Node
 from hftrace.render.generation import token_parts
+from hftrace.schema.trace import Trace
 
 
 def node_parts(node: Node) -> list[str]:
     """Returns tokens, offloaded weights, files that were written and hooks that were attached."""
     return [*token_parts(node), *_offload_parts(node.attributes)]
+
+
+def ending_of(trace: Trace, node: Node) -> str:
+    """Returns what to say of the end of a call that has no end of its own; empty for any other."""
+    if node.status in ("ok", "error"):
+        return ""
+    return "still open" if node.status == "interrupted" and still_running(trace) else f"{node.status} here"
 
 
 def _offload_parts(noted: Mapping[str, Any]) -> Iterator[str]:

@@ -84,9 +84,11 @@ def _key(path: str, identity: Identity) -> tuple[str | None, Identity]:
 
 
 def became(path: str, identity: Identity) -> str | None:
-    """Returns what has become of a file: ``gone``, ``changed``, or None."""
-    why = lost(path, identity)
-    return why.removeprefix("file_") if why is not None else None
+    """Returns what has become of a file: ``gone``, ``changed``, or None; a pipe has become nothing else."""
+    try:
+        return None if _is_same(os.stat(path), identity) else CHANGED.removeprefix("file_")
+    except (OSError, ValueError):
+        return GONE.removeprefix("file_")
 
 
 def lost(path: str, identity: Identity) -> str | None:
@@ -95,10 +97,13 @@ def lost(path: str, identity: Identity) -> str | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return GONE
+    return None if _is_same(status, identity) and stat.S_ISREG(status.st_mode) else CHANGED
+
+
+def _is_same(status: os.stat_result, identity: Identity) -> bool:
     # Devices are numbered anew when the machine starts.
     same = (status.st_size, status.st_mtime_ns) == (identity.size, identity.mtime_ns)
-    same = same and identity.inode in (None, status.st_ino)
-    return None if same and stat.S_ISREG(status.st_mode) else CHANGED
+    return same and identity.inode in (None, status.st_ino)
 
 
 def _is_cut(path: str, identity: Identity) -> bool:

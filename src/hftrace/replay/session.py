@@ -11,7 +11,7 @@ from hftrace.schema import journal
 
 
 def session_facts(
-    processes: list[Process], base: int, header: Mapping[str, Any], *, from_start: bool
+    processes: list[Process], base: int, header: Mapping[str, Any], *, from_start: bool, seen_ns: int = 0
 ) -> dict[str, Any]:
     """Returns when the session began and ended, and where in the caller's code; its wall time.
 
@@ -20,12 +20,15 @@ def session_facts(
         base: The trace's clock base.
         header: What the caller knows beyond the journals.
         from_start: The base is where it began.
+        seen_ns: When the sampler saw one of them last; a raw clock reading.
     """
     facts: dict[str, Any] = {}
     for fact in processes[0].facts.get("session", []):
         facts.update(fact)
     start, end = facts.get("start_ns"), facts.get("end_ns")
     last = max(process.last_time for process in processes)
+    if not all(process.stopped for process in processes):
+        last = max(last, seen_ns)  # it lived, and wrote nothing
     recorded = [process.recorded_until for process in processes if process.recorded_until is not None]
     child = header.get("child")
     if recorded and end is None and isinstance(child, Mapping):

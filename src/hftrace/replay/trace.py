@@ -72,6 +72,7 @@ def replay(
     started_ns: int | None = None,
     opened: Opened | None = None,
     root: int | None = None,
+    running: bool = False,
 ) -> Trace:
     """Builds the trace of a run.
 
@@ -87,12 +88,16 @@ def replay(
             the session: everything counts from then.
         opened: Says where files are still open that the loads have found, in the process that loaded.
         root: The number of the process that is the program, where the others are its children.
+        running: Whether a process that was not stopped in order lives still: what is open in it was not
+            killed. Whoever knows says so in the outcome as well.
 
     Raises:
         TraceError: There is no readable journal.
     """
     with paused_collector():
-        return _replay(Path(directory), header, environment, request, outcome, started_ns, opened, root)
+        return _replay(
+            Path(directory), header, environment, request, outcome, started_ns, opened, root, running
+        )
 
 
 def _replay(
@@ -104,6 +109,7 @@ def _replay(
     started_ns: int | None,
     opened: Opened | None,
     root: int | None,
+    running: bool,
 ) -> Trace:
     paths = sorted(folder.glob(f"{journal.JOURNAL_PREFIX}*{journal.SUFFIX}"))
     processes = [process for process in map(read_process, paths) if process is not None]
@@ -117,7 +123,8 @@ def _replay(
     if sampling.get("limit") is not None:
         sampling["limit"]["time_ns"] -= base
     result = outcome_of(processes, outcome, is_program=root is not None)
-    ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)))
+    seen = max((sample.time_ns for sample in samples), default=0)
+    ledgers = _Ledgers(base, CheckpointHeaders(Contents(folder, processes, opened)), running)
     first = processes[0]
     asked = _request(next((process for process in processes if first_request(process)), first), request)
     for process in processes:
@@ -129,7 +136,9 @@ def _replay(
         header=Facts(
             {
                 **_header(processes, base),
-                **session_facts(processes, base, header or {}, from_start=started_ns is not None),
+                **session_facts(
+                    processes, base, header or {}, from_start=started_ns is not None, seen_ns=seen
+                ),
                 **attached_facts(first, base),
                 "sampling": sampling,
                 "measured": _measured(first, sampling, around),
@@ -190,9 +199,11 @@ class _Ledgers:
     Args:
         base: The trace's clock base, a raw clock reading.
         headers: Of the weight files of all processes.
+        running: Whether what is open goes on.
     """
 
-    def __init__(self, base: int, headers: CheckpointHeaders) -> None:
+    def __init__(self, base: int, headers: CheckpointHeaders, running: bool) -> None:
+        self._running = running
         self.spans: list[_Part[Span]] = []
         self.tensors: list[_Part[Tensor]] = []
         self.files: list[_Part[File]] = []
@@ -234,6 +245,8 @@ class _Ledgers:
                 if outcome.get(name) is not None:
                     outcome[name] += offset
         status = outcome["status"] if outcome["status"] in ("ok", "error", "interrupted") else "killed"
+        if status == "killed" and self._running:
+            status = "interrupted"
         close_open_spans(process, status, max([process.last_time, *(sample.time_ns for sample in samples)]))
         sample_open_peaks(process, samples)
         add_initialize_spans(process)

@@ -15,7 +15,7 @@ nn = torch.nn
 
 
 def facts(model):
-    line = structure_line(1, model, Held(model))
+    line = structure_line(1, Held(model))
     return {"root": line.root, "nodes": line.nodes, "footprint_bytes": line.footprint_bytes}
 
 
@@ -44,17 +44,31 @@ def test_every_module_in_the_models_order():
 
 
 def test_modules_that_are_alike_are_written_down_once():
-    root, nodes = kinds_of(nn.ModuleList([nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(1000)]))
+    root, nodes = kinds_of(
+        Held(nn.ModuleList([nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(1000)]))
+    )
     assert [name for name, _ in nodes] == ["Linear", "ReLU", "Sequential", "ModuleList"]
     assert root == 3
     assert len(nodes[3][1]) == 2000
+
+
+def test_what_has_modules_of_its_own_is_told_by_its_name():
+    """Two layers with the same names and classes in them: only what these hold is another way round."""
+    full, empty = (lambda: nn.Sequential(nn.Linear(2, 2))), nn.Sequential
+    gone = nn.Sequential(nn.ReLU())
+    gone._modules["0"] = None
+    model = nn.ModuleList(
+        [nn.Sequential(full(), empty()), nn.Sequential(empty(), full()), nn.Sequential(full(), gone)]
+    )
+    assert ours(model) == by_name(model)
+    assert len(kinds_of(Held(model))[1]) == 6, "Linear, two Sequential, two orders of them, and the list"
 
 
 def test_a_module_deeper_than_the_interpreters_stack():
     model = nn.Linear(1, 1)
     for _ in range(3000):
         model = nn.Sequential(model)
-    assert len(kinds_of(model)[1]) == 3001
+    assert len(kinds_of(Held(model))[1]) == 3001
 
 
 def test_scripted_modules_are_walked_through():

@@ -77,6 +77,15 @@ def test_what_is_not_what_it_was_is_not_read(path, change):
     assert headers.contents.whole(str(path), identity) is None
 
 
+def test_a_pipe_has_not_changed(path):
+    """It cannot be read, and is what it was."""
+    path.unlink()
+    os.mkfifo(path)
+    identity = identity_of(path)
+    assert lost(str(path), identity) == CHANGED
+    assert became(str(path), identity) is None
+
+
 def test_the_header_of_a_file_that_was_cut_says_how_long_it_was(path):
     identity = identity_of(path)
     os.truncate(path, identity.size - 2)

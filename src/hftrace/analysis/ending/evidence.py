@@ -21,6 +21,7 @@ from hftrace.analysis.ending.death_facts import DeathFacts
 from hftrace.analysis.ending.last_memory import PRESSURE_WINDOW_NS, LastMemory, limit_reached
 from hftrace.analysis.ending.limits import Limit
 from hftrace.analysis.ending.part import ending_part
+from hftrace.analysis.once import once
 from hftrace.analysis.time.whose import ended_outside
 from hftrace.schema.trace import Trace
 
@@ -121,6 +122,14 @@ def known_evidence(trace: Trace) -> Any:
     if "evidence" in outcome or outcome.get("status") != "error":
         return outcome.get("evidence")
     return failure_evidence(trace, outcome.get("error"))
+
+
+@once
+def still_running(trace: Trace) -> bool:
+    """Returns whether nothing has ended but the recording, in a process that could not be told so."""
+    said = trace.outcome.get("evidence")
+    pieces = said if isinstance(said, list) else []
+    return any(isinstance(each, Mapping) and each.get("kind") == "still-running" for each in pieces)
 
 
 def failure_evidence(trace: Trace, error: Any) -> list[dict[str, Any]]:

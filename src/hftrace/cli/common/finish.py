@@ -243,7 +243,12 @@ def _report(trace: Trace, target: Path | None, of: str) -> int:
         if target is not None:
             click.echo(f"Wrote {clean(target)}{of}", err=True)
         return EXIT_OK
+    from hftrace.analysis.ending.evidence import still_running
+
     by = outcome.get("signal")
+    if status == "interrupted" and still_running(trace):
+        print_error(f"the process did not answer at the end of the recording, and goes on.{where}")
+        return EXIT_FAILED
     if status == "interrupted":
         print_error(f"{f'ended by {by}' if by else 'interrupted'}.{where}")
         return EXIT_OF_SIGNAL.get(str(by), EXIT_INTERRUPTED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import threading
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hftrace.analysis.ending.evidence import piece
 from hftrace.errors import HftraceError
 from hftrace.launch.attaching import remote
 from hftrace.launch.attaching.connection import Connection, GoneError
@@ -30,7 +28,6 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, sampler_options
 from hftrace.launch.tail import JournalTail
 from hftrace.launch.watchdog import JournalActivity
 from hftrace.schema.journal import samples_path
-from hftrace.schema.model import Facts
 from hftrace.schema.trace import Trace
 
 LOOK_SECONDS = 1.0
@@ -101,12 +98,7 @@ def record(
             except GoneError:
                 pass  # its end is in the journal, or it was killed
         watch.finish()
-    trace = build_trace(run.path, log.facts, witness)
-    if not stopped and trace.outcome.get("status") == "killed" and target.lives():
-        # Nobody has killed it; only the recording ends here, for one that could not be told so.
-        ending = {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
-        trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
-    return trace
+    return build_trace(run.path, log.facts, witness, running=not stopped and target.lives())
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hftrace.analysis.ending.death_facts import DeathFacts
+from hftrace.analysis.ending.evidence import piece
 from hftrace.analysis.ending.postmortem import post_mortem
 from hftrace.launch.ending.evidence import OomCounters
 from hftrace.launch.run_directory import RunFacts
@@ -64,13 +65,14 @@ def exit_status(end: Mapping[str, Any] | None, stack: str | None) -> dict[str, A
     return facts
 
 
-def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Trace:
-    """Builds the trace of a run that has ended.
+def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None, *, running: bool = False) -> Trace:
+    """Builds the trace of a run that has ended, or whose recording has.
 
     Args:
         run: Its directory.
         facts: What the supervisor knew.
         counters: Compares counters with those of the time before the load.
+        running: Whether the process lives, if it was not stopped in order.
 
     Raises:
         TraceError: There is no readable journal.
@@ -92,6 +94,7 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
         outcome=ending,
         started_ns=started,
         root=pid if is_program else None,
+        running=running,
     )
     limits = facts.block("limits")
     died = trace.outcome.get("status") == "killed"
@@ -129,6 +132,9 @@ def build_trace(run: Path, facts: RunFacts, counters: OomCounters | None) -> Tra
         ]
     if mortem["killer"] in ("memory-limit", "limit-unwatched") and trace.outcome.get("signal") is None:
         mortem["signal"] = "SIGKILL"  # hftrace sent it, whoever did not see it arrive
+    if running and died:
+        # Nobody has killed it; only the recording ends here, for one that could not be told so.
+        mortem |= {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
     trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **mortem}))
     return with_samplers(trace, facts.samplers)
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hftrace.analysis.ending.evidence import piece
 from hftrace.analysis.lost import lost_of
 from hftrace.errors import HftraceError, UsageError
 from hftrace.launch.ending.conclusion import build_trace
@@ -189,7 +188,7 @@ def recover(run: Path, *, running: bool = False) -> Trace:
     facts = read_log(run)
     _complete(run, facts)
     try:
-        trace = build_trace(run, facts, _counters(facts))
+        trace = build_trace(run, facts, _counters(facts), running=running)
     except HftraceError:
         raise
     except Exception as error:
@@ -197,10 +196,6 @@ def recover(run: Path, *, running: bool = False) -> Trace:
             f"the journal in {run} is damaged, and is kept: no trace can be made of it "
             f"({type(error).__name__}: {error})"
         ) from error
-    if running and trace.outcome.get("status") == "killed":
-        # Nobody has killed it; only the recording ends here.
-        ending = {"status": "interrupted", "killer": None, "evidence": [piece("still-running")]}
-        trace = dataclasses.replace(trace, outcome=Facts({**trace.outcome, **ending}))
     header = note_lost({**trace.header, "recovered": True}, {"damaged_lines": facts.damage.lines})
     return _readable(dataclasses.replace(trace, header=Facts(header)), run)
 

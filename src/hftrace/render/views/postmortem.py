@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hftrace import units
 from hftrace.analysis.ending.death import death_of
+from hftrace.analysis.ending.evidence import still_running
 from hftrace.analysis.ending.part import ended_load_start_ns
 from hftrace.analysis.time.arrival import was_asking
 from hftrace.analysis.time.load_names import load_groups
@@ -134,7 +135,7 @@ def _labelled(label: str, text: str, style: str, width: int) -> Iterable[Line]:
 
 def answers(trace: Trace, found: Death, short: bool = False) -> Iterable[tuple[str, str, str]]:
     """Yields label, text and style of each answer that the trace has, in the order in which people ask."""
-    verdict = _verdict(found)
+    verdict = "the recording alone" if still_running(trace) else _verdict(found)
     yield (
         "killed by" if found.status == "killed" else "ended",
         _in_short(found, verdict),

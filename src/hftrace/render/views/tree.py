@@ -13,7 +13,7 @@ from hftrace.analysis.time.tree import CALLED, OPERATIONS, TreeOptions, build
 from hftrace.analysis.time.tree_node import Node, to_json, walk
 from hftrace.render.adapters import change_lines
 from hftrace.render.loads import root_note
-from hftrace.render.node_parts import node_parts
+from hftrace.render.node_parts import ending_of, node_parts
 from hftrace.render.ranks import of_some_ranks
 from hftrace.render.session import inside_words, place_words, stretch_words
 from hftrace.render.shards import shard_amount, shard_rate, shard_split_words
@@ -309,9 +309,9 @@ def _span_label(trace: Trace, node: Node, parent: Node | None, room: int, layout
         parts += [source] if source else []
     left = room - line_width(line)
     label = _title(node)
-    ended = f"{node.status} here" if node.status not in ("ok", "error") else ""
+    ended = ending_of(trace, node)
     if ended and width_of(label) + 2 + width_of(ended) > left:
-        ended = node.status
+        ended = ended.removesuffix(" here")
     if ended:
         parts.append(ended)
     if node.count > 1:
