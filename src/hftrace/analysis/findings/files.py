@@ -89,15 +89,24 @@ def unread_files(trace: Trace) -> Iterator[Finding]:
     if not found:
         return
     gone = [name for name, became in found.items() if became == "gone"]
-    changed = [name for name in found if name not in gone]
-    said = [
-        f"{_names(names)} {verb}"
-        for names, verb in ((gone, "is gone"), (changed, "is not what it was"))
-        if names
-    ]
+    changed = [name for name, became in found.items() if became == "changed"]
+    unreadable = [name for name in found if name not in gone and name not in changed]
     total = Total()
     for word in UNREAD:
         total.add(total_of(trace, kind="parameter", evidence=word))
+    if not gone and not changed and not total.count:
+        return  # a pipe, say, of which the load has read nothing
+    said = [
+        f"{_names(names)} {verb}"
+        for names, verb in (
+            (gone, "is gone"),
+            (changed, "is not what it was"),
+            (unreadable, "could not be read"),
+        )
+        if names
+    ]
+    happened = "has changed" if gone or changed else "could not be read"
+    when = ", which happened before its header was read" if gone or changed else " when its load had ended"
     what = (
         f"Where {byte_count(total.bytes)} of parameters have their values from is not known"
         if total.count
@@ -106,10 +115,10 @@ def unread_files(trace: Trace) -> Iterator[Finding]:
     yield Finding(
         "R29",
         "unread-files",
-        f"{units.count(total.count, 'parameter')} of unknown source: a file has changed"
+        f"{units.count(total.count, 'parameter')} of unknown source: a file {happened}"
         if total.count
-        else "A file has changed before its header was read",
-        f"{' and '.join(said)}, which happened before its header was read. {what}.",
+        else f"A file {happened} before its header was read",
+        f"{' and '.join(said)}{when}. {what}.",
         "Leave a checkpoint as it is until its load has returned.",
         cost_bytes=total.bytes or None,
         view="files",
