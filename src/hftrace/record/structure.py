@@ -7,8 +7,9 @@ have to be asked, and its answer is code of the host's own.
 
 from __future__ import annotations
 
-import operator
+import math
 import sys
+from collections import Counter
 from typing import Any
 
 from hftrace.record.held import Held
@@ -17,7 +18,6 @@ from hftrace.schema import lines
 KNOWN = ("torch.", "transformers.")
 """Where a class is from whose own word for its name is asked for."""
 PEFT = "peft.tuners."
-_nbytes = operator.attrgetter("nbytes")
 
 
 def structure_line(span: int, held: Held) -> lines.Structure:
@@ -33,11 +33,15 @@ def structure_line(span: int, held: Held) -> lines.Structure:
 
 def footprint_bytes(held: Held) -> int | None:
     """Returns what transformers' ``get_memory_footprint`` says of a model; None where it cannot be known."""
-    own = dict(zip(held.ids, held.tensors, strict=True)).values()
     try:
         if held.layouts is not None:
-            return int(sum(map(_nbytes, own)))
-        return int(sum(each.nelement() * each.element_size() for each in own))
+            # What repeats is looked at once: most tensors are like many others.
+            numbers, layouts = held.layouts
+            sizes = [math.prod(shape) * dtype.itemsize for shape, dtype, _ in layouts]
+            each = Counter(dict(zip(held.ids, numbers, strict=True)).values())
+            return int(sum(sizes[number] * count for number, count in each.items()))
+        own = dict(zip(held.ids, held.tensors, strict=True)).values()
+        return int(sum(tensor.nelement() * tensor.element_size() for tensor in own))
     except Exception:  # a lazy parameter, one of a library's own kind
         return None
 
