@@ -22,7 +22,7 @@ from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
 from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensors import build_tensor_ledger
-from hftrace.replay.tied import same_objects
+from hftrace.replay.tied import same_objects, tie_one_another
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -230,8 +230,8 @@ class _Builder:
         rows_in_order = reordered(joined(parts), order)
         rows_in_order.columns["same_as"] = same_objects(model.rows)
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)
-        if known:
-            _tie(rows_in_order, model.rows)
+        if known or len(parts) > 1:
+            tie_one_another(rows_in_order, model.rows)
         return joined([rows_in_order, *unused])
 
     def _origin(
@@ -367,18 +367,3 @@ def _empty(owner: LoadRecord) -> LoadRecord:
         parts_read={},
         requests={},
     )
-
-
-def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
-    """Says of tensors that are one that they are tied, where several loads have made the rows of them."""
-    ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
-    families: dict[int, list[int]] = defaultdict(list)
-    for at, row in enumerate(rows):
-        families[row.identity].append(at)
-    for family in (each for each in families.values() if len(each) > 1):
-        apart = [at for at in family if ties[at] is None]
-        # A module that took another's place is of no load, though what is tied to it may be of one.
-        kept = min(apart or family, key=lambda at: (not keys[at], provenance[at] == "unknown"))
-        for at in apart:
-            if at != kept and (not keys[kept] or provenance[at] == "unknown"):
-                ties[at], provenance[at], evidence[at] = rows[kept].name, "tied", "same_tensor"
