@@ -6,6 +6,9 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hftrace.record.held import version_of
+from hftrace.schema.lines import WRITTEN_SINCE
+
 
 class WriteLog:
     """The last write to each tensor: when, and by whom.
@@ -14,7 +17,7 @@ class WriteLog:
     """
 
     def __init__(self) -> None:
-        self._writes: dict[int, tuple[weakref.ref[Any], int, str]] = {}
+        self._writes: dict[int, tuple[weakref.ref[Any], int, str, int | None]] = {}
 
     def note(self, tensor: Any, by: str, time_ns: int) -> None:
         """Notes that a tensor was written.
@@ -24,7 +27,7 @@ class WriteLog:
             by: Who wrote, in one word.
             time_ns: When, on the recorder's clock.
         """
-        self._writes[id(tensor)] = (weakref.ref(tensor), time_ns, by)
+        self._writes[id(tensor)] = (weakref.ref(tensor), time_ns, by, version_of(tensor))
 
     def clear(self) -> None:
         """Forgets all of it, and leaves no weak reference on a tensor.
@@ -35,11 +38,14 @@ class WriteLog:
         self._writes.clear()
 
     def among(self, tensors: Iterable[Any]) -> Iterator[tuple[int, int, str]]:
-        """Yields identity, time and writer of those tensors that were written."""
+        """Yields identity, time and writer of those tensors that were written.
+
+        Of one that somebody else has written after that, as torch counts, the writer is not known.
+        """
         writes = self._writes
         if not writes:
             return
         for tensor in tensors:
             found = writes.get(id(tensor))
             if found is not None and found[0]() is tensor:
-                yield id(tensor), found[1], found[2]
+                yield id(tensor), found[1], found[2] if version_of(tensor) == found[3] else WRITTEN_SINCE

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
 from hftrace.replay.events import Convert, ModuleCopy
-from hftrace.replay.keys import CheckpointHeaders
+from hftrace.replay.keys import CheckpointHeaders, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
 from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
+from hftrace.replay.tensor_times import TensorTimes
 from hftrace.replay.tensors import build_tensor_ledger
-from hftrace.replay.tied import same_objects
+from hftrace.replay.tied import same_objects, tie_one_another
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -144,13 +145,27 @@ class _Builder:
             for origins in self._origins
             if origins.span == record.span and not origins.look
             for row in origins.rows()
-            if row.load != record.span
+            if self._origin(row.name, row, record, origins.since_ns).load != record.span
         }
         table = self._with_paths(as_loaded, record)
-        kinds, names = table.column("kind"), table.column("name")
+        kinds, names, provenance = map(table.column, ("kind", "name", "provenance"))
+        # What an __init__ loads for itself while the model is made on meta, the model's own load fills.
+        unfilled = "meta" if self._is_in_init(record) else None
         return chosen(
-            table, [at for at, name in enumerate(names) if kinds[at] == "unused" or name not in others]
+            table,
+            [
+                at
+                for at, name in enumerate(names)
+                if kinds[at] == "unused" or (name not in others and provenance[at] != unfilled)
+            ],
         )
+
+    def _is_in_init(self, record: LoadRecord) -> bool:
+        """Returns whether a load went on while the model of another one was being made."""
+        spans, span = self._process.spans, self._process.spans.get(record.span)
+        while span is not None and span.phase != "instantiate":
+            span = spans.get(span.parent) if span.parent is not None else None
+        return span is not None
 
     def _with_paths(self, table: Table[Tensor], record: LoadRecord) -> Table[Tensor]:
         """Returns a ledger that gives the whole path where loads of this process read files of one name."""
@@ -230,8 +245,8 @@ class _Builder:
         rows_in_order = reordered(joined(parts), order)
         rows_in_order.columns["same_as"] = same_objects(model.rows)
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)
-        if known:
-            _tie(rows_in_order, model.rows)
+        if known or len(parts) > 1:
+            tie_one_another(rows_in_order, model.rows)
         return joined([rows_in_order, *unused])
 
     def _origin(
@@ -257,9 +272,22 @@ class _Builder:
         """Returns when a loader that goes by the model's own names has put a tensor there."""
         if record.span not in self._places:
             exact = record.renames_known and not record.converts
-            self._places[record.span] = {each.name: each.end for each in record.places} if exact else {}
+            self._places[record.span] = self._all_places(record) if exact else {}
         found = self._places[record.span].get(name)
         return [] if found is None else [found]
+
+    def _all_places(self, record: LoadRecord) -> dict[str, int]:
+        """Returns when each tensor was put there, or allocated; up to 4.49 a module takes all that it has."""
+        places = {each.name: each.end for each in (*record.allocations, *record.places)}
+        if record.modules and not record.places:
+            prefix = str((record.model or {}).get("base_model_prefix") or "")
+            stored = stored_tensors(record, self._headers)
+            times = TensorTimes(record, prefix)
+            keys = keys_by_name(record, stored, {row.name for row in record.rows}, prefix)
+            for name, mine in keys.items():
+                placed = times.of(name, mine, stored[mine[0]].path).placed
+                places.update({name: placed} if placed is not None else {})
+        return places
 
     def _source_of(self, origin: lines.KnownAs) -> _Source:
         for assigned in self._assigned.get(origin.load, ()):
@@ -367,18 +395,3 @@ def _empty(owner: LoadRecord) -> LoadRecord:
         parts_read={},
         requests={},
     )
-
-
-def _tie(table: Table[Tensor], rows: list[lines.ModelTensor]) -> None:
-    """Says of tensors that are one that they are tied, where several loads have made the rows of them."""
-    ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
-    families: dict[int, list[int]] = defaultdict(list)
-    for at, row in enumerate(rows):
-        families[row.identity].append(at)
-    for family in (each for each in families.values() if len(each) > 1):
-        apart = [at for at in family if ties[at] is None]
-        # A module that took another's place is of no load, though what is tied to it may be of one.
-        kept = min(apart or family, key=lambda at: (not keys[at], provenance[at] == "unknown"))
-        for at in apart:
-            if at != kept and (not keys[kept] or provenance[at] == "unknown"):
-                ties[at], provenance[at], evidence[at] = rows[kept].name, "tied", "same_tensor"

@@ -22,8 +22,9 @@ MAX_LOADS_AT_ONCE = 64
 """A lazy tensor's address may come again in a later load. Of the loads that had it and had begun, so many are
 looked at, the latest first: the one that was read is behind those alone that began and ended meanwhile."""
 
-INTO_MODEL = "load_checkpoint_in_model"
-"""The function of accelerate that puts a file's tensors into a model."""
+INTO_MODEL = frozenset({"load_checkpoint_in_model", "load_offloaded_weights"})
+"""The functions of accelerate that put tensors into a model: a file's, and up to 4.49 those of a sharded
+checkpoint that waited in a folder while the rest was offloaded."""
 
 REMADE = "postprocess_model"
 """The operation that makes parameters anew after all have been loaded."""
@@ -368,7 +369,7 @@ def _add_move(process: Process, record: LoadRecord, move: Move) -> None:
     inside = record.innermost(move.thread, move.start)
     phase = record.phases.get(inside or -1)
     placement = Placement(move.name, move.start, move.end, move.thread)
-    if phase == "shard" or _function_of(process, inside) == INTO_MODEL:
+    if phase == "shard" or _function_of(process, inside) in INTO_MODEL:
         record.places.append(placement)
     elif phase == "initialize" or _function_of(process, inside).endswith("_load_pretrained_model"):
         # Up to 4.49 the loader's own body allocates what no shard has.

@@ -17,7 +17,7 @@ from hftrace.replay.quantized import is_quantized, only_passed
 from hftrace.replay.reported import MAX_REPORTED
 from hftrace.replay.tensor_times import Times
 from hftrace.replay.unpacking import DEQUANTIZE
-from hftrace.schema.lines import Layout, Write
+from hftrace.schema.lines import WRITTEN_SINCE, Layout, Write
 
 KIND_PARAMETER, KIND_BUFFER, KIND_COMPUTED = 0, 1, 2
 """What a row of the snapshot is; the last is a buffer outside of the state dict."""
@@ -133,6 +133,8 @@ def _without_source(seen: Observed, loading: Loading) -> Provenance:
 def _written(seen: Observed, evidence: str) -> Provenance:
     """Returns the provenance of a tensor that the model's own code wrote last."""
     assert seen.write is not None
+    if seen.write.by == WRITTEN_SINCE:
+        return Provenance("unknown", "written_in_place")
     if seen.write.by == TIE:
         return Provenance("tied", TIE)
     return Provenance("initialized" if seen.kind == KIND_PARAMETER else "computed", evidence)

@@ -38,8 +38,8 @@ from hftrace.replay.reported import AT_LAST
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, same_objects, ties_of
-from hftrace.replay.unused import why_unused
-from hftrace.schema.lines import FROZEN, MARKS, TRAINED, WRITTEN_IN_PLACE
+from hftrace.replay.unused import taken_by_own_code, why_unused
+from hftrace.schema.lines import FROZEN, MARKS, TRAINED, WRITTEN_IN_PLACE, WRITTEN_SINCE
 from hftrace.schema.model import Table, Tensor
 
 
@@ -109,6 +109,9 @@ def _model_ledger(
     placed = {row.name: row.seen.keys[0] for row in rows if row.seen.keys}
     reasons = why_unused(record, placed, unused, stored, str(model.get("base_model_prefix") or ""))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
+    written = [row.name for row in rows if row.seen.write is not None and row.seen.write.by == WRITTEN_SINCE]
+    shapes = {row.name: row.seen.layout.shape for row in rows} if written else {}
+    reasons.update(taken_by_own_code({name: shapes[name] for name in written}, unused))
     conversions = [row.conversion if row.seen.keys else None for row in rows]
     # A column at a time: an object of 25 fields for each tensor took a fifth of the whole replay.
     columns: dict[str, list[Any]] = {

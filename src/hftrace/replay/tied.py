@@ -7,15 +7,18 @@ in the files, after the load.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO, NamedTuple
 
+from hftrace.replay.changes import FROM_ITS_SOURCE
 from hftrace.replay.contents import Contents
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.pickles import Extent, pickled_extents
 from hftrace.replay.provenance import Observed
 from hftrace.schema.lines import Identity, ModelTensor
+from hftrace.schema.model import Table, Tensor
 
 
 class Ties(NamedTuple):
@@ -138,6 +141,30 @@ def same_objects(rows: Sequence[ModelTensor]) -> list[str | None]:
     """Returns, for each tensor, the name of the first one that is the same object; None for that itself."""
     first: dict[int, str] = {}
     return [None if (name := first.setdefault(row.identity, row.name)) == row.name else name for row in rows]
+
+
+def tie_one_another(table: Table[Tensor], rows: Sequence[ModelTensor]) -> None:
+    """Says of tensors that are one that they are tied, where several loads or files have made the rows."""
+    ties, keys, provenance, evidence = map(table.column, ("tied_to", "keys", "provenance", "evidence"))
+    sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
+    families: dict[int, list[int]] = defaultdict(list)
+    for at, row in enumerate(rows):
+        families[row.identity].append(at)
+    for family in (each for each in families.values() if len(each) > 1):
+        apart = [at for at in family if ties[at] is None]
+        # A module that took another's place is of no load, though what is tied to it may be of one.
+        kept = min(apart or family, key=lambda at: (not keys[at], provenance[at] == "unknown"))
+        moved = set()
+        for at in (at for at in apart if at != kept):
+            # Of the same key, it is the same tensor under another name: its bytes were read once.
+            again = bool(keys[kept]) and keys[at] == keys[kept]
+            if again or not keys[kept] or (not keys[at] and provenance[at] in ("unknown", "computed")):
+                ties[at], provenance[at], evidence[at] = rows[kept].name, "tied", "same_tensor"
+                moved.add(rows[at].name)
+                for name, column in sources if again else ():
+                    column[at] = [] if name == "keys" else None
+        for at in family:
+            ties[at] = rows[kept].name if ties[at] in moved else ties[at]
 
 
 def _tied_to(record: LoadRecord, tensors: Mapping[str, Observed]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -32,6 +33,23 @@ def why_unused(
     reasons.update(dict.fromkeys(renamed, "renamed"))
     reasons.update(_overtaken(record, placed, unused, stored))
     return reasons
+
+
+def taken_by_own_code(
+    written: Mapping[str, list[int]], unused: list[tuple[str, Stored]]
+) -> dict[str, str | None]:
+    """Returns keys that a module's own code may have made a tensor of, as ``_load_from_state_dict`` may.
+
+    Args:
+        written: Shapes by the name of tensors that were initialised, and written by somebody else after that.
+        unused: The keys.
+    """
+    sizes = {(name.rpartition(".")[0], math.prod(shape)) for name, shape in written.items()}
+    return {
+        key: "own_code"
+        for key, found in unused
+        if (key.rpartition(".")[0], math.prod(found.tensor.shape)) in sizes
+    }
 
 
 def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str | None]:

@@ -18,6 +18,7 @@ from hftrace.schema.model_lines import FROZEN as FROZEN
 from hftrace.schema.model_lines import MARKS as MARKS
 from hftrace.schema.model_lines import TRAINED as TRAINED
 from hftrace.schema.model_lines import WRITTEN_IN_PLACE as WRITTEN_IN_PLACE
+from hftrace.schema.model_lines import WRITTEN_SINCE as WRITTEN_SINCE
 from hftrace.schema.model_lines import Layout as Layout
 from hftrace.schema.model_lines import Layouts as Layouts
 from hftrace.schema.model_lines import Measured as Measured

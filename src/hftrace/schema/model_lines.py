@@ -79,6 +79,10 @@ class Structure(NamedTuple):
     say it: what ``get_memory_footprint()`` returns."""
 
 
+WRITTEN_SINCE = "since"
+"""By whom a tensor was written last, where somebody who is not watched did it after one who is."""
+
+
 class Write(NamedTuple):
     """The last write to a tensor by somebody who is watched."""
 

@@ -76,6 +76,8 @@ EVIDENCE = {
     "quantizer": "it is of a layer that a quantiser put in, and the quantiser's own code gave it its value",
     "ignored": "the model's class leaves this key out on purpose",
     "overtaken": "a key of another file, such as an adapter's, was put in its place",
+    "own_code": "the module's own code may have taken it: a tensor of its size there was written, by nobody "
+    "who is hooked, after its initialisation",
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "tie_weights": "tie_weights of the model's class wrote it, and did not make it one with another",

@@ -106,6 +106,8 @@ def name_of(trace: Trace, row: int, number: int) -> LoadName:
     # What is made of several has parts that lie elsewhere, or below its own place: that one says most.
     several = own.get("container") is True and not adapters
     inner = None if several else _inner_load(index, row)
+    if inner is not None and noted(trace, inner).get("part") is True:
+        inner = None  # what the model's own __init__ loads
     base = None if inner is None else _text(noted(trace, inner).get("model"))
     packed = _text(_mapping(asked.get("keywords")).get("gguf_file"))
     if source and packed:

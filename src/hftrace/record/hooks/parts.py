@@ -9,6 +9,7 @@ part and a container: it may hold a transformers model itself.
 
 from __future__ import annotations
 
+import types
 from collections.abc import Sequence
 
 from hftrace.record.thread_state import OpenSpan
@@ -22,6 +23,16 @@ PART = "part"
 def in_container(stack: Sequence[OpenSpan]) -> bool:
     """Returns whether a container is loading, and none of its parts that is none itself."""
     return bool(stack) and CONTAINER in owner_of(stack).notes
+
+
+def in_container_or_init(stack: Sequence[OpenSpan]) -> bool:
+    """Returns the same, or whether the code of a model that is being made loads another one for itself."""
+    return in_container(stack) or any(span.phase == "instantiate" for span in stack)
+
+
+def is_override(function: types.FunctionType) -> bool:
+    """Returns whether a ``from_pretrained`` is of a model's own class, which may do more around it."""
+    return not str(function.__module__).startswith(("transformers.", "peft."))
 
 
 def owner_at(stack: Sequence[OpenSpan]) -> int:

@@ -7,11 +7,11 @@ import weakref
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
+from hftrace.record.hooks import parts
 from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file
 from hftrace.record.hooks.code import given_revisions, note_class
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.late import late_of
-from hftrace.record.hooks.parts import CONTAINER, PART, in_container
 from hftrace.record.hooks.points import Call, HookPoint
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.keyword_uses import keyword_uses
@@ -61,8 +61,10 @@ class EntryObserver(SpanObserver):
         if not stack and late_of(recorder) is not None:
             late_of(recorder).look(self.source(call))
         is_model = hasattr(call.first(), "_load_pretrained_model")
-        if stack and stack[-1].phase == point.phase and (point.outermost_only or stack[-1].name == name):
-            # AutoModelForCausalLM of 5.x calls the base class's from_pretrained: one call, counted once.
+        inside = bool(stack) and stack[-1].phase == point.phase
+        again = inside and stack[-1].name == name and not (is_model and parts.in_container(stack))
+        if again or (inside and point.outermost_only):
+            # Auto classes of 5.x call their base's: one call. What an override calls is a part.
             return None
         source = self.source(call)
         learn_call(source, call.named())
@@ -74,7 +76,7 @@ class EntryObserver(SpanObserver):
                 recorder.error(point.target, error)  # the load is recorded all the same
         root = None
         begun: int | None = started
-        part = point.phase == "load" and in_container(stack) and self.makes_model(call)
+        part = point.phase == "load" and parts.in_container_or_init(stack) and self.makes_model(call)
         if not stack:
             asked = self._asked(call)
             recorder.facts("request", asked)
@@ -87,11 +89,13 @@ class EntryObserver(SpanObserver):
                 attributes.update(of_the_load, what=asked["what"])
         span = recorder.begin(point.phase, name, self.number, attributes, begun)
         if self.container and len(stack) == 1 + (root is not None):
-            stack[0].notes[CONTAINER] = True
+            stack[0].notes[parts.CONTAINER] = True
+        elif parts.is_override(self.function) and all(each.phase == "load" for each in stack):
+            parts.owner_of(stack).notes[parts.CONTAINER] = True
         if part:
-            span.notes[PART] = True
+            span.notes[parts.PART] = True
             if self.container:
-                span.notes[CONTAINER] = True
+                span.notes[parts.CONTAINER] = True
         if not self.container or "revision" in call.names:
             span.given = given_revisions(call)
         return Entry(root, span, part, started)
@@ -152,7 +156,7 @@ class EntryObserver(SpanObserver):
         model = self.model(call, result)
         if model is not None:
             handed_of(recorder).settle(
-                owner.id, model, search_since=token.started if self.container else None
+                owner.id, model, search_since=token.started if parts.CONTAINER in owner.notes else None
             )
             models_of(recorder).loaded(owner.id, model)
             recorder.models.append((owner.id, weakref.ref(model)))
