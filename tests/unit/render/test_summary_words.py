@@ -7,7 +7,7 @@ from pathlib import Path
 import handmade
 from handmade import MS, Builder
 from handmade_loads import Session
-from hftrace.render.bars import bars
+from hftrace.render.bars import _bar, bars
 from hftrace.render.session import took_words
 from hftrace.render.text import PHASES
 from hftrace.render.views import load
@@ -37,6 +37,16 @@ def test_the_work_of_hftrace_itself_is_no_one_elses():
     assert "1.50 s" in drawn[0]
     assert "outside of these 1.50 s, hftrace itself 500 ms" in took_words(session(500))
     assert not any("hftrace" in line for line in text_of(bars(session(0), 80)))
+
+
+def test_a_bar_has_its_room_and_no_more():
+    made = Builder()
+    made.header |= {"wall_ns": 1}
+    made.span(None, "load", "LlamaModel", 0, 10**9)
+    for width in (40, 140):
+        assert all(len(line) <= width for line in text_of(bars(made.trace(), width)))
+    share = _bar(1e8, 30)
+    assert share == _bar(1.0, 30) == "█" * 30
 
 
 def test_imports_outside_of_loads_are_not_all_imports():
