@@ -28,6 +28,7 @@ from hftrace.schema.secrets.sources import (
     learn_files,
     learn_keywords,
     learn_text,
+    secret_beside,
 )
 
 _NAME_KINDS = frozenset(
@@ -120,7 +121,11 @@ def _value(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _value(item, str(key)) for key, item in value.items()}
+        beside = secret_beside(value)
+        return {
+            _clean(str(key)): _value(item, beside if beside and key == "value" else str(key))
+            for key, item in value.items()
+        }
     if (fields := field_names(value)) is not None:
         return {field: _value(item, field) for field, item in zip(fields, value, strict=False)}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
