@@ -318,6 +318,8 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _argument(argument: str) -> str:
     name, equals, value = argument.partition("=")
+    if _OPAQUE.pattern.fullmatch(argument) and looks_random(argument) and not os.path.exists(argument):
+        return REMOVED  # nobody says what it is, and the journal's first line cannot wait until somebody does
     if not equals or not _NAME.pattern.fullmatch(name):
         return _json(argument)
     if not name.startswith("-") and os.path.isdir(argument):
@@ -329,6 +331,8 @@ def _argument(argument: str) -> str:
 
 
 _NAME = Lazy(r"-{0,2}[A-Za-z_][\w.-]*")
+_OPAQUE = Lazy(r"(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])(?=[^0-9]*[0-9])[A-Za-z0-9_]{20,}")
+"""What no commit, name, path or number is: capital and small letters and digits, and nothing between words."""
 
 
 def _json(text: str) -> str:

@@ -256,6 +256,10 @@ def test_a_variable_that_is_set_later_is_known_too(nothing_known, monkeypatch):
         (["--passphrase", "correct horse"], ["--passphrase", REMOVED]),
         (["--mode=fast", "--passes", "3"], ["--mode=fast", "--passes", "3"]),
         (["--pad_token", "<pad>"], ["--pad_token", "<pad>"]),
+        (["UvLH5blWPfinH3nmQA09xyq8"], [REMOVED]),
+        (["a1b2c3d4e5f60718293a4b5c6d7e8f9012345678"], ["a1b2c3d4e5f60718293a4b5c6d7e8f9012345678"]),
+        (["LlamaForConditionalGeneration2"], ["LlamaForConditionalGeneration2"]),
+        (["model_Llama2_7b_Chat_hf_fp16"], ["model_Llama2_7b_Chat_hf_fp16"]),
     ],
 )
 def test_options_of_any_program(arguments, kept):
