@@ -332,7 +332,7 @@ def _argument(argument: str) -> str:
 
 _NAME = Lazy(r"-{0,2}[A-Za-z_][\w.-]*")
 _OPAQUE = Lazy(r"(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])(?=[^0-9]*[0-9])[A-Za-z0-9_]{20,}")
-"""What no commit, name, path or number is: capital and small letters and digits, and no sign between words."""
+"""What no commit, name, path or number is: capital and small letters and digits, and no dash."""
 
 
 def _json(text: str) -> str:
