@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -88,6 +89,11 @@ def load_model(path, secrets):
     keywords["proxies"] = {"https": f"http://me:{secrets['wrapped']['proxy']}@proxy.example.org:3128"}
     keywords["headers"] = {"Authorization": f"Custom {secrets['wrapped']['header']}", "accept": "*/*"}
     keywords["broker"] = f"svc:{secrets['wrapped']['bare']}@queue.example.org:5672"
+    keywords["manifest"] = [{"name": "API_TOKEN", "value": secrets["wrapped"]["manifest"]}]
+    keywords["opener"] = functools.partial(print, password=secrets["wrapped"]["bound"])
+    keywords["options"] = json.dumps({"client": {"secret": secrets["wrapped"]["in_json"]}})
+    pair = base64.b64encode(f"me:{secrets['wrapped']['encoded']}".encode()).decode()
+    keywords["registry"] = json.dumps({"auths": {"registry.example.org": {"auth": pair}}})
     transformers.AutoConfig.from_pretrained(path, **keywords)
     everything = {
         f"{group}.{name}": value for group, values in secrets.items() for name, value in values.items()

@@ -123,7 +123,7 @@ def planted():
             ),
             *("passphrase", "auth", "authorization", "accessKey", "x_api_key", "signature", "privateKey"),
         ],
-        "wrapped": ["attribute", "nested", "header", "field"],
+        "wrapped": ["attribute", "nested", "header", "field", "manifest", "bound", "in_json", "encoded"],
         "others": ["local_variable", "attribute"],
         "arguments": ["token", "password", "api-key", "header"],
     }

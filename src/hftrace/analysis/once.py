@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from hftrace.schema.trace import Trace
 
@@ -12,6 +12,9 @@ Figure = TypeVar("Figure")
 
 _KEPT = "_figures"
 """The attribute of a trace that keeps them: they go when the trace goes."""
+_ITSELF = object()
+"""Stands for the trace among its own figures: a trace that held itself would stay until a full collection."""
+_ABSENT = object()
 
 
 def once(function: Callable[[Trace], Figure]) -> Callable[[Trace], Figure]:
@@ -24,10 +27,10 @@ def once(function: Callable[[Trace], Figure]) -> Callable[[Trace], Figure]:
     @wraps(function)
     def figure(trace: Trace) -> Figure:
         kept: dict[Any, Any] = trace.__dict__.setdefault(_KEPT, {})
-        try:
-            found: Figure = kept[function]
-        except KeyError:
-            found = kept[function] = function(trace)
-        return found
+        found = kept.get(function, _ABSENT)
+        if found is _ABSENT:
+            found = function(trace)
+            kept[function] = _ITSELF if found is trace else found
+        return cast(Figure, trace if found is _ITSELF else found)
 
     return figure

@@ -25,7 +25,7 @@ from hftrace.launch.decorating import code_of, decorated
 from hftrace.launch.destination import Destination, Place
 from hftrace.launch.ending.conclusion import with_samplers
 from hftrace.launch.jobs import join, ranks_words, survivor
-from hftrace.launch.kept import has_journal, kept_words, restore, to_stderr
+from hftrace.launch.kept import has_journal, insist, kept_words, restore, to_stderr
 from hftrace.launch.packed import Packed, packed
 from hftrace.launch.run_directory import BLOCK_PREFIX
 from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_options
@@ -234,9 +234,15 @@ class Recording:
             if self._verify and error is None and os.getpid() == tracer.recorder.pid:
                 verify_loads(tracer.recorder)
         finally:
-            shielded(tracer.recorder, "session", session.ended, tracer.recorder, error, self._code)
             try:
+                shielded(tracer.recorder, "session", session.ended, tracer.recorder, error, self._code)
                 self._finish(tracer, directory, error)
+            except BaseException:
+                # The user does not want to wait, at whatever step that is.
+                self._state = "failed" if self._finished is None else self._state
+                if os.getpid() == tracer.recorder.pid and has_journal(directory):
+                    insist(f"hftrace: {kept_words(directory)}")
+                raise
             finally:
                 tracer.recorder.files.close()
                 self._give_back_place()
@@ -292,8 +298,8 @@ class Recording:
         writer = tracer.recorder.writer
         held = writer.reopened()
         ending = ending_of(tracer.recorder, error)
-        if error is not None and os.getpid() == tracer.recorder.pid:
-            # Said in the journal too: who ends a job ends the other ranks while they make their traces.
+        if os.getpid() == tracer.recorder.pid:
+            # Said in the journal too: Ctrl-C, or who ends a job's ranks, may come while the trace is made.
             shielded(tracer.recorder, "ending", tracer.recorder.facts, "outcome", ending)
         try:
             tracer.stop()
@@ -330,10 +336,6 @@ class Recording:
                     f"hftrace: there is no trace, because {directory} was deleted while it was written to"
                 )
             return
-        except BaseException:
-            self._state = "failed"  # the user does not want to wait for it
-            to_stderr(f"hftrace: {kept_words(directory)}")
-            raise
         with contextlib.suppress(Exception):  # the facts themselves are in the trace
             trace = with_samplers(with_post_mortem(trace), [gone.facts()] if gone is not None else [])
         if (why := stop_reason(trace)) is not None:
@@ -376,9 +378,6 @@ class Recording:
             self._unsaved = f"{reason}; {kept_words(directory)}"
             to_stderr(f"hftrace: {self._unsaved}")
             return False
-        except BaseException:
-            to_stderr(f"hftrace: {kept_words(directory)}")
-            raise
         self._written = written
         if rank.of > 1:
             whole = join(written, place.named, rank, force=self._force)

@@ -151,3 +151,11 @@ def to_stderr(line: str) -> None:
     """Prints a line for the user, without secrets; where nobody reads it, that ends nothing."""
     with contextlib.suppress(OSError, ValueError):
         print(redact(line), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def insist(line: str) -> None:
+    """Prints a line for the user, who presses Ctrl-C again and again."""
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            to_stderr(line)
+            return

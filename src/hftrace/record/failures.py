@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hftrace.record.frames import FRAME_FILE, is_own
 from hftrace.schema.frames import host_frames
 from hftrace.schema.redact import redact, redact_start
+from hftrace.schema.secrets.shapes import LONGEST_SHAPE
+from hftrace.schema.secrets.sources import learn_text
 from hftrace.schema.secrets.variables import learn_frame
 from hftrace.system import limits
 
@@ -179,12 +181,29 @@ def _learn_frames(error: BaseException, most: int | None = None) -> None:
     """
     seen: set[int] = set()
     for each in linked(error) if most is None else (error,):
+        if most is None:
+            _learn_words(each)
         stop = MAX_LINKED + 1 if most is None else min(most, MAX_LINKED + 1)
         for entry in itertools.islice(_traceback(each), 1, stop):
             frame = entry.tb_frame
             if id(frame) not in seen and not is_own(frame.f_code.co_filename):
                 seen.add(id(frame))
                 learn_frame(frame)
+
+
+def _learn_words(error: BaseException) -> None:
+    """Learns what looks like a secret in what an exception was made of, and in the notes it was given.
+
+    Its own words come through the gate anyway. Those of a group's members and notes do not: they stand in no
+    trace, and what they call a secret may stand elsewhere by its value.
+    """
+    notes = object.__getattribute__(error, "__dict__").get("__notes__")
+    said = [*_arguments(error)[:MAX_ARGUMENTS], *(notes[:MAX_ARGUMENTS] if type(notes) is list else ())]
+    if isinstance(error, OSError):
+        said += (OSError.filename.__get__(error), OSError.filename2.__get__(error))
+    for text in said:
+        if type(text) is str:
+            learn_text(text[:LONGEST_SHAPE])
 
 
 def linked(error: BaseException) -> Iterator[BaseException]:

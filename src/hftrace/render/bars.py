@@ -75,5 +75,6 @@ def _fitting_names(head: str, names: list[str], width: int) -> str:
 
 
 def _bar(share: float, room: int) -> str:
-    halves = round(share * room * 2)
+    # A damaged trace may hold phases of centuries in a session of seconds.
+    halves = round(min(1.0, share) * room * 2)
     return fit("█" * (halves // 2) + ("▌" if halves % 2 else ""), room)

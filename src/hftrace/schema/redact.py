@@ -28,6 +28,7 @@ from hftrace.schema.secrets.sources import (
     learn_files,
     learn_keywords,
     learn_text,
+    secret_beside,
 )
 
 _NAME_KINDS = frozenset(
@@ -120,7 +121,11 @@ def _value(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return _clean(value)
     if isinstance(value, Mapping):
-        return {_clean(str(key)): _value(item, str(key)) for key, item in value.items()}
+        beside = secret_beside(value)
+        return {
+            _clean(str(key)): _value(item, beside if beside and key == "value" else str(key))
+            for key, item in value.items()
+        }
     if (fields := field_names(value)) is not None:
         return {field: _value(item, field) for field, item in zip(fields, value, strict=False)}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
@@ -313,6 +318,8 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
 
 def _argument(argument: str) -> str:
     name, equals, value = argument.partition("=")
+    if _OPAQUE.pattern.fullmatch(argument) and looks_random(argument) and not os.path.exists(argument):
+        return REMOVED  # nobody says what it is, and the journal's first line cannot wait until somebody does
     if not equals or not _NAME.pattern.fullmatch(name):
         return _json(argument)
     if not name.startswith("-") and os.path.isdir(argument):
@@ -324,6 +331,8 @@ def _argument(argument: str) -> str:
 
 
 _NAME = Lazy(r"-{0,2}[A-Za-z_][\w.-]*")
+_OPAQUE = Lazy(r"(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])(?=[^0-9]*[0-9])[A-Za-z0-9_]{20,}")
+"""What no commit, name, path or number is: capital and small letters and digits, and no dash."""
 
 
 def _json(text: str) -> str:

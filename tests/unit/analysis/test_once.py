@@ -7,8 +7,10 @@ import weakref
 import pytest
 
 import handmade
+from hftrace.analysis.as_loaded import as_loaded
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.once import once
+from hftrace.analysis.time.loads import ending_load_trace, load_traces
 from hftrace.analysis.time.spans import span_index
 from hftrace.schema.model import Facts
 
@@ -71,3 +73,18 @@ def test_the_figures_go_with_the_trace():
     calls.clear()
     gc.collect()
     assert index() is None
+
+
+def test_a_trace_of_one_load_goes_at_once():
+    made = handmade.sharded()
+    assert ending_load_trace(made) is ending_load_trace(made) is load_traces(made)[0] is made
+    assert as_loaded(made) is as_loaded(made) is made
+    findings(made)
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        calls.clear()
+        assert gone() is None
+    finally:
+        gc.enable()

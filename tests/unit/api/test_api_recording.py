@@ -450,7 +450,13 @@ def test_ctrl_c_while_the_trace_is_made_keeps_the_journal(tmp_path, capsys, monk
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for place in ("hftrace.launch.in_process.replay", "hftrace.schema.trace.Trace.save"):
+    places = (
+        "hftrace.record.session.ended",
+        "hftrace.record.writer.JournalWriter.close",
+        "hftrace.launch.in_process.replay",
+        "hftrace.schema.trace.Trace.save",
+    )
+    for place in places:
         with monkeypatch.context() as patched:
             patched.setattr(place, interrupted)
             recorded = trace(tmp_path / f"{place}.json")

@@ -300,6 +300,18 @@ def test_variables_of_frames_between_spans_are_secrets_in_what_the_outer_ones_sa
     assert "battery" not in recorder.writer.path.read_text("ascii")
 
 
+def test_what_stands_beside_the_words_of_an_exception_is_known_from_then_on(recorder):
+    error = ValueError("no good")
+    error.__notes__ = ["token='n0te-secret-x'"]
+    error.__cause__ = OSError(2, "no such file", "/x/?access_token=n4me-secret-x")
+    inner = ValueError("several")
+    inner.exceptions = (ValueError("password='m3mber-secret-x'"),)
+    error.__cause__.__cause__ = inner
+    describe_error(error)
+    text = "n0te-secret-x n4me-secret-x m3mber-secret-x"
+    assert known.remove(text).split() == ["[removed]"] * 3
+
+
 def test_of_an_enormous_message_only_the_beginning_is_searched(monkeypatch):
     searched = []
     clean = redact_module._clean

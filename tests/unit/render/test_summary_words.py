@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import handmade
 from handmade import MS, Builder
 from handmade_loads import Session
-from hftrace.render.bars import bars
+from hftrace.render.bars import _bar, bars
 from hftrace.render.session import took_words
 from hftrace.render.text import PHASES
 from hftrace.render.views import load
@@ -37,6 +38,16 @@ def test_the_work_of_hftrace_itself_is_no_one_elses():
     assert "1.50 s" in drawn[0]
     assert "outside of these 1.50 s, hftrace itself 500 ms" in took_words(session(500))
     assert not any("hftrace" in line for line in text_of(bars(session(0), 80)))
+
+
+def test_a_bar_has_its_room_and_no_more():
+    assert _bar(1.0, 30) == "█" * 30
+    tracemalloc.start()
+    try:
+        assert _bar(1e5, 30) == "█" * 30
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_imports_outside_of_loads_are_not_all_imports():

@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import json
 import urllib.parse
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from hftrace.schema.redact import REMOVED
 from hftrace.schema.secrets import known as known_module
 from hftrace.schema.secrets import options, sources, variables
 from hftrace.schema.secrets.known import Known, is_hunted
+from hftrace.schema.secrets.parts import decoded_pair
 from hftrace.schema.secrets.shapes import looks_random
 
 ODD = 'p"a\\s&s/w ö=1+2'
@@ -176,6 +178,29 @@ def test_secrets_are_found_in_what_they_are_wrapped_in(nothing_known):
     assert "*/*" not in nothing_known.values()
 
 
+def test_secrets_are_found_in_texts_that_are_json_and_in_what_is_bound(nothing_known):
+    pair = base64.b64encode(b"me:d0cker-Pass").decode()
+    redact.learn_keywords(
+        {
+            "manifest": [{"name": "API_TOKEN", "value": "wr4pped-1"}, {"name": "MODE", "value": "plainly"}],
+            "opener": functools.partial(print, token="wr4pped-2"),
+            "auth_config": json.dumps({"auths": {"host": {"auth": pair}}}),
+            "text": json.dumps({"a": json.dumps([{"password": "wr4pped-3"}])}),
+            "headers": {"X": f"Authorization: Basic {pair}"},
+        }
+    )
+    known = set(nothing_known.values())
+    assert {"wr4pped-1", "wr4pped-2", "wr4pped-3", "d0cker-Pass"} <= known
+    assert "plainly" not in known
+    given = [{"name": "DB_PASSWORD", "value": "hunter"}, {"name": "layer", "value": "hunter"}]
+    assert [item["value"] for item in redact.redact_value(given)] == [REMOVED, "hunter"]
+
+
+@pytest.mark.parametrize("value", ["attention", "bW9kZWw=", "AAAAAAAA", "model_weights", "Zm9vOgo="])
+def test_what_is_no_user_with_a_password(value):
+    assert decoded_pair(value) is None
+
+
 def test_a_state_dict_is_not_looked_through(nothing_known):
     class Tensor:
         __module__ = "torch.fake"
@@ -231,6 +256,10 @@ def test_a_variable_that_is_set_later_is_known_too(nothing_known, monkeypatch):
         (["--passphrase", "correct horse"], ["--passphrase", REMOVED]),
         (["--mode=fast", "--passes", "3"], ["--mode=fast", "--passes", "3"]),
         (["--pad_token", "<pad>"], ["--pad_token", "<pad>"]),
+        (["UvLH5blWPfinH3nmQA09xyq8"], [REMOVED]),
+        (["a1b2c3d4e5f60718293a4b5c6d7e8f9012345678"], ["a1b2c3d4e5f60718293a4b5c6d7e8f9012345678"]),
+        (["LlamaForConditionalGeneration2"], ["LlamaForConditionalGeneration2"]),
+        (["model_Llama2_7b_Chat_hf_fp16"], ["model_Llama2_7b_Chat_hf_fp16"]),
     ],
 )
 def test_options_of_any_program(arguments, kept):

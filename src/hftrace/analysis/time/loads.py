@@ -26,20 +26,25 @@ FOLLOWS_A_LOAD = (*READY_PHASES, "generate", "release")
 """Phases of root spans that are about the load before them, and about no other."""
 
 
-@once
 def load_traces(trace: Trace) -> list[Trace]:
     """Returns the trace of each load; that of the session itself where it has one load or none.
 
     The ending of the one load is the load's own all the same: the program may have caught its exception,
     or have failed itself after it.
     """
+    return _other_traces(trace) or [trace]
+
+
+@once
+def _other_traces(trace: Trace) -> list[Trace]:
+    """Returns the traces of the loads; none where the session's own is that of its load."""
     groups = load_groups(trace)
     if not groups or isinstance(trace, LoadTrace):
-        return [trace]
+        return []
     if len(groups) == 1:
         outcome = _outcome(trace, groups[0])
         same = outcome.get("status") == trace.outcome.get("status", "ok")
-        return [trace if same else dataclasses.replace(trace, outcome=outcome)]
+        return [] if same else [dataclasses.replace(trace, outcome=outcome)]
     return [_cut(trace, number, rows) for number, rows in enumerate(groups, 1)]
 
 

@@ -13,8 +13,9 @@ import os
 import re
 from typing import NamedTuple
 
+from hftrace.schema.secrets.parts import parts_of
 from hftrace.schema.secrets.rules import Lazy
-from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random, parts_of
+from hftrace.schema.secrets.shapes import HARMLESS, REMOVED, looks_random
 
 MIN_LENGTH = 6
 """Shorter values are not hunted for."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from hftrace.schema.secrets.names import is_secret_name, is_strong_name
+from hftrace.schema.secrets.parts import decoded_pair
 from hftrace.schema.secrets.rules import Lazy, listed
 
 REMOVED = "[removed]"
@@ -60,13 +61,14 @@ _TOKENS = Lazy(
     | dckr_pat_[A-Za-z0-9_-]{16,} | dop_v1_[a-f0-9]{32,}
     | (?<![A-Za-z0-9])(?:r8|gsk|nvapi|pplx|fw|tgp_v1|xai)[_-](?=[A-Za-z0-9_-]{0,40}[0-9])[A-Za-z0-9_-]{20,}
     | (?<![A-Za-z0-9])SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,} # SendGrid
+    | (?<![A-Za-z0-9])\d{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])      # Telegram
     | (?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)*  # JWT
     """,
     re.VERBOSE,
 )
 _TOKEN_TRIGGERS = listed(
     "hf_ api_org_ ghp_ gho_ ghu_ ghs_ ghr_ github_pat_ glpat- AKIA ASIA AROA AIDA sk- _live_ _test_ xox AIza "
-    "ya29. npm_ pypi-Ag dckr_pat_ dop_v1_ r8_ gsk_ nvapi- pplx- fw_ tgp_v1_ xai- SG. eyJ"
+    ":AA ya29. npm_ pypi-Ag dckr_pat_ dop_v1_ r8_ gsk_ nvapi- pplx- fw_ tgp_v1_ xai- SG. eyJ"
 )
 
 _PEM = Lazy(
@@ -132,18 +134,9 @@ def _after_scheme(match: re.Match[str], found: Found) -> str:
 
 
 def _after_basic(match: re.Match[str], found: Found) -> str:
-    from base64 import urlsafe_b64decode
-
     header, scheme, value = match.groups()
-    if not header:
-        # Words, unless they say user and password.
-        plain = value.rstrip("=").replace("+", "-").replace("/", "_")
-        try:
-            pair = urlsafe_b64decode(plain + "=" * (-len(plain) % 4)).decode("latin-1")
-        except ValueError:
-            return match.group()
-        if ":" not in pair or any(ord(sign) < 32 for sign in pair):
-            return match.group()
+    if not header and decoded_pair(value) is None:
+        return match.group()  # words
     found.append(value)
     return f"{header}{scheme}{REMOVED}"
 
@@ -209,9 +202,40 @@ _WORDS_OF_SENTENCES = frozenset(
 )
 
 
+_WEBHOOK = Lazy(
+    r"((?i:hooks\.slack\.com/(?:services|workflows|triggers)/(?:[A-Za-z0-9_-]{1,40}/){0,4}"
+    r"|discord(?:app)?\.com/api/(?:v\d{1,2}/)?webhooks/\d{5,25}/|\.webhook\.office\.com/webhookb2/"
+    r"|api\.telegram\.org/(?:file/)?bot))([A-Za-z0-9_:@/-]{16,300})"
+)
+"""Who has the address may write there."""
+_NETRC = Lazy(
+    r"((?<![\w-])(?:machine\s+\S{1,200}|default)\s+(?:(?:login|account)\s+\S{1,200}\s+){0,2}password\s+)"
+    r"(\S{3,500})"
+)
+_ELEMENT = Lazy(
+    r"(<(?:[\w.-]{1,40}:)?([A-Za-z_][\w.-]{0,60})(?:\s[^<>]{0,200})?>\s{0,20})([^<>]{4,1000}?)"
+    r"(?=\s{0,20}</(?:[\w.-]{1,40}:)?\2>)"
+)
+# A name beside its value, as manifests have it: {"name": "API_TOKEN", "value": "X"}.
+_PAIRED = Lazy(
+    r"((?<![A-Za-z])(?:name|key)\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?([A-Za-z_][\w.-]{0,80})\\?[\"']?,?\s{0,20}"
+    r"(?:-\s)?\\?[\"']?value\\?[\"']?\s{0,3}[:=]\s{0,3}\\?[\"']?)([^\s\"'\\<>,;{}]{4,500})"
+)
+
+
 def _after_option(match: re.Match[str], found: Found) -> str:
     found.append(match.group(2))
     return f"{match.group(1)}{REMOVED}"
+
+
+def _beside_name(match: re.Match[str], found: Found) -> str:
+    before, name, value = match.groups()
+    if not is_secret_name(name) or REMOVED in value or value.lower() in HARMLESS:
+        return match.group()
+    if not is_strong_name(name) and not looks_random(value):
+        return match.group()
+    found.append(value)
+    return f"{before}{REMOVED}"
 
 
 def _after_long_option(match: re.Match[str], found: Found) -> str:
@@ -273,6 +297,8 @@ _RULES: tuple[_Rule, ...] = (
     _Rule(("@",), _BARE_CREDENTIALS, _userinfo),
     _Rule(("@",), _PATH_CREDENTIALS, _userinfo),
     _Rule(("=",), _QUERY, _in_query),
+    _Rule(("hooks.slack.com/", "webhook", "api.telegram.org/"), _WEBHOOK, _after_option),
+    _Rule(("</",), _ELEMENT, _beside_name),
 )
 _RULES_OF_WORDS: tuple[_Rule, ...] = (
     _Rule(("authorization", "cookie", "x-"), _HEADER, _of_header),
@@ -283,6 +309,8 @@ _RULES_OF_WORDS: tuple[_Rule, ...] = (
     _Rule(("-u ", "-u=", "--user", "--proxy-user"), _USER_OPTION, _after_option),
     _Rule(("--",), _LONG_OPTION, _after_long_option),
     _Rule((" -p", " -a "), _SHORT_OPTION, _after_option),
+    _Rule(("password ",), _NETRC, _after_option),
+    _Rule(("value",), _PAIRED, _beside_name),
 )
 """Those whose words are looked for in small letters."""
 
@@ -339,33 +367,3 @@ def _changes(left: str, right: str) -> bool:
     return (left.isdigit() and right.isalpha()) or (
         left.isalpha() and (right.isdigit() or (left.islower() and right.isupper()))
     )
-
-
-def parts_of(value: str) -> Iterator[str]:
-    """Yields the secrets inside of a value that is one as a whole.
-
-    Those are the token after a scheme (``Bearer X``), user and password of ``Basic X``, the password of
-    ``user:password``, the values of cookies, and the lines of a key that has several.
-    """
-    from base64 import b64decode
-    from urllib.parse import unquote
-
-    scheme, space, rest = value.partition(" ")
-    if space and scheme.replace("-", "").isalpha():
-        yield rest.strip()
-        if scheme.lower() == "basic":
-            try:
-                pair = b64decode(rest.strip() + "==", validate=False).decode("utf-8")
-            except ValueError:
-                return
-            yield pair
-            yield pair.partition(":")[2]
-    if "\n" in value or "\\n" in value:
-        yield from (line for line in re.split(r"\\n|\s+", value) if len(line) >= 16)
-    if ";" in value and "=" in value:
-        yield from (piece.partition("=")[2].strip() for piece in value.split(";"))
-    if "%" in value:
-        yield unquote(value)
-    user, colon, password = value.partition(":")
-    if colon and user and not password.startswith("//") and " " not in value:
-        yield password

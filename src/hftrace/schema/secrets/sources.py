@@ -6,7 +6,9 @@ looked at.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -38,12 +40,27 @@ def learn_text(text: str) -> None:
 
 
 def learn_named(name: str, value: str) -> bool:
-    """Learns a value that is a secret by its name, or by its looks; says whether it is."""
+    """Learns a value that is a secret by its name, or by its looks, and what it says where it is JSON.
+
+    Says whether it is one.
+    """
+    if value[:1] in ("{", "["):
+        _learn_json(value)
     if is_secret_name(name) or (is_suspect_name(name) and looks_random(value)):
         known.learn(value, weak=not is_strong_name(name))
         return True
     learn_text(value)
     return False
+
+
+def _learn_json(text: str) -> None:
+    """Learns what stands under the names of secrets in a text that is an object or a list of JSON."""
+    try:
+        value = json.loads(text) if len(text) <= MAX_FILE_BYTES else None
+    except (ValueError, RecursionError):
+        return
+    # What it nests as text in turn is looked at there: each is shorter than what it stands in.
+    _learn_value("", value, False, 0)
 
 
 def learn_environment() -> None:
@@ -143,7 +160,15 @@ def is_harmless_part(key: str) -> bool:
 def _inside(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields name and value of what is in a value; of an object of the host, its attributes."""
     kind = type(value)
-    if issubclass(kind, (dict, MappingProxyType)) or kind.__module__.partition(".")[0] in _CLIENTS:
+    if issubclass(kind, functools.partial):
+        # What is bound to a call, by the type's own members: a subclass may have made its own.
+        members = vars(functools.partial)
+        bound = members["keywords"].__get__(value).items()
+        yield from itertools.islice(((str(key), item) for key, item in bound), MAX_ITEMS)
+        yield from (("", item) for item in members["args"].__get__(value)[:MAX_ITEMS])
+    elif issubclass(kind, (dict, MappingProxyType)) or kind.__module__.partition(".")[0] in _CLIENTS:
+        if issubclass(kind, dict) and (name := secret_beside(value)) is not None:
+            yield name, dict.get(value, "value")
         yield from itertools.islice(((str(key), item) for key, item in _items(value)), MAX_ITEMS)
     elif (fields := field_names(value)) is not None:
         yield from zip(fields, tuple.__iter__(value), strict=False)
@@ -158,6 +183,17 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
         yield from (("", item) for item in items)
     elif not _is_large(value):
         yield from ((str(key), item) for key, item in itertools.islice(attributes_of(value), MAX_ITEMS))
+
+
+def secret_beside(value: Mapping[Any, Any]) -> str | None:
+    """Returns the name of the secret under ``value``, as in ``{"name": "API_TOKEN", "value": X}``."""
+    if "value" not in value:
+        return None
+    name = value.get("name", value.get("key"))
+    if type(name) is not str or not is_secret_name(name):
+        return None
+    beside = value["value"]
+    return name if is_strong_name(name) or (type(beside) is str and looks_random(beside)) else None
 
 
 def field_names(value: Any) -> tuple[str, ...] | None:
