@@ -19,6 +19,8 @@ from typing import Any
 
 from hftrace.schema import lines
 
+NOT_USED = "the accelerator was not used"
+"""Why there are no figures of a device that is there."""
 NO_ACCOUNT = "is not a DeviceAllocator"
 """What torch says of the allocator of a backend that registered one without statistics."""
 TRIES = 5
@@ -67,12 +69,12 @@ class DeviceMemory:
             cuda = getattr(torch, "cuda", None)
             # Counted by NVML where there is one: CUDA must not be initialised for this.
             if cuda is not None and cuda.device_count():
-                return "the accelerator was not used"
+                return NOT_USED
             accelerator = getattr(torch, "accelerator", None)
             if accelerator is not None and accelerator.is_available():
                 if not hasattr(accelerator, "memory_allocated"):
                     return "this torch does not account for its accelerator's memory: 2.9 and newer do"
-                return "the accelerator was not used"
+                return NOT_USED
             return "torch finds no accelerator"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
