@@ -128,10 +128,11 @@ def test_a_warm_up_for_weights_that_are_tied(loads):
 
 
 def test_a_device_whose_memory_is_the_hosts(loads):
-    """5.x keeps its files mapped until all weights are placed; 4.x lets go of each before."""
+    """5.x and 4.48 keep their files mapped until all weights are placed; 4.57 lets go of each before."""
     names = ("tied", "read whole") if VERSION >= (5, 20) else ("tied",)
     found = {name: each["findings"] for name, each in loads(*names, STAND_IN_INTEGRATED="1").items()}
-    assert ("double-residency" in found["tied"]) == (VERSION >= (5, 0)), found
+    if not (4, 50) <= VERSION < (4, 57):  # where nobody has looked
+        assert ("double-residency" in found["tied"]) == (VERSION >= (5, 0) or VERSION < (4, 50)), found
     if VERSION < (5, 20):
         return
     said = found["tied"]["double-residency"]
