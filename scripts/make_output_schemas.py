@@ -28,6 +28,7 @@ from hftrace.analysis.findings.explained import PARTS
 from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
+from hftrace.analysis.memory.pinned import Pinned
 from hftrace.analysis.memory.released import Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.plan.against import Difference
@@ -421,6 +422,7 @@ MEMORY = record(
         ),
         "composition": nullable(record(COMPOSITION)),
         "device_peaks": array(record(DEVICE_PEAK)),
+        "pinned_host": nullable(of(Pinned)),
         "merges": array(of(Merge)),
     }
 )

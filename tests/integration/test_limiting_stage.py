@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 import hftrace
 from hftrace import units
 from hftrace.analysis.findings.registry import findings
+from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.limit import limit, reading_cause, stages
 from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.session import session_wall_ns
@@ -186,3 +187,44 @@ def test_slow_storage(load, checkpoints, slow_storage):
     assert named(trace, "storage"), limit_words(trace)
     assert "from storage" in limit_words(trace)
     assert stages(trace)[0].duration_ns == pytest.approx(size / SLOW_BYTES * 1e9, rel=0.5)
+
+
+INSIDE = """
+import os, runpy, sys
+with open(os.path.join(os.environ["TEST_SLOW_GROUP"], "cgroup.procs"), "w") as file:
+    file.write(str(os.getpid()))
+sys.argv[0] = "hftrace"
+runpy.run_module("hftrace", run_name="__main__")
+"""
+
+
+@pytest.mark.once
+@pytest.mark.long
+def test_storage_that_gives_what_it_can(tmp_path, checkpoints, slow_storage, run_python):
+    """R05: the floor was measured where the load runs, at 150 MB/s. The page cache is no limit of that."""
+    script, model = tmp_path / "inside.py", checkpoints / "wide"
+    script.write_text(INSIDE)
+    slow = {"TEST_SLOW_GROUP": str(slow_storage), "HFTRACE_CACHE": str(tmp_path / "cache")}
+
+    def inside(*arguments):
+        done = run_python(str(script), *arguments, env={**SAME_PAGES, **slow}, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    floor = json.loads(inside("floor", model, "--time", "2s", "--bytes", "400MB", "--json"))
+    if floor["cold_bytes_per_s"] is None:
+        pytest.skip("these files cannot be dropped from the page cache")
+    assert floor["cold_bytes_per_s"] == pytest.approx(SLOW_BYTES, rel=0.3)
+    found, reached = {}, {}
+    for state in ("cold", "warm"):
+        out = tmp_path / f"{state}.json"
+        inside("load", model, "--dtype", "bfloat16", f"--{state}", "-o", out, "-q")
+        trace = hftrace.Trace.open(out)
+        found[state] = {finding.name: finding for finding in findings(trace)}
+        reached[state] = efficiency(trace)
+    finding = found["cold"].get("at-the-limit")
+    assert finding is not None, reached
+    assert (finding.rule, finding.severity) == ("R05", "info")
+    assert finding.numbers["floor_bytes_per_s"] == pytest.approx(SLOW_BYTES, rel=0.3)
+    assert finding.numbers["rate_bytes_per_s"] >= 0.8 * finding.numbers["floor_bytes_per_s"]
+    assert "at-the-limit" not in found["warm"]

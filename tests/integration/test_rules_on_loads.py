@@ -238,3 +238,27 @@ def test_experts_whose_parts_malloc_keeps(tmp_path, run_cli):
     code, killed = load("killed", "--memory-limit", "600MB")
     assert code == 3
     assert killed["killed-while-merging"].severity == "error"
+
+
+@pytest.mark.long
+@pytest.mark.once
+def test_parts_in_a_file_that_was_read_whole(tmp_path, run_cli):
+    """The parts of experts stay beside what they became, where they are no pages of the file."""
+    model = tmp_path / "model"
+    assert run_cli("synth", "mixtral-8x7b", "--size", "300MB", "-o", model).returncode == 0
+
+    def load(name, *more):
+        out = tmp_path / f"{name}.json"
+        done = run_cli("load", model, "-o", out, "-q", *more, timeout=300)
+        assert done.returncode == 0, done.stderr
+        trace = Trace.open(out)
+        return trace, {finding.name: finding for finding in findings(trace)}
+
+    trace, said = load("whole", "--kwarg", "disable_mmap=true")
+    finding = said["conversion-spike"]
+    assert (finding.rule, finding.severity) == ("R12", "warning")
+    made = sum(row.stored_bytes for row in trace.tensors if row.operations and len(row.keys) > 1)
+    assert finding.numbers["kept_bytes"] == made > 100e6
+    assert finding.numbers["waiting_bytes"] == 0
+    assert finding.fix.keywords == {"disable_mmap": False}
+    assert "conversion-spike" not in load("mapped", "--kwarg", "disable_mmap=false")[1]

@@ -19,6 +19,10 @@ from typing import Any
 
 from hftrace.schema import lines
 
+NOT_USED = "the accelerator was not used"
+"""Why there are no figures of a device that is there."""
+NO_ACCOUNT = "is not a DeviceAllocator"
+"""What torch says of the allocator of a backend that registered one without statistics."""
 TRIES = 5
 """How often a device is asked until its allocator has stood still meanwhile."""
 
@@ -47,7 +51,7 @@ class DeviceMemory:
             # Not initialised: reading would do it, and to ask whether it is available calls cuInit,
             # after which a child made by fork can no longer use CUDA.
             return None
-        if not accelerator.is_available():
+        if not accelerator.is_available() or not _is_in_use(torch):
             return None
         return accelerator, current.type, accelerator.device_count()
 
@@ -65,12 +69,12 @@ class DeviceMemory:
             cuda = getattr(torch, "cuda", None)
             # Counted by NVML where there is one: CUDA must not be initialised for this.
             if cuda is not None and cuda.device_count():
-                return "the accelerator was not used"
+                return NOT_USED
             accelerator = getattr(torch, "accelerator", None)
             if accelerator is not None and accelerator.is_available():
                 if not hasattr(accelerator, "memory_allocated"):
                     return "this torch does not account for its accelerator's memory: 2.9 and newer do"
-                return "the accelerator was not used"
+                return NOT_USED
             return "torch finds no accelerator"
         except Exception as error:
             return f"{type(error).__name__}: {error}"
@@ -95,8 +99,10 @@ class DeviceMemory:
     def _describe(self, module: Any, kind: str, index: int) -> dict[str, Any]:
         facts: dict[str, Any] = {"device": f"{kind}:{index}"}
         try:
-            if hasattr(module, "get_device_properties"):
-                properties = module.get_device_properties(index)
+            # torch.accelerator has none, the module of the device itself may.
+            describer = module if kind == "cuda" else getattr(sys.modules["torch"], kind, module)
+            if hasattr(describer, "get_device_properties"):
+                properties = describer.get_device_properties(index)
                 facts.update(name=properties.name, memory_bytes=int(properties.total_memory))
                 if hasattr(properties, "is_integrated"):
                     facts["integrated"] = bool(properties.is_integrated)
@@ -108,7 +114,8 @@ class DeviceMemory:
                 if _figures(module, index) is not None:
                     facts["outside_allocator_bytes"] = max(0, used - reserved)
         except Exception as error:
-            facts["problem"] = f"{type(error).__name__}: {error}"
+            if NO_ACCOUNT not in str(error):  # which why_not says in plain words
+                facts["problem"] = f"{type(error).__name__}: {error}"
         return facts
 
     def pinned_bytes(self) -> dict[str, int] | None:
@@ -181,6 +188,18 @@ def _why_unaccounted(module: Any, kind: str, count: int) -> str | None:
     return f"torch keeps no account of the memory of {kind}"
 
 
+def _is_in_use(torch: Any) -> bool:
+    """Returns whether an accelerator's allocator was asked for memory yet; True where torch does not say.
+
+    Before, torch answers what it answers for one that keeps no account.
+    """
+    ask = getattr(getattr(torch, "_C", None), "_accelerator_isAllocatorInitialized", None)
+    try:
+        return ask is None or bool(ask())
+    except RuntimeError:  # an allocator of a form that torch.accelerator cannot ask
+        return True
+
+
 def _figures(module: Any, index: int) -> list[int] | None:
     """Returns what is allocated and reserved, and the peak of allocated, in bytes.
 
@@ -197,8 +216,13 @@ def _figures(module: Any, index: int) -> list[int] | None:
     except KeyError:
         pass
     account = getattr(module, "memory_stats", None)
-    if account is not None and not account(index):
-        return None
+    try:
+        if account is not None and not account(index):
+            return None
+    except RuntimeError as error:
+        if NO_ACCOUNT in str(error):
+            return None
+        raise
     return [
         int(module.memory_allocated(index)),
         int(module.memory_reserved(index)),

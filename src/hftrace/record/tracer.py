@@ -30,6 +30,7 @@ from hftrace.record.hooks.tables import POINTS
 from hftrace.record.hooks.tables.containers import MAKERS
 from hftrace.record.hooks.tables.entry import AUTO_FACTORY, AUTO_MODULE, entry_handler, instantiate_handler
 from hftrace.record.hooks.tables.gguf import LEGACY, processors
+from hftrace.record.hooks.tables.surgery import backend_points
 from hftrace.record.hooks.ties import tying_handler
 from hftrace.record.hooks.wrappers import span_handler
 from hftrace.record.host_globals import HostGlobals
@@ -113,7 +114,7 @@ class Tracer:
         self.recorder.on_model_class = self._model_class
         self._globals.look()
         with self._lock:
-            for point in POINTS:
+            for point in (*POINTS, *backend_points()):
                 self._install(point)
             for name in (AUTO_MODULE, LEGACY):
                 if name in sys.modules:
@@ -206,7 +207,7 @@ class Tracer:
             if self._stopped:
                 return
             if name in self.recorder.watched_modules:
-                for point in self._waiting.pop(name, []):
+                for point in (*self._waiting.pop(name, []), *(backend_points() if name == "torch" else ())):
                     self._install(point)
                 self._classes_of(name)
                 self._globals.look()

@@ -23,6 +23,7 @@ RULES = "integration/test_rules_on_loads.py::"
 FOUND = "integration/test_findings_of_loads.py::"
 FETCHED = "integration/test_hub_fetches.py::test_what_was_fetched_for_nothing"
 OF_RANKS = "integration/test_ranks_of_a_job.py::test_copies_and_bytes_read_twice_are_findings"
+ACCELERATED = "integration/test_accelerators.py::"
 GPU = "tests/data/gpu/llama-7b-"
 HEALTHY = "kind dense"
 
@@ -147,6 +148,12 @@ LOADS = {
         "integration/test_limiting_stage.py::test_imports",
     ),
     "no-bytecode": (RULES + "test_modules_that_are_compiled_each_time",) * 2,
+    "at-the-limit": ("integration/test_limiting_stage.py::test_storage_that_gives_what_it_can",) * 2,
+    "moved-after-load": (ACCELERATED + "test_rows_and_devices_are_what_torch_says",) * 2,
+    "several-devices": (ACCELERATED + "test_rows_and_devices_are_what_torch_says",) * 2,
+    "warm-up-overshoot": (ACCELERATED + "test_a_warm_up_for_weights_that_are_tied",) * 2,
+    "double-residency": (ACCELERATED + "test_a_device_whose_memory_is_the_hosts",) * 2,
+    "conversion-spike": (RULES + "test_parts_in_a_file_that_was_read_whole",) * 2,
     "silent-tail": (
         FOUND + "test_a_load_that_goes_on_after_its_last_tensor",
         FOUND + "test_a_load_that_is_slow_before_its_first_tensor",
@@ -156,13 +163,7 @@ LOADS = {
 
 NO_LOAD = {
     "not-supported": "needs DeepSpeed and an accelerator",
-    "at-the-limit": "needs a disk whose pace a load reaches, which no test can make",
-    "moved-after-load": "needs an accelerator",
-    "warm-up-overshoot": "needs an accelerator",
-    "quantise-staging": "needs an accelerator",
-    "double-residency": "needs an accelerator that shares the host's memory",
-    "several-devices": "needs an accelerator",
-    "conversion-spike": "on the CPU, parts that wait become as many bytes of parameters: no peak of them",
+    "quantise-staging": "needs transformers 5.0 to 5.4 and an accelerator that its quantisers know",
 }
 """Those without one, and why: handmade traces alone hold them."""
 

@@ -128,6 +128,34 @@ def test_an_allocator_that_grows_while_it_is_asked(monkeypatch):
     assert (device["used_bytes"], device["outside_allocator_bytes"]) == (2000, 1000)
 
 
+def without_account(index):
+    raise RuntimeError("Allocator for npu is not a DeviceAllocator.")
+
+
+def test_an_allocator_that_torch_cannot_ask_keeps_no_account(monkeypatch):
+    """A backend may register one of the plain form: torch.accelerator calls that an internal error."""
+    allocator = Allocator(1)
+    allocator.memory_stats = allocator.get_memory_info = without_account
+    asked = types.SimpleNamespace(_accelerator_isAllocatorInitialized=lambda: without_account(0))
+    pretend(monkeypatch, accelerator=allocator, _C=asked)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) is None
+    assert memory.failure is None
+    assert memory.why_not() == "torch keeps no account of the memory of xpu"
+    assert memory.describe() == [{"device": "xpu:0"}]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_an_accelerator_that_nobody_has_used(monkeypatch, used):
+    allocator = Allocator(1)
+    allocator.memory_stats = lambda index: {"allocated_bytes.all.current": 0} if used else {}
+    asked = types.SimpleNamespace(_accelerator_isAllocatorInitialized=lambda: used)
+    pretend(monkeypatch, accelerator=allocator, _C=asked)
+    memory = DeviceMemory()
+    assert memory.read(reset=True) == ({"xpu:0": [0, 0, 0]} if used else None)
+    assert memory.why_not() == (None if used else "the accelerator was not used")
+
+
 def test_an_accelerator_without_properties(monkeypatch):
     allocator = Allocator(1)
     allocator.get_memory_info = lambda index: (5000, 8000)

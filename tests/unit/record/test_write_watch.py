@@ -8,6 +8,7 @@ import pytest
 
 from hftrace.record.recorder import Recorder
 from hftrace.record.write_watch import Watch
+from hftrace.record.writes import WriteLog
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -153,3 +154,19 @@ def test_a_watch_inside_another_does_nothing(tmp_path):
     outer.leave()
     assert [by for _, _, by in recorder.writes.among([tensor])] == ["initializer"]
     recorder.stop()
+
+
+def test_what_was_written_is_written_where_it_lies_after_a_move():
+    """As Module.to does it for a device of another kind: new parameters in the places of the old."""
+    log, model = WriteLog(), torch.nn.Linear(2, 2)
+    assert not log
+    log.note(model.weight, "initializer", 5)
+    written = log.below([("", model)])
+    assert [(each.name, each.time_ns, each.by) for each in written] == [("weight", 5, "initializer")]
+    model.weight = torch.nn.Parameter(model.weight.detach().clone())
+    assert list(log.among(model.parameters())) == []
+    log.moved(written)
+    assert list(log.among(model.parameters())) == [(id(model.weight), 5, "initializer")]
+    model.weight = None
+    log.moved(written)  # it is gone: nothing is there to be noted
+    assert list(log.among(model.parameters())) == []

@@ -18,8 +18,6 @@ from hftrace.schema.trace import Trace
 from hftrace.units import byte_count
 
 NOWHERE = (None, "meta", "disk")
-MOVING = frozenset({"to", "cuda", "xpu", "npu"})
-"""Methods of a module that move it to a device."""
 MOST = 0.5
 OVERSHOOT = 1.1
 QUANTISING = 1.5
@@ -54,8 +52,9 @@ def moved_after_load(trace: Trace) -> Iterator[Finding]:
     size = sum(sizes[row] or 0 for row, _ in rows)
     if size <= MOST * loaded:
         return
+    moving = ("to", device.partition(":")[0])  # a module has a method by the name of each kind of device
     calls = [
-        part for part in parts(trace) if part.kind == "surgery" and part.name.rpartition(".")[2] in MOVING
+        part for part in parts(trace) if part.kind == "surgery" and part.name.rpartition(".")[2] in moving
     ]
     # Of several calls nobody can say which has moved what.
     spent = calls[0].duration_ns if len(calls) == 1 and calls[0].times == 1 else None
@@ -99,11 +98,7 @@ def warm_up_overshoot(trace: Trace) -> Iterator[Finding]:
             held = device_sizes(before[row])
             for device, size in device_sizes(reserved[row]).items():
                 warmed[device] = max(warmed.get(device, 0), size - held.get(device, 0))
-    planned: dict[str, int] = defaultdict(int)
-    columns = (trace.tensors.column(name) for name in ("device", "bytes", "same_as", "provenance"))
-    for device, size, same, provenance in zip(*columns, strict=True):
-        if same is None and provenance != "tied" and device is not None:
-            planned[device] += size or 0
+    planned = _bytes_by_device(trace)
     for device, size in warmed.items():
         need = planned.get(device, 0)
         if need and size > OVERSHOOT * need and size - need > LEAST_BYTES:
@@ -118,6 +113,16 @@ def warm_up_overshoot(trace: Trace) -> Iterator[Finding]:
                 cost_bytes=size - need,
                 numbers={"device": device, "reserved_bytes": size, "planned_bytes": need},
             )
+
+
+def _bytes_by_device(trace: Trace) -> dict[str, int]:
+    """Returns what a model has on each device, in bytes; tied tensors once."""
+    found: dict[str, int] = defaultdict(int)
+    columns = (trace.tensors.column(name) for name in ("device", "bytes", "same_as", "provenance"))
+    for device, size, same, provenance in zip(*columns, strict=True):
+        if same is None and provenance != "tied" and device is not None:
+            found[device] += size or 0
+    return found
 
 
 @rule(
@@ -184,34 +189,44 @@ def double_residency(trace: Trace) -> Iterator[Finding]:
     """R16: an integrated device, whose memory is the host's, with mapped files beside the copies."""
     if trace.outcome.get("status", "ok") != "ok":
         return
-    mapped = max(
-        (
-            size
-            for row in span_index(trace).load_rows
-            if (size := trace.spans.column("rss_file_bytes")[row]) is not None
-        ),
-        default=0,
-    )
-    devices, sizes = trace.tensors.column("device"), trace.tensors.column("bytes")
+    held_on = _bytes_by_device(trace)
     for peak in highest_device_peaks(trace):
         if described_device(trace, peak.device).get("integrated") is not True:
             continue
-        there = sum(size or 0 for device, size in zip(devices, sizes, strict=True) if device == peak.device)
-        held = mapped + (peak.allocated_bytes or 0)
+        there = held_on.get(peak.device, 0)
+        when, mapped, allocated = _most_of_both(trace, peak.device)
+        held = mapped + allocated
         if there < LEAST_BYTES or held <= RESIDENT_TWICE * there:
             continue
         yield Finding(
             "R16",
             "double-residency",
             f"{byte_count(held)} of one memory for {byte_count(there)} of weights",
-            f"{peak.device} has no memory of its own. When the load returned {byte_count(mapped)} of files "
-            f"were mapped and in RAM, beside {byte_count(peak.allocated_bytes or 0)} of torch's.",
+            f"{peak.device} has no memory of its own. When {when} was done {byte_count(mapped)} of files "
+            f"were mapped and in RAM, beside {byte_count(allocated)} of torch's.",
             "Read the files instead of mapping them, disable_mmap=True (5.x), or drop them from the page "
             "cache after the load (posix_fadvise with POSIX_FADV_DONTNEED).",
             cost_bytes=held - there,
             fix=Fix({"disable_mmap": True}) if _can_read_whole(trace) else None,
-            numbers={"mapped_bytes": mapped, "allocated_bytes": peak.allocated_bytes, "model_bytes": there},
+            numbers={"mapped_bytes": mapped, "allocated_bytes": allocated, "model_bytes": there},
         )
+
+
+def _most_of_both(trace: Trace, device: str) -> tuple[str, int, int]:
+    """Returns after which call a load had most of files mapped and of a device allocated, and both in bytes.
+
+    Read at the ends of spans, where both were read at once. What was mapped when the load began, the
+    libraries' code above all, is none of its files.
+    """
+    index, spans = span_index(trace), trace.spans
+    before = min((spans.column("rss_file_start_bytes")[row] or 0 for row in index.load_rows), default=0)
+    columns = ("name", "rss_file_bytes", "device_allocated_bytes")
+    most = ("", 0, 0)
+    for name, file, on_devices in zip(*map(spans.column, columns), strict=True):
+        if file is not None and on_devices is not None:
+            found = (str(name), max(0, file - before), device_sizes(on_devices).get(device, 0))
+            most = max(most, found, key=lambda each: each[1] + each[2])
+    return most
 
 
 def _can_read_whole(trace: Trace) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from hftrace.analysis.findings.rules import MOST_NAMED, Finding, Fix, Where, rule
 from hftrace.analysis.ledger.merges import Merge, merges
 from hftrace.analysis.memory.composition import peak_composition
+from hftrace.analysis.request import asked_keywords
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, count, share
 
@@ -83,38 +84,72 @@ AHEAD = 2
 """Times the largest parameter: the parts of one and the whole of it are there at once while it is merged."""
 
 
+IN_TURN = Fix(environment={"HF_DEACTIVATE_ASYNC_LOAD": "1"})
+WHOLE = "disable_mmap"
+"""The keyword (5.8 and newer) by which files are read into memory whole, and not mapped."""
+
+
 @rule(
-    ("R12", "conversion-spike", "Parts that wait to be merged were read long before their turn."),
+    ("R12", "conversion-spike", "Parts of merged parameters were in memory beside what they became."),
     concerns="memory",
     severity="warning",
 )
 def conversion_spike(trace: Trace) -> Iterator[Finding]:
-    """R12: a peak that is made of parts that were read far ahead of the parameter they become."""
+    """R12: a peak that is made of parts, which were merged and not let go of, or are not merged yet.
+
+    Parts that are read ahead of their turn become as many bytes of parameters: they are a peak only of a
+    merge that makes less of them. Parts that lie in a file that was read whole stay until the load is over.
+    """
     found = merges(trace)
     made = peak_composition(trace)
     if not found or made is None or trace.outcome.get("status", "ok") != "ok":
         return
-    waiting = sum(part.bytes for part in made.parts if part.kind == "copies")
+    sizes = {(part.kind, part.memory): part.bytes for part in made.parts}
+    waiting = sizes.get(("copies", "anonymous"), 0)
+    kept = min(sizes.get(("sources", "anonymous"), 0), sum(each.stored_bytes for each in found))
     largest = max(each.largest_bytes for each in found)
     rise = made.peak_bytes - made.start_bytes
-    spare = waiting - AHEAD * largest
+    spare = waiting + kept - AHEAD * largest
     if not largest or spare < max(KEPT_BYTES, KEPT_SHARE * rise):
         return
+    what = f"{_merged(found, 'became')}, of which the largest takes {byte_count(largest)}."
+    fix: Fix | None
+    if waiting >= kept:
+        title = f"{byte_count(waiting)} read and not yet merged at the peak"
+        how = f"{byte_count(waiting)} of their parts had been read and were not in the model yet"
+        advice, fix = READ_AHEAD, IN_TURN
+    else:
+        title = f"{byte_count(kept)} of parts in memory beside what they became"
+        how = f"{byte_count(kept)} of their parts were in memory too, in files that were read whole"
+        whole = asked_keywords(trace).get(WHOLE) is True
+        advice, fix = (MAP, Fix({WHOLE: False})) if whole else (SAVE, None)
     yield Finding(
         "R12",
         "conversion-spike",
-        f"{byte_count(waiting)} read and not yet merged at the peak",
-        f"{_merged(found, 'became')}, of which the largest takes {byte_count(largest)}. At the peak "
-        f"{byte_count(waiting)} of their parts had been read and were not in the model yet: "
-        f"{share(waiting / rise)} of the {byte_count(rise)} that the load needed.",
-        "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): parts are read when their parameter is merged, and not long "
-        "before. A checkpoint that is saved as the model has it needs no merging: "
+        title,
+        f"{what} At the peak {how}: {share((waiting + kept) / rise)} of the {byte_count(rise)} that the load "
+        "needed.",
+        f"{advice} A checkpoint that is saved as the model has it needs no merging: "
         "save_pretrained(..., save_original_format=False).",
         cost_bytes=spare,
-        fix=Fix(environment={"HF_DEACTIVATE_ASYNC_LOAD": "1"}),
-        numbers={"waiting_bytes": waiting, "largest_bytes": largest, "rise_bytes": rise},
+        fix=fix,
+        numbers={
+            "waiting_bytes": waiting,
+            "kept_bytes": kept,
+            "largest_bytes": largest,
+            "rise_bytes": rise,
+        },
         where=Where(spans=[span for each in found for span in each.spans if span is not None][:MOST_NAMED]),
     )
+
+
+READ_AHEAD = (
+    "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): parts are read when their parameter is merged, and no sooner."
+)
+MAP = (
+    "Leave disable_mmap=True out: parts are then pages of a file, which the kernel can take back at any time."
+)
+SAVE = "Save it as safetensors: parts are then pages of a file, which the kernel can take back at any time."
 
 
 def _merged(found: list[Merge], became: str) -> str:

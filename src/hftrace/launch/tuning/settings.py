@@ -12,6 +12,7 @@ from hftrace.launch.preparation import cached_snapshot
 from hftrace.launch.request import LoadSpec
 from hftrace.launch.variants.specs import DTYPE_KEYWORDS, VariantSpec
 from hftrace.record.child.collector import FREEZE, OFF
+from hftrace.record.device import NOT_USED
 from hftrace.schema.trace import Trace
 
 TIME, MEMORY = "time", "memory"
@@ -186,7 +187,8 @@ def situation_of(trace: Trace, load: LoadSpec) -> Situation:
     weights = read or [row for row in trace.files if row.opened and row.format in ("safetensors", "bin")]
     pairs = set(zip(trace.tensors.column("stored_dtype"), trace.tensors.column("dtype"), strict=True))
     floats = {(stored, dtype) for stored, dtype in pairs if stored and dtype and "float" in stored}
-    devices = trace.environment.get("devices")
+    devices, memory = trace.environment.get("devices"), trace.environment.get("device_memory")
+    idle = isinstance(memory, dict) and memory.get("reason") == NOT_USED  # by a load onto the CPU
     return Situation(
         version=_version(trace.environment.get("transformers")),
         keywords=load.keywords,
@@ -195,7 +197,7 @@ def situation_of(trace: Trace, load: LoadSpec) -> Situation:
         shards=len(weights),
         cast=any(stored != dtype for stored, dtype in floats),
         stored=frozenset(stored for stored, _ in floats),
-        accelerators=bool(devices),
+        accelerators=bool(devices) or idle,
         imported=_imported(trace),
     )
 

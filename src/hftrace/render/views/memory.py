@@ -15,6 +15,7 @@ from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.facts import composition_facts, device_peak_facts, peak_span, peak_time_ns
 from hftrace.analysis.memory.peaks import Peak
+from hftrace.analysis.memory.pinned import Pinned, pinned_host_memory
 from hftrace.analysis.memory.usage import ProcessMemory, process_memory
 from hftrace.analysis.time.process_names import name_of_process
 from hftrace.analysis.time.spans import span_index, thread_names
@@ -67,6 +68,8 @@ def draw(trace: Trace, options: ViewOptions) -> list[Block]:
         for peak in highest_device_peaks(trace):
             yield []
             yield from device_composition(trace, peak, several, width)
+        if not several and (pinned := pinned_host_memory(trace)) is not None:
+            yield from notes([_pinned_remark(pinned)], width)
 
     merged = merges_table(trace, peak_composition(trace))
     return [Block(lines), merged] if merged is not None else [Block(lines)]
@@ -292,6 +295,14 @@ def _driver_remarks(process: ProcessMemory) -> Iterable[str]:
         yield f"{units.count(len(found) - DEVICE_CHARTS, 'more device')} with figures of the driver: --json"
 
 
+def _pinned_remark(pinned: Pinned) -> str:
+    """Returns what is said of pinned host memory."""
+    if not pinned.peak_bytes:
+        return "torch has pinned no memory of the host, which copies to a device are faster from"
+    now = f", {units.byte_count(pinned.current_bytes)} of it when the recording ended"
+    return f"torch has pinned at most {units.byte_count(pinned.peak_bytes)} of the host's memory{now}"
+
+
 # -- figures above the start ----------------------------------------------------------------------
 
 
@@ -347,6 +358,7 @@ def facts(trace: Trace, options: ViewOptions) -> dict[str, Any]:
         ],
         "composition": composition_facts(trace),
         "device_peaks": device_peak_facts(trace),
+        "pinned_host": pinned.to_json() if (pinned := pinned_host_memory(trace)) is not None else None,
         "merges": [each.to_json() for each in merges(trace)],
     }
 

@@ -110,3 +110,10 @@ def test_a_trace_tells_the_situation(tmp_path):
     assert found.formats == {"safetensors"}
     assert not found.accelerators
     assert not situation_of(load(dtype="bfloat16"), LoadSpec("nowhere/at-all")).cast
+
+
+def test_an_accelerator_that_the_load_left_alone_is_one(tmp_path):
+    trace = load(dtype="float32")
+    idle = {**trace.environment, "device_memory": {"reason": "the accelerator was not used"}}
+    trace = dataclasses.replace(trace, environment=type(trace.environment)(idle))
+    assert situation_of(trace, LoadSpec(str(tmp_path))).accelerators

@@ -7,6 +7,7 @@ but what they do to the tensors is followed all the same.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -20,12 +21,15 @@ from hftrace.record.identity import BLANK, COMPUTED, REPLACED, STATE_DICT, Follo
 from hftrace.record.recorder import clock
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan
+from hftrace.record.writes import Written
 from hftrace.schema import lines
 
 Marks = dict[tuple[int, str], str]
 """What a function did to tensors: by the identity of the module and the name in it."""
 
 MODULE = "torch.nn.modules.module:Module"
+NO_BACKEND = "privateuseone"
+"""What torch calls the device of a package where none has named its own."""
 
 
 class Operation(NamedTuple):
@@ -33,6 +37,8 @@ class Operation(NamedTuple):
 
     span: OpenSpan | None
     followed: list[Followed]
+    written: list[Written] = []  # noqa: RUF012 (nobody adds to it)
+    """What its load had written by then: where it lies."""
 
 
 class _Operating(threading.local):
@@ -141,9 +147,31 @@ class SurgeryObserver(SpanObserver):
 
 
 class MoveObserver(SurgeryObserver):
-    """A function that moves or casts a model's tensors."""
+    """A function that moves or casts a model's tensors.
+
+    Inside a load too: for a device that is neither CUDA nor XPU ``Module.to`` makes new parameters, and what
+    the loader has initialised is initialised still.
+    """
 
     carry = True
+
+    def begin(self, call: Call, started: int) -> Operation | None:
+        """Begins as all of them do, and notes inside a load what was written until now."""
+        found = super().begin(call, started)
+        if found is None and (written := self.written(call)):
+            return Operation(None, [], written)
+        return found
+
+    def written(self, call: Call) -> list[Written]:
+        """Returns what was written of the module that is moved, while a load is open."""
+        if not self.state.stack or not self.recorder.writes:
+            return []
+        return self.quietly(self.recorder.writes.below, modules_of(self.module(call))) or []
+
+    def finish(self, token: Operation, call: Call, result: Any) -> None:
+        """Ends the span, looks at the model again, and finds what was written where it lies now."""
+        super().finish(token, call, result)
+        self.quietly(self.recorder.writes.moved, token.written)
 
 
 class DispatchObserver(MoveObserver):
@@ -154,7 +182,8 @@ class DispatchObserver(MoveObserver):
         inside = bool(self.state.stack)
         found = super().begin(call, started)
         if inside and self.state.stack[0].phase == "load":
-            return Operation(SpanObserver.begin(self, call, started), found.followed if found else [])
+            span = SpanObserver.begin(self, call, started)
+            return Operation(span, found.followed if found else [], self.written(call))
         if found is not None and self.point.begin is not None:
             self.point.begin(self.recorder, call)
         return found
@@ -283,7 +312,7 @@ _freeze_handler = observed_by(FreezeObserver, begins_load=True)
 POINTS = (
     *(
         HookPoint(f"{MODULE}.{name}", "surgery", handler=move_model_handler)
-        for name in ("to", "cpu", "cuda", "half", "bfloat16", "float", "double", "type")
+        for name in ("to", "cpu", "cuda", "xpu", "half", "bfloat16", "float", "double", "type")
     ),
     HookPoint(f"{MODULE}.to_empty", "surgery", handler=_blank_handler),
     HookPoint(f"{MODULE}.requires_grad_", "surgery", handler=_freeze_handler),
@@ -298,3 +327,16 @@ POINTS = (
     HookPoint("accelerate.big_modeling:cpu_offload", "dispatch", handler=dispatch_handler, optional=True),
     HookPoint("accelerate.big_modeling:disk_offload", "dispatch", handler=dispatch_handler, optional=True),
 )
+
+
+def backend_points() -> list[HookPoint]:
+    """Returns the method that moves a module to a device which a package has added to torch, as ``npu``.
+
+    Such a package names its device, and gives ``Module`` a method of that name, when torch is imported.
+    """
+    torch = sys.modules.get("torch")
+    ask = getattr(getattr(torch, "_C", None), "_get_privateuse1_backend_name", None)
+    name = ask() if ask is not None else NO_BACKEND
+    if name == NO_BACKEND:
+        return []
+    return [HookPoint(f"{MODULE}.{name}", "surgery", handler=move_model_handler, optional=True)]
