@@ -20,6 +20,7 @@ from hftrace.replay.events import Convert, ModuleCopy
 from hftrace.replay.keys import CheckpointHeaders, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
+from hftrace.replay.reported import of_adapter
 from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensor_times import TensorTimes
 from hftrace.replay.tensors import build_tensor_ledger
@@ -339,7 +340,7 @@ class _Builder:
                 "renames": {},
                 "writes": {},
                 "allocations": [],
-                "reported": {},
+                "reported": of_adapter(record.reported),
                 "handed": {},
                 "remade": {},
                 "built_on": None,

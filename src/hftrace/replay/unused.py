@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
-from hftrace.replay.reported import MAX_REPORTED
+from hftrace.replay.reported import MAX_REPORTED, OF_ADAPTER
 from hftrace.schema.vocabulary import GGUF_TABLES
 
 
@@ -53,7 +53,21 @@ def taken_by_own_code(
 
 
 def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str | None]:
-    """Returns why keys went nowhere that the loader did not call unexpected: their class leaves them out."""
+    """Returns why keys went nowhere that the loader did not call unexpected.
+
+    Their class leaves them out, or PEFT has them elsewhere.
+    """
+    if record.reported.get(OF_ADAPTER) == set():
+        taken = {key: "adapter_code" for key, found in unused if _is_adapters(found)}
+        return {**taken, **_left_out(record, unused)}
+    return _left_out(record, unused)
+
+
+def _is_adapters(found: Stored) -> bool:
+    return (found.file or "").startswith("adapter_model.")
+
+
+def _left_out(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str | None]:
     unexpected = record.reported.get("unexpected")
     if unexpected is None or len(unexpected) >= MAX_REPORTED:
         return {}
@@ -63,7 +77,7 @@ def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str,
         key: "ignored"
         for key, found in unused
         # What its class says is said of the model's own files, not of an adapter's.
-        if not (found.file or "").startswith("adapter_model.")
+        if not _is_adapters(found)
         and (
             key in GGUF_TABLES or (bool(unpacked[key]) and unexpected.isdisjoint(unpacked[key]))
             if key in unpacked

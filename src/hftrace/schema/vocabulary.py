@@ -78,6 +78,8 @@ EVIDENCE = {
     "overtaken": "a key of another file, such as an adapter's, was put in its place",
     "own_code": "the module's own code may have taken it: a tensor of its size there was written, by nobody "
     "who is hooked, after its initialisation",
+    "adapter_code": "PEFT found a place for all keys of the adapter: it keeps this one's tensor outside of "
+    "parameters and buffers, or needs one of several that are the same",
     "mismatched": "the tensor of this key's name has another shape",
     "renamed": "the loader gave this key another name, which the model does not have",
     "tie_weights": "tie_weights of the model's class wrote it, and did not make it one with another",

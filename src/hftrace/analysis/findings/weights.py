@@ -155,7 +155,7 @@ def _refused(trace: Trace) -> Iterator[Finding]:
 
 
 MEANT = frozenset({"overwritten", "new_adapter", "before_trace", "expected", *UNREAD})
-TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken", "own_code")
+TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken", "own_code", "adapter_code")
 """Evidence of keys that went nowhere which are told by another rule, or were meant to."""
 
 

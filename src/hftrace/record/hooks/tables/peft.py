@@ -26,6 +26,7 @@ from hftrace.record.hooks.tables.surgery import (
 )
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
 from hftrace.record.identity import COMPUTED, MADE, WRITTEN
+from hftrace.record.recorder import Recorder
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan
 
@@ -327,6 +328,12 @@ class AssignObserver(SpanObserver):
         super().fail(token, call, error)
 
 
+def adapter_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> dict[str, Any] | None:
+    """Keeps which keys of an adapter PEFT itself found no place for; none, where it says nothing."""
+    keys = getattr(result, "unexpected_keys", None)
+    return {"adapter_unexpected": list(map(str, keys[:MAX_NAMES]))} if isinstance(keys, list) else None
+
+
 adapter_handler = observed_by(AdapterObserver, begins_load=True)
 _inject_handler = observed_by(InjectObserver, begins_load=True)
 _wrap_handler = observed_by(WrapObserver, begins_load=True)
@@ -347,7 +354,13 @@ POINTS = (
         "transformers.integrations.peft:PeftAdapterMixin.load_adapter", "adapter", handler=adapter_handler
     ),
     _optional("peft.utils.save_and_load:load_peft_weights", "adapter", observed_by(AdapterFileObserver)),
-    _optional("peft.utils.save_and_load:set_peft_model_state_dict", "adapter", observed_by(AssignObserver)),
+    HookPoint(
+        "peft.utils.save_and_load:set_peft_model_state_dict",
+        "adapter",
+        handler=observed_by(AssignObserver),
+        finish=adapter_report,
+        optional=True,
+    ),
     _optional(f"{TUNER}.inject_adapter", "adapter", _inject_handler),
     _optional(
         "peft.tuners.trainable_tokens.model:TrainableTokensModel.inject_adapter", "adapter", _inject_handler
