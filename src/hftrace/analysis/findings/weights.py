@@ -301,6 +301,27 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
         )
 
 
+def _base_of(trace: Trace, without: Container[int]) -> str:
+    """Returns what all keys of the model begin with and no unused one does; empty where that is not so."""
+    columns = (trace.tensors.column(name) for name in ("kind", "name", "keys", "evidence", "provenance"))
+    prefix, unused = None, []
+    for row, (kind, name, keys, evidence, how) in enumerate(zip(*columns, strict=True)):
+        if kind == "unused":
+            if evidence not in TOLD_ELSEWHERE and row not in without:
+                unused += keys
+        elif not keys:
+            if kind == "parameter" and how != "tied":
+                return ""  # what the file lacks may be among what is left of it
+        elif len(keys) == 1:
+            own = keys[0].removesuffix(name) if keys[0].endswith(name) else ""
+            if not own or prefix not in (None, own):
+                return ""
+            prefix = own
+        elif prefix is None or not all(key.startswith(prefix) for key in keys):
+            return ""
+    return prefix if prefix and not any(key.startswith(prefix) for key in unused) else ""
+
+
 @rule(
     ("R20", "unused-keys", "Keys of the checkpoint found no parameter."),
     concerns="weights",
@@ -312,6 +333,8 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
     total = _unused(trace, explained)
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
+        # A model without its head, as AutoModel makes it of most checkpoints: no key of it is missing.
+        base = "" if renamed.count else _base_of(trace, explained)
         how = (
             f" This version of transformers gives {renamed.count:,} of them another name, which the model "
             f"does not have: {worst_names(trace, 'unused', whole=True, evidence='renamed')}."
@@ -323,8 +346,10 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             "unused-keys",
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
-            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}",
+            f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}"
+            + (f" All that the model has is in the file below {base}, and they are not." if base else ""),
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
+            severity="info" if base else "",
             cost_bytes=total.stored_bytes,
             numbers={"keys": total.count},
             where=Where(
