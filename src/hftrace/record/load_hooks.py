@@ -1,4 +1,4 @@
-"""Hooks that modules want to have called by ``load_state_dict``, which not every loader calls.
+"""What modules want to have called by ``load_state_dict``, which not every loader calls: hooks, and methods.
 
 Found in the finished model. Those of torch and of the libraries that loaders know by themselves
 are left out: who wrote a model of their own wrote the others.
@@ -7,6 +7,7 @@ are left out: who wrote a model of their own wrote the others.
 from __future__ import annotations
 
 import functools
+import sys
 from typing import Any
 
 from hftrace.record.identity import modules_of
@@ -26,6 +27,8 @@ KNOWN = frozenset(
 )
 PRE, POST = "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"
 ATTRIBUTES = {PRE: "pre", POST: "post"}
+METHOD = "_load_from_state_dict"
+"""By which a module takes its own tensors; a class may do so in its own way."""
 
 
 def load_hooks(model: Any) -> list[dict[str, Any]]:
@@ -34,28 +37,34 @@ def load_hooks(model: Any) -> list[dict[str, Any]]:
     if not _may_have_any(model):
         return found
     for prefix, module in modules_of(model):
-        for attribute, kind in ATTRIBUTES.items():
-            for hook in list((module.__dict__.get(attribute) or {}).values()):
-                function = _function(hook)
-                if str(getattr(function, "__module__", "")).partition(".")[0] in KNOWN:
-                    continue
-                if len(found) == MAX_HOOKS:
-                    return found
-                found.append(
-                    {
-                        "module": prefix.rstrip("."),
-                        "kind": kind,
-                        "function": str(getattr(function, "__qualname__", type(function).__name__)),
-                        "source": _place(function),
-                        "own_tensors": bool(module._parameters or module._buffers),
-                    }
-                )
+        asked = [
+            (kind, hook)
+            for attribute, kind in ATTRIBUTES.items()
+            for hook in list((module.__dict__.get(attribute) or {}).values())
+        ]
+        if isinstance(module, sys.modules["torch"].nn.Module):
+            asked.append(("method", getattr(type(module), METHOD, None)))
+        for kind, hook in asked:
+            function = _function(hook)
+            if str(getattr(function, "__module__", "")).partition(".")[0] in KNOWN:
+                continue
+            if len(found) == MAX_HOOKS:
+                return found
+            found.append(
+                {
+                    "module": prefix.rstrip("."),
+                    "kind": kind,
+                    "function": str(getattr(function, "__qualname__", type(function).__name__)),
+                    "source": _place(function),
+                    "own_tensors": bool(module._parameters or module._buffers),
+                }
+            )
     return found
 
 
 def _may_have_any(model: Any) -> bool:
-    """Returns whether to walk by names, which takes four times as long: nearly no model has such a hook."""
-    pending = [model]
+    """Returns whether to walk by names, which takes four times as long: nearly no model has any of these."""
+    pending, kinds = [model], set()
     for module in pending:  # which grows meanwhile
         if module is None:
             continue
@@ -63,9 +72,11 @@ def _may_have_any(model: Any) -> bool:
         children = own.get("_modules")
         if own.get(PRE) or own.get(POST) or not isinstance(children, dict):
             return True
+        kinds.add(type(module))
         if children:
             pending += children.values()
-    return False
+    usual = getattr(sys.modules["torch"].nn.Module, METHOD)
+    return any(getattr(kind, METHOD, usual) is not usual for kind in kinds)
 
 
 def _function(hook: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import nn
 from truth import randomize
 
 CALLED = Version(transformers.__version__) < Version("4.51")
+WARNED = ("uncalled-hooks",) if Version(transformers.__version__) >= Version("5.0") else ()
 FINDINGS = ("unknown-weights",) if CALLED else ("missing-weights", "unused-keys")
 
 
