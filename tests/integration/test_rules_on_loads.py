@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import small_llama
@@ -238,6 +239,42 @@ def test_experts_whose_parts_malloc_keeps(tmp_path, run_cli):
     code, killed = load("killed", "--memory-limit", "600MB")
     assert code == 3
     assert killed["killed-while-merging"].severity == "error"
+
+
+@pytest.mark.long
+@pytest.mark.sparse
+@pytest.mark.skipif(VERSION < (5, 0), reason="loads in threads that run ahead came with 5.0")
+def test_tensors_that_wait_to_be_quantised(tmp_path, run_cli):
+    """Up to 5.4 threads read ahead of the quantiser; later, each is quantised before the next is read."""
+    extras = Path(os.environ.get("HFTRACE_ENVIRONMENTS") or Path(__file__).parents[2] / ".venvs") / "extras"
+    if not (extras / "optimum").is_dir():
+        pytest.skip("no optimum-quanto: tests/environments/make.py installs it")
+    config = small_llama.config(
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=12,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        vocab_size=1000,
+    )
+    Llama(config).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    paths = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(extras)]))
+
+    def load(name, **environment):
+        out = tmp_path / f"{name}.json"
+        options = ("--quantization", "quanto-int8", "--dtype", "float32", "--device-map", "cpu")
+        environment["PYTHONPATH"] = paths
+        done = run_cli("load", tmp_path / "model", *options, "-o", out, "-q", env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return {finding.name: finding for finding in findings(Trace.open(out))}
+
+    said = load("as-is")
+    assert ("quantise-staging" in said) == (VERSION < (5, 5))
+    if "quantise-staging" in said:
+        finding = said["quantise-staging"]
+        assert (finding.rule, finding.severity) == ("R11", "warning")
+        assert finding.numbers["waiting_bytes"] > 1.5 * finding.numbers["final_bytes"] > 200_000_000
+        assert "quantise-staging" not in load("mended", **finding.fix.environment)
 
 
 @pytest.mark.long

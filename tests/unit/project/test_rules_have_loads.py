@@ -28,6 +28,7 @@ GPU = "tests/data/gpu/llama-7b-"
 HEALTHY = "kind dense"
 
 LOADS = {
+    "quantise-staging": (RULES + "test_tensors_that_wait_to_be_quantised",) * 2,
     "lost-events": ("integration/test_culprits.py::test_a_journal_that_may_not_grow_says_so", HEALTHY),
     "hook-errors": (
         "patching/test_promises.py::test_a_hook_point_that_cannot_be_looked_at_is_counted",
@@ -163,7 +164,6 @@ LOADS = {
 
 NO_LOAD = {
     "not-supported": "needs DeepSpeed and an accelerator",
-    "quantise-staging": "needs transformers 5.0 to 5.4 and an accelerator that its quantisers know",
 }
 """Those without one, and why: handmade traces alone hold them."""
 

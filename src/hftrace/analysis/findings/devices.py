@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
 from hftrace.analysis.findings.rules import WORTH_NS, Finding, Fix, Where, first_few, rule
+from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import described_device, device_sizes
 from hftrace.analysis.model_loads import model_loads
@@ -24,6 +25,12 @@ QUANTISING = 1.5
 """Times what a load needs in the end, from which what it held on its way is worth a word."""
 LEAST_BYTES = 200_000_000
 """What no card of today runs out for."""
+WAITING = ("unquantized", "copies")
+"""Parts of a peak that are on their way into the model."""
+QUANTISED_IN_TURN = (
+    "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): tensors are then read one after the other, and quantised before "
+    "the next. A checkpoint that is quantised already needs none of it."
+)
 RESIDENT_TWICE = 1.7
 """Times the model's bytes that a pool shared by host and device holds before it counts as twice."""
 
@@ -129,13 +136,13 @@ def _bytes_by_device(trace: Trace) -> dict[str, int]:
     (
         "R11",
         "quantise-staging",
-        "Full-precision tensors filled a device while they waited to be quantised.",
+        "Full-precision tensors filled a device, or memory, while they waited to be quantised.",
     ),
     concerns="memory",
     severity="warning",
 )
 def quantise_staging(trace: Trace) -> Iterator[Finding]:
-    """R11: a load that quantises, and held much more of a device on its way than the model takes."""
+    """R11: a load that quantises, and held much more of a device, or of memory, than the model takes."""
     methods = [
         str(got["method"])
         for load in model_loads(trace)
@@ -143,9 +150,10 @@ def quantise_staging(trace: Trace) -> Iterator[Finding]:
     ]
     if not methods:
         return
+    yield from _staged_in_memory(trace, methods[0])
     for peak in highest_device_peaks(trace):
         final = peak.allocated_bytes or 0
-        waiting = sum(part.bytes for part in peak.parts if part.kind in ("unquantized", "copies"))
+        waiting = sum(part.bytes for part in peak.parts if part.kind in WAITING)
         most = max(peak.peak_bytes, peak.reserved_bytes or 0)
         if not final or not waiting or most <= QUANTISING * final or most - final < LEAST_BYTES:
             continue
@@ -160,8 +168,7 @@ def quantise_staging(trace: Trace) -> Iterator[Finding]:
                 if peak.reserved_bytes is not None
                 else "what torch had reserved is not known."
             ),
-            "Set HF_DEACTIVATE_ASYNC_LOAD=1 (5.x): tensors are then read one after the other, and quantised "
-            "before the next. A checkpoint that is quantised already needs none of it.",
+            QUANTISED_IN_TURN,
             cost_bytes=most - final,
             fix=_in_turn(trace),
             numbers={
@@ -172,6 +179,29 @@ def quantise_staging(trace: Trace) -> Iterator[Finding]:
                 "waiting_bytes": waiting,
             },
         )
+
+
+def _staged_in_memory(trace: Trace, method: str) -> Iterator[Finding]:
+    """Yields the same of the host's memory, for a model that stays there."""
+    made = peak_composition(trace)
+    final = _bytes_by_device(trace).get("cpu", 0)
+    if made is None or trace.outcome.get("status", "ok") != "ok":
+        return
+    waiting = sum(part.bytes for part in made.parts if part.kind in WAITING)
+    if not final or waiting < LEAST_BYTES or waiting <= QUANTISING * final:
+        return
+    yield Finding(
+        "R11",
+        "quantise-staging",
+        f"{byte_count(waiting)} in full precision for a model of {byte_count(final)}",
+        f"At the peak {byte_count(waiting)} of tensors in full precision were in memory, on their way to be "
+        f"quantised with {method}: {units.share(waiting / (made.peak_bytes - made.start_bytes))} of what the "
+        "load needed.",
+        QUANTISED_IN_TURN,
+        cost_bytes=waiting,
+        fix=_in_turn(trace),
+        numbers={"waiting_bytes": waiting, "final_bytes": final},
+    )
 
 
 def _in_turn(trace: Trace) -> Fix | None:
