@@ -133,8 +133,12 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         if plan["peak_unknown_because"] or plan["cache_unknown_because"]:
             why = "the peak is not" if plan["peak_unknown_because"] else "the cache is not"
             if plan["needs_at_most"] and not plan["cache_unknown_because"]:
-                sizes = (plan["needs"]["cpu"], plan["needs_at_most"]["cpu"])
-                why = f"{' to '.join(map(units.byte_count, sizes))} of {units.byte_count(limit)}"
+                least, most = plan["needs"]["cpu"], plan["needs_at_most"]["cpu"]
+                why = "there is no limit to hold it against"  # of the host's memory, or of a device's
+                if limit is not None and least <= limit < most:
+                    why = (
+                        f"{units.byte_count(least)} to {units.byte_count(most)} of {units.byte_count(limit)}"
+                    )
         yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
         return
     needs = plan["needs"]

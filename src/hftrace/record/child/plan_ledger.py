@@ -74,6 +74,10 @@ class Ledger:
             if kind == ANON and count <= KEPT_AT_MOST:
                 self._freed += count
 
+    def held_at_most(self) -> int:
+        """Returns the anonymous bytes that are here now, with all that an allocator may have kept."""
+        return self.now[ANON] + self._freed
+
     def settle(self) -> None:
         """Looks once more, where nothing was added: what the process itself has taken may have grown."""
         with self._lock:

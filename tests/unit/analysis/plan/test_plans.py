@@ -107,6 +107,30 @@ def test_what_an_allocator_may_keep_has_a_bound(there, fitting):
     assert plan["fits"] is fitting
 
 
+def test_what_is_given_back_after_the_peak_may_be_kept_beside_what_the_model_needs():
+    """700 MB at the peak, of which 200 MB are given back later: they may stay, beside 300 MB of a file."""
+    later = found(
+        peaks_at_most={"anon": 850 * MB, "total": 1250 * MB},
+        end={"anon_bytes": 500 * MB, "anon_at_most_bytes": 850 * MB, "file_bytes": 0},
+        mapped_bytes=300 * MB,
+    )
+    plan = plan_facts(later, Limits(1149 * MB, "--cpu"))
+    assert (plan["needs"], plan["needs_at_most"]) == ({"cpu": 800 * MB}, {"cpu": 1150 * MB})
+    assert plan["fits"] is None
+
+
+@pytest.mark.parametrize("limits", [Limits(None, "this machine"), Limits(10**9, "--cpu")])
+def test_without_a_limit_two_bounds_are_no_reason(limits):
+    """The host's memory is enough, or unknown; of the device's nobody knows."""
+    plan = plan_facts(
+        {**merged(), "peaks": {**merged()["peaks"], "cuda:0": MB}, "bytes_by_device": {"cuda:0": MB}}, limits
+    )
+    assert plan["fits"] is None
+    plan |= {"short_bytes": {}, "change": None}
+    lines = ["".join(part for part, _ in line) for line in plan_block(plan, "M").lines(80)]
+    assert "Whether it fits is not known: there is no limit to hold it against" in lines
+
+
 def test_what_a_quantiser_takes_has_none():
     plan = plan_facts({**merged(), "tensors": {"quantised": {}}}, Limits(10**9, "--cpu"))
     assert (plan["peak_anon_at_most_bytes"], plan["needs_at_most"], plan["fits"]) == (None, None, None)
