@@ -170,8 +170,12 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         return
     said = ", ".join(f"{name}={value!r}" for name, value in change["keywords"].items())
     note = "; the model then computes in another precision" if change["changes_results"] else ""
-    then = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in sorted(change["needs"].items()))
-    yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {then}."], width)
+    needed = change["needs_at_most"]
+    most = "" if needed == change["needs"] else "at most "
+    then = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in sorted(needed.items()))
+    yield from notes(
+        [f"What makes it fit: {said} ({change['words']}{note}). It then needs {most}{then}."], width
+    )
 
 
 def _differs(differences: Sequence[Mapping[str, Any]], width: int) -> Iterable[Line]:

@@ -159,6 +159,19 @@ def test_a_peak_between_bounds_is_drawn_with_both(there, says):
     assert all(len(line) <= 80 for line in lines)
 
 
+@pytest.mark.parametrize(("other", "says"), [(found(), "needs 700 MB"), (merged(), "needs at most 950 MB")])
+def test_what_makes_a_load_fit_is_told_by_the_most_that_it_takes(other, says):
+    limits = Limits(960 * MB, "--cpu")
+    plan = plan_facts(found(peaks={"anon": 1400 * MB, "total": 1700 * MB}), limits)
+    changed = plan_facts(other, limits)
+    assert (plan["fits"], changed["fits"]) == (False, True)
+    kept = {name: changed[name] for name in ("needs", "needs_at_most", "bytes_by_device")}
+    change = {"keywords": {"dtype": "bfloat16"}, "words": "half", "changes_results": True, **kept}
+    plan |= {"short_bytes": shortage(plan["needs"], limits), "change": change}
+    text = " ".join("".join(part for part, _ in line).strip() for line in plan_block(plan, "m").lines(80))
+    assert f"It then {says} on cpu." in text
+
+
 def test_a_refused_plan_knows_nothing():
     plan = plan_facts({"refusal": True, "error": "no"}, Limits(1, "--cpu"))
     assert (plan["known"], plan["fits"], plan["peak_anon_bytes"], plan["bytes_by_dtype"]) == (
