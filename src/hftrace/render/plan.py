@@ -6,7 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, clean, heading, notes, wrap
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    GOOD,
+    PLAIN,
+    STRONG,
+    WARN,
+    Block,
+    Line,
+    clean,
+    heading,
+    line_width,
+    notes,
+    wrap,
+)
 
 MAX_PLACES = 20
 """Rows of a device map that are shown; --json has all."""
@@ -112,7 +126,11 @@ def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         bound = "at least; " if doubt else ""
         if doubt and bounded:
             bound = f"to {units.byte_count(plan[f'peak_{kind}_at_most_bytes'])}; "
-        yield _figure(label, plan[f"peak_{kind}_at_least_bytes"], f"{bound}{when(kind)}{more}")
+        note = f"{bound}{when(kind)}"
+        line = _figure(label, plan[f"peak_{kind}_at_least_bytes"], note + more)
+        if more and line_width(line) > width:
+            line = _figure(label, plan[f"peak_{kind}_at_least_bytes"], f"{note}, with files")
+        yield line
     yield _figure("after the load", plan["end_anon_bytes"], f"anonymous; {_total(plan, 'end')}")
     if plan["unread_bytes"]:
         yield _figure("read on first use", plan["unread_bytes"], "of the weight files")

@@ -159,6 +159,14 @@ def test_a_peak_between_bounds_is_drawn_with_both(there, says):
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_a_long_phase_leaves_room_for_what_the_figure_is_of():
+    plan = plan_facts({**merged(), "peak_phases": {"total": "generation_config"}}, Limits(10**9, "--cpu"))
+    plan |= {"short_bytes": {}, "change": None}
+    lines = ["".join(part for part, _ in line) for line in plan_block(plan, "m").lines(80)]
+    assert any(line.endswith("to 1.25 GB; in generation_config, with files") for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+
+
 @pytest.mark.parametrize(("other", "says"), [(found(), "needs 700 MB"), (merged(), "needs at most 950 MB")])
 def test_what_makes_a_load_fit_is_told_by_the_most_that_it_takes(other, says):
     limits = Limits(960 * MB, "--cpu")
