@@ -717,6 +717,7 @@ PLAN_CHANGE = {
     "words": STRING,
     "changes_results": BOOLEAN,
     "needs": nullable(SIZES_BY_NAME),
+    "needs_at_most": nullable(SIZES_BY_NAME),
     "bytes_by_device": nullable(SIZES_BY_NAME),
 }
 PLAN = record(

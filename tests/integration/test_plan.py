@@ -322,3 +322,33 @@ def test_what_an_allocator_may_keep_is_in_the_most(run_python):
     # 40 MB of parameters and the 80 that are gone again; then all parts besides.
     assert 120_000_000 <= least < 125_000_000
     assert 38_000_000 < most - least <= 40_000_000
+
+
+GIVEN_BACK = """
+import torch
+from hftrace.record.child.plan_ledger import ANON, Ledger
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
+ledger = Ledger(lambda: (0, 0), lambda: "load")
+torch.ones(1)
+start = anonymous()
+large, between = [], []
+for _ in range(6):
+    large.append(torch.ones(10_000_000))
+    between.append(torch.ones(1_000_000))  # what lies above keeps the heap from being cut
+ledger.add(ANON, 240_000_000)
+del large
+for _ in range(6):
+    ledger.take(ANON, 40_000_000)
+print(anonymous() - start, ledger.held_at_most())
+"""
+
+
+@pytest.mark.sparse
+@pytest.mark.parametrize(("value", "kept"), [(None, False), ("0", True)])
+def test_an_allocator_that_maps_nothing_may_keep_large_pieces(run_python, value, kept):
+    done = run_python("-c", GIVEN_BACK, env={"MALLOC_MMAP_MAX_": value})
+    assert done.returncode == 0, done.stderr
+    truth, most = map(int, done.stdout.split())
+    assert (truth > 150_000_000, most) == (kept, 240_000_000 if kept else 0)

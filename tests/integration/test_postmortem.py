@@ -466,6 +466,8 @@ def test_recover_a_load_that_outlives_its_supervisor(place, small):
     assert not (run.folder / "again.json").exists()
     early = recovered(run.folder, "--force", "-q")
     assert early.code == 0
+    assert "the load still ran when this trace was made." in early.stderr
+    assert "did not answer" not in early.stderr
     trace = hftrace.Trace.open(run.folder / "again.json")
     assert (trace.outcome["status"], trace.outcome["killer"]) == ("interrupted", None)
     ended(child)

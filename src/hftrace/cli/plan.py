@@ -171,6 +171,7 @@ def _change(
                 "words": change.words,
                 "changes_results": change.computes,
                 "needs": found["needs"],
+                "needs_at_most": found["needs_at_most"],
                 "bytes_by_device": found["bytes_by_device"],
             }
     return None

@@ -6,7 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hftrace import units
-from hftrace.render.text import BAD, DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, clean, heading, notes, wrap
+from hftrace.render.text import (
+    BAD,
+    DIM,
+    GOOD,
+    PLAIN,
+    STRONG,
+    WARN,
+    Block,
+    Line,
+    clean,
+    heading,
+    line_width,
+    notes,
+    wrap,
+)
 
 MAX_PLACES = 20
 """Rows of a device map that are shown; --json has all."""
@@ -112,7 +126,11 @@ def _memory(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         bound = "at least; " if doubt else ""
         if doubt and bounded:
             bound = f"to {units.byte_count(plan[f'peak_{kind}_at_most_bytes'])}; "
-        yield _figure(label, plan[f"peak_{kind}_at_least_bytes"], f"{bound}{when(kind)}{more}")
+        note = f"{bound}{when(kind)}"
+        line = _figure(label, plan[f"peak_{kind}_at_least_bytes"], note + more)
+        if more and line_width(line) > width:
+            line = _figure(label, plan[f"peak_{kind}_at_least_bytes"], f"{note}, with files")
+        yield line
     yield _figure("after the load", plan["end_anon_bytes"], f"anonymous; {_total(plan, 'end')}")
     if plan["unread_bytes"]:
         yield _figure("read on first use", plan["unread_bytes"], "of the weight files")
@@ -133,8 +151,12 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         if plan["peak_unknown_because"] or plan["cache_unknown_because"]:
             why = "the peak is not" if plan["peak_unknown_because"] else "the cache is not"
             if plan["needs_at_most"] and not plan["cache_unknown_because"]:
-                sizes = (plan["needs"]["cpu"], plan["needs_at_most"]["cpu"])
-                why = f"{' to '.join(map(units.byte_count, sizes))} of {units.byte_count(limit)}"
+                least, most = plan["needs"]["cpu"], plan["needs_at_most"]["cpu"]
+                why = "there is no limit to hold it against"  # of the host's memory, or of a device's
+                if limit is not None and least <= limit < most:
+                    why = (
+                        f"{units.byte_count(least)} to {units.byte_count(most)} of {units.byte_count(limit)}"
+                    )
         yield [("Whether it fits is not known: ", WARN), (why, PLAIN)]
         return
     needs = plan["needs"]
@@ -166,8 +188,12 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         return
     said = ", ".join(f"{name}={value!r}" for name, value in change["keywords"].items())
     note = "; the model then computes in another precision" if change["changes_results"] else ""
-    then = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in sorted(change["needs"].items()))
-    yield from notes([f"What makes it fit: {said} ({change['words']}{note}). It then needs {then}."], width)
+    needed = change["needs_at_most"]
+    most = "" if needed == change["needs"] else "at most "
+    then = ", ".join(f"{units.byte_count(size)} on {name}" for name, size in sorted(needed.items()))
+    yield from notes(
+        [f"What makes it fit: {said} ({change['words']}{note}). It then needs {most}{then}."], width
+    )
 
 
 def _differs(differences: Sequence[Mapping[str, Any]], width: int) -> Iterable[Line]:

@@ -25,6 +25,7 @@ from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unuse
 from hftrace.replay.tensor_times import TensorTimes
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.replay.tied import same_objects, tie_one_another
+from hftrace.replay.unused import left_out_told
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
@@ -248,7 +249,7 @@ class _Builder:
         apply_changes(rows_in_order, by_position, self._adapter_prefixes)
         if known or len(parts) > 1:
             tie_one_another(rows_in_order, model.rows)
-        return joined([rows_in_order, *unused])
+        return joined([rows_in_order, *left_out_told(unused, rows_in_order)])
 
     def _origin(
         self, name: str, known: lines.KnownAs | None, record: LoadRecord, since: int | None

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reported import MAX_REPORTED, OF_ADAPTER
+from hftrace.schema.model import Table, Tensor
 from hftrace.schema.vocabulary import GGUF_TABLES
+
+WRAPPED = "base_model.model."
+"""What PEFT puts before the names of a model that it wraps; transformers' own adapters are without it."""
 
 
 def why_unused(
@@ -63,8 +67,45 @@ def _expected(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str,
     return _left_out(record, unused)
 
 
+def left_out_told(unused: list[Table[Tensor]], model: Table[Tensor]) -> list[Table[Tensor]]:
+    """Returns keys that went nowhere; PEFT has none of them elsewhere whose tensor is there without it.
+
+    PEFT names none that it left out for its shape (``ignore_mismatched_sizes``), nor one it was not given.
+
+    Args:
+        unused: The keys.
+        model: The tensors of the finished model, of all loads and files.
+    """
+    if any("adapter_code" in table.column("evidence") for table in unused):
+        columns = map(model.column, ("name", "file", "provenance"))
+        waiting = {
+            key
+            for name, file, provenance in zip(*columns, strict=True)
+            if name is not None and provenance != "tied" and not _is_adapters_file(file)
+            for key in _adapter_keys(name)
+        }
+        for table in unused:
+            evidence = table.column("evidence")
+            for at, keys in enumerate(table.column("keys")):
+                left = any(key.removeprefix(WRAPPED) in waiting for key in keys)
+                evidence[at] = None if left and evidence[at] == "adapter_code" else evidence[at]
+    return unused
+
+
+def _adapter_keys(name: str) -> Iterator[str]:
+    """Yields what a tensor of an adapter may be called in its file: without the adapter's name."""
+    parts = name.removeprefix(WRAPPED).split(".")
+    yield ".".join(parts[:-1])  # lora_embedding_A.default
+    yield ".".join([*parts[:-2], parts[-1]])  # lora_A.default.weight
+    yield ".".join([*parts[:-3], parts[-1]])  # modules_to_save.default.weight
+
+
+def _is_adapters_file(file: str | None) -> bool:
+    return os.path.basename(file or "").startswith("adapter_model.")
+
+
 def _is_adapters(found: Stored) -> bool:
-    return (found.file or "").startswith("adapter_model.")
+    return _is_adapters_file(found.file)
 
 
 def _left_out(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str, str | None]:

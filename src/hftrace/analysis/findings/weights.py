@@ -303,15 +303,21 @@ def left_on_meta(trace: Trace) -> Iterator[Finding]:
 
 def _base_of(trace: Trace, without: Container[int]) -> str:
     """Returns what all keys of the model begin with and no unused one does; empty where that is not so."""
-    columns = (trace.tensors.column(name) for name in ("kind", "name", "keys", "evidence", "provenance"))
-    prefix, unused = None, []
-    for row, (kind, name, keys, evidence, how) in enumerate(zip(*columns, strict=True)):
+    columns = ("kind", "name", "keys", "shape", "evidence", "provenance")
+    prefix, unused, lacking, left = None, [], set(), set()
+    for row, (kind, name, keys, shape, evidence, how) in enumerate(
+        zip(*map(trace.tensors.column, columns), strict=True)
+    ):
         if kind == "unused":
             if evidence not in TOLD_ELSEWHERE and row not in without:
                 unused += keys
+                left |= {_leaf(keys[0]) if keys else None, tuple(shape or ())}
         elif not keys:
-            if kind == "parameter" and how != "tied":
+            if how == "tied":
+                continue
+            if kind == "parameter":
                 return ""  # what the file lacks may be among what is left of it
+            lacking |= {_leaf(name), tuple(shape or ())}
         elif len(keys) == 1:
             own = keys[0].removesuffix(name) if keys[0].endswith(name) else ""
             if not own or prefix not in (None, own):
@@ -319,7 +325,13 @@ def _base_of(trace: Trace, without: Container[int]) -> str:
             prefix = own
         elif prefix is None or not all(key.startswith(prefix) for key in keys):
             return ""
+    if lacking & left:
+        return ""  # most buffers are in no file; one that looks like what is left may have been in this one
     return prefix if prefix and not any(key.startswith(prefix) for key in unused) else ""
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 @rule(
@@ -347,7 +359,11 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
             f"{units.count(total.count, 'checkpoint key')} went nowhere",
             f"{byte_count(total.stored_bytes)} of the checkpoint found no parameter: "
             f"{worst_names(trace, 'unused', evidence=(None, 'renamed'), without=explained)}.{how}"
-            + (f" All that the model has is in the file below {base}, and they are not." if base else ""),
+            + (
+                f" All parameters of the model are in the file below {base}, and they are not."
+                if base
+                else ""
+            ),
             "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
             severity="info" if base else "",
             cost_bytes=total.stored_bytes,

@@ -47,7 +47,7 @@ def plan_facts(found: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
     sure = doubt is None
     # All that an allocator may keep is known, and so is the most that there can be.
     most = peaks if sure else (found.get("peaks_at_most") or {}) if doubt == ALLOCATOR else {}
-    most_needs = _at_most(needs, peaks, most)
+    most_needs = needs if sure else _needs_at_most(found, needs, most)
     return {
         "known": not refused,
         "unknown_because": found.get("error") if refused else None,
@@ -106,13 +106,18 @@ def peak_doubt(found: Mapping[str, Any]) -> str | None:
     return ALLOCATOR if kept > max(MAX_KEPT_SHARE * added, MIN_KEPT_BYTES) else None
 
 
-def _at_most(
-    needs: Mapping[str, int] | None, least: Mapping[str, int], most: Mapping[str, int]
+def _needs_at_most(
+    found: Mapping[str, Any], needs: Mapping[str, int] | None, most: Mapping[str, int]
 ) -> dict[str, int] | None:
     """Returns what must be there if the allocator gives back nothing that it may keep; None if unknown."""
     if needs is None or "anon" not in most:
         return None
-    return {**needs, CPU: needs[CPU] + most["anon"] - least["anon"]}
+    # What was given back after the peak may be kept too, beside what the model needs to run.
+    end = found["end"]
+    used = _used(
+        found, end.get("anon_at_most_bytes", end["anon_bytes"] + most["anon"] - found["peaks"]["anon"])
+    )
+    return {**needs, CPU: max(most["anon"], used)}
 
 
 def _verdict(least: bool | None, most: Mapping[str, int] | None, limits: Limits) -> bool | None:
@@ -144,9 +149,14 @@ def _needs(found: Mapping[str, Any]) -> dict[str, int] | None:
         weights = {name: (found.get("bytes_by_device") or {}).get(name, 0) for name in devices}
         whole = sum(weights.values()) or 1
         needs = {name: value + cache * weights[name] // whole for name, value in devices.items()}
-    used = found["end"]["anon_bytes"] + (found.get("mapped_bytes") or 0) + (0 if devices else cache)
-    needs[CPU] = max(peaks["anon"], used)
+    needs[CPU] = max(peaks["anon"], _used(found, found["end"]["anon_bytes"]))
     return needs
+
+
+def _used(found: Mapping[str, Any], anon: int) -> int:
+    """Returns what the use of a model needs of the host's memory, of which some bytes are anonymous."""
+    on_devices = found["peaks"].keys() - NOT_DEVICES
+    return anon + (found.get("mapped_bytes") or 0) + (0 if on_devices else found.get("cache_bytes") or 0)
 
 
 def fits(needs: Mapping[str, int] | None, limits: Limits) -> bool | None:

@@ -247,7 +247,10 @@ def _report(trace: Trace, target: Path | None, of: str) -> int:
 
     by = outcome.get("signal")
     if status == "interrupted" and still_running(trace):
-        print_error(f"the process did not answer at the end of the recording, and goes on.{where}")
+        # Nobody has asked one of which there is only what it has written.
+        asked = trace.header.get("recovered") is not True
+        silent = "the process did not answer at the end of the recording, and goes on"
+        print_error(f"{silent if asked else 'the load still ran when this trace was made'}.{where}")
         return EXIT_FAILED
     if status == "interrupted":
         print_error(f"{f'ended by {by}' if by else 'interrupted'}.{where}")

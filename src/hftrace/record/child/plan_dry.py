@@ -72,7 +72,11 @@ def dry_load(
         "reads_weights": unseen,
         "cache_bytes": cache,
         "cache_problem": problem,
-        "end": {"anon_bytes": end[0] + ledger.now["anon"], "file_bytes": end[1] + ledger.now["file"]},
+        "end": {
+            "anon_bytes": end[0] + ledger.now["anon"],
+            "anon_at_most_bytes": end[0] + ledger.held_at_most(),
+            "file_bytes": end[1] + ledger.now["file"],
+        },
         "offload_written_bytes": ledger.now["disk"],
     }
 

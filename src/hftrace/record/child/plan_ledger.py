@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 ANON, FILE = "anon", "file"
 KEPT_AT_MOST = 32 << 20
 """glibc gives larger pieces back at once; of smaller ones it may keep the pages, for want of order."""
+OTHER_ALLOCATORS = {
+    "LD_PRELOAD": ("jemalloc", "tcmalloc", "mimalloc"),
+    "MALLOC_MMAP_MAX_": ("",),
+    "GLIBC_TUNABLES": ("glibc.malloc.mmap_",),
+}
+"""Variables, and what in them lets larger pieces stay too: another allocator, or glibc told to map none."""
 PHASE_OUTSIDE = "load"
 """The phase of what lies in no function that has one of its own."""
+
+
+def kept_at_most(environment: Mapping[str, str]) -> int:
+    """Returns the size of the largest piece that the allocator may keep when it is given back."""
+    for name, words in OTHER_ALLOCATORS.items():
+        if name in environment and any(word in environment[name] for word in words):
+            return sys.maxsize
+    return KEPT_AT_MOST
 
 
 class Ledger:
@@ -34,6 +49,7 @@ class Ledger:
         """Bytes that were given back in pieces which an allocator may keep."""
         self.most: dict[str, int] = {}
         """The peaks, if the allocator keeps all of these."""
+        self._kept_at_most = kept_at_most(os.environ)
         self._own = (0, 0)
         self._read = real
         self._phase = phase
@@ -71,8 +87,12 @@ class Ledger:
         """Takes bytes away that are no longer there."""
         with self._lock:
             self.now[kind] -= count
-            if kind == ANON and count <= KEPT_AT_MOST:
+            if kind == ANON and count <= self._kept_at_most:
                 self._freed += count
+
+    def held_at_most(self) -> int:
+        """Returns the anonymous bytes that are here now, with all that an allocator may have kept."""
+        return self.now[ANON] + self._freed
 
     def settle(self) -> None:
         """Looks once more, where nothing was added: what the process itself has taken may have grown."""

@@ -107,6 +107,30 @@ def test_what_an_allocator_may_keep_has_a_bound(there, fitting):
     assert plan["fits"] is fitting
 
 
+def test_what_is_given_back_after_the_peak_may_be_kept_beside_what_the_model_needs():
+    """700 MB at the peak, of which 200 MB are given back later: they may stay, beside 300 MB of a file."""
+    later = found(
+        peaks_at_most={"anon": 850 * MB, "total": 1250 * MB},
+        end={"anon_bytes": 500 * MB, "anon_at_most_bytes": 850 * MB, "file_bytes": 0},
+        mapped_bytes=300 * MB,
+    )
+    plan = plan_facts(later, Limits(1149 * MB, "--cpu"))
+    assert (plan["needs"], plan["needs_at_most"]) == ({"cpu": 800 * MB}, {"cpu": 1150 * MB})
+    assert plan["fits"] is None
+
+
+@pytest.mark.parametrize("limits", [Limits(None, "this machine"), Limits(10**9, "--cpu")])
+def test_without_a_limit_two_bounds_are_no_reason(limits):
+    """The host's memory is enough, or unknown; of the device's nobody knows."""
+    plan = plan_facts(
+        {**merged(), "peaks": {**merged()["peaks"], "cuda:0": MB}, "bytes_by_device": {"cuda:0": MB}}, limits
+    )
+    assert plan["fits"] is None
+    plan |= {"short_bytes": {}, "change": None}
+    lines = ["".join(part for part, _ in line) for line in plan_block(plan, "M").lines(80)]
+    assert "Whether it fits is not known: there is no limit to hold it against" in lines
+
+
 def test_what_a_quantiser_takes_has_none():
     plan = plan_facts({**merged(), "tensors": {"quantised": {}}}, Limits(10**9, "--cpu"))
     assert (plan["peak_anon_at_most_bytes"], plan["needs_at_most"], plan["fits"]) == (None, None, None)
@@ -133,6 +157,27 @@ def test_a_peak_between_bounds_is_drawn_with_both(there, says):
     assert any("1.00 GB  to 1.25 GB;" in line for line in lines)
     assert any(line == says for line in lines)
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_long_phase_leaves_room_for_what_the_figure_is_of():
+    plan = plan_facts({**merged(), "peak_phases": {"total": "generation_config"}}, Limits(10**9, "--cpu"))
+    plan |= {"short_bytes": {}, "change": None}
+    lines = ["".join(part for part, _ in line) for line in plan_block(plan, "m").lines(80)]
+    assert any(line.endswith("to 1.25 GB; in generation_config, with files") for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(("other", "says"), [(found(), "needs 700 MB"), (merged(), "needs at most 950 MB")])
+def test_what_makes_a_load_fit_is_told_by_the_most_that_it_takes(other, says):
+    limits = Limits(960 * MB, "--cpu")
+    plan = plan_facts(found(peaks={"anon": 1400 * MB, "total": 1700 * MB}), limits)
+    changed = plan_facts(other, limits)
+    assert (plan["fits"], changed["fits"]) == (False, True)
+    kept = {name: changed[name] for name in ("needs", "needs_at_most", "bytes_by_device")}
+    change = {"keywords": {"dtype": "bfloat16"}, "words": "half", "changes_results": True, **kept}
+    plan |= {"short_bytes": shortage(plan["needs"], limits), "change": change}
+    text = " ".join("".join(part for part, _ in line).strip() for line in plan_block(plan, "m").lines(80))
+    assert f"It then {says} on cpu." in text
 
 
 def test_a_refused_plan_knows_nothing():
