@@ -112,6 +112,7 @@ def test_a_version_that_fails_is_found_by_its_status(model, tmp_path):
     assert "it fails otherwise" in skipped["reason"]
 
 
+@pytest.mark.long
 def test_a_good_version_that_fails_is_said_in_the_words_of_bisect(model, tmp_path):
     for number, first in enumerate(["raise NameError('planted')", ""], 1):
         thin(tmp_path / "overlays" / f"1.{number}", first)

@@ -138,6 +138,7 @@ def test_a_variant_that_does_not_load_is_left_out(runs):
     assert "bf16" in done.stdout
 
 
+@pytest.mark.long
 def test_a_sweep_is_a_ranking_with_the_call_of_the_best(runs):
     done = runs("sweep")
     assert done.code == 0, done.stderr

@@ -537,6 +537,7 @@ def test_a_missing_shard(command, hub, repositories, tmp_path):
     assert command.trace.request.commit == hub.commit(REPO)
 
 
+@pytest.mark.long
 @pytest.mark.sparse
 def test_answers_of_503_without_end(command, hub, repositories):
     file = shards(repositories)[1].name

@@ -134,6 +134,7 @@ def test_the_line_of_a_program(run_cli, run_python, place, monkeypatch):
         assert "sklearn=None" in found["R54"].advice
 
 
+@pytest.mark.long
 def test_every_line_that_is_printed_lets_the_load_go_on(run_cli, run_python, place):
     trace, optional = load(run_cli, place)
     (plain, _) = loaded(run_python)

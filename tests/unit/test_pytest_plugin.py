@@ -287,6 +287,7 @@ def test_may_grow(tmp_path):
 """
 
 
+@pytest.mark.long
 @with_transformers
 def test_more_than_in_an_earlier_run_fails(pytester, monkeypatch):
     more = ("--fail-on-increase", "--hftrace-baseline", "base", "--hftrace-tolerance", "100%")

@@ -181,6 +181,7 @@ def test_actors_of_ray_leave_what_recover_reads(tmp_path, monkeypatch):
     assert context.params["path"] == str(tmp_path / "traces")
 
 
+@pytest.mark.long
 @marked
 def test_compare_versions(run_cli, tmp_path):
     made = run_cli("synth", "llama-2-7b", "--size", "5MB", "-o", "model")
