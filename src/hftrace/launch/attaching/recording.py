@@ -88,7 +88,7 @@ def record(
         for line in beginning(answer, target.pid):
             listener.on_stall(f"hftrace: {line}")
         watch = _Watch(target, path, options, run.path, log, listener)
-        stopped = False
+        stopped = gone = False
         with _sampled(target.pid, run.path, options.sample_hz):
             try:
                 _until_enough(connection, watch, interrupts)
@@ -96,9 +96,10 @@ def record(
                 answers = watch.answers and connection.where() is not None
                 stopped = connection.stop(answers=answers)
             except GoneError:
-                pass  # its end is in the journal, or it was killed
+                # Its end is in the journal, or it was killed, and may be seen to live a moment longer.
+                gone = True
         watch.finish()
-    return build_trace(run.path, log.facts, witness, running=not stopped and target.lives())
+    return build_trace(run.path, log.facts, witness, running=not stopped and not gone and target.lives())
 
 
 @contextlib.contextmanager
