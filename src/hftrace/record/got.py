@@ -69,7 +69,8 @@ def _partitioned_by(model: Any) -> str | None:
     """Returns what has taken the parameters apart, so that none of them is whole on this rank.
 
     Under DeepSpeed's ZeRO-3 a parameter is an empty tensor with a ``ds_id``, but for the moments when it is
-    gathered (deepspeed.runtime.zero.partition_parameters). Not tried with DeepSpeed itself.
+    gathered (deepspeed.runtime.zero.partition_parameters). Tried with DeepSpeed 0.19.8 on
+    the CPU, in one process, with transformers 5.24.0, 4.57.6 and 4.48.3.
     """
     if "deepspeed" not in sys.modules:
         return None

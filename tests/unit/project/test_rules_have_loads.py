@@ -28,6 +28,7 @@ GPU = "tests/data/gpu/llama-7b-"
 HEALTHY = "kind dense"
 
 LOADS = {
+    "not-supported": ("tests/data/deepspeed/zero3-5.24.0.json.gz", GPU + "cuda-5.24.0.json.gz"),
     "quantise-staging": (RULES + "test_tensors_that_wait_to_be_quantised",) * 2,
     "lost-events": ("integration/test_culprits.py::test_a_journal_that_may_not_grow_says_so", HEALTHY),
     "hook-errors": (
@@ -162,9 +163,7 @@ LOADS = {
 }
 """By the name of a finding: a load that triggers it, and one near that does not."""
 
-NO_LOAD = {
-    "not-supported": "needs DeepSpeed and an accelerator",
-}
+NO_LOAD: dict[str, str] = {}
 """Those without one, and why: handmade traces alone hold them."""
 
 

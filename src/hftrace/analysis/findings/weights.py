@@ -12,6 +12,7 @@ from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.renames import explained_rows, other_names
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.ledger.verification import verification
+from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.once import once
 from hftrace.analysis.time.overlap import overlapping_loads
 from hftrace.schema.trace import Trace
@@ -87,7 +88,9 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
 )
 def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
     """R31: parameters whose key in the checkpoint has another shape, and went nowhere."""
-    rows = _mismatched(trace)
+    # A parameter that is taken apart has no shape of its own: H06 says so.
+    apart = {row for load in model_loads(trace) if load.got.get("partitioned_by") for row in load.rows}
+    rows = [row for row in _mismatched(trace) if row not in apart]
     if not rows:
         yield from _refused(trace)
         return
