@@ -165,6 +165,10 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
         size = units.byte_count(plan["needs_at_most"]["cpu"])
         what = f"{most}{size} of {units.byte_count(limit)} ({plan['limits']['cpu_from']})"
         yield [("It fits: ", GOOD), (what, PLAIN)]
+        for name, value in sorted(needs.items()):
+            if name != "cpu" and plan["limits"].get(name) is not None:
+                there = units.byte_count(plan["limits"][name])
+                yield [(f"         {units.byte_count(value)} of {there} of {name}", PLAIN)]
         rest = needs["cpu"] - (plan["peak_anon_at_least_bytes"] or 0)
         if rest > 0:
             yield from notes(
@@ -175,9 +179,10 @@ def _verdict(plan: Mapping[str, Any], width: int) -> Iterable[Line]:
                 width,
             )
         return
+    least = "at least " if plan["peak_unknown_because"] else ""
     short = [
-        f"{name} needs {units.byte_count(needs[name])} of {units.byte_count(plan['limits'][name])}, "
-        f"{units.byte_count(size)} more than there is"
+        f"{name} needs {least if name == 'cpu' else ''}{units.byte_count(needs[name])} of "
+        f"{units.byte_count(plan['limits'][name])}, {units.byte_count(size)} more than there is"
         for name, size in plan["short_bytes"].items()
     ]
     yield [("It does not fit.", BAD)]

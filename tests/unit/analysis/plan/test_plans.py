@@ -180,6 +180,23 @@ def test_what_makes_a_load_fit_is_told_by_the_most_that_it_takes(other, says):
     assert f"It then {says} on cpu." in text
 
 
+def test_the_verdict_names_the_devices_too():
+    on_device = found(
+        peaks={"anon": 310 * MB, "total": 420 * MB, "cuda:0": 400 * MB},
+        bytes_by_device={"cuda:0": 400 * MB},
+        end={"anon_bytes": 310 * MB, "file_bytes": 1},
+    )
+    plan = plan_facts(on_device, Limits(10**9, "--cpu", [450 * MB])) | {"short_bytes": {}, "change": None}
+    lines = ["".join(text for text, _ in line) for line in plan_block(plan, "m").lines(80)]
+    assert lines[-2:] == ["It fits: 310 MB of 1.00 GB (--cpu)", "         400 MB of 450 MB of cuda:0"]
+
+
+def test_what_is_too_little_for_the_least_is_said_so():
+    plan = plan_facts(merged(), Limits(749 * MB, "--cpu")) | {"short_bytes": {"cpu": MB}, "change": None}
+    lines = ["".join(text for text, _ in line) for line in plan_block(plan, "m").lines(80)]
+    assert "  cpu needs at least 750 MB of 749 MB, 1.00 MB more than there is." in lines
+
+
 def test_a_refused_plan_knows_nothing():
     plan = plan_facts({"refusal": True, "error": "no"}, Limits(1, "--cpu"))
     assert (plan["known"], plan["fits"], plan["peak_anon_bytes"], plan["bytes_by_dtype"]) == (
