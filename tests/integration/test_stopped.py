@@ -205,3 +205,24 @@ def test_a_load_that_nobody_saw_end_is_unknown(checkpoint, in_a_load, globals_pu
     assert "not finished" not in text
     [result] = check(trace, [limit("--max-load-time", 10**12)], [])
     assert result.status == "unknown"
+
+
+def test_ctrl_c_ends_a_wait_for_a_tensor_and_no_conversion(checkpoint, monkeypatch):
+    """5.x waits for what its threads read in a method that is called ``convert``."""
+    loading = pytest.importorskip("transformers.core_model_loading")
+    materialize, calls = loading.WeightTransform.materialize_tensors, []
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 3:
+            time.sleep(0.05)
+            raise KeyboardInterrupt
+        return materialize(self)
+
+    monkeypatch.setattr(loading.WeightTransform, "materialize_tensors", interrupted)
+    with pytest.raises(KeyboardInterrupt), hftrace.trace() as recorded:
+        load(checkpoint)
+    assert recorded.trace.outcome["last_phase"] == "weights"
+    ended = [span for span in recorded.trace.spans if span.status != "ok" and span.parent is not None]
+    assert {span.phase for span in ended} <= {"load", "weights"}
+    assert any(span.function == "WeightRenaming.convert" for span in ended)

@@ -34,7 +34,10 @@ def _conversion_failed(
     operations = [type(operation).__name__ for operation in getattr(transform, "operations", ())]
     layer_name = str(layer_name)
     notes = {"target": layer_name, "operations": operations, "caught": caught}
-    recorder.failed_call("convert", f"convert({layer_name})", number, started, reason, notes)
+    # What only renames converts nothing: whoever interrupts it ends the wait for a tensor that is read.
+    only_waits = not operations and getattr(transform, "quantization_operation", None) is None
+    phase = "weights" if only_waits and not isinstance(reason, Exception) else "convert"
+    recorder.failed_call(phase, f"convert({layer_name})", number, started, reason, notes)
 
 
 def _merged(transform: Any, result: Any, started: int, ended: int) -> list[Any]:
