@@ -235,10 +235,11 @@ def test_hooks_of_load_state_dict_that_were_not_called(tmp_path, keywords):
 def test_a_hook_of_torch_itself_is_nobodys_finding(tmp_path):
     model = OwnModel(OwnConfig())
     model.linear = torch.nn.utils.parametrizations.weight_norm(model.linear)
+    from hftrace.record.held import Held
     from hftrace.record.load_hooks import load_hooks
 
-    assert [hook["module"] for hook in load_hooks(model)] == ["block"]
-    assert load_hooks(model)[0]["own_tensors"] is False
+    assert [hook["module"] for hook in load_hooks(Held(model))] == ["block"]
+    assert load_hooks(Held(model))[0]["own_tensors"] is False
 
 
 class Renaming(OwnModel):

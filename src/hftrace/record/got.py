@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hftrace.record.adapted import adapters_of, trainable_of
+from hftrace.record.held import Held
 from hftrace.record.load_hooks import load_hooks
 from hftrace.record.registered import named_by_config, registered
 from hftrace.record.remote_code import foreign_files
@@ -21,14 +22,15 @@ MAX_DEPTH = 3
 MAX_PARTS = 64
 
 
-def got_of(model: Any, asked: str | None = None, auto_class: Any = None) -> dict[str, Any]:
+def got_of(held: Held, asked: str | None = None, auto_class: Any = None) -> dict[str, Any]:
     """Returns the facts of a finished model; what it does not say is left out.
 
     Args:
-        model: The torch module.
+        held: The torch module, and what the walk through it has come by.
         asked: The repository or folder that was asked for.
         auto_class: The class whose ``from_pretrained`` was called.
     """
+    model = held.root
     config = getattr(model, "config", None)
     owner = type(model)
     readers: dict[str, Callable[[], Any]] = {
@@ -38,7 +40,7 @@ def got_of(model: Any, asked: str | None = None, auto_class: Any = None) -> dict
         "module": lambda: owner.__module__ if _is_own(owner) else None,
         "auto_map": lambda: named_by_config(model, auto_class),
         "registered": lambda: registered(model, auto_class),
-        "load_hooks": lambda: load_hooks(model),
+        "load_hooks": lambda: load_hooks(held),
         "foreign_files": lambda: foreign_files(owner, asked) if asked else None,
         "dtype": lambda: _dtype(config),
         "attn_implementation": lambda: _attention(config),

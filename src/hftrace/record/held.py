@@ -22,6 +22,8 @@ _TABLES = ("_modules", "_parameters", "_buffers")
 _layout = operator.attrgetter("shape", "dtype", "device")
 _version = operator.attrgetter("_version")
 _requires_grad = operator.attrgetter("requires_grad")
+BEFORE_LOADING, AFTER_LOADING = "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"
+"""Where a module has what ``load_state_dict`` calls."""
 UNKNOWN = 2
 PARAMETER, BUFFER, NOT_SAVED = 0, 1, 2
 """Kinds of tensors; the last is a buffer outside of the state dict, which no checkpoint can hold."""
@@ -49,6 +51,8 @@ class Held:
         """Whether tensors of scripted modules may be among them."""
         self.hooked: set[int] = set()
         """The positions of those of ``modules`` that accelerate has hooked."""
+        self.awaits_loading = False
+        """Whether one of the modules has a hook that ``load_state_dict`` is to call."""
         self.root = model
         self.parents: list[Any] = []
         """Each module that has modules below it, before those."""
@@ -96,6 +100,8 @@ class Held:
                     modules.append(module)
                     prefixes.append(prefix)
                     ends.append(len(tensors))
+                if own.get(BEFORE_LOADING) or own.get(AFTER_LOADING):
+                    self.awaits_loading = True
                 if children:
                     self.parents.append(module)
                     self.children.append(children)
@@ -111,6 +117,12 @@ class Held:
         self.kinds = [PARAMETER] * len(tensors)
         for at, kind in buffers_at:
             self.kinds[at] = kind
+
+    @functools.cached_property
+    def classes(self) -> set[type]:
+        """The classes of all modules, and that of None where one was taken out."""
+        below = itertools.chain.from_iterable(map(dict.values, self.children))
+        return {type(self.root), *map(type, below)}
 
     @functools.cached_property
     def ids(self) -> list[int]:

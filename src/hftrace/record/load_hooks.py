@@ -10,6 +10,7 @@ import functools
 import sys
 from typing import Any
 
+from hftrace.record.held import AFTER_LOADING, BEFORE_LOADING, Held
 from hftrace.record.identity import modules_of
 
 MAX_HOOKS = 64
@@ -25,18 +26,21 @@ KNOWN = frozenset(
         "compressed_tensors",
     }
 )
-PRE, POST = "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"
-ATTRIBUTES = {PRE: "pre", POST: "post"}
+ATTRIBUTES = {BEFORE_LOADING: "pre", AFTER_LOADING: "post"}
 METHOD = "_load_from_state_dict"
 """By which a module takes its own tensors; a class may do so in its own way."""
 
 
-def load_hooks(model: Any) -> list[dict[str, Any]]:
-    """Returns the hooks: module, kind, function, its place, and whether the module has tensors of its own."""
+def load_hooks(held: Held) -> list[dict[str, Any]]:
+    """Returns the hooks: module, kind, function, its place, and whether the module has tensors of its own.
+
+    Args:
+        held: The finished model, and what its walk has come by.
+    """
     found: list[dict[str, Any]] = []
-    if not _may_have_any(model):
+    if not _has_any(held):
         return found
-    for prefix, module in modules_of(model):
+    for prefix, module in modules_of(held.root):
         asked = [
             (kind, hook)
             for attribute, kind in ATTRIBUTES.items()
@@ -62,21 +66,14 @@ def load_hooks(model: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _may_have_any(model: Any) -> bool:
-    """Returns whether to walk by names, which takes four times as long: nearly no model has any of these."""
-    pending, kinds = [model], set()
-    for module in pending:  # which grows meanwhile
-        if module is None:
-            continue
-        own = module.__dict__
-        children = own.get("_modules")
-        if own.get(PRE) or own.get(POST) or not isinstance(children, dict):
-            return True
-        kinds.add(type(module))
-        if children:
-            pending += children.values()
+def _has_any(held: Held) -> bool:
+    """Returns whether to ask each module, which takes long: nearly no model has any of these."""
     usual = getattr(sys.modules["torch"].nn.Module, METHOD)
-    return any(getattr(kind, METHOD, usual) is not usual for kind in kinds)
+    return (
+        held.scripted
+        or held.awaits_loading
+        or any(getattr(kind, METHOD, usual) is not usual for kind in held.classes)
+    )
 
 
 def _function(hook: Any) -> Any:

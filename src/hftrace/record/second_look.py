@@ -43,8 +43,10 @@ class Models:
         self._unseen: set[int] = set()
         """By identity: models whose changes since their load were taken note of, and not written down."""
 
-    def loaded(self, load: int, model: Any, again: Callable[[], Any] | None = None) -> None:
+    def loaded(self, load: int, model: Any, again: Callable[[], Any] | None = None) -> Held:
         """Writes down the model that a load returned, and follows it from now on.
+
+        Returns what it holds: whoever keeps that keeps the model.
 
         Args:
             load: The span of the load.
@@ -88,6 +90,7 @@ class Models:
                         # Where what is around it goes, this load's rows are of what is left.
                         inner.part_of.add(load)
             self._write(followed, 0)
+        return held
 
     def wrapped(self, model: Any) -> None:
         """Follows a model that a function put around others without loading anything."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hftrace.record.held import version_of
@@ -49,13 +49,13 @@ class WriteLog:
         """
         self._writes.clear()
 
-    def among(self, tensors: Iterable[Any]) -> Iterator[tuple[int, int, str]]:
+    def among(self, tensors: Collection[Any]) -> Iterator[tuple[int, int, str]]:
         """Yields identity, time and writer of those tensors that were written.
 
         Of one that somebody else has written after that, as torch counts, the writer is not known.
         """
         writes = self._writes
-        if not writes:
+        if writes.keys().isdisjoint(map(id, tensors)):  # most of a model is read and not written
             return
         for tensor in tensors:
             found = writes.get(id(tensor))

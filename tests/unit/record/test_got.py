@@ -10,6 +10,7 @@ import types
 import pytest
 
 from hftrace.record.got import got_of
+from hftrace.record.held import Held
 from hftrace.record.remote_code import foreign_files
 
 torch = pytest.importorskip("torch")
@@ -60,7 +61,7 @@ class Whole(torch.nn.Module):
 
 
 def test_a_composite_model():
-    found = got_of(Whole())
+    found = got_of(Held(Whole()))
     assert (found["class"], found["classes"]) == ("Whole", ["Whole"])
     assert found["sub_configs"] == ["text_config", "vision_config"]
     parts = {part["prefix"]: part for part in found["parts"]}
@@ -78,7 +79,7 @@ def test_two_parts_of_one_kind_are_not_told_apart():
     model = Whole()
     model.config.second_config = TextConfig()
     model.model.text.config = copy.deepcopy(model.config.text_config)
-    assert {part["config"] for part in got_of(model)["parts"]} == {"vision_config"}
+    assert {part["config"] for part in got_of(Held(model))["parts"]} == {"vision_config"}
 
 
 def test_a_config_that_raises_costs_its_own_facts_alone():
@@ -89,16 +90,16 @@ def test_a_config_that_raises_costs_its_own_facts_alone():
 
     model = torch.nn.Linear(2, 2)
     model.config = Hostile()
-    found = got_of(model)
+    found = got_of(Held(model))
     assert found["class"] == "Linear"
     assert "attn_implementation" not in found
-    assert got_of(torch.nn.Linear(1, 1))["class"] == "Linear"
+    assert got_of(Held(torch.nn.Linear(1, 1)))["class"] == "Linear"
 
 
 def test_no_warning_and_no_new_attribute(recwarn):
     model = Whole()
     before = {name: dict(vars(config)) for name, config in _configs(model).items()}
-    got_of(model)
+    got_of(Held(model))
     assert {name: dict(vars(config)) for name, config in _configs(model).items()} == before
     assert not recwarn.list
 
@@ -152,8 +153,8 @@ def test_code_of_the_folder_and_code_of_another(imported):
 
 def test_parameters_that_deepspeed_has_taken_apart(monkeypatch):
     model = torch.nn.Linear(2, 2)
-    assert "partitioned_by" not in got_of(model)
+    assert "partitioned_by" not in got_of(Held(model))
     monkeypatch.setitem(sys.modules, "deepspeed", types.ModuleType("deepspeed"))
-    assert "partitioned_by" not in got_of(model)
+    assert "partitioned_by" not in got_of(Held(model))
     model.weight.ds_id = 0
-    assert got_of(model)["partitioned_by"] == "DeepSpeed ZeRO-3"
+    assert got_of(Held(model))["partitioned_by"] == "DeepSpeed ZeRO-3"

@@ -164,9 +164,9 @@ def test_what_was_written_is_written_where_it_lies_after_a_move():
     written = log.below([("", model)])
     assert [(each.name, each.time_ns, each.by) for each in written] == [("weight", 5, "initializer")]
     model.weight = torch.nn.Parameter(model.weight.detach().clone())
-    assert list(log.among(model.parameters())) == []
+    assert list(log.among([*model.parameters()])) == []
     log.moved(written)
-    assert list(log.among(model.parameters())) == [(id(model.weight), 5, "initializer")]
+    assert list(log.among([*model.parameters()])) == [(id(model.weight), 5, "initializer")]
     model.weight = None
     log.moved(written)  # it is gone: nothing is there to be noted
-    assert list(log.among(model.parameters())) == []
+    assert list(log.among([*model.parameters()])) == []

@@ -7,6 +7,7 @@ import weakref
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
+from hftrace.record.held import Held
 from hftrace.record.hooks import parts
 from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file
 from hftrace.record.hooks.code import given_revisions, note_class
@@ -118,10 +119,10 @@ class EntryObserver(SpanObserver):
             asked["dequantize"] = asks_for_plain(quantization)
         return asked
 
-    def _say_what_it_got(self, load: OpenSpan, call: Call, model: Any) -> None:
+    def _say_what_it_got(self, load: OpenSpan, call: Call, held: Held) -> None:
         """Writes down what the finished model says of itself, and where each keyword went."""
-        recorder = self.recorder
-        recorder.facts("got", {"span": load.id, **got_of(model, self.source(call), call.first())})
+        recorder, model = self.recorder, held.root
+        recorder.facts("got", {"span": load.id, **got_of(held, self.source(call), call.first())})
         if (
             self.point.phase == "load"
             and not self.container
@@ -158,10 +159,10 @@ class EntryObserver(SpanObserver):
             handed_of(recorder).settle(
                 owner.id, model, search_since=token.started if parts.CONTAINER in owner.notes else None
             )
-            models_of(recorder).loaded(owner.id, model)
+            held = models_of(recorder).loaded(owner.id, model)
             recorder.models.append((owner.id, weakref.ref(model)))
             releases_of(recorder).follow(owner.id, model)
-            self._say_what_it_got(owner, call, model)
+            self._say_what_it_got(owner, call, held)
 
     def name(self, call: Call) -> str:
         """Returns what the load is called: the class."""
