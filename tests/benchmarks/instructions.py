@@ -4,9 +4,11 @@
     python tests/benchmarks/instructions.py --source OTHER/src   the same for another hftrace
     python tests/benchmarks/instructions.py --leaving            and what comes after the load
     python tests/benchmarks/instructions.py --no-collections     without garbage collections
+    python tests/benchmarks/instructions.py --sizes 500 10500    five times as exact, and half as long again
 
-Whether one more full collection falls into a load moves the count by tens of thousands for a tensor, either
-way: to compare two versions of hftrace, leave them out.
+What an import executes differs by 20 million from run to run, which is 10,000 for each of 2,000 tensors.
+Whether one more full collection falls into a load moves the count by tens of thousands for a tensor,
+either way. To compare two versions of hftrace, leave collections out and take larger sizes.
 
 Times of loads spread by more than tracing costs. Instructions do not: a load
 of the same checkpoint executes the same ones, but for a few in ten thousand.
@@ -112,6 +114,9 @@ def main() -> None:
     parser.add_argument("--source", help="directory of another hftrace to count")
     parser.add_argument("--leaving", action="store_true", help="count what comes after the load, too")
     parser.add_argument("--no-collections", action="store_true", help="collect no garbage in the load")
+    parser.add_argument(
+        "--sizes", nargs=2, type=int, default=SIZES, metavar="TENSORS", help="of the two checkpoints"
+    )
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.load:
@@ -125,13 +130,13 @@ def main() -> None:
     arms = ["plain", "traced", "left"] if arguments.leaving else ["plain", "traced"]
     counted: dict[tuple[str, int], int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for size in SIZES:
+        for size in arguments.sizes:
             checkpoint = Path(folder) / str(size)
             synth.write_many(checkpoint, size)
             for arm in arms:
                 counted[arm, size] = instructions(arm, checkpoint, arguments.source)
                 print(f"{arm:7} {size:6,} tensors  {counted[arm, size]:15,} instructions", flush=True)
-    few, many = SIZES
+    few, many = arguments.sizes
     each = {arm: (counted[arm, many] - counted[arm, few]) / (many - few) for arm in arms}
     added = each["traced"] - each["plain"]
     print(f"per tensor: plain {each['plain']:,.0f}, traced {each['traced']:,.0f}, added {added:,.0f}")

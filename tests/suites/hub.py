@@ -1,9 +1,9 @@
-"""Fills a cache of the Hub with stand-ins for the small models that the tests of other libraries ask for.
+"""Writes stand-ins for the small models of the Hub that the tests of other libraries ask for.
 
-    python tests/suites/hub.py CACHE
-    HF_HUB_CACHE=CACHE python tests/suites/run.py ...
+    python tests/suites/hub.py FOLDER
+    python tests/suites/run.py --hub FOLDER ...
 
-Without it each of those tests ends where it asks for its model, traced or not,
+Without them each of those tests ends where it asks for its model, traced or not,
 and says nothing about loading. A stand-in has the name and the architecture of
 the model, random weights, and the same kinds of files; what a test knows about
 the values of the original fails untraced too.
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import transformers
 
-REVISION = "0" * 40
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -84,7 +83,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def write(
-    cache: Path,
+    root: Path,
     name: str,
     class_name: str,
     sizes: dict[str, Any],
@@ -95,12 +94,9 @@ def write(
     variant: str | None = None,
     shard: str = "1GB",
 ) -> None:
-    """Writes one stand-in, as the cache of huggingface_hub holds what it downloaded."""
-    place = cache / ("models--" + name.replace("/", "--"))
-    target = place / "snapshots" / REVISION / folder
+    """Writes one stand-in: the files of its repository."""
+    target = root / name / folder
     target.mkdir(parents=True, exist_ok=True)
-    (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / "main").write_text(REVISION)
     model_class = getattr(transformers, class_name)
     torch.manual_seed(0)
     model = model_class(model_class.config_class(**sizes))

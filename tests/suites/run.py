@@ -19,7 +19,9 @@ one) goes on PYTHONPATH. What concerns hftrace:
 A library's own options of pytest that need a plugin are put aside by `-- -o addopts=`.
 
 The traced run has a `hftrace.trace` around each test and one around all of
-them. Neither run has a network: what needs one fails in both. Compared are the
+them. Neither run has a network: what needs one fails in both. `--hub FOLDER`
+serves the stand-ins that `hub.py` wrote, on this machine, in the Hub's place;
+without it the cache is empty and the Hub is not asked. Compared are the
 outcome of each test, the error of each that failed, its figures aside, and the
 warnings. What differs is run again in both ways, by itself; what is then alike
 was the test's own doing, and is counted as unsteady.
@@ -38,11 +40,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCES = HERE.parents[1] / "src"
+sys.path.append(str(HERE.parent))
+
+from hub_server import Hub  # noqa: E402 -- beside this folder
+
 WHOLE = "the session"
 """What ``outcomes.py`` calls the block around all of the tests."""
 PHASES = ("collect", "setup", "call", "teardown")
@@ -81,10 +88,10 @@ class Run:
 def run(options: argparse.Namespace, tests: list[str], traced: bool) -> Run:
     """Runs tests in a process of their own, in the source tree."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="hftrace-suite-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hftrace-suite-") as folder, ExitStack() as served:
         results = Path(folder) / "results.jsonl"
         results.touch()
-        environment = {
+        environment: dict[str, str | None] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HFTRACE")},
             "PYTHONPATH": os.pathsep.join(
                 [str(HERE), str(SOURCES), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -95,13 +102,20 @@ def run(options: argparse.Namespace, tests: list[str], traced: bool) -> Run:
             "SUITE_RESULTS": str(results),
             **({"SUITE_TRACED": "1"} if traced else {}),
         }
+        hub = None if options.hub is None else served.enter_context(Hub(options.hub, lifetime=24 * 3600))
+        environment |= {} if hub is None else hub.variables
         command = [sys.executable, "-m", "pytest", "-p", "outcomes", "-q", "--no-header"]
         command += ["-p", "no:cacheprovider"]
         command += [*options.arguments, *tests]
         log = options.log / ("traced.log" if traced else "untraced.log")
         with log.open("ab") as output:
             done = subprocess.run(
-                command, cwd=options.source, env=environment, stdout=output, stderr=output, check=False
+                command,
+                cwd=options.source,
+                env={name: value for name, value in environment.items() if value is not None},
+                stdout=output,
+                stderr=output,
+                check=False,
             )
         lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
     found: dict[str, Result] = defaultdict(Result)
@@ -159,6 +173,7 @@ def main(given: list[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="the source tree of the library")
     parser.add_argument("tests", nargs="+", help="files or directories of tests, relative to it")
+    parser.add_argument("--hub", type=Path, help="a folder of stand-ins, which hub.py writes")
     parser.add_argument("--log", type=Path, help="a directory for what pytest prints")
     options = parser.parse_args(given[:cut])
     options.arguments = given[cut + 1 :]
