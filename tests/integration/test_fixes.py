@@ -26,7 +26,7 @@ from hftrace.synth import plan, write
 
 pytestmark = [pytest.mark.integration, pytest.mark.process, pytest.mark.long]
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-DTYPE = "dtype" if VERSION >= (5, 0) else "torch_dtype"
+DTYPE = "dtype" if VERSION >= (4, 56) else "torch_dtype"
 EXPERTS = "mixtral-8x7b"
 
 

@@ -27,7 +27,7 @@ save_file = pytest.importorskip("safetensors.torch").save_file
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-DTYPE = "dtype" if VERSION >= (5, 0) else "torch_dtype"
+DTYPE = "dtype" if VERSION >= (4, 56) else "torch_dtype"
 Llama = transformers.LlamaForCausalLM
 
 

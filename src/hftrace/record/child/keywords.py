@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hftrace.record.hooks import generations
 from hftrace.record.hooks.generations import installed_loader
 
 
@@ -29,13 +30,9 @@ def _takes(function_name: str, parameter: str) -> bool:
 
 
 def dtype_keyword() -> str:
-    """Returns the name by which ``from_pretrained`` takes a dtype: ``dtype`` (4.56 on) or ``torch_dtype``."""
-    config = sys.modules["transformers.configuration_utils"].PretrainedConfig
-    # The version that renamed the keyword, in the middle of a generation, left a property by the old name.
-    if isinstance(vars(config).get("torch_dtype"), property):
-        return "dtype"
+    """Returns the name by which ``from_pretrained`` of the imported transformers takes a dtype."""
     loader = installed_loader()
-    return loader.generation.dtype_keyword if loader else "torch_dtype"
+    return generations.dtype_keyword(loader.generation if loader else None)
 
 
 @dataclass(frozen=True)

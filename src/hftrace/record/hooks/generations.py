@@ -27,7 +27,8 @@ class Generation(NamedTuple):
         versions: The releases that have it, for the reader.
         recognised_by: Hook points that it has, all of them, and that no other generation has together.
         default_dtype: What weights are loaded in where no dtype is asked for; ``"auto"`` for the stored one.
-        dtype_keyword: The keyword of ``from_pretrained`` that all of its releases take for a dtype.
+        dtype_keyword: The keyword of ``from_pretrained`` that all of its releases take for a dtype; the last
+            of generation C, 4.56 and 4.57, know the newer one as well, and warn of this.
         always_meta: Whether every model is built on the meta device; only on request otherwise.
         meta_buffers: Whether a model that is built on the meta device has its buffers there too.
         collects_after_shards: Whether it calls ``gc.collect`` after every shard.
@@ -125,7 +126,7 @@ class Loader(NamedTuple):
                 "traced_as": row.letter,
                 "versions": row.versions,
                 "default_dtype": row.default_dtype,
-                "dtype_keyword": row.dtype_keyword,
+                "dtype_keyword": dtype_keyword(row),
                 "always_meta": row.always_meta,
                 "meta_buffers": row.meta_buffers,
                 "collects_after_shards": row.collects_after_shards,
@@ -135,6 +136,15 @@ class Loader(NamedTuple):
     def expects(self, point: HookPoint) -> bool:
         """Returns whether a hook point should be there, in whatever version of this generation."""
         return not point.optional and _holds_for(point, self.generation)
+
+
+def dtype_keyword(row: Generation | None) -> str:
+    """Returns the name by which ``from_pretrained`` takes a dtype: ``dtype`` (4.56 on) or ``torch_dtype``."""
+    config = getattr(sys.modules.get("transformers.configuration_utils"), "PretrainedConfig", None)
+    # The version that renamed the keyword, in the middle of a generation, left a property by the old name.
+    if isinstance(getattr(config, "torch_dtype", None), property):
+        return "dtype"
+    return "torch_dtype" if row is None else row.dtype_keyword
 
 
 def _holds_for(point: HookPoint, generation: Generation) -> bool:
