@@ -66,6 +66,7 @@ class Held:
 
     def _walk(self, model: Any, scripted: bool) -> None:
         names, tensors = self.names, self.tensors
+        before, after = BEFORE_LOADING, AFTER_LOADING
         modules, prefixes, ends = self.modules, self.prefixes, self.ends
         buffers_at: list[tuple[int, int]] = []
         # An iterator for each module on the way down, no recursion: the host may be deep in its own stack.
@@ -100,8 +101,11 @@ class Held:
                     modules.append(module)
                     prefixes.append(prefix)
                     ends.append(len(tensors))
-                if own.get(BEFORE_LOADING) or own.get(AFTER_LOADING):
-                    self.awaits_loading = True
+                try:
+                    if own[before] or own[after]:
+                        self.awaits_loading = True
+                except KeyError:  # of a scripted module, or one that is not initialised
+                    pass
                 if children:
                     self.parents.append(module)
                     self.children.append(children)
@@ -120,7 +124,7 @@ class Held:
 
     @functools.cached_property
     def classes(self) -> set[type]:
-        """The classes of all modules, and that of None where one was taken out."""
+        """The classes of all modules, and perhaps that of None; costs nothing where kinds were looked for."""
         below = itertools.chain.from_iterable(map(dict.values, self.children))
         return {type(self.root), *map(type, below)}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
 from typing import Any
 
 from hftrace.record.held import Held
@@ -35,11 +34,11 @@ def footprint_bytes(held: Held) -> int | None:
     """Returns what transformers' ``get_memory_footprint`` says of a model; None where it cannot be known."""
     try:
         if held.layouts is not None:
-            # What repeats is looked at once: most tensors are like many others.
             numbers, layouts = held.layouts
             sizes = [math.prod(shape) * dtype.itemsize for shape, dtype, _ in layouts]
-            each = Counter(dict(zip(held.ids, numbers, strict=True)).values())
-            return int(sum(sizes[number] * count for number, count in each.items()))
+            if len(set(held.ids)) < len(held.ids):  # one has two names
+                numbers = list(dict(zip(held.ids, numbers, strict=True)).values())
+            return int(sum(map(sizes.__getitem__, numbers)))
         own = dict(zip(held.ids, held.tensors, strict=True)).values()
         return int(sum(tensor.nelement() * tensor.element_size() for tensor in own))
     except Exception:  # a lazy parameter, one of a library's own kind
@@ -88,7 +87,9 @@ def kinds_of(held: Held) -> tuple[int, list[Any]]:
                 children += (name, its)
             number = alike[key] = number_of(module, tuple(children))
         inside.setdefault(depth, []).extend((own_name, number))
-    return number_of(held.root, ()) if number is None else number, nodes
+    root = number_of(held.root, ()) if number is None else number
+    held.classes = {kind for kind, _ in numbers}
+    return root, nodes
 
 
 def class_name(module: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import operator
+import sys
 from typing import Any, NamedTuple
 
 from hftrace.record.hooks.initializers import WatchingObserver
@@ -16,6 +17,8 @@ from hftrace.record.recorder import clock
 from hftrace.record.second_look import models_of
 from hftrace.record.thread_state import OpenSpan
 from hftrace.record.write_watch import TIE, Watch
+
+MODELING = "transformers.modeling_utils"
 
 
 class _Tying(NamedTuple):
@@ -44,8 +47,22 @@ class TieObserver(WatchingObserver):
         if watched is None:
             return None
         built = any(span.phase == "instantiate" for span in self.state.stack)
+        looked_at = None if built or self._ties_nothing(call) else _Parameters(call.first())
         parts = models_of(self.recorder).touched_by(call.first()) if in_container(self.state.stack) else []
-        return _Tying(watched, None if built else _Parameters(call.first()), parts)
+        return _Tying(watched, looked_at, parts)
+
+    def _ties_nothing(self, call: Call) -> bool:
+        """Returns whether the call will change nothing, so that no tensor must be looked at.
+
+        In 5.x transformers' own function goes through a mapping that the model has, where it is
+        told not to make it anew; of most models that is empty. An override may do anything.
+        """
+        own = vars(getattr(sys.modules.get(MODELING), "PreTrainedModel", object)).get("tie_weights")
+        return (
+            self.function is own
+            and call.get("recompute_mapping", True) is False
+            and getattr(call.first(), "all_tied_weights_keys", None) == {}
+        )
 
     def _outside(self, call: Call, started: int) -> OpenSpan | None:
         """Begins a span for a call of the program's own; what it did shows in the second look."""

@@ -6,6 +6,8 @@ import gc
 
 import pytest
 
+import hftrace
+from hftrace.record.hooks import ties
 from hftrace.record.hooks.ties import _Parameters
 
 torch = pytest.importorskip("torch")
@@ -66,3 +68,50 @@ def test_an_interpreter_whose_dictionaries_refer_to_keys_too(monkeypatch):
     referents = gc.get_referents
     monkeypatch.setattr(gc, "get_referents", lambda *found: [*referents(*found), "a key"])
     test_the_names_are_those_of_the_moment()
+
+
+def test_tensors_are_looked_at_where_something_may_be_tied(tmp_path, monkeypatch):
+    """Where 5.x knows of nothing to tie, its own function does nothing; an override may do anything."""
+    transformers = pytest.importorskip("transformers")
+    if transformers.__version__ < "5":
+        pytest.skip("4.x looks for what to tie at each call")
+    looked_at = []
+
+    class Counted(_Parameters):
+        def __init__(self, model):
+            looked_at.append(type(model).__name__)
+            super().__init__(model)
+
+    class Overriding(transformers.GPT2LMHeadModel):
+        def tie_weights(self, *args, **kwargs):
+            super().tie_weights(*args, **kwargs)
+            self.transformer.h[0].ln_2.weight = self.transformer.h[0].ln_1.weight
+
+    monkeypatch.setattr(ties, "_Parameters", Counted)
+    sizes = {
+        "n_layer": 1,
+        "n_embd": 8,
+        "n_head": 2,
+        "vocab_size": 16,
+        "n_positions": 8,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    }
+    found = {}
+    for tie in (False, True):
+        config = transformers.GPT2Config(**sizes, tie_word_embeddings=tie)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / str(tie))
+        for model_class in (transformers.GPT2LMHeadModel, Overriding):
+            looked_at.clear()
+            with hftrace.trace(tmp_path / "trace.json", force=True) as recording:
+                model_class.from_pretrained(tmp_path / str(tie))
+            rows = {row.name: row.provenance for row in recording.trace.tensors}
+            tied = sorted(name for name, provenance in rows.items() if provenance == "tied")
+            found[model_class.__name__, tie] = (len(looked_at) > 0, tied)
+    norm = "transformer.h.0.ln_2.weight"
+    assert found == {
+        ("GPT2LMHeadModel", False): (False, []),
+        ("GPT2LMHeadModel", True): (True, ["lm_head.weight"]),
+        ("Overriding", False): (True, [norm]),
+        ("Overriding", True): (True, ["lm_head.weight", norm]),
+    }
