@@ -94,6 +94,7 @@ def instructions(arm: str, checkpoint: Path, source: str | None) -> int:
         "TRANSFORMERS_VERBOSITY": "error",
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",  # or the first process would be the only one that compiles
     }
     if source is not None:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
