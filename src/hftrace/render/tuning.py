@@ -16,6 +16,8 @@ from hftrace.render.screen import command_line
 from hftrace.render.tables import Column, Row, table
 from hftrace.render.text import DIM, GOOD, PLAIN, STRONG, WARN, Block, Line, clean, notes, wrap
 
+WITH_REMARKS = 90
+"""Columns that the table takes without what there is to say of each setting."""
 OBJECTIVES = {
     "returned_ns": "the time until the call returned",
     "ready_ns": "the time until the model was ready",
@@ -69,6 +71,16 @@ def _answer(found: Tuning, width: int) -> Iterable[Line]:
 
 
 def _settings(found: Tuning) -> Block:
+    return Block(lambda width: _table_of_settings(found, width))
+
+
+def _table_of_settings(found: Tuning, width: int) -> list[Line]:
+    columns = [
+        Column("setting"),
+        Column("alone", most=20),
+        Column("without it", most=20, rank=2),
+        Column("anon peak", right=True, most=10, rank=1),
+    ]
     rows = [
         Row(
             [
@@ -76,21 +88,19 @@ def _settings(found: Tuning) -> Block:
                 _words(tried.alone),
                 _words(tried.left_out),
                 units.byte_count(tried.peak_bytes) if tried.peak_bytes is not None else units.UNKNOWN,
-                _remark(tried),
             ],
             STRONG if tried.name in found.settings else PLAIN,
         )
         for tried in found.tried
     ]
-    columns = [
-        Column("setting"),
-        Column("alone", most=20),
-        Column("all but it", most=20, rank=2),
-        Column("anon peak", right=True, most=10, rank=3),
-        Column("remark", most=100, rank=1),
-    ]
-    note = "against the call as it is; all but it: against all of the answer's"
-    return table("Settings", note, columns, rows)
+    remarks = [_remark(tried) for tried in found.tried]
+    note = "against the call as it is; without it: the answer's, but for this one"
+    if remarks and width >= WITH_REMARKS + max(map(len, remarks)):
+        rows = [Row([*row.cells, remark], row.style) for row, remark in zip(rows, remarks, strict=True)]
+        return table("Settings", note, [*columns, Column("remark", most=100)], rows).lines(width)
+    # Why one was not tried is what the reader asks: where there is no room beside it, it stands below.
+    below = [f"{clean(tried.name)}: {remark}" for tried, remark in zip(found.tried, remarks, strict=True)]
+    return table("Settings", note, columns, rows, below).lines(width)
 
 
 def _remark(tried: Tried) -> str:

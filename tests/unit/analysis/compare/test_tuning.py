@@ -130,8 +130,8 @@ def test_facts_say_the_call_and_its_proof():
     assert facts["tried"][1]["finding"] == "R02"
 
 
-def drawn(tuning):
-    lines = [line for block in draw(tuning) for line in block.lines(120)]
+def drawn(tuning, width=120):
+    lines = [line for block in draw(tuning) for line in block.lines(width)]
     return "\n".join("".join(text for text, _ in line) for line in lines)
 
 
@@ -141,6 +141,16 @@ def test_the_screen_has_answer_program_and_settings():
     assert "model = AutoModel.from_pretrained('m')" in text
     assert "--allow dtype; advised by R02" in text
     assert "next: hftrace compare traces/x/alone --view ranking" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_why_a_setting_was_not_tried_is_said_at_each_width(width):
+    tuning = found()
+    tuning.tried[1].reason = "not proven to make the same model: other values in model.embed_tokens.weight"
+    text = " ".join(drawn(tuning, width).split())
+    assert f"{tuning.tried[1].reason}; advised by R02" in text
+    assert "in the answer" in text
+    assert "no room" not in text
 
 
 def test_nothing_better_is_said():
