@@ -6,8 +6,8 @@
 REPORTS is a directory of pytest's reports, VERSION.xml each, and VERSION-again.xml of what was
 tried twice; ``nox -s kinds`` makes both. Nothing in the table is written by hand: what a kind is
 stands in the docstring of its module, and whether it passed is in the reports. What was found of a
-version stays in tests/data/kinds.json until there is a new report of it; one that never had one is
-not claimed. The screens are those of loads made meanwhile with the newest
+kind with a version stays in tests/data/kinds.json until a report has it anew, so that a few kinds can
+be run alone (``-- tests/integration/test_kinds.py -k``); what no report ever had is not claimed. The screens are those of loads made meanwhile with the newest
 version, by the same code as the tests.
 """
 
@@ -77,10 +77,8 @@ def kept_with(kinds: Results, modules: Results) -> tuple[Results, Results]:
     kept: dict[str, Results] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for name, new in (("kinds", kinds), ("modules", modules)):
         known = kept.setdefault(name, {})
-        fresh = {version for results in new.values() for version in results}
         for row in known.keys() | new.keys():
-            before = {version: each for version, each in known.get(row, {}).items() if version not in fresh}
-            known[row] = before | new.get(row, {})
+            known[row] = known.get(row, {}) | new.get(row, {})
     names = {path.stem for path in (TESTS / "kinds").glob("*.py")}, {path.stem for path in TESTS.glob("*.py")}
     kept["kinds"] = {row: found for row, found in kept["kinds"].items() if found and row in names[0]}
     kept["modules"] = {row: found for row, found in kept["modules"].items() if found and row in names[1]}
