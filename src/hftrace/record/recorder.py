@@ -387,8 +387,7 @@ def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *argume
         action: What to call.
         *arguments: Its arguments.
     """
-    state = recorder.state
-    if state.busy:
+    if (state := recorder.state).busy:
         return None
     state.busy = True
     try:
