@@ -54,6 +54,26 @@ def seen_by_a_mode(path):
     return calls
 
 
+def seen_below_an_offload(path):
+    """The forward pass reads one layer of the two from its files, and has the other one in memory."""
+    from torch.overrides import TorchFunctionMode
+
+    device_map = {f"model.{name}": "cpu" for name in ("embed_tokens", "norm", "rotary_emb", "layers.0")}
+    device_map |= {"model.layers.1": "disk", "lm_head": "cpu"}
+    folder = path.parent / "offload"
+    model = load(path, device_map=device_map, offload_folder=str(folder), torch_dtype=torch.float16)
+    calls = []
+
+    class Counting(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            calls.append(getattr(func, "__qualname__", str(func)))
+            return func(*args, **(kwargs or {}))
+
+    with Counting():
+        model(torch.ones(1, 2, dtype=torch.long))
+    return calls
+
+
 def seen_by_a_class(path):
     calls = []
 
@@ -72,7 +92,7 @@ def seen_by_a_class(path):
     return calls
 
 
-@pytest.mark.parametrize("use", [seen_by_a_mode, seen_by_a_class])
+@pytest.mark.parametrize("use", [seen_by_a_mode, seen_by_a_class, seen_below_an_offload])
 def test_modes_and_classes_see_the_calls_that_they_see_untraced(use, llama):
     plain = use(llama)
     with trace() as recorded:
