@@ -5,6 +5,7 @@ from __future__ import annotations
 import bdb
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 
@@ -207,15 +208,16 @@ def test_a_timeout_in_the_middle_of_a_hook_reaches_the_program(module, name, han
     [("replay.trace", "replay"), ("record.tracer", "stop"), ("launch.destination", "save")],
 )
 def test_a_timeout_while_the_trace_is_made_reaches_the_program(
-    module, name, handler, llama, tmp_path, capsys
+    module, name, handler, llama, tmp_path, monkeypatch, capsys
 ):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     alarm = Alarm(module, name)
     recorded = hftrace.trace(tmp_path / "made.json", sample_hz=0)
     with pytest.raises(TooLateError), alarm, recorded:
         load(llama)
     told = capsys.readouterr().err
     assert "bug" not in told
-    assert "hftrace recover" in told
+    assert f"hftrace recover {tmp_path}" in told
     with trace() as after:
         load(llama)
     assert [each.status for each in after.trace.loads] == ["ok"]
