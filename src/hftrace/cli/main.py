@@ -88,13 +88,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from hftrace.cli.common.output import print_error
             from hftrace.cli.common.streams import give_up_stdout, is_of_stdout
 
-            if not is_of_stdout(error):
-                raise
-            # That the reader of our output (head, less) has left is no failure to speak of.
-            if not isinstance(error, BrokenPipeError):
-                print_error(f"cannot write to standard output: {error.strerror or error}")
-            give_up_stdout()
             code = EXIT_FAILED
+            if is_of_stdout(error):
+                # That the reader of our output (head, less) has left is no failure to speak of.
+                if not isinstance(error, BrokenPipeError):
+                    print_error(f"cannot write to standard output: {error.strerror or error}")
+                give_up_stdout()
+            elif isinstance(error.filename, (str, bytes)):
+                # A name that is too long, a folder that this user may not search: where, the kernel says.
+                print_error(f"cannot use {os.fsdecode(error.filename)}: {error.strerror or error}")
+            else:
+                raise
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -200,7 +200,7 @@ def groups_of(directory: Path) -> list[tuple[str, list[str]]]:
         ]
     except FileNotFoundError:
         groups = _groups_by_header(directory)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         groups = []
     if not groups:
         raise UsageError(f"{directory} holds no {COMPARISON}: name traces, or the directory of a comparison")

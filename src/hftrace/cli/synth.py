@@ -195,7 +195,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{file} is not valid JSON") from None
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UsageError(f"{file} is no config of a model: it has no model_type")
@@ -232,7 +232,7 @@ def _overrides(settings: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {setting}: write it as KEY=VALUE")
         try:
             overrides[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             overrides[key] = value
     return overrides
 

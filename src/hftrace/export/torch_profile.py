@@ -60,7 +60,15 @@ def write_merged(trace: Trace, profile: Path, target: str, stream: BinaryIO) -> 
         marks = json.loads(profile.with_name(f"{profile.name}.clock").read_text(encoding="utf-8"))
         merged = _Profile(trace, document, marks)
         tracks = merged.tracks()
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise HftraceError(f"torch's profile cannot be read ({type(error).__name__}: {error})") from None
     numbers = itertools.count(1)
     drawing = Drawing(trace, numbers, "")

@@ -64,7 +64,7 @@ def ask_interpreter(
         raise HftraceError(f"{python} {late}") from None
     try:
         answer = json.loads(done.stdout)
-    except ValueError:
+    except (ValueError, RecursionError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
         raise HftraceError(f"{python} ended with code {done.returncode}: {last[0][:300]}") from None
     if not isinstance(answer, dict):

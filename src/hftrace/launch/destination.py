@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,7 +97,13 @@ class Destination:
 
     def _place(self, number: int, rank: Rank) -> Place:
         """Returns the file of a block by its number, from 1."""
-        text = os.path.abspath(os.path.expanduser(os.fspath(self.asked or "")))
+        text = os.path.expanduser(os.fspath(self.asked or ""))
+        try:
+            text = os.path.abspath(text)
+        except FileNotFoundError:
+            raise HftraceError(
+                f"cannot write a trace to {text}: the working directory is gone; name an absolute path", 2
+            ) from None
         filled = Path(text.replace(PID, str(os.getpid())).replace(CALL, str(number)))
         if number > 1 and not self._force and CALL not in text:
             filled = _numbered(filled, number)
@@ -123,9 +130,7 @@ class Destination:
         try:
             trace.save(free)
         except BaseException:
-            with contextlib.suppress(OSError):
-                if free.stat().st_size == 0:
-                    free.unlink()
+            _unreserve(free)
             raise
         return free
 
@@ -162,6 +167,18 @@ def reserve(path: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
+def _unreserve(path: Path) -> None:
+    """Deletes a file that was made by :func:`reserve` and is still empty.
+
+    A pipe or a device is empty too, and somebody else's.
+    """
+    with contextlib.suppress(OSError):
+        target = os.path.realpath(path)
+        status = os.lstat(target)
+        if stat.S_ISREG(status.st_mode) and not status.st_size:
+            os.unlink(target)
+
+
 def _check_writable(path: Path) -> None:
     """Fails before the load and not after it.
 
@@ -169,7 +186,15 @@ def _check_writable(path: Path) -> None:
         HftraceError: The trace could not be written there.
     """
     folder = path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    try:
+        # Path.exists raises where a folder may not be searched, or a name is too long.
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        fits = not path.is_dir() and folder.is_dir() and os.access(folder, os.W_OK)
+        with contextlib.suppress(FileNotFoundError):
+            path.lstat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HftraceError(f"cannot write a trace to {path}: {reason}; choose another place", 2) from None
+    if not fits:
         raise HftraceError(f"cannot write a trace to {path}: no such writable place; choose another", 2)

@@ -32,6 +32,7 @@ from hftrace.launch.sampling import DEFAULT_RATE_HZ, SamplerProcess, sampler_opt
 from hftrace.launch.verified import verify_loads
 from hftrace.record import gil, session
 from hftrace.record.failures import ending_of
+from hftrace.record.interruptions import pass_on
 from hftrace.record.ranks import ALONE, own_rank
 from hftrace.record.recorder import shielded
 from hftrace.record.second_look import models_of
@@ -170,6 +171,7 @@ class Recording:
         try:
             self._tracer.start()
         except Exception as failure:
+            pass_on(failure)
             # The block runs all the same: nothing of it is recorded.
             self._take_back("failed")
             reason = f"{type(failure).__name__}: {failure}"
@@ -325,6 +327,7 @@ class Recording:
                 opened=tracer.recorder.files.opened,
             )
         except Exception as failure:
+            pass_on(failure)
             # The user's model, or exception, matters more than our trace of it.
             self._state = "failed"
             reason = f"{type(failure).__name__}: {failure}"
@@ -373,6 +376,7 @@ class Recording:
         try:
             written = self._destination.save(trace, place, rank)
         except Exception as failure:
+            pass_on(failure)
             named = f"{type(failure).__name__}: {failure}"
             reason = failure.message if isinstance(failure, HftraceError) else named
             self._unsaved = f"{reason}; {kept_words(directory)}"

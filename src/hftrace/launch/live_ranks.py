@@ -62,7 +62,7 @@ def _others(folder: Path) -> dict[Path, dict[str, Any]]:
     for path in folder.glob(f"{RUN_PREFIX}*/{NOTE}"):
         try:
             note = json.loads(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue  # it is being written, or gone
         if isinstance(note, dict) and note.get("job") == mine["job"] and note.get("rank") != mine["rank"]:
             found[path.parent] = note

@@ -74,6 +74,6 @@ def plan_load(
 def _answer(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

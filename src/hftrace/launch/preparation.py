@@ -75,7 +75,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return [index.parent / name for name in sorted({str(name) for name in weight_map.values()})]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []  # the load itself will say what is wrong with it
 
 

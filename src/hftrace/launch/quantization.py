@@ -55,6 +55,6 @@ def _value(text: str) -> Any:
     for candidate in (text, text.lower(), {"None": "null"}.get(text, text)):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return text

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hftrace.record.interruptions import pass_on
 from hftrace.schema.lines import Layout
 
 MAX_DEPTH = 8
@@ -63,7 +64,8 @@ def layout_of(tensor: Any, offloaded: bool) -> Layout:
         held = list(_held(part, MAX_DEPTH))
         sizes = [each.numel() * each.element_size() for each in held]
         dtype = _name(held[sizes.index(max(sizes))].dtype)
-    except Exception:  # a library's own class, which may do anything: what it holds is not known
+    except Exception as error:  # a library's own class, which may do anything: what it holds is not known
+        pass_on(error)
         return Layout(None, device, shape, None, offloaded, None, type(part).__name__)
     return Layout(
         dtype,

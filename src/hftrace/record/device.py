@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hftrace.record.interruptions import pass_on
 from hftrace.schema import lines
 
 NOT_USED = "the accelerator was not used"
@@ -158,6 +159,7 @@ class DeviceMemory:
                     module.reset_peak_memory_stats(index)
             return readings or None
         except Exception as error:
+            pass_on(error)
             # A half-imported torch, a backend without accounting: no figures, and the reason is kept.
             self.failure = f"{type(error).__name__}: {error}"
             return None

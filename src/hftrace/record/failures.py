@@ -78,6 +78,13 @@ def words_of(error: BaseException) -> str:
         return f"<{type(error).__name__} str() failed>"
 
 
+def own_words(error: BaseException) -> str:
+    """Returns what a trace says of an error of our own: what it was, and the line that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
+    return f"{type(error).__name__}: {redact(words_of(error))[:300]}{place}"
+
+
 def says_at_once(error: BaseException, depth: int = 0) -> bool:
     """Returns whether an exception's words are there at once.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hftrace.record.adapted import adapters_of, trainable_of
 from hftrace.record.held import Held
+from hftrace.record.interruptions import pass_on
 from hftrace.record.load_hooks import load_hooks
 from hftrace.record.registered import named_by_config, registered
 from hftrace.record.remote_code import foreign_files
@@ -60,7 +61,8 @@ def got_of(held: Held, asked: str | None = None, auto_class: Any = None) -> dict
     for name, read in readers.items():
         try:
             value = read()
-        except Exception:  # a config of remote code may have properties of its own
+        except Exception as error:  # a config of remote code may have properties of its own
+            pass_on(error)
             continue
         if value is not None and value != []:
             found[name] = value

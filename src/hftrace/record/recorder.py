@@ -11,7 +11,6 @@ import itertools
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,11 @@ from hftrace.record.callers import before_load, caller_facts
 from hftrace.record.children import Children
 from hftrace.record.earlier import Earlier
 from hftrace.record.edges import Edges, counted_at, counted_since
-from hftrace.record.failures import told
+from hftrace.record.failures import own_words, told
 from hftrace.record.garbage import Watch
+from hftrace.record.interruptions import pass_on
 from hftrace.record.kept_files import KeptFiles
+from hftrace.record.overrides import without_overrides
 from hftrace.record.reading import Readers
 from hftrace.record.reserve import Reserve
 from hftrace.record.thread_state import OpenSpan, ThreadState
@@ -31,7 +32,7 @@ from hftrace.record.writer import JournalWriter, WrittenLine
 from hftrace.record.writes import WriteLog
 from hftrace.schema import journal, lines
 from hftrace.schema.encoding import to_line
-from hftrace.schema.redact import learn_process, redact
+from hftrace.schema.redact import learn_process
 from hftrace.system.heap import free_heap_bytes
 
 clock = time.monotonic_ns
@@ -351,12 +352,11 @@ class Recorder:
         self.write(lines.Facts(block, values))
 
     def error(self, where: str, error: BaseException) -> None:
-        """Counts an error of our own; the host never sees it."""
+        """Counts an error of our own, which the host never sees; what a signal's handler raised goes on."""
+        pass_on(error)
         self.error_count += 1
         if self.error_count <= MAX_ERRORS:
-            frame = traceback.extract_tb(error.__traceback__)[-1:]
-            place = f" ({Path(frame[0].filename).name}:{frame[0].lineno})" if frame else ""
-            self.write(lines.Error(where, f"{type(error).__name__}: {redact(str(error))[:300]}{place}"))
+            self.write(lines.Error(where, own_words(error)))
 
     def _expects_events(self) -> bool:
         """Returns whether a load is open: what happens once per tensor is only recorded inside one."""
@@ -387,12 +387,12 @@ def shielded(recorder: Recorder, where: str, action: Callable[..., Any], *argume
         action: What to call.
         *arguments: Its arguments.
     """
-    state = recorder.state
-    if state.busy:
+    if (state := recorder.state).busy:
         return None
     state.busy = True
     try:
-        return action(*arguments)
+        with without_overrides():
+            return action(*arguments)
     except Exception as error:
         recorder.error(where, error)
         return None

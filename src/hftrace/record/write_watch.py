@@ -20,7 +20,10 @@ import functools
 import sys
 from typing import Any
 
+from hftrace.record.contents import plain_classes
 from hftrace.record.frames import transparent
+from hftrace.record.interruptions import pass_on
+from hftrace.record.overrides import without_overrides
 from hftrace.record.recorder import Recorder, clock
 
 INITIALIZER, TIE = "initializer", "tie_weights"
@@ -95,8 +98,10 @@ def _mode_class() -> type[Any]:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             keywords = kwargs or {}
             try:
-                target = self._target(func, args, keywords)
+                with without_overrides():
+                    target = self._target(func, args, keywords)
             except Exception as error:
+                pass_on(error)
                 self.error, target = error, None
             result = func(*args, **keywords)
             if target is not None:
@@ -122,6 +127,8 @@ def _mode_class() -> type[Any]:
             """Returns the first tensor seen where this one lies; None for one without data."""
             if tensor.is_meta:
                 return None
+            if _is_stand_in(tensor):
+                return tensor
             try:
                 start, storage = tensor.data_ptr(), tensor.untyped_storage().data_ptr()
             except Exception:  # a wrapper of other tensors has no memory of its own
@@ -136,6 +143,16 @@ def _mode_class() -> type[Any]:
             return tensor
 
     return WriteMode
+
+
+def _is_stand_in(tensor: Any) -> bool:
+    """Returns whether a class of Python answers for this tensor: torch warns who asks for its address."""
+    kind = type(tensor)
+    if kind in plain_classes():
+        return False
+    import torch
+
+    return kind.__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
 
 
 def _writes(func: Any) -> bool:

@@ -16,6 +16,9 @@ from typing import Any
 from hftrace.schema import events, journal, line_checks, lines
 from hftrace.schema.encoding import CLASSES
 
+MAX_BEFORE_HEADER_BYTES = 16 << 20
+"""A file that has no whole line in so many bytes is no journal, and is not read to its end to find one."""
+
 
 def from_line(items: list[Any], damage: journal.Damage | None = None) -> lines.Line | None:
     """Returns the line of a JSON array; None for a kind that this version does not know.
@@ -154,7 +157,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     Raises:
         TraceError: The file cannot be read.
     """
-    first = next(journal.lines(path), None)
+    first = next(journal.lines(path, within=MAX_BEFORE_HEADER_BYTES), None)
     match first:
         case [journal.HEADER, dict(facts), *_] if facts.get("schema") == journal.SCHEMA:
             return facts

@@ -136,7 +136,7 @@ def is_complete(directory: Path) -> bool:
     try:
         files = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))["files"]
         return all((directory / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

@@ -167,3 +167,56 @@ def test_no_such_place(tmp_path, name):
 
 def test_nowhere():
     assert Destination(None, force=False).claim(ALONE) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("x" * 300, "File name too long"), ("a\0b", "null byte"), ("l/x.json", "symbolic link")],
+)
+def test_a_name_that_cannot_be_is_refused_before_the_block(tmp_path, name, reason):
+    (tmp_path / "l").symlink_to("l")
+    with pytest.raises(HftraceError, match=reason) as refused:
+        Destination(tmp_path / name, force=False).claim(ALONE)
+    assert refused.value.exit_code == 2
+    assert os.listdir(tmp_path) == ["l"]
+
+
+def test_a_relative_path_in_a_directory_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(
+        HftraceError, match=r"cannot write a trace to out\.json: the working directory is gone"
+    ):
+        Destination("out.json", force=False).claim(ALONE)
+
+
+def test_a_pipe_that_cannot_be_written_to_stays(tmp_path, made):
+    """It is as empty as a file that was made for the trace."""
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def no_reader(*_):
+        os.close(reader)
+        raise BrokenPipeError
+
+    class Unsaved:
+        save = no_reader
+
+    with pytest.raises(BrokenPipeError):
+        block(Destination(path, force=False), Unsaved())
+    assert path.is_fifo()
+
+
+def test_what_a_link_points_to_is_taken_away_and_not_the_link(tmp_path, made):
+    (tmp_path / "link.json").symlink_to("there.json")
+
+    class Unsaved:
+        def save(self, path):
+            raise HftraceError("no room")
+
+    with pytest.raises(HftraceError, match="no room"):
+        block(Destination(tmp_path / "link.json", force=False), Unsaved())
+    assert os.listdir(tmp_path) == ["link.json"]

@@ -217,3 +217,23 @@ def test_the_header_is_the_first_line(tmp_path):
         assert codec.read_header(path) == expected
     path.write_text("")
     assert codec.read_header(path) is None
+
+
+def test_what_is_too_long_to_be_a_line_is_damage_and_takes_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "MAX_LINE_BYTES", 1000)
+    path = tmp_path / "journal"
+    ends = [json.dumps(["stop", 5]), json.dumps(["stop", "x" * 5000]), json.dumps(["stop", 6])]
+    path.write_text("\n".join(ends) + "\n")
+    damage = journal.Damage()
+    assert list(journal.lines(path, damage)) == [["stop", 5], ["stop", 6]]
+    assert damage.lines == 1
+
+
+def test_a_file_without_a_header_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(codec, "MAX_BEFORE_HEADER_BYTES", 5000)
+    assert codec.read_header("/dev/zero") is None
+    path = tmp_path / "journal"
+    header = json.dumps([journal.HEADER, {"schema": journal.SCHEMA}])
+    path.write_text(f"damaged\n{header}\n")
+    assert codec.read_header(path) == {"schema": journal.SCHEMA}

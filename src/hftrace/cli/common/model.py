@@ -326,7 +326,7 @@ def _device_map(text: str) -> Any:
             return json.loads(Path(text).read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"cannot read the device map {text}: {error.strerror or error}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f"the device map {text} is not valid JSON") from None
     return keyword_value("--device-map", text)
 

@@ -145,7 +145,7 @@ class Releases:
         done = _run([self._python, "-c", _UNMET, str(place)], INDEX_SECONDS, place)
         try:
             return [str(text) for text in json.loads(done.stdout)]
-        except ValueError:
+        except (ValueError, RecursionError):
             raise HftraceError(
                 f"{self._python} could not read what {place.name} needs: {_last_line(done.stderr)}"
             ) from None

@@ -146,7 +146,7 @@ def _checkpoint_problem(model: str, subfolder: object) -> str | None:
     if has_config:
         try:
             json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             return f"{model}/config.json is not valid JSON ({str(error)[:80]})"
     if not any(True for pattern in WEIGHT_PATTERNS for _ in folder.glob(pattern)):
         return f"{model} has no weights: no *.safetensors, *.bin or *.gguf file is in it"

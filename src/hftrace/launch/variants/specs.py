@@ -148,14 +148,14 @@ def _value(text: str, *, file: bool = False) -> Any:
     if file and text.endswith(".json"):
         try:
             return json.loads(Path(text).expanduser().read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"cannot read the device map {text}: {error}") from None
     if text.lower() == "none":
         return None
     for candidate in (text, text.lower()):
         try:
             return json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     if text[:1] in ("{", "[", '"'):
         raise UsageError(f"{text[:40]} begins like JSON and is none: check its quotes and commas")

@@ -28,7 +28,7 @@ def adapter_config(model: str, subfolder: str = "") -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None  # where it is damaged, the load itself says so
     return config if isinstance(config, dict) else None
 

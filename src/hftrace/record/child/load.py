@@ -318,7 +318,7 @@ def _config(recorder: Recorder, transformers: Any, model: str, keywords: dict[st
     if os.path.isdir(model):
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}  # the load itself will say what is wrong with it
         return config if isinstance(config, dict) else {}
     return _loaded_config(transformers, model, keywords)

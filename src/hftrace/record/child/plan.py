@@ -143,7 +143,7 @@ def _check_pipeline(folder: Path) -> None:
         ours = [
             name for name, where in parts.items() if isinstance(where, list) and where[0] == "transformers"
         ]
-    except (OSError, ValueError, AttributeError, IndexError):
+    except (OSError, ValueError, AttributeError, IndexError, RecursionError):
         ours = []
     models = [name for name in ours if (folder / name / "config.json").exists()]
     words = f"name one of its folders: {', '.join(models)}" if models else "it has no model of transformers"

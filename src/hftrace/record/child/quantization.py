@@ -130,7 +130,7 @@ def _stored_method(model: str) -> str | None:
     try:
         config = json.loads(Path(model, "config.json").read_text(encoding="utf-8"))
         stored = config.get("quantization_config")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return str(stored.get("quant_method")) if isinstance(stored, Mapping) else ""
 

@@ -22,6 +22,7 @@ from hftrace.record.belongings import of_recorder
 from hftrace.record.calls import calls_of
 from hftrace.record.frames import transparent
 from hftrace.record.hooks.points import HookPoint
+from hftrace.record.overrides import without_overrides
 from hftrace.record.recorder import Recorder, clock, shielded
 from hftrace.record.releases import releases_of
 
@@ -311,7 +312,8 @@ def offloaded_weight_handler(
         if running is not None and running.moving is not None:
             try:
                 at = MEMORY if args[1] in args[0].state_dict else DISK
-                size = result.nbytes
+                with without_overrides():
+                    size = result.nbytes
                 for sums in (running.moving, running.totals):
                     sums[at] += 1
                     sums[at + 1] += size
