@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
@@ -21,6 +21,7 @@ from hftrace.replay.keys import CheckpointHeaders, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
 from hftrace.replay.reported import of_adapter
+from hftrace.replay.returned import empty_record, rows_by_load_name
 from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensor_times import TensorTimes
 from hftrace.replay.tensors import build_tensor_ledger
@@ -71,25 +72,6 @@ def tensor_ledgers(process: Process, records: list[LoadRecord], headers: Checkpo
         headers: Of the weight files.
     """
     return _Builder(process, records, headers).ledgers()
-
-
-def rows_by_load_name(record: LoadRecord, origins: Iterable[lines.Origins]) -> dict[str, lines.ModelTensor]:
-    """Returns the rows of the model that a load returned, by what the load itself called the tensors.
-
-    Args:
-        record: The load.
-        origins: What is known of the tensors of all models.
-    """
-    at_return = [each for each in origins if each.span == record.span and not each.look]
-    known = {row.name: row for each in at_return for row in each.rows()}
-    found = {}
-    for row in record.rows:
-        origin = known.get(row.name)
-        if origin is None:
-            found[row.name] = row
-        elif origin.load == record.span and origin.change != COPIED:
-            found[origin.known_as] = row
-    return found
 
 
 class _Builder:
@@ -151,6 +133,10 @@ class _Builder:
         }
         table = self._with_paths(as_loaded, record)
         kinds, names, provenance = map(table.column, ("kind", "name", "provenance"))
+        if self._goes_on(record):
+            # The last of them tells of what none of them has given.
+            given = {name for each in self._assigned.get(record.span, ()) for _, name in each.pairs()}
+            others |= {name for name in names if name is not None} - given
         # What an __init__ loads for itself while the model is made on meta, the model's own load fills.
         unfilled = "meta" if self._is_in_init(record) else None
         return chosen(
@@ -161,6 +147,17 @@ class _Builder:
                 if kinds[at] == "unused" or (name not in others and provenance[at] != unfilled)
             ],
         )
+
+    def _goes_on(self, record: LoadRecord) -> bool:
+        """Returns whether ``load_state_dict`` gave a model a part of it, and then was called for more."""
+        return self._is_state_dict(record.span) and any(
+            record.span in origins.replaces and not origins.look and self._is_state_dict(origins.span)
+            for origins in self._origins
+        )
+
+    def _is_state_dict(self, span: int) -> bool:
+        found = self._process.spans.get(span)
+        return found is not None and found.attributes.get("what") == "state_dict"
 
     def _is_in_init(self, record: LoadRecord) -> bool:
         """Returns whether a load went on while the model of another one was being made."""
@@ -232,6 +229,12 @@ class _Builder:
                     for row, origin in zip(model.rows, by_position, strict=True)
                     if row.name in known and known[row.name] != origin and known[row.name].load == record.span
                 ]
+                # Or by what the model's own code has read.
+                rows += [
+                    row
+                    for row, origin in zip(model.rows, by_position, strict=True)
+                    if row.name not in known and self._source_of(origin).path is not None
+                ]
             view = self._view(source, dataclasses.replace(model, rows=rows), record)
             table = build_tensor_ledger(view, self._headers)
             if not as_loaded:
@@ -300,7 +303,7 @@ class _Builder:
 
     def _view(self, source: _Source, model: _Model, owner: LoadRecord) -> LoadRecord:
         """Returns the record of a load as if it had returned these rows under the names that it knew."""
-        record = self._records.get(source.load) or _empty(owner)
+        record = self._records.get(source.load) or empty_record(owner)
         facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
         changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
         if source.copies or owner is not record or model.facts is not record.model:
@@ -379,21 +382,3 @@ class _Builder:
 def _weight_files(record: LoadRecord) -> Iterator[str]:
     yield from record.checkpoint
     yield from filter(None, {path for path, _ in record.keys.values()})
-
-
-def _empty(owner: LoadRecord) -> LoadRecord:
-    """Returns the record of nothing, for tensors that no load has put there."""
-    return LoadRecord(
-        span=0,
-        thread=owner.thread,
-        start=owner.start,
-        end=owner.start,
-        status="ok",
-        root=0,
-        timelines=owner.timelines,
-        phases={},
-        span_files={},
-        span_starts={},
-        parts_read={},
-        requests={},
-    )

@@ -156,10 +156,12 @@ class EntryObserver(SpanObserver):
             recorder.write(lines.Resident(owner.id, paths, shares, [touched[path] for path in paths]))
         model = self.model(call, result)
         if model is not None:
-            handed_of(recorder).settle(
+            given = handed_of(recorder).settle(
                 owner.id, model, search_since=token.started if parts.CONTAINER in owner.notes else None
             )
-            held = models_of(recorder).loaded(owner.id, model)
+            held = models_of(recorder).loaded(
+                owner.id, model, given=given if self.what(call) == "state_dict" else ()
+            )
             recorder.models.append((owner.id, weakref.ref(model)))
             releases_of(recorder).follow(owner.id, model)
             self._say_what_it_got(owner, call, held)
