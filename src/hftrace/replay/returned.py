@@ -1,8 +1,8 @@
-"""What a load returned, by the names that it knew; and the record of no load at all."""
+"""What a load returned, by the names that it knew, and from which files; the record of no load at all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hftrace.replay.changes import COPIED
 from hftrace.replay.loads import LoadRecord
@@ -44,3 +44,9 @@ def empty_record(owner: LoadRecord) -> LoadRecord:
         parts_read={},
         requests={},
     )
+
+
+def weight_files_of(record: LoadRecord) -> Iterator[str]:
+    """Yields the paths of the files that a load had tensors of, some of them twice."""
+    yield from record.checkpoint
+    yield from filter(None, {path for path, _ in record.keys.values()})

@@ -159,12 +159,13 @@ class EntryObserver(SpanObserver):
             given = handed_of(recorder).settle(
                 owner.id, model, search_since=token.started if parts.CONTAINER in owner.notes else None
             )
-            held = models_of(recorder).loaded(
-                owner.id, model, given=given if self.what(call) == "state_dict" else ()
-            )
+            held = models_of(recorder).loaded(owner.id, model, given=given if self.fills else ())
             recorder.models.append((owner.id, weakref.ref(model)))
             releases_of(recorder).follow(owner.id, model)
             self._say_what_it_got(owner, call, held)
+
+    fills = False
+    """Whether it puts tensors into a model that was there before, and may be called for more."""
 
     def name(self, call: Call) -> str:
         """Returns what the load is called: the class."""

@@ -31,6 +31,8 @@ from hftrace.record.thread_state import OpenSpan
 class IntoObserver(ContainerObserver):
     """A function that loads a checkpoint into a model that it is given."""
 
+    fills = True
+
     def _counts(self, call: Call) -> bool:
         return True
 
