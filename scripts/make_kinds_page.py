@@ -7,8 +7,8 @@ REPORTS is a directory of pytest's reports, VERSION.xml each, and VERSION-again.
 tried twice; ``nox -s kinds`` makes both. Nothing in the table is written by hand: what a kind is
 stands in the docstring of its module, and whether it passed is in the reports. What was found of a
 kind with a version stays in tests/data/kinds.json until a report has it anew, so that a few kinds can
-be run alone (``-- tests/integration/test_kinds.py -k``); what no report ever had is not claimed. The screens are those of loads made meanwhile with the newest
-version, by the same code as the tests.
+be run alone (``-- tests/integration/test_kinds.py -k``); what no report ever had is not claimed. The
+screens are those of loads made meanwhile with the newest version, by the same code as the tests.
 """
 
 from __future__ import annotations

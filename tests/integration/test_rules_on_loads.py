@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from hftrace.system import page_cache
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 save_file = pytest.importorskip("safetensors.torch").save_file
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
@@ -81,6 +83,48 @@ def test_a_dtype_that_is_wider_than_the_stored_one(tmp_path):
     assert finding.rule == "R02"
     assert finding.fix.keywords == {DTYPE: "auto"}
     assert "dtype-widened" not in found(lambda: Llama.from_pretrained(tmp_path, **finding.fix.keywords))
+
+
+def test_the_way_out_of_a_wide_dtype_that_config_json_names(tmp_path):
+    """``auto`` goes by config.json, whatever is stored: it is no way out."""
+    Llama(small_llama.config()).to(torch.bfloat16).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.update(dict.fromkeys({"dtype", "torch_dtype"} & set(config), "float32"))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for asked in ({DTYPE: "auto"}, {}) if VERSION >= (5, 0) else ({DTYPE: "auto"},):
+        finding = found(lambda asked=asked: Llama.from_pretrained(tmp_path, **asked))["dtype-widened"]
+        assert finding.fix.keywords == {DTYPE: "bfloat16"}
+        assert f"{DTYPE}=torch.bfloat16" in finding.advice
+    assert "dtype-widened" not in found(lambda: Llama.from_pretrained(tmp_path, **{DTYPE: torch.bfloat16}))
+
+
+def test_buffers_without_data(folder):
+    """A model that is built on meta and filled by hand has all but what it computes for itself."""
+
+    def filled(place):
+        with place:
+            model = Llama(transformers.AutoConfig.from_pretrained(folder))
+        model.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
+        return model
+
+    finding = found(lambda: filled(torch.device("meta")))["buffers-on-meta"]
+    assert (finding.rule, finding.severity) == ("R19", "error")
+    assert "inv_freq" in finding.evidence
+    assert "buffers-on-meta" not in found(lambda: filled(import_module("accelerate").init_empty_weights()))
+
+
+def test_a_shard_that_the_index_does_not_name(tmp_path):
+    small_llama.write(tmp_path)
+    assert "unused-weight-files" not in found(lambda: Llama.from_pretrained(tmp_path))
+    index = tmp_path / "model.safetensors.index.json"
+    facts = json.loads(index.read_text())
+    shard = max(facts["weight_map"].values())
+    facts["weight_map"] = {key: file for key, file in facts["weight_map"].items() if file != shard}
+    index.write_text(json.dumps(facts))
+    finding = found(lambda: Llama.from_pretrained(tmp_path))["unused-weight-files"]
+    assert shard in finding.evidence
+    assert "same save" in finding.title
+    assert "delete" not in finding.advice
 
 
 def test_weights_that_are_mapped_and_not_in_memory(tmp_path):

@@ -14,11 +14,11 @@ from __future__ import annotations
 import functools
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from hftrace.record.contents import all_plain, plain_part
 from hftrace.record.held import Held, version_of
+from hftrace.record.layouts import Layout, layouts_of, places_of
 
 SAME = ""
 """Nothing that was seen has changed the tensor since its load, whatever it is called now."""
@@ -55,15 +55,6 @@ class Origin(NamedTuple):
     """What has become of it since."""
 
 
-class _Layout(NamedTuple):
-    """What a tensor is, whatever it holds."""
-
-    shape: Any
-    """None for a tensor without one."""
-    dtype: Any
-    on_meta: bool
-
-
 Key: TypeAlias = "tuple[Any, ...]"
 
 
@@ -92,8 +83,8 @@ class Look:
         self.ids = held.ids
         self.versions = held.versions
         self.trained = held.trained
-        self._layouts = _layouts(held)
-        self._places = _places(held.tensors)
+        self._layouts = layouts_of(held)
+        self._places = places_of(held.tensors)
 
     def __del__(self) -> None:
         for storage in vars(self).get("_places", ([],))[0]:  # none of one that could not be taken
@@ -110,7 +101,7 @@ class Look:
         ]
 
     @functools.cached_property
-    def layouts(self) -> list[_Layout]:
+    def layouts(self) -> list[Layout]:
         """Shape and dtype of each tensor, and whether it is on meta."""
         numbers, layouts = self._layouts
         return [layouts[number] for number in numbers]
@@ -180,45 +171,6 @@ def modules_of(model: Any) -> Iterator[tuple[str, Any]]:
         )
 
 
-def _layouts(held: Held) -> tuple[list[int], list[_Layout]]:
-    """Returns a number for each tensor, and what each number stands for."""
-    if held.layouts is not None:
-        numbers, layouts = held.layouts
-        return numbers, [_Layout(shape, dtype, device.type == "meta") for shape, dtype, device in layouts]
-    return list(range(len(held.tensors))), list(map(_layout, held.tensors))
-
-
-def _layout(tensor: Any) -> _Layout:
-    try:
-        shape = plain_part(tensor).shape
-    except Exception:  # a lazy tensor, one of a library's own kind
-        shape = None
-    return _Layout(shape, tensor.dtype, tensor.is_meta)
-
-
-def _places(tensors: list[Any]) -> tuple[list[int | None], list[int | None]]:
-    """Returns weak references to the tensors' storages, and where in these they begin."""
-    if all_plain(tensors):
-        torch = sys.modules["torch"]
-        try:
-            storages = list(map(torch.UntypedStorage._weak_ref, map(torch.Tensor.untyped_storage, tensors)))
-        except Exception:  # one of them is sparse
-            pass
-        else:
-            return storages, list(map(torch.Tensor.storage_offset, tensors))
-    places = list(map(place_of, tensors))
-    return [storage for storage, _ in places], [offset for _, offset in places]
-
-
-def place_of(tensor: Any) -> tuple[int | None, int | None]:
-    """Returns a weak reference to a tensor's storage, which is to be freed, and where in it that begins."""
-    try:
-        offset = plain_part(tensor).storage_offset()
-        return plain_part(tensor).untyped_storage()._weak_ref(), offset
-    except Exception:  # a lazy or sparse tensor, one of a library's own kind
-        return None, None
-
-
 class Followed:
     """A model whose tensors are followed.
 
@@ -239,6 +191,8 @@ class Followed:
         self.part_of: set[int] = set()
         """The loads whose models have stood around this one."""
         self._origins: list[Origin] | None = None
+        self._given: dict[int, set[str]] = {}
+        """The names that each load has given it by ``load_state_dict``, of those that did."""
 
     @property
     def origins(self) -> list[Origin]:
@@ -357,6 +311,8 @@ class Followed:
         if self.is_as_loaded and self.load == load:
             return
         origins = self.origins  # as the load knows them that it has been of until now
+        if self.load:
+            self.part_of.add(self.load)  # whose rows are of the model as it is now, whatever is left of them
         self.load = load
         self.settle_copies()
         self.origins = [
@@ -365,6 +321,25 @@ class Followed:
             else origin
             for name, origin in zip(self.look.names, origins, strict=True)
         ]
+
+    def take(self, load: int, given: Collection[str]) -> None:
+        """Takes note of a load that has handed tensors to it, perhaps one of several that fill it in turn.
+
+        What none of these has given yet is the last one's: the others have no more to say of it.
+
+        Args:
+            load: The load, which is the one that it is of now.
+            given: The names of the tensors.
+        """
+        if not self.is_as_loaded:
+            self.origins = [
+                Origin(load, name)
+                if name in given
+                or (not origin.change and origin.name not in self._given.get(origin.load, (origin.name,)))
+                else origin
+                for name, origin in zip(self.look.names, self.origins, strict=True)
+            ]
+        self._given[load] = set(given)
 
     def absorb(self, inner: Followed, prefix: str) -> None:
         """Takes over what is known of a model that stands inside of this one, at a prefix of its names."""
@@ -377,6 +352,7 @@ class Followed:
             if origin is not None:
                 self.origins[at] = origin
         self.changed_by += inner.changed_by
+        self._given |= inner._given
 
     def rows(self) -> list[Any]:
         """Returns name, load, name there and change of each tensor that is not all as its load left it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from hftrace.record.belongings import of_recorder
@@ -43,7 +43,13 @@ class Models:
         self._unseen: set[int] = set()
         """By identity: models whose changes since their load were taken note of, and not written down."""
 
-    def loaded(self, load: int, model: Any, again: Callable[[], Any] | None = None) -> Held:
+    def loaded(
+        self,
+        load: int,
+        model: Any,
+        again: Callable[[], Any] | None = None,
+        given: Collection[str] = (),
+    ) -> Held:
         """Writes down the model that a load returned, and follows it from now on.
 
         Returns what it holds: whoever keeps that keeps the model.
@@ -52,6 +58,7 @@ class Models:
             load: The span of the load.
             model: The torch module.
             again: Returns it at any later time, None where it is gone; needed where nobody else keeps it.
+            given: Names of the tensors that the load was seen to hand to it by ``load_state_dict``.
         """
         recorder = self._recorder
         held = Held(model)
@@ -89,6 +96,8 @@ class Models:
                     if prefix:
                         # Where what is around it goes, this load's rows are of what is left.
                         inner.part_of.add(load)
+            if given:
+                followed.take(load, given)
             self._write(followed, 0)
         return held
 

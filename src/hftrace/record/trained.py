@@ -10,7 +10,8 @@ import sys
 import weakref
 from typing import Any
 
-from hftrace.record.identity import COMPUTED, place_of
+from hftrace.record.identity import COMPUTED
+from hftrace.record.layouts import place_of
 
 STEPPED = f"{COMPUTED}:optimizer"
 """What became of a tensor that an optimizer has written."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from hftrace.replay.changes import CAST, COPIED, MADE, REPLACED, SAME, WRITTEN, apply_changes
@@ -21,13 +20,17 @@ from hftrace.replay.keys import CheckpointHeaders, keys_by_name, stored_tensors
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reader import Process
 from hftrace.replay.reported import of_adapter
+from hftrace.replay.returned import empty_record, rows_by_load_name, weight_files_of
 from hftrace.replay.rows import chosen, first, joined, renamed, reordered, unused_rows
 from hftrace.replay.tensor_times import TensorTimes
 from hftrace.replay.tensors import build_tensor_ledger
 from hftrace.replay.tied import same_objects, tie_one_another
-from hftrace.replay.unused import left_out_told
+from hftrace.replay.unused import left_out_told, without_placed
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
+
+FILLING = ("load_model",)
+"""Functions that put a file into a model that they are given, by ``load_state_dict``."""
 
 
 class Ledgers(NamedTuple):
@@ -73,25 +76,6 @@ def tensor_ledgers(process: Process, records: list[LoadRecord], headers: Checkpo
     return _Builder(process, records, headers).ledgers()
 
 
-def rows_by_load_name(record: LoadRecord, origins: Iterable[lines.Origins]) -> dict[str, lines.ModelTensor]:
-    """Returns the rows of the model that a load returned, by what the load itself called the tensors.
-
-    Args:
-        record: The load.
-        origins: What is known of the tensors of all models.
-    """
-    at_return = [each for each in origins if each.span == record.span and not each.look]
-    known = {row.name: row for each in at_return for row in each.rows()}
-    found = {}
-    for row in record.rows:
-        origin = known.get(row.name)
-        if origin is None:
-            found[row.name] = row
-        elif origin.load == record.span and origin.change != COPIED:
-            found[origin.known_as] = row
-    return found
-
-
 class _Builder:
     def __init__(self, process: Process, records: list[LoadRecord], headers: CheckpointHeaders) -> None:
         self._process = process
@@ -106,7 +90,7 @@ class _Builder:
             span: rows_by_load_name(record, self._origins) for span, record in self._records.items()
         }
         paths: dict[str, set[str]] = defaultdict(set)
-        for path in {path for record in records for path in _weight_files(record)}:
+        for path in {path for record in records for path in weight_files_of(record)}:
             paths[os.path.basename(path)].add(path)
         prefixes = process.facts.get("adapter_prefix", [])
         self._adapter_prefixes = {str(fact.get("prefix") or "") for fact in prefixes}
@@ -114,7 +98,10 @@ class _Builder:
 
     def ledgers(self) -> list[Ledgers]:
         """Returns the ledgers in the order of the loads."""
-        as_loaded = {span: self._as_loaded(record) for span, record in self._records.items()}
+        as_loaded = {
+            span: self._without_placed(record, self._as_loaded(record))
+            for span, record in self._records.items()
+        }
         now = {span: self._with_paths(table, self._records[span]) for span, table in as_loaded.items()}
         unused = {span: unused_rows(table) for span, table in now.items()}
         for origins in self._origins:
@@ -151,6 +138,10 @@ class _Builder:
         }
         table = self._with_paths(as_loaded, record)
         kinds, names, provenance = map(table.column, ("kind", "name", "provenance"))
+        if self._goes_on(record):
+            # The last of them tells of what none of them has given.
+            given = {name for each in self._assigned.get(record.span, ()) for _, name in each.pairs()}
+            others |= {name for name in names if name is not None} - given
         # What an __init__ loads for itself while the model is made on meta, the model's own load fills.
         unfilled = "meta" if self._is_in_init(record) else None
         return chosen(
@@ -162,6 +153,33 @@ class _Builder:
             ],
         )
 
+    def _goes_on(self, record: LoadRecord) -> bool:
+        """Returns whether a load filled a part of a model, and another one went on with that."""
+        return self._fills(record.span) and any(
+            record.span in origins.replaces and not origins.look and self._fills(origins.span)
+            for origins in self._origins
+        )
+
+    def _fills(self, span: int) -> bool:
+        """Returns whether a load put tensors into a model that was there before."""
+        found = self._process.spans.get(span)
+        return found is not None and (found.attributes.get("what") == "state_dict" or found.name in FILLING)
+
+    def _without_placed(self, record: LoadRecord, table: Table[Tensor]) -> Table[Tensor]:
+        """Returns a ledger without keys that went nowhere in this load, and somewhere in another one."""
+        if not self._fills(record.span):
+            return table
+        placed = {
+            (assigned.path, key)
+            for span, found in self._assigned.items()
+            if span != record.span and self._fills(span)
+            for assigned in found
+            for key, _ in assigned.pairs()
+        }
+        return without_placed(
+            table, {os.path.basename(path): path for path in weight_files_of(record)}, placed
+        )
+
     def _is_in_init(self, record: LoadRecord) -> bool:
         """Returns whether a load went on while the model of another one was being made."""
         spans, span = self._process.spans, self._process.spans.get(record.span)
@@ -171,7 +189,7 @@ class _Builder:
 
     def _with_paths(self, table: Table[Tensor], record: LoadRecord) -> Table[Tensor]:
         """Returns a ledger that gives the whole path where loads of this process read files of one name."""
-        paths = {os.path.basename(path): path for path in _weight_files(record)}
+        paths = {os.path.basename(path): path for path in weight_files_of(record)}
         named = [paths.get(file, file) if file in self._ambiguous else file for file in table.column("file")]
         return Table(Tensor, {**table.columns, "file": named})
 
@@ -231,6 +249,12 @@ class _Builder:
                     row._replace(name=known[row.name].known_as)
                     for row, origin in zip(model.rows, by_position, strict=True)
                     if row.name in known and known[row.name] != origin and known[row.name].load == record.span
+                ]
+                # Or by what the model's own code has read.
+                rows += [
+                    row
+                    for row, origin in zip(model.rows, by_position, strict=True)
+                    if row.name not in known and self._source_of(origin).path is not None
                 ]
             view = self._view(source, dataclasses.replace(model, rows=rows), record)
             table = build_tensor_ledger(view, self._headers)
@@ -300,7 +324,7 @@ class _Builder:
 
     def _view(self, source: _Source, model: _Model, owner: LoadRecord) -> LoadRecord:
         """Returns the record of a load as if it had returned these rows under the names that it knew."""
-        record = self._records.get(source.load) or _empty(owner)
+        record = self._records.get(source.load) or empty_record(owner)
         facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
         changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
         if source.copies or owner is not record or model.facts is not record.model:
@@ -374,26 +398,3 @@ class _Builder:
         began = min(adapters)
         earlier = {name for name, convert in record.converts.items() if convert.end < began}
         return {word: names - earlier for word, names in record.reported.items()}
-
-
-def _weight_files(record: LoadRecord) -> Iterator[str]:
-    yield from record.checkpoint
-    yield from filter(None, {path for path, _ in record.keys.values()})
-
-
-def _empty(owner: LoadRecord) -> LoadRecord:
-    """Returns the record of nothing, for tensors that no load has put there."""
-    return LoadRecord(
-        span=0,
-        thread=owner.thread,
-        start=owner.start,
-        end=owner.start,
-        status="ok",
-        root=0,
-        timelines=owner.timelines,
-        phases={},
-        span_files={},
-        span_starts={},
-        parts_read={},
-        requests={},
-    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
 from hftrace.replay.reported import MAX_REPORTED, OF_ADAPTER
+from hftrace.replay.rows import chosen
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.vocabulary import GGUF_TABLES
 
@@ -90,6 +91,27 @@ def left_out_told(unused: list[Table[Tensor]], model: Table[Tensor]) -> list[Tab
                 left = any(key.removeprefix(WRAPPED) in waiting for key in keys)
                 evidence[at] = None if left and evidence[at] == "adapter_code" else evidence[at]
     return unused
+
+
+def without_placed(
+    table: Table[Tensor], paths: Mapping[str, str], placed: Container[tuple[str, str | None]]
+) -> Table[Tensor]:
+    """Returns a ledger without keys that went nowhere in its load, and somewhere in another one.
+
+    Args:
+        table: The ledger of a load.
+        paths: Of its files, by their names.
+        placed: File and key of what the other loads have put into their models.
+    """
+    if not placed:
+        return table
+    columns = map(table.column, ("kind", "file", "keys"))
+    rows = [
+        row
+        for row, (kind, file, keys) in enumerate(zip(*columns, strict=True))
+        if kind != "unused" or not keys or (paths.get(file or "", file), keys[0]) not in placed
+    ]
+    return table if len(rows) == len(table) else chosen(table, rows)
 
 
 def _adapter_keys(name: str) -> Iterator[str]:

@@ -7,9 +7,10 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from hftrace.replay.changes import apply_changes
-from hftrace.replay.identity import Ledgers, rows_by_load_name
+from hftrace.replay.identity import Ledgers
 from hftrace.replay.provenance import KIND_PARAMETER
 from hftrace.replay.reader import Process
+from hftrace.replay.returned import rows_by_load_name
 from hftrace.replay.structures import structure_facts
 from hftrace.replay.tensors import requires_grad
 from hftrace.replay.tied import same_objects

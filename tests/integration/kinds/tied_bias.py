@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 import transformers
+from safetensors.torch import load_file
+
+from hftrace.analysis.findings.registry import findings
 
 LOST = (4, 44) <= tuple(map(int, transformers.__version__.split(".")[:2])) < (4, 50)
 FINDINGS = ("missing-weights", "tied-over-own-key") if LOST else ()
@@ -30,5 +35,12 @@ def check(trace, model, folder):
     holder = rows[tied.tied_to]
     if LOST:
         assert (holder.provenance, tied.keys, tied.own_key_equal) == ("initialized", ["lm_head.bias"], False)
+        # It is the only copy: neither another tie nor a key less brings it back.
+        (said,) = [each for each in findings(trace) if each.name == "tied-over-own-key"]
+        assert "low_cpu_mem_usage=True" in said.advice
+        assert said.fix is None
+        if importlib.util.find_spec("accelerate"):
+            kept = transformers.RobertaForMaskedLM.from_pretrained(folder, low_cpu_mem_usage=True)
+            assert kept.lm_head.bias.equal(load_file(folder / "model.safetensors")["lm_head.bias"])
     else:
         assert (holder.provenance, holder.keys) == ("checkpoint", ["lm_head.bias"])

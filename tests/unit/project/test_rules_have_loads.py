@@ -71,6 +71,7 @@ LOADS = {
     "offloaded-to-disk": (GPU + "offload-5.24.0.json.gz", GPU + "cuda-5.24.0.json.gz"),
     "offloaded-to-cpu": (GPU + "offload-5.24.0.json.gz", GPU + "cuda-5.24.0.json.gz"),
     "left-on-meta": (RULES + "test_parameters_without_data",) * 2,
+    "buffers-on-meta": (RULES + "test_buffers_without_data",) * 2,
     "missing-weights": ("kind custom_tensors", HEALTHY),
     "unused-keys": ("kind pickles", "kind experts_merged"),
     "hub-requests": ("integration/test_hub.py::test_first_second_and_offline_load",) * 2,

@@ -8,6 +8,9 @@ from typing import Any
 from hftrace.analysis.values import natural, text
 from hftrace.units import count, duration
 
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
+"""How the names of weight files end, which are taken for models now and then."""
+
 
 def mismatch_sentence(facts: Mapping[str, Any]) -> str:
     """Returns in one sentence that a tensor does not fit; see evidence of the kind ``mismatched-tensor``."""
@@ -20,6 +23,8 @@ def not_there_sentence(facts: Mapping[str, Any]) -> str:
     """Returns in one sentence what was asked for and is not there; see ``not-there``."""
     what, name, where = (text(facts.get(key)) for key in ("what", "name", "where"))
     if what == "folder":
+        if name is not None and name.endswith(WEIGHT_FILES):
+            return f"there is no folder {name}: name the folder that holds the weight file, and not the file"
         return f"there is no folder {name}: check the path"
     if what == "repository":
         return f"there is no repository {name}, or it is private: check the id, or set HF_TOKEN"

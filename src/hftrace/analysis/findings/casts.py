@@ -32,7 +32,19 @@ def how_to_keep(trace: Trace, argument: str, stored: str) -> tuple[str, Fix]:
             "for.",
             Fix({argument: stored}),
         )
+    if _goes_by_config(trace):
+        return (
+            f"Pass {argument}=torch.{stored} to keep the stored dtype: "
+            '"auto" goes by the one that config.json names, or else by that of a single weight.',
+            Fix({argument: stored}),
+        )
     return f'Pass {argument}="auto" to keep the stored dtype.', Fix({argument: "auto"})
+
+
+def _goes_by_config(trace: Trace) -> bool:
+    """Returns whether a dtype that is not the stored one came of "auto", asked for or the default."""
+    asked = _asked(trace)[1]
+    return (loader_facts(trace).default_dtype if asked is None else asked) == "auto"
 
 
 @rule(
@@ -136,7 +148,7 @@ def cast_in_flight(trace: Trace) -> Iterator[Finding]:
         advice,
         view="tensors",
         # A dtype of another size changes what the model needs.
-        fix=Fix({argument: "auto"}) if same > cast // 2 else None,
+        fix=Fix({argument: source if _goes_by_config(trace) else "auto"}) if same > cast // 2 else None,
         numbers={
             "cast_bytes": cast,
             "stored_bytes": whole,

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.as_loaded import rows_since
-from hftrace.analysis.findings.rules import WORTH_NS, Finding, Fix, Where, first_few, rule
+from hftrace.analysis.findings.rules import (
+    WORTH_NS,
+    Finding,
+    Fix,
+    Where,
+    first_few,
+    rule,
+    tensors_of,
+    total_of,
+    worst_names,
+)
 from hftrace.analysis.memory.composition import peak_composition
 from hftrace.analysis.memory.device_peak import highest_device_peaks
 from hftrace.analysis.memory.devices import described_device, device_sizes
@@ -263,6 +273,34 @@ def _can_read_whole(trace: Trace) -> bool:
     """Returns whether ``from_pretrained`` of the trace's version takes disable_mmap, as 5.20 does."""
     version = re.match(r"(\d+)\.(\d+)", str(trace.environment.get("transformers") or ""))
     return version is not None and (int(version[1]), int(version[2])) >= (5, 20)
+
+
+@rule(
+    ("R19", "buffers-on-meta", "Buffers have a shape and no data when the session ends."),
+    concerns="weights",
+    severity="error",
+    at_end=True,
+)
+def buffers_on_meta(trace: Trace) -> Iterator[Finding]:
+    """R19: buffers that are in no checkpoint, of a model that was built on meta and filled by hand."""
+    total = total_of(trace, kind="buffer", device="meta", offload=None)
+    if not total.count or trace.outcome.get("status", "ok") != "ok":
+        return
+    if total_of(trace, kind="parameter", device="meta", offload=None).count:
+        return  # nothing, or not all, was put into it: that is told
+    yield Finding(
+        "R19",
+        "buffers-on-meta",
+        f"{units.count(total.count, 'buffer')} left on the meta device",
+        f"{byte_count(total.bytes)} have a shape and no data, where all parameters have theirs: "
+        f"{worst_names(trace, 'buffer', device='meta', whole=True)}. What a module computes for itself when "
+        "it is built, and no checkpoint has, is lost on meta.",
+        "Build the model with accelerate's init_empty_weights(), which leaves buffers on the CPU, and not "
+        "with torch.device('meta'); or compute them again.",
+        cost_bytes=total.bytes,
+        numbers={"buffers": total.count},
+        where=Where(tensors=tensors_of(trace, "buffer", device="meta", offload=None)),
+    )
 
 
 @rule(

@@ -134,8 +134,9 @@ def loaded_then_replaced(trace: Trace) -> Iterator[Finding]:
         f"{byte_count(replaced)} loaded, then replaced by load_state_dict",
         f"{units.count(len(rows), 'tensor')} came from the checkpoint in a load of {units.duration(spent)}, "
         f"and load_state_dict put others in their place: {units.share(replaced / loaded)} of what was read.",
-        "Build the model without weights, AutoModel.from_config(AutoConfig.from_pretrained(...)), or hand "
-        "state_dict= to from_pretrained.",
+        "Where those are not made of this model's own, as a copy to go back to or an average is: build it "
+        "without weights, AutoModel.from_config(AutoConfig.from_pretrained(...)), or hand state_dict= to "
+        "from_pretrained.",
         cost_ns=spent,
         view="tensors",
         severity="warning" if spent >= WORTH_NS else "info",

@@ -44,14 +44,26 @@ def tied_over_own_key(trace: Trace) -> Iterator[Finding]:
     )
     rest = f"; and {len(lost) - MAX_NAMES} more" if len(lost) > MAX_NAMES else ""
     size = sum(size for *_, size in lost)
+    stored = {
+        name
+        for name, keys in zip(trace.tensors.column("name"), trace.tensors.column("keys"), strict=True)
+        if keys
+    }
+    lacking = [owner for _, owner, *_ in lost if owner not in stored]
     yield Finding(
         "R30",
         "tied-over-own-key",
         f"{units.count(len(lost), 'tied tensor')} lost weights of {'its' if len(lost) == 1 else 'their'} own",
         f"{said}{rest}. {byte_count(size)} of the checkpoint were dropped without a word.",
-        "If they were trained, load with tie_word_embeddings=False; else take the key out of the checkpoint.",
+        f"The checkpoint has no {lacking[0]}, and this load goes by that name: save it once more with the "
+        "same values under both. Up to 4.49 low_cpu_mem_usage=True keeps what it has, and later versions do."
+        if lacking
+        else "If they were trained, load with tie_word_embeddings=False; else take the key out of the "
+        "checkpoint.",
         cost_bytes=size,
-        fix=Fix({"tie_word_embeddings": False}) if len(lost) == 1 and _is_of_config(trace) else None,
+        fix=Fix({"tie_word_embeddings": False})
+        if len(lost) == 1 and not lacking and _is_of_config(trace)
+        else None,
         numbers={"tensors": len(lost), "dropped_bytes": size},
         where=Where(tensors=first_few(name for name, *_ in lost)),
     )

@@ -279,6 +279,26 @@ def parts(trace: Trace) -> list[Part]:
     return sorted(found, key=lambda part: -part.duration_ns)
 
 
+@once
+def imports_in_parts(trace: Trace) -> dict[tuple[str, str, str | None], int]:
+    """Returns the time of imports in parts that are no imports themselves, by phase, name and caller.
+
+    ``torch.compile`` imports its compiler, to name one. Imports in steps are parts of their own.
+    """
+    index = span_index(trace)
+    names, attributes = trace.spans.column("name"), trace.spans.column("attributes")
+    found: dict[tuple[str, str, str | None], int] = {}
+    for row in _outside_rows(trace):
+        if index.phases[row] in (*AROUND, "import"):
+            continue
+        below = [each for each in index.walk([row]) if index.phases[each] == "import"]
+        if below:
+            noted = attributes[row] if isinstance(attributes[row], dict) else {}
+            key = index.phases[row], str(names[row]), text(noted.get("caller"))
+            found[key] = found.get(key, 0) + _length(_covered(trace, below))
+    return found
+
+
 def _inside(stretches: Iterable[Stretch]) -> tuple[Inside, ...]:
     """Returns the stretches in steps that are one part, those between the same places as one."""
     sums: dict[tuple[str | None, str | None, bool], list[int]] = {}

@@ -240,8 +240,10 @@ class Handed:
             if source in self._pickles:
                 note_keys(recorder, source.path, self._pickles[source])
 
-    def settle(self, load: int, model: Any, *, search_since: int | None = None) -> None:
+    def settle(self, load: int, model: Any, *, search_since: int | None = None) -> set[str]:
         """Writes down by what names a model holds what its modules were handed, if nobody wrote since.
+
+        Returns the names of what was handed over, without what was looked for.
 
         Args:
             load: The span of the load.
@@ -281,6 +283,7 @@ class Handed:
         for (path, time, thread), names in pairs.items():
             items: list[str | None] = [part for name, key in names.items() for part in (key, name)]
             self._recorder.write(lines.Assigned(load, path, time, thread, items))
+        return set(last)
 
     def only_module(self, load: int) -> Any:
         """Returns the module that a load has handed something to, where it is one and is there."""

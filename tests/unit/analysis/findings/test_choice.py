@@ -99,5 +99,5 @@ def test_a_fix_is_for_the_version_in_the_trace():
     assert fixes["R02"].keywords == {"torch_dtype": "auto"}
     assert fixes["R01"].keywords == {"low_cpu_mem_usage": True}
     newer = {finding.rule: finding for finding in findings(handmade.sharded())}["R02"]
-    assert newer.to_json()["fix"] == {"keywords": {"dtype": "auto"}, "environment": {}}
+    assert newer.to_json()["fix"] == {"keywords": {"dtype": "bfloat16"}, "environment": {}}
     assert newer.numbers["extra_bytes"] == newer.cost_bytes

@@ -47,6 +47,20 @@ def test_a_step_that_is_most_of_the_session():
     assert (finding.cost_ns, finding.view) == (9_000 * MS, "timeline")
 
 
+def test_imports_in_what_changes_a_model_are_imports():
+    """``torch.compile`` imports its compiler: R05 has that, and two findings must not share one time."""
+    made = block()
+    compiled = made.span(None, "surgery", "Llama.compile", 1_000, 9_500, attributes={"caller": f"{APP}:5"})
+    outer = made.span(compiled, "import", "import torch._dynamo", 1_000, 9_400)
+    made.span(outer, "import", "import sympy", 2_000, 3_000)
+    assert set(found(made)) == {"R05"}
+    less = block()
+    compiled = less.span(None, "surgery", "Llama.compile", 1_000, 9_500, attributes={"caller": f"{APP}:5"})
+    less.span(compiled, "import", "import torch._dynamo", 1_000, 3_000)
+    finding = found(less)["R39"]
+    assert "7.00 s of 10.0 s are neither loads nor imports: 6.50 s in Llama.compile" in finding.evidence
+
+
 def test_an_import_of_the_program_is_named_by_its_line():
     names = ("import torch", 1_000, 3_000, 3), ("import peft", 3_000, 9_000, 4)
     r05 = found(block(*(("import", *each) for each in names)))["R05"]

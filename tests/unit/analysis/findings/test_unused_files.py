@@ -8,9 +8,10 @@ from hftrace.analysis.findings.registry import findings
 SHARDS = [[f"model-0000{number}-of-00003.safetensors", 1000] for number in (1, 2, 3)]
 
 
-def found(loaded, beside):
+def found(loaded, beside, **noted):
     made = Builder()
-    attributes = {"weight_files": loaded, "beside": beside, "request": {"model": "folder", "keywords": {}}}
+    request = {"model": "folder", "keywords": {}}
+    attributes = {"weight_files": loaded, "beside": beside, "request": request, **noted}
     made.span(None, "load", "A", 0, 1, attributes=attributes)
     return [finding for finding in findings(made.trace()) if finding.rule == "R36"]
 
@@ -42,3 +43,14 @@ def test_shards_of_two_saves():
 )
 def test_what_belongs_there(beside):
     assert found(["model.safetensors"], beside) == []
+
+
+def test_a_shard_of_the_same_save_is_no_other_save():
+    (said,) = found([name for name, _ in SHARDS[:2]], SHARDS[2:])
+    assert said.title == "1 shard of the same save left out"
+    assert "delete" not in said.advice
+
+
+@pytest.mark.parametrize("what", ["file", "state_dict"])
+def test_a_program_that_reads_one_file_after_the_other(what):
+    assert found([SHARDS[0][0]], SHARDS[1:], what=what) == []

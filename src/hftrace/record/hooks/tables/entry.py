@@ -55,6 +55,9 @@ class EntryObserver(SpanObserver):
     container: ClassVar[bool] = False
     """Whether the models that are loaded in it are parts of what it loads."""
 
+    fills: ClassVar[bool] = False
+    """Whether it puts tensors into a model that was there before, and may be called for more."""
+
     def begin(self, call: Call, started: int) -> Entry | None:
         """Returns the root span, where this call has one of its own, and the call's span."""
         recorder, point, stack = self.recorder, self.point, self.state.stack
@@ -156,10 +159,9 @@ class EntryObserver(SpanObserver):
             recorder.write(lines.Resident(owner.id, paths, shares, [touched[path] for path in paths]))
         model = self.model(call, result)
         if model is not None:
-            handed_of(recorder).settle(
-                owner.id, model, search_since=token.started if parts.CONTAINER in owner.notes else None
-            )
-            held = models_of(recorder).loaded(owner.id, model)
+            since = token.started if parts.CONTAINER in owner.notes else None
+            given = handed_of(recorder).settle(owner.id, model, search_since=since)
+            held = models_of(recorder).loaded(owner.id, model, given=given if self.fills else ())
             recorder.models.append((owner.id, weakref.ref(model)))
             releases_of(recorder).follow(owner.id, model)
             self._say_what_it_got(owner, call, held)

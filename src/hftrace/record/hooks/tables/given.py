@@ -31,6 +31,8 @@ from hftrace.record.thread_state import OpenSpan
 class IntoObserver(ContainerObserver):
     """A function that loads a checkpoint into a model that it is given."""
 
+    fills = True
+
     def _counts(self, call: Call) -> bool:
         return True
 
@@ -97,11 +99,13 @@ class FileObserver(IntoObserver):
         """Remembers the tensors where the program itself, or a library of its own, has read them."""
         stack = self.state.stack
         path = _path_of(call)
-        if path is not None and (isinstance(token, Entry) or in_container(stack)):
+        if path is not None and (isinstance(token, Entry) or in_container(stack) or _ties(stack)):
             handed_of(self.recorder).read(path, result)
             span = token.span if isinstance(token, Entry) else token
             span.notes["file"] = basename(path)
             if not isinstance(token, Entry) and not assigning.path:
+                if _ties(stack):
+                    note_file(self.recorder, basename(path), os.fspath(path), _result_of(path), shard=True)
                 note_checkpoint(self.recorder, path)
         super().finish(token, call, result)
 
@@ -238,6 +242,8 @@ def state_dict_handler(
             return changed(module, *args, **kwargs)
         if in_container(stack):
             return given(module, *args, **kwargs)
+        if stack and stack[-1].phase == "tie":
+            return given(module, *args, **kwargs)
         if recorder.open_loads:
             if not hasattr(type(module), "_load_pretrained_model"):
                 return original(module, *args, **kwargs)
@@ -250,6 +256,11 @@ def state_dict_handler(
         return given(module, *args, **kwargs)
 
     return call
+
+
+def _ties(stack: list[OpenSpan]) -> bool:
+    """Returns whether ``tie_weights`` runs: that of Wav2Vec2 reads an adapter of its own, and puts it in."""
+    return any(span.phase == "tie" for span in stack)
 
 
 def _is_known(recorder: Recorder, module: Any) -> bool:
