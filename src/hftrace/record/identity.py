@@ -339,6 +339,9 @@ class Followed:
                 else origin
                 for name, origin in zip(self.look.names, self.origins, strict=True)
             ]
+        # Of a load that nothing is from any more nobody asks: a program may load thousands of times.
+        living = set() if self.is_as_loaded else {origin.load for origin in self.origins}
+        self._given = {each: names for each, names in self._given.items() if each in living}
         self._given[load] = set(given)
 
     def absorb(self, inner: Followed, prefix: str) -> None:
