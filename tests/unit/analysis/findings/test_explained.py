@@ -51,6 +51,6 @@ def test_no_line_is_wider_than_the_screen():
 def test_the_command():
     done = CliRunner().invoke(command, ["R02"])
     assert done.exit_code == 0
-    assert 'dtype="auto"; torch_dtype="auto" before 5.x.' in done.output
+    assert 'dtype="auto"; torch_dtype="auto" before 4.56.' in done.output
     listed = CliRunner().invoke(command, [])
     assert all(f"{kind.id}  {kind.severity}" in listed.output for kind in catalogue())
