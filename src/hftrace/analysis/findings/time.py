@@ -254,7 +254,8 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
 )
 def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     """Weights in pickle files are unpacked into memory whole."""
-    files = [file for file in weight_files(trace) if file.format == "pickle"]
+    every = weight_files(trace)
+    files = [file for file in every if file.format == "pickle"]
     size = sum(file.size_bytes or 0 for file in files)
     largest = max((file.size_bytes or 0 for file in files), default=0)
     if not size or untouched_bytes(trace) or trace.request.get("what") == "state_dict":
@@ -275,7 +276,9 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
         yield Finding(
             "R08",
             "pickle-checkpoint",
-            "The checkpoint is in pickle files",
+            "The checkpoint is in pickle files"
+            if len(files) == len(every)
+            else f"{units.count(len(files), 'weight file')} of {len(every):,} in pickle",
             f"{units.count(len(files), 'file')} of {byte_count(size)}, unpickled: each is copied into memory "
             "whole before its tensors are placed.",
             "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",

@@ -99,6 +99,8 @@ def _reading_limit(trace: Trace) -> tuple[str, str]:
     same_dtype += "." if goes_to_a_device(trace) else ", and pages are only mapped."
     if stored is not None and read and stored >= STORAGE_SHARE * read:
         part = f"{byte_count(stored)} of {byte_count(read)} came from storage"
+        if stored > read:  # the kernel reads ahead, and what else the process reads is in it
+            part = f"{byte_count(stored)} came from storage for {byte_count(read)} of weights"
         if state == "warm":
             return (
                 f"The files were in the page cache before, and {part} all the same: it did not keep them.",

@@ -63,8 +63,9 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
         advice = (
             "Write it in the model's _init_weights, or keep it in the checkpoint."
             if kind == "parameter"
-            else "Write it in the model's _init_weights, which 5.x calls after the load, or register it with "
-            "persistent=True and save the checkpoint again: what __init__ gives it is lost."
+            else "Write it in the model's _init_weights, which 5.x calls after the load, or save a "
+            "checkpoint that has it, as it does of buffers that are not registered with persistent=False: "
+            "what __init__ gives it is lost."
         )
         yield Finding(
             "R28",

@@ -276,6 +276,26 @@ def test_pickle_files_that_were_mapped_are_no_finding():
     assert names(made.trace()) == []
 
 
+@pytest.mark.parametrize(
+    ("other", "title"),
+    [
+        ("pickle", "The checkpoint is in pickle files"),
+        ("safetensors", "1 weight file of 2 in pickle"),
+    ],
+)
+def test_pickle_files_are_told_from_the_others(other, title):
+    """A base in safetensors and an adapter that is pickled: the checkpoint is not."""
+    made = Builder()
+    root = made.span(None, "load", "A", 0, 100)
+    weights = made.span(root, "weights", "w", 0, 100)
+    memory = {"rss_anon_start_bytes": 10**8, "rss_anon_bytes": 2 * 10**9}
+    made.span(weights, "shard", "load_state_dict", 0, 50, attributes={"file": "a.bin"}, **memory)
+    made.file("a.bin", size=10**9, shard=0, format="pickle")
+    made.file("b", size=10**9, shard=1, format=other)
+    (found,) = (each for each in findings(made.trace()) if each.rule == "R08")
+    assert found.title == title
+
+
 FOLDER = Path(registry.__file__).parent
 
 
