@@ -15,7 +15,7 @@ transformers = pytest.importorskip("transformers")
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
-DTYPE = "dtype" if transformers.__version__ >= "5" else "torch_dtype"
+DTYPE = "torch_dtype" if transformers.__version__ < "4.56" else "dtype"
 SLEEP = 1.3
 
 
