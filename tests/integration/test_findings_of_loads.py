@@ -6,6 +6,7 @@ import time
 
 import pytest
 import small_llama
+from safetensors.torch import load_file, save_file
 
 import hftrace
 from hftrace.analysis.findings.registry import findings
@@ -121,3 +122,26 @@ def test_a_cast_that_gains_nothing(tmp_path):
         pytest.skip("this machine casts 330 MB in less than half a second")
     assert finding.numbers["cast_bytes"] == finding.numbers["stored_bytes"]
     assert (finding.severity, finding.fix.keywords) == ("info", {DTYPE: "auto"})
+
+
+def test_a_head_whose_norm_has_its_old_names(tmp_path):
+    """gamma and beta, which the loader renames before it calls them unexpected: they are left out as well."""
+    config = transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=32
+    )
+    transformers.BertForPreTraining(config).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    old = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+        for key, value in load_file(path).items()
+    }
+    save_file(old, path, metadata={"format": "pt"})
+    for name, severity in (("BertForSequenceClassification", "warning"), ("BertModel", "info")):
+        with hftrace.trace(tmp_path / f"{name}.json") as recording:
+            getattr(transformers, name).from_pretrained(tmp_path)
+        unused = {row.keys[0]: row.evidence for row in recording.trace.tensors if row.kind == "unused"}
+        assert set(unused) == {key for key in old if key.startswith("cls.")}
+        assert unused["cls.predictions.transform.LayerNorm.gamma"] in ("renamed", None)
+        (said,) = (each for each in findings(recording.trace) if each.name == "unused-keys")
+        assert said.title == f"{len(unused)} checkpoint keys went nowhere"
+        assert said.severity == severity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Set
 
 from hftrace.replay.keys import Stored
 from hftrace.replay.loads import LoadRecord
@@ -136,8 +136,8 @@ def _left_out(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str,
         return {}
     # What became of the file's tensors before the loader saw any; nothing where it read the file itself.
     unpacked = {turn.key: turn.names for turn in record.unpackings}
-    return {
-        key: "ignored"
+    left = {
+        key
         for key, found in unused
         # What its class says is said of the model's own files, not of an adapter's.
         if not _is_adapters(found)
@@ -147,6 +147,36 @@ def _left_out(record: LoadRecord, unused: list[tuple[str, Stored]]) -> dict[str,
             else key not in unexpected and record.renames.get(key) not in unexpected
         )
     }
+    own = {name for key, _ in unused for name in (key, record.renames.get(key), *unpacked.get(key, ()))}
+    return {**dict.fromkeys(left, "ignored"), **_called_otherwise(left, unexpected.difference(own))}
+
+
+def _called_otherwise(left: Set[str], nobodys: Set[str]) -> dict[str, str | None]:
+    """Returns keys that may be those that the loader called unexpected by names that no key has.
+
+    5.x says of a key that it renames, and that fits nothing, only what it calls it then (gamma, weight).
+
+    Args:
+        left: Keys that the loader did not call unexpected.
+        nobodys: Names that it did, of no key.
+    """
+    keys, names = (_by_module(each) for each in (left, nobodys))
+    found: dict[str, str | None] = {}
+    for module in keys.keys() & names.keys():
+        word = "renamed" if len(keys[module]) == len(names[module]) else None
+        found.update(dict.fromkeys(keys.pop(module), word))
+        names.pop(module)
+    rest = [key for each in keys.values() for key in each]
+    if len(rest) <= sum(map(len, names.values())):
+        found.update(dict.fromkeys(rest))
+    return found
+
+
+def _by_module(names: Set[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(name.rpartition(".")[0], []).append(name)
+    return found
 
 
 def _same_but_for(prefix: str, key: str, name: str) -> bool:

@@ -323,7 +323,7 @@ def _base_of(trace: Trace, without: Container[int]) -> str:
                 return ""  # what the file lacks may be among what is left of it
             lacking |= {_leaf(name), tuple(shape or ())}
         elif len(keys) == 1:
-            own = keys[0].removesuffix(name) if keys[0].endswith(name) else ""
+            own = _before(name, keys[0])
             if not own or prefix not in (None, own):
                 return ""
             prefix = own
@@ -332,6 +332,14 @@ def _base_of(trace: Trace, without: Container[int]) -> str:
     if lacking & left:
         return ""  # most buffers are in no file; one that looks like what is left may have been in this one
     return prefix if prefix and not any(key.startswith(prefix) for key in unused) else ""
+
+
+def _before(name: str, key: str) -> str:
+    """Returns what a key has before the name of its tensor, whose last part it may call otherwise (gamma)."""
+    if key.endswith(name):
+        return key.removesuffix(name)
+    module, inside = key.rpartition(".")[0], name.rpartition(".")[0]
+    return module.removesuffix(inside) if module.endswith(f".{inside}") else ""
 
 
 def _leaf(name: str) -> str:
@@ -350,7 +358,7 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
     if total.count:
         renamed = total_of(trace, kind="unused", evidence="renamed")
         # A model without its head, as AutoModel makes it of most checkpoints: no key of it is missing.
-        base = "" if renamed.count else _base_of(trace, explained)
+        base = _base_of(trace, explained)
         how = (
             f" This version of transformers gives {renamed.count:,} of them another name, which the model "
             f"does not have: {worst_names(trace, 'unused', whole=True, evidence='renamed')}."

@@ -87,15 +87,21 @@ def other_names(trace: Trace) -> list[OtherName]:
             continue
         (old, new), rows = max(pairs.items(), key=lambda pair: len(pair[1]))
         several = len(set(rows.values())) >= MIN_PAIRS
+        # Two projections of one shape that are both called otherwise: nothing says which is which.
+        if any(
+            (other == old) is not (part == new) and len(rivals) == len(rows)
+            for (other, part), rivals in pairs.items()
+        ):
+            continue
         if several and len(rows) >= MIN_SHARE * min(len(keys), len(names)):
             found.append(OtherName(old, new, len(rows)))
     return found
 
 
 def _with_a_gap(name: str) -> Iterator[tuple[str, str, str]]:
-    """Yields what stands before and behind each part of a name, and the part, but for its last two."""
+    """Yields what stands before and behind each part of a name, and the part, but for the last."""
     parts = name.split(".")
-    for at in range(len(parts) - 2):
+    for at in range(len(parts) - 1):
         yield ".".join(parts[:at]), parts[at], ".".join(parts[at + 1 :])
 
 

@@ -21,9 +21,11 @@ def loads(*each):
                 name, shape, stored_dtype=None, dtype="float32", keys=[], provenance="initialized", load=load
             )
         for number, key in enumerate(unused):
+            shape = [number + 1] if isinstance(key, str) else key[1]
+            key = key if isinstance(key, str) else key[0]
             made.tensor(
                 None,
-                [number + 1],
+                shape,
                 kind="unused",
                 provenance="unused",
                 keys=[key],
@@ -93,6 +95,20 @@ def test_one_part_of_the_names_that_differs_everywhere():
     said = found(loads((names, [name.replace("layers", "blocks") for name in names])))
     assert "4 unused keys would fit, with layers for blocks" in said["missing-weights"].evidence
     assert list(said) == ["missing-weights", "unused-keys"]
+
+
+def test_a_module_that_holds_a_weight_and_is_called_otherwise():
+    names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1, 2)]
+    said = found(loads((names, [name.replace("q_proj", "query") for name in names])))
+    assert "3 unused keys would fit, with q_proj for query" in said["missing-weights"].evidence
+
+
+def test_two_of_one_shape_that_are_both_called_otherwise():
+    """Which of them is which nothing says: no name is better than the wrong one."""
+    names = [(f"layers.{layer}.{part}.weight", [4, 4]) for layer in (0, 1) for part in ("k_proj", "v_proj")]
+    keys = [(name.replace("k_proj", "key").replace("v_proj", "value"), shape) for name, shape in names]
+    said = found(loads((names, keys)))
+    assert "would fit" not in said["missing-weights"].evidence
 
 
 @pytest.mark.parametrize(
