@@ -95,12 +95,15 @@ def _times(count: int) -> str:
 
 
 def exit_words(trace: Trace) -> str:
-    """Returns that ``sys.exit`` ended a session that was fine; empty where it did not, or with 0."""
+    """Returns the exit code of a program whose session was fine; empty where it is 0.
+
+    Whether ``sys.exit`` or ``os._exit`` gave it is not recorded; words are those of ``sys.exit``.
+    """
     code = natural(trace.outcome.get("exit_code"))
     if trace.outcome.get("status", "ok") != "ok" or not code:
         return ""
     message = text(trace.outcome.get("exit_message"))
-    return f"sys.exit({code})" + (f": {shorten(clean(message), ERROR_COLUMNS)}" if message else "")
+    return f"with code {code}" + (f": {shorten(clean(message), ERROR_COLUMNS)}" if message else "")
 
 
 def children_words(trace: Trace) -> str:

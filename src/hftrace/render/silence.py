@@ -29,7 +29,7 @@ _WORDS: dict[str, Callable[[Facts], str]] = {
         f"The block ended with {facts['error']}: what it was about to do is not in this trace."
     ),
     "exited": lambda facts: (
-        f"The program ended itself with sys.exit({facts['code']}): what it was about to do is not known."
+        f"The program ended itself with exit code {facts['code']}: what it was about to do is not known."
     ),
     "no-load": lambda facts: (
         "No load was recorded"

@@ -109,6 +109,25 @@ def title(trace: Trace) -> str:
 
 
 def _summary(trace: Trace, width: int) -> Iterable[Line]:
+    parts, left_out = _fitted(trace, width)
+    if left_out:
+        _say_left_out(
+            parts["findings"], f"no room for: {', '.join(left_out)}", _more_room(trace, width), width
+        )
+    for lines in parts.values():
+        yield from lines
+
+
+def _more_room(trace: Trace, width: int) -> str:
+    """Returns where what was left out is: on a wider screen, which takes fewer lines, or on none."""
+    for wider in (width + 60, width + 120):
+        if not _fitted(trace, wider)[1]:
+            return f" (--width {wider})"
+    return " (--json)"
+
+
+def _fitted(trace: Trace, width: int) -> tuple[dict[str, list[Line]], list[str]]:
+    """Returns the parts of the summary that fit one screen, and the names of those that do not."""
     parts: dict[str, list[Line]] = {
         "title": [_title(trace, width), [("─" * width, DIM)]],
         "ending": _ending(trace, width),
@@ -133,12 +152,7 @@ def _summary(trace: Trace, width: int) -> Iterable[Line]:
         if sum(map(len, parts.values())) > SCREEN_LINES and name in parts:
             del parts[name]
             left_out.append("phases" if name == "bars" else name)
-    if left_out:
-        # Longer lines make room, but for what a bad end has taken.
-        how = "" if parts["ending"] else f" (--width {width + 60})"
-        _say_left_out(parts["findings"], f"no room for: {', '.join(left_out)}", how, width)
-    for lines in parts.values():
-        yield from lines
+    return parts, left_out
 
 
 def _say_left_out(lines: list[Line], note: str, how: str, width: int) -> None:
