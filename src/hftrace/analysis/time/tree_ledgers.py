@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from hftrace.analysis.as_loaded import as_loaded
@@ -10,7 +11,7 @@ from hftrace.analysis.ledger.tensors import fold, take
 from hftrace.analysis.time.arrival import arrival
 from hftrace.analysis.time.reading import ShardReading, weight_reading
 from hftrace.analysis.time.spans import span_index
-from hftrace.analysis.time.split import shard_split, weights_split
+from hftrace.analysis.time.split import Split, Used, shard_split, weights_split
 from hftrace.analysis.time.tree_node import Node
 from hftrace.schema.trace import Trace
 
@@ -65,6 +66,7 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
     # A tensor that came from several files is one tensor all the same.
     ledger: dict[int, dict[int, None]] = {}
     shards: dict[int, list[Node]] = {}
+    read_in: dict[int, list[ShardReading]] = {}
     for shard in reading.shards:
         if shard.owner is None:
             continue
@@ -90,18 +92,24 @@ def _attach_reading(trace: Trace, node_of: dict[int, Node], everything: bool) ->
                 )
             )
         ledger.setdefault(weights, {}).update(dict.fromkeys(rows))
+        read_in.setdefault(weights, []).append(shard)
     for row, nodes in shards.items():
         node_of[row].children.extend(_limited_shards(nodes, None if everything else MAX_SHARDS))
     whose = "reader" if arrival(trace) is None else "loader"
+    several = sum(map(bool, reading.waiting_ns.values())) > 1
     for row, waiting in reading.waiting_ns.items():
         if waiting:
-            readers = len([rank for rank, _ in reading.reader_threads if rank == index.lanes[row].rank])
+            lane, mine = index.lanes[row], read_in.get(row, [])
+            readers = len({thread for shard in mine for thread in shard.busy_ns} - {lane.thread})
+            if not (several and readers):
+                readers = len([rank for rank, _ in reading.reader_threads if rank == lane.rank])
+            split = _split_of(trace, mine) if several else _shares(weights_split(trace))
             node_of[row].children.append(
                 Node(
                     kind="wait",
                     label="waiting",
                     duration_ns=waiting,
-                    attributes={"threads": readers, "whose": whose, "split": _split_of_readers(trace)},
+                    attributes={"threads": readers, "whose": whose, "split": split},
                 )
             )
     _attach_merges(trace, node_of, everything)
@@ -145,8 +153,17 @@ def _moved(trace: Trace, shard: ShardReading) -> dict[str, Any]:
     }
 
 
-def _split_of_readers(trace: Trace) -> dict[str, float] | None:
-    split = weights_split(trace)
+def _split_of(trace: Trace, shards: list[ShardReading]) -> dict[str, float] | None:
+    """Returns the shares of what one load's files were read with; None where one of them is not known."""
+    splits = [shard_split(trace, shard) for shard in shards]
+    known = [split for split in splits if split is not None]
+    if not known or len(known) < len(splits):
+        return None
+    wall, unknown = (sum(map(get, known)) for get in (attrgetter("wall_ns"), attrgetter("unknown_ns")))
+    return _shares(Split.of(wall, sum((split.used for split in known), Used()), unknown))
+
+
+def _shares(split: Split | None) -> dict[str, float] | None:
     return {part: split.share(part) for part in split.parts} if split is not None else None
 
 

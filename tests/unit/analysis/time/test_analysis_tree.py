@@ -5,7 +5,7 @@ import json
 import pytest
 
 import handmade
-from handmade import Builder
+from handmade import MS, Builder
 from hftrace.analysis.time.tree import TreeOptions, build
 from hftrace.analysis.time.tree_node import to_json, walk
 from hftrace.render.views import load as view
@@ -87,6 +87,31 @@ def test_waiting_and_misses_have_their_lines():
     kinds = {kind: label for _, kind, label in lines(handmade.sharded())}
     assert kinds["wait"] == "waiting"
     assert kinds["file"] == "model.safetensors"
+
+
+def test_each_load_waits_for_its_own_readers():
+    """Two loads, one after the other, with two readers and one: neither has those of both."""
+    made = Builder()
+    for begin, readers in ((0, (8, 9)), (1000 * MS, (7,))):
+        root = made.span(None, "load", "A", begin, begin + 100 * MS)
+        weights = made.span(root, "weights", "w", begin, begin + 100 * MS)
+        for thread in readers:
+            made.tensor(
+                f"t{thread}",
+                [4],
+                file=f"f{thread}",
+                span=weights,
+                thread=thread,
+                read_start_ns=begin,
+                read_end_ns=begin + 30 * MS,
+                convert_start_ns=begin + 10 * MS,
+                convert_end_ns=begin + 40 * MS,
+            )
+    options = TreeOptions(depth=None, min_ns=0)
+    waits = [
+        node.attributes["threads"] for _, node in walk(build(made.trace(), options)) if node.kind == "wait"
+    ]
+    assert waits == [2, 1]
 
 
 def test_trouble_is_never_hidden():
