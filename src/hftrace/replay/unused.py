@@ -166,9 +166,8 @@ def _called_otherwise(left: Set[str], nobodys: Set[str]) -> dict[str, str | None
         word = "renamed" if len(keys[module]) == len(names[module]) else None
         found.update(dict.fromkeys(keys.pop(module), word))
         names.pop(module)
-    rest = [key for each in keys.values() for key in each]
-    if len(rest) <= sum(map(len, names.values())):
-        found.update(dict.fromkeys(rest))
+    if names:  # of keys elsewhere, several of which may have become one: any of the rest may be among them
+        found.update(dict.fromkeys(key for each in keys.values() for key in each))
     return found
 
 
