@@ -57,6 +57,8 @@ class Service:
             text=True,
         )
         self.loads = 0
+        self.attaching = []
+        self.held = False
         self.said = ""
         """What the one who attached last had said by then."""
 
@@ -64,6 +66,7 @@ class Service:
         return self
 
     def __exit__(self, *_):
+        self.let_go()
         self.process.kill()
         self.process.communicate()
 
@@ -86,6 +89,7 @@ class Service:
     def order(self, **asked):
         """Orders a load."""
         self.loads += bool(asked)
+        self.held |= asked.get("held", False)
         new = self.folder / "order.new"
         new.write_text(json.dumps(asked, default=os.fspath))
         new.rename(self.folder / "order")
@@ -94,6 +98,11 @@ class Service:
         """Waits for the load that was ordered last, and returns what came of it."""
         return self.wait(f"done-{self.loads}")
 
+    def unlock(self):
+        """Lets the load that is held go on."""
+        self.held = False
+        (self.folder / "unlock").touch()
+
     def load(self, source):
         self.order(source=source)
         assert self.done() == str(TENSORS)
@@ -101,6 +110,7 @@ class Service:
     def attach(self, *options, pid=None):
         """Starts to attach, and returns when it is."""
         attaching = start(["attach", str(pid or self.pid), *options], self.folder, environment())
+        self.attaching.append(attaching)
         os.set_blocking(attaching.stderr.fileno(), False)
         said = b""
 
@@ -108,12 +118,23 @@ class Service:
             nonlocal said
             said += attaching.stderr.read() or b""
             assert attaching.poll() is None, said
-            return b"attached to process" in said
+            # The second thing that it says, when it is attached; what it sees may come later than that.
+            return b"attached to process" in said and b"under way" in said
 
         wait_for(attached, "being attached")
         os.set_blocking(attaching.stderr.fileno(), True)
         self.said = said.decode()
         return attaching
+
+    def let_go(self):
+        """Ends what a test that failed has left: the next one is not to wait for it."""
+        while self.attaching:
+            attaching = self.attaching.pop()
+            attaching.kill()
+            if not attaching.stdout.closed:
+                attaching.communicate()
+        if self.held:
+            self.unlock()
 
 
 def ended(attaching, folder, code=0):
@@ -139,7 +160,7 @@ def hub(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def service(model, hub, tmp_path_factory):
+def running_service(model, hub, tmp_path_factory):
     place = tmp_path_factory.mktemp("service")
     variables = {**hub.variables, "HF_HOME": str(place / "home"), "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
     with Service(place / "service", model, HF_TOKEN=SECRET, **variables) as running:
@@ -153,6 +174,12 @@ def service(model, hub, tmp_path_factory):
         assert not list(running.folder.glob(".hftrace-run-*"))
         for path in running.folder.rglob("*"):
             assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.fixture
+def service(running_service):
+    yield running_service
+    running_service.let_go()
 
 
 def whole_load(trace):
@@ -190,7 +217,7 @@ def test_a_second_load_that_hangs_is_looked_at_and_no_row_is_of_it(service, mode
     wait_for(lambda: "futex" in kernel_wait(service.pid), "the lock")
     attaching = service.attach("--next-load", "--stall", "0.5", "-o", "held.json")
     time.sleep(3)  # for a look or two
-    (service.folder / "unlock").touch()
+    service.unlock()
     assert service.done() == str(TENSORS)  # of which nothing is recorded
     service.load(model)
     result = ended(attaching, service.folder)
