@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hftrace import units
 from hftrace.cli.common.finish import REPORT, TITLE, finish
 from hftrace.cli.common.formats import JSON, MARKDOWN, Output, result_options
 from hftrace.cli.common.output import print_error
-from hftrace.cli.common.paths import output_path
+from hftrace.cli.common.paths import TRACES, output_path
 from hftrace.errors import EXIT_FAILED, EXIT_OK, HftraceError, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    help="Where the trace goes; .gz compresses, - is stdout.  [default: traces/...]",
+    help="Where the trace goes; .gz compresses, - is stdout.  [default: beside the run of a command, "
+    "else traces/...]",
 )
 @click.option(
     "--all",
@@ -68,10 +70,20 @@ def command(
                 "of what there is"
             )
         trace = recover(run, running=running is not None)
-        target = output_path(output, str(trace.request.get("model") or "recovered"), force)
+        name = str(trace.request.get("model") or "recovered")
+        target = output_path(output, name, force, _folder_of(run))
         finish(trace, target, quiet, out)
         _say_of_run(run, trace, target, delete, running is not None)
     return EXIT_OK
+
+
+def _folder_of(run: Path) -> Path:
+    """Returns where a run's trace goes if nobody says it: a command records beside the trace to be."""
+    from hftrace.launch.run_directory import RUN_PREFIX
+
+    folder = run.parent
+    is_beside = run.name.startswith(RUN_PREFIX) and folder.absolute() != Path(tempfile.gettempdir()).absolute()
+    return folder if is_beside else TRACES
 
 
 def _recover_all(path: str, output: str | None, force: bool, delete: bool, quiet: bool, out: Output) -> int:

@@ -156,3 +156,26 @@ def test_one_run_that_cannot_be_made_keeps_no_other_from_it(run, tmp_path, monke
 def test_several_runs_without_all_are_named(run, tmp_path):
     shutil.copytree(run, tmp_path / ".hftrace-run-def")
     assert "name the one to recover, or --all" in str(recover(tmp_path).exception)
+
+
+def test_a_trace_goes_where_the_command_would_have_put_it(run, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert recover(run).exit_code == 0
+    (made,) = tmp_path.glob("*.json")
+    assert len(Trace.open(made).spans) == 1
+    assert not list(elsewhere.iterdir())
+
+
+def test_that_of_a_block_does_not_go_into_the_temporary_directory(run, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    block = run.rename(tmp_path / "hftrace-abc")
+    assert recover(block).exit_code == 0
+    # So is the run of a command whose own folder had been deleted.
+    assert recover(block.rename(run)).exit_code == 0
+    assert not list(tmp_path.glob("*.json"))
+    assert len(list(elsewhere.glob("traces/*.json"))) == 2

@@ -23,10 +23,16 @@ def _default_name(model: str, *, of_job: bool = False) -> str:
     return f"{stem or 'model'}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
 
 
-def output_path(output: str | None, model: str, force: bool) -> Path | None:
+def output_path(output: str | None, model: str, force: bool, folder: Path = TRACES) -> Path | None:
     """Returns where the trace goes, None for stdout; fails before the load and not after it.
 
     Each rank of a job has a file of its own: see :meth:`hftrace.record.ranks.Rank.path`.
+
+    Args:
+        output: As ``-o`` says.
+        model: What the trace is of.
+        force: Whether a file that is there is overwritten.
+        folder: Where it goes if ``-o`` says nothing.
 
     Raises:
         UsageError: The file is there already, or cannot be written.
@@ -36,10 +42,10 @@ def output_path(output: str | None, model: str, force: bool) -> Path | None:
     rank = own_rank()
     if output is None:
         name = _default_name(model, of_job=rank.of > 1)
-        path = rank.path(TRACES / f"{name}.json")
+        path = rank.path(folder / f"{name}.json")
         count = 2
         while path.exists():
-            path = rank.path(TRACES / f"{name}-{count}.json")
+            path = rank.path(folder / f"{name}-{count}.json")
             count += 1
     else:
         path = Path(output).expanduser()
