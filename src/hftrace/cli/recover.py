@@ -82,7 +82,9 @@ def _folder_of(run: Path) -> Path:
     from hftrace.launch.run_directory import RUN_PREFIX
 
     folder = run.parent
-    is_beside = run.name.startswith(RUN_PREFIX) and folder.absolute() != Path(tempfile.gettempdir()).absolute()
+    is_beside = (
+        run.name.startswith(RUN_PREFIX) and folder.absolute() != Path(tempfile.gettempdir()).absolute()
+    )
     return folder if is_beside else TRACES
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hftrace import units
 from hftrace.analysis.findings.registry import Finding, findings
-from hftrace.analysis.findings.rules import CONCERNS, WRONG
+from hftrace.analysis.findings.rules import CONCERNS, WRONG, listed_under
 from hftrace.analysis.time.load_names import load_names
 from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import (
@@ -44,13 +44,16 @@ def cost(finding: Finding) -> str:
 
 def order_of(found: Iterable[Finding]) -> str:
     """Returns in which order findings stand, in words."""
-    return "wrong ones first, then by cost" if any(each.concerns in WRONG for each in found) else "by cost"
+    return (
+        "wrong ones first, then by cost" if any(listed_under(each) in WRONG for each in found) else "by cost"
+    )
 
 
 def word_of(finding: Finding) -> tuple[str, str]:
     """Returns the word and the style for what a finding is about; the style alone would be lost in a file."""
-    style = BAD if finding.concerns in WRONG else DIM if finding.internal else WARN
-    return CONCERNS[finding.concerns or "other"].word, style
+    concern = listed_under(finding)
+    style = BAD if concern in WRONG else DIM if finding.internal else WARN
+    return CONCERNS[concern].word, style
 
 
 def short_list(trace: Trace, most: int) -> tuple[list[Finding], int]:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from handmade import Builder
-from hftrace.analysis.findings.registry import findings
-from hftrace.render.findings import short_list
+from hftrace.analysis.findings.registry import Finding, findings
+from hftrace.render.findings import order_of, short_list, word_of
 
 NOPE = "OSError: Repo id must be in the form 'repo_name'"
 
@@ -56,3 +56,10 @@ def test_what_it_costs_is_of_all_of_them(monkeypatch):
     monkeypatch.setattr("hftrace.render.findings.findings", lambda trace: priced)
     ((found,), _) = short_list(trace, 4)
     assert (found.cost_ns, found.cost_bytes) == (21, None)
+
+
+def test_what_is_no_fault_is_not_listed_as_wrong():
+    found = Finding("R20", "unused-keys", "2 keys went nowhere", "", "", concerns="weights", severity="info")
+    assert (word_of(found)[0], order_of([found])) == ("note", "by cost")
+    wrong = replace(found, severity="warning")
+    assert (word_of(wrong)[0], order_of([found, wrong])) == ("wrong", "wrong ones first, then by cost")

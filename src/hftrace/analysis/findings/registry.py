@@ -17,6 +17,7 @@ from hftrace.analysis.findings.rules import (
     Finding,
     FindingKind,
     Rule,
+    listed_under,
 )
 from hftrace.analysis.memory.peaks import memory_peaks
 from hftrace.analysis.once import once
@@ -106,7 +107,7 @@ def all_findings(trace: Trace) -> list[Finding]:
 
     def weight(finding: Finding) -> tuple[int, int, float]:
         cost = max((finding.cost_ns or 0) / wall, (finding.cost_bytes or 0) / memory)
-        return _place(finding.concerns), AMONG_ALIKE.get(finding.name, 1), -cost
+        return _place(listed_under(finding)), AMONG_ALIKE.get(finding.name, 1), -cost
 
     return sorted(found, key=weight)
 

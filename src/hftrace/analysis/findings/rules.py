@@ -110,6 +110,13 @@ COMPARED = ("time", "memory")
 """Concerns whose findings stand in one order, by cost."""
 
 
+def listed_under(finding: Finding) -> str:
+    """Returns the concern that a finding is listed under: what is no fault is not among what is wrong."""
+    return (
+        "other" if finding.severity == "info" and finding.concerns in WRONG else finding.concerns or "other"
+    )
+
+
 class FindingKind(NamedTuple):
     """A kind of finding, as the documentation lists it."""
 
