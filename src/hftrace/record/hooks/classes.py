@@ -40,6 +40,7 @@ CALLS = {
     name: (table.OWNERS, point) for table in (generation, pipelines) for name, point in table.CALLS.items()
 }
 """Methods that are called once a model is there: the classes whose they are, and the point, by name."""
+_LOOKED_FOR = frozenset((*MAKERS, *CALLS))
 
 _own_names = type.__dict__["__dict__"].__get__
 
@@ -70,7 +71,8 @@ def points_of(classes: Iterable[type]) -> Iterator[tuple[HookPoint, type, str]]:
     """Yields a hook point for each way to load that a class defines itself, with the class and the name."""
     for owner in classes:
         names = _own_names(owner) or {}
-        if str(names.get("__module__")).startswith("torch."):
+        # Of thousands of classes most have none of them, and each block looks at all.
+        if _LOOKED_FOR.isdisjoint(names) or str(names.get("__module__")).startswith("torch."):
             continue  # Embedding.from_pretrained takes a tensor that is there
         for name in MAKERS:
             if name in names:
