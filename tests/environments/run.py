@@ -47,9 +47,10 @@ CLIENT_VERSION = "4.57.6"
 """Where CI runs what depends on the older client of the Hub."""
 BETWEEN_VERSION = "4.50.3"
 """What CI does not load every kind with: a loader of one release, between two whose kinds it loads."""
-SECOND_TRY = 5
+SECOND_TRY = 10
 """Up to so many failures are tried once more, alone: a test that kills real processes at real moments
-may meet a machine that is busy elsewhere. What passed only then is named in the table."""
+may meet a machine that is busy elsewhere, and take what shares its process with it. What passed only then is
+named in the table."""
 NO_TESTS = 5
 """Pytest's exit code for having found no test."""
 
