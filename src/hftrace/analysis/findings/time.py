@@ -273,6 +273,8 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     ]
     # torch maps newer pickle files as well: then reading one takes no memory of its own.
     if not growth or max(growth) >= 0.5 * largest:
+        # What torch.load alone returns to a program has no place of ours yet.
+        placed = "" if trace.request.get("what") == "file" else " before its tensors are placed"
         yield Finding(
             "R08",
             "pickle-checkpoint",
@@ -280,7 +282,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
             if len(files) == len(every)
             else f"{units.count(len(files), 'weight file')} of {len(every):,} in pickle",
             f"{units.count(len(files), 'file')} of {byte_count(size)}, unpickled: each is copied into memory "
-            "whole before its tensors are placed.",
+            f"whole{placed}.",
             "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
             cost_bytes=largest,
             severity="warning" if largest >= WORTH_BYTES else "info",
