@@ -20,6 +20,8 @@ A kind is a module of ``kinds/``:
     asserts what is special about it.
 ``DIFFERENT``
     names of the tensors that ``verify`` must find not to hold what the files hold; none by default.
+``UNKNOWN``
+    names of the tensors of which nothing says where they are from; none by default.
 ``FINDINGS``
     names of the findings about weights that there must be; none by default: a healthy load has none.
 ``WARNED``

@@ -38,7 +38,7 @@ from hftrace.replay.reported import AT_LAST
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, same_objects, ties_of
-from hftrace.replay.unused import taken_by_own_code, why_unused
+from hftrace.replay.unused import not_unexpected, taken_by_own_code, why_unused
 from hftrace.schema.lines import FROZEN, MARKS, TRAINED, WRITTEN_IN_PLACE, WRITTEN_SINCE
 from hftrace.schema.model import Table, Tensor
 
@@ -74,7 +74,9 @@ class _Row(NamedTuple):
     """Of the one key; of one that did not fit too."""
     provenance: Provenance
     left_out: list[str]
-    """Keys of its name that were not placed."""
+    """Keys of its name that have another shape, and were not placed."""
+    unlisted: list[str]
+    """Keys of its name that the loader said it had not found: no index names them."""
 
     @property
     def offloaded(self) -> bool:
@@ -95,6 +97,8 @@ def _model_ledger(
         rows = _where_a_header_is_lost(rows, lost, record.reported.get("missing", set()))
     consumed = {key for row in rows for key in row.seen.keys}
     consumed |= quantized.taken(record, stored, {row.name for row in rows})
+    # Until 4.49 a whole shard goes into the model, what no index names as well: it may have arrived.
+    consumed.update(key for row in rows if row.provenance.word == "unknown" for key in row.unlisted)
     unused = [
         (key, found)
         for key, found in stored.items()
@@ -109,6 +113,7 @@ def _model_ledger(
     placed = {row.name: row.seen.keys[0] for row in rows if row.seen.keys}
     reasons = why_unused(record, placed, unused, stored, str(model.get("base_model_prefix") or ""))
     reasons.update(dict.fromkeys((key for row in rows for key in row.left_out), "mismatched"))
+    reasons.update(dict.fromkeys((key for row in rows for key in row.unlisted), "unlisted"))
     written = [row.name for row in rows if row.seen.write is not None and row.seen.write.by == WRITTEN_SINCE]
     shapes = {row.name: row.seen.layout.shape for row in rows} if written else {}
     reasons.update(taken_by_own_code({name: shapes[name] for name in written}, unused))
@@ -186,6 +191,7 @@ def _model_rows(
         if ranks > 1:
             layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
         left_out: list[str] = []
+        unlisted: list[str] = []
         if first is not None and (
             name in missing
             or name in mismatched
@@ -197,6 +203,8 @@ def _model_rows(
             # Not placed, whatever its name: the key went nowhere.
             if _fits(stored_shape, layout.shape):
                 stored_shape = None  # it is missing for another reason, such as a prefix
+                if name in missing and not_unexpected(keys, record):
+                    unlisted = keys
             else:
                 left_out = keys
             keys, first = [], None
@@ -214,7 +222,7 @@ def _model_rows(
             record.writes.get(identity),
             bool(marked_kind & WRITTEN_IN_PLACE),
         )
-        found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out))
+        found.append(_Row(name, seen, conversion, stored_shape, UNKNOWN, left_out, unlisted))
     ties = ties_of(record, {row.name: row.seen for row in found}, stored, comparison)
     rows = [
         row._replace(provenance=provenance_of(row.seen, loading, tied=row.name in ties.tied_to))

@@ -40,6 +40,14 @@ def why_unused(
     return reasons
 
 
+def not_unexpected(keys: list[str], record: LoadRecord) -> bool:
+    """Returns whether it is known that the loader did not call keys unexpected."""
+    unexpected = record.reported.get("unexpected")
+    if unexpected is None or len(unexpected) >= MAX_REPORTED:
+        return False
+    return unexpected.isdisjoint(name for key in keys for name in (key, record.renames.get(key, key)))
+
+
 def taken_by_own_code(
     written: Mapping[str, list[int]], unused: list[tuple[str, Stored]]
 ) -> dict[str, str | None]:

@@ -9,6 +9,7 @@ from hftrace import units
 from hftrace.analysis.findings.files import UNREAD
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule, tensors_of, total_of, worst_names
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
+from hftrace.analysis.ledger.in_files import still_in_files, unlisted
 from hftrace.analysis.ledger.renames import explained_rows, other_names
 from hftrace.analysis.ledger.tensors import Total
 from hftrace.analysis.ledger.verification import verification
@@ -71,10 +72,10 @@ def uninitialized_weights(trace: Trace) -> Iterator[Finding]:
             "R28",
             "uninitialized-weights",
             f"{units.count(total.count, words)} never written",
-            f"{byte_count(total.bytes)} hold whatever was in memory: the checkpoint has no key for them, the "
-            "loader allocated them, and nothing was seen to write them: "
+            f"{byte_count(total.bytes)} hold whatever was in memory: the loader found no key for them, "
+            "allocated them, and nothing was seen to write them: "
             f"{worst_names(trace, kind, provenance='uninitialized', whole=True, without=explained)}."
-            + _renamed_away(trace, kind, "uninitialized", explained),
+            + still_in_files(trace, kind, "uninitialized", explained),
             advice,
             cost_bytes=total.bytes,
             numbers={f"{kind}s": total.count},
@@ -159,7 +160,7 @@ def _refused(trace: Trace) -> Iterator[Finding]:
 
 
 MEANT = frozenset({"overwritten", "new_adapter", "before_trace", "expected", *UNREAD})
-TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken", "own_code", "adapter_code")
+TOLD_ELSEWHERE = ("mismatched", "ignored", "overtaken", "own_code", "adapter_code", "unlisted")
 """Evidence of keys that went nowhere which are told by another rule, or were meant to."""
 
 
@@ -169,31 +170,6 @@ def _unused(trace: Trace, without: Container[int] = ()) -> Total:
     for evidence in TOLD_ELSEWHERE:
         total.subtract(total_of(trace, kind="unused", evidence=evidence))
     return total
-
-
-def _renamed_away(trace: Trace, kind: str, provenance: str, without: Container[int]) -> str:
-    """Returns a sentence about tensors whose key is there, and is looked for under another name."""
-    columns = (trace.tensors.column(name) for name in ("kind", "keys", "evidence"))
-    renamed = {
-        keys[0]
-        for what, keys, evidence in zip(*columns, strict=True)
-        if what == "unused" and evidence == "renamed"
-    }
-    if not renamed:
-        return ""
-    columns = (trace.tensors.column(name) for name in ("kind", "name", "provenance"))
-    lost = [
-        name
-        for row, (what, name, how) in enumerate(zip(*columns, strict=True))
-        if (what, how) == (kind, provenance) and name in renamed and row not in without
-    ]
-    if not lost:
-        return ""
-    more = f" and {len(lost) - 3:,} more" if len(lost) > 3 else ""
-    return (
-        f" The checkpoint has {', '.join(lost[:3])}{more}, and this version of transformers gives "
-        f"{'it' if len(lost) == 1 else 'them'} another name on the way."
-    )
 
 
 @once
@@ -232,14 +208,17 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         f" {units.count(found.count, 'unused key')} would fit, with {found.new} for {found.old}: another "
         "name for the same, perhaps."
         for found in other_names(trace)
-    ) + _renamed_away(trace, "parameter", "initialized", without)
+    ) + still_in_files(trace, "parameter", "initialized", without)
     yield Finding(
         "R20",
         "missing-weights",
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
         f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{hints}",
-        "Train them, or load the class that the checkpoint was saved from: architectures in its config.json.",
+        "Fetch the checkpoint again, its index and all shards from one revision, or save it anew."
+        if len(unlisted(trace)) >= total.count
+        else "Train them, or load the class that the checkpoint was saved from: architectures in its "
+        "config.json.",
         cost_bytes=total.bytes,
         numbers={"parameters": total.count},
         where=Where(tensors=tensors_of(trace, "parameter", provenance="initialized", without=without)),
@@ -273,7 +252,7 @@ def unknown_weights(trace: Trace) -> Iterator[Finding]:
         f"{units.count(total.count, 'parameter')} of unknown source",
         f"Where {byte_count(total.bytes)} of parameters have their values from was not seen: "
         f"{worst_names(trace, 'parameter', provenance='unknown', without=explained)}.{how}"
-        + _renamed_away(trace, "parameter", "unknown", explained),
+        + still_in_files(trace, "parameter", "unknown", explained),
         "Look at what the model's own code does with them, and compare them with the checkpoint.",
         cost_bytes=total.bytes,
         numbers={"parameters": total.count},

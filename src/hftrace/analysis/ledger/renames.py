@@ -116,7 +116,7 @@ def _unmatched(trace: Trace, load: ModelLoad) -> tuple[dict[str, int], dict[str,
         for row in load.rows
         if kinds[row] == "unused"
         and all_keys[row]
-        and evidence[row] not in ("mismatched", "ignored", "overtaken")
+        and evidence[row] not in ("mismatched", "ignored", "overtaken", "unlisted")
     }
     missing = {
         names[row]: row
