@@ -17,7 +17,10 @@ TRACES = Path("traces")
 def _default_name(model: str, *, of_job: bool = False) -> str:
     """Returns a name for what comes of a model, with the time in it; with its job's key, for a rank."""
     last = redact(model).removeprefix(SYNTH_PREFIX).rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", last)
+    if last in (".", ".."):
+        last = redact(Path(model).resolve().name)
+    # With a dot before it nobody would see the file.
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", last).lstrip(".")
     if of_job:
         return f"{stem or 'model'}-{job_key()[:8]}"
     return f"{stem or 'model'}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
