@@ -115,7 +115,9 @@ def session(commands, traced, before=None, skip=None):
 def test_pdb_shows_what_it_shows_untraced(before, commands):
     plain = session(commands, False, before)
     assert "hooked" in plain
-    assert session(commands, True, before) == plain
+    # Since 3.13 pdb stops in whatever frame it comes back to, which may be ours.
+    skip = ["hftrace.*"] if sys.version_info >= (3, 13) else None
+    assert session(commands, True, before, skip) == plain
 
 
 @untraced

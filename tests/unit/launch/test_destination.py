@@ -171,7 +171,7 @@ def test_nowhere():
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("x" * 300, "File name too long"), ("a\0b", "null byte"), ("l/x.json", "symbolic link")],
+    [("x" * 300, "File name too long"), ("a\0b", "null (byte|character)"), ("l/x.json", "symbolic link")],
 )
 def test_a_name_that_cannot_be_is_refused_before_the_block(tmp_path, name, reason):
     (tmp_path / "l").symlink_to("l")
