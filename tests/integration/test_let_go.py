@@ -172,15 +172,14 @@ def test_what_came_back_of_several_is_never_told_of_one(sizes, let_go):
         time.sleep(0.2)
         before = resident()
         let_go(models)
-        lowest = resident()
+        first = lowest = resident()
         for _ in range(30):  # what the allocator gives back, it may give back later
             time.sleep(0.01)
             lowest = min(lowest, resident())
-    came_back = before - lowest
-    assert came_back > 100e6
+    assert before - first > 100e6
     (release,) = releases(recorded.trace)
     assert {model.number for model in release.models} == {1, 2}
-    assert release.memory.anonymous_bytes == pytest.approx(came_back, abs=4e6)
+    assert before - first - 4e6 <= release.memory.anonymous_bytes <= before - lowest + 4e6
     assert release.weights_bytes == pytest.approx(197e6, rel=0.01)
     figures = summary(recorded.trace)
     assert [each["anonymous_bytes"] for each in figures["released"]] == [None, None]

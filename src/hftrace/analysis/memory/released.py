@@ -2,13 +2,13 @@
 
 When a model goes, nothing is read: what it held is freed in the midst of it. So the
 memory before is the last reading until then, and the memory after is the lowest one
-from then until the program is recorded to do something else, or until a second has passed.
-Whatever else the program did meanwhile is in it.
+from then until it is freed. Whatever else the program did meanwhile is in it.
 
 What came back is told of one model only where it was seen of that one: the memory was read
 after it was freed, and before the next one went. Models without such a reading between them are
 told together. That a model is freed shows in one of two ways: the thread that let go of it has
-begun or ended something else, or the process has stopped shrinking.
+begun or ended something else, or the process has stopped shrinking. Where neither was seen before the
+program was recorded to do something else, or ended, or within a second, the memory after is not known.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from hftrace.analysis.memory.peaks import SLACK, SLACK_BYTES
 from hftrace.analysis.memory.readings import DeviceReading, Reading, device_readings, host_readings
 from hftrace.analysis.once import once
 from hftrace.analysis.time.load_names import load_names
+from hftrace.analysis.time.session import session_bounds
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
@@ -179,6 +180,9 @@ class _Process:
             for row, phase in enumerate(index.phases)
             if index.lanes[row].pid == pid and phase not in ("collect", "release")
         ]
+        bounds = session_bounds(trace)
+        # What the interpreter frees at its end is no model's.
+        self._ended = bounds.end_ns if bounds.known else None
         self._begun = sorted((index.starts[row], row) for row in rows)
         self._edges: dict[int, list[int]] = {}
         """When each thread began and ended something."""
@@ -193,7 +197,7 @@ class _Process:
         starts = self._index.starts
         groups = [[rows[0]]]
         for row in rows[1:]:
-            if self._is_freed(groups[-1], starts[row]):
+            if self._until_freed(groups[-1], starts[row]):
                 groups.append([])
             groups[-1].append(row)
         following = [starts[group[0]] for group in groups[1:]]
@@ -210,12 +214,12 @@ class _Process:
         first, last = starts[group[0]], starts[group[-1]]
         at = bisect.bisect_right(self._begun, (last, len(self._index.phases)))
         following = self._begun[at] if at < len(self._begun) else None
-        ends = [last + MOST_NS, until, following[0] if following is not None else None]
+        ends = [last + MOST_NS, until, self._ended, following[0] if following is not None else None]
         end = min(time for time in ends if time is not None)
-        if last - first > MOST_NS or not self._is_freed(group, end):
+        later = [] if last - first > MOST_NS else self._until_freed(group, end)
+        if not later:
             return Memory()
         before = self._last_before(first)
-        later = self._between(last, end)
         after = min(later, key=lambda reading: reading.total_bytes)
         levels = {name: _level(taken, first) for name, taken in self._devices.items()}
         # Devices are only asked at the edges of spans: they are where a load begins.
@@ -230,18 +234,22 @@ class _Process:
             device_sizes(next_facts.get("device_allocated_start_bytes")) if began_next else {},
         )
 
-    def _is_freed(self, group: Sequence[int], until: int) -> bool:
-        """Says whether memory was read when all models of a group were freed, until a time."""
+    def _until_freed(self, group: Sequence[int], until: int) -> list[Reading]:
+        """Returns what was read from when a group's models went until they were freed.
+
+        Nothing where that was not seen until a time.
+        """
         last: dict[int, int] = {}
         for row in group:
             last[self._index.lanes[row].thread] = self._index.starts[row]
-        since = max(last.values())
-        later = self._between(since, until)
+        later = self._between(max(last.values()), until)
         free = [self._next_edge(thread, time) for thread, time in last.items()]
         done = [time for time in free if time is not None]
-        if len(done) == len(free) and any(reading.time_ns >= max(done) for reading in later):
-            return True
-        return _has_settled(later)
+        numbers = [_settled(later)]
+        if len(done) == len(free):
+            numbers.append(next((at for at, each in enumerate(later) if each.time_ns >= max(done)), None))
+        number = min((number for number in numbers if number is not None), default=None)
+        return [] if number is None else later[: number + 1]
 
     def _next_edge(self, thread: int, time: int) -> int | None:
         """Returns when a thread began or ended something next: what it was freeing is free then."""
@@ -259,17 +267,17 @@ class _Process:
         return self._readings[at - 1] if at and self._times[at - 1] >= time - MOST_NS else None
 
 
-def _has_settled(readings: Sequence[Reading]) -> bool:
-    """Says whether a process has not shrunk for long enough, at any time of these readings."""
+def _settled(readings: Sequence[Reading]) -> int | None:
+    """Returns the number of the reading by which a process has not shrunk for long enough; None for none."""
     since: int | None = None
     most = 0
-    for reading in readings:
+    for number, reading in enumerate(readings):
         if since is None or reading.total_bytes < most - SLACK_BYTES:
             since, most = reading.time_ns, reading.total_bytes
         most = max(most, reading.total_bytes)
         if reading.time_ns - since >= QUIET_NS:
-            return True
-    return False
+            return number
+    return None
 
 
 def _weights(trace: Trace) -> dict[int, int]:

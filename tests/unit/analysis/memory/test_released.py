@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from handmade import GB, MAIN, MB, Builder
+from handmade import GB, MAIN, MB, MS, Builder
 from hftrace.analysis.memory.released import facts, releases
 from hftrace.analysis.time.ready import readiness
 from hftrace.render.released import released_words
@@ -134,6 +134,27 @@ def test_more_than_the_weights_is_said_to_be_more():
     assert released_words(several(samples)) == (
         "Llama of loads 1, 2: 500 MB anonymous came back together, more than their 200 MB of weights"
     )
+
+
+def test_what_is_freed_when_it_has_settled_is_not_its_own():
+    levels = [(190, GB), (220, GB - 40 * MB), (280, GB - 40 * MB), (400, GB - 300 * MB), (480, GB - 300 * MB)]
+    words = released_words(several(levels, (200, 1900)))
+    assert words.startswith("Llama of load 1: 40.0 MB anonymous came back; ")
+
+
+def test_what_the_interpreter_frees_at_its_end_is_no_models():
+    def ending(*levels):
+        made = Builder()
+        first = made.span(None, "load", "A", 0, 100, "A.from_pretrained")
+        made.span(None, "release", "Llama", 200, 200, attributes={"of_load": first})
+        made.header["session"] = {"start_ns": 0, "end_ns": 300 * MS}
+        for time, size in levels:
+            made.sample(time, size, 0)
+        return released_words(made.trace())
+
+    gone = (310, GB // 2), (400, GB // 2)
+    assert ending((190, GB), (220, GB), (290, GB), *gone) == "Llama of load 1: nothing came back"
+    assert ending((190, GB), (290, GB), *gone) == "Llama of load 1: memory not known"
 
 
 def test_a_device_is_asked_where_the_next_load_begins():
