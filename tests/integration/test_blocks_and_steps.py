@@ -1,7 +1,8 @@
-"""A block in a program that is recorded already: what hftrace does for the one is not the other's program."""
+"""Blocks in a program that is recorded already, and steps that wait: whose time is whose."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -75,3 +76,20 @@ def test_each_recording_around_it_has_it_once_and_those_beside_it_none(folder):
     # It is around the second one as well.
     assert [name for name, _ in steps(one.trace)] == [BEGINS, BEGINS, ENDS, BEGINS, ENDS, ENDS]
     assert steps(three.trace) == []
+
+
+def test_a_coroutine_that_loads_in_a_thread_waits_for_it(folder):
+    async def start():
+        with hftrace.step("models"):
+            model = await asyncio.to_thread(load, folder)
+            await asyncio.sleep(0.05)
+        return model
+
+    with hftrace.trace(None) as recorded:
+        assert asyncio.run(start()) is not None
+    (one,) = recorded.trace.loads
+    (step,) = [span for span in recorded.trace.spans if span.phase == "step"]
+    assert one.thread != step.thread
+    (part,) = [part for part in parts(recorded.trace) if part.kind == "step"]
+    assert part.duration_ns == (step.end_ns - step.start_ns) - (one.end_ns - one.start_ns)
+    assert part.duration_ns >= 50e6
