@@ -8,7 +8,7 @@ import re
 import pytest
 
 import handmade
-from handmade import MAIN, MS, Builder
+from handmade import MAIN, MS, PID, Builder
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time import session
@@ -98,6 +98,22 @@ def test_a_step_that_waits_for_a_load_on_another_thread_is_not_what_that_took():
     made.span(None, "step", "beside it", 100, 900, **called(11))
     made.span(None, "load", "Llama", 50, 500, thread=MAIN + 1, **called(13))
     assert [part for part in kinds(made.trace()) if part[0] == "step"] == [("step", "beside it", 800)]
+
+
+def test_of_several_processes_it_is_said_whose_phases_are_shown_and_what_is_a_sum():
+    def program(*pids):
+        made = built(command="run")
+        for pid in pids:
+            made.span(None, "import", "import torch", 100, 600, pid=pid, **called(1))
+            made.span(None, "load", "Llama", 600, 900, pid=pid, **called(2))
+        return made.trace()
+
+    two = program(PID, PID + 1)
+    assert ": imports 1.00 s over all processes, 2 loads 300 ms" in took_words(two)
+    assert f"phases of process {PID}\n" in shown(two, "summary")
+    alone = program(PID)
+    assert "over all" not in took_words(alone)
+    assert "phases of" not in shown(alone, "summary")
 
 
 def test_stretches_are_named_by_both_of_their_ends():
