@@ -8,21 +8,24 @@ from hftrace.render.text import clean
 from hftrace.schema.trace import Trace
 
 MAX_NAMED = 3
+UNKNOWN = "memory not known"
 
 
 def released_words(trace: Trace) -> str:
     """Returns which models the program has let go of, and what came back; empty where it has kept all."""
+    told = [(each.models, came_back(each)) for each in releases(trace)]
     words: list[str] = []
     left = MAX_NAMED
-    found = releases(trace)
-    for number, each in enumerate(found):
-        if left < len(each.models) and words:
-            more = sum(len(release.models) for release in found[number:])
+    known = [(models, text) for models, text in told if text != UNKNOWN]
+    for number, (models, text) in enumerate(known):
+        if left < len(models) and words:
+            more = sum(len(others) for others, _ in known[number:])
             words.append(f"{units.count(more, 'more model')}: --view tree")
             break
-        words.append(f"{_who(each.models)}: {came_back(each)}")
-        left -= len(each.models)
-    return "; ".join(words)
+        words.append(f"{_who(models)}: {text}")
+        left -= len(models)
+    unknown = tuple(model for models, text in told if text == UNKNOWN for model in models)
+    return "; ".join([*words, *([f"{_who(unknown)}: {UNKNOWN}"] if unknown else [])])
 
 
 def came_back(release: Release) -> str:
@@ -41,7 +44,7 @@ def came_back(release: Release) -> str:
         more = f", more than {its}" if release.is_more_than_the_weights else ""
         return f"{', '.join(parts)} came back{together}{more}"
     if memory.anonymous_bytes is None or memory.file_bytes is None:
-        return f"memory not known{together and ' of each'}"
+        return UNKNOWN
     return f"nothing came back{together}"
 
 

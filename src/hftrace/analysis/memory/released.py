@@ -8,7 +8,8 @@ What came back is told of one model only where it was seen of that one: the memo
 after it was freed, and before the next one went. Models without such a reading between them are
 told together. That a model is freed shows in one of two ways: the thread that let go of it has
 begun or ended something else, or the process has stopped shrinking. Where neither was seen before the
-program was recorded to do something else, or ended, or within a second, the memory after is not known.
+program was recorded to do something else, or ended, or within a second, the memory after is not known;
+nor is it where another thread was loading meanwhile.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from hftrace.analysis.memory.holding import ELSEWHERE
 from hftrace.analysis.memory.peaks import SLACK, SLACK_BYTES
 from hftrace.analysis.memory.readings import DeviceReading, Reading, device_readings, host_readings
 from hftrace.analysis.once import once
-from hftrace.analysis.time.load_names import load_names
 from hftrace.analysis.time.session import session_bounds
+from hftrace.analysis.time.sources import load_of_span
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
@@ -121,7 +122,7 @@ def releases(trace: Trace) -> list[Release]:
             by_process.setdefault(index.lanes[row].pid, []).append(row)
     if not by_process:
         return []
-    numbers = {name.span: name.number for name in load_names(trace)}
+    numbers = load_of_span(trace)
     weights = _weights(trace)
     found = []
     for pid, rows in by_process.items():
@@ -170,6 +171,7 @@ class _Process:
     """
 
     def __init__(self, trace: Trace, pid: int) -> None:
+        self._pid = pid
         self._index = index = span_index(trace)
         self._attributes = trace.spans.column("attributes")
         self._readings = host_readings(trace).get(pid, [])
@@ -221,6 +223,8 @@ class _Process:
             return Memory()
         before = self._last_before(first)
         after = min(later, key=lambda reading: reading.total_bytes)
+        if self._loads_between(first if before is None else before.time_ns, after.time_ns):
+            return Memory()
         levels = {name: _level(taken, first) for name, taken in self._devices.items()}
         # Devices are only asked at the edges of spans: they are where a load begins.
         next_facts = _facts(self._attributes[following[1]]) if following is not None else {}
@@ -250,6 +254,15 @@ class _Process:
             numbers.append(next((at for at, each in enumerate(later) if each.time_ns >= max(done)), None))
         number = min((number for number in numbers if number is not None), default=None)
         return [] if number is None else later[: number + 1]
+
+    def _loads_between(self, since: int, until: int) -> bool:
+        """Says whether anything was loaded meanwhile, which takes memory as a model's end gives it back."""
+        index = self._index
+        return any(
+            index.starts[row] < until and index.ends[row] > since
+            for row in index.load_rows
+            if index.lanes[row].pid == self._pid
+        )
 
     def _next_edge(self, thread: int, time: int) -> int | None:
         """Returns when a thread began or ended something next: what it was freeing is free then."""

@@ -157,6 +157,47 @@ def test_what_the_interpreter_frees_at_its_end_is_no_models():
     assert ending((190, GB), (290, GB), *gone) == "Llama of load 1: memory not known"
 
 
+def test_while_another_thread_loads_nothing_is_known():
+    def beside(start, end):
+        made = Builder()
+        first = made.span(None, "load", "A", 0, 100, "A.from_pretrained")
+        made.span(None, "load", "B", start, end, "B.from_pretrained", thread=MAIN + 1)
+        made.span(None, "release", "Llama", 200, 200, attributes={"of_load": first})
+        for time, size in ((190, GB), (220, GB // 2), (280, GB // 2)):
+            made.sample(time, size, 0)
+        return released_words(made.trace())
+
+    for start, end in ((150, 400), (150, 195)):
+        assert beside(start, end) == "Llama of load 1: memory not known"
+    for start, end in ((150, 180), (300, 400)):
+        assert beside(start, end) == "Llama of load 1: 500 MB anonymous came back"
+
+
+def test_those_of_which_nothing_is_known_are_one_phrase_behind_the_others():
+    made = Builder()
+    for number in range(6):
+        load = made.span(None, "load", "A", number * 10, number * 10 + 5, "A.from_pretrained")
+        at = 200 + 2_000 * number
+        made.span(None, "release", "Llama", at, at, attributes={"of_load": load})
+    # When the fourth has long been gone, and around the fifth.
+    for time, size in ((8_000, GB), (8_190, GB), (8_220, GB // 2), (8_280, GB // 2)):
+        made.sample(time, size, 0)
+    made.sample(6_900, GB, 0)
+    made.sample(6_990, GB, 0)
+    assert released_words(made.trace()) == (
+        "Llama of load 5: 500 MB anonymous came back; Llama of loads 1, 2, 3 and 2 more: memory not known"
+    )
+
+
+def test_the_model_of_a_pipeline_is_of_its_load():
+    made = Builder()
+    made.span(None, "load", "A", 0, 10, "A.from_pretrained")
+    pipeline = made.span(None, "load", "pipeline", 20, 100, "pipeline")
+    inner = made.span(pipeline, "load", "Llama", 30, 90, "Llama.from_pretrained")
+    made.span(None, "release", "Llama", 200, 200, attributes={"of_load": inner})
+    assert released_words(made.trace()) == "Llama of load 2: memory not known"
+
+
 def test_a_device_is_asked_where_the_next_load_begins():
     trace = session([(190, GB, 0), (230, GB, 0), (290, GB, 0)], device=5 * GB)
     (release,) = releases(trace)
