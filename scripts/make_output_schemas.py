@@ -311,9 +311,7 @@ SUMMARY = record(
                 }
             )
         ),
-        "released": array(
-            record({**fields_of(Released), "together_with": array(INTEGER), **RELEASED_MEMORY})
-        ),
+        "released": array(record({**fields_of(Released), "together": BOOLEAN, **RELEASED_MEMORY})),
         "released_together": array(
             record({"spans": array(INTEGER), "weights_bytes": nullable(INTEGER), **RELEASED_MEMORY})
         ),

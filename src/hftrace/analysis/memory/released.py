@@ -23,8 +23,9 @@ from hftrace.analysis.memory.holding import ELSEWHERE
 from hftrace.analysis.memory.peaks import SLACK, SLACK_BYTES
 from hftrace.analysis.memory.readings import DeviceReading, Reading, device_readings, host_readings
 from hftrace.analysis.once import once
+from hftrace.analysis.time.load_names import load_groups, load_names
+from hftrace.analysis.time.reading import merge
 from hftrace.analysis.time.session import session_bounds
-from hftrace.analysis.time.sources import load_of_span
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.values import integer
 from hftrace.schema.trace import Trace
@@ -122,7 +123,7 @@ def releases(trace: Trace) -> list[Release]:
             by_process.setdefault(index.lanes[row].pid, []).append(row)
     if not by_process:
         return []
-    numbers = load_of_span(trace)
+    numbers = _numbers(trace)
     weights = _weights(trace)
     found = []
     for pid, rows in by_process.items():
@@ -151,9 +152,7 @@ def facts(trace: Trace) -> dict[str, Any]:
         spans = [model.span for model in release.models]
         together = len(spans) > 1
         memory = Memory() if together else release.memory
-        for model in release.models:
-            others = [span for span in spans if span != model.span]
-            models.append({**model._asdict(), "together_with": others, **memory.to_json()})
+        models += [{**model._asdict(), "together": together, **memory.to_json()} for model in release.models]
         if together:
             groups.append(
                 {"spans": spans, "weights_bytes": release.weights_bytes, **release.memory.to_json()}
@@ -171,7 +170,6 @@ class _Process:
     """
 
     def __init__(self, trace: Trace, pid: int) -> None:
-        self._pid = pid
         self._index = index = span_index(trace)
         self._attributes = trace.spans.column("attributes")
         self._readings = host_readings(trace).get(pid, [])
@@ -182,6 +180,9 @@ class _Process:
             for row, phase in enumerate(index.phases)
             if index.lanes[row].pid == pid and phase not in ("collect", "release")
         ]
+        loads = [row for row in index.load_rows if index.lanes[row].pid == pid]
+        self._loading = merge((index.starts[row], index.ends[row]) for row in loads)
+        """When anything was loaded, in order."""
         bounds = session_bounds(trace)
         # What the interpreter frees at its end is no model's.
         self._ended = bounds.end_ns if bounds.known else None
@@ -196,12 +197,15 @@ class _Process:
 
     def groups(self, rows: Sequence[int]) -> list[tuple[list[int], int | None]]:
         """Returns releases in order, those together that nothing tells apart, and when the next one is."""
-        starts = self._index.starts
-        groups = [[rows[0]]]
-        for row in rows[1:]:
-            if self._until_freed(groups[-1], starts[row]):
+        starts, lanes = self._index.starts, self._index.lanes
+        groups: list[list[int]] = []
+        last: dict[int, int] = {}
+        for row in rows:
+            if not groups or self._until_freed(last, starts[row]):
                 groups.append([])
+                last = {}
             groups[-1].append(row)
+            last[lanes[row].thread] = starts[row]
         following = [starts[group[0]] for group in groups[1:]]
         return list(zip(groups, [*following, None], strict=True))
 
@@ -218,7 +222,8 @@ class _Process:
         following = self._begun[at] if at < len(self._begun) else None
         ends = [last + MOST_NS, until, self._ended, following[0] if following is not None else None]
         end = min(time for time in ends if time is not None)
-        later = [] if last - first > MOST_NS else self._until_freed(group, end)
+        threads = {self._index.lanes[row].thread: starts[row] for row in group}
+        later = [] if last - first > MOST_NS else self._until_freed(threads, end)
         if not later:
             return Memory()
         before = self._last_before(first)
@@ -238,14 +243,13 @@ class _Process:
             device_sizes(next_facts.get("device_allocated_start_bytes")) if began_next else {},
         )
 
-    def _until_freed(self, group: Sequence[int], until: int) -> list[Reading]:
-        """Returns what was read from when a group's models went until they were freed.
+    def _until_freed(self, last: dict[int, int], until: int) -> list[Reading]:
+        """Returns what was read from when models went until they were freed; nothing if that was not seen.
 
-        Nothing where that was not seen until a time.
+        Args:
+            last: When each thread let go of the last of them.
+            until: What is read later is not looked at.
         """
-        last: dict[int, int] = {}
-        for row in group:
-            last[self._index.lanes[row].thread] = self._index.starts[row]
         later = self._between(max(last.values()), until)
         free = [self._next_edge(thread, time) for thread, time in last.items()]
         done = [time for time in free if time is not None]
@@ -257,12 +261,8 @@ class _Process:
 
     def _loads_between(self, since: int, until: int) -> bool:
         """Says whether anything was loaded meanwhile, which takes memory as a model's end gives it back."""
-        index = self._index
-        return any(
-            index.starts[row] < until and index.ends[row] > since
-            for row in index.load_rows
-            if index.lanes[row].pid == self._pid
-        )
+        at = bisect.bisect_right(self._loading, since, key=lambda stretch: stretch[1])
+        return at < len(self._loading) and self._loading[at][0] < until
 
     def _next_edge(self, thread: int, time: int) -> int | None:
         """Returns when a thread began or ended something next: what it was freeing is free then."""
@@ -291,6 +291,17 @@ def _settled(readings: Sequence[Reading]) -> int | None:
         if reading.time_ns - since >= QUIET_NS:
             return number
     return None
+
+
+def _numbers(trace: Trace) -> dict[int, int]:
+    """Returns the place of each load among the session's, by its span; those in one are of that one."""
+    index = span_index(trace)
+    return {
+        index.ids[row]: name.number
+        for name, rows in zip(load_names(trace), load_groups(trace), strict=True)
+        for row in index.walk(rows)
+        if index.phases[row] == "load"
+    }
 
 
 def _weights(trace: Trace) -> dict[int, int]:

@@ -6,6 +6,7 @@ model. Between them lie stretches that nobody recorded. These are named by
 where the caller's own code was at both ends of them.
 """
 
+import bisect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -289,13 +290,13 @@ def _loads_elsewhere(trace: Trace, row: int) -> int:
     """
     index = span_index(trace)
     lane, (start, end) = index.lanes[row], index.bounds(row)
+    rows = index.load_rows  # in order of time
+    first = bisect.bisect_left(rows, start, key=lambda load: index.starts[load])
+    until = bisect.bisect_right(rows, end, key=lambda load: index.starts[load])
     loads = [
         (index.starts[load], index.ends[load])
-        for load in index.load_rows
-        if index.lanes[load].pid == lane.pid
-        and index.lanes[load] != lane
-        and start <= index.starts[load]
-        and index.ends[load] <= end
+        for load in rows[first:until]
+        if index.lanes[load].pid == lane.pid and index.lanes[load] != lane and index.ends[load] <= end
     ]
     if not loads:
         return 0

@@ -95,7 +95,7 @@ def test_several_between_two_readings_are_told_together_and_none_of_them_alone()
     told = "Llama of loads 1, 2: 200 MB anonymous came back together"
     assert released_words(trace) == told
     figures = facts(trace)
-    assert [each["together_with"] for each in figures["released"]] == [[4], [3]]
+    assert [each["together"] for each in figures["released"]] == [True, True]
     assert all(each["anonymous_bytes"] is None for each in figures["released"])
     (together,) = figures["released_together"]
     assert (together["spans"], together["anonymous_bytes"], together["weights_bytes"]) == (
@@ -123,7 +123,7 @@ def test_those_that_were_seen_apart_are_told_apart():
     apart = "Llama of load 1: 40.0 MB anonymous came back; Llama of load 2: 160 MB anonymous came back"
     assert released_words(trace) == apart
     assert facts(trace)["released_together"] == []
-    assert [each["together_with"] for each in facts(trace)["released"]] == [[], []]
+    assert [each["together"] for each in facts(trace)["released"]] == [False, False]
 
 
 def test_more_than_the_weights_is_said_to_be_more():
