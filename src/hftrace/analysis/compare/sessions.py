@@ -87,15 +87,23 @@ def _between(trace: Trace, places: Places) -> Iterator[tuple[Part, int]]:
     found = stretches(trace)
     ends = [short(place) for each in found for place in (each.after, each.before)]
     since, until = list(ends), list(ends)
+    # Whether there is nothing but the end behind a place, that others have.
+    last = [False] * len(ends)
     for number in range(1, len(ends)):
         if not places.is_common(ends[number]):
             since[number] = since[number - 1]
-    for number in reversed(range(len(ends) - 1)):
-        if not places.is_common(ends[number]):
-            until[number] = until[number + 1]
+    for number in reversed(range(len(ends))):
+        if number == len(ends) - 1:
+            last[number] = found[-1].last
+        elif not places.is_common(ends[number]):
+            until[number], last[number] = until[number + 1], last[number + 1]
     for number, each in enumerate(found):
-        after, before = places.called(since[2 * number]), places.called(until[2 * number + 1])
-        yield _key(OUTSIDE, "", after, before, each.last), each.duration_ns
+        start, end = 2 * number, 2 * number + 1
+        after, before, at_end = since[start], until[end], each.last or last[end]
+        if not (places.is_common(after) and places.is_common(before)) or after is before is None:
+            # There is none on this side: programs that have little in common keep their own places.
+            after, before, at_end = ends[start], ends[end], each.last
+        yield _key(OUTSIDE, "", places.called(after), places.called(before), at_end), each.duration_ns
 
 
 def same_places(groups: Sequence[Sequence[Trace]], names: Sequence[str]) -> list[dict[int, Places]]:

@@ -10,9 +10,9 @@ from handmade import MS
 from handmade_loads import Session
 from hftrace.analysis.compare.comparison import compare
 from hftrace.analysis.compare.load_words import load_words
-from hftrace.analysis.compare.places import Place, paired, places_of
+from hftrace.analysis.compare.places import Place, Places, paired, places_of
 from hftrace.analysis.compare.ranking import NAMES, ranking
-from hftrace.analysis.compare.sessions import session_ns
+from hftrace.analysis.compare.sessions import session_ns, session_parts
 from hftrace.render.compare.options import CompareOptions
 from hftrace.render.compare.session import draw
 
@@ -106,6 +106,20 @@ def test_a_call_that_was_added_or_removed_is_all_that_shows(at, call):
     found = changes(more, PROGRAM)
     assert [each for each in found if each[0] != "outside"] == [(*call, -50)]
     assert len(found) == 2
+
+
+def test_a_call_that_was_added_at_the_end_leaves_one_end():
+    more = [*PROGRAM, (SAVE, "Model.save_pretrained", 60, "<module>")]
+    (difference,) = compare([("before", [run(PROGRAM)]), ("after", [run(more)])]).differences
+    (part,) = [each for each in difference.session if each.part.last]
+    assert (part.part.after, part.before_ns // MS, part.after_ns // MS) == ("service.py:20", 50, 100)
+
+
+def test_programs_that_have_nothing_in_common_keep_their_places():
+    trace = run(PROGRAM)
+    apart = session_parts(trace, Places(common=frozenset()))
+    assert apart == session_parts(trace)
+    assert sum(apart.values()) == session_ns(trace)
 
 
 def test_a_line_that_another_call_has_now_is_not_that_call():
