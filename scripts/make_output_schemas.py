@@ -29,7 +29,7 @@ from hftrace.analysis.findings.rules import Finding
 from hftrace.analysis.ledger.merges import Merge
 from hftrace.analysis.memory.composition import Part
 from hftrace.analysis.memory.pinned import Pinned
-from hftrace.analysis.memory.released import Released
+from hftrace.analysis.memory.released import Memory, Released
 from hftrace.analysis.memory.usage import DeviceReading, Reading, State
 from hftrace.analysis.plan.against import Difference
 from hftrace.analysis.ranks.each import RankFacts
@@ -273,6 +273,13 @@ CHILDREN = record(
         "kinds": array(record({"how": STRING, "name": nullable(STRING), "count": INTEGER})),
     }
 )
+RELEASED_MEMORY = {
+    **fields_of(Memory),
+    "anonymous_bytes": nullable(INTEGER),
+    "file_bytes": nullable(INTEGER),
+    "device_bytes": mapping(INTEGER),
+}
+
 SUMMARY = record(
     {
         "model": ANY,
@@ -304,15 +311,9 @@ SUMMARY = record(
                 }
             )
         ),
-        "released": array(
-            record(
-                {
-                    **fields_of(Released),
-                    "anonymous_bytes": nullable(INTEGER),
-                    "file_bytes": nullable(INTEGER),
-                    "device_bytes": mapping(INTEGER),
-                }
-            )
+        "released": array(record({**fields_of(Released), "together": BOOLEAN, **RELEASED_MEMORY})),
+        "released_together": array(
+            record({"spans": array(INTEGER), "weights_bytes": nullable(INTEGER), **RELEASED_MEMORY})
         ),
         "phases": mapping(INTEGER),
         "loads": array(LOAD),

@@ -10,7 +10,7 @@ import weakref
 import pytest
 
 import hftrace
-from hftrace.analysis.memory.released import released
+from hftrace.analysis.memory.released import releases
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time.ready import readiness
 from hftrace.record.recorder import Recorder
@@ -19,6 +19,9 @@ from hftrace.synth import plan, write
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+VERSION = tuple(map(int, transformers.__version__.split(".")[:2]))
+WIDE = {"dtype" if VERSION >= (4, 56) else "torch_dtype": torch.float32}
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("default")]
 
@@ -30,8 +33,12 @@ def folder(tmp_path_factory):
     return place
 
 
-def load(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(folder)
+def load(folder, **keywords):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **keywords)
+
+
+def released(trace):
+    return [model for each in releases(trace) for model in each.models]
 
 
 def test_one_after_the_other_each_is_told(folder):
@@ -121,3 +128,69 @@ def test_a_recording_that_is_over_is_let_go_too(folder):
     for _ in range(3):
         block()
     assert recorders() == before
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """Models of 40 MB and of 157 MB in float32."""
+    place = tmp_path_factory.mktemp("sizes")
+    for size in ("20MB", "80MB"):
+        write(plan("llama-2-7b", size=size), place / size)
+    return [place / "20MB", place / "80MB"]
+
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+
+
+def in_one_statement(models):
+    first, second = models
+    models.clear()
+    del first, second
+
+
+def in_a_cycle(models):
+    models[0].other, models[1].other = models[1], models[0]
+    models.clear()
+    gc.collect()
+
+
+def on_threads(models):
+    threads = [threading.Thread(target=models.pop) for _ in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("let_go", [list.clear, in_one_statement, in_a_cycle, on_threads])
+def test_what_came_back_of_several_is_never_told_of_one(sizes, let_go):
+    with hftrace.trace(None) as recorded:
+        models = [load(each, **WIDE) for each in sizes]
+        gc.collect()
+        time.sleep(0.2)
+        before = resident()
+        let_go(models)
+        first = lowest = resident()
+        for _ in range(30):  # what the allocator gives back, it may give back later
+            time.sleep(0.01)
+            lowest = min(lowest, resident())
+    assert before - first > 100e6
+    (release,) = releases(recorded.trace)
+    assert {model.number for model in release.models} == {1, 2}
+    assert before - first - 4e6 <= release.memory.anonymous_bytes <= before - lowest + 4e6
+    assert release.weights_bytes == pytest.approx(197e6, rel=0.01)
+    figures = summary(recorded.trace)
+    assert [each["anonymous_bytes"] for each in figures["released"]] == [None, None]
+    assert released_words(recorded.trace).endswith("came back together")
+
+
+def test_something_else_that_was_freed_is_seen_to_be_more(sizes):
+    with hftrace.trace(None) as recorded:
+        model = load(sizes[0], **WIDE)
+        other = torch.ones(50_000_000)
+        time.sleep(0.2)
+        del model, other
+        time.sleep(0.3)
+    assert released_words(recorded.trace).endswith("came back, more than its 40.0 MB of weights")

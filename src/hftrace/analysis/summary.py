@@ -8,9 +8,9 @@ from hftrace.analysis.children import unrecorded_children
 from hftrace.analysis.findings.registry import findings
 from hftrace.analysis.findings.silence import claimed, doubts
 from hftrace.analysis.load_facts import file_facts, loads, weight_facts
+from hftrace.analysis.memory import released
 from hftrace.analysis.memory.facts import memory_facts
 from hftrace.analysis.memory.peaks import memory_peaks, unmeasured_devices
-from hftrace.analysis.memory.released import released
 from hftrace.analysis.time.efficiency import efficiency
 from hftrace.analysis.time.generation import generation_facts
 from hftrace.analysis.time.instead import seen_instead
@@ -77,7 +77,7 @@ def summary(trace: Trace) -> dict[str, Any]:
         "parts": [part.to_json() for part in parts(trace)],
         **_after_load(trace),
         "generation": generation_facts(trace),
-        "released": [each.to_json() for each in released(trace)],
+        **released.facts(trace),
         "phases": phase_times(trace),
         "stages": [stage.facts() for stage in stages(trace)],
         "efficiency": reached.facts()

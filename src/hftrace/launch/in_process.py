@@ -132,6 +132,7 @@ class Recording:
             self._take_back("interrupted")
             raise
 
+    @session.beside("hftrace.trace begins")
     def _begin(self) -> None:
         reason = gil.refusal()
         if reason is not None:
@@ -142,10 +143,7 @@ class Recording:
             self._directory = Path(tempfile.mkdtemp(prefix=BLOCK_PREFIX))
             facts = {"command": "trace", "argv": redact_arguments(sys.argv)}
             self._tracer = Tracer(
-                self._directory,
-                rank=self._rank.number,
-                exact_peaks=self._exact_peaks,
-                facts=facts,
+                self._directory, rank=self._rank.number, exact_peaks=self._exact_peaks, facts=facts
             )
         except BaseException as error:
             if self._directory is not None:
@@ -179,6 +177,7 @@ class Recording:
             return
         shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder, self._code)
 
+    @session.beside("hftrace.trace ends")
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -16,6 +16,7 @@ from hftrace.analysis.time.session import (
     session_wall_ns,
     unrecorded_ns,
 )
+from hftrace.analysis.time.spans import span_index
 from hftrace.render.text import DIM, PLAIN, Line, fit, phase_letter, phase_style, width_of
 from hftrace.schema.trace import Trace
 
@@ -39,9 +40,9 @@ def bars(trace: Trace, width: int) -> Iterable[Line]:
     names = [phase for phase, _ in shown]
     label_width = min(17, max(LEAST_LABEL, *(width_of(name) for name in names)))
     room = max(4, width - label_width - 20)
-    rank = told_rank(trace)
-    if rank is not None:
-        yield [(f"phases of rank {rank}", DIM)]
+    whose = _whose(trace)
+    if whose:
+        yield [(f"phases of {whose}", DIM)]
     for name, (phase, spent) in zip(names, shown, strict=True):
         share = spent / session_wall_ns(trace)
         yield [
@@ -63,6 +64,15 @@ def bars(trace: Trace, width: int) -> Iterable[Line]:
             (fit(units.duration(spent), 11, "right"), DIM),
             (fit(units.share(spent / session_wall_ns(trace)), 6, "right"), DIM),
         ]
+
+
+def _whose(trace: Trace) -> str:
+    """Returns the rank or the process that the phases are of, where there are several."""
+    rank, index = told_rank(trace), span_index(trace)
+    if rank is not None:
+        return f"rank {rank}"
+    several = len({lane.pid for lane in index.lanes}) > 1
+    return f"process {index.main_lane.pid}" if several and index.main_lane is not None else ""
 
 
 def _fitting_names(head: str, names: list[str], width: int) -> str:

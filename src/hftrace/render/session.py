@@ -106,8 +106,11 @@ def took_words(trace: Trace) -> str:
         kind = "after" if part.kind in follow else part.kind
         spent[kind] = spent.get(kind, 0) + part.duration_ns
     loads = len(span_index(trace).load_rows)
-    # Parts outside of loads are added up, and ranks do theirs at the same time.
-    added = " over all ranks" if len({lane.rank for lane in span_index(trace).lanes}) > 1 else ""
+    # Parts outside of loads are added up, and ranks and processes do theirs at the same time.
+    lanes = span_index(trace).lanes
+    several = "processes" if len({(lane.rank, lane.pid) for lane in lanes}) > 1 else ""
+    several = "ranks" if len({lane.rank for lane in lanes}) > 1 else several
+    added = f" over all {several}" if several else ""
     words = []
     if before := spent.pop("import", 0):
         words.append(f"imports{_where_imports(trace, before)} {units.duration(before)}{added}")

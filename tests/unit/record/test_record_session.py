@@ -118,7 +118,8 @@ def test_a_step_of_one_recording_alone():
             pass
         with hftrace.step("everyone's"):
             pass
-    assert set(steps(outer)) == {"outer's", "everyone's"}
+    own = {"hftrace.trace begins", "hftrace.trace ends"}  # of the inner one
+    assert set(steps(outer)) == {"outer's", "everyone's", *own}
     assert set(steps(inner)) == {"everyone's"}
     # It has ended: no more than a name.
     with outer.step("too late"):

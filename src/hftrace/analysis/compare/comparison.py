@@ -22,7 +22,13 @@ from hftrace.analysis.compare.caveats import Caveat, caveats
 from hftrace.analysis.compare.files import FileChange, file_changes
 from hftrace.analysis.compare.load_words import load_words_by_span
 from hftrace.analysis.compare.phase_verdicts import PhaseVerdict, phase_verdicts
-from hftrace.analysis.compare.sessions import SessionChange, part_facts, session_changes
+from hftrace.analysis.compare.sessions import (
+    SessionChange,
+    part_facts,
+    same_places,
+    session_changes,
+    session_ns,
+)
 from hftrace.analysis.compare.tensor_diff import TensorDiff
 from hftrace.analysis.compare.variants import METRICS, RETURNED, Variant, load_phases
 from hftrace.analysis.compare.verdicts import NEGLIGIBLE, Judgement, judge
@@ -220,6 +226,9 @@ def compare(groups: Sequence[tuple[str, Sequence[Trace]]], baseline: str | None 
             f"no load of the baseline {made[0].name} succeeded ({units.count(number, 'trace')}): "
             "choose another one with --baseline"
         )
+    runs = [[run for run in variant.successful if session_ns(run) is not None] for variant in made]
+    for variant, places in zip(made, same_places(runs, [variant.name for variant in made]), strict=True):
+        variant.places = places
     return Comparison(made, [Difference(made[0], variant) for variant in made[1:]], caveats(made))
 
 

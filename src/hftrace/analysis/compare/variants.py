@@ -14,7 +14,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
-from hftrace.analysis.compare.sessions import session_ns, session_parts
+from hftrace.analysis.compare.places import Places
+from hftrace.analysis.compare.sessions import ALL, session_ns, session_parts
 from hftrace.analysis.memory.composition import composition, main_load
 from hftrace.analysis.memory.peaks import SLACK_BYTES, memory_peaks
 from hftrace.analysis.time.efficiency import efficiency
@@ -150,6 +151,8 @@ class Variant:
         self.runs = list(runs)
         self.successful = [run for run in runs if succeeded(run)]
         """The runs that have figures."""
+        self.places: dict[int, Places] = {}
+        """What the places of its runs are called in a comparison, by the ``id`` of the run."""
 
     @classmethod
     def of(cls, name: str, traces: Sequence[Trace]) -> Variant:
@@ -197,7 +200,11 @@ class Variant:
     @cached_property
     def session_parts(self) -> dict[Part, int]:
         """What the session of the run in the middle by its wall time went into, in ns; they add up to it."""
-        return _typical_parts(self.successful, session_ns, session_parts)
+
+        def parts(trace: Trace) -> dict[Part, int]:
+            return session_parts(trace, self.places.get(id(trace), ALL))
+
+        return _typical_parts(self.successful, session_ns, parts)
 
     @cached_property
     def memory_parts(self) -> dict[tuple[str, str], MemoryPart]:

@@ -12,6 +12,7 @@ from hftrace.analysis.ledger.tensors import FROM_CHECKPOINT
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.time.fetched import never_opened, spared_by
 from hftrace.analysis.time.phases import loads_wall_ns
+from hftrace.analysis.time.sources import load_of_span
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import weight_files
 from hftrace.schema.trace import Trace
@@ -75,19 +76,24 @@ def loaded_twice(trace: Trace) -> Iterator[Finding]:
     """R23: several loads of one session that read the same tensors of the same files."""
     if len(model_loads(trace)) < 2:
         return
-    paths = {(file.rank, file.name): file.path or file.source for file in weight_files(trace)}
-    sources: dict[frozenset[tuple[object, ...]], list[int]] = defaultdict(list)
+    index, places = span_index(trace), _places(trace)
+    # Another process has no model that could be handed on.
+    sources: dict[tuple[int, frozenset[tuple[object, ...]]], list[int]] = defaultdict(list)
     names, keys, ranks = (trace.tensors.column(name) for name in ("file", "keys", "rank"))
     provenances = trace.tensors.column("provenance")
     for load in model_loads(trace):
-        read = frozenset(
-            (ranks[row], names[row], paths.get((ranks[row], names[row])), *keys[row])
-            for row in load.rows
-            if names[row] and keys[row] and provenances[row] in FROM_CHECKPOINT
-        )
-        if read:
-            sources[read].append(load.span)
-    index = span_index(trace)
+        number = load_of_span(trace).get(load.span)
+        rows = [row for row in load.rows if names[row] and keys[row] and provenances[row] in FROM_CHECKPOINT]
+        paths = {
+            (rank, name): {name}  # where a process read files of one name, the ledger has whole paths
+            if _rooted(name)
+            else places.get((number, rank, name)) or places.get((None, rank, name), set())
+            for rank, name in {(ranks[row], names[row]) for row in rows}
+        }
+        if not rows or any(len(known) != 1 for known in paths.values()):
+            continue  # of two files of one name it may be either
+        read = frozenset((*paths[ranks[row], names[row]], *keys[row]) for row in rows)
+        sources[index.lanes[index.row_of[load.span]].pid, read].append(load.span)
     for loads in sources.values():
         again = [index.row_of[span] for span in loads[1:] if span in index.row_of]
         spent = sum(index.wall_ns(row) for row in again)
@@ -97,7 +103,7 @@ def loaded_twice(trace: Trace) -> Iterator[Finding]:
             "R23",
             "loaded-twice",
             f"The same weights were loaded {len(loads):,} times",
-            f"{units.count(len(loads), 'load')} read the same tensors of the same files in one session; all "
+            f"{units.count(len(loads), 'load')} read the same tensors of the same files in one process; all "
             f"but the first took {units.duration(spent)}.",
             "Load once and hand the model on, or copy.deepcopy it, where no second copy from the files is "
             "meant.",
@@ -106,6 +112,26 @@ def loaded_twice(trace: Trace) -> Iterator[Finding]:
             numbers={"loads": len(loads), "spent_ns": spent},
             where=Where(spans=loads[:8]),
         )
+
+
+def _rooted(name: str) -> bool:
+    """Says whether the name of a file is a whole path."""
+    return name.startswith("/") or name[1:3] in (":/", ":\\")
+
+
+def _places(trace: Trace) -> dict[tuple[int | None, int, str], set[str]]:
+    """Returns the paths of weight files by the load that asked for them, rank and name; of all loads as None.
+
+    Models of one architecture have files of one name.
+    """
+    found: dict[tuple[int | None, int, str], set[str]] = defaultdict(set)
+    numbers = load_of_span(trace)
+    for file in weight_files(trace):
+        place, name = file.path or file.source, file.name.rpartition("/")[2]
+        for number in (numbers.get(file.asked_by) if file.asked_by is not None else None, None):
+            if place:
+                found[number, file.rank, name].add(place)
+    return dict(found)
 
 
 @rule(

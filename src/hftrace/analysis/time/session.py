@@ -6,6 +6,7 @@ model. Between them lie stretches that nobody recorded. These are named by
 where the caller's own code was at both ends of them.
 """
 
+import bisect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -247,7 +248,7 @@ def parts(trace: Trace) -> list[Part]:
     """Returns what lies outside of loads by name, the longest first.
 
     Spans of several threads at once are parts of their own, and each has all of its time. What hftrace
-    itself did in a step is not the step's.
+    itself did in a step is not the step's, and no load that ran in it on another thread is.
     """
     index = span_index(trace)
     names, statuses = trace.spans.column("name"), trace.spans.column("status")
@@ -260,7 +261,10 @@ def parts(trace: Trace) -> list[Part]:
         caller = text(noted.get("caller"))
         of_span = (index.phases[row], str(names[row]), caller, None, False, str(statuses[row]))
         spent = index.self_ns(row) if index.phases[row] in AROUND else index.wall_ns(row)
-        if row in in_steps(trace):
+        elsewhere = _loads_elsewhere(trace, row) if index.phases[row] == "step" else 0
+        if elsewhere:
+            spent -= elsewhere
+        elif row in in_steps(trace):
             found_in = in_steps(trace)[row]
             below.setdefault(of_span, []).extend(found_in.stretches)
             own, spent = own + found_in.own_ns, spent - found_in.own_ns
@@ -277,6 +281,28 @@ def parts(trace: Trace) -> list[Part]:
         for key, times in sums.items()
     ]
     return sorted(found, key=lambda part: -part.duration_ns)
+
+
+def _loads_elsewhere(trace: Trace, row: int) -> int:
+    """Returns the time of a step itself in which loads ran that began and ended in it, on other threads.
+
+    A coroutine that loads in a thread waits for it.
+    """
+    index = span_index(trace)
+    lane, (start, end) = index.lanes[row], index.bounds(row)
+    rows = index.load_rows  # in order of time
+    first = bisect.bisect_left(rows, start, key=lambda load: index.starts[load])
+    until = bisect.bisect_right(rows, end, key=lambda load: index.starts[load])
+    loads = [
+        (index.starts[load], index.ends[load])
+        for load in rows[first:until]
+        if index.lanes[load].pid == lane.pid and index.lanes[load] != lane and index.ends[load] <= end
+    ]
+    if not loads:
+        return 0
+    own = [(begin, until) for begin, until, each in index.exclusive([row]) if each == row]
+    # What two sets of stretches have in common is what their union is shorter by.
+    return _length(merge(loads)) + _length(own) - _length(merge([*loads, *own]))
 
 
 @once

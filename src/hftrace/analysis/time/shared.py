@@ -23,7 +23,9 @@ def shared_by_row(index: SpanIndex, rows: Sequence[int]) -> dict[int, int]:
 
     Where several threads are at work at once, each has an equal part of that
     time: so all of it adds up to the time in which any of them was, to the
-    nanosecond, and no part is ever more than the whole.
+    nanosecond, and no part is ever more than the whole. A step that the caller
+    names may wait for what another thread does, as one of a coroutine does that
+    loads in a thread: it has the moments in which nothing else is at work.
     """
     if len({index.lanes[row] for row in rows}) < 2:
         return {row: index.self_ns(row) for row in index.walk_thread(rows)}
@@ -32,14 +34,17 @@ def shared_by_row(index: SpanIndex, rows: Sequence[int]) -> dict[int, int]:
     for start, end, row in index.exclusive(rows):
         edges += ((start, True, row), (end, False, row))
     edges.sort()  # at one moment what ends comes first
-    at_work: dict[int, int] = {}
+    steps: dict[int, int] = {}
+    others: dict[int, int] = {}
     before = 0
     for time_ns, begins, row in edges:
-        if at_work and time_ns > before:
-            part, left = divmod(time_ns - before, len(at_work))
-            for place, working in enumerate(at_work):
+        sharing = others or steps
+        if sharing and time_ns > before:
+            part, left = divmod(time_ns - before, len(sharing))
+            for place, working in enumerate(sharing):
                 times[working] += part + (place < left)
         before = time_ns
+        at_work = steps if index.phases[row] == "step" else others
         if begins:
             at_work[row] = at_work.get(row, 0) + 1
         elif at_work[row] > 1:

@@ -58,7 +58,7 @@ class Fetches:
             return False
         if any(span.phase == "load" or FETCH in span.notes for span in stack):
             return False
-        return not self._recorder.open_loads or not (stack or _loader_calls())
+        return not self._recorder.open_loads or not (stack or loader_calls())
 
     def begin(self, name: str, repo: str, hook: int, started: int) -> OpenSpan:
         """Begins the span of a call that no load makes.
@@ -95,7 +95,7 @@ class Fetches:
         self.running[:] = [each for each in self.running if each is not fetch]
 
 
-def _loader_calls() -> bool:
+def loader_calls() -> bool:
     """Returns whether a library that loads is among the callers."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -57,7 +57,8 @@ def reasons(difference: Difference) -> list[tuple[str, str]]:
     """Returns label and text of each answer to why a variant differs from the baseline."""
     found = []
     if difference.session:
-        words = [(part_words(change.part), change.difference_ns) for change in difference.session]
+        command = difference.baseline.typical.header.get("command")
+        words = [(part_words(change.part, command), change.difference_ns) for change in difference.session]
         found.append(("session", _times(difference, SESSION, words)))
     if difference.attribution:
         # Beside the time of a session, that of its loads is not "the" time.

@@ -30,7 +30,10 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
                 yield [(text, DIM)]
             return
         ordered = sorted(longest, key=lambda part: -longest[part])
-        named = {part_words(part): part for part in ordered[:LIMIT]}
+        command = comparison.baseline.typical.header.get("command")
+        named: dict[str, list[Part]] = {}
+        for part in ordered[:LIMIT]:
+            named.setdefault(part_words(part, command), []).append(part)
         rest = f"{len(ordered) - LIMIT:,} more"
         rows = [*named, rest] if len(ordered) > LIMIT else list(named)
 
@@ -38,7 +41,7 @@ def draw(comparison: Comparison, options: CompareOptions) -> list[Block]:
             if not parts:
                 return None
             if words in named:
-                return parts.get(named[words], 0)
+                return sum(parts.get(part, 0) for part in named[words])
             return sum(parts.get(part, 0) for part in ordered[LIMIT:])
 
         yield from side_by_side(

@@ -168,12 +168,14 @@ def test_a_file_that_is_opened_or_may_have_been(opened):
     assert "fetched-not-opened" not in found(fetched(opened))
 
 
-def several(files, ms=1_500):
+def several(files, ms=1_500, folders=(), pids=()):
     made = Builder()
     for number, file in enumerate(files):
-        load = made.span(None, "load", "Llama", number * ms, (number + 1) * ms)
+        more = {"pid": pids[number]} if pids else {}
+        load = made.span(None, "load", "Llama", number * ms, (number + 1) * ms, **more)
         made.tensor("a.weight", [1_000], load=load, file=file)
-        made.file(file, size=2_000, format="safetensors", shard=0, path=f"/m/{file}", asked_by=load)
+        path = f"{folders[number] if folders else '/m'}/{file}"
+        made.file(file, size=2_000, format="safetensors", shard=0, path=path, asked_by=load)
     return made
 
 
@@ -188,6 +190,29 @@ def test_the_same_weights_twice():
 )
 def test_different_weights_or_no_time(made):
     assert "loaded-twice" not in found(made)
+
+
+def test_files_of_one_name_in_two_folders_are_not_the_same_weights():
+    assert "loaded-twice" not in found(several(["m.safetensors"] * 2, folders=["/a", "/b"]))
+    finding = found(several(["m.safetensors"] * 3, folders=["/a", "/b", "/a"]))["loaded-twice"]
+    assert finding.where.spans == [1, 3]
+    # As the ledger of one process has them.
+    made = several(["m.safetensors"] * 3, folders=["/a", "/b", "/a"])
+    made.tensors = [
+        dataclasses.replace(row, file=f"/{place}/m.safetensors")
+        for row, place in zip(made.tensors, "aba", strict=True)
+    ]
+    assert found(made)["loaded-twice"].where.spans == [1, 3]
+    # Whose a file is that another load has asked for is only known where there is one of its name.
+    made = several(["m.safetensors"] * 2, folders=["/a", "/b"])
+    handed = [made.span(None, "load", "Handed", time, time + 2_000) for time in (4_000, 7_000)]
+    for load in handed:
+        made.tensor("a.weight", [1_000], load=load, file="m.safetensors")
+    assert "loaded-twice" not in found(made)
+
+
+def test_processes_have_no_model_to_hand_on():
+    assert "loaded-twice" not in found(several(["m.safetensors"] * 2, pids=[10, 11]))
 
 
 def replaced(share, ms=2_000):

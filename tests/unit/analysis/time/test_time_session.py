@@ -8,10 +8,11 @@ import re
 import pytest
 
 import handmade
-from handmade import MAIN, MS, Builder
+from handmade import MAIN, MS, PID, Builder
 from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.summary import summary
 from hftrace.analysis.time import session
+from hftrace.analysis.time.phases import phase_times
 from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.timeline import timeline
 from hftrace.analysis.time.tree import TreeOptions, build
@@ -76,6 +77,43 @@ def test_a_load_in_a_step_is_an_outermost_load():
     assert span_index(trace).load_rows == [1]
     assert session.outside_ns(trace) == 700 * MS
     assert kinds(trace) == [("step", "models", 500), ("outside", "", 100), ("outside", "", 100)]
+
+
+def test_a_step_that_waits_for_a_load_on_another_thread_is_not_what_that_took():
+    made = built()
+    step = made.span(None, "step", "await it", 100, 900, **called(11))
+    made.span(step, "import", "import json", 120, 150, **called(12))
+    first = made.span(None, "load", "Llama", 140, 500, thread=MAIN + 1, **called(13))
+    made.span(first, "weights", "weights", 140, 500, thread=MAIN + 1)
+    second = made.span(None, "load", "Llama", 450, 800, thread=MAIN + 2, **called(13))
+    made.span(second, "weights", "weights", 450, 800, thread=MAIN + 2)
+    trace = made.trace()
+    # 800 ms without 30 ms of the import; 650 ms of the rest lie in loads.
+    parts = [part for part in kinds(trace) if part[0] in ("step", "import")]
+    assert parts == [("step", "await it", 120), ("import", "import json", 30)]
+    assert phase_times(trace)["step"] == 120 * MS
+    assert sum(phase_times(trace).values()) == 800 * MS
+    # One that began before the step did is no part of it, and the step may have work of its own.
+    made = built()
+    made.span(None, "step", "beside it", 100, 900, **called(11))
+    made.span(None, "load", "Llama", 50, 500, thread=MAIN + 1, **called(13))
+    assert [part for part in kinds(made.trace()) if part[0] == "step"] == [("step", "beside it", 800)]
+
+
+def test_of_several_processes_it_is_said_whose_phases_are_shown_and_what_is_a_sum():
+    def program(*pids):
+        made = built(command="run")
+        for pid in pids:
+            made.span(None, "import", "import torch", 100, 600, pid=pid, **called(1))
+            made.span(None, "load", "Llama", 600, 900, pid=pid, **called(2))
+        return made.trace()
+
+    two = program(PID, PID + 1)
+    assert ": imports 1.00 s over all processes, 2 loads 300 ms" in took_words(two)
+    assert f"phases of process {PID}\n" in shown(two, "summary")
+    alone = program(PID)
+    assert "over all" not in took_words(alone)
+    assert "phases of" not in shown(alone, "summary")
 
 
 def test_stretches_are_named_by_both_of_their_ends():

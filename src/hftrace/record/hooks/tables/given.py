@@ -15,6 +15,7 @@ from typing import Any
 from hftrace.record.frames import transparent
 from hftrace.record.hooks.adapter_files import adapter_file_read, assigning
 from hftrace.record.hooks.capture import basename, note_checkpoint, note_file
+from hftrace.record.hooks.fetches import loader_calls
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.parts import in_container, owner_of
 from hftrace.record.hooks.points import Call, HookPoint
@@ -244,7 +245,8 @@ def state_dict_handler(
             return given(module, *args, **kwargs)
         if stack and stack[-1].phase == "tie":
             return given(module, *args, **kwargs)
-        if recorder.open_loads:
+        # A thread without spans may work for a load of another thread, or be the program's own.
+        if recorder.open_loads and (stack or state.serving is not None or loader_calls()):
             if not hasattr(type(module), "_load_pretrained_model"):
                 return original(module, *args, **kwargs)
             return changed(module, *args, **kwargs)
