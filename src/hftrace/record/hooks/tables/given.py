@@ -70,7 +70,7 @@ class IntoObserver(ContainerObserver):
 
     def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
         """Says that the keys of the checkpoint are the model's own names."""
-        return {"renamed": 0}
+        return {"renamed": 0, "own_names": True}
 
     def model(self, call: Call, result: Any) -> Any:
         """Returns the model that it was given."""
