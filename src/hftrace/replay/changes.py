@@ -27,6 +27,7 @@ NOW = {
 COMPUTED_BY = {
     "adapter initialisation": "adapter",
     "optimizer": "trained",
+    "optimizer after load_state_dict": "trained",
     "resize_token_embeddings": "resized",
     "unload_and_optionally_merge": "merged",
     "merge_adapter": "merged",
@@ -43,6 +44,8 @@ WHOLE_MODULES = ("modules_to_save", "original_module", "token_adapter", "prompt_
 """Parts of names of what PEFT keeps beside an adapter's own tensors."""
 FORGETS_ITS_SOURCE = frozenset({"state_dict", "blank", REPLACED, "before"})
 """After these nothing of what was loaded is left; after others the values were made of what was."""
+AFTER_STATE_DICT = " after load_state_dict"
+"""What the function's name ends in where the values that it began with were not the load's any more."""
 WIDER = {
     "bfloat16": {"float32", "float64"},
     "float16": {"float32", "float64"},
@@ -87,7 +90,7 @@ def apply_changes(
             provenance[at], evidence[at] = NOW[word]
             evidence[at] = COMPUTED_BY.get(detail, evidence[at])
             # Of another shape now, the row found no key that fits.
-            forgets = word in FORGETS_ITS_SOURCE or not keys[at]
+            forgets = word in FORGETS_ITS_SOURCE or detail.endswith(AFTER_STATE_DICT) or not keys[at]
             for name, column in sources if forgets else ():
                 column[at] = [] if name == "keys" else None
             if word == "state_dict":

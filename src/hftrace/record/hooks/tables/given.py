@@ -196,6 +196,15 @@ class GivenObserver(IntoObserver):
         sources = map(handed_of(self.recorder).source_of, given.values())
         return next((named_source(source.path) for source in sources if source is not None), None)
 
+    def begin(self, call: Call, started: int) -> Any:
+        """Begins a load, of a model that is looked at as it is before."""
+        if not self.state.stack:
+            try:
+                models_of(self.recorder).touched_by(call.first())
+            except Exception as error:  # the load is one all the same
+                self.recorder.error(self.point.target, error)
+        return super().begin(call, started)
+
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Notes what went where."""
         refused = set(getattr(result, "unexpected_keys", ()))
