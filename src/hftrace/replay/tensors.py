@@ -144,7 +144,10 @@ def _model_ledger(
         "requires_grad": [requires_grad(row.kind) for row in record.rows],
         "same_as": same_objects(record.rows),
         "asked_ns": [seen.times.asked for seen in every],
-        "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
+        "offload": [
+            _offload_place(row.name, device_map, model.get("offloaded_to")) if row.offloaded else None
+            for row in rows
+        ],
     }
     for name, values in columns.items():
         values += _unused_column(name, unused, reasons)
@@ -316,8 +319,10 @@ def _span_of(record: LoadRecord, times: Times) -> int | None:
     return record.innermost(record.thread if times.thread is None else times.thread, began)
 
 
-def _offload_place(name: str, device_map: dict[str, str]) -> str:
+def _offload_place(name: str, device_map: dict[str, str], without_map: str | None) -> str:
     """Returns where a device map puts a tensor: the longest module name that holds it decides."""
+    if not device_map:
+        return without_map or "cpu"
     module = name
     while True:
         if module in device_map:
