@@ -289,7 +289,9 @@ class Models:
                     each.changed_by.append(function)
                 if marks:
                     each.mark(marks)
-                each.since_ns = clock()
+                if not (carry and self._recorder.open_loads):
+                    # A load that moves what it has just put there has put it there all the same.
+                    each.since_ns = clock()
                 if new == MADE:
                     _mark_copies(each)
 
