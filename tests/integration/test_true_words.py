@@ -354,3 +354,21 @@ def test_a_module_that_an_adapter_stands_for(tmp_path):
     head = model.base_model.model.classifier.modules_to_save["default"].weight
     assert torch.equal(head, saved["base_model.model.classifier.weight"])
     assert "missing-weights" not in said
+
+
+# -- keys that a program leaves out -------------------------------------------------------------------------
+
+
+@pytest.mark.sparse
+def test_a_key_that_is_not_handed_over_was_not_refused(folder):
+    def load():
+        model = transformers.LlamaForCausalLM(small_llama.config())
+        state = load_file(folder / "model.safetensors")
+        del state["lm_head.weight"]
+        state["of.nothing"] = state.pop("model.norm.weight")
+        return model, model.load_state_dict(state, strict=False)
+
+    (_, keys), trace, said = traced(load)
+    assert keys.unexpected_keys == ["of.nothing"]
+    assert [row.keys for row in trace.tensors if row.kind == "unused"] == [["model.norm.weight"]]
+    assert said["unused-keys"].numbers["keys"] == 1

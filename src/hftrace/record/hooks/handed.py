@@ -178,7 +178,14 @@ class Handed:
     # -- models ------------------------------------------------------------------------------------
 
     def given(
-        self, load: int, module: Any, state_dict: Any, refused: set[str], *, assign: bool = False
+        self,
+        load: int,
+        module: Any,
+        state_dict: Any,
+        refused: set[str],
+        *,
+        assign: bool = False,
+        chosen: bool = False,
     ) -> None:
         """Notes which tensors of a module have taken which of a state dict's, after ``load_state_dict``.
 
@@ -188,6 +195,8 @@ class Handed:
             state_dict: What was handed to it.
             refused: Keys that it has no place for.
             assign: Whether it took the tensors themselves, and no copies of them.
+            chosen: Whether the program has put the state dict together: keys of a file that are not in it
+                were left out, and nobody has looked for a place for them.
         """
         if not isinstance(state_dict, Mapping):
             return
@@ -211,7 +220,7 @@ class Handed:
             path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
             if source is not None:
                 sources[_Source(path, source.identity, source.group)] = None
-                if source.by_key:
+                if source.by_key or chosen:
                     by_key.setdefault(path, []).extend([name] if key in refused else [])
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]

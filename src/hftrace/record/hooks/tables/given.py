@@ -210,7 +210,12 @@ class GivenObserver(IntoObserver):
         refused = set(getattr(result, "unexpected_keys", ()))
         assign = bool(call.get("assign", False))
         handed_of(self.recorder).given(
-            owner_of(self.state.stack).id, call.first(), call.get("state_dict"), refused, assign=assign
+            owner_of(self.state.stack).id,
+            call.first(),
+            call.get("state_dict"),
+            refused,
+            assign=assign,
+            chosen=isinstance(token, Entry),
         )
         span = token.span if isinstance(token, Entry) else token
         span.notes["copied"] = not assign
