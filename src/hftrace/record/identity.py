@@ -294,6 +294,14 @@ class Followed:
                 self.look.versions[at] = version_of(tensor)
         return bool(found)
 
+    def keeps(self, tensors: dict[tuple[int, str], Any]) -> None:
+        """Takes writes for none: the tensors hold what they held before; see :meth:`wrote`."""
+        places = self.look.places
+        for slot, tensor in tensors.items():
+            at = places.get(slot)
+            if at is not None and self.look.ids[at] == id(tensor):
+                self.look.versions[at] = version_of(tensor)
+
     def settle_copies(self) -> None:
         """Gives each copy the origin of what it was copied from, where that is as its load left it."""
         known = dict(zip(self.look.names, self.origins, strict=True))

@@ -14,10 +14,10 @@ from typing import Any
 
 from hftrace.record.belongings import of_recorder
 from hftrace.record.held import Held
-from hftrace.record.identity import COPIED, INITIALIZED, MADE, SAME, WRITTEN, Followed, modules_of
+from hftrace.record.identity import COPIED, INITIALIZED, MADE, SAME, STATE_DICT, WRITTEN, Followed, modules_of
 from hftrace.record.recorder import Recorder, clock
 from hftrace.record.snapshot import snapshot
-from hftrace.record.trained import STEPPED, Optimizers
+from hftrace.record.trained import STEPPED, STEPPED_SINCE, Optimizers
 from hftrace.record.watched import has_living, origins_of
 from hftrace.schema import lines
 
@@ -235,6 +235,16 @@ class Models:
                 if tensors and each.wrote(tensors, INITIALIZED):
                     each.changed_by = list(dict.fromkeys([*each.changed_by, "_init_weights"]))
 
+    def kept(self, tensors: dict[tuple[int, str], Any]) -> None:
+        """Takes note that tensors were written since their models were looked at, with their own values.
+
+        Args:
+            tensors: The tensors, by the identities of their modules and their names there.
+        """
+        with self._lock:
+            for each in self._followed if tensors else ():
+                each.keeps(tensors)
+
     def follow(self, model: Any, load: int) -> None:
         """Begins to follow a model that is still being loaded, or that nobody has seen being loaded.
 
@@ -279,7 +289,9 @@ class Models:
                     each.changed_by.append(function)
                 if marks:
                     each.mark(marks)
-                each.since_ns = clock()
+                if not (carry and self._recorder.open_loads):
+                    # A load that moves what it has just put there has put it there all the same.
+                    each.since_ns = clock()
                 if new == MADE:
                     _mark_copies(each)
 
@@ -318,9 +330,10 @@ class Models:
             return False
         look = followed.look
         marks = {
-            slot: STEPPED
+            slot: STEPPED_SINCE if origin.change.startswith(f"{STATE_DICT}:") else STEPPED
             for slot, key, origin in zip(look.slots, look.keys, followed.origins, strict=True)
-            if origin.change in (SAME, MADE, WRITTEN) and self.optimizers.wrote(key)
+            if origin.change.partition(":")[0] in (SAME, MADE, WRITTEN, STATE_DICT)
+            and self.optimizers.wrote(key)
         }
         followed.mark(marks)
         return bool(marks)

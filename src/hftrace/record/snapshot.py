@@ -51,6 +51,21 @@ def _offloads(module: Any) -> bool:
     return False
 
 
+def _offloaded_to(held: Held) -> str | None:
+    """Returns where accelerate keeps what it offloads, ``disk`` or ``cpu``, by the first hook that says so.
+
+    That of ``cpu_offload`` and ``disk_offload``, which leave no device map: one place is for all.
+    """
+    for module in held.modules if held.hooked else ():
+        hook = module.__dict__.get("_hf_hook")
+        for each in getattr(hook, "hooks", (hook,)):
+            weights = getattr(each, "weights_map", None)
+            if weights is not None and getattr(each, "offload", False) is True:
+                weights = getattr(weights, "dataset", weights)
+                return "disk" if getattr(weights, "save_folder", None) is not None else "cpu"
+    return None
+
+
 def _whole_number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -74,6 +89,7 @@ def snapshot(recorder: Recorder, span_id: int, model: Any, held: Held) -> None:
         "device_map": {str(name): str(device) for name, device in device_map.items()}
         if isinstance(device_map, dict)
         else None,
+        "offloaded_to": _offloaded_to(held),
         "quantizer": type(quantizer).__name__ if quantizer is not None else None,
         "tied_keys": {str(key): str(value) for key, value in tied.items()}
         if isinstance(tied, dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from hftrace.record.identity import COMPUTED
@@ -15,6 +16,9 @@ from hftrace.record.layouts import place_of
 
 STEPPED = f"{COMPUTED}:optimizer"
 """What became of a tensor that an optimizer has written."""
+
+STEPPED_SINCE = f"{STEPPED} after load_state_dict"
+"""The same of one that had its values from a state dict, and not from where its load has them."""
 
 
 class Optimizers:
@@ -52,6 +56,24 @@ class Optimizers:
         if (storage, offset) in self._written:
             sys.modules["torch"].UntypedStorage._free_weak_ref(storage)
         self._written.add((storage, offset))
+
+    def loaded(self, tensors: Iterable[Any]) -> None:
+        """Takes note that tensors have been loaded anew: what was written there before is gone.
+
+        The next step of each optimizer is looked at as a first one.
+        """
+        if not self._written:
+            return
+        free = sys.modules["torch"].UntypedStorage._free_weak_ref
+        for tensor in tensors:
+            storage, offset = place_of(tensor)
+            if storage is None:
+                continue
+            free(storage)
+            if (storage, offset) in self._written:
+                self._written.remove((storage, offset))
+                free(storage)
+        self._steps.clear()
 
     def wrote(self, key: tuple[Any, ...] | None) -> bool:
         """Returns whether an optimizer has written what lies at a place of a look."""

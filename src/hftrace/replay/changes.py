@@ -27,6 +27,7 @@ NOW = {
 COMPUTED_BY = {
     "adapter initialisation": "adapter",
     "optimizer": "trained",
+    "optimizer after load_state_dict": "trained",
     "resize_token_embeddings": "resized",
     "unload_and_optionally_merge": "merged",
     "merge_adapter": "merged",
@@ -43,6 +44,8 @@ WHOLE_MODULES = ("modules_to_save", "original_module", "token_adapter", "prompt_
 """Parts of names of what PEFT keeps beside an adapter's own tensors."""
 FORGETS_ITS_SOURCE = frozenset({"state_dict", "blank", REPLACED, "before"})
 """After these nothing of what was loaded is left; after others the values were made of what was."""
+AFTER_STATE_DICT = " after load_state_dict"
+"""What the function's name ends in where the values that it began with were not the load's any more."""
 WIDER = {
     "bfloat16": {"float32", "float64"},
     "float16": {"float32", "float64"},
@@ -63,9 +66,12 @@ def apply_changes(
             of adapter; empty where it is not known.
     """
     saved = (*adapter_prefixes, *WHOLE_MODULES) if adapter_prefixes and all(adapter_prefixes) else ("",)
-    provenance, evidence, keys, devices, stored, dtypes = (
-        table.column(name) for name in ("provenance", "evidence", "keys", "device", "stored_dtype", "dtype")
-    )
+    provenance, evidence, keys, devices, stored, dtypes, kinds, ties = (
+        table.column(name)
+        for name in (
+            "provenance", "evidence", "keys", "device", "stored_dtype", "dtype", "kind", "tied_to"
+        )
+    )  # fmt: skip
     sources = [(name, table.column(name)) for name in FROM_ITS_SOURCE]
     for at, origin in enumerate(origins):
         word, _, detail = origin.change.partition(":")
@@ -77,7 +83,9 @@ def apply_changes(
             if not keys[at]:
                 kept = any(part in origin.known_as for part in saved)
                 made_by = ("adapter" if kept else "expected") if origin.load else "new_adapter"
-                provenance[at], evidence[at] = "initialized", made_by
+                # A buffer of an adapter, such as places or rows of the base, is what its code has computed.
+                provenance[at] = "initialized" if kinds[at] == "parameter" else "computed"
+                evidence[at] = made_by
         elif word == CAST:
             if stored[at] is not None and _loses(stored[at], detail.split(","), dtypes[at]):
                 provenance[at], evidence[at] = "computed", "cast_through"
@@ -87,9 +95,11 @@ def apply_changes(
             provenance[at], evidence[at] = NOW[word]
             evidence[at] = COMPUTED_BY.get(detail, evidence[at])
             # Of another shape now, the row found no key that fits.
-            forgets = word in FORGETS_ITS_SOURCE or not keys[at]
+            forgets = word in FORGETS_ITS_SOURCE or detail.endswith(AFTER_STATE_DICT) or not keys[at]
             for name, column in sources if forgets else ():
                 column[at] = [] if name == "keys" else None
+            if word == REPLACED:
+                ties[at] = None  # of its own now; what is one with another is said by those who look
             if word == "state_dict":
                 keys[at] = [detail]
 

@@ -20,6 +20,7 @@ from hftrace.replay.damaged import DamagedError
 from hftrace.replay.gguf import read_gguf_header
 from hftrace.replay.headers import MAX_NUMBER, StoredTensor, read_safetensors_header
 from hftrace.replay.pickles import stored_bytes
+from hftrace.schema.vocabulary import OTHER_FORMATS
 
 HEAD_BYTES = 1024
 LFS_POINTER = b"version https://git-lfs"
@@ -31,6 +32,9 @@ MAX_JSON_BYTES = 1 << 20
 """A longer one is a vocabulary, and takes long to read."""
 MAX_INDEX_BYTES = 100_000_000
 PICKLES = (".bin", ".pt", ".pth")
+MAX_HEADER_BYTES = 100_000_000
+"""safetensors itself reads no longer header."""
+_GGUF = b"GGUF"
 _ZIP, _PICKLE, _TAR = b"PK\x03\x04", b"\x80", b"ustar"
 SETTLED_NS = 50_000_000
 """The clock that a file system writes down is no finer."""
@@ -87,6 +91,8 @@ def _look(path: str, content: Content, size: int, head: bytes, weights: bool) ->
     if head.lstrip()[:16].lower().startswith(WEB_PAGES):
         return Damage("web-page", size)
     suffix = os.path.splitext(path)[1].lower()
+    if weights and (other := _other_format(suffix, head)) is not None:
+        return Damage("format", size, detail=OTHER_FORMATS[other])
     if suffix == ".safetensors":
         return _by_header(content, read_safetensors_header)
     if suffix == ".gguf":
@@ -94,6 +100,17 @@ def _look(path: str, content: Content, size: int, head: bytes, weights: bool) ->
     if suffix == ".json" and size <= MAX_JSON_BYTES:
         return _json(path, content.place, size)
     return _pickle(content.place, size, head) if weights and suffix in PICKLES else None
+
+
+def _other_format(suffix: str, head: bytes) -> str | None:
+    """Returns what a weight file is that has the name of another format; None for all others."""
+    if head.startswith(_GGUF):
+        return None if suffix == ".gguf" else "gguf"
+    if head.startswith(_ZIP):
+        return "pickle" if suffix in (".safetensors", ".gguf") else None
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+        return None if suffix == ".safetensors" else "safetensors"
+    return None
 
 
 def _by_header(content: Content, read: Callable[..., dict[str, StoredTensor]]) -> Damage | None:

@@ -29,6 +29,7 @@ from hftrace.replay.unused import left_out_told, without_placed
 from hftrace.schema import lines
 from hftrace.schema.model import Table, Tensor
 
+NOW = ("device_map", "offloaded_to")  # facts of a model as it is now
 FILLING = ("load_model",)
 """Functions that put a file into a model that they are given, by ``load_state_dict``."""
 
@@ -143,7 +144,7 @@ class _Builder:
             given = {name for each in self._assigned.get(record.span, ()) for _, name in each.pairs()}
             others |= {name for name in names if name is not None} - given
         # What an __init__ loads for itself while the model is made on meta, the model's own load fills.
-        unfilled = "meta" if self._is_in_init(record) else None
+        unfilled = "meta" if self._is_in_init(record) else ""
         return chosen(
             table,
             [
@@ -194,8 +195,8 @@ class _Builder:
         return Table(Tensor, {**table.columns, "file": named})
 
     def _note(self, span: int, attributes: dict[str, Any]) -> None:
-        if span in self._process.spans:
-            self._process.spans[span].attributes.update(attributes)
+        if (found := self._process.spans.get(span)) is not None:
+            found.attributes.update(attributes)
 
     def _as_loaded(self, record: LoadRecord) -> Table[Tensor]:
         origins = next((each for each in self._origins if each.span == record.span and not each.look), None)
@@ -235,8 +236,7 @@ class _Builder:
         by_position = [self._origin(row.name, known.get(row.name), record, since) for row in model.rows]
         sources = [_Source(record.span)]
         sources += [_Source(record.span, assigned.path) for assigned in self._assigned.get(record.span, ())]
-        for source in sources if as_loaded else ():
-            places[source] = []
+        places.update({source: [] for source in (sources if as_loaded else ())})
         for at, origin in enumerate(by_position):
             places[self._source_of(origin)].append(at)
         parts, order, unused = [], [], []
@@ -325,7 +325,7 @@ class _Builder:
     def _view(self, source: _Source, model: _Model, owner: LoadRecord) -> LoadRecord:
         """Returns the record of a load as if it had returned these rows under the names that it knew."""
         record = self._records.get(source.load) or empty_record(owner)
-        facts = {**model.facts, **(record.model or {}), "device_map": model.facts.get("device_map")}
+        facts = {**model.facts, **(record.model or {}), **{each: model.facts.get(each) for each in NOW}}
         changes: dict[str, Any] = {"model": facts, "layouts": model.layouts, "rows": model.rows}
         if source.copies or owner is not record or model.facts is not record.model:
             # Written down after that load: what it saw of a tensor, it saw of the one that it returned.

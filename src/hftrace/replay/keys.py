@@ -152,6 +152,8 @@ def keys_by_name(
     Several keys of one tensor stand in the order of ``stored``, which is the checkpoint's: file by file,
     as the data lies. The loader itself keeps them in a set, whose order means nothing.
     """
+    if record.own_names:
+        prefix = ""
     sources = {target: convert.sources for target, convert in record.converts.items()}
     if sources:
         position = {key: at for at, key in enumerate(stored)}

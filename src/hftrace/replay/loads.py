@@ -120,6 +120,8 @@ class LoadRecord:
     """When the loader initialised."""
     renames_known: bool = False
     """Whether :attr:`renames` holds every key that the loader renames."""
+    own_names: bool = False
+    """Whether a key went nowhere that is not the model's own name: nobody tried it with another prefix."""
     modules: list[ModuleCopy] = field(default_factory=list)
     unpackings: list[Unpacking] = field(default_factory=list)
     by_key: dict[str, set[str]] = field(default_factory=dict)
@@ -204,6 +206,7 @@ def _record(load: OpenedSpan, root: int, spans: list[OpenedSpan], said: list[str
         built_on=built_on,
         put_together=load.attributes.get("composite") is True and built_on not in (None, "meta"),
         renames_known=any("renamed" in span.attributes for span in spans),
+        own_names=load.attributes.get("own_names") is True,
         # Slices are named before their span begins, under the one around it.
         handing={span.parent for span in spans if span.attributes.get("handed_by")},
     )

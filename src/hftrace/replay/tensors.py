@@ -38,7 +38,7 @@ from hftrace.replay.reported import AT_LAST
 from hftrace.replay.sources import sources_of
 from hftrace.replay.tensor_times import NO_TIMES, TensorTimes, Times
 from hftrace.replay.tied import TiedComparison, Ties, same_objects, ties_of
-from hftrace.replay.unused import not_unexpected, taken_by_own_code, why_unused
+from hftrace.replay.unused import no_index_names, taken_by_own_code, why_unused
 from hftrace.schema.lines import FROZEN, MARKS, TRAINED, WRITTEN_IN_PLACE, WRITTEN_SINCE
 from hftrace.schema.model import Table, Tensor
 
@@ -149,7 +149,10 @@ def _model_ledger(
         "requires_grad": [requires_grad(row.kind) for row in record.rows],
         "same_as": same_objects(record.rows),
         "asked_ns": [seen.times.asked for seen in every],
-        "offload": [_offload_place(row.name, device_map) if row.offloaded else None for row in rows],
+        "offload": [
+            _offload_place(row.name, device_map, model.get("offloaded_to")) if row.offloaded else None
+            for row in rows
+        ],
     }
     for name, values in columns.items():
         values += _unused_column(name, unused, reasons)
@@ -190,8 +193,7 @@ def _model_rows(
         stored_shape = first.tensor.shape if first is not None and len(keys) == 1 else None
         if ranks > 1:
             layout = layout._replace(global_shape=whole_shape(layout, stored_shape, ranks))
-        left_out: list[str] = []
-        unlisted: list[str] = []
+        left_out, unlisted = list[str](), list[str]()
         if first is not None and (
             name in missing
             or name in mismatched
@@ -203,7 +205,7 @@ def _model_rows(
             # Not placed, whatever its name: the key went nowhere.
             if _fits(stored_shape, layout.shape):
                 stored_shape = None  # it is missing for another reason, such as a prefix
-                if name in missing and not_unexpected(keys, record):
+                if name in missing and no_index_names(keys, stored, record):
                     unlisted = keys
             else:
                 left_out = keys
@@ -324,8 +326,10 @@ def _span_of(record: LoadRecord, times: Times) -> int | None:
     return record.innermost(record.thread if times.thread is None else times.thread, began)
 
 
-def _offload_place(name: str, device_map: dict[str, str]) -> str:
+def _offload_place(name: str, device_map: dict[str, str], without_map: str | None) -> str:
     """Returns where a device map puts a tensor: the longest module name that holds it decides."""
+    if not device_map:
+        return without_map or "cpu"
     module = name
     while True:
         if module in device_map:

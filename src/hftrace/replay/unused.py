@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Container, Iterator, Mapping, Set
 
 from hftrace.replay.keys import Stored
@@ -13,6 +14,7 @@ from hftrace.replay.rows import chosen
 from hftrace.schema.model import Table, Tensor
 from hftrace.schema.vocabulary import GGUF_TABLES
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\b")
 WRAPPED = "base_model.model."
 """What PEFT puts before the names of a model that it wraps; transformers' own adapters are without it."""
 
@@ -40,12 +42,19 @@ def why_unused(
     return reasons
 
 
-def not_unexpected(keys: list[str], record: LoadRecord) -> bool:
-    """Returns whether it is known that the loader did not call keys unexpected."""
+def no_index_names(keys: list[str], stored: Mapping[str, Stored], record: LoadRecord) -> bool:
+    """Returns whether a loader that goes by an index did not know of keys that are in the shards.
+
+    Args:
+        keys: Of a tensor that it called missing.
+        stored: The whole checkpoint.
+        record: The load.
+    """
     unexpected = record.reported.get("unexpected")
     if unexpected is None or len(unexpected) >= MAX_REPORTED:
         return False
-    return unexpected.isdisjoint(name for key in keys for name in (key, record.renames.get(key, key)))
+    names = {name for key in keys for name in (key, record.renames.get(key, key))}
+    return unexpected.isdisjoint(names) and all(_SHARD.search(stored[key].file or "") for key in keys)
 
 
 def taken_by_own_code(

@@ -291,6 +291,7 @@ ATTRIBUTES: dict[str, Shape] = {
     "cold": FLAG,
     "container": FLAG,
     "freed": FLAG,
+    "own_names": FLAG,
     "part": FLAG,
     "stale": FLAG,
     "changed_by": TEXTS,

@@ -47,6 +47,7 @@ LINES: dict[str, dict[str, Shape]] = {
         "class": TEXT,
         "module": TEXT,
         "base_model_prefix": TEXT,
+        "offloaded_to": TEXT,
         "quantizer": TEXT,
         "training": FLAG,
         "device_map": {"*": ANY},

@@ -221,3 +221,9 @@ DAMAGES = {
     "format": "It is not of the format that its name says.",
 }
 """What can be wrong with a file that a load asked for."""
+OTHER_FORMATS = {
+    "gguf": "it is a GGUF file",
+    "pickle": "it is a file of torch.save",
+    "safetensors": "it is a safetensors file",
+}
+"""The detail of a file that has the name of another format than its own."""

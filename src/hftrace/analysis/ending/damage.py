@@ -7,6 +7,7 @@ from typing import Any
 
 from hftrace.analysis.values import natural, text
 from hftrace.schema.trace import Trace
+from hftrace.schema.vocabulary import OTHER_FORMATS
 
 
 def damaged_rows(trace: Trace) -> list[int]:
@@ -64,6 +65,11 @@ def damage_sentence(facts: Mapping[str, Any]) -> str:
     return f"{name} is damaged{reason}{belongs}"
 
 
+def is_other_format(facts: Mapping[str, Any]) -> bool:
+    """Returns whether a file is of another format than its name says, and nothing else is wrong with it."""
+    return text(facts.get("problem")) == "format" and text(facts.get("detail")) in OTHER_FORMATS.values()
+
+
 def damage_remedy(facts: Mapping[str, Any]) -> str:
     """Returns what to do about a file that is not whole."""
     problem, path = text(facts.get("problem")), text(facts.get("path")) or ""
@@ -71,6 +77,8 @@ def damage_remedy(facts: Mapping[str, Any]) -> str:
         return "fetch the file itself with git lfs pull or hf download"
     if problem == "missing":
         return "fetch the missing shard"
+    if is_other_format(facts):
+        return "give it a name with the ending of its format, or fetch the right one"
     if "/snapshots/" in path:
         return "fetch it again with force_download=True"
     return "fetch it again"

@@ -24,8 +24,27 @@ from hftrace.schema.vocabulary import ITEM_BYTES
 from hftrace.units import byte_count
 
 
-def how_to_keep(trace: Trace, argument: str, stored: str) -> tuple[str, Fix]:
-    """Returns how a load keeps the stored dtype, as a sentence and as keywords."""
+def how_to_keep(trace: Trace, argument: str, stored: str, others: bool = False) -> tuple[str, Fix | None]:
+    """Returns how a load keeps the stored dtype, as a sentence and as keywords; None where no keyword does.
+
+    Args:
+        trace: The load.
+        argument: What from_pretrained calls a dtype.
+        stored: The dtype of most of what was cast.
+        others: Whether more than one dtype was cast: no keyword keeps two.
+    """
+    if fills_given(trace):
+        return (
+            f"Give it a model in the stored dtype: model.to(torch.{stored}), or torch.set_default_dtype, "
+            "before it is filled.",
+            None,
+        )
+    if others:
+        return (
+            f"{argument} is one dtype for all: save the checkpoint once more in one, or cast parts of the "
+            "model after the load.",
+            None,
+        )
     if any(file.format == "gguf" for file in weight_files(trace)):
         return (
             f"Pass {argument}=torch.{stored}: a GGUF file is unpacked to float32 unless a dtype is asked "
@@ -39,6 +58,12 @@ def how_to_keep(trace: Trace, argument: str, stored: str) -> tuple[str, Fix]:
             Fix({argument: stored}),
         )
     return f'Pass {argument}="auto" to keep the stored dtype.', Fix({argument: "auto"})
+
+
+def fills_given(trace: Trace) -> bool:
+    """Returns whether the load put weights into a model that it was given, in the dtypes of that."""
+    loads = model_loads(trace)
+    return bool(loads) and loads[0].attributes.get("own_names") is True
 
 
 def _goes_by_config(trace: Trace) -> bool:
@@ -68,13 +93,14 @@ def dtype_widened(trace: Trace) -> Iterator[Finding]:
     if not stored or affected <= 0.5 * stored:
         return
     extra = sum(total.bytes - total.stored_bytes for total in widened.values())
-    (source, target), _ = next(iter(widened.items()))
+    (source, target), _ = max(widened.items(), key=lambda item: item[1].stored_bytes)
+    sources = [each for each in dict.fromkeys(pair[0] for pair in widened) if each != source]
     argument = loader_facts(trace).dtype_keyword or "torch_dtype"
-    advice, fix = how_to_keep(trace, argument, source)
+    advice, fix = how_to_keep(trace, argument, source, bool(sources))
     yield Finding(
         "R02",
         "dtype-widened",
-        f"{source} in the file, {target} in memory",
+        f"{' and '.join([source, *sources])} in the file, {target} in memory",
         f"{units.count(sum(total.count for total in widened.values()), 'tensor')} were widened"
         f"{_reason(trace, argument, target)}: "
         f"{byte_count(affected)} stored became {byte_count(affected + extra)}.",
@@ -139,6 +165,9 @@ def cast_in_flight(trace: Trace) -> Iterator[Finding]:
         f"Load it in the stored dtype where that will do, {argument}=torch.{source}: on the CPU the files "
         "are then only mapped. Or save the checkpoint once in the dtype that you ask for."
     )
+    keeps = same > cast // 2
+    if fills_given(trace):
+        advice, keeps = "Save the checkpoint once in the dtype of the model that it is put into.", False
     yield Finding(
         "R03",
         "cast-in-flight",
@@ -148,7 +177,7 @@ def cast_in_flight(trace: Trace) -> Iterator[Finding]:
         advice,
         view="tensors",
         # A dtype of another size changes what the model needs.
-        fix=Fix({argument: source if _goes_by_config(trace) else "auto"}) if same > cast // 2 else None,
+        fix=Fix({argument: source if _goes_by_config(trace) else "auto"}) if keeps else None,
         numbers={
             "cast_bytes": cast,
             "stored_bytes": whole,

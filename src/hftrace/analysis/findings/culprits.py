@@ -6,7 +6,13 @@ from collections.abc import Iterator
 
 from hftrace import units
 from hftrace.analysis.ending.culprits import absent
-from hftrace.analysis.ending.damage import damage_facts, damage_remedy, damage_sentence, damaged_rows
+from hftrace.analysis.ending.damage import (
+    damage_facts,
+    damage_remedy,
+    damage_sentence,
+    damaged_rows,
+    is_other_format,
+)
 from hftrace.analysis.ending.words import not_there_sentence
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule
 from hftrace.schema.trace import Trace
@@ -31,10 +37,11 @@ def damaged(trace: Trace) -> Iterator[Finding]:
     found = [damage_facts(trace, row) for row in rows]
     name = str(trace.files[rows[0]].name)
     missing = all(each["problem"] == "missing" for each in found)
-    what = "is not there" if missing else "is not whole"
+    other = all(is_other_format(each) for each in found)
+    what = "is not there" if missing else "is not what its name says" if other else "is not whole"
     title = f"{name} {what}"
     if len(rows) > 1:
-        are = "are not there" if missing else "are not whole"
+        are = "are not there" if missing else "are not what their names say" if other else "are not whole"
         title = f"{units.count(len(rows), 'file')} {are}, {name} among them"
     rest = f"; and {len(found) - MAX_NAMES:,} more" if len(found) > MAX_NAMES else ""
     yield Finding(

@@ -49,7 +49,7 @@ def unused_weight_files(trace: Trace) -> Iterator[Finding]:
                 f"{first} of {where} was loaded, and {_names([name for name, _ in of_same])} of "
                 f"{_size(of_same)}, which by the name belongs to the same save, was not: which shards there "
                 "are is said by the index beside them, and that does not name it.",
-                "Fetch the checkpoint again, its index and all shards from one revision, or save it anew.",
+                FETCH_AGAIN,
             )
         if left:
             yield _finding(
@@ -63,6 +63,7 @@ def unused_weight_files(trace: Trace) -> Iterator[Finding]:
             )
 
 
+FETCH_AGAIN = "Fetch the checkpoint again, its index and all shards from one revision, or save it anew."
 NAMED_BY_CALLER = ("file", "state_dict")
 """What a load is of where the program itself has chosen each file: another may be for another purpose."""
 

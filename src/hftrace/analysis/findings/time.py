@@ -19,6 +19,7 @@ from hftrace.analysis.findings.rules import (
     total_of,
 )
 from hftrace.analysis.loader import loader_facts
+from hftrace.analysis.model_loads import model_loads
 from hftrace.analysis.request import asked_keywords
 from hftrace.analysis.time.imports import collections_ns, told_rank
 from hftrace.analysis.time.load_names import has_several
@@ -29,6 +30,7 @@ from hftrace.analysis.time.spans import span_index
 from hftrace.analysis.time.weights import (
     weight_files,
 )
+from hftrace.analysis.values import natural
 from hftrace.schema.trace import Trace
 from hftrace.units import byte_count, duration
 
@@ -247,6 +249,13 @@ def imports_dominate(trace: Trace) -> Iterator[Finding]:
     )
 
 
+def _is_state_dict(trace: Trace, size: int) -> bool:
+    """Returns whether a file that a program reads itself is tensors by name, and no state of a training."""
+    loads = model_loads(trace)
+    held = natural(loads[0].attributes.get("bytes")) if loads else None
+    return held is not None and held >= size // 2
+
+
 @rule(
     ("R08", "pickle-checkpoint", "Weights in pickle files are unpacked into memory whole."),
     concerns="memory",
@@ -260,6 +269,9 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     largest = max((file.size_bytes or 0 for file in files), default=0)
     if not size or untouched_bytes(trace) or trace.request.get("what") == "state_dict":
         return  # what a program hands to load_state_dict it has read before
+    by_hand = trace.request.get("what") == "file"
+    if by_hand and not _is_state_dict(trace, size):
+        return
     spans = trace.spans
     growth = [
         after - before
@@ -274,7 +286,7 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
     # torch maps newer pickle files as well: then reading one takes no memory of its own.
     if not growth or max(growth) >= 0.5 * largest:
         # What torch.load alone returns to a program has no place of ours yet.
-        placed = "" if trace.request.get("what") == "file" else " before its tensors are placed"
+        placed = "" if by_hand else " before its tensors are placed"
         yield Finding(
             "R08",
             "pickle-checkpoint",
@@ -283,7 +295,8 @@ def pickle_checkpoint(trace: Trace) -> Iterator[Finding]:
             else f"{units.count(len(files), 'weight file')} of {len(every):,} in pickle",
             f"{units.count(len(files), 'file')} of {byte_count(size)}, unpickled: each is copied into memory "
             f"whole{placed}.",
-            "Save it once more with save_pretrained: safetensors files are memory-mapped, and run no code.",
+            f"Save it once more with {'safetensors.torch.save_file' if by_hand else 'save_pretrained'}: "
+            "safetensors files are memory-mapped, and run no code.",
             cost_bytes=largest,
             severity="warning" if largest >= WORTH_BYTES else "info",
             numbers={"files": len(files), "stored_bytes": size},

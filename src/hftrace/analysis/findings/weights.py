@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.files import UNREAD
+from hftrace.analysis.findings.adapted import FOR_WHICH, mend, set_aside
+from hftrace.analysis.findings.files import FETCH_AGAIN, UNREAD
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule, tensors_of, total_of, worst_names
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
 from hftrace.analysis.ledger.in_files import still_in_files, unlisted
@@ -107,7 +108,8 @@ def mismatched_shapes(trace: Trace) -> Iterator[Finding]:
         "mismatched-shapes",
         f"{units.count(len(rows), 'parameter')} of another shape than in the checkpoint",
         f"Left out, as ignore_mismatched_sizes allows: {shown}{rest}.",
-        "Give the config of the checkpoint (num_labels, vocab_size), or train them.",
+        mend(trace, "Give the config of the checkpoint (num_labels, vocab_size)", f"P{FOR_WHICH[1:]}")
+        + ", or train them.",
         cost_bytes=size,
         numbers={"parameters": len(rows)},
         where=Where(tensors=first_few(names[row] for row in rows)),
@@ -141,8 +143,8 @@ def _refused(trace: Trace) -> Iterator[Finding]:
     advice = (
         "Look for parts that are missing in the file, or give the config of the checkpoint."
         if joined
-        else "Give the config of the checkpoint (num_labels, vocab_size), or pass "
-        "ignore_mismatched_sizes=True to leave them out."
+        else mend(trace, "Give the config of the checkpoint (num_labels, vocab_size)", f"P{FOR_WHICH[1:]}")
+        + ", or pass ignore_mismatched_sizes=True to leave them out."
     )
     yield Finding(
         "R31",
@@ -198,7 +200,7 @@ def _meant(trace: Trace) -> list[int]:
 )
 def missing_weights(trace: Trace) -> Iterator[Finding]:
     """R20: parameters that the checkpoint did not have, and that the loader initialised."""
-    without = explained_rows(trace).union(_mismatched(trace), _meant(trace))
+    without = explained_rows(trace).union(_mismatched(trace), _meant(trace), set_aside(trace))
     total = total_of(trace, kind="parameter", provenance="initialized", without=without)
     if not total.count:
         return
@@ -215,10 +217,14 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
         f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{hints}",
-        "Fetch the checkpoint again, its index and all shards from one revision, or save it anew."
+        FETCH_AGAIN
         if len(unlisted(trace)) >= total.count
-        else "Train them, or load the class that the checkpoint was saved from: architectures in its "
-        "config.json.",
+        else "Train them, or "
+        + mend(
+            trace,
+            "load the class that the checkpoint was saved from: architectures in its config.json.",
+            f"{FOR_WHICH}.",
+        ),
         cost_bytes=total.bytes,
         numbers={"parameters": total.count},
         where=Where(tensors=tensors_of(trace, "parameter", provenance="initialized", without=without)),
@@ -355,7 +361,8 @@ def unused_keys(trace: Trace) -> Iterator[Finding]:
                 if base
                 else ""
             ),
-            "Load the class that the checkpoint was saved from, unless you mean to drop these weights.",
+            mend(trace, "Load the class that the checkpoint was saved from", f"P{FOR_WHICH[1:]}")
+            + ", unless you mean to drop these weights.",
             severity="info" if base else "",
             cost_bytes=total.stored_bytes,
             numbers={"keys": total.count},

@@ -22,6 +22,7 @@ from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys
 from hftrace.record.hooks.mapped import Mapped
 from hftrace.record.identity import modules_of
 from hftrace.record.recorder import Recorder, clock
+from hftrace.record.second_look import models_of
 from hftrace.schema import lines
 
 MAX_TENSORS = 200_000
@@ -177,7 +178,14 @@ class Handed:
     # -- models ------------------------------------------------------------------------------------
 
     def given(
-        self, load: int, module: Any, state_dict: Any, refused: set[str], *, assign: bool = False
+        self,
+        load: int,
+        module: Any,
+        state_dict: Any,
+        refused: set[str],
+        *,
+        assign: bool = False,
+        chosen: bool = False,
     ) -> None:
         """Notes which tensors of a module have taken which of a state dict's, after ``load_state_dict``.
 
@@ -187,6 +195,8 @@ class Handed:
             state_dict: What was handed to it.
             refused: Keys that it has no place for.
             assign: Whether it took the tensors themselves, and no copies of them.
+            chosen: Whether the program has put the state dict together: keys of a file that are not in it
+                were left out, and nobody has looked for a place for them.
         """
         if not isinstance(state_dict, Mapping):
             return
@@ -203,17 +213,19 @@ class Handed:
         own: dict[str, Any] = {}
         sources: dict[_Source, None] = {}
         by_key: dict[str, list[str]] = {}
+        unchanged: dict[tuple[int, str], Any] = {}
         found = self._given.setdefault(load, [])
         for key, value in state_dict.items():
             source = self.source_of(value)
             path, name = (source.path, source.key) if source is not None else (STATE_DICT, key)
             if source is not None:
                 sources[_Source(path, source.identity, source.group)] = None
-                if source.by_key:
+                if source.by_key or chosen:
                     by_key.setdefault(path, []).extend([name] if key in refused else [])
             if key in slots and key not in refused:
                 each, leaf, tensor = slots[key]
-                if source is None and not assign and _same_memory(value, tensor):
+                if source is None and not assign and same_memory(value, tensor):
+                    unchanged[id(each), leaf] = tensor
                     continue  # its own values, as torch's set_model_state_dict completes what is missing
                 found.append(
                     _Given(weakref.ref(each), leaf, id(tensor), _version(tensor), path, name, time, thread)
@@ -224,6 +236,10 @@ class Handed:
                 own[key] = value
         if own:
             note_keys(recorder, STATE_DICT, own)
+        models_of(recorder).kept(unchanged)
+        own_objects = set(map(id, unchanged.values()))
+        taken = (slots[key][2] for key in state_dict if key in slots and key not in refused)
+        models_of(recorder).optimizers.loaded(each for each in taken if id(each) not in own_objects)
         self._note_sources(sources)
         for path, names in by_key.items():
             recorder.facts("by_key", {"load": load, "path": path, "refused": names})
@@ -334,7 +350,7 @@ def _place(tensor: Any) -> tuple[Any, ...] | None:
         return None
 
 
-def _same_memory(one: Any, other: Any) -> bool:
+def same_memory(one: Any, other: Any) -> bool:
     """Returns whether two tensors are views of the same place."""
     try:
         same = one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()

@@ -76,13 +76,20 @@ def runs_wanted(judgement: Judgement, label: str) -> str:
     return f"about {more} of each would tell whether {label} differs"
 
 
+USED = 0.9
+"""Of a file's bytes: a header, and what lies between tensors, is the rest of one that is used whole."""
+
+
 def file_state(file: File | None) -> str:
-    """Returns how a file was found, and how much of it there was."""
+    """Returns how a file was found, how large it is, and how much of it was used where that was less."""
     if file is None:
         return "not asked for"
+    if file.result in ("missing", "error"):
+        return file.result
+    size, read = file.size_bytes, file.read_bytes
     parts = [file.result]
-    if file.result not in ("missing", "error"):
-        parts += [
-            units.byte_count(size) for size in (file.read_bytes or file.size_bytes,) if size is not None
-        ]
+    if size is not None or read:
+        parts.append(units.byte_count(size if size is not None else read or 0))
+    if size is not None and read and read < USED * size:
+        parts.append(f"({units.byte_count(read)} used)")
     return " ".join(parts)

@@ -71,7 +71,7 @@ class IntoObserver(ContainerObserver):
 
     def result_facts(self, token: Entry, call: Call, result: Any) -> dict[str, Any]:
         """Says that the keys of the checkpoint are the model's own names."""
-        return {"renamed": 0}
+        return {"renamed": 0, "own_names": True}
 
     def model(self, call: Call, result: Any) -> Any:
         """Returns the model that it was given."""
@@ -197,12 +197,26 @@ class GivenObserver(IntoObserver):
         sources = map(handed_of(self.recorder).source_of, given.values())
         return next((named_source(source.path) for source in sources if source is not None), None)
 
+    def begin(self, call: Call, started: int) -> Any:
+        """Begins a load, of a model that is looked at as it is before."""
+        if not self.state.stack:
+            try:
+                models_of(self.recorder).touched_by(call.first())
+            except Exception as error:  # the load is one all the same
+                self.recorder.error(self.point.target, error)
+        return super().begin(call, started)
+
     def finish(self, token: Any, call: Call, result: Any) -> None:
         """Notes what went where."""
         refused = set(getattr(result, "unexpected_keys", ()))
         assign = bool(call.get("assign", False))
         handed_of(self.recorder).given(
-            owner_of(self.state.stack).id, call.first(), call.get("state_dict"), refused, assign=assign
+            owner_of(self.state.stack).id,
+            call.first(),
+            call.get("state_dict"),
+            refused,
+            assign=assign,
+            chosen=isinstance(token, Entry),
         )
         span = token.span if isinstance(token, Entry) else token
         span.notes["copied"] = not assign

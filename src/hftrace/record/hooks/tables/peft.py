@@ -22,6 +22,7 @@ from hftrace.record.hooks.tables.surgery import (
     MoveObserver,
     Operation,
     SurgeryObserver,
+    move_model_handler,
     slots_of,
 )
 from hftrace.record.hooks.wrappers import SpanObserver, observed_by
@@ -142,6 +143,15 @@ class WrapObserver(SurgeryObserver):
         super().finish(token, call, result)
         if hasattr(result, "_modules"):
             models_of(self.recorder).wrapped(result)
+
+
+class CombineObserver(WrapObserver):
+    """``add_weighted_adapter``: an adapter is made of others, whose values it is computed from."""
+
+    def words(self, call: Call) -> tuple[str, str]:
+        """Returns the same for all of them."""
+        word = f"{COMPUTED}:{self._function()}"
+        return word, word
 
 
 class MergeObserver(WrapObserver):
@@ -337,6 +347,7 @@ def adapter_report(recorder: Recorder, span: OpenSpan, call: Call, result: Any) 
 adapter_handler = observed_by(AdapterObserver, begins_load=True)
 _inject_handler = observed_by(InjectObserver, begins_load=True)
 _wrap_handler = observed_by(WrapObserver, begins_load=True)
+_combine_handler = observed_by(CombineObserver, begins_load=True)
 _merge_handler = observed_by(MergeObserver, begins_load=True)
 _kbit_handler = observed_by(KbitObserver, begins_load=True)
 
@@ -365,6 +376,8 @@ POINTS = (
     _optional(
         "peft.tuners.trainable_tokens.model:TrainableTokensModel.inject_adapter", "adapter", _inject_handler
     ),
+    # What its initialisation has made in a half is made anew in float32.
+    _optional(f"{TUNER}._cast_adapter_dtype", "surgery", move_model_handler),
     _optional("peft.mapping_func:get_peft_model", "surgery", _wrap_handler),
     _optional("peft.utils.other:prepare_model_for_kbit_training", "surgery", _kbit_handler),
     _optional(f"{TUNER}._unload_and_optionally_merge", "surgery", _merge_handler),
@@ -372,5 +385,5 @@ POINTS = (
     _optional("peft.tuners.ia3.model:IA3Model._unload_and_optionally_merge", "surgery", _merge_handler),
     _optional(f"{TUNER}.merge_adapter", "surgery", _merge_handler),
     _optional(f"{TUNER}.unmerge_adapter", "surgery", _merge_handler),
-    _optional("peft.tuners.lora.model:LoraModel.add_weighted_adapter", "surgery", _wrap_handler),
+    _optional("peft.tuners.lora.model:LoraModel.add_weighted_adapter", "surgery", _combine_handler),
 )

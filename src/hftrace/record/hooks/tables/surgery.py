@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from hftrace.record.hooks.adapter_files import assigning
+from hftrace.record.hooks.handed import same_memory
 from hftrace.record.hooks.parts import owner_of
 from hftrace.record.hooks.placing import hooks_attached
 from hftrace.record.hooks.points import Call, HookPoint
@@ -252,10 +253,19 @@ class StateDictObserver(SurgeryObserver):
         if not isinstance(state_dict, Mapping):
             return {}
         refused = set(getattr(result, "unexpected_keys", ()))
-        slots = slots_of(module)
-        return {
-            slots[key]: f"{STATE_DICT}:{key}" for key in state_dict if key in slots and key not in refused
-        }
+        assign = bool(call.get("assign", False))
+        marks: Marks = {}
+        own, taken = {}, []
+        for name, slot, tensor in tensors_of(module):
+            if name in state_dict and name not in refused:
+                if not assign and same_memory(state_dict[name], tensor):
+                    own[slot] = tensor  # as are those that a program adds to what it has read
+                    continue
+                marks[slot] = f"{STATE_DICT}:{name}"
+                taken.append(tensor)
+        models_of(self.recorder).kept(own)
+        models_of(self.recorder).optimizers.loaded(taken)
+        return marks
 
 
 class OperationObserver(SpanObserver):
@@ -289,6 +299,15 @@ class FreezeObserver(OperationObserver):
     def words(self, call: Call) -> str:
         """Returns it with what was asked for."""
         return f"{super().words(call)}({bool(call.get('requires_grad', True))})"
+
+
+def tensors_of(module: Any) -> Iterator[tuple[str, tuple[int, str], Any]]:
+    """Yields name, slot and object of each tensor below a module."""
+    for prefix, each in modules_of(module):
+        for table in (each._parameters, each._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    yield f"{prefix}{name}", (id(each), name), tensor
 
 
 def slots_of(module: Any) -> dict[str, tuple[int, str]]:
