@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_a_straggler_is_named_with_its_phase_and_the_other_one_waits_for_it(job)
     waited = [rank.wait_ns for rank in facts.ranks]
     assert waited[0] - waited[1] > 0.5e9
     assert "rank 1 is the slowest" in ranks_words(trace)
-    assert "of it in instantiate" in ranks_words(trace)
+    # A part of what the rank is slower by, or more than that, where the other one is slower in another phase.
+    assert re.search(r" of it in instantiate|, in instantiate by ", ranks_words(trace))
 
 
 @pytest.mark.once
