@@ -134,9 +134,21 @@ def _same_surroundings(trace: Trace) -> bool:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             version = importlib.metadata.version(name)
         # What was not imported has no version in the trace.
-        if environment.get(name, version) not in (version, None):
+        if not _is_same(environment.get(name), version):
             return False
     return (environment.get("variables") or {}) == relevant_variables()
+
+
+def _is_same(recorded: Any, installed: str | None) -> bool:
+    """Returns whether a version that a module gave is the installed one, as far as both say it.
+
+    A module's own may name the build (torch's ``2.13.0+cu130``) where that of its package does not.
+    """
+    if recorded is None or recorded == installed:
+        return True
+    if installed is None or not isinstance(recorded, str):
+        return False
+    return "+" not in installed and recorded.partition("+")[0] == installed
 
 
 def _same_files(trace: Trace) -> bool:
