@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 
 from hftrace import units
-from hftrace.analysis.findings.adapted import FOR_WHICH, mend, set_aside
+from hftrace.analysis.findings.adapted import FOR_WHICH, config_changes, mend, set_aside
 from hftrace.analysis.findings.files import FETCH_AGAIN, UNREAD
 from hftrace.analysis.findings.rules import Finding, Where, first_few, rule, tensors_of, total_of, worst_names
 from hftrace.analysis.findings.threads import ONE_AT_A_TIME
@@ -217,18 +217,18 @@ def missing_weights(trace: Trace) -> Iterator[Finding]:
         f"{units.count(total.count, 'parameter')} not from the checkpoint",
         f"{byte_count(total.bytes)} of parameters {how}: "
         f"{worst_names(trace, 'parameter', provenance='initialized', without=without)}.{hints}",
-        FETCH_AGAIN
-        if len(unlisted(trace)) >= total.count
-        else "Train them, or "
-        + mend(
-            trace,
-            "load the class that the checkpoint was saved from: architectures in its config.json.",
-            f"{FOR_WHICH}.",
-        ),
+        FETCH_AGAIN if len(unlisted(trace)) >= total.count else _train_or(trace),
         cost_bytes=total.bytes,
         numbers={"parameters": total.count},
         where=Where(tensors=tensors_of(trace, "parameter", provenance="initialized", without=without)),
     )
+
+
+def _train_or(trace: Trace) -> str:
+    changed = config_changes(trace)
+    why = f"; where it is for {changed} that the model has them, leave that out" if changed else ""
+    saved_from = f"load the class that the checkpoint was saved from: architectures in its config.json{why}."
+    return f"Train them, or {mend(trace, saved_from, f'{FOR_WHICH}.')}"
 
 
 @rule(
