@@ -177,7 +177,6 @@ class Recording:
             return
         shielded(self._tracer.recorder, "session", session.began, self._tracer.recorder, self._code)
 
-    @session.beside("hftrace.trace ends")
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -294,6 +293,8 @@ class Recording:
             recorder = tracer.recorder
             shielded(recorder, "watch", models_of(recorder).watch, module, str(name or ""))
 
+    # Around __exit__ itself a Ctrl-C could come before the first line of that, which lets go of everything.
+    @session.beside("hftrace.trace ends")
     def _finish(self, tracer: Tracer, directory: Path, error: BaseException | None) -> None:
         """Stops recording, and makes and saves the trace."""
         writer = tracer.recorder.writer
