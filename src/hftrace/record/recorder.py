@@ -68,8 +68,8 @@ class Recorder:
         self.span_numbers, self._hooks = itertools.count(1), itertools.count(1)
         self._threads: list[tuple[buffers.Buffer, str]] = []
         self._announced = 0
-        self.checkpoint_paths: list[str] = []
-        """Weight files of the open load: their place in the page cache is read again when it returns."""
+        self.checkpoint_paths: list[tuple[int | None, str]] = []
+        """Weight files of open loads, with the thread of each: see :mod:`hftrace.record.hooks.capture`."""
         self.record_imports = False
         """Whether imports outside of a load are spans too, as ``hftrace load`` wants for its own."""
         self.first_checkpoint: str | None = None

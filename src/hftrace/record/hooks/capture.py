@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -153,8 +154,24 @@ def note_checkpoint(
     if recorder.state.stack:
         _note_neighbours(recorder.state.stack[0], paths)
     recorder.first_checkpoint = recorder.first_checkpoint or paths[0]
-    recorder.checkpoint_paths += [path for path in paths if path not in recorder.checkpoint_paths]
+    thread = threading.get_ident() if recorder.state.stack else None
+    recorder.checkpoint_paths += [
+        (thread, path) for path in paths if (thread, path) not in recorder.checkpoint_paths
+    ]
     return {"files": len(paths), "bytes": sum(each.size for each in identities if each is not None)}
+
+
+def noted_paths(recorder: Recorder) -> list[str]:
+    """Returns the weight files that the open load of this thread has noted, or workers, perhaps its own."""
+    threads = threading.get_ident(), None
+    return list(dict.fromkeys(path for thread, path in recorder.checkpoint_paths if thread in threads))
+
+
+def take_noted(recorder: Recorder) -> list[str]:
+    """Returns the same and lets go of them, where the load has returned: they are looked for once more."""
+    threads, paths = (threading.get_ident(), None), noted_paths(recorder)
+    recorder.checkpoint_paths = [each for each in recorder.checkpoint_paths if each[0] not in threads]
+    return paths
 
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hftrace.record.belongings import of_recorder
-from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys
+from hftrace.record.hooks.capture import absolute, note_checkpoint, note_keys, noted_paths
 from hftrace.record.hooks.mapped import Mapped
 from hftrace.record.identity import modules_of
 from hftrace.record.recorder import Recorder, clock
@@ -250,7 +250,7 @@ class Handed:
         files = dict.fromkeys((source.path, source.identity) for source in sources)
         several = len(files) > len({path for path, _ in files})
         for path, identity in files:
-            if several or path not in recorder.checkpoint_paths:
+            if several or path not in noted_paths(recorder):
                 note_checkpoint(recorder, path, identity)
         for source in sources:
             if source in self._pickles:

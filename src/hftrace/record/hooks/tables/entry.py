@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from hftrace.record.got import asks_for_plain, got_of, quantization_bits, quantization_method
 from hftrace.record.held import Held
 from hftrace.record.hooks import parts
-from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file
+from hftrace.record.hooks.capture import given_keywords, keywords_of, note_file, take_noted
 from hftrace.record.hooks.code import given_revisions, note_class
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.late import late_of
@@ -152,7 +152,7 @@ class EntryObserver(SpanObserver):
     def _close(self, token: Entry, call: Call, result: Any) -> None:
         """Writes down what a load, or a part of one, has left."""
         recorder, owner = self.recorder, token.owner
-        paths, recorder.checkpoint_paths = recorder.checkpoint_paths, []
+        paths = take_noted(recorder)
         if paths:
             shares = [resident_share(path) for path in paths]
             touched = touched_bytes(paths)

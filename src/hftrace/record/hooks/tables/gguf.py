@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hftrace.record.hooks.capture import absolute, basename, note_checkpoint
+from hftrace.record.hooks.capture import absolute, basename, note_checkpoint, noted_paths
 from hftrace.record.hooks.events import EventHandler
 from hftrace.record.hooks.gguf_inline import unpacked
 from hftrace.record.hooks.points import Call, HookPoint
@@ -54,7 +54,7 @@ class FileObserver(SpanObserver):
         is_file = path is not None and not self.point.function.endswith(".__init__")
         attributes = {"file": basename(path)} if is_file else None
         phase = self._phase(call, stack[-1].phase if stack else "")
-        if phase == "shard" and path is not None and absolute(path) not in self.recorder.checkpoint_paths:
+        if phase == "shard" and path is not None and absolute(path) not in noted_paths(self.recorder):
             note_checkpoint(self.recorder, path)
         return self.recorder.begin(phase, name, self.number, attributes, started)
 

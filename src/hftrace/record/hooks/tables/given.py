@@ -14,7 +14,7 @@ from typing import Any
 
 from hftrace.record.frames import transparent
 from hftrace.record.hooks.adapter_files import adapter_file_read, assigning
-from hftrace.record.hooks.capture import basename, note_checkpoint, note_file
+from hftrace.record.hooks.capture import basename, note_checkpoint, note_file, noted_paths
 from hftrace.record.hooks.fetches import loader_calls
 from hftrace.record.hooks.handed import handed_of
 from hftrace.record.hooks.parts import in_container, owner_of
@@ -166,7 +166,7 @@ def _read_into(recorder: Recorder, span: OpenSpan, call: Call, result: Any) -> d
     if path is None:
         return None
     count = handed_of(recorder).read(path, result)
-    if path not in recorder.checkpoint_paths:
+    if path not in noted_paths(recorder):
         note_checkpoint(recorder, path)
     return {"file": basename(path), "tensors": count}
 
