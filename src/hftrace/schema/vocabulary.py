@@ -75,8 +75,8 @@ EVIDENCE = {
     "expected": "checkpoints do not have it, as the model's class says: its own code makes it",
     "quantizer": "it is of a layer that a quantiser put in, and the quantiser's own code gave it its value",
     "ignored": "the model's class leaves this key out on purpose",
-    "unlisted": "the model has a tensor of this name, and the loader did not find the key: the index of "
-    "the shards does not name it",
+    "unlisted": "the model has a tensor of this name, and the loader did not find the key, as where the "
+    "index of the shards does not name it",
     "overtaken": "a key of another file, such as an adapter's, was put in its place",
     "own_code": "the module's own code may have taken it: a tensor of its size there was written, by nobody "
     "who is hooked, after its initialisation",

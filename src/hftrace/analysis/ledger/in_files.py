@@ -34,7 +34,7 @@ def still_in_files(trace: Trace, kind: str, provenance: str, without: Container[
             ),
             (
                 _among(lost, unlisted(trace)),
-                "the loader did not look for {it}: the index of the shards does not name {it}",
+                "the loader did not find {it}, as where the index of the shards does not name {it}",
             ),
         )
         if found

@@ -18,8 +18,8 @@ def said(evidence, key, lost=(WEIGHT,), without=()):
 
 @pytest.mark.parametrize("key", [WEIGHT, f"model.{WEIGHT}"])
 def test_a_key_that_no_index_names(key):
-    words = f" The checkpoint has {WEIGHT}, and the loader did not look for it: the index of the shards does "
-    assert said("unlisted", key) == words + "not name it."
+    words = f" The checkpoint has {WEIGHT}, and the loader did not find it, as where the index of the shards "
+    assert said("unlisted", key) == words + "does not name it."
 
 
 @pytest.mark.parametrize(("evidence", "key"), [(None, WEIGHT), ("ignored", WEIGHT), ("unlisted", "o.weight")])
